@@ -14,7 +14,7 @@ from typing import Any
 
 import cel
 
-from finetune_api.structural import FieldError, Json, Schema, child, invalid_value, list_key
+from finetune_api.field_errors import FieldError, Json, Schema, child, invalid_value, list_key
 
 
 def check_rules(schema: Schema, value: Json, old: Json | None, path: str = "") -> list[FieldError]:
@@ -36,7 +36,7 @@ def reads_old_self(rule: dict[str, Any]) -> bool:
 
 @lru_cache(maxsize=1024)
 def compile_rule(expression: str) -> cel.Program:
-    """Compile one CEL expression. Raises ValueError with the compiler's words if it is malformed."""
+    """Compile one CEL expression; raises ValueError with the compiler's words."""
     return cel.compile(expression)
 
 

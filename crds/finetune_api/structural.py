@@ -10,26 +10,24 @@ from __future__ import annotations
 
 import copy
 import json
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 from jsonschema.validators import extend
 
-Json = Any
-Schema = dict[str, Any]
+from finetune_api.cel_rules import check_rules
+from finetune_api.field_errors import (
+    FieldError,
+    Json,
+    Schema,
+    child,
+    invalid_value,
+    list_key,
+    type_name,
+)
 
-ErrorKind = Literal[
-    "FieldValueRequired",
-    "FieldValueInvalid",
-    "FieldValueNotSupported",
-    "FieldValueTooLong",
-    "FieldValueTooMany",
-    "FieldValueDuplicate",
-    "FieldValueTypeInvalid",
-    "FieldValueForbidden",
-]
+__all__ = ["FieldError", "Json", "Schema", "apply_defaults", "prune", "validate"]
 
 _ROOT_FIELDS = ("apiVersion", "kind", "metadata")
 _BLOCKING: frozenset[str] = frozenset(
@@ -41,31 +39,6 @@ _BLOCKING: frozenset[str] = frozenset(
         "FieldValueTypeInvalid",
     }
 )
-
-
-@dataclass(frozen=True)
-class FieldError:
-    """One refusal: the dotted path of the field, and what is wrong with its value."""
-
-    path: str
-    message: str
-    kind: ErrorKind = "FieldValueInvalid"
-
-    def __str__(self) -> str:
-        return f"{self.path or '<nil>'}: {self.message}"
-
-
-def child(path: str, key: str | int) -> str:
-    """Extend a dotted field path by a property name or a list index."""
-    if isinstance(key, int):
-        return f"{path}[{key}]"
-    return f"{path}.{key}" if path else key
-
-
-def invalid_value(value: Json, detail: str) -> str:
-    """Word a refused value as the API server does; objects and lists are named, not printed."""
-    shown = json.dumps(value) if not isinstance(value, dict | list) else f'"{_type_name(value)}"'
-    return f"Invalid value: {shown}: {detail}"
 
 
 def prune(schema: Schema, value: Json, path: str = "") -> list[str]:
@@ -98,7 +71,7 @@ def prune(schema: Schema, value: Json, path: str = "") -> list[str]:
 
 
 def apply_defaults(schema: Schema, value: Json) -> None:
-    """Fill in, in place, the schema's defaults; a null where null is not allowed counts as absent."""
+    """Fill in, in place, the schema's defaults; a null that is not allowed counts as absent."""
     if isinstance(value, list):
         for item in value:
             apply_defaults(schema.get("items", {}), item)
@@ -125,8 +98,6 @@ def validate(schema: Schema, value: Json, old: Json | None = None) -> list[Field
     `old` is the stored object on an update; rules that read `oldSelf` run only where a value has an
     old counterpart. As on a server, CEL is not run on values whose shape is already refused.
     """
-    from finetune_api.cel_rules import check_rules
-
     errors = [e for raw in _validator(schema).iter_errors(value) for e in _translate(raw)]
     errors += _duplicates(schema, value, "")
     errors.sort(key=lambda e: e.path)
@@ -162,7 +133,9 @@ def _check_enum(validator: Any, allowed: list[Json], value: Json, schema: Schema
         yield ValidationError("not supported")
 
 
-_Structural: Any = extend(Draft202012Validator, {"type": _check_type, "enum": _check_enum})
+_Structural: Any = extend(  # type: ignore[no-untyped-call]
+    Draft202012Validator, {"type": _check_type, "enum": _check_enum}
+)
 
 
 def _validator(schema: Schema) -> Any:
@@ -173,10 +146,10 @@ def _translate(raw: ValidationError) -> list[FieldError]:
     path = ""
     for part in raw.absolute_path:
         path = child(path, part)
-    value, limit = raw.instance, raw.validator_value
+    value: Any = raw.instance
+    limit: Any = raw.validator_value
     match raw.validator:
         case "required":
-            assert isinstance(limit, list)
             return [
                 FieldError(child(path, name), "Required value", "FieldValueRequired")
                 for name in limit
@@ -184,8 +157,8 @@ def _translate(raw: ValidationError) -> list[FieldError]:
             ]
         case "type" | "anyOf":
             kind = limit if raw.validator == "type" else "integer or string"
-            text = f"{path} in body must be of type {kind}: {json.dumps(_type_name(value))}"
-            message = invalid_value(_type_name(value), text)
+            text = f"{path} in body must be of type {kind}: {json.dumps(type_name(value))}"
+            message = invalid_value(type_name(value), text)
             return [FieldError(path, message, "FieldValueTypeInvalid")]
         case "enum":
             allowed = ", ".join(json.dumps(a) for a in limit)
@@ -214,16 +187,6 @@ _LIMITS = {
 }
 
 
-def list_key(schema: Schema, item: Json) -> tuple[Json, ...] | None:
-    """Return the identity of a list item under `x-kubernetes-list-type`, None if it has none."""
-    match schema.get("x-kubernetes-list-type"):
-        case "map" if isinstance(item, dict):
-            return tuple(item.get(k) for k in schema.get("x-kubernetes-list-map-keys", []))
-        case "set":
-            return (json.dumps(item, sort_keys=True),)
-    return None
-
-
 def _duplicates(schema: Schema, value: Json, path: str) -> list[FieldError]:
     errors: list[FieldError] = []
     if isinstance(value, list):
@@ -243,21 +206,3 @@ def _duplicates(schema: Schema, value: Json, path: str) -> list[FieldError]:
             if key_name in properties:
                 errors += _duplicates(properties[key_name], sub, child(path, key_name))
     return errors
-
-
-def _type_name(value: Json) -> str:
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "boolean"
-        case int():
-            return "integer"
-        case float():
-            return "number"
-        case str():
-            return "string"
-        case list():
-            return "array"
-        case _:
-            return "object"
