@@ -1,0 +1,122 @@
+"""The artifact protocol: a directory of files and a manifest, written last.
+
+Without its manifest an artifact does not exist. `latest.json` is the one small file that readers
+start from; attempts claim it and commit to it by conditional writes.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from finetune_contract.model import Message, sha256_digest
+
+MANIFEST = "manifest.json"
+LATEST = "latest.json"
+VERSION: Literal["finetune.dev/artifact/v1alpha1"] = "finetune.dev/artifact/v1alpha1"
+
+Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+
+
+class FileEntry(Message):
+    """One file, by its path relative to the manifest."""
+
+    path: str
+    sha256: Digest
+    bytes: Annotated[int, Field(ge=0)]
+
+
+class ModelIdentity(Message):
+    """The base model as it was resolved: for hf the commit, else a digest of the files' listing."""
+
+    uri: str
+    revision: str
+
+
+class DatasetIdentity(Message):
+    """One data file as it was read."""
+
+    uri: str
+    sha256: Digest
+    rows: Annotated[int, Field(ge=0)]
+
+
+class RunIdentity(Message):
+    """The attempt that wrote the artifact."""
+
+    name: str
+    uid: str
+    attempt: Annotated[int, Field(ge=1)]
+
+
+class Provenance(Message):
+    """What an adapter was made from; equal provenance means that training again is pointless."""
+
+    recipe_digest: Digest
+    model: ModelIdentity
+    datasets: tuple[DatasetIdentity, ...]
+
+
+class TrainingSummary(Message):
+    """How the training went."""
+
+    steps: int
+    supervised_tokens: int
+    final_loss: float
+
+
+class Manifest(Message):
+    """`manifest.json`: every file with its digest, and what the adapter was made from."""
+
+    version: Literal["finetune.dev/artifact/v1alpha1"]
+    run: RunIdentity
+    provenance: Provenance
+    training: TrainingSummary
+    files: Annotated[tuple[FileEntry, ...], Field(min_length=1)]
+
+    def encode(self) -> bytes:
+        """Return the bytes of `manifest.json`."""
+        return self.to_json().encode()
+
+    def digest(self) -> str:
+        """Return the artifact's digest: sha256 of `manifest.json`."""
+        return sha256_digest(self.encode())
+
+    @property
+    def total_bytes(self) -> int:
+        """Return the size of all files, the manifest not counted."""
+        return sum(f.bytes for f in self.files)
+
+
+class Claim(Message):
+    """Who may commit next."""
+
+    uid: str
+    attempt: Annotated[int, Field(ge=1)]
+
+
+class ArtifactPointer(Message):
+    """The artifact that readers should use."""
+
+    path: str  # relative to the directory of latest.json
+    digest: Digest
+    provenance: Provenance
+
+
+class Latest(Message):
+    """`latest.json`."""
+
+    version: Literal["finetune.dev/artifact/v1alpha1"]
+    claim: Claim
+    artifact: ArtifactPointer | None = None
+
+
+def attempt_path(uid: str, attempt: int) -> str:
+    """Return the prefix, relative to output.uri, under which alone an attempt writes."""
+    return f"runs/{uid}/a{attempt}"
+
+
+def artifact_path(uid: str, attempt: int) -> str:
+    """Return the directory of an attempt's artifact, relative to output.uri."""
+    return f"{attempt_path(uid, attempt)}/artifact"

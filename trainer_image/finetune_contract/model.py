@@ -1,0 +1,32 @@
+"""The base of every message: immutable, camelCase on the wire, unknown fields refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+from pydantic.alias_generators import to_camel
+
+
+class Message(BaseModel):
+    """A value that crosses a process boundary as JSON."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True
+    )
+
+    def to_json(self) -> str:
+        """Return canonical JSON: sorted keys, no white space, absent fields left out."""
+        return canonical_json(self.model_dump(mode="json", by_alias=True, exclude_none=True))
+
+
+def canonical_json(value: Any) -> str:
+    """Return the one JSON text of a value, so that equal values have equal digests."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def sha256_digest(data: bytes) -> str:
+    """Return `sha256:<hex>` of the bytes."""
+    return "sha256:" + hashlib.sha256(data).hexdigest()

@@ -1,0 +1,276 @@
+"""Every reason a job can give, in one table: exit code, what happens next, what the user can do.
+
+Status, docs and diagnosis read this table; nothing else maps exit codes or decides about retries.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """Why an attempt or a job ended, or what it waits for."""
+
+    # Not a failure.
+    SUCCEEDED = "Succeeded"
+    SUSPENDED = "Suspended"
+    PENDING = "Pending"
+    RUNNING = "Running"
+    RETRYING = "Retrying"
+    STOPPING = "Stopping"
+    # The job file.
+    INVALID_SPEC = "InvalidSpec"
+    INVALID_RUN_CONFIG = "InvalidRunConfig"
+    # The user's inputs.
+    DATA_NOT_FOUND = "DataNotFound"
+    DATA_INVALID = "DataInvalid"
+    MODEL_NOT_FOUND = "ModelNotFound"
+    MODEL_UNSUPPORTED = "ModelUnsupported"
+    ACCESS_DENIED = "AccessDenied"
+    STORAGE_UNSUPPORTED = "StorageUnsupported"
+    SUPERSEDED = "Superseded"
+    NON_FINITE_LOSS = "NonFiniteLoss"
+    # The machines.
+    OUT_OF_MEMORY = "OutOfMemory"
+    STORAGE_UNAVAILABLE = "StorageUnavailable"
+    VERIFICATION_FAILED = "VerificationFailed"
+    DISTRIBUTED_FAILURE = "DistributedFailure"
+    INTERRUPTED = "Interrupted"
+    DISK_FULL = "DiskFull"
+    TRAINER_ERROR = "TrainerError"
+    # What only the cluster sees.
+    SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105
+    VOLUME_UNAVAILABLE = "VolumeUnavailable"
+    IMAGE_UNAVAILABLE = "ImageUnavailable"
+    UNSCHEDULABLE = "Unschedulable"
+    START_TIMEOUT = "StartTimeout"
+    POD_LOST = "PodLost"
+    EVICTED = "Evicted"
+    RESULT_LOST = "ResultLost"
+    BACKEND_UNAVAILABLE = "BackendUnavailable"
+    BACKEND_REFUSED = "BackendRefused"
+    NAME_TAKEN = "NameTaken"
+    DEADLINE_EXCEEDED = "DeadlineExceeded"
+
+
+class Retry(StrEnum):
+    """What follows when an attempt ends with a reason."""
+
+    NEVER = "Never"
+    COUNTED = "Counted"  # uses up one of runPolicy.maxAttempts
+    SMALLER_BATCH = "SmallerBatch"  # counted, with half the micro-batch and the same global batch
+    INFRASTRUCTURE = "Infrastructure"  # does not use up maxAttempts; has a cap of its own
+    WAIT = "Wait"  # no end: the job goes on by itself once the cause is gone
+    NONE = "None"  # not a failure
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table. `exit_code` is None where no process of ours ends with this reason."""
+
+    retry: Retry
+    exit_code: int | None
+    meaning: str
+    advice: str
+
+
+TABLE: dict[Reason, Row] = {
+    Reason.SUCCEEDED: Row(Retry.NONE, 0, "The verified adapter is in object storage.", ""),
+    Reason.SUSPENDED: Row(
+        Retry.NONE, None, "The user suspended the job.", "Set spec.runPolicy.suspend to false."
+    ),
+    Reason.PENDING: Row(Retry.NONE, None, "The attempt's pods have not started yet.", ""),
+    Reason.RUNNING: Row(Retry.NONE, None, "The trainer is at work; see status.progress.", ""),
+    Reason.RETRYING: Row(Retry.NONE, None, "An attempt ended; the next one is on its way.", ""),
+    Reason.STOPPING: Row(Retry.NONE, None, "The old attempt's pods are being removed.", ""),
+    Reason.INVALID_SPEC: Row(
+        Retry.NEVER,
+        None,
+        "The FineTuneJob breaks a rule of its schema.",
+        "Correct the fields named; `finetune validate FILE` checks a file without a cluster.",
+    ),
+    Reason.INVALID_RUN_CONFIG: Row(
+        Retry.NEVER,
+        10,
+        "The trainer does not understand its configuration.",
+        "Use a trainer image of the operator's own version (spec.workers.image).",
+    ),
+    Reason.DATA_NOT_FOUND: Row(
+        Retry.NEVER,
+        11,
+        "A data file does not exist.",
+        "Correct spec.data.train[].uri, or upload the file.",
+    ),
+    Reason.DATA_INVALID: Row(
+        Retry.NEVER,
+        12,
+        "A row of the data can not be trained on.",
+        "Correct the rows named by file and line.",
+    ),
+    Reason.MODEL_NOT_FOUND: Row(
+        Retry.NEVER,
+        13,
+        "The base model does not exist at its URI and revision.",
+        "Correct spec.model.uri and spec.model.revision.",
+    ),
+    Reason.MODEL_UNSUPPORTED: Row(
+        Retry.NEVER,
+        14,
+        "The base model can not be trained as asked.",
+        "Read the message: it names what the model lacks and which field to change.",
+    ),
+    Reason.ACCESS_DENIED: Row(
+        Retry.NEVER,
+        15,
+        "The store refused the credentials.",
+        "Check the keys in the Secret named by the credentialsSecretRef in the message.",
+    ),
+    Reason.STORAGE_UNSUPPORTED: Row(
+        Retry.NEVER,
+        16,
+        "The store does not honour conditional writes.",
+        "Use a store with If-Match and If-None-Match on PUT for spec.output.uri.",
+    ),
+    Reason.SUPERSEDED: Row(
+        Retry.NEVER,
+        17,
+        "Another job or a later attempt claimed the output.",
+        "Give each job an output.uri of its own.",
+    ),
+    Reason.NON_FINITE_LOSS: Row(
+        Retry.NEVER,
+        18,
+        "The loss or the gradient became NaN or infinite.",
+        "Lower training.learningRate, or use precision FP32; the message names the step.",
+    ),
+    Reason.OUT_OF_MEMORY: Row(
+        Retry.SMALLER_BATCH,
+        20,
+        "The process ran out of memory.",
+        "Lower training.microBatchSize or sequenceLength, raise memory.zeroStage, "
+        "or ask for more memory in workers.resources.",
+    ),
+    Reason.STORAGE_UNAVAILABLE: Row(
+        Retry.INFRASTRUCTURE,
+        21,
+        "The store did not answer in time.",
+        "Check the store and AWS_ENDPOINT_URL in its Secret.",
+    ),
+    Reason.VERIFICATION_FAILED: Row(
+        Retry.COUNTED,
+        22,
+        "What was read back is not what was published.",
+        "Check the store's integrity; the message names the file.",
+    ),
+    Reason.DISTRIBUTED_FAILURE: Row(
+        Retry.INFRASTRUCTURE,
+        23,
+        "The processes lost each other.",
+        "Look at the first failing rank; check the network between the nodes.",
+    ),
+    Reason.INTERRUPTED: Row(
+        Retry.INFRASTRUCTURE, 24, "The pod was told to stop.", "Nothing: the next attempt follows."
+    ),
+    Reason.DISK_FULL: Row(
+        Retry.COUNTED,
+        25,
+        "The node's disk is full.",
+        "Raise resources.limits.ephemeral-storage, or give model.cache a larger volume.",
+    ),
+    Reason.TRAINER_ERROR: Row(
+        Retry.COUNTED,
+        1,
+        "The trainer failed in a way it does not know.",
+        "Read the frames in the message and the pod's log.",
+    ),
+    Reason.SECRET_NOT_FOUND: Row(
+        Retry.WAIT,
+        None,
+        "A Secret that the job names does not exist.",
+        "Create the Secret, or correct the credentialsSecretRef.",
+    ),
+    Reason.VOLUME_UNAVAILABLE: Row(
+        Retry.WAIT,
+        None,
+        "A volume can not be mounted.",
+        "Create the claim or ConfigMap named in the message, or correct workers.volumes.",
+    ),
+    Reason.IMAGE_UNAVAILABLE: Row(
+        Retry.WAIT,
+        None,
+        "The image can not be pulled.",
+        "Correct workers.image, or give the ServiceAccount an imagePullSecret.",
+    ),
+    Reason.UNSCHEDULABLE: Row(
+        Retry.WAIT,
+        None,
+        "No node has room for a pod.",
+        "Wait for room, or correct workers.resources, nodeSelector or tolerations.",
+    ),
+    Reason.START_TIMEOUT: Row(
+        Retry.NEVER,
+        None,
+        "The pods could not start in time, so their GPUs were given back.",
+        "Remove the cause named in the message and create the job again.",
+    ),
+    Reason.POD_LOST: Row(
+        Retry.INFRASTRUCTURE, None, "A pod vanished or was replaced.", "Nothing: it is retried."
+    ),
+    Reason.EVICTED: Row(
+        Retry.INFRASTRUCTURE,
+        None,
+        "A pod was evicted or preempted.",
+        "Nothing: it is retried.",
+    ),
+    Reason.RESULT_LOST: Row(
+        Retry.INFRASTRUCTURE,
+        None,
+        "The pods ended without telling their result.",
+        "Nothing: the next attempt finds a complete artifact, or trains.",
+    ),
+    Reason.BACKEND_UNAVAILABLE: Row(
+        Retry.WAIT,
+        None,
+        "The cluster does not serve PyTorchJob.",
+        "Install Kubeflow training-operator v1.9.",
+    ),
+    Reason.BACKEND_REFUSED: Row(
+        Retry.NEVER,
+        None,
+        "The cluster refused the attempt's objects.",
+        "Read the message: quota, admission policy or Pod Security refused them.",
+    ),
+    Reason.NAME_TAKEN: Row(
+        Retry.WAIT,
+        None,
+        "An object of the attempt's name belongs to someone else.",
+        "Delete it or rename the job; the job goes on once the name is free.",
+    ),
+    Reason.DEADLINE_EXCEEDED: Row(
+        Retry.NEVER,
+        None,
+        "The job ran longer than runPolicy.activeDeadlineSeconds.",
+        "Raise the deadline and create the job again.",
+    ),
+}
+
+_BY_EXIT_CODE = {
+    row.exit_code: reason for reason, row in TABLE.items() if row.exit_code is not None
+}
+
+
+def exit_code(reason: Reason) -> int:
+    """Return the exit code of a process that ends with `reason`; 1 where the table has none."""
+    code = TABLE[reason].exit_code
+    return 1 if code is None else code
+
+
+def reason_of_exit_code(code: int) -> Reason | None:
+    """Return the reason that one of our processes tells by its exit code, None if it is not ours."""
+    return _BY_EXIT_CODE.get(code)
+
+
+def advice(reason: Reason) -> str:
+    """Return what the user can do about `reason`; empty where there is nothing to do."""
+    return TABLE[reason].advice

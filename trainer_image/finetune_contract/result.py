@@ -1,0 +1,72 @@
+"""Result: how a pod ended, as the JSON of its termination message.
+
+Kubernetes cuts a termination message at 4,096 bytes and, under `FallbackToLogsOnError`, may hand
+over the end of the log instead; so encoding always fits and decoding forgives.
+"""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field, ValidationError
+
+from finetune_contract.model import Message
+from finetune_contract.reasons import Reason
+
+MAX_BYTES = 4096
+
+
+class Outcome(StrEnum):
+    """Whether the pod did its part."""
+
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+
+
+class PublishedArtifact(Message):
+    """An artifact that was read back and found whole."""
+
+    uri: str
+    digest: str  # sha256 of manifest.json
+    bytes: Annotated[int, Field(ge=0)]
+
+
+class Result(Message):
+    """One per pod. `frames` are the project's own stack frames, innermost last; never data rows."""
+
+    attempt: Annotated[int, Field(ge=1)]
+    outcome: Outcome
+    reason: Reason
+    message: str = ""
+    step: int | None = None
+    rank: int | None = None  # the first rank that failed
+    frames: tuple[str, ...] = ()
+    artifact: PublishedArtifact | None = None
+
+    def encode(self) -> str:
+        """Return JSON of at most 4,096 bytes: first frames go, then the message's end."""
+        result = self
+        while len(text := result.to_json().encode()) > MAX_BYTES:
+            if result.frames:
+                result = result.model_copy(update={"frames": result.frames[1:]})
+            else:
+                keep = max(0, len(result.message) - max(16, len(text) - MAX_BYTES))
+                result = result.model_copy(update={"message": result.message[:keep] + "…"})
+        return text.decode()
+
+
+def decode(text: str) -> Result | None:
+    """Return the last Result in a termination message; None if there is none."""
+    decoder = json.JSONDecoder()
+    found: Result | None = None
+    start = text.find("{")
+    while start != -1:
+        try:
+            value, end = decoder.raw_decode(text, start)
+            found = Result.model_validate(value)
+        except (json.JSONDecodeError, ValidationError):
+            end = start + 1
+        start = text.find("{", end)
+    return found
