@@ -1,0 +1,155 @@
+"""The embedded cluster's object storage: one SeaweedFS process on loopback.
+
+The S3 port enforces the credentials. SeaweedFS's inner HTTP ports ask for tokens signed with keys
+that never leave the process; its inner gRPC ports are open to processes of this machine.
+"""
+
+import asyncio
+import json
+import os
+import secrets
+import socket
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+import obstore
+from obstore.exceptions import BaseError
+from obstore.store import S3Store
+
+from finetune_local import binaries
+
+REGION = "us-east-1"
+READY_BUCKET = "ready"
+RETRY_SECONDS = 0.05
+
+JWT_KEYS = (
+    "WEED_JWT_SIGNING_KEY",
+    "WEED_JWT_SIGNING_READ_KEY",
+    "WEED_JWT_FILER_SIGNING_KEY",
+    "WEED_JWT_FILER_SIGNING_READ_KEY",
+)
+PORT_FLAGS = (
+    "s3.port",
+    "s3.port.grpc",
+    "master.port",
+    "master.port.grpc",
+    "volume.port",
+    "volume.port.grpc",
+    "filer.port",
+    "filer.port.grpc",
+    "admin.port",
+    "admin.port.grpc",
+)
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """One S3 identity, allowed everything."""
+
+    access_key: str
+    secret_key: str
+
+
+@dataclass(frozen=True)
+class S3Server:
+    """How to start the server and how to reach it."""
+
+    endpoint: str
+    credentials: Credentials
+    command: list[str]
+    environment: dict[str, str]
+
+    def store(self, bucket: str) -> S3Store:
+        """An obstore client of `bucket`; writing creates the bucket."""
+        return S3Store(
+            bucket,
+            endpoint=self.endpoint,
+            access_key_id=self.credentials.access_key,
+            secret_access_key=self.credentials.secret_key,
+            region=REGION,
+            client_options={"allow_http": True},
+            retry_config={"max_retries": 0},
+        )
+
+
+def prepare(directory: Path) -> S3Server:
+    """Make `directory` ready for the server: data below it, credentials made once and kept."""
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    identities = directory / "identities.json"
+    credentials = _load(identities) if identities.exists() else _create(identities)
+    data = directory / "data"
+    data.mkdir(mode=0o700, exist_ok=True)
+    ports = dict(zip(PORT_FLAGS, free_ports(len(PORT_FLAGS)), strict=True))
+    return S3Server(
+        endpoint=f"http://127.0.0.1:{ports['s3.port']}",
+        credentials=credentials,
+        command=_command(directory, data, identities, ports),
+        environment={"HOME": str(directory), "PATH": os.defpath}
+        | {name: secrets.token_hex(16) for name in JWT_KEYS},
+    )
+
+
+async def wait_ready(server: S3Server) -> None:
+    """Return once a signed write succeeds; endless otherwise, so bound it by the caller's time."""
+    store = server.store(READY_BUCKET)
+    while True:
+        try:
+            await obstore.put_async(store, "probe", b"ready")
+            await obstore.delete_async(store, "probe")
+        except BaseError:
+            await asyncio.sleep(RETRY_SECONDS)
+        else:
+            return
+
+
+def free_ports(count: int) -> list[int]:
+    """Distinct loopback TCP ports that nothing listens on."""
+    holders = [socket.socket() for _ in range(count)]
+    try:
+        for holder in holders:
+            holder.bind(("127.0.0.1", 0))
+        return [int(holder.getsockname()[1]) for holder in holders]
+    finally:
+        for holder in holders:
+            holder.close()
+
+
+def _command(directory: Path, data: Path, identities: Path, ports: dict[str, int]) -> list[str]:
+    return [
+        str(binaries.weed()),
+        "mini",
+        f"-dir={data}",
+        "-ip=127.0.0.1",
+        "-ip.bind=127.0.0.1",
+        f"-s3.config={identities}",
+        "-s3.port.iceberg=0",
+        "-s3.port.lance=0",
+        f"-s3.localSocket={directory}/s3.sock",
+        f"-filer.localSocket={directory}/filer.sock",
+        "-master.telemetry=false",
+        "-master.volumePreallocate=false",
+        "-admin.ui=false",
+        "-webdav=false",
+        *(f"-{flag}={port}" for flag, port in ports.items()),
+    ]
+
+
+def _create(path: Path) -> Credentials:
+    """Write a random identity in the form that `weed -s3.config` reads, mode 0600."""
+    credentials = Credentials(secrets.token_hex(10).upper(), secrets.token_urlsafe(30))
+    identity = {
+        "name": "finetune",
+        "credentials": [{"accessKey": credentials.access_key, "secretKey": credentials.secret_key}],
+        "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+    }
+    mode = stat.S_IRUSR | stat.S_IWUSR
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as file:
+        json.dump({"identities": [identity]}, file)
+    return credentials
+
+
+def _load(path: Path) -> Credentials:
+    [identity] = json.loads(path.read_text())["identities"]
+    [pair] = identity["credentials"]
+    return Credentials(pair["accessKey"], pair["secretKey"])
