@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class CredentialKey(StrEnum):
-    """File names in the directory; the first two are needed for s3, HF_TOKEN for gated hf models."""
+    """File names in the directory: the first two for s3, HF_TOKEN for gated models on hf."""
 
     ACCESS_KEY_ID = "AWS_ACCESS_KEY_ID"
     SECRET_ACCESS_KEY = "AWS_SECRET_ACCESS_KEY"  # noqa: S105

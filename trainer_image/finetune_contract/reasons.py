@@ -267,7 +267,7 @@ def exit_code(reason: Reason) -> int:
 
 
 def reason_of_exit_code(code: int) -> Reason | None:
-    """Return the reason that one of our processes tells by its exit code, None if it is not ours."""
+    """Return the reason that an exit code of our processes tells; None if it is not ours."""
     return _BY_EXIT_CODE.get(code)
 
 

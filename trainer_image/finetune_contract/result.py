@@ -46,14 +46,14 @@ class Result(Message):
     artifact: PublishedArtifact | None = None
 
     def encode(self) -> str:
-        """Return JSON of at most 4,096 bytes: first frames go, then the message's end."""
+        """Return JSON of at most 4,096 bytes: outer frames go first, then the message's end."""
         result = self
         while len(text := result.to_json().encode()) > MAX_BYTES:
             if result.frames:
-                result = result.model_copy(update={"frames": result.frames[1:]})
+                update: dict[str, object] = {"frames": result.frames[1:]}
             else:
-                keep = max(0, len(result.message) - max(16, len(text) - MAX_BYTES))
-                result = result.model_copy(update={"message": result.message[:keep] + "…"})
+                update = {"message": result.message[: len(result.message) * 9 // 10 - 1] + "…"}
+            result = result.model_copy(update=update)
         return text.decode()
 
 
