@@ -1,0 +1,116 @@
+"""FineTuneJob's models -> CustomResourceDefinition."""
+
+from __future__ import annotations
+
+import copy
+from functools import cache
+from typing import Any
+
+from finetune_api import job
+from finetune_api.field_errors import Schema
+
+_COLUMNS: list[dict[str, Any]] = [
+    {
+        "name": "Status",
+        "type": "string",
+        "description": "Why the job is where it is",
+        "jsonPath": '.status.conditions[?(@.type=="Succeeded")].reason',
+    },
+    {
+        "name": "Progress",
+        "type": "string",
+        "description": "Phase and counter of the running attempt",
+        "jsonPath": ".status.progress.summary",
+    },
+    {
+        "name": "Attempts",
+        "type": "integer",
+        "description": "Number of the newest attempt",
+        "jsonPath": ".status.attempts[-1:].number",
+    },
+    {"name": "GPUs", "type": "integer", "jsonPath": ".status.plan.gpus"},
+    {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
+    {"name": "Loss", "type": "string", "priority": 1, "jsonPath": ".status.progress.loss"},
+    {"name": "Artifact", "type": "string", "priority": 1, "jsonPath": ".status.artifact.uri"},
+]
+_DROPPED = ("title", "additionalProperties", "$defs")
+
+
+@cache
+def schema() -> Schema:
+    """Return the structural schema of FineTuneJob. Callers must not change it."""
+    raw = job.FineTuneJob.model_json_schema(by_alias=True)
+    root = _structural(raw, raw.get("$defs", {}))
+    root["properties"]["apiVersion"] = {"type": "string"}
+    root["properties"]["kind"] = {"type": "string"}
+    root["properties"]["metadata"] = {"type": "object"}
+    root["required"] = ["spec"]
+    _fill_object_defaults(root["properties"]["spec"])
+    return root
+
+
+def custom_resource_definition() -> dict[str, Any]:
+    """Return the CRD as a Kubernetes object."""
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{job.PLURAL}.{job.GROUP}"},
+        "spec": {
+            "group": job.GROUP,
+            "scope": "Namespaced",
+            "names": {
+                "kind": job.KIND,
+                "listKind": f"{job.KIND}List",
+                "plural": job.PLURAL,
+                "singular": job.SINGULAR,
+                "shortNames": [job.SHORT_NAME],
+                "categories": ["finetune"],
+            },
+            "versions": [
+                {
+                    "name": job.VERSION,
+                    "served": True,
+                    "storage": True,
+                    "schema": {"openAPIV3Schema": copy.deepcopy(schema())},
+                    "subresources": {"status": {}},
+                    "additionalPrinterColumns": _COLUMNS,
+                }
+            ],
+        },
+    }
+
+
+def _structural(node: Schema, definitions: dict[str, Schema]) -> Schema:
+    """Inline references and reduce JSON Schema to what a structural schema may hold."""
+    if "$ref" in node:
+        target = definitions[node["$ref"].rsplit("/", 1)[-1]]
+        node = {**target, **{k: v for k, v in node.items() if k != "$ref"}}
+    if "anyOf" in node and "x-kubernetes-int-or-string" not in node:
+        (branch,) = (b for b in node["anyOf"] if b.get("type") != "null")
+        rest = {k: v for k, v in node.items() if k not in ("anyOf", "default")}
+        node = {**_structural(branch, definitions), **rest}
+    out = {k: copy.deepcopy(v) for k, v in node.items() if k not in _DROPPED}
+    out.pop("const", None)
+    if "const" in node:
+        out["enum"] = [node["const"]]
+    if "description" in out:
+        out["description"] = " ".join(str(out["description"]).split())
+    if "properties" in node:
+        out["properties"] = {k: _structural(v, definitions) for k, v in node["properties"].items()}
+    if isinstance(node.get("additionalProperties"), dict):
+        out["additionalProperties"] = _structural(node["additionalProperties"], definitions)
+    if "items" in node:
+        out["items"] = _structural(node["items"], definitions)
+    if out.get("default", ...) is None:
+        del out["default"]
+    return out
+
+
+def _fill_object_defaults(node: Schema) -> None:
+    """Make every optional stanza that has defaults inside default to {}, so that they apply."""
+    required = node.get("required", [])
+    for name, sub in node.get("properties", {}).items():
+        if "properties" in sub:
+            _fill_object_defaults(sub)
+            if "default" in sub and name not in required:
+                sub["default"] = {}

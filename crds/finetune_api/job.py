@@ -1,0 +1,73 @@
+"""The FineTuneJob resource: group, version, names, and the rules on the whole object."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import ConfigDict
+
+from finetune_api.spec import FineTuneJobSpec
+from finetune_api.status import FineTuneJobStatus
+from finetune_api.types import ApiModel, rule, rules
+
+GROUP = "finetune.dev"
+VERSION = "v1alpha1"
+KIND = "FineTuneJob"
+PLURAL = "finetunejobs"
+SINGULAR = "finetunejob"
+SHORT_NAME = "ftj"
+MAX_NAME_LENGTH = 40
+
+_FROZEN = ("model", "data", "method", "lora", "training", "memory", "workers", "output")
+
+
+def _frozen(stanza: str) -> dict[str, str]:
+    return rule(
+        f"self.spec.{stanza} == oldSelf.spec.{stanza} || !has(oldSelf.status) || "
+        "!has(oldSelf.status.attempts) || size(oldSelf.status.attempts) == 0",
+        f"spec.{stanza} can not change once an attempt has started; create a new job instead",
+        f".spec.{stanza}",
+    )
+
+
+class FineTuneJob(ApiModel):
+    """A fine-tuning job: trains a LoRA adapter and publishes it, verified, to object storage."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                f"size(self.metadata.name) <= {MAX_NAME_LENGTH} && "
+                "self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
+                f"metadata.name must be at most {MAX_NAME_LENGTH} characters: a lower-case letter, "
+                "then letters, digits and dashes",
+            ),
+            *(_frozen(stanza) for stanza in _FROZEN),
+        )
+    )
+    api_version: Literal["finetune.dev/v1alpha1"]
+    kind: Literal["FineTuneJob"]
+    metadata: dict[str, Any]
+    spec: FineTuneJobSpec
+    """What to train, on what, how, and where the adapter goes."""
+    status: FineTuneJobStatus | None = None
+    """What the operator has seen and done; written by the operator only."""
+
+    @property
+    def name(self) -> str:
+        """Return metadata.name."""
+        return str(self.metadata["name"])
+
+    @property
+    def namespace(self) -> str:
+        """Return metadata.namespace."""
+        return str(self.metadata["namespace"])
+
+    @property
+    def uid(self) -> str:
+        """Return metadata.uid."""
+        return str(self.metadata["uid"])
+
+    @property
+    def generation(self) -> int:
+        """Return metadata.generation."""
+        return int(self.metadata["generation"])

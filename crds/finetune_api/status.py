@@ -1,0 +1,166 @@
+"""FineTuneJob.status: what the operator has seen and done."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from finetune_api.types import ApiModel
+from finetune_contract.progress import Phase
+
+Timestamp = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+
+
+class ConditionType(StrEnum):
+    """Condition types; they obey kstatus."""
+
+    READY = "Ready"
+    RECONCILING = "Reconciling"
+    STALLED = "Stalled"
+    SUCCEEDED = "Succeeded"
+    SUSPENDED = "Suspended"
+
+
+class Condition(ApiModel):
+    """One aspect of the job's state (metav1.Condition)."""
+
+    type: ConditionType
+    """What this is about."""
+    status: Literal["True", "False", "Unknown"]
+    """Whether it holds."""
+    reason: Annotated[str, Field(max_length=64)]
+    """One word for why; docs/reasons.md explains each."""
+    message: Annotated[str, Field(max_length=8192)] = ""
+    """What happened and what to do."""
+    observed_generation: int | None = None
+    """The generation this was said of."""
+    last_transition_time: Timestamp
+    """When status last changed."""
+
+
+class AttemptState(StrEnum):
+    """Where an attempt stands."""
+
+    STARTING = "Starting"  # recorded; its objects may not exist yet
+    RUNNING = "Running"  # its pods have been seen
+    STOPPING = "Stopping"  # it has ended or is being ended; its pods may still exist
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    SUSPENDED = "Suspended"
+
+
+class Attempt(ApiModel):
+    """One run of the training: one PyTorchJob, created once."""
+
+    number: int
+    """Counts from 1; the PyTorchJob is `<job>-a<number>`."""
+    state: AttemptState
+    """Where it stands."""
+    generation: int
+    """metadata.generation of the job it was planned from."""
+    recipe_digest: str
+    """Digest of what decides the adapter; attempts with equal digests do the same training."""
+    image: str
+    """Trainer image."""
+    micro_batch_size: int
+    """Rows per forward pass; halved after an attempt that ran out of memory."""
+    start_time: Timestamp
+    """When it was recorded."""
+    running_time: Timestamp | None = None
+    """When all its pods ran."""
+    end_time: Timestamp | None = None
+    """When its end was seen."""
+    pod_uids: Annotated[
+        list[str] | None, Field(json_schema_extra={"x-kubernetes-list-type": "atomic"})
+    ] = None
+    """The pods it is made of; a missing or replaced one ends it."""
+    reason: str | None = None
+    """Why it ended."""
+    message: str | None = None
+    """What happened, in which pod."""
+    failed_rank: int | None = None
+    """The first process that failed."""
+
+
+class ProgressStatus(ApiModel):
+    """What the running attempt last reported."""
+
+    attempt: int
+    """The attempt that reported."""
+    phase: Phase
+    """The part of the run that is under way."""
+    summary: str
+    """Phase and counter in a few words."""
+    done: int
+    """The phase's counter: bytes in Download and Publish, rows in Prepare, else steps."""
+    total: int | None = None
+    """Where the counter ends."""
+    loss: str | None = None
+    """Mean loss per supervised token of the last step."""
+    tokens_per_second: str | None = None
+    """Tokens of all workers per second, padding not counted."""
+    eta_seconds: int | None = None
+    """Seconds left in Train."""
+    last_report_time: Timestamp
+    """When the trainer last reported."""
+
+
+class ArtifactStatus(ApiModel):
+    """The verified adapter."""
+
+    uri: str
+    """Directory of the adapter."""
+    digest: str
+    """sha256 of its manifest.json."""
+    bytes: int
+    """Size of its files."""
+    attempt: int
+    """The attempt that published it."""
+
+
+class PlanStatus(ApiModel):
+    """How the spec was resolved."""
+
+    workers: int
+    """Pods."""
+    processes: int
+    """Training processes over all pods."""
+    gpus: int
+    """GPUs over all pods."""
+    accumulation_steps: int
+    """Forward passes of one process per optimizer step."""
+
+
+class FineTuneJobStatus(ApiModel):
+    """What the operator has seen and done."""
+
+    observed_generation: int | None = None
+    """The generation that this status speaks of."""
+    conditions: Annotated[
+        list[Condition] | None,
+        Field(
+            json_schema_extra={
+                "x-kubernetes-list-type": "map",
+                "x-kubernetes-list-map-keys": ["type"],
+            }
+        ),
+    ] = None
+    """Ready, Reconciling, Stalled, Succeeded and Suspended, as kstatus reads them."""
+    attempts: Annotated[
+        list[Attempt] | None,
+        Field(
+            json_schema_extra={
+                "x-kubernetes-list-type": "map",
+                "x-kubernetes-list-map-keys": ["number"],
+            }
+        ),
+    ] = None
+    """Every attempt, oldest first; each stands here before its objects are made."""
+    progress: ProgressStatus | None = None
+    """What the running attempt last reported."""
+    artifact: ArtifactStatus | None = None
+    """The verified adapter."""
+    plan: PlanStatus | None = None
+    """How the spec was resolved."""

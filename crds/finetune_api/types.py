@@ -1,0 +1,63 @@
+"""Shared bases and bounded scalar types of the API."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic.alias_generators import to_camel
+
+
+def rule(expression: str, message: str, field: str | None = None) -> dict[str, str]:
+    """Return one `x-kubernetes-validations` entry: standard CEL and what the user should do."""
+    entry = {"rule": expression, "message": message}
+    if field is not None:
+        entry["fieldPath"] = field
+    return entry
+
+
+def rules(*entries: dict[str, str], **extra: Any) -> dict[str, Any]:
+    """Return the schema extension that carries CEL rules (and other extensions) for a model."""
+    return {"x-kubernetes-validations": list(entries), **extra}
+
+
+class ApiModel(BaseModel):
+    """A stanza of the resource: immutable, camelCase, unknown fields refused."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        alias_generator=to_camel,
+        populate_by_name=True,
+        use_attribute_docstrings=True,
+    )
+
+
+DecimalString = Annotated[
+    str, Field(max_length=24, pattern=r"^[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]{1,2})?$")
+]
+"""A non-negative number as a string, since the API has no floats."""
+
+Name = Annotated[
+    str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
+]
+"""The name of an object in the job's namespace (RFC 1123 subdomain)."""
+
+_INT_OR_STRING: dict[str, Any] = {
+    "anyOf": [{"type": "integer"}, {"type": "string"}],
+    "maxLength": 32,
+    "x-kubernetes-int-or-string": True,
+}
+IntOrString = Annotated[int | str, WithJsonSchema(_INT_OR_STRING)]
+
+_QUANTITY_PATTERN = r"^[0-9]+(\.[0-9]+)?([KMGTPE]i|[numkMGTPE]|[eE][-+]?[0-9]+)?$"
+Quantity = Annotated[int | str, WithJsonSchema({**_INT_OR_STRING, "pattern": _QUANTITY_PATTERN})]
+"""A non-negative resource.Quantity such as 8, "500m" or "16Gi"."""
+
+
+class SecretRef(ApiModel):
+    """A Secret in the job's namespace; every key becomes a file in the trainer's container."""
+
+    name: Name
+    """Name of the Secret. Keys for s3: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, and optionally
+    AWS_SESSION_TOKEN, AWS_ENDPOINT_URL, AWS_REGION, ca.crt. Key for hf: HF_TOKEN."""

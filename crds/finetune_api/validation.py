@@ -1,0 +1,56 @@
+"""Validate and parse a FineTuneJob exactly as an API server with the CRD would."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from finetune_api import job
+from finetune_api.crd import schema
+from finetune_api.field_errors import FieldError, Json
+from finetune_api.structural import apply_defaults, prune
+from finetune_api.structural import validate as validate_structural
+
+
+class InvalidJob(Exception):
+    """A FineTuneJob that breaks its schema; `errors` names every field."""
+
+    def __init__(self, errors: list[FieldError]) -> None:
+        super().__init__("; ".join(str(e) for e in errors))
+        self.errors = errors
+
+
+def validate(body: Json, old: Json | None = None) -> list[FieldError]:
+    """Return every refusal of a job as a user wrote it, unknown fields included; [] if it is good.
+
+    `old` is the stored object, where this is an update.
+    """
+    if not isinstance(body, dict):
+        return [FieldError("", "a FineTuneJob must be a mapping of fields")]
+    known = (("apiVersion", f"{job.GROUP}/{job.VERSION}"), ("kind", job.KIND))
+    wrong = [
+        FieldError(field, f'Invalid value: "{body.get(field)}": must be {expected}')
+        for field, expected in known
+        if body.get(field) != expected
+    ]
+    metadata = body.get("metadata")
+    if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str):
+        wrong.append(FieldError("metadata.name", "Required value", "FieldValueRequired"))
+    if wrong:
+        return wrong
+    value = copy.deepcopy(body)
+    unknown = [
+        FieldError(path, "unknown field", "FieldValueForbidden") for path in prune(schema(), value)
+    ]
+    apply_defaults(schema(), value)
+    return unknown + validate_structural(schema(), value, old)
+
+
+def parse(body: dict[str, Any]) -> job.FineTuneJob:
+    """Return the job with its defaults. Raises InvalidJob with every refused field."""
+    errors = validate(body)
+    if errors:
+        raise InvalidJob(errors)
+    value = copy.deepcopy(body)
+    apply_defaults(schema(), value)
+    return job.FineTuneJob.model_validate(value)
