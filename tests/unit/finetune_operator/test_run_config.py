@@ -1,0 +1,122 @@
+"""The RunConfig says what the job says, and nothing of a cluster that is not there."""
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from finetune_api.job import FineTuneJob
+from finetune_api.validation import parse
+from finetune_operator.plan.run_config import Mounts, run_config
+
+
+def job(**spec: Any) -> FineTuneJob:
+    body = {
+        "apiVersion": "finetune.dev/v1alpha1",
+        "kind": "FineTuneJob",
+        "metadata": {"name": "bot", "namespace": "team"},
+        "spec": {
+            "model": {"uri": "hf://o/m", "revision": "abc"},
+            "data": {"train": [{"uri": "s3://d/a.jsonl", "format": "Messages"}]},
+            "output": {"uri": "s3://b/bot"},
+            **spec,
+        },
+    }
+    return parse(body)
+
+
+def config(of: FineTuneJob, **changes: Any) -> Any:
+    arguments: dict[str, Any] = {
+        "attempt": 2,
+        "uid": "u-1",
+        "image": "trainer:1",
+        "micro_batch_size": of.spec.training.micro_batch_size,
+        "heartbeat_seconds": 15.0,
+        "mounts": Mounts(),
+    }
+    return json.loads(run_config(of, **{**arguments, **changes}).to_json())
+
+
+def test_every_field_of_the_recipe_arrives() -> None:
+    made = config(
+        job(
+            lora={"rank": 4, "alpha": 9, "dropout": "0.25", "targets": ["MLP"]},
+            training={
+                "learningRate": "3e-4",
+                "maxSteps": 7,
+                "globalBatchSize": 24,
+                "sequenceLength": 64,
+                "precision": "FP32",
+                "schedule": "Linear",
+                "warmupRatio": "0.5",
+                "weightDecay": "0.125",
+                "maxGradNorm": "2",
+                "seed": 11,
+            },
+        )
+    )
+    assert made["recipe"] == {
+        "model": {"uri": "hf://o/m", "revision": "abc"},
+        "data": {"train": [{"uri": "s3://d/a.jsonl", "format": "Messages"}]},
+        "method": "SFT",
+        "lora": {"rank": 4, "alpha": 9, "dropout": 0.25, "targets": ["MLP"]},
+        "training": {
+            "learningRate": 3e-4,
+            "maxSteps": 7,
+            "globalBatchSize": 24,
+            "sequenceLength": 64,
+            "precision": "FP32",
+            "optimizer": "AdamW",
+            "schedule": "Linear",
+            "warmupRatio": 0.5,
+            "weightDecay": 0.125,
+            "maxGradNorm": 2.0,
+            "seed": 11,
+        },
+    }
+
+
+def test_the_layout_follows_workers_and_mounts() -> None:
+    made = config(
+        job(
+            workers={"replicas": 2, "resources": {"limits": {"nvidia.com/gpu": 4}}},
+            memory={"zeroStage": 3},
+            training={"globalBatchSize": 16, "microBatchSize": 2},
+        ),
+        mounts=Mounts("/c/m", "/c/d", "/c/o", "/cache", "/scratch"),
+    )
+    assert made["layout"] == {
+        "job": {"name": "bot", "namespace": "team", "uid": "u-1"},
+        "attempt": 2,
+        "image": "trainer:1",
+        "outputUri": "s3://b/bot",
+        "workers": 2,
+        "processesPerWorker": 4,
+        "microBatchSize": 2,
+        "zeroStage": 3,
+        "credentials": {"model": "/c/m", "data": "/c/d", "output": "/c/o"},
+        "cacheDir": "/cache",
+        "scratchDir": "/scratch",
+        "heartbeat": {"lease": "bot-a2", "intervalSeconds": 15.0},
+    }
+
+
+def test_without_a_cluster_there_is_no_lease_to_renew() -> None:
+    made = config(job(training={"epochs": 3}), heartbeat_seconds=None)
+    assert "heartbeat" not in made["layout"]
+    assert made["recipe"]["training"]["epochs"] == 3
+
+
+def test_a_micro_batch_that_does_not_divide_the_batch_is_refused() -> None:
+    with pytest.raises(ValidationError, match="not a multiple of"):
+        config(job(training={"globalBatchSize": 4}), micro_batch_size=3)
+
+
+def test_the_builder_imports_neither_kopf_nor_a_client_nor_torch() -> None:
+    heavy = {"kopf", "kubernetes", "aiohttp", "torch"}
+    code = "import sys, finetune_operator.plan.run_config; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
+    assert not heavy & set(loaded.split())
