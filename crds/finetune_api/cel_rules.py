@@ -48,13 +48,13 @@ def _run(rule: dict[str, Any], value: Json, old: Json | None, path: str) -> Fiel
         variables["oldSelf"] = old
     try:
         holds = compile_rule(rule["rule"]).execute(variables)
-    except (KeyError, ValueError, TypeError, RuntimeError, OverflowError) as error:
-        detail = f"rule evaluation error: {error}"
+    except (KeyError, ValueError, TypeError, RuntimeError, ArithmeticError) as error:
+        detail = f"{error} evaluating rule: {_message(rule, variables)}"
         return FieldError(path, invalid_value(value, detail))
     if holds is True:
         return None
     where = path + rule.get("fieldPath", "") if path else rule.get("fieldPath", "").lstrip(".")
-    return FieldError(where, invalid_value(value, _message(rule, variables)))
+    return FieldError(where, f"Invalid value: {_message(rule, variables)}")
 
 
 def _message(rule: dict[str, Any], variables: dict[str, Json]) -> str:

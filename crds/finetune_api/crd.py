@@ -43,7 +43,10 @@ def schema() -> Schema:
     root = _structural(raw, raw.get("$defs", {}))
     root["properties"]["apiVersion"] = {"type": "string"}
     root["properties"]["kind"] = {"type": "string"}
-    root["properties"]["metadata"] = {"type": "object"}
+    root["properties"]["metadata"] = {
+        "type": "object",
+        "properties": {"name": {"type": "string"}},
+    }
     root["required"] = ["spec"]
     _fill_object_defaults(root["properties"]["spec"])
     return root

@@ -40,6 +40,7 @@ class FineTuneJob(ApiModel):
                 "self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
                 f"metadata.name must be at most {MAX_NAME_LENGTH} characters: a lower-case letter, "
                 "then letters, digits and dashes",
+                ".metadata.name",
             ),
             *(_frozen(stanza) for stanza in _FROZEN),
         )

@@ -89,7 +89,7 @@ def _type(node: Schema) -> str:
     if isinstance(node.get("additionalProperties"), dict):
         return f"map of {_type(node['additionalProperties'])}"
     low, high = node.get("minimum"), node.get("maximum")
-    bounds = f" {'' if low is None else low}–{'' if high is None else high}"
+    bounds = f", {'' if low is None else low}..{'' if high is None else high}"
     return str(node["type"]) + (bounds if (low, high) != (None, None) else "")
 
 

@@ -6,7 +6,16 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
-from finetune_api.types import ApiModel, DecimalString, IntOrString, Name, SecretRef, rule, rules
+from finetune_api.types import (
+    ApiModel,
+    DecimalString,
+    IntOrString,
+    Name,
+    SecretRef,
+    bound,
+    rule,
+    rules,
+)
 from finetune_api.workers import GPU, GPU_COUNT, Workers
 from finetune_contract.runconfig import (
     DataFormat,
@@ -128,9 +137,7 @@ class Lora(ApiModel):
     """Which layers get an adapter: `Attention` (q, k, v, o), `MLP` (gate, up, down)."""
 
     model_config = ConfigDict(
-        json_schema_extra=rules(
-            rule("double(self.dropout) < 1.0", "dropout must be below 1", ".dropout")
-        )
+        json_schema_extra=rules(bound("dropout", "< 1.0", "dropout must be below 1"))
     )
 
 
@@ -165,15 +172,13 @@ class Training(ApiModel):
 
     model_config = ConfigDict(
         json_schema_extra=rules(
-            rule(
-                "double(self.learningRate) > 0.0", "learningRate must be above 0", ".learningRate"
-            ),
+            bound("learningRate", "> 0.0", "learningRate must be above 0"),
             rule(
                 "!(has(self.epochs) && has(self.maxSteps))",
                 "set epochs or maxSteps, not both",
                 ".maxSteps",
             ),
-            rule("double(self.warmupRatio) <= 1.0", "warmupRatio must be 0 to 1", ".warmupRatio"),
+            bound("warmupRatio", "<= 1.0", "warmupRatio must be 0 to 1"),
         )
     )
 
@@ -186,7 +191,11 @@ class Memory(ApiModel):
 
     model_config = ConfigDict(
         json_schema_extra=rules(
-            rule("self.zeroStage in [0, 1, 2, 3]", "zeroStage must be 0, 1, 2 or 3", ".zeroStage")
+            rule(
+                "!has(self.zeroStage) || self.zeroStage in [0, 1, 2, 3]",
+                "zeroStage must be 0, 1, 2 or 3",
+                ".zeroStage",
+            )
         )
     )
 
@@ -240,6 +249,7 @@ class FineTuneJobSpec(ApiModel):
     model_config = ConfigDict(
         json_schema_extra=rules(
             rule(
+                "self.workers.replicas < 1 || self.training.microBatchSize < 1 || "
                 "self.training.globalBatchSize % (self.training.microBatchSize * "
                 "self.workers.replicas * (has(self.workers.resources) && "
                 "has(self.workers.resources.limits) && "

@@ -172,7 +172,8 @@ def _translate(raw: ValidationError) -> list[FieldError]:
             return [FieldError(path, message, "FieldValueTooMany")]
         case _:
             detail = f"{path} in body {_LIMITS[str(raw.validator)].format(limit)}"
-            return [FieldError(path, invalid_value(value, detail))]
+            shown = len(value) if raw.validator in ("minItems", "minProperties") else value
+            return [FieldError(path, invalid_value(shown, detail))]
 
 
 _LIMITS = {
@@ -195,7 +196,7 @@ def _duplicates(schema: Schema, value: Json, path: str) -> list[FieldError]:
             where = child(path, i)
             key = list_key(schema, item)
             if key is not None and key in seen:
-                message = f"Duplicate value: {json.dumps(item)}"
+                message = f"Duplicate value: {_shown_key(schema, item)}"
                 errors.append(FieldError(where, message, "FieldValueDuplicate"))
             if key is not None:
                 seen.add(key)
@@ -206,3 +207,9 @@ def _duplicates(schema: Schema, value: Json, path: str) -> list[FieldError]:
             if key_name in properties:
                 errors += _duplicates(properties[key_name], sub, child(path, key_name))
     return errors
+
+
+def _shown_key(schema: Schema, item: Json) -> str:
+    keys = schema.get("x-kubernetes-list-map-keys")
+    shown = {k: item[k] for k in keys if k in item} if keys else item
+    return json.dumps(shown, separators=(",", ":"))

@@ -33,10 +33,21 @@ class ApiModel(BaseModel):
     )
 
 
-DecimalString = Annotated[
-    str, Field(max_length=24, pattern=r"^[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]{1,2})?$")
-]
+_DECIMAL = "^[0-9]+([.][0-9]+)?([eE][-+]?[0-9]{1,2})?$"
+DecimalString = Annotated[str, Field(max_length=24, pattern=_DECIMAL)]
 """A non-negative number as a string, since the API has no floats."""
+
+
+def bound(field: str, comparison: str, message: str) -> dict[str, str]:
+    """Return a rule that compares a DecimalString field of `self` with a number.
+
+    Absent and malformed values pass: the former when a server checks the default {}, the latter
+    because the pattern has refused them already.
+    """
+    value = f"self.{field}"
+    expression = f"!has({value}) || !{value}.matches('{_DECIMAL}') || double({value}) {comparison}"
+    return rule(expression, message, f".{field}")
+
 
 Name = Annotated[
     str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")

@@ -42,8 +42,10 @@ def validate(body: Json, old: Json | None = None) -> list[FieldError]:
     unknown = [
         FieldError(path, "unknown field", "FieldValueForbidden") for path in prune(schema(), value)
     ]
+    if unknown:  # a server checks nothing else before the fields are known
+        return unknown
     apply_defaults(schema(), value)
-    return unknown + validate_structural(schema(), value, old)
+    return validate_structural(schema(), value, old)
 
 
 def parse(body: dict[str, Any]) -> job.FineTuneJob:
