@@ -1,0 +1,95 @@
+"""CustomResourceDefinitions: which are accepted, and the kinds they serve."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from finetune_api.field_errors import FieldError
+from finetune_local.apiserver.kinds import Kind, Object, Registry
+from finetune_local.apiserver.objects import timestamp
+from finetune_local.apiserver.storage import Change, Store
+
+RESOURCE = "apiextensions.k8s.io/customresourcedefinitions"
+
+
+def version_required() -> FieldError:
+    text = "Invalid value: 0: must be specified for an update"
+    return FieldError("metadata.resourceVersion", text)
+
+
+def kinds_of(definition: Object) -> list[Kind]:
+    """The kinds a definition serves, one per served version."""
+    spec = definition["spec"]
+    names = spec["names"]
+    return [
+        Kind(
+            group=spec["group"],
+            version=version["name"],
+            kind=names["kind"],
+            plural=names["plural"],
+            namespaced=spec["scope"] == "Namespaced",
+            short_names=tuple(names.get("shortNames", [])),
+            categories=tuple(names.get("categories", [])),
+            status="status" in version.get("subresources", {}),
+            generation=True,
+            singular_name=names.get("singular", ""),
+            list_kind_name=names.get("listKind", ""),
+            definition=version,
+        )
+        for version in spec["versions"]
+        if version["served"]
+    ]
+
+
+class DefinitionController:
+    """Serves what definitions describe, and marks them Established."""
+
+    def __init__(self, store: Store, registry: Registry) -> None:
+        self._store = store
+        self._registry = registry
+        store.on_change(self._changed)
+
+    def _changed(self, resource: str, change: Change) -> None:
+        if resource != RESOURCE:
+            return
+        spec = change.object["spec"]
+        self._registry.remove(spec["group"], spec["names"]["plural"])
+        if change.type == "DELETED":
+            self._store.drop(f"{spec['group']}/{spec['names']['plural']}")
+            return
+        for kind in kinds_of(change.object):
+            self._registry.add(kind)
+        if "conditions" not in change.object.get("status", {}):
+            status = _established(change.object)
+            self._store.put(RESOURCE, {**change.object, "status": status})
+
+
+def _established(definition: Object) -> Object:
+    now = timestamp()
+    generation = definition["metadata"].get("generation", 1)
+    stored = [v["name"] for v in definition["spec"]["versions"] if v["storage"]]
+
+    def condition(kind: str, reason: str, message: str) -> dict[str, Any]:
+        return {
+            "type": kind,
+            "status": "True",
+            "lastTransitionTime": now,
+            "reason": reason,
+            "message": message,
+            "observedGeneration": generation,
+        }
+
+    return {
+        "conditions": [
+            condition("NamesAccepted", "NoConflicts", "no conflicts found"),
+            condition(
+                "Established", "InitialNamesAccepted", "the initial names have been accepted"
+            ),
+        ],
+        "acceptedNames": definition["spec"]["names"],
+        "storedVersions": stored,
+    }
+
+
+def validate_definition(obj: Object, old: Object | None) -> list[FieldError]:
+    return []

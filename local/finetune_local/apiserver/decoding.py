@@ -1,0 +1,104 @@
+"""Request bodies: JSON or YAML to objects, unknown and duplicate fields, wrong types."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import yaml
+
+from finetune_api.field_errors import FieldError
+from finetune_api.structural import prune, validate
+from finetune_local.apiserver import errors
+from finetune_local.apiserver.kinds import Kind, Object
+from finetune_local.apiserver.protobuf import PROTOBUF, decode_protobuf
+from finetune_local.apiserver.request import WriteOptions
+from finetune_local.apiserver.schemas import object_meta, schema_of
+
+JSON, YAML = "application/json", "application/yaml"
+
+
+def decode_body(raw: bytes, content_type: str, options: WriteOptions | None = None) -> Any:
+    """Parse a body by its media type. Raises StatusError 400 (malformed) or 415 (unknown)."""
+    media = content_type.partition(";")[0].strip() or JSON
+    if media == PROTOBUF:
+        return decode_protobuf(raw)
+    duplicates: list[str] = []
+    try:
+        if "yaml" in media:
+            value = yaml.safe_load(raw)
+        elif "json" in media:
+            value = json.loads(raw, object_pairs_hook=lambda pairs: _object(pairs, duplicates))
+        else:
+            raise errors.unsupported_media_type([JSON, YAML, PROTOBUF])
+    except (ValueError, yaml.YAMLError) as error:
+        raise errors.bad_request(f"the request body cannot be decoded: {error}") from error
+    if duplicates and options is not None:
+        _report([f'duplicate field "{name}"' for name in duplicates], options, None)
+    return value
+
+
+def _object(pairs: list[tuple[str, Any]], duplicates: list[str]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                duplicates.append(key)
+            seen.add(key)
+    return value
+
+
+def _report(problems: list[str], options: WriteOptions, kind: Kind | None) -> None:
+    if options.validation == "Strict" and problems:
+        text = "strict decoding error: " + ", ".join(problems)
+        if kind is not None:
+            version = f'{kind.kind} in version "{kind.version}"'
+            text = f"{version} cannot be handled as a {kind.kind}: {text}"
+        raise errors.bad_request(text)
+    if options.validation == "Warn":
+        options.warnings += problems
+
+
+def drop_unknown_fields(kind: Kind, obj: Object, options: WriteOptions) -> None:
+    """Prune, in place, what the schema does not know; refuse it (400) or warn, as asked for."""
+    metadata = obj.get("metadata")
+    if kind.definition is None:
+        drop_nulls(obj)
+    unknown = prune(schema_of(kind), obj)
+    if isinstance(metadata, dict):
+        drop_nulls(metadata)
+        unknown += prune(object_meta(), metadata, "metadata")
+    _report([f'unknown field "{path}"' for path in sorted(unknown)], options, kind)
+
+
+def drop_nulls(value: Any) -> None:
+    """Drop null members, in place: a built-in's optional field that is null is absent."""
+    if isinstance(value, dict):
+        for key in [k for k, v in value.items() if v is None]:
+            del value[key]
+        for sub in value.values():
+            drop_nulls(sub)
+    elif isinstance(value, list):
+        for item in value:
+            drop_nulls(item)
+
+
+def check_types(kind: Kind, obj: Object) -> list[FieldError]:
+    """Check a built-in's shape: a wrong type is a decoding error (400), the rest is returned."""
+    found = validate(schema_of(kind), obj)
+    _refuse_types(kind, found)
+    return [e for e in found if e.kind != "FieldValueInvalid" or e.path]
+
+
+def check_metadata_types(kind: Kind, metadata: Any) -> None:
+    """Refuse metadata whose fields have wrong types (400)."""
+    _refuse_types(kind, validate(object_meta(), metadata))
+
+
+def _refuse_types(kind: Kind, found: list[FieldError]) -> None:
+    wrong = [e for e in found if e.kind == "FieldValueTypeInvalid"]
+    if wrong:
+        shown = "; ".join(str(e) for e in wrong)
+        version = f'{kind.kind} in version "{kind.version}"'
+        raise errors.bad_request(f"{version} cannot be handled as a {kind.kind}: {shown}")
