@@ -33,7 +33,10 @@ MERGE_PATCH = "application/merge-patch+json"
 
 
 class ApiError(Exception):
-    """The API server refused a request: `status` is the HTTP code, `reason` the Status reason."""
+    """The API server refused a request or could not be reached.
+
+    `status` is the HTTP code, 0 for a lost connection; `reason` is the Status reason.
+    """
 
     def __init__(self, status: int, reason: str, message: str) -> None:
         super().__init__(f"{status} {reason}: {message}")
@@ -127,8 +130,9 @@ class Client:
     async def _json(
         self, method: str, path: str, body: Object | None = None, content: str = "application/json"
     ) -> Object:
-        response = await self._send(method, path, body, content, REQUEST_TIMEOUT)
-        payload = await response.read()
+        async with _connection():
+            response = await self._send(method, path, body, content, REQUEST_TIMEOUT)
+            payload = await response.read()
         if response.status >= 400:
             raise _refusal(response.status, payload)
         result: Object = json.loads(payload)
@@ -156,32 +160,42 @@ class Client:
         """Yield (type, object) until the server ends the stream; ERROR raises `ApiError`."""
         query |= {"watch": "true", "timeoutSeconds": str(WATCH_SECONDS)}
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=WATCH_SECONDS + 30)
-        response = await self._send(
-            "GET", f"{path}?{urlencode(query)}", None, "application/json", timeout
-        )
-        try:
+        url = f"{path}?{urlencode(query)}"
+        async with _connection():
+            response = await self._send("GET", url, None, "application/json", timeout)
+        async with _connection(), contextlib.aclosing(_lines(response)) as lines:
             if response.status >= 400:
                 raise _refusal(response.status, await response.read())
-            async for line in _lines(response):
+            async for line in lines:
                 event = json.loads(line)
                 if event["type"] == "ERROR":
                     status = event["object"]
                     raise ApiError(status["code"], status["reason"], status.get("message", ""))
                 yield event["type"], event["object"]
-        finally:
-            response.close()
 
 
-async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+@contextlib.asynccontextmanager
+async def _connection() -> AsyncIterator[None]:
+    """Give every failure of the connection the one type that callers retry on."""
+    try:
+        yield
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        raise ApiError(0, "Unreachable", f"{type(error).__name__}: {error}") from error
+
+
+async def _lines(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes]:
     """Split the stream ourselves: `readline` refuses lines above its buffer, objects reach 1 MB."""
     rest = b""
-    async for chunk in response.content.iter_any():
-        *whole, rest = (rest + chunk).split(b"\n")
-        if len(rest) > STREAM_LIMIT:
-            raise ApiError(500, "InternalError", "a watch event exceeds the stream limit")
-        for line in whole:
-            if line.strip():
-                yield line
+    try:
+        async for chunk in response.content.iter_any():
+            *whole, rest = (rest + chunk).split(b"\n")
+            if len(rest) > STREAM_LIMIT:
+                raise ApiError(500, "InternalError", "a watch event exceeds the stream limit")
+            for line in whole:
+                if line.strip():
+                    yield line
+    finally:
+        response.close()
 
 
 def _refusal(status: int, payload: bytes) -> ApiError:
@@ -216,14 +230,16 @@ class Informer:
                 version = await self._list()
                 self.synced.set()
                 await self._follow(version)
-            except (ApiError, aiohttp.ClientError, TimeoutError, ConnectionError) as error:
+            except ApiError as error:
                 log.info("watch of %s: %s; listing again", self._path, error)
                 await asyncio.sleep(RETRY_SECONDS)
 
     async def _list(self) -> str:
         query = f"?{urlencode(self._query)}" if self._query else ""
         answer = await self._client.get(self._path + query)
-        listed = {key_of(item): item for item in answer["items"]}
+        # a list's items leave out what the list's own kind says
+        kind = {"apiVersion": answer["apiVersion"], "kind": answer["kind"].removesuffix("List")}
+        listed = {key_of(item): kind | item for item in answer["items"]}
         for key in [key for key in self.items if key not in listed]:
             self._put(key, None)
         for key, item in listed.items():

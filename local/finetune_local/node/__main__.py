@@ -1,0 +1,82 @@
+"""`python -m finetune_local.node --kubeconfig FILE --dir DIR`: run the node until stopped."""
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+from pathlib import Path
+
+from finetune_local.client import Client
+from finetune_local.events import Recorder
+from finetune_local.node import log_server, machine, sandbox
+from finetune_local.node.context import HOST_IP, NodeContext
+from finetune_local.node.images import Catalogue
+from finetune_local.node.kubelet import Kubelet
+
+
+def main() -> int:
+    options = _parse()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    try:
+        sandbox.check()
+    except sandbox.SandboxError as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return 1
+    asyncio.run(_run(options))
+    return 0
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kubeconfig", type=Path, required=True)
+    parser.add_argument("--dir", type=Path, required=True, help="pods, logs and claims go here")
+    parser.add_argument("--name", default="embedded")
+    parser.add_argument("--mask", type=Path, help="hidden from pods; default: --dir")
+    parser.add_argument("--images", type=Path, help="JSON file: repository -> {entrypoint, ...}")
+    parser.add_argument("--back-off", type=float, default=10.0, help="first back-off in seconds")
+    parser.add_argument(
+        "--capacity",
+        action="append",
+        default=[],
+        metavar="RESOURCE=QUANTITY",
+        help="overrides the machine's, or adds a resource that is not there",
+    )
+    return parser.parse_args()
+
+
+async def _run(options: argparse.Namespace) -> None:
+    directory = options.dir.resolve()
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    client = await Client.connect(options.kubeconfig)
+    context = NodeContext(
+        name=options.name,
+        client=client,
+        recorder=Recorder(client, "kubelet", options.name),
+        catalogue=Catalogue.from_file(options.images) if options.images else Catalogue(),
+        directory=directory,
+        masked=(options.mask or directory).resolve(),
+        back_off_seconds=options.back_off,
+    )
+    kubelet = Kubelet(context)
+    runner, port = await log_server.serve(kubelet, HOST_IP)
+    capacity = dict(pair.split("=", 1) for pair in options.capacity)
+    try:
+        await machine.register(client, machine.node_object(options.name, HOST_IP, port, capacity))
+        await _until_stopped(kubelet, client, options.name)
+    finally:
+        await runner.cleanup()
+        await client.close()
+
+
+async def _until_stopped(kubelet: Kubelet, client: Client, name: str) -> None:
+    work = asyncio.gather(kubelet.run(), machine.heartbeat(client, name))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, work.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await work
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,104 @@
+"""The kubelet's HTTPS port: container logs for the API server, and main process ids for tests."""
+
+import asyncio
+import ssl
+from collections.abc import Mapping
+from pathlib import Path
+
+import trustme
+from aiohttp import web
+
+from finetune_local.node import logs
+from finetune_local.node.container import ContainerRunner
+from finetune_local.node.kubelet import Kubelet
+from finetune_local.node.logs import LogOptions
+from finetune_local.node.record import Waiting
+
+ENDED = asyncio.Event()
+ENDED.set()
+
+
+async def serve(kubelet: Kubelet, host: str) -> tuple[web.AppRunner, int]:
+    """Listen on a free port of `host`; returns the runner to clean up and the port."""
+    app = web.Application()
+    server = LogServer(kubelet)
+    app.router.add_get("/containerLogs/{namespace}/{pod}/{container}", server.logs)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    site = web.TCPSite(runner, host, 0, ssl_context=_certificate(host))
+    await site.start()
+    port: int = runner.addresses[0][1]
+    return runner, port
+
+
+class LogServer:
+    """Answers GET /containerLogs/<namespace>/<pod>/<container> as the kubelet does."""
+
+    def __init__(self, kubelet: Kubelet) -> None:
+        self._kubelet = kubelet
+
+    async def logs(self, request: web.Request) -> web.StreamResponse:
+        where = request.match_info
+        pod = self._kubelet.find_pod(where["namespace"], where["pod"])
+        if pod is None:
+            return web.Response(status=404, text=f'pod "{where["pod"]}" is not on this node')
+        try:
+            options = _options(request.query)
+        except ValueError as error:
+            return web.Response(status=400, text=f"bad log query: {error}")
+        previous = request.query.get("previous") in ("true", "1")
+        meta = pod["metadata"]
+        directory = self._kubelet.node.directory / "logs"
+        directory /= f"{meta['namespace']}_{meta['name']}_{meta['uid']}"
+        runner = self._runner(meta["uid"], where["container"])
+        path = _chosen(directory / where["container"], previous)
+        if path is None:
+            why = _absent(previous, runner)
+            text = f'container "{where["container"]}" in pod "{where["pod"]}" {why}'
+            return web.Response(status=400, text=text)
+        response = web.StreamResponse(headers={"Content-Type": "text/plain"})
+        await response.prepare(request)
+        ended = runner.ended if runner and not previous else ENDED
+        async for chunk in logs.read(path, options, ended):
+            await response.write(chunk)
+        await response.write_eof()
+        return response
+
+    def _runner(self, uid: str, container: str) -> ContainerRunner | None:
+        worker = self._kubelet.workers.get(uid)
+        runners = worker.runners if worker else []
+        return next((one for one in runners if one.record.name == container), None)
+
+
+def _absent(previous: bool, runner: ContainerRunner | None) -> str:
+    if previous:
+        return "has no previous run"
+    state = runner.record.state if runner else None
+    reason = f": {state.reason}" if isinstance(state, Waiting) else ""
+    return f"is waiting to start{reason}"
+
+
+def _chosen(directory: Path, previous: bool) -> Path | None:
+    """The log of the present or last run, or of the one before."""
+    runs = sorted(directory.glob("*.log"), key=lambda path: int(path.stem))
+    chosen = runs[:-1] if previous else runs
+    return chosen[-1] if chosen else None
+
+
+def _options(query: Mapping[str, str]) -> LogOptions:
+    """Raises ValueError for a number that is none."""
+    since = logs.since_seconds(int(query["sinceSeconds"])) if "sinceSeconds" in query else None
+    return LogOptions(
+        follow=query.get("follow") in ("true", "1"),
+        timestamps=query.get("timestamps") in ("true", "1"),
+        tail_lines=int(query["tailLines"]) if "tailLines" in query else None,
+        since=since,
+        limit_bytes=int(query["limitBytes"]) if "limitBytes" in query else None,
+    )
+
+
+def _certificate(host: str) -> ssl.SSLContext:
+    """A certificate of its own: an API server does not verify its kubelets unless told to."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert(host).configure_cert(context)
+    return context

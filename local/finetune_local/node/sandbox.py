@@ -1,0 +1,204 @@
+"""The namespaces and the root view of one container, as a command line for `unshare`.
+
+The view is a tmpfs that holds a recursive bind of every top-level host directory. Where a mount
+point does not exist on the host, the directories above it are rebuilt entry by entry in the tmpfs,
+so nothing is ever created on the host.
+"""
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+SETUP_FAILED = 125
+READY = "ready"
+NAMESPACES = ("--user", "--map-root-user", "--mount", "--uts", "--pid")
+_DEVICES = {"null", "zero", "full", "random", "urandom", "tty", "ptmx", "pts", "shm", "mqueue"}
+_DEVICES |= {"fd", "stdin", "stdout", "stderr", "kfd", "dri"}
+_REMEDIES = (
+    ("/proc/sys/user/max_user_namespaces", "0", "sysctl user.max_user_namespaces=15000"),
+    (
+        "/proc/sys/kernel/unprivileged_userns_clone",
+        "0",
+        "sysctl kernel.unprivileged_userns_clone=1",
+    ),
+    (
+        "/proc/sys/kernel/apparmor_restrict_unprivileged_userns",
+        "1",
+        "sysctl kernel.apparmor_restrict_unprivileged_userns=0",
+    ),
+)
+
+
+class SandboxError(Exception):
+    """This machine cannot isolate pods; the message holds the command that enables it."""
+
+
+@dataclass(frozen=True)
+class Mount:
+    """Show host path `source` at `target`, an absolute path in the container."""
+
+    source: Path
+    target: str
+    read_only: bool = False
+
+
+@dataclass(frozen=True)
+class Sandbox:
+    """Everything about a container's surroundings.
+
+    `root` is an empty directory of its own; `masked` is a host directory that it finds empty.
+    """
+
+    root: Path
+    hostname: str
+    mounts: Sequence[Mount]
+    working_directory: str = "/"
+    masked: Path | None = None
+
+    def command(self, arguments: Sequence[str]) -> list[str]:
+        """The host command that runs `arguments` inside; its standard input must be a pipe's
+        writing end.
+
+        A line `READY` is written there when they are about to be executed; if that cannot be, the
+        reason is written instead and the exit code is `SETUP_FAILED`. The command's exit code is
+        that of `arguments`, 128 + n for signal n.
+        """
+        enter = [_tool("unshare"), f"--root={self.root}", f"--wd={self.working_directory}", "--"]
+        inner = (
+            f"{{ {self._setup()} ; }} 2>&0 || exit {SETUP_FAILED}\n"
+            f"echo {READY} >&0\n"
+            f"exec </dev/null\n"
+            f"exec {shlex.join([*enter, *arguments])}"
+        )
+        die_with_parent = [_tool("setpriv"), "--pdeathsig", "KILL", "--"]
+        # PID 1's parent must be a shell: `unshare --fork` reports a child's SIGKILL as exit code 1.
+        # The shell's own stderr is dropped, it would add "Killed" to the container's log.
+        outer = (
+            f"exec 3>&2 2>/dev/null\n"
+            f"{shlex.join([*die_with_parent, '/bin/sh', '-c', inner])} 2>&3 3>&-\n"
+            f"exit $?"
+        )
+        return [
+            *(*die_with_parent, _tool("unshare"), *NAMESPACES, "--"),
+            *("/bin/sh", "-c", outer),
+        ]
+
+    def _setup(self) -> str:
+        mount = _tool("mount")
+        lines = [
+            shlex.join([_tool("hostname"), self.hostname]),
+            shlex.join([mount, "-t", "tmpfs", "-o", "mode=755", "tmpfs", str(self.root)]),
+        ]
+        targets = {_resolved(one.target) for one in self.mounts} | {"/proc"}
+        lines += _rebuilt(Path("/"), self.root, frozenset(targets))
+        proc = shlex.quote(f"{self.root}/proc")
+        # a container that masks parts of /proc may not mount a new one
+        new_proc = f"{mount} -t proc proc {proc} 2>/dev/null || {mount} --rbind /proc {proc}"
+        lines.append(f"mkdir {proc} && {{ {new_proc}; }}")
+        for one in sorted(self.mounts, key=lambda one: one.target.count("/")):
+            lines += _bound(one, self.root)
+        if self.masked is not None:
+            # not seen where a mount above it hides it already
+            hidden = shlex.quote(f"{self.root}{self.masked.resolve()}")
+            lines.append(f"{{ [ ! -d {hidden} ] || {mount} -t tmpfs -o mode=700 tmpfs {hidden}; }}")
+        # `set -e` has no effect on the left side of `||`, so each command asks for the one before
+        return " &&\n".join(lines)
+
+
+def check() -> None:
+    """Try the namespaces that pods need.
+
+    Raises:
+        SandboxError: they are not to be had.
+    """
+    trial = subprocess.run(
+        [_tool("unshare"), *NAMESPACES, "--fork", _tool("mount"), "-t", "tmpfs", "tmpfs", "/mnt"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if trial.returncode == 0:
+        return
+    advice = [
+        f"sudo {command}"
+        for path, bad, command in _REMEDIES
+        if os.path.exists(path) and Path(path).read_text().strip() == bad
+    ]
+    remedy = "; ".join(advice) or (
+        "in a container, start it with --security-opt seccomp=unconfined "
+        "--security-opt apparmor=unconfined, or --privileged"
+    )
+    raise SandboxError(
+        f"user namespaces, which isolate the pods, are not available ({trial.stderr.strip()}); "
+        f"enable them: {remedy}"
+    )
+
+
+def interpreter_mounts() -> list[Mount]:
+    """This Python and its packages, where the pod's own /tmp would hide them."""
+    paths = {Path(path).resolve() for path in [sys.prefix, sys.base_prefix, *sys.path] if path}
+    hidden = sorted(path for path in paths if Path("/tmp") in path.parents and path.exists())  # noqa: S108
+    return [Mount(path, str(path)) for path in hidden]
+
+
+def _tool(name: str) -> str:
+    found = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+    if found is None:
+        raise SandboxError(f"{name} is missing; install util-linux, coreutils and hostname")
+    return found
+
+
+def _resolved(target: str) -> str:
+    """`target` with the host's symlinks followed, as the root view keeps them (/var/run)."""
+    return os.path.realpath(target)
+
+
+def _rebuilt(directory: Path, root: Path, targets: frozenset[str]) -> Iterator[str]:
+    """Commands that show host `directory` under `root`, with room for the mount points below it."""
+    mount = _tool("mount")
+    below = {target for target in targets if _is_below(target, directory)}
+    place = shlex.quote(f"{root}{directory}")
+    if directory != Path("/") and all(os.path.exists(target) for target in below):
+        yield f"mkdir -p {place} && {mount} --rbind {shlex.quote(str(directory))} {place}"
+        return
+    yield f"mkdir -p {place}"
+    for entry in sorted(os.scandir(directory), key=lambda entry: entry.name):
+        if entry.path in targets or not _shown(entry):
+            continue
+        source, there = shlex.quote(entry.path), shlex.quote(f"{root}{entry.path}")
+        if entry.is_symlink():
+            yield shlex.join(["ln", "-s", os.readlink(entry.path), f"{root}{entry.path}"])
+        elif entry.is_dir():
+            yield from _rebuilt(Path(entry.path), root, targets)
+        else:
+            yield f": > {there} && {mount} --bind {source} {there}"
+
+
+def _bound(one: Mount, root: Path) -> Iterator[str]:
+    mount = _tool("mount")
+    target = f"{root}{_resolved(one.target)}"
+    place, source = shlex.quote(target), shlex.quote(str(one.source))
+    if one.source.is_dir():
+        yield f"mkdir -p {place}"
+    else:
+        parent = shlex.quote(os.path.dirname(target))
+        yield f"mkdir -p {parent} && {{ [ -e {place} ] || : > {place}; }}"
+    yield f"{mount} --rbind {source} {place}"
+    if one.read_only:
+        yield f"{mount} -o remount,bind,ro {place}"
+
+
+def _shown(entry: os.DirEntry[str]) -> bool:
+    """Of /dev, what a container runtime shows, and accelerators."""
+    if os.path.dirname(entry.path) != "/dev":
+        return True
+    return entry.name in _DEVICES or entry.name.startswith("nvidia")
+
+
+def _is_below(target: str, directory: Path) -> bool:
+    return Path(target).is_relative_to(directory) and Path(target) != directory

@@ -1,0 +1,46 @@
+"""What all containers of one pod share."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from finetune_local.client import Object
+from finetune_local.node.environment import Fetch, PodFacts
+from finetune_local.node.images import Catalogue
+from finetune_local.node.volumes import Volumes
+
+Note = Callable[[str, str, str], Awaitable[None]]
+"""Record an event about the pod: type, reason, message."""
+
+
+@dataclass(frozen=True)
+class PodSetting:
+    """What all containers of a pod share."""
+
+    facts: PodFacts
+    volumes: Volumes
+    fetch: Fetch
+    catalogue: Catalogue
+    base_environment: dict[str, str]
+    directory: Path
+    logs: Path
+    masked: Path
+    back_off_seconds: float
+    note: Note
+    changed: Callable[[], None]
+
+    @property
+    def pod(self) -> Object:
+        return self.facts.pod
+
+    @property
+    def hostname(self) -> str:
+        return str(self.pod["spec"].get("hostname") or self.pod["metadata"]["name"])
+
+    @property
+    def hosts_file(self) -> Path:
+        return self.directory / "etc-hosts"
+
+    def container_directory(self, name: str) -> Path:
+        """What belongs to one container's present run."""
+        return self.directory / "containers" / name
