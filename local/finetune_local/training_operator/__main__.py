@@ -1,0 +1,43 @@
+"""`python -m finetune_local.training_operator --kubeconfig FILE`: run until stopped."""
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import signal
+from pathlib import Path
+
+from finetune_local.client import Client
+from finetune_local.training_operator import crd
+from finetune_local.training_operator.controller import Controller
+from finetune_local.training_operator.pods import InitWait
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kubeconfig", type=Path, required=True)
+    parser.add_argument("--pytorch-init-container-max-tries", type=int, default=1000)
+    parser.add_argument("--pytorch-init-container-seconds", type=float, default=0.2)
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    wait = InitWait(
+        options.pytorch_init_container_max_tries, options.pytorch_init_container_seconds
+    )
+    asyncio.run(_run(options.kubeconfig, wait))
+
+
+async def _run(kubeconfig: Path, wait: InitWait) -> None:
+    client = await Client.connect(kubeconfig)
+    try:
+        await crd.install(client)
+        work = asyncio.ensure_future(Controller(client, wait).run())
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, work.cancel)
+        with contextlib.suppress(asyncio.CancelledError):
+            await work
+    finally:
+        await client.close()
+
+
+if __name__ == "__main__":
+    main()
