@@ -1,0 +1,57 @@
+"""One embedded cluster with the operator, a tiny model and rows, for all journeys."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import obstore
+import pytest
+from finetune_local.cluster import down, up
+
+from finetune_local import assets, binaries
+from finetune_local.demo import Shell, secret_keys
+from support.journey import Journey
+from support.tiny_model import save_tiny_model
+
+QUICK = {
+    "heartbeatSeconds": 0.5,
+    "progressSeconds": 0.5,
+    "startTimeoutSeconds": 6,
+    "fenceTimeoutSeconds": 20,
+    "retryBaseSeconds": 0.5,
+}
+ROWS = [{"prompt": f"{a} + {b} =", "completion": str(a + b)} for a in range(8) for b in range(4)]
+
+
+@pytest.fixture(scope="session")
+def journey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Journey]:
+    directory = tmp_path_factory.mktemp("cluster")
+    cluster = up(directory)
+    try:
+        store = cluster.s3_store("journey")
+        _fill(store, save_tiny_model(tmp_path_factory.mktemp("model")))
+        sets = [f"--set=operator.{name}={value}" for name, value in QUICK.items()]
+        Shell(cluster.kubeconfig).run(
+            "helm", "install", "operator", str(assets.chart()), *sets, "--wait", "--timeout=2m"
+        )
+        journey = Journey(binaries.kubectl(), cluster.kubeconfig, store, secret_keys(cluster))
+        journey.apply(
+            {
+                "apiVersion": "v1",
+                "kind": "Secret",
+                "metadata": {"name": "s3"},
+                "stringData": journey.secret_keys,
+            }
+        )
+        yield journey
+    finally:
+        down(directory)
+
+
+def _fill(store: obstore.store.S3Store, model: Path) -> None:
+    for path in model.iterdir():
+        obstore.put(store, f"models/tiny/{path.name}", path)
+    lines = [json.dumps(row) for row in ROWS]
+    obstore.put(store, "data/train.jsonl", "\n".join(lines).encode())
+    lines[6] = json.dumps({"prompt": "1 + 1 =", "completion": ""})
+    obstore.put(store, "data/bad-row.jsonl", "\n".join(lines).encode())

@@ -1,0 +1,179 @@
+"""From kubectl apply to a verified adapter, and every way in which a job may end instead."""
+
+from pathlib import Path
+
+import pytest
+
+from finetune_local.demo_bucket import write_secret
+from finetune_trainer.artifacts import open_artifact
+from support.journey import Journey, condition, job
+
+LONG = {"maxSteps": 100_000}
+KINDS = "pytorchjobs,pods,configmaps,leases,roles,rolebindings,serviceaccounts,networkpolicies"
+
+
+def _children(journey: Journey, name: str) -> list[str]:
+    return [
+        f"{item['kind']}/{item['metadata']['name']}"
+        for item in journey.items(KINDS, f"finetune.dev/job={name}")
+    ]
+
+
+def _wait_for_training(journey: Journey, name: str, attempt: int = 1) -> None:
+    def training() -> bool:
+        progress = journey.get("finetunejob", name).get("status", {}).get("progress", {})
+        return progress.get("attempt") == attempt and progress.get("phase") == "Train"
+
+    journey.wait(f"{name} to train", training)
+
+
+def _delete(journey: Journey, name: str) -> None:
+    journey.kubectl("delete", "finetunejob", name)
+    journey.wait(f"nothing to be left of {name}", lambda: not _children(journey, name))
+
+
+def test_apply_ends_in_a_verified_adapter(journey: Journey, tmp_path: Path) -> None:
+    journey.apply(job("happy"))
+    done = journey.wait_for_end("happy")
+    status = done["status"]
+    assert {c["type"]: c["status"] for c in status["conditions"]} == {
+        "Ready": "True",
+        "Succeeded": "True",
+    }
+    assert status["observedGeneration"] == done["metadata"]["generation"]
+    assert [a["state"] for a in status["attempts"]] == ["Succeeded"]
+    assert status["plan"] == {"workers": 2, "processes": 2, "gpus": 0, "accumulationSteps": 1}
+    write_secret(tmp_path / "secret", journey.secret_keys)
+    adapter = open_artifact(
+        "s3://journey/adapters/happy", str(tmp_path / "secret"), tmp_path / "adapter"
+    )
+    assert (adapter / "adapter_model.safetensors").stat().st_size > 0
+    table = journey.kubectl("get", "ftj", "happy", "--output=wide")
+    assert "Succeeded" in table
+    assert status["artifact"]["uri"] in table
+
+
+def test_a_deleted_pod_costs_an_attempt_but_not_the_job(journey: Journey) -> None:
+    journey.apply(job("killed", training={"maxSteps": 60}))
+    _wait_for_training(journey, "killed")
+    journey.kubectl("delete", "pod", "killed-a1-worker-0", "--grace-period=0", "--force")
+    done = journey.wait_for_end("killed")
+    first, *_, last = done["status"]["attempts"]
+    assert (first["state"], last["state"]) == ("Failed", "Succeeded")
+    assert first["reason"] in ("PodLost", "DistributedFailure", "Interrupted")
+    assert done["status"]["artifact"]["attempt"] == last["number"]
+
+
+def test_deletion_leaves_nothing(journey: Journey) -> None:
+    journey.apply(job("deleted", training=LONG))
+    _wait_for_training(journey, "deleted")
+    assert len(_children(journey, "deleted")) >= 8
+    _delete(journey, "deleted")
+
+
+def test_suspend_frees_the_pods_and_resume_goes_on(journey: Journey) -> None:
+    journey.apply(job("paused", training={"maxSteps": 60}))
+    _wait_for_training(journey, "paused")
+    suspend = '{"spec":{"runPolicy":{"suspend":%s}}}'
+    journey.kubectl("patch", "ftj", "paused", "--type=merge", "--patch", suspend % "true")
+    journey.wait_for_reason("paused", "Suspended")
+    journey.wait("pods to go", lambda: not journey.items("pods", "finetune.dev/job=paused"))
+    assert condition(journey.get("ftj", "paused"), "Suspended")["status"] == "True"
+    journey.kubectl("patch", "ftj", "paused", "--type=merge", "--patch", suspend % "false")
+    done = journey.wait_for_end("paused")
+    assert [a["state"] for a in done["status"]["attempts"]] == ["Suspended", "Succeeded"]
+
+
+def test_the_deadline_ends_a_job(journey: Journey) -> None:
+    journey.apply(job("late", training=LONG, runPolicy={"activeDeadlineSeconds": 20}))
+    ended = condition(journey.wait_for_end("late"), "Stalled")
+    assert ended["reason"] == "DeadlineExceeded"
+    assert "activeDeadlineSeconds" in ended["message"]
+    journey.wait("pods to go", lambda: not journey.items("pods", "finetune.dev/job=late"))
+
+
+def test_a_bad_spec_is_refused_by_field(journey: Journey) -> None:
+    bad = job("bad", training={"epochs": 1})
+    with pytest.raises(AssertionError, match=r"spec\.training\.maxSteps.*not both"):
+        journey.apply(bad)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "reason", "says"),
+    [
+        (
+            "no-data",
+            {"data": "data/none.jsonl"},
+            "DataNotFound",
+            ["s3://journey/data/none.jsonl", "spec.data.train"],
+        ),
+        (
+            "bad-row",
+            {"data": "data/bad-row.jsonl"},
+            "DataInvalid",
+            ["bad-row.jsonl", "7", "completion"],
+        ),
+        (
+            "wrong-key",
+            {"secret": "wrong"},
+            "AccessDenied",
+            ["credentialsSecretRef"],
+        ),
+    ],
+)
+def test_what_the_user_got_wrong_is_named(
+    journey: Journey, name: str, change: dict, reason: str, says: list[str]
+) -> None:
+    journey.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": "wrong"},
+            "stringData": {**journey.secret_keys, "AWS_SECRET_ACCESS_KEY": "not-the-key"},
+        },
+        job(name, **change),
+    )
+    stalled = condition(journey.wait_for_end(name), "Stalled")
+    assert stalled["reason"] == reason
+    for text in says:
+        assert text in stalled["message"]
+    assert len(journey.attempts(name)) == 1, "what only the user can mend is not retried"
+
+
+def test_a_missing_secret_is_named_while_waiting_and_gives_its_place_back(journey: Journey) -> None:
+    journey.apply(job("no-secret", secret="missing"))
+    waiting = journey.wait_for_reason("no-secret", "SecretNotFound")
+    said = [
+        c["message"] for c in waiting["status"]["conditions"] if c["reason"] == "SecretNotFound"
+    ]
+    assert '"missing"' in said[0]
+    assert "Create the Secret" in said[0]
+    stalled = condition(journey.wait_for_end("no-secret"), "Stalled")
+    assert stalled["reason"] == "StartTimeout"
+    assert "missing" in stalled["message"]
+    journey.wait("pods to go", lambda: not journey.items("pods", "finetune.dev/job=no-secret"))
+
+
+def test_a_secret_made_in_time_lets_the_job_go_on(journey: Journey) -> None:
+    journey.apply(job("patient", secret="coming"))
+    journey.wait_for_reason("patient", "SecretNotFound")
+    journey.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": "coming"},
+            "stringData": journey.secret_keys,
+        }
+    )
+    assert condition(journey.wait_for_end("patient"), "Succeeded")["status"] == "True"
+
+
+def test_events_tell_the_story(journey: Journey) -> None:
+    journey.apply(job("told"))
+    journey.wait_for_end("told")
+
+    def reasons() -> set[str]:
+        events = journey.items("events")
+        return {e["reason"] for e in events if e["involvedObject"]["name"] == "told"}
+
+    assert journey.wait("the end to be told", lambda: "Succeeded" in reasons())

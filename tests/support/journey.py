@@ -1,0 +1,110 @@
+"""What the journeys on the embedded cluster are told with: apply, wait, look."""
+
+import json
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from obstore.store import S3Store
+
+Json = dict[str, Any]
+
+TIMEOUT_SECONDS = 180
+
+
+@dataclass(frozen=True)
+class Journey:
+    """A cluster with the operator installed, seen through the real kubectl."""
+
+    kubectl_path: Path
+    kubeconfig: Path
+    store: S3Store
+    secret_keys: dict[str, str]
+
+    def kubectl(self, *arguments: str, stdin: str | None = None, check: bool = True) -> str:
+        done = subprocess.run(
+            [str(self.kubectl_path), "--kubeconfig", str(self.kubeconfig), *arguments],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if check and done.returncode:
+            raise AssertionError(f"kubectl {' '.join(arguments)}: {done.stderr}")
+        return done.stdout if check else done.stdout + done.stderr
+
+    def apply(self, *objects: Json) -> None:
+        self.kubectl("apply", "--filename=-", stdin=yaml.safe_dump_all(objects))
+
+    def get(self, kind: str, name: str) -> Json:
+        return json.loads(self.kubectl("get", kind, name, "--output=json"))
+
+    def items(self, kind: str, selector: str = "") -> list[Json]:
+        text = self.kubectl("get", kind, f"--selector={selector}", "--output=json")
+        return json.loads(text)["items"]
+
+    def wait(self, what: str, look: Callable[[], Any]) -> Any:
+        """Return the first truthy answer of `look`."""
+        deadline = time.monotonic() + TIMEOUT_SECONDS
+        while time.monotonic() < deadline:
+            if answer := look():
+                return answer
+            time.sleep(0.3)
+        state = self.kubectl("get", "finetunejobs,pytorchjobs,pods", "--output=yaml", check=False)
+        raise AssertionError(f"waited {TIMEOUT_SECONDS} s for {what}\n{state[-6000:]}")
+
+    def wait_for_end(self, name: str) -> Json:
+        """Return the job once Succeeded is True or False."""
+
+        def ended() -> Json | None:
+            job = self.get("finetunejob", name)
+            return job if condition(job, "Succeeded").get("status") in ("True", "False") else None
+
+        return self.wait(f"{name} to end", ended)
+
+    def wait_for_reason(self, name: str, reason: str) -> Json:
+        """Return the job once any condition gives the reason."""
+
+        def given() -> Json | None:
+            job = self.get("finetunejob", name)
+            found = {c["reason"] for c in job.get("status", {}).get("conditions", [])}
+            return job if reason in found else None
+
+        return self.wait(f"{name} to say {reason}", given)
+
+    def attempts(self, name: str) -> list[Json]:
+        return self.get("finetunejob", name).get("status", {}).get("attempts", [])
+
+
+def condition(job: Json, kind: str) -> Json:
+    found = [c for c in job.get("status", {}).get("conditions", []) if c["type"] == kind]
+    return found[0] if found else {}
+
+
+def job(name: str, *, data: str = "data/train.jsonl", secret: str = "s3", **spec: Json) -> Json:
+    """A job on the tiny model: two workers, a few steps."""
+    ref = {"name": secret}
+    return {
+        "apiVersion": "finetune.dev/v1alpha1",
+        "kind": "FineTuneJob",
+        "metadata": {"name": name},
+        "spec": {
+            "model": {"uri": "s3://journey/models/tiny", "credentialsSecretRef": ref},
+            "data": {"train": [{"uri": f"s3://journey/{data}"}], "credentialsSecretRef": ref},
+            "output": {"uri": f"s3://journey/adapters/{name}", "credentialsSecretRef": ref},
+            "training": {
+                "maxSteps": 4,
+                "globalBatchSize": 4,
+                "microBatchSize": 2,
+                "sequenceLength": 128,
+                "precision": "FP32",
+                **spec.pop("training", {}),
+            },
+            "workers": {"replicas": 2, **spec.pop("workers", {})},
+            **spec,
+        },
+    }

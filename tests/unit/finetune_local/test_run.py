@@ -1,0 +1,82 @@
+"""`finetune run` without the trainer: how a job becomes a run of this machine."""
+
+from pathlib import Path
+
+import pytest
+
+from finetune_api.validation import parse
+from finetune_contract.runconfig import FILE_NAME, RunConfig
+from finetune_local.run import CannotRun, prepare
+
+
+@pytest.fixture(autouse=True)
+def _private_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def _job(**spec: object):
+    body = {
+        "apiVersion": "finetune.dev/v1alpha1",
+        "kind": "FineTuneJob",
+        "metadata": {"name": "job"},
+        "spec": {
+            "model": {"uri": "s3://demo/model", "credentialsSecretRef": {"name": "models"}},
+            "data": {
+                "train": [{"uri": "s3://demo/a.jsonl"}],
+                "credentialsSecretRef": {"name": "rows"},
+            },
+            "output": {"uri": "s3://demo/out", "credentialsSecretRef": {"name": "out"}},
+            "training": {"globalBatchSize": 8, "microBatchSize": 2},
+            "workers": {"replicas": 2},
+            **spec,
+        },
+    }
+    return parse(body)
+
+
+def _secrets(tmp_path: Path, *names: str) -> dict[str, Path]:
+    for name in names:
+        (tmp_path / name).mkdir()
+    return {name: tmp_path / name for name in names}
+
+
+def test_all_processes_of_the_job_run_here_and_the_recipe_stays(tmp_path: Path) -> None:
+    run = prepare(_job(), _secrets(tmp_path, "models", "rows", "out"))
+    layout = run.config.layout
+    assert (layout.workers, layout.processes_per_worker, layout.micro_batch_size) == (1, 2, 2)
+    assert layout.job.uid == run.run_id
+    assert layout.heartbeat is None
+    assert layout.output_uri == "s3://demo/out"
+    assert layout.credentials.model == str(tmp_path / "models")
+    assert layout.credentials.data == str(tmp_path / "rows")
+    assert layout.credentials.output == str(tmp_path / "out")
+    stored = RunConfig.model_validate_json((run.directory / FILE_NAME).read_text())
+    assert stored == run.config
+    assert Path(layout.scratch_dir).is_dir()
+
+
+def test_output_replaces_the_uri_and_needs_no_secret(tmp_path: Path) -> None:
+    run = prepare(_job(), _secrets(tmp_path, "models", "rows"), tmp_path / "adapters")
+    assert run.config.layout.output_uri == (tmp_path / "adapters").as_uri()
+    assert run.config.layout.credentials.output is None
+
+
+def test_a_missing_secret_is_named_with_the_option_that_gives_it(tmp_path: Path) -> None:
+    with pytest.raises(CannotRun, match=r'spec.data.credentialsSecretRef.*"rows".*--secret rows='):
+        prepare(_job(), _secrets(tmp_path, "models", "out"))
+
+
+def test_a_secret_must_be_a_directory(tmp_path: Path) -> None:
+    secrets = _secrets(tmp_path, "models", "out")
+    (tmp_path / "rows").write_text("AWS_ACCESS_KEY_ID=x")
+    with pytest.raises(CannotRun, match="is not a directory"):
+        prepare(_job(), {**secrets, "rows": tmp_path / "rows"})
+
+
+def test_downloads_go_to_the_jobs_node_cache_or_to_the_users(tmp_path: Path) -> None:
+    here = prepare(_job(), _secrets(tmp_path, "models", "rows", "out"))
+    assert here.config.layout.cache_dir == str(tmp_path / "cache/finetune/models")
+    model = {"uri": "s3://demo/model", "cache": {"hostPath": {"path": "/models"}}}
+    named = prepare(_job(model=model), {name: tmp_path / name for name in ("rows", "out")})
+    assert named.config.layout.cache_dir == "/models"
