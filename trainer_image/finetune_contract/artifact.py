@@ -90,10 +90,11 @@ class Manifest(Message):
 
 
 class Claim(Message):
-    """Who may commit next."""
+    """Who may commit next. `run` is drawn at each start: an attempt can be started twice."""
 
     uid: str
     attempt: Annotated[int, Field(ge=1)]
+    run: str
 
 
 class ArtifactPointer(Message):

@@ -31,6 +31,7 @@ class Reason(StrEnum):
     STORAGE_UNSUPPORTED = "StorageUnsupported"
     SUPERSEDED = "Superseded"
     NON_FINITE_LOSS = "NonFiniteLoss"
+    OUTPUT_NOT_FOUND = "OutputNotFound"
     # The machines.
     OUT_OF_MEMORY = "OutOfMemory"
     STORAGE_UNAVAILABLE = "StorageUnavailable"
@@ -143,6 +144,12 @@ TABLE: dict[Reason, Row] = {
         18,
         "The loss or the gradient became NaN or infinite.",
         "Lower training.learningRate, or use precision FP32; the message names the step.",
+    ),
+    Reason.OUTPUT_NOT_FOUND: Row(
+        Retry.NEVER,
+        19,
+        "The bucket or directory to publish to does not exist.",
+        "Create it, or correct spec.output.uri.",
     ),
     Reason.OUT_OF_MEMORY: Row(
         Retry.SMALLER_BATCH,

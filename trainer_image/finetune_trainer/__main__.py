@@ -1,0 +1,57 @@
+"""One rank: RunConfig parsed and refused before any heavy import; every end becomes a Result.
+
+Started by torchrun (see launch.py). The Result goes to `DIR/rank-<rank>.json`; whoever writes it
+first, the run or the signal watcher, has the last word.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+from pathlib import Path
+
+from finetune_trainer.ending import ResultFile, end_on_signal, explain, failed, own_frames
+from finetune_trainer.errors import Failure
+from finetune_trainer.runconfig import read_run_config
+
+log = logging.getLogger(__name__)
+
+
+def main() -> int:
+    """Return the exit code of the rank's Result."""
+    arguments = _arguments()
+    rank = int(os.environ["RANK"])
+    logging.basicConfig(
+        level=logging.INFO if rank == 0 else logging.WARNING,
+        format=f"%(asctime)s rank {rank} %(levelname)s %(message)s",
+    )
+    file = ResultFile(arguments.result_dir, rank)
+    try:
+        config = read_run_config(arguments.run_config)
+    except Failure as failure:
+        return file.write(failed(failure, attempt=1, rank=rank))
+    attempt = config.layout.attempt
+    end_on_signal(file, attempt, rank)
+    try:
+        from finetune_trainer.rank import run_rank
+
+        return file.write(run_rank(config, arguments.progress_file))
+    except Exception as error:  # the process's edge: any end must become a Result
+        log.error("rank %d failed", rank, exc_info=error)
+        frames = own_frames(error)
+        return file.write(failed(explain(error), attempt=attempt, rank=rank, frames=frames))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m finetune_trainer", description=__doc__)
+    parser.add_argument("--run-config", type=Path, required=True)
+    parser.add_argument("--result-dir", type=Path, required=True)
+    parser.add_argument("--progress-file", type=Path)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    code = main()
+    logging.shutdown()
+    os._exit(code)  # threads of a process group whose peers are gone may never end

@@ -1,0 +1,131 @@
+"""Published adapters, read back: the manifest first, then every file's size and sha256.
+
+Torch-free: whoever uses an adapter opens it with `open_artifact`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+
+from pydantic import ValidationError
+
+from finetune_contract.artifact import (
+    LATEST,
+    MANIFEST,
+    ArtifactPointer,
+    FileEntry,
+    Latest,
+    Manifest,
+)
+from finetune_contract.model import sha256_digest
+from finetune_contract.reasons import Reason
+from finetune_trainer.errors import Failure
+from finetune_trainer.storage import OnBytes, Role, Store
+
+Sink = Callable[[bytes], object]
+
+
+def open_artifact(uri: str, credentials_dir: str | None, dest: Path) -> Path:
+    """Download an artifact into `dest` and return it.
+
+    `uri` is a job's output URI, where latest.json names the artifact, or an artifact's own
+    directory. Raises Failure(VerificationFailed), naming the file, for one that is altered, cut or
+    missing, and where there is no manifest: without it an artifact does not exist.
+    """
+    store = Store(uri, Role.OUTPUT, credentials_dir)
+    latest = read_latest(store)
+    if latest is None:
+        base, manifest = "", read_manifest(store, "")
+    elif latest[0].artifact is None:
+        raise _damaged(f"{store.uri}/{LATEST} names no artifact: none has been published yet")
+    else:
+        base, manifest = latest[0].artifact.path, read_pointed(store, latest[0].artifact)
+    dest.mkdir(parents=True, exist_ok=True)
+    for entry in manifest.files:
+        _save(store, base, entry, dest / entry.path)
+    (dest / MANIFEST).write_bytes(manifest.encode())
+    return dest
+
+
+def read_latest(store: Store) -> tuple[Latest, str] | None:
+    """Return latest.json and its ETag; None if it does not exist."""
+    found = store.read_tagged(LATEST)
+    if found is None:
+        return None
+    try:
+        return Latest.model_validate_json(found[0]), found[1]
+    except ValidationError as error:
+        raise _damaged(f"{store.uri}/{LATEST} is not a pointer of this version") from error
+
+
+def read_manifest(store: Store, base: str) -> Manifest:
+    """Return the manifest of the artifact at a path below the store's URI."""
+    path = _join(base, MANIFEST)
+    found = store.read_tagged(path)
+    if found is None:
+        raise _damaged(f"{store.uri}/{path} does not exist, so the artifact does not")
+    try:
+        manifest = Manifest.model_validate_json(found[0])
+    except ValidationError as error:
+        raise _damaged(f"{store.uri}/{path} is not a manifest of this version") from error
+    for entry in manifest.files:
+        pure = PurePosixPath(entry.path)
+        if pure.is_absolute() or ".." in pure.parts:
+            raise _damaged(f"{store.uri}/{path} names a file outside the artifact: {entry.path}")
+    return manifest
+
+
+def read_pointed(store: Store, pointer: ArtifactPointer) -> Manifest:
+    """Return the manifest that latest.json points to; its digest must be the pointer's."""
+    found = store.read_tagged(_join(pointer.path, MANIFEST))
+    if found is not None and sha256_digest(found[0]) != pointer.digest:
+        raise _damaged(f"{store.uri}/{pointer.path}/{MANIFEST} is not the one {LATEST} names")
+    return read_manifest(store, pointer.path)
+
+
+def verify(
+    store: Store, base: str, manifest: Manifest, on_bytes: OnBytes = lambda count: None
+) -> None:
+    """Read every file of the manifest and check it."""
+    for entry in manifest.files:
+        _check(store, base, entry, lambda chunk: on_bytes(len(chunk)))
+
+
+def _check(store: Store, base: str, entry: FileEntry, sink: Sink) -> None:
+    path = _join(base, entry.path)
+    digest, size = hashlib.sha256(), 0
+    try:
+        for chunk in store.chunks(path):
+            digest.update(chunk)
+            size += len(chunk)
+            sink(chunk)
+    except Failure as failure:
+        if failure.reason is store.role.not_found:
+            raise _damaged(f"{store.uri}/{path} is missing") from failure
+        raise
+    if size != entry.bytes:
+        raise _damaged(f"{store.uri}/{path} has {size} bytes, its manifest says {entry.bytes}")
+    if f"sha256:{digest.hexdigest()}" != entry.sha256:
+        raise _damaged(f"{store.uri}/{path} was altered: its sha256 is not its manifest's")
+
+
+def _save(store: Store, base: str, entry: FileEntry, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        with partial.open("wb") as file:
+            _check(store, base, entry, file.write)
+        partial.rename(target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _join(base: str, path: str) -> str:
+    return f"{base}/{path}" if base else path
+
+
+def _damaged(message: str) -> Failure:
+    return Failure(Reason.VERIFICATION_FAILED, message)

@@ -1,0 +1,99 @@
+"""The group of training processes: who they are, what they agree on, who failed first.
+
+Agreement runs over a gloo group of its own, so that it never depends on the accelerator and may
+wait as long as a download takes; a process that dies closes its connections, which ends the wait.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, TypeVar, cast
+
+import torch
+import torch.distributed as dist
+from torch._C._distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
+
+from finetune_contract.result import Result
+from finetune_trainer.errors import Failure
+
+T = TypeVar("T")
+
+AGREEMENT_TIMEOUT = timedelta(hours=12)
+RENDEZVOUS_TIMEOUT = timedelta(minutes=10)
+FIRST_FAILURE = "finetune/first-failure"
+
+
+class Ranks:
+    """This process among the others. Made once per process, by `join`."""
+
+    def __init__(self, store: Any, rank: int, world: int, device: torch.device) -> None:
+        self.rank = rank
+        self.world = world
+        self.device = device
+        self._store = store
+        self._agreement: Any = None
+
+    @classmethod
+    def meet(cls) -> Ranks:
+        """Connect to the other ranks' store, as torchrun's environment describes it."""
+        store, rank, world = next(rendezvous("env://", timeout=RENDEZVOUS_TIMEOUT))
+        if torch.cuda.is_available():
+            device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+            torch.cuda.set_device(device)
+        else:
+            device = torch.device("cpu")
+        return cls(store, rank, world, device)
+
+    @property
+    def is_lead(self) -> bool:
+        """Tell whether this is rank 0."""
+        return self.rank == 0
+
+    def join(self) -> None:
+        """Form the process group; all ranks must call it."""
+        dist.init_process_group(
+            "nccl" if self.device.type == "cuda" else "gloo",
+            store=PrefixStore("finetune", self._store),
+            rank=self.rank,
+            world_size=self.world,
+            device_id=self.device if self.device.type == "cuda" else None,
+        )
+        self._agreement = dist.new_group(backend="gloo", timeout=AGREEMENT_TIMEOUT)
+
+    def lead(self, work: Callable[[], T]) -> T:
+        """Do `work` on rank 0 and return its result on all; all raise what it failed with."""
+        outcome: list[Any] = [None, None]
+        if self.is_lead:
+            try:
+                outcome[0] = work()
+            except Failure as failure:
+                failure.rank = 0
+                outcome[1] = failure
+        dist.broadcast_object_list(outcome, src=0, group=self._agreement)
+        if outcome[1] is not None:
+            raise outcome[1]
+        return cast(T, outcome[0])
+
+    def sum(self, value: float) -> float:
+        """Return the sum of a number over all ranks, in double precision."""
+        total = torch.tensor(value, dtype=torch.float64)
+        dist.all_reduce(total, group=self._agreement)
+        return total.item()
+
+    def tell_failure(self, result: Result) -> None:
+        """Tell the other ranks why this one ends, if none has told before."""
+        self._store.compare_set(FIRST_FAILURE, "", result.encode())
+
+    def told_failure(self) -> str | None:
+        """Return the Result that the first failing rank told; None if none did."""
+        if not self._store.check([FIRST_FAILURE]):
+            return None
+        return cast(bytes, self._store.get(FIRST_FAILURE)).decode()
+
+    def leave(self) -> None:
+        """Close the connections in order, once every rank is done."""
+        dist.barrier(group=self._agreement)
+        dist.destroy_process_group()

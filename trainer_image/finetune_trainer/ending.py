@@ -1,0 +1,122 @@
+"""How a rank ends: any exception -> a Result, one file per rank, and a prompt end on SIGTERM.
+
+Torch-free, so that a rank can end well before torch is imported.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import traceback
+from pathlib import Path
+from threading import Thread
+from types import FrameType
+
+from finetune_contract.reasons import Reason, exit_code
+from finetune_contract.result import Outcome, Result, decode
+from finetune_trainer.errors import Failure
+
+PACKAGE = Path(__file__).parent
+DISTRIBUTED_ERRORS = {"DistError", "DistBackendError", "DistNetworkError", "DistStoreError"}
+DISTRIBUTED_WORDS = ("gloo", "nccl", "connection closed by peer", "connection reset by peer")
+MEMORY_ERRORS = {"OutOfMemoryError", "MemoryError"}
+MEMORY_WORDS = ("can't allocate memory", "cannot allocate memory", "out of memory")
+DISK_WORDS = ("no space left on device", "os error 28")
+
+
+class ResultFile:
+    """One rank's Result on disk. It is written once: the first writer has the last word."""
+
+    def __init__(self, directory: Path, rank: int) -> None:
+        self._path = directory / f"rank-{rank}.json"
+
+    def write(self, result: Result) -> int:
+        """Write the Result, unless there is one; return the exit code of the one that stands."""
+        partial = self._path.with_suffix(f".{os.getpid()}-{id(result)}")
+        partial.write_text(result.encode())
+        try:
+            os.link(partial, self._path)  # fails if it exists, unlike a rename
+        except FileExistsError:
+            standing = self.read()
+            return exit_code(standing.reason if standing else result.reason)
+        finally:
+            partial.unlink()
+        return exit_code(result.reason)
+
+    def read(self) -> Result | None:
+        """Return the Result; None if the rank left none."""
+        return decode(self._path.read_text()) if self._path.exists() else None
+
+    def written_at(self) -> int:
+        """Return when it was written, in ns since the epoch."""
+        return self._path.stat().st_mtime_ns
+
+
+def failed(failure: Failure, *, attempt: int, rank: int, frames: tuple[str, ...] = ()) -> Result:
+    """Return the Result of a failure."""
+    return Result(
+        attempt=attempt,
+        outcome=Outcome.FAILED,
+        reason=failure.reason,
+        message=failure.message,
+        step=failure.step,
+        rank=rank if failure.rank is None else failure.rank,
+        frames=frames,
+    )
+
+
+def explain(error: BaseException) -> Failure:
+    """Return the failure that an exception means.
+
+    The text of a foreign exception may quote a data row or a URL with a key: it is never shown.
+    """
+    if isinstance(error, Failure):
+        return error
+    names = {kind.__name__ for kind in type(error).__mro__}
+    text = str(error).lower()
+    if names & MEMORY_ERRORS or any(word in text for word in MEMORY_WORDS):
+        return Failure(Reason.OUT_OF_MEMORY, "the process could not get the memory it asked for")
+    if getattr(error, "errno", None) == errno.ENOSPC or any(word in text for word in DISK_WORDS):
+        return Failure(Reason.DISK_FULL, "no space left on the disk of scratchDir or cacheDir")
+    if names & DISTRIBUTED_ERRORS or (
+        isinstance(error, RuntimeError) and any(word in text for word in DISTRIBUTED_WORDS)
+    ):
+        return Failure(Reason.DISTRIBUTED_FAILURE, "lost the connection to another rank")
+    kind = type(error)
+    return Failure(
+        Reason.TRAINER_ERROR, f"{kind.__module__}.{kind.__qualname__}; the pod's log has its text"
+    )
+
+
+def own_frames(error: BaseException) -> tuple[str, ...]:
+    """Return this package's stack frames, innermost last: file, line and function, no values."""
+    return tuple(
+        f"{Path(frame.filename).relative_to(PACKAGE)}:{frame.lineno} {frame.name}"
+        for frame in traceback.extract_tb(error.__traceback__)
+        if Path(frame.filename).is_relative_to(PACKAGE)
+    )
+
+
+def end_on_signal(file: ResultFile, attempt: int, rank: int) -> None:
+    """On SIGTERM or SIGINT, write an Interrupted Result and leave at once.
+
+    A Python signal handler would wait for the collective that the main thread is in, which waits
+    for a peer that may be gone. The C-level handler writes to a pipe that a thread reads.
+    """
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _nothing)
+
+    def watch() -> None:
+        os.read(reading, 1)
+        failure = Failure(Reason.INTERRUPTED, "the process was told to stop")
+        os._exit(file.write(failed(failure, attempt=attempt, rank=rank)))
+
+    Thread(target=watch, name="signals", daemon=True).start()
+
+
+def _nothing(number: int, frame: FrameType | None) -> None:
+    """Exist, so that the signal reaches the wake-up pipe and not its default action."""

@@ -1,0 +1,36 @@
+"""Failures that the trainer understands: a reason of the contract's table and words for the user.
+
+A message names the field or file and never holds a data row, a token or a key: it travels into the
+job's status.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from finetune_contract.reasons import Reason
+
+
+class Failure(Exception):
+    """The run ends with `reason`. `rank` is set where another process failed first."""
+
+    def __init__(
+        self, reason: Reason, message: str, *, step: int | None = None, rank: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+        self.step = step
+        self.rank = rank
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Keep reason, step and rank when the failure is sent to the other ranks."""
+        return _rebuild, (self.reason, self.message, self.step, self.rank)
+
+
+class Conflict(Exception):
+    """A conditional write lost: the object is not what the writer last saw."""
+
+
+def _rebuild(reason: Reason, message: str, step: int | None, rank: int | None) -> Failure:
+    return Failure(reason, message, step=step, rank=rank)

@@ -1,0 +1,176 @@
+"""`hf://` sources: models `hf://ORG/NAME`, data `hf://datasets/ORG/NAME[@REVISION]/PATH`.
+
+The endpoint is HF_ENDPOINT's. Code from a repository is never run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+from huggingface_hub import HfApi, hf_hub_download
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception,
+    stop_after_attempt,
+    wait_random_exponential,
+)
+from tqdm.auto import tqdm  # type: ignore[import-untyped]
+
+from finetune_contract.credentials import CredentialKey
+from finetune_contract.reasons import Reason
+from finetune_trainer.errors import Failure
+from finetune_trainer.storage import Entry, OnBytes, Role, read_key
+
+SCHEME = "hf://"
+DATASETS = "hf://datasets/"
+ATTEMPTS = 5
+TOO_MANY_REQUESTS, SERVER_ERRORS = 429, 500
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A repository on the hub, as a job's field names it."""
+
+    uri: str
+    role: Role
+    kind: str  # "model" or "dataset"
+    name: str
+    revision: str | None
+    token: str | None
+
+    def resolve(self) -> tuple[str, list[Entry]]:
+        """Return the commit and the files of the revision."""
+        with self._errors():
+            info: Any = _retrying()(
+                HfApi(token=self.token or False).repo_info,
+                self.name,
+                revision=self.revision,
+                repo_type=self.kind,
+                files_metadata=True,
+            )
+        return info.sha, [
+            Entry(f.rfilename, f.size or 0, f.blob_id or f.rfilename) for f in info.siblings
+        ]
+
+    def download(self, path: str, commit: str, directory: Path, on_bytes: OnBytes) -> Path:
+        """Write one file of a commit below a directory and return its path."""
+        with self._errors(path):
+            return Path(
+                _retrying()(
+                    hf_hub_download,
+                    self.name,
+                    path,
+                    revision=commit,
+                    repo_type=self.kind,
+                    local_dir=directory,
+                    token=self.token or False,
+                    tqdm_class=_counter(on_bytes),
+                )
+            )
+
+    @contextmanager
+    def _errors(self, path: str = "") -> Iterator[None]:
+        what = f"{self.uri} {path}".strip() + (f" at {self.revision}" if self.revision else "")
+        field = self.role.credentials_field
+        try:
+            yield
+        except GatedRepoError as error:
+            raise Failure(
+                Reason.ACCESS_DENIED,
+                f"{self.uri} is gated: accept its terms, and put HF_TOKEN in the Secret of {field}",
+            ) from error
+        except RepositoryNotFoundError as error:
+            raise Failure(
+                self.role.not_found,
+                f"{self.uri} does not exist, or the HF_TOKEN of {field} may not see it",
+            ) from error
+        except (RevisionNotFoundError, HFValidationError) as error:
+            raise Failure(self.role.not_found, f"{what} does not exist") from error
+        except LocalEntryNotFoundError as error:  # huggingface_hub's word for "no connection"
+            raise self._unavailable(what) from error
+        except EntryNotFoundError as error:
+            raise Failure(self.role.not_found, f"{what} does not exist") from error
+        except HfHubHTTPError as error:
+            if error.response is not None and error.response.status_code in (401, 403):
+                raise Failure(
+                    Reason.ACCESS_DENIED, f"the hub refused {self.uri} with the HF_TOKEN of {field}"
+                ) from error
+            raise self._unavailable(what) from error
+        except httpx2.TransportError as error:
+            raise self._unavailable(what) from error
+
+    def _unavailable(self, what: str) -> Failure:
+        return Failure(
+            Reason.STORAGE_UNAVAILABLE, f"the hub did not answer for {what} ({self.role.field})"
+        )
+
+
+def model_repository(uri: str, revision: str | None, credentials_dir: str | None) -> Repository:
+    """Return the repository of `hf://ORG/NAME`."""
+    token = read_key(credentials_dir, CredentialKey.HF_TOKEN)
+    return Repository(uri, Role.MODEL, "model", uri.removeprefix(SCHEME), revision, token)
+
+
+def dataset_repository(uri: str, credentials_dir: str | None) -> tuple[Repository, str]:
+    """Return the repository and the path in it of `hf://datasets/ORG/NAME[@REVISION]/PATH`."""
+    parts = uri.removeprefix(DATASETS).split("/", 2)
+    if not uri.startswith(DATASETS) or len(parts) < 3:
+        raise Failure(
+            Reason.DATA_NOT_FOUND, f"{uri}: write hf://datasets/ORG/NAME/PATH for a data file"
+        )
+    name, _, revision = parts[1].partition("@")
+    token = read_key(credentials_dir, CredentialKey.HF_TOKEN)
+    repository = Repository(
+        uri, Role.DATA, "dataset", f"{parts[0]}/{name}", revision or None, token
+    )
+    return repository, parts[2]
+
+
+def _retrying() -> Retrying:
+    return Retrying(
+        retry=retry_if_exception(_is_passing),
+        stop=stop_after_attempt(ATTEMPTS),
+        wait=wait_random_exponential(multiplier=0.5, max=20),
+        retry_error_callback=_reraise,
+    )
+
+
+def _reraise(state: RetryCallState) -> Any:
+    assert state.outcome is not None
+    return state.outcome.result()
+
+
+def _is_passing(error: BaseException) -> bool:
+    """Tell whether a request may succeed if it is made again."""
+    if isinstance(error, HfHubHTTPError) and error.response is not None:
+        status = error.response.status_code
+        return status == TOO_MANY_REQUESTS or status >= SERVER_ERRORS
+    return isinstance(error, httpx2.TransportError | LocalEntryNotFoundError)
+
+
+def _counter(on_bytes: OnBytes) -> type[Any]:
+    """Return a progress bar class that draws nothing and passes the bytes on."""
+
+    class Counter(tqdm):  # type: ignore[misc]
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **{**options, "disable": True})
+
+        def update(self, n: float | None = 1) -> None:
+            on_bytes(int(n or 0))
+
+    return Counter

@@ -1,0 +1,178 @@
+"""The pod's entry: start this node's ranks under torchrun, pass signals on, leave one Result.
+
+Kubeflow's RANK is the *node's* rank. Without MASTER_ADDR the machine is on its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from finetune_contract.reasons import Reason, exit_code
+from finetune_contract.result import Outcome, Result
+from finetune_contract.runconfig import Layout, RunConfig
+from finetune_trainer.ending import ResultFile, failed
+from finetune_trainer.errors import Failure
+from finetune_trainer.machine import cpu_count, out_of_memory_kills
+from finetune_trainer.runconfig import read_run_config
+from finetune_trainer.verdict import RankEnd, pod_result
+
+log = logging.getLogger(__name__)
+
+TERMINATION_LOG = Path("/dev/termination-log")
+SHUTDOWN_SECONDS = 60  # how long torchrun waits for ranks after SIGTERM before SIGKILL
+RENDEZVOUS_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+@dataclass(frozen=True)
+class Node:
+    """This machine's place among the workers."""
+
+    rank: int
+    master_addr: str
+    master_port: int
+
+    @classmethod
+    def of(cls, layout: Layout, environment: Mapping[str, str]) -> Node:
+        """Read Kubeflow's variables; raise InvalidRunConfig where they contradict the layout."""
+        if "MASTER_ADDR" not in environment:
+            if layout.workers > 1:
+                raise _refused(f"layout.workers is {layout.workers}, but MASTER_ADDR is not set")
+            return cls(0, "127.0.0.1", _free_port())
+        try:
+            nodes = int(environment.get("PET_NNODES") or layout.workers)
+            node = cls(
+                int(environment.get("RANK", "0")),
+                environment["MASTER_ADDR"],
+                int(environment["MASTER_PORT"]),
+            )
+        except (KeyError, ValueError) as error:
+            raise _refused("RANK, MASTER_PORT and PET_NNODES must be numbers") from error
+        if nodes != layout.workers:
+            raise _refused(f"PET_NNODES is {nodes}, but layout.workers is {layout.workers}")
+        if not 0 <= node.rank < nodes:
+            raise _refused(f"RANK is {node.rank}, but there are {nodes} workers")
+        return node
+
+
+def main() -> int:
+    """Return the exit code of the pod's Result."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s launch %(levelname)s %(message)s")
+    arguments = _arguments()
+    attempt = 1
+    try:
+        config = read_run_config(arguments.run_config)
+        attempt = config.layout.attempt
+        result = _run(config, arguments)
+    except Failure as failure:
+        result = failed(failure, attempt=attempt, rank=0)
+    return _leave(result, arguments.termination_log)
+
+
+def _run(config: RunConfig, arguments: argparse.Namespace) -> Result:
+    layout = config.layout
+    node = Node.of(layout, os.environ)
+    result_dir = Path(layout.scratch_dir, "results", f"node-{node.rank}")
+    shutil.rmtree(result_dir, ignore_errors=True)
+    result_dir.mkdir(parents=True)
+    command = [*_torchrun(layout, node), "--run-config", str(arguments.run_config.absolute())]
+    command += ["--result-dir", str(result_dir)]
+    if arguments.progress_file:
+        command += ["--progress-file", str(arguments.progress_file.absolute())]
+    kills = out_of_memory_kills()
+    process = subprocess.Popen(command, env=_environment(layout), start_new_session=True)
+    stopped = _pass_signals_on(process)
+    process.wait()
+    first = node.rank * layout.processes_per_worker
+    ranks = range(first, first + layout.processes_per_worker)
+    return pod_result(
+        [RankEnd.read(ResultFile(result_dir, rank), rank) for rank in ranks],
+        attempt=layout.attempt,
+        stopped=bool(stopped),
+        memory_killed=out_of_memory_kills() > kills,
+    )
+
+
+def _torchrun(layout: Layout, node: Node) -> list[str]:
+    # No restarts: with a static rendezvous they hang; the next attempt is the operator's.
+    return [
+        *(sys.executable, "-m", "torch.distributed.run", "--rdzv-backend", "static"),
+        *("--nnodes", str(layout.workers), "--node-rank", str(node.rank)),
+        *("--nproc-per-node", str(layout.processes_per_worker), "--max-restarts", "0"),
+        *("--master-addr", node.master_addr, "--master-port", str(node.master_port)),
+        *("--module", "finetune_trainer"),
+    ]
+
+
+def _environment(layout: Layout) -> dict[str, str]:
+    """Return the ranks' environment, without the variables torchrun would read as its own."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in RENDEZVOUS_VARIABLES and not name.startswith("PET_")
+    }
+    threads = max(1, cpu_count() // layout.processes_per_worker)
+    defaults = {
+        "OMP_NUM_THREADS": str(threads),
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(SHUTDOWN_SECONDS),
+    }
+    return {**defaults, **kept}
+
+
+def _pass_signals_on(process: subprocess.Popen[bytes]) -> list[int]:
+    """Hand SIGTERM, SIGINT and SIGHUP to torchrun as SIGTERM; return those that came."""
+    came: list[int] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        process.terminate()
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, stop)
+    return came
+
+
+def _leave(result: Result, termination_log: Path) -> int:
+    text = result.encode()
+    # On a workstation there is no kubelet, and nothing to be created in /dev.
+    if termination_log != TERMINATION_LOG or termination_log.exists():
+        termination_log.write_text(text)
+    level = logging.INFO if result.outcome is Outcome.SUCCEEDED else logging.ERROR
+    log.log(level, "%s %s", result.reason, result.message)
+    return exit_code(result.reason)
+
+
+def _refused(message: str) -> Failure:
+    return Failure(Reason.INVALID_RUN_CONFIG, message)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m finetune_trainer.launch", description=__doc__)
+    parser.add_argument("--run-config", type=Path, required=True)
+    parser.add_argument("--termination-log", type=Path, default=TERMINATION_LOG)
+    parser.add_argument(
+        "--progress-file", type=Path, help="where rank 0 keeps its progress as JSON"
+    )
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,73 @@
+"""The base model and its tokenizer, from a directory on disk. Code in it is never run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from finetune_contract.reasons import Reason
+from finetune_contract.runconfig import Precision
+from finetune_trainer.errors import Failure
+
+DTYPES = {Precision.BF16: torch.bfloat16, Precision.FP32: torch.float32}
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """Return config.json."""
+    try:
+        config = json.loads((directory / "config.json").read_bytes())
+    except ValueError as error:
+        raise Failure(Reason.MODEL_UNSUPPORTED, "the model's config.json is not JSON") from error
+    if not isinstance(config, dict):
+        raise Failure(Reason.MODEL_UNSUPPORTED, "the model's config.json is not a JSON object")
+    return config
+
+
+def load_tokenizer(directory: Path) -> Any:
+    """Return the fast tokenizer; only a fast one tells where its tokens stand in the text."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            str(directory), local_files_only=True, trust_remote_code=False
+        )
+    except (OSError, ValueError, ImportError) as error:
+        raise Failure(
+            Reason.MODEL_UNSUPPORTED,
+            "the model's tokenizer can not be loaded; it needs a tokenizer.json",
+        ) from error
+    if not tokenizer.is_fast:
+        raise Failure(
+            Reason.MODEL_UNSUPPORTED, "the model has no fast tokenizer; it needs a tokenizer.json"
+        )
+    return tokenizer
+
+
+def load_model(directory: Path, precision: Precision) -> Any:
+    """Return the frozen base model on the CPU, or sharded where ZeRO-3 is configured."""
+    try:
+        model, loading = AutoModelForCausalLM.from_pretrained(
+            str(directory),
+            dtype=DTYPES[precision],
+            attn_implementation="sdpa",
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    except SafetensorError as error:
+        raise Failure(
+            Reason.MODEL_UNSUPPORTED,
+            "a *.safetensors file of the model is damaged; upload it again",
+        ) from error
+    missing = sorted(loading["missing_keys"])
+    if missing:
+        raise Failure(
+            Reason.MODEL_UNSUPPORTED,
+            f"the model's files lack {len(missing)} tensors, such as {missing[0]}; upload all "
+            "*.safetensors files of the model",
+        )
+    return model.requires_grad_(False)

@@ -1,0 +1,106 @@
+"""How far the run is: kept by the trainer, read by a thread that reports it, told in the log."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from threading import Event, Thread
+
+from finetune_contract.progress import Phase, Progress
+
+log = logging.getLogger(__name__)
+
+LOG_SECONDS = 5.0
+FILE_SECONDS = 1.0
+STEPS_AVERAGED = 20
+
+Sink = Callable[[Progress], None]
+
+
+class Reporter:
+    """The current Progress of rank 0. `latest` may be read from another thread."""
+
+    def __init__(self) -> None:
+        self.latest = Progress(phase=Phase.DOWNLOAD)
+        self._logged_at = 0.0
+        self._recent: deque[tuple[float, int]] = deque(maxlen=STEPS_AVERAGED)
+
+    def begin(self, phase: Phase, total: int | None = None) -> None:
+        """Enter a phase."""
+        self.latest = Progress(phase=phase, total=total)
+        log.info("phase %s%s", phase, f", {total} in all" if total else "")
+
+    @property
+    def step(self) -> int | None:
+        """Return the optimizer step under way, counted from 1; None outside training."""
+        return self.latest.done + 1 if self.latest.phase is Phase.TRAIN else None
+
+    def advance(self, count: int) -> None:
+        """Add to the phase's counter."""
+        self.reach(self.latest.done + count)
+
+    def reach(self, done: int) -> None:
+        """Set the phase's counter."""
+        self.latest = self.latest.model_copy(update={"done": done})
+
+    def trained(self, loss: float, grad_norm: float, tokens: int, seconds: float) -> None:
+        """Note a finished optimizer step over `tokens` tokens that took `seconds`."""
+        steps = self.latest.done + 1
+        self._recent.append((seconds, tokens))
+        spent = sum(s for s, _ in self._recent)
+        rate = sum(t for _, t in self._recent) / spent
+        total = self.latest.total or steps
+        eta = round((total - steps) * spent / len(self._recent))
+        self.latest = self.latest.model_copy(
+            update={
+                "done": steps,
+                "loss": loss,
+                "tokens_per_second": round(rate, 1),
+                "eta_seconds": eta,
+            }
+        )
+        if steps in (1, total) or time.monotonic() - self._logged_at >= LOG_SECONDS:
+            self._logged_at = time.monotonic()
+            log.info(
+                "step %d/%d loss %.4f grad norm %.3f, %.0f tokens/s, %d s left",
+                *(steps, total, loss, grad_norm, rate, eta),
+            )
+
+
+class Beat:
+    """Hands the latest Progress to a sink at an interval, and once more at the end."""
+
+    def __init__(self, reporter: Reporter, sink: Sink, seconds: float) -> None:
+        self._reporter = reporter
+        self._sink = sink
+        self._seconds = seconds
+        self._stop = Event()
+        self._thread = Thread(target=self._run, name="heartbeat", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Report for the last time and stop."""
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            stopping = self._stop.is_set()
+            self._sink(self._reporter.latest)
+            if stopping:
+                return
+            self._stop.wait(self._seconds)
+
+
+def file_sink(path: Path) -> Sink:
+    """Return a sink that keeps Progress as JSON in a file, replaced by rename."""
+
+    def write(progress: Progress) -> None:
+        partial = path.with_name(f".{path.name}.partial")
+        partial.write_text(progress.to_json())
+        partial.rename(path)
+
+    return write

@@ -1,0 +1,178 @@
+"""The way of an adapter into the bucket: claim, upload, manifest last, read back, commit.
+
+Object stores have no locks. An attempt writes below a prefix of its own and, at its start, claims
+`latest.json` by a conditional PUT whose ETag it keeps. Its one commit is If-Match on that ETag:
+when a later claim has been made, the commit loses and nothing readers see has changed.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+from finetune_contract.artifact import (
+    LATEST,
+    MANIFEST,
+    VERSION,
+    ArtifactPointer,
+    Claim,
+    FileEntry,
+    Latest,
+    Manifest,
+    Provenance,
+    RunIdentity,
+    TrainingSummary,
+    artifact_path,
+)
+from finetune_contract.reasons import Reason
+from finetune_contract.result import PublishedArtifact
+from finetune_contract.runconfig import JobRef, Layout
+from finetune_trainer.artifacts import read_latest, read_manifest, read_pointed, verify
+from finetune_trainer.errors import Conflict, Failure
+from finetune_trainer.storage import OnBytes, Role, Store, hash_file
+
+log = logging.getLogger(__name__)
+
+CLAIM_TRIES = 5
+STALE_ETAG = '"00000000000000000000000000000000"'
+
+
+@dataclass(frozen=True)
+class Output:
+    """An attempt's claim on an output URI."""
+
+    store: Store
+    job: JobRef
+    attempt: int
+    latest: Latest
+    etag: str
+
+    @classmethod
+    def claim(cls, layout: Layout) -> Output:
+        """Claim latest.json, keeping the artifact it names.
+
+        Raises Superseded if a later attempt of the job holds it, StorageUnsupported if the store
+        does not honour conditional writes.
+        """
+        store = Store(layout.output_uri, Role.OUTPUT, layout.credentials.output)
+        claim = Claim(uid=layout.job.uid, attempt=layout.attempt, run=secrets.token_hex(8))
+        for _ in range(CLAIM_TRIES):
+            found = read_latest(store)
+            if found is not None:
+                _refuse_later(found[0].claim, claim)
+            latest = Latest(
+                version=VERSION, claim=claim, artifact=found[0].artifact if found else None
+            )
+            data = latest.to_json().encode()
+            try:
+                etag = store.write_if(LATEST, data, found[1] if found else None)
+            except Conflict:
+                continue
+            _probe(store, data)
+            return cls(store, layout.job, layout.attempt, latest, etag)
+        raise Failure(
+            Reason.STORAGE_UNAVAILABLE,
+            f"{store.uri}/{LATEST} is claimed by others all the time; give each job its own "
+            "spec.output.uri",
+        )
+
+    @property
+    def path(self) -> str:
+        """Return the artifact's directory, relative to the output URI."""
+        return artifact_path(self.job.uid, self.attempt)
+
+    def finished(self, provenance: Provenance, on_bytes: OnBytes) -> PublishedArtifact | None:
+        """Return the artifact that latest.json names, if it is whole and made from the same."""
+        pointer = self.latest.artifact
+        if pointer is None or pointer.provenance != provenance:
+            return None
+        try:
+            manifest = read_pointed(self.store, pointer)
+            verify(self.store, pointer.path, manifest, on_bytes)
+        except Failure as failure:
+            if failure.reason is not Reason.VERIFICATION_FAILED:
+                raise
+            log.warning("an equal artifact is there but damaged, training again: %s", failure)
+            return None
+        return _published(self.store, pointer.path, manifest)
+
+    def publish(
+        self,
+        directory: Path,
+        provenance: Provenance,
+        training: TrainingSummary,
+        on_bytes: OnBytes,
+    ) -> PublishedArtifact:
+        """Upload a directory as the artifact, read it back and commit it."""
+        sources = sorted(path for path in directory.rglob("*") if path.is_file())
+        files = []
+        for source in sources:
+            path = source.relative_to(directory).as_posix()
+            size = source.stat().st_size
+            files.append(FileEntry(path=path, sha256=hash_file(source), bytes=size))
+            self.store.upload(f"{self.path}/{path}", source)
+            on_bytes(size)
+        manifest = Manifest(
+            version=VERSION,
+            run=RunIdentity(name=self.job.name, uid=self.job.uid, attempt=self.attempt),
+            provenance=provenance,
+            training=training,
+            files=tuple(files),
+        )
+        self.store.write(f"{self.path}/{MANIFEST}", manifest.encode())
+        self._read_back(manifest, on_bytes)
+        self._commit(manifest)
+        return _published(self.store, self.path, manifest)
+
+    def _read_back(self, manifest: Manifest, on_bytes: OnBytes) -> None:
+        if read_manifest(self.store, self.path) != manifest:
+            raise Failure(
+                Reason.VERIFICATION_FAILED,
+                f"{self.store.uri}/{self.path}/{MANIFEST} is not what was written",
+            )
+        verify(self.store, self.path, manifest, on_bytes)
+
+    def _commit(self, manifest: Manifest) -> None:
+        pointer = ArtifactPointer(
+            path=self.path, digest=manifest.digest(), provenance=manifest.provenance
+        )
+        committed = self.latest.model_copy(update={"artifact": pointer})
+        try:
+            self.store.write_if(LATEST, committed.to_json().encode(), self.etag)
+        except Conflict as conflict:
+            found = read_latest(self.store)
+            # A retried request is refused when its first answer was lost: then it is ours.
+            if found is None or found[0] != committed:
+                raise _superseded(found[0].claim if found else None) from conflict
+
+
+def _refuse_later(held: Claim, ours: Claim) -> None:
+    if held.uid == ours.uid and held.attempt > ours.attempt:
+        raise _superseded(held)
+
+
+def _superseded(by: Claim | None) -> Failure:
+    who = f"attempt {by.attempt} of the job with uid {by.uid}" if by else "someone who removed it"
+    return Failure(Reason.SUPERSEDED, f"{LATEST} of spec.output.uri was claimed by {who}")
+
+
+def _probe(store: Store, data: bytes) -> None:
+    """Write what is there once more under conditions that do not hold; a store must refuse."""
+    for etag in (None, STALE_ETAG):
+        try:
+            store.write_if(LATEST, data, etag)
+        except Conflict:
+            continue
+        raise Failure(
+            Reason.STORAGE_UNSUPPORTED,
+            f"{store.uri}: the store ignores If-Match or If-None-Match on PUT, so two attempts "
+            "could overwrite each other's result; use another store for spec.output.uri",
+        )
+
+
+def _published(store: Store, path: str, manifest: Manifest) -> PublishedArtifact:
+    return PublishedArtifact(
+        uri=f"{store.uri}/{path}", digest=manifest.digest(), bytes=manifest.total_bytes
+    )

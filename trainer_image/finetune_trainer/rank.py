@@ -1,0 +1,89 @@
+"""A rank from the rendezvous to its Result. Imports torch; `__main__` imports it late."""
+
+from __future__ import annotations
+
+import logging
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+from finetune_contract.reasons import Reason
+from finetune_contract.result import Outcome, Result, decode
+from finetune_contract.runconfig import RunConfig
+from finetune_trainer.distributed import Ranks
+from finetune_trainer.ending import explain, failed, own_frames
+from finetune_trainer.heartbeat import lease_sink
+from finetune_trainer.progress import FILE_SECONDS, Beat, Reporter, file_sink
+from finetune_trainer.train import train_and_publish
+
+log = logging.getLogger(__name__)
+
+LIBRARIES = ("torch", "transformers", "peft", "deepspeed", "obstore")
+
+
+def run_rank(config: RunConfig, progress_file: Path | None) -> Result:
+    """Return how this rank's run ended."""
+    _log_start(config)
+    reporter = Reporter()
+    ranks = Ranks.meet()
+    try:
+        ranks.join()
+        with _reported(config, ranks, reporter, progress_file):
+            artifact = train_and_publish(config, ranks, reporter)
+        ranks.leave()
+    except Exception as error:  # the process's edge: any end must become a Result
+        log.error("rank %d failed", ranks.rank, exc_info=error)
+        return _failure(error, config, ranks, reporter)
+    return Result(
+        attempt=config.layout.attempt,
+        outcome=Outcome.SUCCEEDED,
+        reason=Reason.SUCCEEDED,
+        rank=ranks.rank,
+        artifact=artifact,
+    )
+
+
+def _failure(error: Exception, config: RunConfig, ranks: Ranks, reporter: Reporter) -> Result:
+    """Return this rank's Result: the first failing rank's, where this one only lost a peer."""
+    failure = explain(error)
+    failure.step = failure.step or reporter.step
+    own = failed(failure, attempt=config.layout.attempt, rank=ranks.rank, frames=own_frames(error))
+    if failure.reason is not Reason.DISTRIBUTED_FAILURE:
+        ranks.tell_failure(own)
+        return own
+    told = ranks.told_failure()
+    return (decode(told) if told else None) or own
+
+
+@contextmanager
+def _reported(
+    config: RunConfig, ranks: Ranks, reporter: Reporter, progress_file: Path | None
+) -> Iterator[None]:
+    """Report rank 0's progress to the Lease, else to a file if one is asked for."""
+    heartbeat = config.layout.heartbeat
+    if not ranks.is_lead or (heartbeat is None and progress_file is None):
+        yield
+        return
+    if heartbeat is not None:
+        sink = lease_sink(heartbeat, config.layout.job.namespace)
+        beat = Beat(reporter, sink, heartbeat.interval_seconds)
+    else:
+        assert progress_file is not None
+        beat = Beat(reporter, file_sink(progress_file), FILE_SECONDS)
+    try:
+        yield
+    finally:
+        beat.close()
+
+
+def _log_start(config: RunConfig) -> None:
+    layout = config.layout
+    libraries = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
+    log.info("python %s, %s", platform.python_version(), libraries)
+    log.info(
+        "job %s attempt %d: %d workers x %d processes, ZeRO-%d, micro-batch %d x %d passes",
+        *(layout.job.name, layout.attempt, layout.workers, layout.processes_per_worker),
+        *(layout.zero_stage, layout.micro_batch_size, config.accumulation_steps),
+    )

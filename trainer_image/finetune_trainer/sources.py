@@ -1,0 +1,164 @@
+"""The job's inputs: resolved to an identity first, fetched to this node's disk second.
+
+A model's revision is the commit for `hf://`. For `s3://` and `file://` it is the sha256 of the
+listing of its files: one line `PATH SIZE ETAG` each, sorted by path; a file:// ETag is the file's
+sha256.
+
+With a cache directory a node fetches a model once: files appear there under a lock, each by a
+rename, so a file that is there is whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock
+
+from finetune_contract.artifact import ModelIdentity
+from finetune_contract.reasons import Reason
+from finetune_contract.runconfig import DataSource, ModelRecipe
+from finetune_trainer import hub
+from finetune_trainer.errors import Failure
+from finetune_trainer.storage import Entry, OnBytes, Role, Store, split_file_uri
+
+WEIGHTS = ".safetensors"
+PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+SMALL_FILES = (".json", ".jinja", ".txt", ".model")
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A base model whose revision and files are settled."""
+
+    identity: ModelIdentity
+    files: tuple[Entry, ...]
+
+    @property
+    def small_files(self) -> tuple[Entry, ...]:
+        """Return configuration and tokenizer."""
+        return tuple(f for f in self.files if not f.path.endswith(WEIGHTS))
+
+
+def resolve_model(recipe: ModelRecipe, credentials_dir: str | None) -> ModelSource:
+    """Look at the model, without fetching it, and refuse what can not be loaded safely."""
+    if recipe.uri.startswith(hub.SCHEME):
+        repository = hub.model_repository(recipe.uri, recipe.revision, credentials_dir)
+        revision, listed = repository.resolve()
+    else:
+        if recipe.revision is not None:
+            raise Failure(Reason.MODEL_NOT_FOUND, "spec.model.revision is for hf:// models only")
+        listed = Store(recipe.uri, Role.MODEL, credentials_dir).list()
+        revision = _listing_digest(_model_files(listed))
+    files = _model_files(listed)
+    _check_files(recipe.uri, files, listed)
+    return ModelSource(ModelIdentity(uri=recipe.uri, revision=revision), files)
+
+
+def fetch_model(
+    source: ModelSource,
+    files: Iterable[Entry],
+    cache_dir: Path,
+    credentials_dir: str | None,
+    on_bytes: OnBytes = lambda count: None,
+) -> Path:
+    """Return a directory on this machine that holds the files; file:// models stay in place."""
+    uri = source.identity.uri
+    if uri.startswith("file://"):
+        return Store(uri, Role.MODEL).local_path()
+    key = hashlib.sha256(f"{uri}@{source.identity.revision}".encode()).hexdigest()[:32]
+    directory = cache_dir / key
+    directory.mkdir(parents=True, exist_ok=True)
+    with FileLock(cache_dir / f"{key}.lock"):
+        for entry in files:
+            target = directory / entry.path
+            if target.exists():
+                on_bytes(entry.size)
+            else:
+                _fetch_file(source, entry, target, credentials_dir, on_bytes)
+    return directory
+
+
+def fetch_data(
+    source: DataSource, directory: Path, credentials_dir: str | None, on_bytes: OnBytes
+) -> Path:
+    """Return the path of a data file on this machine; a file:// source stays in place."""
+    parent, name = split_file_uri(source.uri)
+    key = hashlib.sha256(source.uri.encode()).hexdigest()[:16]
+    target = directory / f"{key}.jsonl"
+    if source.uri.startswith(hub.SCHEME):
+        repository, path = hub.dataset_repository(source.uri, credentials_dir)
+        commit, _ = repository.resolve()
+        return repository.download(path, commit, directory / key, on_bytes)
+    store = Store(parent, Role.DATA, credentials_dir)
+    if store.is_local:
+        path_on_disk = store.local_path(name)
+        if not path_on_disk.is_file():
+            raise Failure(Reason.DATA_NOT_FOUND, f"{source.uri} does not exist (spec.data)")
+        return path_on_disk
+    _download(store, name, None, target, on_bytes)
+    return target
+
+
+def _fetch_file(
+    source: ModelSource,
+    entry: Entry,
+    target: Path,
+    credentials_dir: str | None,
+    on_bytes: OnBytes,
+) -> None:
+    identity = source.identity
+    if not identity.uri.startswith(hub.SCHEME):
+        store = Store(identity.uri, Role.MODEL, credentials_dir)
+        _download(store, entry.path, entry.etag, target, on_bytes)
+        return
+    repository = hub.model_repository(identity.uri, identity.revision, credentials_dir)
+    incoming = target.parent / ".incoming"
+    repository.download(entry.path, identity.revision, incoming, on_bytes).rename(target)
+
+
+def _download(store: Store, path: str, etag: str | None, target: Path, on_bytes: OnBytes) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        with partial.open("wb") as file:
+            for chunk in store.chunks(path, etag):
+                file.write(chunk)
+                on_bytes(len(chunk))
+        partial.rename(target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _model_files(listed: Iterable[Entry]) -> tuple[Entry, ...]:
+    """Keep the files that loading reads: no pickles, no code, nothing in sub-directories."""
+    return tuple(
+        sorted(
+            (f for f in listed if "/" not in f.path and f.path.endswith((WEIGHTS, *SMALL_FILES))),
+            key=lambda f: f.path,
+        )
+    )
+
+
+def _check_files(uri: str, files: tuple[Entry, ...], listed: Iterable[Entry]) -> None:
+    names = {f.path for f in files}
+    if "config.json" not in names:
+        raise Failure(Reason.MODEL_NOT_FOUND, f"{uri} holds no config.json (spec.model.uri)")
+    if any(name.endswith(WEIGHTS) for name in names):
+        return
+    pickles = sorted(f.path for f in listed if f.path.endswith(PICKLES))
+    if pickles:
+        raise Failure(
+            Reason.MODEL_UNSUPPORTED,
+            f"{uri} holds its weights as pickle only ({pickles[0]}), which can run code when "
+            "loaded; save it again with save_pretrained(safe_serialization=True)",
+        )
+    raise Failure(Reason.MODEL_NOT_FOUND, f"{uri} holds no *.safetensors file (spec.model.uri)")
+
+
+def _listing_digest(files: Iterable[Entry]) -> str:
+    lines = "".join(f"{f.path} {f.size} {f.etag}\n" for f in files)
+    return "sha256:" + hashlib.sha256(lines.encode()).hexdigest()

@@ -1,0 +1,267 @@
+"""Object storage by URI, `s3://` and `file://`, through obstore.
+
+Errors leave here as `Failure`s that name the URI and the job's field. `file://` has no conditional
+PUT in obstore, so it is made here of a lock file and a rename; the lock is advisory (fcntl), good
+on local disks and on NFS with locking.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import Enum
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import obstore
+from filelock import FileLock
+from obstore.exceptions import (
+    AlreadyExistsError,
+    BaseError,
+    NotSupportedError,
+    PermissionDeniedError,
+    PreconditionError,
+    UnauthenticatedError,
+)
+from obstore.store import LocalStore, S3Store
+
+from finetune_contract.credentials import CredentialKey
+from finetune_contract.reasons import Reason
+from finetune_trainer.errors import Conflict, Failure
+
+OnBytes = Callable[[int], None]
+CHUNK_BYTES = 8 * 1024 * 1024
+RETRY = {"max_retries": 6, "retry_timeout": timedelta(seconds=90)}
+
+
+class Role(Enum):
+    """What a URI is to the job: the field it stands in, and the reason when nothing is there."""
+
+    MODEL = ("spec.model", Reason.MODEL_NOT_FOUND)
+    DATA = ("spec.data", Reason.DATA_NOT_FOUND)
+    OUTPUT = ("spec.output", Reason.OUTPUT_NOT_FOUND)
+
+    def __init__(self, field: str, not_found: Reason) -> None:
+        self.field = field
+        self.not_found = not_found
+
+    @property
+    def credentials_field(self) -> str:
+        """Return the field that names the Secret."""
+        return f"{self.field}.credentialsSecretRef"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An object below a store's URI; `etag` changes whenever its content does."""
+
+    path: str
+    size: int
+    etag: str
+
+
+class Store:
+    """The objects below one URI. Paths are relative to it."""
+
+    def __init__(self, uri: str, role: Role, credentials_dir: str | None = None) -> None:
+        parts = urlsplit(uri)
+        self.uri = uri.rstrip("/")
+        self.role = role
+        self.is_local = parts.scheme == "file"
+        self._root = unquote(parts.path).strip("/") if self.is_local else parts.path.strip("/")
+        if self.is_local:
+            if parts.netloc not in ("", "localhost"):
+                raise Failure(role.not_found, f"{uri}: write file:///PATH, with three slashes")
+            self._store: Any = LocalStore()
+        elif parts.scheme == "s3" and parts.netloc:
+            self._store = _s3_store(parts.netloc, role, credentials_dir)
+        else:
+            raise Failure(role.not_found, f"{uri}: use s3://BUCKET/PATH or file:///PATH")
+
+    def local_path(self, path: str = "") -> Path:
+        """Return the path on this machine's disk; for `file://` only."""
+        assert self.is_local
+        return Path("/", self._root, path)
+
+    def list(self, prefix: str = "") -> list[Entry]:
+        """Return the objects below a prefix, sorted by path; a file:// ETag is its sha256."""
+        with self._errors(prefix):
+            batches = list(obstore.list(self._store, self._key(prefix) or None))
+        entries = [
+            self._entry(str(meta["path"]), int(meta["size"]), meta.get("e_tag"))
+            for batch in batches
+            for meta in batch
+        ]
+        return sorted(entries, key=lambda entry: entry.path)
+
+    def chunks(self, path: str, etag: str | None = None) -> Iterator[bytes]:
+        """Yield an object's bytes; with `etag`, fail if it is no longer that object."""
+        with self._errors(path):
+            answer = obstore.get(self._store, self._key(path))
+            if etag is not None and not self.is_local and answer.meta["e_tag"] != etag:
+                raise Failure(
+                    Reason.STORAGE_UNAVAILABLE, f"{self.uri}/{path} changed while it was read"
+                )
+            for chunk in answer.stream(min_chunk_size=CHUNK_BYTES):
+                yield bytes(chunk)
+
+    def read(self, path: str) -> bytes:
+        """Return an object's bytes."""
+        return b"".join(self.chunks(path))
+
+    def read_tagged(self, path: str) -> tuple[bytes, str] | None:
+        """Return an object's bytes and ETag; None if it does not exist."""
+        try:
+            with self._errors(path, missing_is_failure=False):
+                answer = obstore.get(self._store, self._key(path))
+                data = bytes(answer.bytes())
+        except FileNotFoundError:
+            return None
+        return data, _sha256(data) if self.is_local else str(answer.meta["e_tag"])
+
+    def upload(self, path: str, source: Path) -> None:
+        """Write a file."""
+        with self._errors(path):
+            obstore.put(self._store, self._key(path), source)
+
+    def write(self, path: str, data: bytes) -> None:
+        """Write bytes."""
+        with self._errors(path):
+            obstore.put(self._store, self._key(path), data)
+
+    def write_if(self, path: str, data: bytes, etag: str | None) -> str:
+        """Write if the object still has `etag`, or does not exist yet if that is None.
+
+        Returns the new ETag. Raises `Conflict` when someone else wrote in between.
+        """
+        if self.is_local:
+            return self._write_local_if(path, data, etag)
+        mode: Any = "create" if etag is None else {"e_tag": etag}
+        try:
+            with self._errors(path, missing_is_failure=etag is None):
+                return str(obstore.put(self._store, self._key(path), data, mode=mode)["e_tag"])
+        except (PreconditionError, AlreadyExistsError, FileNotFoundError) as error:
+            raise Conflict(path) from error
+
+    def _write_local_if(self, path: str, data: bytes, etag: str | None) -> str:
+        target = self.local_path(path)
+        with self._errors(path):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{target}.lock"):
+                present = _sha256(target.read_bytes()) if target.exists() else None
+                if present != etag:
+                    raise Conflict(path)
+                self.write(path, data)
+        return _sha256(data)
+
+    def _key(self, path: str) -> str:
+        return "/".join(part for part in (self._root, path) if part)
+
+    def _entry(self, key: str, size: int, etag: str | None) -> Entry:
+        path = key[len(self._root) :].lstrip("/")
+        if self.is_local:
+            return Entry(path, size, hash_file(self.local_path(path)))
+        return Entry(path, size, str(etag))
+
+    @contextmanager
+    def _errors(self, path: str, *, missing_is_failure: bool = True) -> Iterator[None]:
+        uri = "/".join(part for part in (self.uri, path) if part)
+        try:
+            yield
+        except (PreconditionError, AlreadyExistsError):
+            raise
+        except (PermissionDeniedError, UnauthenticatedError, PermissionError) as error:
+            raise self._denied(uri) from error
+        except FileNotFoundError as error:
+            if not missing_is_failure:
+                raise
+            raise Failure(
+                self.role.not_found, f"{uri} does not exist ({self.role.field})"
+            ) from error
+        except NotSupportedError as error:
+            raise Failure(
+                Reason.STORAGE_UNSUPPORTED, f"{uri}: the store can not do this operation"
+            ) from error
+        except BaseError as error:
+            raise self._generic(uri, str(error)) from error
+
+    def _denied(self, uri: str) -> Failure:
+        return Failure(
+            Reason.ACCESS_DENIED,
+            f"the store refused access to {uri} with the credentials of "
+            f"{self.role.credentials_field}",
+        )
+
+    def _generic(self, uri: str, text: str) -> Failure:
+        """Tell apart what obstore calls generic. Its text holds URLs and XML answers: not shown."""
+        lowered = text.lower()
+        if "169.254.169.254" in text or "metadata endpoint" in lowered:
+            return Failure(
+                Reason.ACCESS_DENIED,
+                f"no credentials for {uri}: set {self.role.credentials_field}, or give the pod's "
+                "ServiceAccount an identity",
+            )
+        if any(code in lowered for code in ("401 unauthorized", "403 forbidden", "accessdenied")):
+            return self._denied(uri)
+        if "no space left" in lowered or "os error 28" in lowered:
+            return Failure(Reason.DISK_FULL, f"no space left for {uri}")
+        if "permission denied" in lowered or "os error 13" in lowered:
+            return self._denied(uri)
+        if "notimplemented" in lowered or "501 not implemented" in lowered:
+            return Failure(Reason.STORAGE_UNSUPPORTED, f"{uri}: the store lacks this operation")
+        return Failure(
+            Reason.STORAGE_UNAVAILABLE, f"the store did not answer for {uri} ({self.role.field})"
+        )
+
+
+def split_file_uri(uri: str) -> tuple[str, str]:
+    """Return the URI of a file's directory and the file's name."""
+    directory, _, name = uri.rstrip("/").rpartition("/")
+    return directory, name
+
+
+def hash_file(path: Path) -> str:
+    """Return `sha256:<hex>` of a file on disk."""
+    with path.open("rb") as file:
+        return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_key(credentials_dir: str | None, key: CredentialKey) -> str | None:
+    """Return one key of a credentials directory; None if it is not there."""
+    if credentials_dir is None:
+        return None
+    path = Path(credentials_dir, key.value)
+    return path.read_text().strip() if path.exists() else None
+
+
+def _sha256(data: bytes) -> str:
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def _s3_store(bucket: str, role: Role, credentials_dir: str | None) -> S3Store:
+    config: dict[str, Any] = {}
+    client: dict[str, Any] = {"connect_timeout": timedelta(seconds=10), "timeout": "10min"}
+    if credentials_dir is not None:
+        for name, key, required in (
+            ("access_key_id", CredentialKey.ACCESS_KEY_ID, True),
+            ("secret_access_key", CredentialKey.SECRET_ACCESS_KEY, True),
+            ("session_token", CredentialKey.SESSION_TOKEN, False),
+            ("endpoint", CredentialKey.ENDPOINT_URL, False),
+        ):
+            value = read_key(credentials_dir, key)
+            if value:
+                config[name] = value
+            elif required:
+                raise Failure(
+                    Reason.ACCESS_DENIED, f"the Secret of {role.credentials_field} has no {key}"
+                )
+        certificate = read_key(credentials_dir, CredentialKey.CA_CERTIFICATE)
+        if certificate:
+            client["root_certificate"] = certificate
+        client["allow_http"] = config.get("endpoint", "").startswith("http://")
+        config["region"] = read_key(credentials_dir, CredentialKey.REGION) or "us-east-1"
+    return S3Store(bucket, client_options=client, retry_config=RETRY, **config)
