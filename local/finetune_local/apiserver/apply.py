@@ -18,6 +18,7 @@ from finetune_local.apiserver.fields import (
     Path,
     Schema,
     closure,
+    containers,
     display,
     element_schema,
     field_values,
@@ -159,11 +160,24 @@ def track_update(
         if not entry.manager.same(manager):
             entry.fields -= difference.changed | difference.removed
     own = _find(entries, manager, now)
-    changed = frozenset(p for p in difference.changed if not _ignored(p, kind, manager.subresource))
+    added = frozenset(containers(schema, new)) - frozenset(containers(schema, live))
+    changed = frozenset(
+        p
+        for p in difference.changed | {p for p in added if _is_optional(kind, p)}
+        if not _ignored(p, kind, manager.subresource)
+    )
     fields = (own.fields - difference.removed) | changed
     if fields != own.fields:
         own.fields, own.time = fields, now
     return _encode(entries)
+
+
+_STRUCTS = ("f:metadata", "f:spec", "f:status", "f:template", "f:strategy", "f:containers")
+
+
+def _is_optional(kind: Kind, path: Path) -> bool:
+    """Whether a new container is a field somebody added; built-ins always have their structs."""
+    return path != ("f:metadata",) and (kind.definition is not None or path[-1] not in _STRUCTS)
 
 
 def _find(entries: list[_Entry], manager: Manager, now: str) -> _Entry:

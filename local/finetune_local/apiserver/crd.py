@@ -12,11 +12,6 @@ from finetune_local.apiserver.storage import Change, Store
 RESOURCE = "apiextensions.k8s.io/customresourcedefinitions"
 
 
-def version_required() -> FieldError:
-    text = "Invalid value: 0: must be specified for an update"
-    return FieldError("metadata.resourceVersion", text)
-
-
 def kinds_of(definition: Object) -> list[Kind]:
     """The kinds a definition serves, one per served version."""
     spec = definition["spec"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any
 
@@ -60,8 +61,43 @@ def _report(problems: list[str], options: WriteOptions, kind: Kind | None) -> No
         options.warnings += problems
 
 
-def drop_unknown_fields(kind: Kind, obj: Object, options: WriteOptions) -> None:
-    """Prune, in place, what the schema does not know; refuse it (400) or warn, as asked for."""
+def check_type(kind: Kind, body: Object) -> None:
+    """Refuse a body that says it is something else; a custom resource must say what it is."""
+    version, name = body.get("apiVersion"), body.get("kind")
+    if kind.definition is None:
+        if (version or kind.api_version, name or kind.kind) != (kind.api_version, kind.kind):
+            raise errors.bad_request(
+                f'{name} in version "{version}" cannot be handled as a {kind.kind}'
+            )
+        return
+    if not version or not name:
+        missing = "apiVersion" if name else "Kind"
+        shown = json.dumps(body)
+        raise errors.bad_request(
+            f"the object provided is unrecognized (must be of type {kind.kind}): Object "
+            f"'{missing}' is missing in '{shown}'"
+        )
+    if version != kind.api_version:
+        raise errors.bad_request(
+            f"the API version in the data ({version}) does not match the expected API version "
+            f"({kind.api_version})"
+        )
+    if name != kind.kind:
+        text = f"Invalid value: {json.dumps(name)}: must be {kind.kind}"
+        object_name = (body.get("metadata") or {}).get("name", "")
+        raise errors.invalid(
+            dataclasses.replace(kind, kind=name), object_name, [FieldError("kind", text)]
+        )
+
+
+def drop_unknown_fields(
+    kind: Kind, obj: Object, options: WriteOptions, patched: bool = False
+) -> None:
+    """Prune, in place, what the schema does not know; refuse it or warn, as asked for.
+
+    The refusal is 400, or 422 where the object came out of a patch.
+    """
+    whole = json.dumps(obj, separators=(",", ":"), sort_keys=True) if patched else ""
     metadata = obj.get("metadata")
     if kind.definition is None:
         drop_nulls(obj)
@@ -69,7 +105,15 @@ def drop_unknown_fields(kind: Kind, obj: Object, options: WriteOptions) -> None:
     if isinstance(metadata, dict):
         drop_nulls(metadata)
         unknown += prune(object_meta(), metadata, "metadata")
-    _report([f'unknown field "{path}"' for path in sorted(unknown)], options, kind)
+    problems = [f'unknown field "{path}"' for path in sorted(unknown, key=_metadata_first)]
+    if patched and problems and options.validation == "Strict":
+        detail = f"Invalid value: {json.dumps(whole)}: strict decoding error: {', '.join(problems)}"
+        raise errors.invalid_patch(detail)
+    _report(problems, options, kind)
+
+
+def _metadata_first(path: str) -> tuple[bool, str]:
+    return not path.startswith("metadata."), path
 
 
 def drop_nulls(value: Any) -> None:
@@ -93,12 +137,12 @@ def check_types(kind: Kind, obj: Object) -> list[FieldError]:
 
 def check_metadata_types(kind: Kind, metadata: Any) -> None:
     """Refuse metadata whose fields have wrong types (400)."""
-    _refuse_types(kind, validate(object_meta(), metadata))
+    _refuse_types(kind, validate(object_meta(), metadata), "metadata.")
 
 
-def _refuse_types(kind: Kind, found: list[FieldError]) -> None:
+def _refuse_types(kind: Kind, found: list[FieldError], prefix: str = "") -> None:
     wrong = [e for e in found if e.kind == "FieldValueTypeInvalid"]
     if wrong:
-        shown = "; ".join(str(e) for e in wrong)
+        shown = "; ".join(f"{prefix}{e}" for e in wrong)
         version = f'{kind.kind} in version "{kind.version}"'
         raise errors.bad_request(f"{version} cannot be handled as a {kind.kind}: {shown}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -35,7 +36,11 @@ class DeleteOptions:
         if given.get("orphanDependents") in (True, "true"):
             policy = "Orphan"
         if policy not in ("Background", "Foreground", "Orphan"):
-            raise errors.bad_request(f'propagationPolicy: Unsupported value: "{policy}"')
+            text = f"Unsupported value: {json.dumps(policy)}: supported values: "
+            text += '"Foreground", "Background", "Orphan", "nil"'
+            raise errors.invalid_options(
+                "DeleteOptions", "propagationPolicy", text, "FieldValueNotSupported"
+            )
         preconditions = given.get("preconditions") or {}
         return cls(
             None if grace is None else int(grace),
@@ -74,12 +79,20 @@ def delete(
 def _check_preconditions(kind: Kind, obj: Object, how: DeleteOptions) -> None:
     meta = obj["metadata"]
     if how.uid is not None and how.uid != meta["uid"]:
-        why = f"UID in precondition: {how.uid}, UID in object meta: {meta['uid']}"
-        raise errors.conflict(kind, meta["name"], f"Precondition failed: {why}")
+        raise errors.precondition_failed(
+            kind,
+            meta["name"],
+            f"the UID in the precondition ({how.uid}) does not match the UID in record "
+            f"({meta['uid']}). The object might have been deleted and then recreated",
+        )
     if how.resource_version not in (None, meta["resourceVersion"]):
-        why = f"ResourceVersion in precondition: {how.resource_version}, ResourceVersion in object"
-        why = f"{why} meta: {meta['resourceVersion']}"
-        raise errors.conflict(kind, meta["name"], f"Precondition failed: {why}")
+        raise errors.precondition_failed(
+            kind,
+            meta["name"],
+            f"the ResourceVersion in the precondition ({how.resource_version}) does not match the "
+            f"ResourceVersion in record ({meta['resourceVersion']}). The object might have been "
+            "modified",
+        )
 
 
 def _grace(kind: Kind, obj: Object, how: DeleteOptions) -> int:

@@ -35,9 +35,9 @@ class StatusError(Exception):
             "metadata": {},
             "status": "Failure",
             "message": self.message,
-            "reason": self.reason,
+            **({"reason": self.reason} if self.reason else {}),
         }
-        if self.details:
+        if self.details is not None:
             status["details"] = self.details
         return {**status, "code": self.code}
 
@@ -85,6 +85,14 @@ def conflict(kind: Kind, name: str, why: str) -> StatusError:
     return StatusError(409, "Conflict", message, details=_details(kind, name))
 
 
+def precondition_failed(kind: Kind, name: str, why: str) -> StatusError:
+    """Refuse a deletion; here the real server names the kind where others name the resource."""
+    group = {"group": kind.group} if kind.group else {}
+    qualified = f"{kind.kind}.{kind.group}" if kind.group else kind.kind
+    message = f'Operation cannot be fulfilled on {qualified} "{name}": {why}'
+    return StatusError(409, "Conflict", message, details={"name": name, **group, "kind": kind.kind})
+
+
 MODIFIED = (
     "the object has been modified; please apply your changes to the latest version and try again"
 )
@@ -121,6 +129,39 @@ def unsupported_media_type(accepted: Sequence[str]) -> StatusError:
     return StatusError(415, "UnsupportedMediaType", message)
 
 
+def internal(message: str) -> StatusError:
+    """A refusal the real server answers with 500 and no reason."""
+    return StatusError(500, "", message)
+
+
+def invalid_patch(detail: str) -> StatusError:
+    cause = {"reason": "FieldValueInvalid", "message": detail, "field": "patch"}
+    message = f' "" is invalid: patch: {detail}'
+    return StatusError(422, "Invalid", message, details={"causes": [cause]})
+
+
+def invalid_options(options: str, field: str, message: str, reason: str) -> StatusError:
+    """Refuse a request's options: 422 about `CreateOptions`, `PatchOptions`, ..."""
+    cause = {"reason": reason, "message": message, "field": field}
+    return StatusError(
+        422,
+        "Invalid",
+        f'{options}.meta.k8s.io "" is invalid: {field}: {message}',
+        details={"group": "meta.k8s.io", "kind": options, "causes": [cause]},
+    )
+
+
+def version_required(kind: Kind, name: str) -> StatusError:
+    text = "Invalid value: 0: must be specified for an update"
+    cause = {
+        "reason": "FieldValueInvalid",
+        "message": text,
+        "field": "metadata.resourceVersion",
+    }
+    message = f'{kind.resource_name} "{name}" is invalid: metadata.resourceVersion: {text}'
+    return StatusError(422, "Invalid", message, details=_details(kind, name, causes=[cause]))
+
+
 def invalid(kind: Kind, name: str, errors: Sequence[FieldError]) -> StatusError:
     """Refuse an object for its fields: 422 with one cause per field."""
     qualified = f"{kind.kind}.{kind.group}" if kind.group else kind.kind
@@ -132,7 +173,7 @@ def invalid(kind: Kind, name: str, errors: Sequence[FieldError]) -> StatusError:
         422,
         "Invalid",
         f'{qualified} "{name}" is invalid: {joined}',
-        details={"name": name, **group, "kind": kind.kind, "causes": causes},
+        details={**({"name": name} if name else {}), **group, "kind": kind.kind, "causes": causes},
     )
 
 
@@ -150,15 +191,5 @@ def not_implemented(what: str) -> StatusError:
 
 
 def field_manager_required() -> StatusError:
-    text = "fieldManager: Required value: is required for apply patch"
-    cause = {
-        "reason": "FieldValueRequired",
-        "message": "Required value: is required for apply patch",
-        "field": "fieldManager",
-    }
-    return StatusError(
-        422,
-        "Invalid",
-        f'PatchOptions.meta.k8s.io "" is invalid: {text}',
-        details={"group": "meta.k8s.io", "kind": "PatchOptions", "causes": [cause]},
-    )
+    text = "Required value: is required for apply patch"
+    return invalid_options("PatchOptions", "fieldManager", text, "FieldValueRequired")

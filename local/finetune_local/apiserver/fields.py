@@ -87,6 +87,21 @@ def _walk(schema: Schema, value: Json, path: Path) -> Iterator[tuple[Path, Json]
                 yield from _walk(schema.get("items", {}), item, here)
 
 
+def containers(schema: Schema, value: Json, path: Path = ()) -> Iterator[Path]:
+    """The paths of every granular map and list inside a value."""
+    if not is_granular(schema, value):
+        return
+    if path:
+        yield path
+    if isinstance(value, dict):
+        for key, sub in value.items():
+            yield from containers(element_schema(schema, key), sub, (*path, "f:" + key))
+    elif list_type(schema) == "map":
+        for item in value:
+            here = (*path, item_element(schema, item))
+            yield from containers(schema.get("items", {}), item, here)
+
+
 def closure(fields: FieldSet) -> FieldSet:
     """The fields with everything they lie in."""
     return frozenset(path[:i] for path in fields for i in range(1, len(path) + 1))

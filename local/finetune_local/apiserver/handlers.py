@@ -127,6 +127,8 @@ class Handlers:
     async def _write(
         self, request: web.Request, asked: ResourceRequest, kind: Kind, user: User
     ) -> web.StreamResponse:
+        if not asked.name:
+            raise errors.method_not_allowed()
         options = _options(request)
         body = await self._body(request, kind, options)
         namespace, admission = _namespace(kind, asked), self._admission(user)
@@ -226,7 +228,16 @@ def _form(request: web.Request) -> Form:
 
 
 def _options(request: web.Request) -> WriteOptions:
-    return write_options(request.query, request.headers.get("User-Agent", ""))
+    kind = _OPTIONS[request.method]
+    return write_options(request.query, request.headers.get("User-Agent", ""), kind)
+
+
+_OPTIONS = {
+    "POST": "CreateOptions",
+    "PUT": "UpdateOptions",
+    "PATCH": "PatchOptions",
+    "DELETE": "DeleteOptions",
+}
 
 
 async def _delete_options(request: web.Request, options: WriteOptions) -> DeleteOptions:

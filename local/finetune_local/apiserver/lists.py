@@ -29,7 +29,9 @@ def version_of(query: Mapping[str, str]) -> int | None:
     if text in ("", "0"):
         return None
     if not text.isdigit():
-        raise errors.bad_request(f'resourceVersion: Invalid value: "{text}": invalid syntax')
+        raise errors.bad_request(
+            f'invalid resource version: resourceVersion: Invalid value: "{text}": invalid syntax'
+        )
     return int(text)
 
 

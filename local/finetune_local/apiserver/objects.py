@@ -70,7 +70,11 @@ def validate_metadata(kind: Kind, meta: dict[str, Any]) -> list[FieldError]:
     if not name:
         text = "Required value: name or generateName is required"
         return [FieldError("metadata.name", text, "FieldValueRequired")]
-    return [*_check_name(kind, name), *_check_labels(meta.get("labels") or {})]
+    return [
+        *_check_name(kind, name),
+        *_check_labels(meta.get("labels") or {}),
+        *_check_annotations(meta.get("annotations") or {}),
+    ]
 
 
 def _check_name(kind: Kind, name: str) -> list[FieldError]:
@@ -94,7 +98,7 @@ _LABEL_VALUE = "(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?"
 
 
 def _check_labels(labels: dict[str, str]) -> list[FieldError]:
-    found = []
+    found = [e for key in labels for e in _check_key("metadata.labels", key)]
     for value in labels.values():
         if len(value) > 63:
             why = "must be no more than 63 bytes"
@@ -130,3 +134,28 @@ def spec_differs(old: Object, new: Object, status: bool) -> bool:
     return {k: v for k, v in old.items() if k not in outside} != {
         k: v for k, v in new.items() if k not in outside
     }
+
+
+_KEY = r"([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]"
+_ANNOTATIONS_LIMIT = 256 * 1024
+
+
+def _check_key(field: str, key: str) -> list[FieldError]:
+    prefix, slash, name = key.rpartition("/")
+    fine = len(name) <= 63 and re.fullmatch(_KEY, name)
+    if fine and (not slash or re.fullmatch(_SUBDOMAIN, prefix)):
+        return []
+    why = (
+        "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and "
+        "end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex "
+        f"used for validation is '{_KEY}')"
+    )
+    return [FieldError(field, f"Invalid value: {json.dumps(key)}: {why}")]
+
+
+def _check_annotations(annotations: dict[str, str]) -> list[FieldError]:
+    found = [e for key in annotations for e in _check_key("metadata.annotations", key.lower())]
+    if sum(len(k) + len(v) for k, v in annotations.items()) > _ANNOTATIONS_LIMIT:
+        text = f"Too long: may not be more than {_ANNOTATIONS_LIMIT} bytes"
+        found.append(FieldError("metadata.annotations", text, "FieldValueTooLong"))
+    return found

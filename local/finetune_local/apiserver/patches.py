@@ -21,17 +21,27 @@ APPLY_PATCH = "application/apply-patch+yaml"
 
 
 def json_patch(target: Json, operations: Json) -> Json:
-    """Apply a JSON patch to a copy. Raises StatusError 400 (malformed) or 422 (does not apply)."""
+    """Apply a JSON patch to a copy. Raises StatusError 400 (malformed) or 422 (does not apply).
+
+    As on the real server, `replace` of a member that is not there adds it.
+    """
+    if not isinstance(operations, list):
+        raise errors.bad_request("error decoding patch: a JSON patch is a list of operations")
     try:
-        patch = jsonpatch.JsonPatch(operations)
-    except (jsonpatch.InvalidJsonPatch, TypeError) as error:
-        raise errors.bad_request(f"error decoding patch: {error}") from error
-    try:
-        return patch.apply(target)
-    except (jsonpatch.JsonPatchException, jsonpointer.JsonPointerException) as error:
-        cause = {"reason": "UnexpectedServerResponse", "message": str(error)}
+        for operation in operations:
+            lenient = {**operation, "op": "add"} if _sets_member(target, operation) else operation
+            target = jsonpatch.JsonPatch([lenient]).apply(target)
+    except (jsonpatch.JsonPatchException, jsonpointer.JsonPointerException, TypeError) as error:
         message = "the server rejected our request due to an error in our request"
-        raise errors.StatusError(422, "Invalid", message, details={"causes": [cause]}) from error
+        raise errors.StatusError(422, "Invalid", message, details={}) from error
+    return target
+
+
+def _sets_member(target: Json, operation: Json) -> bool:
+    if operation.get("op") != "replace":
+        return False
+    parent, _, _ = str(operation.get("path", "")).rpartition("/")
+    return isinstance(jsonpointer.resolve_pointer(target, parent, None), dict)
 
 
 def merge_patch(target: Json, patch: Json) -> Json:

@@ -80,13 +80,16 @@ class WriteOptions:
     warnings: list[str] = field(default_factory=list)
 
 
-def write_options(query: Mapping[str, str], user_agent: str) -> WriteOptions:
-    """Read the query of a write. Raises StatusError 400 for values that do not exist."""
+def write_options(query: Mapping[str, str], user_agent: str, kind: str) -> WriteOptions:
+    """Read the query of a write, as `kind` (CreateOptions, ...). Raises StatusError 422."""
     dry_run = query.get("dryRun", "")
     if dry_run not in ("", "All"):
-        raise errors.bad_request(f'dryRun: Unsupported value: "{dry_run}": supported values: "All"')
+        text = f'Unsupported value: ["{dry_run}"]: supported values: "All"'
+        raise errors.invalid_options(kind, "dryRun", text, "FieldValueNotSupported")
     validation = query.get("fieldValidation", "") or "Warn"
     if validation not in ("Strict", "Warn", "Ignore"):
-        raise errors.bad_request(f'fieldValidation: Unsupported value: "{validation}"')
+        known = '"", "Ignore", "Strict", "Warn"'
+        text = f'Unsupported value: "{validation}": supported values: {known}'
+        raise errors.invalid_options(kind, "fieldValidation", text, "FieldValueNotSupported")
     manager = query.get("fieldManager") or user_agent.partition("/")[0] or "unknown"
     return WriteOptions(manager[:128], dry_run == "All", validation, flag(query, "force"))

@@ -6,13 +6,16 @@ Everything here runs without awaiting, so each request sees and leaves one consi
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable
 from typing import Any
 
+from finetune_api.field_errors import FieldError
 from finetune_api.structural import apply_defaults, validate
 from finetune_local.apiserver import apply, crd, errors, patches
 from finetune_local.apiserver.decoding import (
     check_metadata_types,
+    check_type,
     check_types,
     drop_unknown_fields,
 )
@@ -73,7 +76,7 @@ class Resources:
         """Store a new object. Raises StatusError."""
         obj = self._admit(kind, namespace, body, options)
         if obj["metadata"].get("resourceVersion"):
-            raise errors.bad_request("resourceVersion should not be set on objects to be created")
+            raise errors.internal("resourceVersion should not be set on objects to be created")
         return self._create(kind, namespace, obj, options, admission, None)
 
     def _create(
@@ -98,7 +101,8 @@ class Resources:
         if managed is None:
             manager = apply.Manager(options.field_manager, "Update", kind.api_version)
             managed = apply.track_update(schema_of(kind), kind, {}, obj, manager, timestamp())
-        obj["metadata"]["managedFields"] = managed
+        if managed:
+            obj["metadata"]["managedFields"] = managed
         status = initial_status(kind, obj) if kind.definition is None else None
         if status is not None:
             obj["status"] = status
@@ -122,9 +126,17 @@ class Resources:
         """Store a whole object (PUT). Raises StatusError."""
         old = self.get(kind, namespace, name)
         new = self._admit(kind, namespace, body, options)
+        meta = new["metadata"]
+        if meta.setdefault("name", name) != name:
+            raise errors.bad_request(_other_name(meta["name"], name))
         custom = kind.definition is not None
-        if not new["metadata"].get("resourceVersion") and (custom or kind.plural in NEEDS_VERSION):
-            raise errors.invalid(kind, name, [crd.version_required()])
+        if not meta.get("resourceVersion") and (custom or kind.plural in NEEDS_VERSION):
+            raise errors.version_required(kind, name)
+        if meta.get("uid", old["metadata"]["uid"]) != old["metadata"]["uid"]:
+            why = (
+                f"UID in precondition: {meta['uid']}, UID in object meta: {old['metadata']['uid']}"
+            )
+            raise errors.conflict(kind, name, f"Precondition failed: {why}")
         return self._update(kind, old, new, options, subresource, admission)
 
     def patch(
@@ -153,7 +165,7 @@ class Resources:
             new = patches.merge_patch(old, body)
         else:
             new = patches.strategic_merge_patch(schema_of(kind), old, body)
-        new = self._admit(kind, namespace, copy.deepcopy(new), options)
+        new = self._admit(kind, namespace, copy.deepcopy(new), options, patched=True)
         return self._update(kind, old, new, options, subresource, admission)
 
     def _apply(
@@ -166,7 +178,7 @@ class Resources:
         subresource: str,
         admission: Admission | None,
     ) -> Object:
-        config = self._admit(kind, namespace, body, options)
+        config = self._admit_applied(kind, namespace, body)
         meta = config["metadata"]
         if meta.get("managedFields"):
             raise errors.bad_request("metadata.managedFields must be nil")
@@ -187,19 +199,32 @@ class Resources:
             return self._create(kind, namespace, copy.deepcopy(new), options, admission, managed)
         return self._update(kind, old, copy.deepcopy(new), options, subresource, admission, managed)
 
-    def _admit(self, kind: Kind, namespace: str, body: Any, options: WriteOptions) -> Object:
+    def _admit_applied(self, kind: Kind, namespace: str, body: Any) -> Object:
+        """Admit an applied configuration: all it names must be in the schema."""
+        if not isinstance(body, dict) or not body.get("kind"):
+            raise errors.bad_request("invalid object type: /, Kind=")
+        meta = body.get("metadata") or {}
+        found = WriteOptions("", validation="Warn")
+        config = self._admit(kind, namespace, body, found)
+        if found.warnings:
+            path = found.warnings[0].partition('"')[2].rstrip('"')
+            raise errors.internal(
+                f"failed to create typed patch object ({meta.get('namespace', '')}/"
+                f"{meta.get('name', '')}; {kind.api_version}, Kind={kind.kind}): .{path}: "
+                "field not declared in schema"
+            )
+        return config
+
+    def _admit(
+        self, kind: Kind, namespace: str, body: Any, options: WriteOptions, patched: bool = False
+    ) -> Object:
         """Check that the body is an object of this kind and place, and drop unknown fields."""
         if not isinstance(body, dict):
             raise errors.bad_request(f"the body is not a {kind.kind} object")
-        given = (body.get("apiVersion") or kind.api_version, body.get("kind") or kind.kind)
-        if given != (kind.api_version, kind.kind):
-            raise errors.bad_request(
-                f"the API version in the data ({given[0]}, Kind={given[1]}) does not match the "
-                f"expected API version ({kind.api_version}, Kind={kind.kind})"
-            )
+        check_type(kind, body)
         obj: Object = {**body, "apiVersion": kind.api_version, "kind": kind.kind}
         obj["metadata"] = dict(obj.get("metadata") or {})
-        drop_unknown_fields(kind, obj, options)
+        drop_unknown_fields(kind, obj, options, patched)
         check_metadata_types(kind, obj["metadata"])
         there = obj["metadata"].get("namespace", namespace)
         if kind.namespaced and there != namespace:
@@ -253,7 +278,6 @@ class Resources:
 
     def _finish(self, kind: Kind, obj: Object, name: str, options: WriteOptions) -> Object:
         if not options.dry_run:
-            self.store.put(kind.storage_key, obj)
             self.store.remove(kind.storage_key, obj["metadata"].get("namespace", ""), name)
         return obj
 
@@ -328,8 +352,8 @@ def _check_identity(kind: Kind, old: Object, meta: dict[str, Any]) -> None:
     if meta.get("resourceVersion", stored["resourceVersion"]) != stored["resourceVersion"]:
         raise errors.conflict(kind, name, errors.MODIFIED)
     if meta.get("uid", stored["uid"]) != stored["uid"]:
-        why = f"UID in precondition: {meta['uid']}, UID in object meta: {stored['uid']}"
-        raise errors.conflict(kind, name, f"Precondition failed: {why}")
+        text = f"Invalid value: {json.dumps(meta['uid'])}: field is immutable"
+        raise errors.invalid(kind, name, [FieldError("metadata.uid", text)])
 
 
 def _confine(kind: Kind, old: Object, new: Object, subresource: str) -> Object:

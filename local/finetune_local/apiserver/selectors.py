@@ -13,6 +13,7 @@ Predicate = Callable[[Object], bool]
 
 _SET = re.compile(r"^(\S+)\s+(in|notin)\s*\(([^)]*)\)$")
 _EQUAL = re.compile(r"^([^\s=!]+)\s*(==|=|!=)\s*(.*)$")
+_LABEL_EQUAL = re.compile(r"^([\w./-]+)\s*(==|=|!=)\s*([\w.-]*)$")
 _COMMA = re.compile(r",(?![^(]*\))")
 
 _FIELDS: dict[str, tuple[str, ...]] = {
@@ -66,7 +67,7 @@ def _requirement(text: str, selector: str) -> Callable[[dict[str, str]], bool]:
         if operator == "in":
             return lambda labels: labels.get(key) in allowed
         return lambda labels: labels.get(key) not in allowed
-    if found := _EQUAL.match(text):
+    if found := _LABEL_EQUAL.match(text):
         key, operator, value = found.groups()
         if operator == "!=":
             return lambda labels: labels.get(key) != value
@@ -74,8 +75,8 @@ def _requirement(text: str, selector: str) -> Callable[[dict[str, str]], bool]:
     if text.startswith("!") and text[1:].strip():
         key = text[1:].strip()
         return lambda labels: key not in labels
-    if not text or re.search(r"[\s=!()]", text):
-        raise errors.bad_request(f"unable to parse requirement: {selector!r}")
+    if not re.fullmatch(r"[\w./-]+", text):
+        raise errors.bad_request(f"unable to parse requirement: {text!r} in {selector!r}")
     return lambda labels: text in labels
 
 
@@ -95,6 +96,9 @@ def field_predicate(kind: Kind, selector: str) -> Predicate | None:
 def _field_test(kind: Kind, field: str, operator: str, value: str) -> Predicate:
     known = ("metadata.name", "metadata.namespace", *_selectable(kind))
     if field not in known:
+        if kind.definition is None and kind.plural not in _FIELDS:
+            only = ", ".join(f'"{name}"' for name in known)
+            raise errors.bad_request(f'"{field}" is not a known field selector: only {only}')
         raise errors.bad_request(f"field label not supported: {field}")
     path = field.split(".")
     equal = operator != "!="

@@ -66,10 +66,10 @@ class Subscription:
 
 
 class _Resource:
-    def __init__(self) -> None:
+    def __init__(self, version: int) -> None:
         self.objects: dict[Key, Object] = {}
         self.history: deque[Change] = deque()
-        self.forgotten = 0
+        self.forgotten = version
         self.subscriptions: set[Subscription] = set()
 
 
@@ -83,7 +83,10 @@ class Store:
         self.version = 1
 
     def _resource(self, name: str) -> _Resource:
-        return self._resources.setdefault(name, _Resource())
+        found = self._resources.get(name)
+        if found is None:
+            found = self._resources[name] = _Resource(self.version)
+        return found
 
     def on_change(self, listener: Callable[[str, Change], None]) -> None:
         """Call `listener(resource, change)` after every write."""
