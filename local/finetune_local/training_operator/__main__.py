@@ -2,12 +2,10 @@
 
 import argparse
 import asyncio
-import contextlib
-import logging
-import signal
 from pathlib import Path
 
 from finetune_local.client import Client
+from finetune_local.component import announce_ready, log_to_stderr, until_signalled
 from finetune_local.training_operator import crd
 from finetune_local.training_operator.controller import Controller
 from finetune_local.training_operator.pods import InitWait
@@ -19,7 +17,7 @@ def main() -> None:
     parser.add_argument("--pytorch-init-container-max-tries", type=int, default=1000)
     parser.add_argument("--pytorch-init-container-seconds", type=float, default=0.2)
     options = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    log_to_stderr()
     wait = InitWait(
         options.pytorch_init_container_max_tries, options.pytorch_init_container_seconds
     )
@@ -30,11 +28,8 @@ async def _run(kubeconfig: Path, wait: InitWait) -> None:
     client = await Client.connect(kubeconfig)
     try:
         await crd.install(client)
-        work = asyncio.ensure_future(Controller(client, wait).run())
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, work.cancel)
-        with contextlib.suppress(asyncio.CancelledError):
-            await work
+        announce_ready()
+        await until_signalled(Controller(client, wait).run())
     finally:
         await client.close()
 

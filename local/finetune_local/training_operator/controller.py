@@ -1,7 +1,6 @@
 """Makes each PyTorchJob's pods, services and status what they should be."""
 
 import asyncio
-import logging
 import random
 import socket
 from collections.abc import Sequence
@@ -12,12 +11,10 @@ from finetune_local.events import Recorder
 from finetune_local.training_operator import pods as build
 from finetune_local.training_operator import status as judge
 from finetune_local.training_operator.pods import InitWait, Replica
-
-log = logging.getLogger(__name__)
+from finetune_local.work_queue import WorkQueue
 
 JOBS = Resource("apis/kubeflow.org/v1", "pytorchjobs")
 PORTS = range(20000, 30000)
-RETRY_SECONDS = 0.5
 
 
 class Controller:
@@ -27,8 +24,7 @@ class Controller:
         self._client = client
         self._wait = wait
         self._recorder = Recorder(client, "pytorchjob-controller")
-        self._queue: asyncio.Queue[str] = asyncio.Queue()
-        self._queued: set[str] = set()
+        self._queue = WorkQueue(self._reconcile_key)
         self._ports: dict[str, int] = {}
         self._jobs = Informer(client, JOBS.path(), self._on_job)
         self._pods = Informer(client, PODS.path(), self._on_child)
@@ -37,24 +33,15 @@ class Controller:
     async def run(self) -> None:
         """Watch and reconcile until cancelled; a failure of any part ends the controller."""
         async with asyncio.TaskGroup() as group:
-            for informer in (self._jobs, self._pods, self._services):
+            informers = (self._jobs, self._pods, self._services)
+            for informer in informers:
                 group.create_task(informer.run())
-            group.create_task(self._reconcile_forever())
+            group.create_task(self._queue.run(informers))
 
-    async def _reconcile_forever(self) -> None:
-        for informer in (self._jobs, self._pods, self._services):
-            await informer.synced.wait()
-        while True:
-            key = await self._queue.get()
-            self._queued.discard(key)
-            job = self._jobs.items.get(key)
-            if job is None or "deletionTimestamp" in job["metadata"] or not judge.is_ours(job):
-                continue
-            try:
-                await self._reconcile(job, datetime.now(UTC))
-            except ApiError as error:
-                log.info("%s: %s; trying again", key, error)
-                self._add_later(key, RETRY_SECONDS)
+    async def _reconcile_key(self, key: str) -> None:
+        job = self._jobs.items.get(key)
+        if job and "deletionTimestamp" not in job["metadata"] and judge.is_ours(job):
+            await self._reconcile(job, datetime.now(UTC))
 
     async def _reconcile(self, job: Object, now: datetime) -> None:
         """One pass: every write follows from the job and its children as the watches show them."""
@@ -147,7 +134,7 @@ class Controller:
         if now >= expiry:
             await self._client.delete(JOBS.path(meta["namespace"], meta["name"]), uid=meta["uid"])
             return
-        self._add_later(f"{meta['namespace']}/{meta['name']}", (expiry - now).total_seconds())
+        self._queue.add_later(f"{meta['namespace']}/{meta['name']}", (expiry - now).total_seconds())
 
     async def _delete(
         self, job: Object, pods: Sequence[Object], services: Sequence[Object]
@@ -195,7 +182,7 @@ class Controller:
 
     def _on_job(self, old: Object | None, new: Object | None) -> None:
         if new is not None:
-            self._add(f"{new['metadata']['namespace']}/{new['metadata']['name']}")
+            self._queue.add(f"{new['metadata']['namespace']}/{new['metadata']['name']}")
         elif old is not None:
             self._ports.pop(old["metadata"]["uid"], None)
 
@@ -203,15 +190,7 @@ class Controller:
         meta = (new or old or {})["metadata"]
         for reference in meta.get("ownerReferences", []):
             if reference["kind"] == build.KIND:
-                self._add(f"{meta['namespace']}/{reference['name']}")
-
-    def _add(self, key: str) -> None:
-        if key not in self._queued:
-            self._queued.add(key)
-            self._queue.put_nowait(key)
-
-    def _add_later(self, key: str, seconds: float) -> None:
-        asyncio.get_running_loop().call_later(seconds, self._add, key)
+                self._queue.add(f"{meta['namespace']}/{reference['name']}")
 
 
 def _is_owned(item: Object, job: Object) -> bool:
