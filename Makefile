@@ -21,7 +21,7 @@ test: $(VENV)/dev.stamp  ## Run every test that this machine can run, but for th
 	@pytest -m "not slow"
 
 test-all: $(VENV)/dev.stamp  ## Run the slow proofs too; resumable, SHARD=i/n runs a part
-	@python tests/all.py --shard $(SHARD)
+	@pytest --shard=$(SHARD) --results=.finetune/test-all.json
 
 check: $(VENV)/dev.stamp  ## Lint, types, import rules, generated files, chart, images, examples
 	@ruff format --check --quiet .

@@ -12,21 +12,23 @@ from finetune_cli.console import print_out
 _HELP = """
 Fine-tuning jobs: write a FineTuneJob, get back a verified LoRA adapter.
 
-[bold]On this machine[/bold]
-  finetune validate job.yaml         check a file as the cluster would
-  finetune run job.yaml              train on this machine's devices
-  finetune demo                      the whole system, from nothing, in a few minutes
+**On this machine**
 
-[bold]On a cluster[/bold] with the operator installed (helm install):
-  kubectl apply -f job.yaml; kubectl get ftj -w
+* `finetune validate job.yaml`: check a file as the cluster would
+* `finetune run job.yaml`: train on this machine's devices
+* `finetune demo`: the whole system, from nothing, in a few minutes
 
-Exit codes: 0 done, 2 wrong usage, 3 invalid file, 130 interrupted; `finetune run` also ends with
-the code of the reason that stopped it (docs/reasons.md).
+**On a cluster** with the operator installed
+
+* `kubectl apply -f job.yaml`, then `kubectl get ftj -w`
+
+Exit codes: 0 done, 2 wrong usage, 3 invalid file, 130 interrupted; `finetune run` also ends with the
+code of the reason that stopped it (docs/reasons.md).
 """
 
 app = typer.Typer(
     help=_HELP,
-    rich_markup_mode="rich",
+    rich_markup_mode="markdown",
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,

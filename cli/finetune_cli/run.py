@@ -27,9 +27,8 @@ def _secret(text: str) -> tuple[str, Path]:
 def run(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="YAML file with one FineTuneJob.")],
     secret: Annotated[
-        list[tuple[str, Path]] | None,
+        list[str] | None,
         typer.Option(
-            parser=_secret,
             metavar="NAME=DIR",
             help="A Secret that the job names, as a directory with one file per key. Repeatable.",
         ),
@@ -55,11 +54,11 @@ def run(
     here. The exit code is 0 when the adapter is published and verified, else that of the reason
     (docs/reasons.md).
 
-    [bold]Example[/bold]: finetune run examples/quickstart.yaml --demo-data --output ./adapters
+    Example: `finetune run examples/quickstart.yaml --demo-data --output ./adapters`
     """
     job = _read(file)
     with ExitStack() as stack:
-        secrets = dict(secret or [])
+        secrets = dict(map(_secret, secret or []))
         if demo_data:
             secrets |= _serve_demo_data(stack)
         try:
