@@ -113,7 +113,12 @@ class Client:
         return await self._json("PATCH", path, body, MERGE_PATCH)
 
     async def delete(
-        self, path: str, *, uid: str | None = None, grace_seconds: int | None = None
+        self,
+        path: str,
+        *,
+        uid: str | None = None,
+        grace_seconds: int | None = None,
+        propagation: str | None = None,
     ) -> None:
         """Delete; an object that is gone already (or has another uid by now) is no error."""
         options: Object = {"apiVersion": "v1", "kind": "DeleteOptions"}
@@ -121,6 +126,8 @@ class Client:
             options["preconditions"] = {"uid": uid}
         if grace_seconds is not None:
             options["gracePeriodSeconds"] = grace_seconds
+        if propagation is not None:
+            options["propagationPolicy"] = propagation
         try:
             await self._json("DELETE", path, options)
         except ApiError as error:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from finetune_local.apiserver import errors
-from finetune_local.apiserver.authn import User
+from finetune_local.apiserver.authn import User, account_user
 from finetune_local.apiserver.kinds import Kind, Object
 from finetune_local.apiserver.request import ResourceRequest
 from finetune_local.apiserver.storage import Store
@@ -98,6 +98,20 @@ class Authorizer:
         """Raises StatusError 403."""
         if not self.allows(user, request):
             raise _denied(user, request)
+
+    def impersonated(self, user: User, headers: Mapping[str, str]) -> User:
+        """The user to act as, by `Impersonate-User` and `Impersonate-Group`. Raises 403."""
+        name = headers.get("Impersonate-User")
+        if name is None:
+            return user
+        self.authorize(user, ResourceRequest("impersonate", "", "v1", "users", name=name))
+        groups = [v for k, v in headers.items() if k.lower() == "impersonate-group"]
+        for group in groups:
+            self.authorize(user, ResourceRequest("impersonate", "", "v1", "groups", name=group))
+        match name.split(":"):
+            case ["system", "serviceaccount", namespace, account]:
+                return account_user(namespace, account)
+        return User(name, (*groups, "system:authenticated"))
 
     def check_grant(self, user: User, kind: Kind, obj: Object, old: Object | None) -> None:
         """Refuse (403) to write a role or binding that grants what the user does not hold."""
