@@ -1,0 +1,166 @@
+"""RunConfigs for tests, and process groups that train several of them one after the other.
+
+As a program, one rank of such a group: `python trainer_runs.py CASES.json OUT_DIR`. Importing torch
+and DeepSpeed takes seconds, so a group is started once and given many cases.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from finetune_contract.runconfig import VERSION, RunConfig
+
+SOURCES = Path(__file__).parents[2] / "trainer_image"
+
+
+def run_config(
+    directory: Path,
+    *,
+    model: Path | str | None = None,
+    data: Path | str | None = None,
+    output: str | None = None,
+    training: Mapping[str, Any] | None = None,
+    lora: Mapping[str, Any] | None = None,
+    **layout: Any,
+) -> RunConfig:
+    """Return a fp32 RunConfig whose inputs and output are below a directory unless given."""
+    return RunConfig.model_validate(
+        {
+            "version": VERSION,
+            "recipe": {
+                "model": {"uri": _uri(model or directory / "model")},
+                "data": {"train": [{"uri": _uri(data or directory / "train.jsonl")}]},
+                "lora": {"rank": 4, "alpha": 8, **(lora or {})},
+                "training": {
+                    "globalBatchSize": 8,
+                    "sequenceLength": 256,
+                    "precision": "FP32",
+                    **(training or {}),
+                },
+            },
+            "layout": {
+                "job": {"name": "tiny", "namespace": "tests", "uid": "uid-1"},
+                "attempt": 1,
+                "image": "none",
+                "outputUri": output or _uri(directory / "out"),
+                "scratchDir": str(directory / "scratch"),
+                **layout,
+            },
+        }
+    )
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a case did: per-step loss and norm before clipping, and where its files are."""
+
+    losses: list[float]
+    norms: list[float]
+    directory: Path
+
+    def tensors(self, name: str) -> dict[str, Any]:
+        """Return a safetensors file that rank 0 left, such as `adapter` or `logits`."""
+        from safetensors.torch import load_file
+
+        return load_file(self.directory / f"{name}.safetensors")
+
+
+def train_group(world: int, cases: Mapping[str, RunConfig], directory: Path) -> dict[str, Trained]:
+    """Train the cases on a group of `world` processes and return what each did."""
+    directory.mkdir(parents=True)
+    for config in cases.values():
+        Path(config.layout.scratch_dir).mkdir(parents=True, exist_ok=True)
+    documents = {name: config.to_json() for name, config in cases.items()}
+    (directory / "cases.json").write_text(json.dumps(documents))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, __file__, str(directory / "cases.json"), str(directory)],
+            env={
+                **os.environ,
+                "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": str(port),
+                "OMP_NUM_THREADS": "1",
+                "RANK": str(rank),
+                "WORLD_SIZE": str(world),
+                "LOCAL_RANK": str(rank),
+                "PYTHONPATH": str(SOURCES),
+            },
+        )
+        for rank in range(world)
+    ]
+    codes = [process.wait() for process in processes]
+    assert codes == [0] * world
+    trained = {}
+    for name in cases:
+        steps = json.loads((directory / name / "steps.json").read_text())
+        trained[name] = Trained(steps["losses"], steps["norms"], directory / name)
+    return trained
+
+
+def _uri(place: Path | str) -> str:
+    return place.as_uri() if isinstance(place, Path) else place
+
+
+def _main() -> None:
+    from finetune_trainer.distributed import Ranks
+
+    ranks = Ranks.meet()
+    ranks.join()
+    documents = json.loads(Path(sys.argv[1]).read_text())
+    for name, document in documents.items():
+        target = Path(sys.argv[2], name)
+        target.mkdir(exist_ok=True)
+        _train_case(RunConfig.model_validate_json(document), ranks, target)
+    ranks.leave()
+
+
+def _train_case(config: RunConfig, ranks: Any, target: Path) -> None:
+    """Do what train_and_publish does, and keep what it forgets: every step, the last logits."""
+    import torch
+    from safetensors.torch import save_file
+
+    from finetune_trainer.lead import Lead
+    from finetune_trainer.progress import Reporter
+    from finetune_trainer.train import load, train
+
+    losses: list[float] = []
+    norms: list[float] = []
+
+    class Recorder(Reporter):
+        def trained(self, loss: float, grad_norm: float, tokens: int, seconds: float) -> None:
+            losses.append(loss)
+            norms.append(grad_norm)
+            super().trained(loss, grad_norm, tokens, seconds)
+
+    reporter = Recorder()
+    lead = Lead(config, reporter)
+    start = ranks.lead(lead.start)
+    data = ranks.lead(lead.read_data)
+    engine, model = load(config, start.model, ranks, reporter)
+    summary = train(config, engine, data, ranks, reporter)
+    model.eval()
+    with torch.no_grad():
+        logits = model(input_ids=torch.from_numpy(data.row(0).tokens).long()[None]).logits
+    with engine.gathered():
+        ranks.lead(lambda: lead.publish(model, summary))
+        if ranks.is_lead:
+            adapter = {n: p.clone() for n, p in model.named_parameters() if p.requires_grad}
+            save_file(adapter, target / "adapter.safetensors")
+            save_file({"logits": logits}, target / "logits.safetensors")
+            steps = {"losses": losses, "norms": norms, "tokens": summary.supervised_tokens}
+            (target / "steps.json").write_text(json.dumps(steps))
+
+
+if __name__ == "__main__":
+    _main()
