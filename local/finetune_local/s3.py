@@ -9,7 +9,6 @@ import json
 import os
 import secrets
 import socket
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,9 +17,11 @@ from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
 from finetune_local import binaries
+from finetune_local.private_files import write_json
 
 REGION = "us-east-1"
 READY_BUCKET = "ready"
+IDENTITIES = "identities.json"
 RETRY_SECONDS = 0.05
 
 JWT_KEYS = (
@@ -61,23 +62,28 @@ class S3Server:
     environment: dict[str, str]
 
     def store(self, bucket: str) -> S3Store:
-        """An obstore client of `bucket`; writing creates the bucket."""
-        return S3Store(
-            bucket,
-            endpoint=self.endpoint,
-            access_key_id=self.credentials.access_key,
-            secret_access_key=self.credentials.secret_key,
-            region=REGION,
-            client_options={"allow_http": True},
-            retry_config={"max_retries": 0},
-        )
+        """An obstore client of `bucket` with this server's credentials."""
+        return store(self.endpoint, self.credentials, bucket)
+
+
+def store(endpoint: str, credentials: Credentials, bucket: str) -> S3Store:
+    """An obstore client of `bucket`; writing creates the bucket."""
+    return S3Store(
+        bucket,
+        endpoint=endpoint,
+        access_key_id=credentials.access_key,
+        secret_access_key=credentials.secret_key,
+        region=REGION,
+        client_options={"allow_http": True},
+        retry_config={"max_retries": 0},
+    )
 
 
 def prepare(directory: Path) -> S3Server:
     """Make `directory` ready for the server: data below it, credentials made once and kept."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    identities = directory / "identities.json"
-    credentials = _load(identities) if identities.exists() else _create(identities)
+    identities = directory / IDENTITIES
+    credentials = load_credentials(directory) if identities.exists() else _create(identities)
     data = directory / "data"
     data.mkdir(mode=0o700, exist_ok=True)
     ports = dict(zip(PORT_FLAGS, free_ports(len(PORT_FLAGS)), strict=True))
@@ -92,11 +98,11 @@ def prepare(directory: Path) -> S3Server:
 
 async def wait_ready(server: S3Server) -> None:
     """Return once a signed write succeeds; endless otherwise, so bound it by the caller's time."""
-    store = server.store(READY_BUCKET)
+    probe = server.store(READY_BUCKET)
     while True:
         try:
-            await obstore.put_async(store, "probe", b"ready")
-            await obstore.delete_async(store, "probe")
+            await obstore.put_async(probe, "probe", b"ready")
+            await obstore.delete_async(probe, "probe")
         except BaseError:
             await asyncio.sleep(RETRY_SECONDS)
         else:
@@ -143,13 +149,12 @@ def _create(path: Path) -> Credentials:
         "credentials": [{"accessKey": credentials.access_key, "secretKey": credentials.secret_key}],
         "actions": ["Admin", "Read", "Write", "List", "Tagging"],
     }
-    mode = stat.S_IRUSR | stat.S_IWUSR
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as file:
-        json.dump({"identities": [identity]}, file)
+    write_json(path, {"identities": [identity]})
     return credentials
 
 
-def _load(path: Path) -> Credentials:
-    [identity] = json.loads(path.read_text())["identities"]
+def load_credentials(directory: Path) -> Credentials:
+    """The identity that `prepare` made in `directory`."""
+    [identity] = json.loads((directory / IDENTITIES).read_text())["identities"]
     [pair] = identity["credentials"]
     return Credentials(pair["accessKey"], pair["secretKey"])

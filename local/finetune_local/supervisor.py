@@ -1,0 +1,178 @@
+"""The cluster's parent process: `python -m finetune_local.supervisor --dir DIR`.
+
+Starts API server, collector, node, workloads, training-operator stand-in and S3, each with a log
+in DIR/logs, and writes DIR/cluster.json once all of them serve. They end together: when one ends
+by itself, when the supervisor is told to, and (the kernel sees to it) when it is killed.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from finetune_local import s3
+from finetune_local.component import READY, log_to_stderr, until_signalled
+from finetune_local.private_files import write_json
+
+log = logging.getLogger(__name__)
+
+STOP_SECONDS = 8.0
+
+
+class ComponentError(Exception):
+    """A component ended by itself; the message names it and its log."""
+
+
+@dataclass
+class Supervisor:
+    """Starts and ends the components of the cluster in `directory`."""
+
+    directory: Path
+    capacity: Sequence[str]
+    _processes: dict[str, asyncio.subprocess.Process] = field(default_factory=dict)
+    _drains: list[asyncio.Task[None]] = field(default_factory=list)
+
+    async def run(self) -> None:
+        """Run the cluster until cancelled.
+
+        Raises:
+            ComponentError: a component has ended by itself.
+        """
+        try:
+            await self._start_all()
+            log.info("ready")
+            await self._first_end()
+        finally:
+            await self._stop_all()
+
+    async def _start_all(self) -> None:
+        store = s3.prepare(self.directory / "s3")
+        await self._start("s3", store.command, environment=store.environment, announces=False)
+        api_home = self.directory / "apiserver"
+        await self._python("apiserver", "--port=0", f"--dir={api_home}")
+        kubeconfig = api_home / "admin.kubeconfig"
+        access = f"--kubeconfig={kubeconfig}"
+        capacity = [f"--capacity={pair}" for pair in self.capacity]
+        places = [f"--dir={self.directory / 'node'}", f"--mask={self.directory}"]
+        starts = [
+            self._python("collector", access, announces=False),
+            self._python("workloads", access),
+            self._python("training_operator", access),
+            self._python("node", access, *places, *capacity),
+            s3.wait_ready(store),
+        ]
+        await _all(starts)
+        state = {"kubeconfig": str(kubeconfig), "s3_endpoint": store.endpoint}
+        write_json(self.directory / "cluster.json", state)
+
+    async def _python(self, module: str, *arguments: str, announces: bool = True) -> None:
+        command = [sys.executable, "-m", f"finetune_local.{module}", *arguments]
+        await self._start(module, command, environment=dict(os.environ), announces=announces)
+
+    async def _start(
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        environment: dict[str, str],
+        announces: bool = True,
+    ) -> None:
+        """Start a component and return when it says that it serves.
+
+        Raises:
+            ComponentError: it ended before.
+        """
+        setpriv = shutil.which("setpriv") or "setpriv"
+        path = self.directory / "logs" / f"{name}.log"
+        with path.open("wb") as file:
+            process = await asyncio.create_subprocess_exec(
+                *(setpriv, "--pdeathsig", "KILL", "--", *command),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE if announces else file,
+                stderr=file,
+                env=environment,
+                cwd=self.directory,
+            )
+        self._processes[name] = process
+        if process.stdout is None:
+            return
+        while line := await process.stdout.readline():
+            if line.decode().startswith(READY):
+                self._drains.append(asyncio.create_task(_drain(process.stdout)))
+                log.info("%s serves", name)
+                return
+        raise ComponentError(f"{name} did not start; see {path}")
+
+    async def _first_end(self) -> None:
+        waits = {
+            asyncio.create_task(process.wait()): name for name, process in self._processes.items()
+        }
+        try:
+            done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        names = sorted(waits[one] for one in done)
+        raise ComponentError(f"{', '.join(names)} ended; see {self.directory / 'logs'}")
+
+    async def _stop_all(self) -> None:
+        """The node first, so that pods do not see the others go; S3 by SIGKILL, it is slow to
+        say goodbye and its data goes anyway."""
+        for drain in self._drains:
+            drain.cancel()
+        for name, process in self._processes.items():
+            _signal(process, signal.SIGKILL if name == "s3" else signal.SIGTERM)
+        waits = [asyncio.create_task(one.wait()) for one in self._processes.values()]
+        if waits:
+            await asyncio.wait(waits, timeout=STOP_SECONDS)
+        for process in self._processes.values():
+            _signal(process, signal.SIGKILL)
+        await asyncio.gather(*waits)
+
+
+async def _all(works: Sequence[Coroutine[Any, Any, None]]) -> None:
+    """Do all at once; the first failure ends the others and is raised as it is."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for work in works:
+                group.create_task(work)
+    except ExceptionGroup as failures:
+        raise failures.exceptions[0] from None
+
+
+def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(number)
+
+
+async def _drain(stream: asyncio.StreamReader) -> None:
+    """Read on, or the component would block on a full pipe."""
+    while await stream.read(65536):
+        pass
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--dir", type=Path, required=True)
+    parser.add_argument("--capacity", action="append", default=[])
+    options = parser.parse_args()
+    log_to_stderr()
+    try:
+        asyncio.run(until_signalled(Supervisor(options.dir, options.capacity).run()))
+    except ComponentError as error:
+        log.error("%s", error)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
