@@ -22,8 +22,8 @@ Fine-tuning jobs: write a FineTuneJob, get back a verified LoRA adapter.
 
 * `kubectl apply -f job.yaml`, then `kubectl get ftj -w`
 
-Exit codes: 0 done, 2 wrong usage, 3 invalid file, 130 interrupted; `finetune run` also ends with the
-code of the reason that stopped it (docs/reasons.md).
+Exit codes: 0 done, 2 wrong usage, 3 invalid file, 130 interrupted; `finetune run` also ends with
+the code of the reason that stopped it (docs/reasons.md).
 """
 
 app = typer.Typer(

@@ -1,5 +1,6 @@
 """FineTuneJobs without a cluster of one's own: `finetune run`, the embedded cluster, the demo.
 
-API server, collector, node, workloads and training-operator stand-in are separate; the last four are
-plain HTTP clients and run against any API server. Nothing here is imported by operator or trainer.
+API server, collector, node, workloads and training-operator stand-in are separate; all but the
+first are plain HTTP clients and run against any API server. Operator and trainer import nothing
+of this.
 """
