@@ -72,6 +72,8 @@ class Attempt(ApiModel):
     """When all its pods ran."""
     end_time: Timestamp | None = None
     """When its end was seen."""
+    workload_uid: str | None = None
+    """uid of its PyTorchJob. One that vanishes after it stood here ends the attempt."""
     pod_uids: Annotated[
         list[str] | None, Field(json_schema_extra={"x-kubernetes-list-type": "atomic"})
     ] = None

@@ -1,12 +1,20 @@
-"""Names of a job's children and the labels by which they are found again."""
+"""Names of a job's children, the labels by which they are found again, and who owns them."""
 
 from __future__ import annotations
 
-GROUP = "finetune.dev"
+from typing import Any
+
+from finetune_api.job import GROUP, KIND, VERSION, FineTuneJob
+from finetune_contract.model import canonical_json, sha256_digest
+
+Object = dict[str, Any]
+
 MANAGED_BY = "app.kubernetes.io/managed-by"
 MANAGER = "finetune-operator"
 JOB_LABEL = f"{GROUP}/job"
+UID_LABEL = f"{GROUP}/job-uid"
 ATTEMPT_LABEL = f"{GROUP}/attempt"
+HASH_ANNOTATION = f"{GROUP}/plan"
 SELECTOR = f"{MANAGED_BY}={MANAGER}"
 
 
@@ -20,11 +28,47 @@ def shared_name(job_name: str) -> str:
     return f"{job_name}-finetune"
 
 
-def job_labels(job_name: str) -> dict[str, str]:
-    """Return the labels of every child of a job."""
-    return {MANAGED_BY: MANAGER, JOB_LABEL: job_name}
+def service_account_name(job: FineTuneJob) -> str:
+    """Return the ServiceAccount that the pods run as: the user's, or the job's own."""
+    return job.spec.workers.service_account_name or shared_name(job.name)
 
 
-def attempt_labels(job_name: str, attempt: int) -> dict[str, str]:
-    """Return the labels of a child of one attempt, its pods included."""
-    return {**job_labels(job_name), ATTEMPT_LABEL: str(attempt)}
+def labels(job: FineTuneJob, attempt: int | None = None) -> dict[str, str]:
+    """Return the labels of a child; one that belongs to an attempt says to which.
+
+    The uid tells apart the children of a deleted job and of a new one with its name.
+    """
+    found = {MANAGED_BY: MANAGER, JOB_LABEL: job.name, UID_LABEL: job.uid}
+    return found if attempt is None else {**found, ATTEMPT_LABEL: str(attempt)}
+
+
+def child(
+    job: FineTuneJob, api_version: str, kind: str, attempt: int | None, **content: Any
+) -> Object:
+    """Return a child of the job; of one attempt, or (with None) shared by all of them.
+
+    It goes with its owner, but does not hold up the owner's deletion. The annotation is a digest of
+    the content, so that what has not changed is not written again.
+    """
+    name = shared_name(job.name) if attempt is None else attempt_name(job.name, attempt)
+    return {
+        "apiVersion": api_version,
+        "kind": kind,
+        "metadata": {
+            "name": name,
+            "namespace": job.namespace,
+            "labels": labels(job, attempt),
+            "annotations": {HASH_ANNOTATION: sha256_digest(canonical_json(content).encode())[7:23]},
+            "ownerReferences": [
+                {
+                    "apiVersion": f"{GROUP}/{VERSION}",
+                    "kind": KIND,
+                    "name": job.name,
+                    "uid": job.uid,
+                    "controller": True,
+                    "blockOwnerDeletion": False,
+                }
+            ],
+        },
+        **content,
+    }

@@ -1,0 +1,30 @@
+"""python -m finetune_operator: settings from the environment, then watch and work."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+
+from finetune_operator.settings import InvalidSetting, Settings
+
+
+def main() -> int:
+    """Return the exit code: 2 for a wrong setting; else the operator runs until it is told to."""
+    try:
+        settings = Settings.from_environment(os.environ)
+    except InvalidSetting as wrong:
+        sys.stderr.write(f"{wrong}\n")
+        return 2
+    logging.basicConfig(
+        level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    from finetune_operator.handlers import run
+
+    asyncio.run(run(settings))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

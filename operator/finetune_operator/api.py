@@ -1,0 +1,58 @@
+"""What the reconciler asks of an API server; `cluster` is the one that sends requests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+Object = dict[str, Any]
+
+
+class ApiError(Exception):
+    """The API server's refusal: HTTP code, the Status object's reason and message."""
+
+    def __init__(self, code: int, reason: str, message: str) -> None:
+        super().__init__(f"{code} {reason}: {message}")
+        self.code = code
+        self.reason = reason
+        self.message = message
+
+
+class Unreachable(Exception):
+    """The API server gave no answer."""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The objects of a collection and the resourceVersion at which they were all there."""
+
+    items: tuple[Object, ...]
+    version: str
+
+
+class Api(Protocol):
+    """Requests by kind; every method raises ApiError or Unreachable."""
+
+    async def list_objects(self, kind: str, namespace: str | None, selector: str) -> Listing:
+        """Return the objects that match a label selector."""
+
+    async def get(self, kind: str, namespace: str, name: str) -> Object | None:
+        """Return an object; None if there is none."""
+
+    async def create(self, body: Object) -> Object:
+        """Create and return what was stored. ApiError 409 AlreadyExists if the name is taken."""
+
+    async def apply(self, body: Object) -> Object:
+        """Server-side apply, with force: the operator's fields are the operator's."""
+
+    async def delete(self, kind: str, namespace: str, name: str, uid: str) -> None:
+        """Delete that very object, its dependents in the background; no error if it is gone."""
+
+    async def patch_status(self, body: Object, status: Object) -> Object:
+        """Make `status` the status of `body`; ApiError 409 Conflict if it is not the newest."""
+
+    async def events_of(self, namespace: str, uid: str) -> list[Object]:
+        """Return the Events about an object."""
+
+    async def patch_event(self, namespace: str, name: str, patch: Object) -> None:
+        """Merge into an Event."""

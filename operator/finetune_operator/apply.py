@@ -1,0 +1,125 @@
+"""Bring a decision about: delete what must go, then make what is missing.
+
+Creation is by POST, so that neither a stranger's object nor the children of a deleted job are taken
+over; what exists already is adopted only if it is this job's. A change of content is a server-side
+apply. Conflicts and refusals become Waiting or Stalled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TypeVar
+
+from finetune_api.job import FineTuneJob
+from finetune_contract.reasons import Reason
+from finetune_operator.api import Api, ApiError, Object
+from finetune_operator.cache import Cache, Key
+from finetune_operator.decision import Decision
+from finetune_operator.errors import Stalled, Waiting
+from finetune_operator.observe import Child
+from finetune_operator.plan.attempt import Objects
+from finetune_operator.plan.names import HASH_ANNOTATION
+
+# What an attempt is given at its start stays as it is.
+_WRITTEN_ONCE = {"ConfigMap", "Lease", "PyTorchJob"}
+_SOON = 5.0
+_LATER = 30.0
+
+Send = Callable[[Object], Awaitable[Object]]
+T = TypeVar("T")
+
+
+class Applier:
+    """Writes children; each answer goes into the cache, so that the next pass knows of it."""
+
+    def __init__(self, api: Api, cache: Cache) -> None:
+        self._api = api
+        self._cache = cache
+
+    async def apply(self, job: FineTuneJob, decision: Decision, objects: Objects | None) -> bool:
+        """Return whether anything was made. Raises Waiting, Stalled, ApiError or Unreachable."""
+        key = Key(job.namespace, job.name)
+        await _all(self._delete(key, child) for child in decision.delete)
+        if objects is None:
+            return False
+        made = await _all(self._ensure(job, key, body) for body in objects.prepared)
+        return any([*made, await self._ensure(job, key, objects.workload)])
+
+    async def _delete(self, key: Key, child: Child) -> None:
+        await self._api.delete(child.kind, key.namespace, child.name, child.uid)
+        known = self._cache.find(key, child.kind, child.name)
+        finalized = known is not None and known["metadata"].get("finalizers")
+        if known is not None and known["metadata"]["uid"] == child.uid and not finalized:
+            self._cache.remove(known)
+
+    async def _ensure(self, job: FineTuneJob, key: Key, body: Object) -> bool:
+        known = self._cache.find(key, body["kind"], body["metadata"]["name"])
+        if known is None:
+            known = await self._create(body)
+            _check_owner(job, known)
+            self._cache.put(known)
+            return True
+        _check_owner(job, known)
+        if body["kind"] in _WRITTEN_ONCE or _plan(known) == _plan(body):
+            return False
+        self._cache.put(await self._write(self._api.apply, body))
+        return True
+
+    async def _create(self, body: Object) -> Object:
+        try:
+            return await self._write(self._api.create, body)
+        except ApiError as error:
+            if error.reason != "AlreadyExists":
+                raise
+        metadata = body["metadata"]
+        found = await self._api.get(body["kind"], metadata["namespace"], metadata["name"])
+        if found is None:
+            text = f"{body['kind']} {metadata['name']} went away while it was looked at"
+            raise Waiting(Reason.NAME_TAKEN, text, _SOON)
+        return found
+
+    async def _write(self, send: Send, body: Object) -> Object:
+        try:
+            return await send(body)
+        except ApiError as error:
+            raise _verdict(body, error) or error from error
+
+
+def _verdict(body: Object, error: ApiError) -> Waiting | Stalled | None:
+    """Return what a refused write means; None if it is worth another try."""
+    what = f"{body['kind']} {body['metadata']['name']}"
+    if (error.code == 404 and error.reason != "NotFound") or error.message.startswith("the server"):
+        text = f"the cluster does not serve {body['apiVersion']} {body['kind']}"
+        return Waiting(Reason.BACKEND_UNAVAILABLE, text, _LATER)
+    if error.code == 403 and " cannot " in error.message:
+        text = f"the operator may not write {what}: {error.message}"
+        return Waiting(Reason.BACKEND_UNAVAILABLE, text, _LATER)
+    if error.code in (400, 403, 422):
+        return Stalled(Reason.BACKEND_REFUSED, f"{what}: {error.message}")
+    return None
+
+
+def _check_owner(job: FineTuneJob, known: Object) -> None:
+    metadata = known["metadata"]
+    what = f"{known['kind']} {metadata['name']}"
+    owners = [o["uid"] for o in metadata.get("ownerReferences", []) if o.get("controller")]
+    if owners != [job.uid]:
+        raise Waiting(Reason.NAME_TAKEN, f"{what} exists and is not this job's", _SOON)
+    if "deletionTimestamp" in metadata:
+        raise Waiting(Reason.NAME_TAKEN, f"{what} is being deleted", _SOON)
+
+
+def _plan(body: Object) -> str | None:
+    annotations = body["metadata"].get("annotations") or {}
+    plan: str | None = annotations.get(HASH_ANNOTATION)
+    return plan
+
+
+async def _all(writes: Iterable[Awaitable[T]]) -> list[T]:
+    """Run writes side by side; all of them end before the first failure is raised."""
+    results = await asyncio.gather(*writes, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return [result for result in results if not isinstance(result, BaseException)]

@@ -1,0 +1,74 @@
+"""The operator's parts put together, watches aside."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from datetime import UTC, datetime
+
+from finetune_operator.api import Object
+from finetune_operator.backends.pytorchjob import PyTorchJob
+from finetune_operator.cache import Cache, Key
+from finetune_operator.cluster import Cluster
+from finetune_operator.metrics import Metrics
+from finetune_operator.probes import application, serve
+from finetune_operator.queue import RetryLater, WorkQueue
+from finetune_operator.reconcile import Reconciler
+from finetune_operator.settings import Settings
+from finetune_operator.sync import Synchroniser
+
+log = logging.getLogger(__name__)
+
+
+class Controller:
+    """Takes in what the watches show, and works on what that concerns."""
+
+    def __init__(self, settings: Settings, cluster: Cluster, cache: Cache) -> None:
+        self._settings = settings
+        self._cache = cache
+        self._queue: WorkQueue[Key] = WorkQueue(self._handle)
+        self.metrics = Metrics(cache, lambda: len(self._queue))
+        cluster.observer = self.metrics.observe_request
+        self._sync = Synchroniser(cluster, cache, settings.watch_namespaces, self._queue.add)
+        self._reconciler = Reconciler(
+            cluster,
+            cache,
+            settings,
+            PyTorchJob(),
+            clock=lambda: datetime.now(UTC),
+            on_attempt_end=lambda reason: self.metrics.attempts.labels(reason).inc(),
+        )
+
+    def notice(self, event: str | None, body: Object) -> None:
+        """Take in one watch event; `event` is DELETED, or anything else for a state."""
+        key = self._cache.remove(body) if event == "DELETED" else self._cache.put(body)
+        if key is not None and self._cache.synced:
+            self._queue.add(key)
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        app = application(self._cache, self.metrics)
+        runner = await serve(app, self._settings.bind_address, self._settings.bind_port)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._sync.run(self._settings.relist_seconds))
+                group.create_task(self._queue.run())
+        finally:
+            await runner.cleanup()
+
+    async def _handle(self, key: Key) -> float | None:
+        started = time.monotonic()
+        outcome = "done"
+        try:
+            return await self._reconciler.reconcile(key)
+        except RetryLater:
+            outcome = "retry"
+            raise
+        except Exception as error:  # noqa: BLE001 - one job's surprise must not end all the others
+            outcome = "error"
+            log.exception("%s/%s: a pass failed unexpectedly", key.namespace, key.name)
+            raise RetryLater from error
+        finally:
+            self.metrics.passes.labels(outcome).inc()
+            self.metrics.seconds.observe(time.monotonic() - started)

@@ -1,0 +1,105 @@
+"""Events on a job's transitions. What a job is, its status says; an Event may be lost."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from finetune_api.status import ConditionType, FineTuneJobStatus
+from finetune_contract.reasons import TABLE, Reason, Retry
+from finetune_operator.api import Api, ApiError, Object, Unreachable
+from finetune_operator.conditions import find, rfc3339
+from finetune_operator.plan.names import MANAGER
+
+log = logging.getLogger(__name__)
+
+_LONGEST_MESSAGE = 1024
+_REMEMBERED = 4096
+
+
+@dataclass(frozen=True)
+class Transition:
+    """What an Event tells."""
+
+    warning: bool
+    reason: str
+    message: str
+
+
+def transitions(old: FineTuneJobStatus, new: FineTuneJobStatus) -> Iterator[Transition]:
+    """Yield what happened between two statuses: attempts' starts and ends, and a new reason."""
+    before = {a.number: a for a in old.attempts or ()}
+    for attempt in new.attempts or ():
+        known = before.get(attempt.number)
+        if known is None:
+            text = f"attempt {attempt.number} of image {attempt.image}"
+            yield Transition(False, "AttemptStarted", text)
+        ended = attempt.end_time is not None and (known is None or known.end_time is None)
+        if ended and attempt.reason not in (Reason.SUCCEEDED, Reason.SUSPENDED):
+            text = f"attempt {attempt.number}: {attempt.reason}: {attempt.message}"
+            yield Transition(True, "AttemptFailed", text)
+    was, now = find(old, ConditionType.SUCCEEDED), find(new, ConditionType.SUCCEEDED)
+    if now is None or (was is not None and (was.status, was.reason) == (now.status, now.reason)):
+        return
+    waits = TABLE[Reason(now.reason)].retry is Retry.WAIT
+    if now.status == "False":
+        yield Transition(True, "Failed", now.message)
+    elif waits or now.reason == Reason.INVALID_SPEC:
+        yield Transition(True, now.reason, now.message)
+    elif now.reason in (Reason.SUCCEEDED, Reason.SUSPENDED, Reason.RUNNING):
+        yield Transition(False, now.reason, now.message)
+
+
+class Recorder:
+    """Writes Events; the same one again is counted, not repeated."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+        self._counts: OrderedDict[str, int] = OrderedDict()
+
+    async def record(self, body: Object, transition: Transition, now: datetime) -> None:
+        """Write one Event about a job; a failure is logged and has no consequence."""
+        metadata = body["metadata"]
+        text = f"{metadata['uid']}/{transition.reason}/{transition.message}"
+        name = f"{metadata['name']}.{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+        count = self._counts.get(name, 0) + 1
+        try:
+            if count == 1:
+                await self._api.create(_event(body, name, transition, now))
+            else:
+                again = {"count": count, "lastTimestamp": rfc3339(now)}
+                await self._api.patch_event(metadata["namespace"], name, again)
+        except (ApiError, Unreachable) as error:
+            log.info("an Event about %s was lost: %s", metadata["name"], error)
+        self._counts[name] = count
+        if len(self._counts) > _REMEMBERED:
+            self._counts.popitem(last=False)
+
+
+def _event(body: Object, name: str, transition: Transition, now: datetime) -> Object:
+    metadata = body["metadata"]
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"name": name, "namespace": metadata["namespace"]},
+        "type": "Warning" if transition.warning else "Normal",
+        "reason": transition.reason,
+        "message": transition.message[:_LONGEST_MESSAGE],
+        "count": 1,
+        "firstTimestamp": rfc3339(now),
+        "lastTimestamp": rfc3339(now),
+        "source": {"component": MANAGER},
+        "reportingComponent": MANAGER,
+        "reportingInstance": "",
+        "involvedObject": {
+            "apiVersion": body["apiVersion"],
+            "kind": body["kind"],
+            "name": metadata["name"],
+            "namespace": metadata["namespace"],
+            "uid": metadata["uid"],
+        },
+    }

@@ -1,0 +1,104 @@
+"""The only kopf import: Kopf watches and says that something changed; nothing else is its part.
+
+No create, update or delete handlers, no annotations, no finalizers: those act on a change that they
+may see twice or never. `on.event` merely fills the cache and names a job to look at.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import kopf
+
+from finetune_api.job import KIND
+from finetune_operator.cache import Cache
+from finetune_operator.cluster import Cluster
+from finetune_operator.controller import Controller
+from finetune_operator.plan.names import SELECTOR
+from finetune_operator.resources import CHILDREN, RESOURCES
+from finetune_operator.settings import Settings
+
+
+async def run(settings: Settings) -> None:
+    """Run the operator until it is signalled or a watch ends for good."""
+    cluster = await Cluster.connect()
+    controller = Controller(settings, cluster, Cache())
+    work = asyncio.create_task(controller.run())
+    watch = asyncio.create_task(
+        kopf.operator(
+            registry=_registry(controller, cluster),
+            settings=_kopf_settings(),
+            standalone=True,
+            clusterwide=not settings.watch_namespaces,
+            namespaces=settings.watch_namespaces,
+        )
+    )
+    try:
+        # Whichever ends first, ends the process: the Deployment starts it again.
+        await asyncio.wait({work, watch}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in (work, watch):
+            task.cancel()
+        results = await asyncio.gather(work, watch, return_exceptions=True)
+        await cluster.close()
+    for result in results:
+        if isinstance(result, Exception):
+            raise result
+
+
+def _registry(controller: Controller, cluster: Cluster) -> kopf.OperatorRegistry:
+    registry = kopf.OperatorRegistry()
+
+    async def login(**_: Any) -> kopf.ConnectionInfo:
+        configuration = cluster.configuration
+        header = await cluster.token() or ""
+        scheme, _space, token = header.partition(" ")
+        return kopf.ConnectionInfo(
+            server=configuration.host,
+            ca_path=configuration.ssl_ca_cert,
+            ca_data=configuration.ca_cert_data,
+            insecure=not configuration.verify_ssl,
+            scheme=scheme or None,
+            token=token or None,
+            certificate_path=configuration.cert_file,
+            private_key_path=configuration.key_file,
+        )
+
+    kopf.on.login(registry=registry)(login)
+    for kind, resource in RESOURCES.items():
+        if kind != KIND and kind not in CHILDREN:
+            continue
+        kopf.on.event(
+            resource.group, resource.version, resource.plural, registry=registry, id=f"see-{kind}"
+        )(_noticer(controller, kind, resource.api_version))
+    return registry
+
+
+def _noticer(controller: Controller, kind: str, api_version: str) -> Any:
+    async def notice(event: Mapping[str, Any], **_: Any) -> None:
+        body = copy.deepcopy(dict(event["object"]))
+        # Items of a first list carry neither.
+        body.update(apiVersion=api_version, kind=kind)
+        controller.notice(event["type"], body)
+
+    return notice
+
+
+def _kopf_settings() -> kopf.OperatorSettings:
+    settings = kopf.OperatorSettings()
+    settings.posting.enabled = False
+    settings.scanning.disabled = True
+    settings.watching.chunk_size = 500
+    settings.watching.inactivity_timeout = 70
+    settings.watching.server_timeout = 600
+    settings.networking.request_timeout = 30
+    settings.queueing.idle_timeout = 1
+    for resource in CHILDREN.values():
+        # A cluster has thousands of foreign pods, and a Lease per node that changes all the time.
+        settings.watching.label_selectors[resource.group, resource.version, resource.plural] = (
+            SELECTOR
+        )
+    return settings

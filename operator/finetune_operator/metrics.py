@@ -1,0 +1,77 @@
+"""Prometheus metrics of the operator."""
+
+from __future__ import annotations
+
+from collections import Counter as Tally
+from collections.abc import Callable, Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from finetune_api.status import ConditionType
+from finetune_operator.cache import Cache
+
+
+class Metrics:
+    """One registry per operator, so that tests can run several."""
+
+    def __init__(self, cache: Cache, queue_length: Callable[[], int]) -> None:
+        self.registry = CollectorRegistry()
+        self.passes = Counter(
+            "finetune_operator_reconciles",
+            "Passes over a job, by how they ended",
+            ["outcome"],
+            registry=self.registry,
+        )
+        self.seconds = Histogram(
+            "finetune_operator_reconcile_seconds",
+            "Duration of a pass over a job",
+            registry=self.registry,
+        )
+        self.attempts = Counter(
+            "finetune_operator_attempts_ended",
+            "Attempts that ended, by reason",
+            ["reason"],
+            registry=self.registry,
+        )
+        self.requests = Counter(
+            "finetune_operator_api_requests",
+            "Requests to the API server, watches not counted",
+            ["verb", "kind", "code"],
+            registry=self.registry,
+        )
+        depth = Gauge(
+            "finetune_operator_queue_length",
+            "Jobs that wait for a pass",
+            registry=self.registry,
+        )
+        depth.set_function(queue_length)
+        self.registry.register(_JobsByReason(cache))
+
+    def observe_request(self, verb: str, kind: str, code: int) -> None:
+        """Count an answer of the API server."""
+        self.requests.labels(verb, kind, str(code)).inc()
+
+    def render(self) -> bytes:
+        """Return the text that Prometheus scrapes."""
+        return generate_latest(self.registry)
+
+
+class _JobsByReason(Collector):
+    def __init__(self, cache: Cache) -> None:
+        self._cache = cache
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Count the jobs by the reason of their Succeeded condition when asked."""
+        tally: Tally[str] = Tally()
+        for _, body in self._cache.jobs():
+            conditions = (body.get("status") or {}).get("conditions") or []
+            told = (c["reason"] for c in conditions if c["type"] == ConditionType.SUCCEEDED)
+            tally[next(told, "")] += 1
+        family = GaugeMetricFamily(
+            "finetune_operator_jobs", "FineTuneJobs by reason", labels=["reason"]
+        )
+        for reason, count in sorted(tally.items()):
+            family.add_metric([reason], count)
+        yield family

@@ -1,0 +1,244 @@
+"""What the cluster shows of one job, as frozen values: cache -> Observed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from pydantic import ValidationError
+
+from finetune_api.job import FineTuneJob
+from finetune_contract.progress import ANNOTATION, Progress
+from finetune_contract.result import Result, decode
+from finetune_operator.backends import Backend
+from finetune_operator.plan.names import ATTEMPT_LABEL, HASH_ANNOTATION, UID_LABEL, Object
+from finetune_operator.plan.pod import CONTAINER
+
+
+@dataclass(frozen=True)
+class Child:
+    """An object under one of the job's labels, pods aside."""
+
+    kind: str
+    name: str
+    uid: str
+    owner_uid: str | None  # of its controller
+    attempt: int | None
+    plan: str | None  # digest of the content it was written with
+    deleting: bool
+    workload: bool = False  # it is the one that makes pods
+    outcome: bool | None = None  # of a workload: ended well, ended badly, not ended
+
+
+@dataclass(frozen=True)
+class ContainerEnd:
+    """How a container ended."""
+
+    exit_code: int
+    reason: str
+    finished: datetime | None
+    result: Result | None
+
+
+@dataclass(frozen=True)
+class Obstacle:
+    """What keeps a container from starting, in the kubelet's or the scheduler's words."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Pod:
+    """A pod of the job."""
+
+    name: str
+    uid: str
+    attempt: int
+    node_rank: int
+    phase: str
+    reason: str
+    message: str
+    disrupted: str | None  # why the cluster took it away: preemption, eviction, taint
+    scheduled: datetime | None
+    running: bool
+    gone: bool  # deleted; these are its last words
+    obstacle: Obstacle | None
+    init_failure: str | None
+    end: ContainerEnd | None
+
+    @property
+    def finished(self) -> bool:
+        """Return whether none of its containers can run any more."""
+        return self.gone or self.phase in ("Succeeded", "Failed")
+
+
+@dataclass(frozen=True)
+class Report:
+    """The progress in an attempt's Lease."""
+
+    attempt: int
+    time: datetime
+    progress: Progress
+
+
+@dataclass(frozen=True)
+class Observed:
+    """All that a decision rests on, the job itself aside."""
+
+    children: tuple[Child, ...] = ()
+    pods: tuple[Pod, ...] = ()
+    reports: tuple[Report, ...] = ()
+    warnings: Mapping[str, str] = field(default_factory=dict)  # newest event by uid, if a warning
+
+    def workload(self, job_uid: str, attempt: int) -> Child | None:
+        """Return the object that makes the attempt's pods."""
+        mine = (c for c in self.children if c.workload and c.owner_uid == job_uid)
+        return next((c for c in mine if c.attempt == attempt), None)
+
+    def pods_of(self, attempt: int) -> list[Pod]:
+        """Return an attempt's pods by node rank, deleted ones included."""
+        return sorted((p for p in self.pods if p.attempt == attempt), key=lambda p: p.node_rank)
+
+
+def observe(
+    job: FineTuneJob, children: Iterable[Object], departed: Iterable[Object], backend: Backend
+) -> Observed:
+    """Return what the objects under the job's label say; `departed` are pods deleted since.
+
+    Pods and Leases of a job of the same name that was deleted are left out; its other objects are
+    listed, because their names are in the way.
+    """
+    found: list[Child] = []
+    pods: list[Pod] = []
+    reports: list[Report] = []
+    for body in children:
+        own = body["metadata"].get("labels", {}).get(UID_LABEL) == job.uid
+        if body["kind"] == "Pod":
+            pods += [pod for pod in [_pod(body, backend, gone=False)] if own and pod]
+            continue
+        found.append(_child(body, backend))
+        if body["kind"] == "Lease" and own:
+            reports += [report for report in [_report(body)] if report]
+    for body in departed:
+        own = body["metadata"].get("labels", {}).get(UID_LABEL) == job.uid
+        pods += [pod for pod in [_pod(body, backend, gone=True)] if own and pod]
+    return Observed(
+        tuple(sorted(found, key=lambda c: (c.kind, c.name))), tuple(pods), tuple(reports)
+    )
+
+
+def newest_warning(events: Iterable[Object]) -> str | None:
+    """Return the message of an object's newest Event, unless things have gone well since."""
+    dated = [(e.get("lastTimestamp") or e.get("eventTime") or "", e) for e in events]
+    if not dated:
+        return None
+    newest = max(dated, key=lambda pair: pair[0])[1]
+    return newest.get("message") if newest.get("type") == "Warning" else None
+
+
+def timestamp(text: str | None) -> datetime | None:
+    """Return the time of a Kubernetes timestamp; None without one."""
+    return datetime.fromisoformat(text) if text else None
+
+
+def _attempt(body: Object) -> int | None:
+    label = body["metadata"].get("labels", {}).get(ATTEMPT_LABEL, "")
+    return int(label) if label.isdecimal() else None
+
+
+def _child(body: Object, backend: Backend) -> Child:
+    metadata = body["metadata"]
+    owners = [o for o in metadata.get("ownerReferences", []) if o.get("controller")]
+    return Child(
+        kind=body["kind"],
+        name=metadata["name"],
+        uid=metadata["uid"],
+        owner_uid=owners[0]["uid"] if owners else None,
+        attempt=_attempt(body),
+        plan=metadata.get("annotations", {}).get(HASH_ANNOTATION),
+        deleting="deletionTimestamp" in metadata,
+        workload=body["kind"] == backend.kind,
+        outcome=backend.outcome(body) if body["kind"] == backend.kind else None,
+    )
+
+
+def _report(body: Object) -> Report | None:
+    """Read the trainer's annotation; one that is no Progress is as good as none."""
+    attempt = _attempt(body)
+    text = body["metadata"].get("annotations", {}).get(ANNOTATION)
+    time = timestamp(body.get("spec", {}).get("renewTime"))
+    if attempt is None or text is None or time is None:
+        return None
+    try:
+        return Report(attempt, time, Progress.model_validate_json(text))
+    except ValidationError:
+        return None
+
+
+def _pod(body: Object, backend: Backend, gone: bool) -> Pod | None:
+    attempt, rank = _attempt(body), backend.node_rank(body["metadata"]["name"])
+    if attempt is None or rank is None:
+        return None
+    status = body.get("status", {})
+    conditions = {c["type"]: c for c in status.get("conditions") or []}
+    scheduled = conditions.get("PodScheduled", {})
+    containers = status.get("containerStatuses") or []
+    main: dict[str, Any] = next((c for c in containers if c["name"] == CONTAINER), {})
+    disruption = conditions.get("DisruptionTarget", {})
+    return Pod(
+        name=body["metadata"]["name"],
+        uid=body["metadata"]["uid"],
+        attempt=attempt,
+        node_rank=rank,
+        phase=status.get("phase", "Pending"),
+        reason=status.get("reason", ""),
+        message=status.get("message", ""),
+        disrupted=disruption.get("message") or disruption.get("reason")
+        if disruption.get("status") == "True"
+        else None,
+        scheduled=timestamp(scheduled.get("lastTransitionTime"))
+        if scheduled.get("status") == "True"
+        else None,
+        running="running" in main.get("state", {}),
+        gone=gone,
+        obstacle=_obstacle(status, scheduled),
+        init_failure=_init_failure(status),
+        end=_end(main.get("state", {}).get("terminated")),
+    )
+
+
+def _obstacle(status: dict[str, Any], scheduled: dict[str, Any]) -> Obstacle | None:
+    if scheduled.get("status") == "False":
+        return Obstacle(scheduled.get("reason", ""), scheduled.get("message", ""))
+    containers = [
+        *(status.get("initContainerStatuses") or []),
+        *(status.get("containerStatuses") or []),
+    ]
+    for container in containers:
+        waiting = container.get("state", {}).get("waiting")
+        if waiting and waiting.get("reason") not in (None, "PodInitializing"):
+            message = waiting.get("message") or f"image {container.get('image', '')}"
+            return Obstacle(waiting["reason"], message)
+    return None
+
+
+def _init_failure(status: dict[str, Any]) -> str | None:
+    for container in status.get("initContainerStatuses") or []:
+        ended = container.get("state", {}).get("terminated")
+        if ended and ended.get("exitCode"):
+            return f"init container {container['name']} ended with code {ended['exitCode']}"
+    return None
+
+
+def _end(terminated: dict[str, Any] | None) -> ContainerEnd | None:
+    if terminated is None:
+        return None
+    return ContainerEnd(
+        exit_code=terminated.get("exitCode", 0),
+        reason=terminated.get("reason", ""),
+        finished=timestamp(terminated.get("finishedAt")),
+        result=decode(terminated.get("message") or ""),
+    )

@@ -1,0 +1,21 @@
+"""JSON merge patch (RFC 7396): the patch that turns one object into another. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def merge_patch(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """Return the smallest patch from `old` to `new`; empty if they are equal.
+
+    `new` must hold no None, which in a patch means removal.
+    """
+    patch: dict[str, Any] = {key: None for key in old if key not in new}
+    for key, value in new.items():
+        before = old.get(key)
+        if isinstance(before, dict) and isinstance(value, dict):
+            if inner := merge_patch(before, value):
+                patch[key] = inner
+        elif key not in old or before != value:
+            patch[key] = value
+    return patch

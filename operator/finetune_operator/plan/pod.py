@@ -1,0 +1,85 @@
+"""The pod template of a worker; it passes Pod Security `restricted` (hostPath caches aside)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from finetune_api.job import FineTuneJob
+from finetune_contract.runconfig import FILE_NAME
+from finetune_operator.plan.names import Object, labels, service_account_name
+from finetune_operator.plan.volumes import RUN_CONFIG_DIRECTORY, volumes
+
+CONTAINER = "pytorch"  # the name that PyTorchJob asks for
+USER = 65532
+# The root file system is read-only and the user has no entry in /etc/passwd: caches go to /tmp, and
+# libraries that ask for the user's name must find one.
+_ENVIRONMENT = {
+    "HOME": "/tmp",  # noqa: S108 - an emptyDir of the pod
+    "USER": "finetune",
+    "HF_HOME": "/tmp/huggingface",  # noqa: S108
+    "TORCH_HOME": "/tmp/torch",  # noqa: S108
+    "TORCH_EXTENSIONS_DIR": "/tmp/torch-extensions",  # noqa: S108
+    "TORCHINDUCTOR_CACHE_DIR": "/tmp/torch-inductor",  # noqa: S108
+    "TRITON_CACHE_DIR": "/tmp/triton",  # noqa: S108
+    "PYTHONUNBUFFERED": "1",
+}
+
+
+def pod_template(job: FineTuneJob, attempt: int, image: str) -> Object:
+    """Return the template of every pod of an attempt."""
+    workers = job.spec.workers
+    mounted = volumes(job, attempt)
+    spec: dict[str, Any] = {
+        "serviceAccountName": service_account_name(job),
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": USER,
+            "runAsGroup": USER,
+            "fsGroup": USER,
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [_container(job, image, [mount for _, mount in mounted])],
+        "volumes": [volume for volume, _ in mounted],
+    }
+    if workers.node_selector:
+        spec["nodeSelector"] = dict(workers.node_selector)
+    if workers.tolerations:
+        spec["tolerations"] = [
+            t.model_dump(by_alias=True, exclude_none=True) for t in workers.tolerations
+        ]
+    return {"metadata": {"labels": labels(job, attempt)}, "spec": spec}
+
+
+def _container(job: FineTuneJob, image: str, mounts: list[dict[str, Any]]) -> Object:
+    container: Object = {
+        "name": CONTAINER,
+        "image": image,
+        "command": [
+            "python",
+            "-m",
+            "finetune_trainer.launch",
+            "--run-config",
+            f"{RUN_CONFIG_DIRECTORY}/{FILE_NAME}",
+        ],
+        "env": [{"name": name, "value": value} for name, value in _ENVIRONMENT.items()],
+        "volumeMounts": mounts,
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "readOnlyRootFilesystem": True,
+            "runAsNonRoot": True,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+    }
+    resources = job.spec.workers.resources
+    if resources is not None:
+        container["resources"] = {
+            name: {resource: str(amount) for resource, amount in amounts.items()}
+            for name, amounts in (("limits", resources.limits), ("requests", resources.requests))
+            if amounts
+        }
+    return container

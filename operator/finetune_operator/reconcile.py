@@ -1,0 +1,192 @@
+"""One job, one pass: parse -> observe -> decide -> record -> apply -> status.
+
+Idempotent and level-triggered: everything is read anew, nothing is remembered between passes, and a
+pass over a converged job writes nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+
+from finetune_api.job import KIND, FineTuneJob
+from finetune_api.status import FineTuneJobStatus
+from finetune_operator.api import Api, ApiError, Object, Unreachable
+from finetune_operator.apply import Applier
+from finetune_operator.backends import Backend
+from finetune_operator.cache import POD, Cache, Key
+from finetune_operator.decide import decide, refused
+from finetune_operator.decision import Decision
+from finetune_operator.errors import Stalled, Waiting
+from finetune_operator.events import Recorder, transitions
+from finetune_operator.observe import Observed, newest_warning, observe
+from finetune_operator.parse import Parser, parse_status
+from finetune_operator.plan.attempt import Objects, attempt_objects
+from finetune_operator.plan.names import JOB_LABEL
+from finetune_operator.queue import RetryLater
+from finetune_operator.settings import Settings
+from finetune_operator.status import invalid_status, status_of
+
+log = logging.getLogger(__name__)
+
+
+class Reconciler:
+    """Knows the way from a job's body to what must be written, and writes it."""
+
+    def __init__(
+        self,
+        api: Api,
+        cache: Cache,
+        settings: Settings,
+        backend: Backend,
+        clock: Callable[[], datetime],
+        on_attempt_end: Callable[[str], None] = lambda reason: None,
+    ) -> None:
+        self._api = api
+        self._cache = cache
+        self._settings = settings
+        self._backend = backend
+        self._clock = clock
+        self._on_attempt_end = on_attempt_end
+        self._parser = Parser()
+        self._applier = Applier(api, cache)
+        self._recorder = Recorder(api)
+
+    async def reconcile(self, key: Key) -> float | None:
+        """Do one pass; return after how many seconds to look again, None for not of itself.
+
+        Raises RetryLater if the API server failed or another writer was faster.
+        """
+        body = self._cache.job(key)
+        if body is None or "deletionTimestamp" in body["metadata"]:
+            return None  # children go by their ownerReferences
+        try:
+            return await self._pass(body)
+        except ApiError as error:
+            if error.code in (404, 409):
+                await self._reread(key, body)
+            log.warning("%s/%s: %s", key.namespace, key.name, error)
+            raise RetryLater from error
+        except Unreachable as error:
+            log.warning("%s/%s: %s", key.namespace, key.name, error)
+            raise RetryLater from error
+
+    async def _pass(self, body: Object) -> float | None:
+        now = self._clock()
+        try:
+            job = self._parser.parse(body)
+        except Stalled as stalled:
+            await self._stall(body, stalled, now)
+            return None
+        observed, decision = await self._decide(job, now)
+        if decision.attempts != tuple((job.status and job.status.attempts) or ()):
+            # Written ahead: an attempt stands in status before anything of it exists, and its end
+            # stands there before anything of it is deleted.
+            ahead = status_of(job, observed, decision, now, self._settings)
+            job = await self._write(job, ahead, now)
+        waiting, made = None, False
+        try:
+            made = await self._applier.apply(job, decision, self._objects(job, decision))
+        except Waiting as reason:
+            waiting = reason
+        except Stalled as stalled:
+            decision = refused(decision, stalled.message, now)
+        status = status_of(job, observed, decision, now, self._settings, waiting)
+        await self._write(job, status, now)
+        if made:
+            return 0.0
+        after = decision.after.total_seconds() if decision.after else None
+        return waiting.after if waiting else after
+
+    async def _decide(self, job: FineTuneJob, now: datetime) -> tuple[Observed, Decision]:
+        """Decide on the cache; where that rests on an absence, or on Events, ask the server too."""
+        observed = self._observe(job)
+        decision = decide(job, observed, now, self._settings)
+        if decision.confirm:
+            await self._relist(job)
+            observed = self._observe(job)
+            decision = decide(job, observed, now, self._settings)
+        if decision.look:
+            observed = replace(observed, warnings=await self._warnings(job, decision.look))
+            decision = decide(job, observed, now, self._settings)
+        return observed, decision
+
+    def _observe(self, job: FineTuneJob) -> Observed:
+        key = Key(job.namespace, job.name)
+        return observe(job, self._cache.children(key), self._cache.departed(key), self._backend)
+
+    async def _relist(self, job: FineTuneJob) -> None:
+        key = Key(job.namespace, job.name)
+        for kind in (self._backend.kind, POD):
+            try:
+                listing = await self._api.list_objects(
+                    kind, job.namespace, f"{JOB_LABEL}={job.name}"
+                )
+            except ApiError as error:
+                if error.code == 404:
+                    continue  # a kind that is not served has no objects
+                raise
+            self._cache.replace(kind, listing.items, listing.version, key)
+
+    async def _warnings(self, job: FineTuneJob, uids: tuple[str, ...]) -> dict[str, str]:
+        found = {}
+        for uid in uids:
+            warning = newest_warning(await self._api.events_of(job.namespace, uid))
+            if warning is not None:
+                found[uid] = warning
+        return found
+
+    def _objects(self, job: FineTuneJob, decision: Decision) -> Objects | None:
+        if decision.run is None:
+            return None
+        return attempt_objects(job, decision.run, self._backend, self._settings.heartbeat_seconds)
+
+    async def _stall(self, body: Object, stalled: Stalled, now: datetime) -> None:
+        try:
+            old = parse_status(body)
+        except Stalled:
+            old = FineTuneJobStatus()
+        status = invalid_status(old, stalled, body["metadata"]["generation"], now)
+        await self._record(body, old, status, now)
+
+    async def _write(
+        self, job: FineTuneJob, status: FineTuneJobStatus, now: datetime
+    ) -> FineTuneJob:
+        """Write the status, if it is another; return the job as it is then."""
+        body = {"apiVersion": job.api_version, "kind": job.kind, "metadata": job.metadata}
+        written = await self._record(body, job.status or FineTuneJobStatus(), status, now)
+        return job.model_copy(update={"metadata": written["metadata"], "status": status})
+
+    async def _record(
+        self, body: Object, old: FineTuneJobStatus, new: FineTuneJobStatus, now: datetime
+    ) -> Object:
+        if new == old:
+            return body
+        answer = await self._api.patch_status({**body, "status": _json(old)}, _json(new))
+        self._cache.put(answer)
+        for transition in transitions(old, new):
+            log.info("%s: %s: %s", body["metadata"]["name"], transition.reason, transition.message)
+            await self._recorder.record(body, transition, now)
+        known = {a.number for a in old.attempts or () if a.end_time}
+        for attempt in new.attempts or ():
+            if attempt.end_time and attempt.number not in known:
+                self._on_attempt_end(attempt.reason or "")
+        return answer
+
+    async def _reread(self, key: Key, body: Object) -> None:
+        """Learn the job's newest state from the server; the cache was behind."""
+        try:
+            newest = await self._api.get(KIND, key.namespace, key.name)
+        except (ApiError, Unreachable):
+            return
+        if newest is None:
+            self._cache.remove(body)
+            self._parser.forget(body["metadata"]["uid"])
+        else:
+            self._cache.put(newest)
+
+
+def _json(status: FineTuneJobStatus) -> Object:
+    return status.model_dump(mode="json", by_alias=True, exclude_none=True)

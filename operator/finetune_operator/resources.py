@@ -1,0 +1,52 @@
+"""The kinds that the operator reads and writes, by kind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from finetune_api.job import GROUP, KIND, PLURAL, VERSION
+
+
+@dataclass(frozen=True)
+class Resource:
+    """Where a kind is served. `selected` kinds are watched by the operator's own label only."""
+
+    api_version: str
+    plural: str
+    selected: bool = True
+
+    @property
+    def group(self) -> str:
+        """Return the API group; "" for core."""
+        return self.api_version.rpartition("/")[0]
+
+    @property
+    def version(self) -> str:
+        """Return the API version without its group."""
+        return self.api_version.rpartition("/")[2]
+
+    def path(self, namespace: str | None, name: str | None = None, subresource: str = "") -> str:
+        """Return the URL path of the collection, of one object, or of its subresource."""
+        parts = ["apis" if self.group else "api", self.api_version]
+        parts += ["namespaces", namespace] if namespace else []
+        parts += [part for part in (self.plural, name, subresource) if part]
+        return "/" + "/".join(parts)
+
+
+_RBAC = "rbac.authorization.k8s.io/v1"
+CHILDREN: dict[str, Resource] = {
+    "PyTorchJob": Resource("kubeflow.org/v1", "pytorchjobs"),
+    "Pod": Resource("v1", "pods"),
+    "ConfigMap": Resource("v1", "configmaps"),
+    "ServiceAccount": Resource("v1", "serviceaccounts"),
+    "Lease": Resource("coordination.k8s.io/v1", "leases"),
+    "Role": Resource(_RBAC, "roles"),
+    "RoleBinding": Resource(_RBAC, "rolebindings"),
+    "NetworkPolicy": Resource("networking.k8s.io/v1", "networkpolicies"),
+}
+EVENT = "Event"
+RESOURCES: dict[str, Resource] = {
+    KIND: Resource(f"{GROUP}/{VERSION}", PLURAL, selected=False),
+    **CHILDREN,
+    EVENT: Resource("v1", "events", selected=False),
+}

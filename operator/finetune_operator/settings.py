@@ -1,0 +1,66 @@
+"""The operator's settings: environment variables FINETUNE_*, set by the chart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from datetime import timedelta
+
+
+class InvalidSetting(Exception):
+    """An environment variable that can not be used; the message names it."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Durations are in seconds, as the names say; each field's variable is FINETUNE_<FIELD>."""
+
+    trainer_image: str
+    heartbeat_seconds: float = 15
+    progress_seconds: float = 30
+    start_timeout_seconds: float = 600
+    fence_timeout_seconds: float = 300
+    retry_base_seconds: float = 10
+    retry_cap_seconds: float = 300
+    max_infrastructure_attempts: int = 20
+    watch_namespaces: tuple[str, ...] = ()  # none: every namespace
+    bind_address: str = "127.0.0.1"
+    bind_port: int = 8080
+    relist_seconds: float = 300
+    log_level: str = "INFO"
+
+    @property
+    def start_timeout(self) -> timedelta:
+        """How long pods may fail to start for a cause that the user must remove."""
+        return timedelta(seconds=self.start_timeout_seconds)
+
+    @property
+    def fence_timeout(self) -> timedelta:
+        """How long the next attempt waits for the pods of the last one to go."""
+        return timedelta(seconds=self.fence_timeout_seconds)
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Settings:
+        """Read every variable that is set. Raises InvalidSetting naming the one that is wrong."""
+        values: dict[str, object] = {}
+        for field in fields(cls):
+            variable = f"FINETUNE_{field.name.upper()}"
+            if text := environment.get(variable, ""):
+                values[field.name] = _value(variable, text, str(field.type))
+        if not values.get("trainer_image"):
+            raise InvalidSetting("FINETUNE_TRAINER_IMAGE must name the trainer's image")
+        return cls(**values)  # type: ignore[arg-type]
+
+
+def _value(variable: str, text: str, kind: str) -> object:
+    if kind.startswith("tuple"):
+        return tuple(part.strip() for part in text.split(",") if part.strip())
+    if kind == "str":
+        return text
+    try:
+        number = float(text) if kind == "float" else int(text)
+    except ValueError:
+        raise InvalidSetting(f"{variable} must be a number, not {text!r}") from None
+    if number < 0:
+        raise InvalidSetting(f"{variable} must not be negative, not {text!r}")
+    return number

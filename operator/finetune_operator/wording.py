@@ -1,0 +1,24 @@
+"""How conditions and records word what happened and what to do."""
+
+from __future__ import annotations
+
+from finetune_api.status import Attempt
+from finetune_contract.reasons import Reason, advice
+
+_LONGEST = 1024
+
+
+def with_advice(message: str, reason: Reason) -> str:
+    """Return "what happened; what to do"."""
+    remedy = advice(reason)
+    return f"{message}; {remedy[:1].lower()}{remedy[1:]}" if remedy else message
+
+
+def attempt_end(attempt: Attempt) -> str:
+    """Return how an attempt ended, in one sentence."""
+    return f"attempt {attempt.number} ended: {attempt.reason}: {attempt.message}"
+
+
+def bounded(text: str) -> str:
+    """Return at most 1,024 characters: hundreds of attempts may stand in a status."""
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
