@@ -1,4 +1,4 @@
-"""The server and `finetune validate` refuse the same files, by the same fields, in the same words."""
+"""Server and `finetune validate` refuse the same files, by the same fields, in the same words."""
 
 from __future__ import annotations
 
