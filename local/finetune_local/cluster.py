@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -56,12 +56,12 @@ def default_directory() -> Path:
     return state_dir() / "cluster"
 
 
-def up(directory: Path | None = None, *, capacity: dict[str, str] | None = None) -> ClusterInfo:
+def up(directory: Path | None = None, *, node_options: Sequence[str] = ()) -> ClusterInfo:
     """Start a cluster that outlives this process, and return when all of it serves.
 
     Args:
         directory: its home; made if missing, mode 0700.
-        capacity: node resources to override or add, as {"nvidia.com/gpu": "0"}.
+        node_options: options of `python -m finetune_local.node`, as "--capacity=cpu=8".
 
     Raises:
         ClusterError: one runs there already, something it needs is missing, or it did not start.
@@ -72,7 +72,7 @@ def up(directory: Path | None = None, *, capacity: dict[str, str] | None = None)
     _check_machine()
     _clear(home)
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    process = _start_supervisor(home, capacity or {})
+    process = _start_supervisor(home, node_options)
     try:
         return _wait_ready(home, process)
     except BaseException:
@@ -129,13 +129,13 @@ def _check_machine() -> None:
         raise ClusterError(str(error)) from error
 
 
-def _start_supervisor(home: Path, capacity: dict[str, str]) -> subprocess.Popen[bytes]:
+def _start_supervisor(home: Path, node_options: Sequence[str]) -> subprocess.Popen[bytes]:
     logs = home / "logs"
     logs.mkdir(exist_ok=True)
-    arguments = [f"--capacity={name}={value}" for name, value in capacity.items()]
+    options = [f"--node-option={option}" for option in node_options]
     with (logs / "supervisor.log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "finetune_local.supervisor", f"--dir={home}", *arguments],
+            [sys.executable, "-m", "finetune_local.supervisor", f"--dir={home}", *options],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

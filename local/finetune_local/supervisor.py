@@ -36,7 +36,7 @@ class Supervisor:
     """Starts and ends the components of the cluster in `directory`."""
 
     directory: Path
-    capacity: Sequence[str]
+    node_options: Sequence[str]
     _processes: dict[str, asyncio.subprocess.Process] = field(default_factory=dict)
     _drains: list[asyncio.Task[None]] = field(default_factory=list)
 
@@ -60,13 +60,12 @@ class Supervisor:
         await self._python("apiserver", "--port=0", f"--dir={api_home}")
         kubeconfig = api_home / "admin.kubeconfig"
         access = f"--kubeconfig={kubeconfig}"
-        capacity = [f"--capacity={pair}" for pair in self.capacity]
         places = [f"--dir={self.directory / 'node'}", f"--mask={self.directory}"]
         starts = [
             self._python("collector", access, announces=False),
             self._python("workloads", access),
             self._python("training_operator", access),
-            self._python("node", access, *places, *capacity),
+            self._python("node", access, *places, *self.node_options),
             s3.wait_ready(store),
         ]
         await _all(starts)
@@ -163,11 +162,11 @@ async def _drain(stream: asyncio.StreamReader) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--dir", type=Path, required=True)
-    parser.add_argument("--capacity", action="append", default=[])
+    parser.add_argument("--node-option", action="append", default=[], metavar="OPTION")
     options = parser.parse_args()
     log_to_stderr()
     try:
-        asyncio.run(until_signalled(Supervisor(options.dir, options.capacity).run()))
+        asyncio.run(until_signalled(Supervisor(options.dir, options.node_option).run()))
     except ComponentError as error:
         log.error("%s", error)
         return 1

@@ -93,6 +93,9 @@ class ContainerRunner:
             self._settle(Terminated(START_ERROR_CODE, "StartError", str(error), now(), now()))
             return
         self.process = process
+        # for whoever wants to kill it from outside
+        own = self.setting.container_directory(self.spec["name"])
+        (own / "pid").write_text(str(process.main_pid))
         self.record.container_id = f"embedded://{uuid.uuid4().hex}"
         self.record.state = Running(now())
         self.ended.clear()

@@ -76,6 +76,7 @@ class Scheduler:
         self._name = name
         self._pods = pods
         self._changed = asyncio.Event()
+        self._bound: set[str] = set()
         self.node: Object | None = None
 
     def wake(self) -> None:
@@ -98,12 +99,19 @@ class Scheduler:
 
     async def _schedule(self, node: Object) -> None:
         pods = list(self._pods.values())
-        placed = [pod for pod in pods if pod["spec"].get("nodeName") and not is_terminal(pod)]
-        pending = [pod for pod in pods if _waits(pod)]
+        # what this scheduler bound is placed, even while the watch still shows it as pending
+        self._bound &= {uid_of(pod) for pod in pods if _waits(pod)}
+        pending = [pod for pod in pods if _waits(pod) and uid_of(pod) not in self._bound]
+        placed = [
+            pod
+            for pod in pods
+            if (pod["spec"].get("nodeName") and not is_terminal(pod)) or uid_of(pod) in self._bound
+        ]
         for pod in sorted(pending, key=lambda pod: str(pod["metadata"]["creationTimestamp"])):
             trouble = obstacle(pod, node, placed)
             if trouble is None:
                 await self._bind(pod)
+                self._bound.add(uid_of(pod))
                 placed.append(pod)
             else:
                 await self._explain(pod, trouble)
@@ -151,6 +159,10 @@ class Scheduler:
             if error.status not in (404, 409):
                 raise
         await self._recorder.event(pod, "Warning", "FailedScheduling", trouble)
+
+
+def uid_of(pod: Object) -> str:
+    return str(pod["metadata"]["uid"])
 
 
 def is_terminal(pod: Object) -> bool:
