@@ -17,13 +17,22 @@ CHATML = (
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 
 
-def byte_tokenizer(chat_template: str | None = CHATML, special: tuple[str, ...] = SPECIAL) -> Any:
-    """Return a fast tokenizer whose tokens are bytes; its pad token is its end-of-turn token."""
+def byte_tokenizer(
+    chat_template: str | None = CHATML,
+    special: tuple[str, ...] = SPECIAL,
+    merges: list[tuple[str, str]] | None = None,
+) -> Any:
+    """Return a fast tokenizer whose tokens are bytes, and merges of bytes if some are given.
+
+    Its pad token is its end-of-turn token.
+    """
     from transformers import PreTrainedTokenizerFast
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: index for index, token in enumerate((*special, *alphabet))}
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    for left, right in merges or []:
+        vocabulary[left + right] = len(vocabulary)
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges or []))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens(list(special))

@@ -55,7 +55,7 @@ def parse_line(line: bytes) -> dict[str, Any]:
     if not text.strip():
         raise RowError("is blank; remove the line")
     try:
-        value = json.loads(text)
+        value = json.loads(text.rstrip("\r\n"))
     except json.JSONDecodeError as error:
         raise RowError(f"is not JSON: {error.msg} at column {error.colno}") from error
     except RecursionError as error:
