@@ -7,7 +7,9 @@ import logging
 import os
 import sys
 
+from finetune_operator.handlers import run
 from finetune_operator.settings import InvalidSetting, Settings
+from finetune_operator.sync import BackendAppeared
 
 
 def main() -> int:
@@ -20,9 +22,12 @@ def main() -> int:
     logging.basicConfig(
         level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    from finetune_operator.handlers import run
-
-    asyncio.run(run(settings))
+    logging.getLogger("kopf.objects").setLevel(logging.WARNING)  # a line per watch event
+    try:
+        asyncio.run(run(settings))
+    except BackendAppeared as appeared:
+        logging.warning("%s", appeared)
+        return 1
     return 0
 
 

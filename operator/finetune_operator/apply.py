@@ -94,7 +94,7 @@ def _verdict(body: Object, error: ApiError) -> Waiting | Stalled | None:
         return Waiting(Reason.BACKEND_UNAVAILABLE, text, _LATER)
     if error.code == 403 and " cannot " in error.message:
         text = f"the operator may not write {what}: {error.message}"
-        return Waiting(Reason.BACKEND_UNAVAILABLE, text, _LATER)
+        return Waiting(Reason.OPERATOR_FORBIDDEN, text, _LATER)
     if error.code in (400, 403, 422):
         return Stalled(Reason.BACKEND_REFUSED, f"{what}: {error.message}")
     return None

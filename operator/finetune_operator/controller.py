@@ -47,14 +47,18 @@ class Controller:
             self._queue.add(key)
 
     async def run(self) -> None:
-        """Work until cancelled."""
+        """Work until cancelled. Raises BackendAppeared, or OSError if the port is taken."""
         app = application(self._cache, self.metrics)
         runner = await serve(app, self._settings.bind_address, self._settings.bind_port)
+        listing = asyncio.create_task(self._sync.run(self._settings.relist_seconds))
+        working = asyncio.create_task(self._queue.run())
         try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._sync.run(self._settings.relist_seconds))
-                group.create_task(self._queue.run())
+            done, _ = await asyncio.wait({listing, working}, return_when=asyncio.FIRST_COMPLETED)
+            done.pop().result()
         finally:
+            listing.cancel()
+            working.cancel()
+            await asyncio.gather(listing, working, return_exceptions=True)
             await runner.cleanup()
 
     async def _handle(self, key: Key) -> float | None:
@@ -65,7 +69,7 @@ class Controller:
         except RetryLater:
             outcome = "retry"
             raise
-        except Exception as error:  # noqa: BLE001 - one job's surprise must not end all the others
+        except Exception as error:  # one job's surprise must not end all the others
             outcome = "error"
             log.exception("%s/%s: a pass failed unexpectedly", key.namespace, key.name)
             raise RetryLater from error

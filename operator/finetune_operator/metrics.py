@@ -5,12 +5,21 @@ from __future__ import annotations
 from collections import Counter as Tally
 from collections.abc import Callable, Iterator
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from finetune_api.status import ConditionType
 from finetune_operator.cache import Cache
+
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 class Metrics:

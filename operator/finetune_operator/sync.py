@@ -23,6 +23,10 @@ _RETRY_SECONDS = 1.0
 _SECOND_LIST_SECONDS = 30.0
 
 
+class BackendAppeared(Exception):
+    """A kind is served now that was not at the start, so no watch is on it: start anew."""
+
+
 class Synchroniser:
     """`add` is told of every job for which a list shows something new."""
 
@@ -33,6 +37,7 @@ class Synchroniser:
         self._cache = cache
         self._namespaces: tuple[str | None, ...] = namespaces or (None,)
         self._add = add
+        self._unserved: set[str] = set()
 
     async def run(self, relist_seconds: float) -> None:
         """Open the gate after the first complete list, then list again until cancelled."""
@@ -43,11 +48,13 @@ class Synchroniser:
                 for key, _ in list(self._cache.jobs()):
                     self._add(key)
                 await asyncio.sleep(min(_SECOND_LIST_SECONDS, relist_seconds))
+            elif self._unserved:
+                await asyncio.sleep(_SECOND_LIST_SECONDS)
             else:
                 await asyncio.sleep(relist_seconds if listed else _RETRY_SECONDS)
 
     async def relist(self) -> None:
-        """List every kind once. Raises ApiError or Unreachable."""
+        """List every kind once. Raises ApiError, Unreachable or BackendAppeared."""
         for namespace in self._namespaces:
             for kind in (*CHILDREN, KIND):
                 selector = SELECTOR if kind in CHILDREN else ""
@@ -55,8 +62,11 @@ class Synchroniser:
                     listing = await self._api.list_objects(kind, namespace, selector)
                 except ApiError as error:
                     if error.code == 404 and kind in CHILDREN:
-                        continue  # the backend is not installed (yet)
+                        self._unserved.add(kind)
+                        continue
                     raise
+                if kind in self._unserved:
+                    raise BackendAppeared(f"{kind} is served now; starting anew to watch it")
                 for key in self._cache.replace(kind, listing.items, listing.version, namespace):
                     self._add(key)
 

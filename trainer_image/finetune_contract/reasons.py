@@ -52,6 +52,7 @@ class Reason(StrEnum):
     BACKEND_UNAVAILABLE = "BackendUnavailable"
     BACKEND_REFUSED = "BackendRefused"
     NAME_TAKEN = "NameTaken"
+    OPERATOR_FORBIDDEN = "OperatorForbidden"
     DEADLINE_EXCEEDED = "DeadlineExceeded"
 
 
@@ -253,6 +254,12 @@ TABLE: dict[Reason, Row] = {
         None,
         "An object of the attempt's name belongs to someone else.",
         "Delete it or rename the job; the job goes on once the name is free.",
+    ),
+    Reason.OPERATOR_FORBIDDEN: Row(
+        Retry.WAIT,
+        None,
+        "The operator lacks a permission in the job's namespace.",
+        "Install the chart of the operator's own version, with the namespace in watchNamespaces.",
     ),
     Reason.DEADLINE_EXCEEDED: Row(
         Retry.NEVER,
