@@ -53,34 +53,37 @@ async def read(path: Path, options: LogOptions, ended: asyncio.Event) -> AsyncIt
     """Yield the log as `kubectl logs` shows it; with `follow`, until `ended` is set."""
     left = options.limit_bytes
     with path.open("rb") as log:
-        chosen = deque(
-            (line for line in log if _recent(line, options.since)), maxlen=options.tail_lines
-        )
-        pending = b"".join(_shown(line, options.timestamps) for line in chosen)
-        partial = b""
+        whole, partial = _lines(log.read())
+        recent = [line for line in whole if _recent(line, options.since)]
+        chosen = recent[_first(recent, options.tail_lines) :]
         while True:
-            if pending:
-                if left is not None:
-                    pending = pending[:left]
-                    left -= len(pending)
-                yield pending
-                if left == 0:
-                    return
-            if not options.follow:
+            shown = b"".join(_shown(line, options.timestamps) for line in chosen)[:left]
+            if shown:
+                yield shown
+            left = None if left is None else left - len(shown)
+            if left == 0 or not options.follow:
                 return
-            last_pass = ended.is_set()
-            *whole, partial = (partial + log.read()).splitlines(keepends=True) or [b""]
-            if partial.endswith(b"\n"):
-                whole, partial = [*whole, partial], b""
-            pending = b"".join(_shown(line, options.timestamps) for line in whole)
-            if not pending:
-                if last_pass:
+            # asked before reading: what was written before the end is read after it
+            over = ended.is_set()
+            chosen, partial = _lines(partial + log.read())
+            if not chosen:
+                if over:
                     return
                 await asyncio.sleep(POLL_SECONDS)
 
 
 def since_seconds(seconds: int) -> datetime:
     return datetime.now(UTC) - timedelta(seconds=seconds)
+
+
+def _first(lines: list[bytes], tail_lines: int | None) -> int:
+    return 0 if tail_lines is None else max(0, len(lines) - tail_lines)
+
+
+def _lines(data: bytes) -> tuple[list[bytes], bytes]:
+    """Whole lines with their newlines, and the beginning of one that is still being written."""
+    *whole, partial = data.split(b"\n")
+    return [line + b"\n" for line in whole], partial
 
 
 def _text(line: bytes) -> bytes:

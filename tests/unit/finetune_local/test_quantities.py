@@ -1,0 +1,58 @@
+"""Quantities, and what a pod asks of its node."""
+
+from decimal import Decimal
+
+import pytest
+
+from finetune_local.node.quantities import memory_limit, parse, pod_requests
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("500m", "0.5"),
+        ("2", "2"),
+        (4, "4"),
+        ("1.5Gi", "1610612736"),
+        ("1k", "1000"),
+        ("1Ki", "1024"),
+        ("3M", "3000000"),
+        ("1e3", "1000"),
+        ("100u", "0.0001"),
+        ("2Ti", str(2 * 1024**4)),
+    ],
+)
+def test_parse(text: str | int, value: str) -> None:
+    assert parse(text) == Decimal(value)
+
+
+def test_a_pod_asks_for_its_largest_moment() -> None:
+    """Sidecars run beside everything after them; init containers run one at a time."""
+
+    def asking(cpu: str, **more: str) -> dict[str, object]:
+        return {"resources": {"requests": {"cpu": cpu}}, **more}
+
+    spec = {
+        "initContainers": [
+            asking("3"),
+            asking("1", restartPolicy="Always"),
+            asking("4"),
+        ],
+        "containers": [asking("1"), asking("2")],
+    }
+    assert pod_requests(spec) == {"cpu": Decimal(5)}
+    spec["containers"].append(asking("2"))
+    assert pod_requests(spec) == {"cpu": Decimal(6)}
+
+
+def test_a_limit_stands_for_a_request_that_is_not_written() -> None:
+    resources = {"limits": {"nvidia.com/gpu": "2", "cpu": "4"}, "requests": {"cpu": "1"}}
+    assert pod_requests({"containers": [{"resources": resources}]}) == {
+        "nvidia.com/gpu": Decimal(2),
+        "cpu": Decimal(1),
+    }
+
+
+def test_memory_limit() -> None:
+    assert memory_limit({"resources": {"limits": {"memory": "20Mi"}}}) == 20 * 2**20
+    assert memory_limit({"resources": {"requests": {"memory": "20Mi"}}}) is None
