@@ -100,7 +100,7 @@ class ContainerProcess:
         enter = ["--target", str(self.main_pid), "--user", "--mount", "--uts", "--pid"]
         root = f"--root=/proc/{self.main_pid}/root"
         child = await asyncio.create_subprocess_exec(
-            *("nsenter", *enter, "--preserve-credentials", root, "--wd=/", "--", *command),
+            *("nsenter", *enter, "--preserve-credentials", root, "--wd", "--", *command),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,

@@ -70,6 +70,7 @@ class Sandbox:
         """
         enter = [_tool("unshare"), f"--root={self.root}", f"--wd={self.working_directory}", "--"]
         inner = (
+            f"exec 2>&3 3>&-\n"
             f"{{ {self._setup()} ; }} 2>&0 || exit {SETUP_FAILED}\n"
             f"echo {READY} >&0\n"
             f"exec </dev/null\n"
@@ -77,10 +78,10 @@ class Sandbox:
         )
         die_with_parent = [_tool("setpriv"), "--pdeathsig", "KILL", "--"]
         # PID 1's parent must be a shell: `unshare --fork` reports a child's SIGKILL as exit code 1.
-        # The shell's own stderr is dropped, it would add "Killed" to the container's log.
+        # That shell's own stderr is dropped, it would add "Killed" to the container's log.
         outer = (
             f"exec 3>&2 2>/dev/null\n"
-            f"{shlex.join([*die_with_parent, '/bin/sh', '-c', inner])} 2>&3 3>&-\n"
+            f"{shlex.join([*die_with_parent, '/bin/sh', '-c', inner])}\n"
             f"exit $?"
         )
         return [
