@@ -175,10 +175,10 @@ def _lost_pods(attempt: Attempt, pods: list[Pod]) -> End | None:
     recorded = set(attempt.pod_uids)
     present = {p.uid for p in pods if not p.gone or (p.end and p.end.exit_code == 0)}
     names = {p.uid: p.name for p in pods}
-    for uid in sorted(recorded - present):
-        return End(Reason.POD_LOST, f"{names.get(uid, f'pod {uid}')} vanished", absent=True)
     for uid in sorted(present - recorded):
         return End(Reason.POD_LOST, f"{names[uid]} was replaced", absent=True)
+    for uid in sorted(recorded - present):
+        return End(Reason.POD_LOST, f"{names.get(uid, f'pod {uid}')} vanished", absent=True)
     return None
 
 
