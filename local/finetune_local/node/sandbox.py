@@ -168,7 +168,7 @@ def _rebuilt(directory: Path, root: Path, targets: frozenset[str]) -> Iterator[s
         yield f"mkdir -p {place} && {mount} --rbind {shlex.quote(str(directory))} {place}"
         return
     yield f"mkdir -p {place}"
-    for entry in sorted(os.scandir(directory), key=lambda entry: entry.name):
+    for entry in _entries(directory):
         if entry.path in targets or not _shown(entry):
             continue
         source, there = shlex.quote(entry.path), shlex.quote(f"{root}{entry.path}")
@@ -178,6 +178,14 @@ def _rebuilt(directory: Path, root: Path, targets: frozenset[str]) -> Iterator[s
             yield from _rebuilt(Path(entry.path), root, targets)
         else:
             yield f": > {there} && {mount} --bind {source} {there}"
+
+
+def _entries(directory: Path) -> list[os.DirEntry[str]]:
+    """In the order of names; what this user may not list, the pod does not see either."""
+    try:
+        return sorted(os.scandir(directory), key=lambda entry: entry.name)
+    except PermissionError:
+        return []
 
 
 def _bound(one: Mount, root: Path) -> Iterator[str]:
