@@ -15,11 +15,10 @@ from typing import Any
 import yaml
 
 from finetune_api.status import ConditionType, FineTuneJobStatus
-from finetune_contract.credentials import CredentialKey
 from finetune_local import assets, binaries, demo_data
 from finetune_local.accuracy import Accuracy, measure
 from finetune_local.cluster import ClusterInfo
-from finetune_local.demo_bucket import write_secret
+from finetune_local.demo_bucket import secret_keys, write_secret
 from finetune_trainer.artifacts import open_artifact
 
 RELEASE = "finetune-operator"
@@ -65,7 +64,7 @@ def secret_file(cluster: ClusterInfo) -> Path:
         "apiVersion": "v1",
         "kind": "Secret",
         "metadata": {"name": demo_data.SECRET_NAME},
-        "stringData": secret_keys(cluster),
+        "stringData": cluster_keys(cluster),
     }
     path = cluster.directory / "s3" / "demo-secret.yaml"  # goes when the cluster goes
     path.touch(mode=0o600)
@@ -104,16 +103,11 @@ def held_out_accuracy(cluster: ClusterInfo, artifact_uri: str) -> Accuracy:
     _, held_out = demo_data.train_and_held_out()
     with tempfile.TemporaryDirectory(prefix="finetune-demo-") as work:
         credentials = Path(work) / "secret"
-        write_secret(credentials, secret_keys(cluster))
+        write_secret(credentials, cluster_keys(cluster))
         adapter = open_artifact(artifact_uri, str(credentials), Path(work) / "adapter")
         return measure(demo_data.model_directory(), adapter, held_out)
 
 
-def secret_keys(cluster: ClusterInfo) -> dict[str, str]:
+def cluster_keys(cluster: ClusterInfo) -> dict[str, str]:
     """Return the keys of a Secret that opens the cluster's S3."""
-    return {
-        CredentialKey.ACCESS_KEY_ID: cluster.access_key,
-        CredentialKey.SECRET_ACCESS_KEY: cluster.secret_key,
-        CredentialKey.ENDPOINT_URL: cluster.s3_endpoint,
-        CredentialKey.REGION: cluster.s3_region,
-    }
+    return secret_keys(cluster.s3_endpoint, cluster.access_key, cluster.secret_key)

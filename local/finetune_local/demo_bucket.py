@@ -32,20 +32,21 @@ def serve_demo_bucket() -> Iterator[dict[str, Path]]:
             asyncio.run(asyncio.wait_for(s3.wait_ready(server), _READY_SECONDS))
             demo_data.upload(server.store(demo_data.BUCKET))
             secret = Path(work) / "secret"
-            write_secret(secret, secret_keys(server))
+            keys = server.credentials
+            write_secret(secret, secret_keys(server.endpoint, keys.access_key, keys.secret_key))
             yield {demo_data.SECRET_NAME: secret}
         finally:
             process.kill()
             process.wait()
 
 
-def secret_keys(server: s3.S3Server) -> dict[str, str]:
-    """Return the keys of a Secret that opens the server."""
+def secret_keys(endpoint: str, access_key: str, secret_key: str) -> dict[str, str]:
+    """Return the keys of a Secret that opens an S3 server of this package."""
     return {
-        CredentialKey.ACCESS_KEY_ID: server.credentials.access_key,
-        CredentialKey.SECRET_ACCESS_KEY: server.credentials.secret_key,
-        CredentialKey.ENDPOINT_URL: server.endpoint,
-        CredentialKey.REGION: s3.REGION,
+        str(CredentialKey.ACCESS_KEY_ID): access_key,
+        str(CredentialKey.SECRET_ACCESS_KEY): secret_key,
+        str(CredentialKey.ENDPOINT_URL): endpoint,
+        str(CredentialKey.REGION): s3.REGION,
     }
 
 

@@ -9,7 +9,7 @@ import pytest
 from finetune_local.cluster import down, up
 
 from finetune_local import assets, binaries
-from finetune_local.demo import Shell, secret_keys
+from finetune_local.demo import Shell, cluster_keys
 from support.journey import Journey
 from support.tiny_model import save_tiny_model
 
@@ -30,11 +30,11 @@ def journey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Journey]:
     try:
         store = cluster.s3_store("journey")
         _fill(store, save_tiny_model(tmp_path_factory.mktemp("model")))
-        sets = [f"--set=operator.{name}={value}" for name, value in QUICK.items()]
+        sets = [f"--set-json=operator.{name}={value}" for name, value in QUICK.items()]
         Shell(cluster.kubeconfig).run(
             "helm", "install", "operator", str(assets.chart()), *sets, "--wait", "--timeout=2m"
         )
-        journey = Journey(binaries.kubectl(), cluster.kubeconfig, store, secret_keys(cluster))
+        journey = Journey(binaries.kubectl(), cluster.kubeconfig, store, cluster_keys(cluster))
         journey.apply(
             {
                 "apiVersion": "v1",

@@ -34,5 +34,9 @@ class Progress(Message):
     eta_seconds: Annotated[int, Field(ge=0)] | None = None
 
     def summary(self) -> str:
-        """Return a few words for a column, such as `Train 23/60`."""
-        return f"{self.phase} {self.done}/{self.total}" if self.total else str(self.phase)
+        """Return a few words for a column, such as `Train 23/60` or `Publish 40%`."""
+        if not self.total:
+            return str(self.phase)
+        if self.phase in (Phase.DOWNLOAD, Phase.PUBLISH):
+            return f"{self.phase} {100 * self.done // self.total}%"
+        return f"{self.phase} {self.done}/{self.total}"

@@ -21,7 +21,6 @@ _ENVIRONMENT = {
     "TORCH_EXTENSIONS_DIR": "/tmp/torch-extensions",  # noqa: S108
     "TORCHINDUCTOR_CACHE_DIR": "/tmp/torch-inductor",  # noqa: S108
     "TRITON_CACHE_DIR": "/tmp/triton",  # noqa: S108
-    "PYTHONUNBUFFERED": "1",
 }
 
 
