@@ -11,6 +11,7 @@ The suite runs unchanged on three targets, chosen by the environment:
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 import signal
@@ -18,6 +19,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -32,6 +34,7 @@ import trustme
 import yaml
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
+
 from finetune_local import binaries
 
 Json = Any
@@ -68,13 +71,21 @@ class Answer:
 class Api:
     """Raw requests to the API server, as one user."""
 
-    def __init__(self, session: aiohttp.ClientSession, url: str, token: str | None) -> None:
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        bare: aiohttp.ClientSession,
+        url: str,
+        token: str | None,
+    ) -> None:
         self._session = session
+        self._bare = bare
         self.url = url
         self._token = token
 
     def as_token(self, token: str | None) -> Api:
-        return Api(self._session, self.url, token)
+        """The same server for the holder of a token, without a client certificate."""
+        return Api(self._bare, self._bare, self.url, token)
 
     def _headers(self, content: str, accept: str) -> dict[str, str]:
         headers = {"Content-Type": content, "Accept": accept, "User-Agent": "conformance/1"}
@@ -96,9 +107,7 @@ class Api:
         ) as response:
             text = await response.text()
             is_json = "json" in response.content_type
-            return Answer(
-                response.status, json.loads(text) if is_json else text, response.headers
-            )
+            return Answer(response.status, json.loads(text) if is_json else text, response.headers)
 
     async def get(self, path: str, **params: str) -> Answer:
         return await self.request("GET", path, **params)
@@ -133,9 +142,7 @@ class Api:
         """Open a watch; the callable awaits its next event, None at its end."""
         headers = self._headers("application/json", accept)
         query = {"watch": "true", "timeoutSeconds": "60", **params}
-        async with self._session.get(
-            self.url + path, headers=headers, params=query
-        ) as response:
+        async with self._session.get(self.url + path, headers=headers, params=query) as response:
             if response.status != 200:
                 yield _fails(await response.json())
                 return
@@ -249,7 +256,9 @@ def _real_server(assets: Path, directory: Path) -> Iterator[Path]:
             f"--listen-peer-urls={peer_url}",
             "--unsafe-no-fsync",
         )
-        processes.start("apiserver", str(assets / "kube-apiserver"), *_flags(directory, port, etcd_url))
+        processes.start(
+            "apiserver", str(assets / "kube-apiserver"), *_flags(directory, port, etcd_url)
+        )
         _wait(lambda: _healthy(config), "kube-apiserver", 120)
         if (assets / "kube-controller-manager").exists():
             processes.start(
@@ -344,25 +353,27 @@ def _healthy(config: Path) -> bool:
 @pytest.fixture
 async def api(kubeconfig: Path) -> AsyncIterator[Api]:
     """Raw requests as the administrator."""
-    config = yaml.safe_load(kubeconfig.read_text())
+    config = _read(kubeconfig)
     cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
-    context = _tls(cluster, user)
-    connector = aiohttp.TCPConnector(ssl=context)
-    async with aiohttp.ClientSession(connector=connector) as session:
-        yield Api(session, cluster["server"], user.get("token"))
+    own, bare = (aiohttp.TCPConnector(ssl=_tls(cluster, u)) for u in (user, {}))
+    async with (
+        aiohttp.ClientSession(connector=own) as session,
+        aiohttp.ClientSession(connector=bare) as anonymous,
+    ):
+        yield Api(session, anonymous, cluster["server"], user.get("token"))
+
+
+def _read(path: Path) -> Json:
+    return yaml.safe_load(path.read_text())
 
 
 def _tls(cluster: Json, user: Json) -> ssl.SSLContext:
-    import base64
-
     data, path = cluster.get("certificate-authority-data"), cluster.get("certificate-authority")
     text = base64.b64decode(data).decode() if data else Path(path).read_text()
     context = ssl.create_default_context(cadata=text)
     # Certificates made by hand for tests often lack the key identifiers that strict mode wants.
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     if "client-certificate-data" in user:
-        import tempfile
-
         with tempfile.NamedTemporaryFile() as pem:
             for field in ("client-certificate-data", "client-key-data"):
                 pem.write(base64.b64decode(user[field]) + b"\n")
@@ -385,7 +396,9 @@ async def namespace(api: Api) -> AsyncIterator[str]:
         return account.status == certificate.status == 200
 
     if (await api.get("/api/v1/namespaces/default/serviceaccounts/default")).status == 404:
-        await api.post(f"/api/v1/namespaces/{name}/serviceaccounts", {"metadata": {"name": "default"}})
+        await api.post(
+            f"/api/v1/namespaces/{name}/serviceaccounts", {"metadata": {"name": "default"}}
+        )
     else:
         await eventually(furnished, "the namespace's ServiceAccount")
     yield name
@@ -420,7 +433,7 @@ WIDGET = "/apis/conformance.finetune.dev/v1"
 @pytest.fixture
 async def widgets(api: Api, namespace: str) -> str:
     """The path of the namespace's Widgets, a custom resource of this suite."""
-    definition = yaml.safe_load((Path(__file__).parent / "widget.yaml").read_text())
+    definition = _read(Path(__file__).parent / "widget.yaml")
     base = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
     made = await api.post(base, definition)
     assert made.status in (201, 409), made.body

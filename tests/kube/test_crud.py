@@ -102,7 +102,9 @@ async def test_the_body_must_match_the_path(api, widgets, widget) -> None:
     assert "does not match the name on the URL" in renamed.body["message"]
     wrong = await api.post(widgets, {**widget("d"), "kind": "Gadget"})
     assert wrong.status == 422
-    assert wrong.body["details"]["causes"][0]["message"] == 'Invalid value: "Gadget": must be Widget'
+    assert (
+        wrong.body["details"]["causes"][0]["message"] == 'Invalid value: "Gadget": must be Widget'
+    )
     older = {**widget("d"), "apiVersion": "conformance.finetune.dev/v0"}
     assert (await api.post(widgets, older)).status == 400
 

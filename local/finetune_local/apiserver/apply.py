@@ -136,10 +136,15 @@ class _Difference:
     removed: FieldSet
 
 
-def _compare(schema: Schema, old: Object, new: Object) -> _Difference:
+def _compare(schema: Schema, kind: Kind, old: Object, new: Object, subresource: str) -> _Difference:
+    """What a write changes, apart from what its endpoint does not write anyway."""
     before, after = field_values(schema, old), field_values(schema, new)
     changed = {p for p, v in after.items() if p not in before or _differs(before[p], v)}
-    return _Difference(frozenset(changed), frozenset(before.keys() - after.keys()))
+    removed = before.keys() - after.keys()
+    return _Difference(
+        frozenset(p for p in changed if not _ignored(p, kind, subresource)),
+        frozenset(p for p in removed if not _ignored(p, kind, subresource)),
+    )
 
 
 def _differs(old: Json, new: Json) -> bool:
@@ -155,18 +160,16 @@ def track_update(
     given = new["metadata"].get("managedFields")
     base = live.get("metadata", {}).get("managedFields", []) if given is None else given
     entries = _decode([e for e in base if e.get("operation")])
-    difference = _compare(schema, live, new)
+    difference = _compare(schema, kind, live, new, manager.subresource)
     for entry in entries:
         if not entry.manager.same(manager):
             entry.fields -= difference.changed | difference.removed
     own = _find(entries, manager, now)
     added = frozenset(containers(schema, new)) - frozenset(containers(schema, live))
-    changed = frozenset(
-        p
-        for p in difference.changed | {p for p in added if _is_optional(kind, p)}
-        if not _ignored(p, kind, manager.subresource)
+    containing = frozenset(
+        p for p in added if _is_optional(kind, p) and not _ignored(p, kind, manager.subresource)
     )
-    fields = (own.fields - difference.removed) | changed
+    fields = (own.fields - difference.removed) | difference.changed | containing
     if fields != own.fields:
         own.fields, own.time = fields, now
     return _encode(entries)
@@ -211,7 +214,7 @@ def apply(
     merged = _merge(schema, live, config)
     kept = closure(frozenset().union(*(e.fields for e in entries)))
     new: Object = _remove(schema, merged, closure(last) - kept, ())
-    difference = _compare(schema, live, new)
+    difference = _compare(schema, kind, live, new, manager.subresource)
     others = [e for e in entries if e is not own]
     taken = [(e, path) for e in others for path in sorted(e.fields & difference.changed)]
     if taken and not force:

@@ -58,7 +58,7 @@ def _created(obj: Object) -> str:
     return age(obj["metadata"].get("creationTimestamp"))
 
 
-_AGE = Column("Age", "string", _created)
+AGE = Column("Age", "string", _created)
 _CREATED_AT = Column("Created At", "date", lambda obj: obj["metadata"]["creationTimestamp"])
 
 
@@ -139,63 +139,145 @@ def _or_none(*path: str) -> Callable[[Object], Any]:
     return read
 
 
+def _containers(field: str) -> Callable[[Object], str]:
+    def read(obj: Object) -> str:
+        template = obj.get("spec", {}).get("template", {})
+        containers = template.get("spec", {}).get("containers", [])
+        return ",".join(c.get(field, "") for c in containers)
+
+    return read
+
+
+def _labels(*path: str) -> Callable[[Object], str]:
+    def read(obj: Object) -> str:
+        value: Any = obj
+        for key in path:
+            value = value.get(key) or {}
+        return ",".join(f"{k}={v}" for k, v in sorted(value.items())) or "<none>"
+
+    return read
+
+
+def _address(kind: str) -> Callable[[Object], str]:
+    def read(obj: Object) -> str:
+        addresses = obj.get("status", {}).get("addresses", [])
+        return next((str(a["address"]) for a in addresses if a["type"] == kind), "<none>")
+
+    return read
+
+
+def _event_source(obj: Object) -> str:
+    source = obj.get("source") or {}
+    component = source.get("component") or obj.get("reportingComponent", "")
+    return ", ".join(part for part in (component, source.get("host")) if part)
+
+
+def _first_seen(obj: Object) -> str:
+    return age(obj.get("firstTimestamp") or obj.get("eventTime"))
+
+
+def _wide(name: str, source: str | Callable[[Object], Any]) -> Column:
+    return Column(name, "string", source, 1)
+
+
+NAME = Column(
+    "Name",
+    "string",
+    ".metadata.name",
+    description="Name must be unique within a namespace.",
+    format="name",
+)
+_WORKLOAD = [
+    _wide("Containers", _containers("name")),
+    _wide("Images", _containers("image")),
+    _wide("Selector", _labels("spec", "selector", "matchLabels")),
+]
+
 BUILTIN_COLUMNS: dict[str, list[Column]] = {
     "pods": [
+        NAME,
         Column("Ready", "string", _ready),
         Column("Status", "string", _pod_state),
         Column("Restarts", "string", _restarts),
-        _AGE,
-        Column("IP", "string", _or_none("status", "podIP"), 1),
-        Column("Node", "string", _or_none("spec", "nodeName"), 1),
+        AGE,
+        _wide("IP", _or_none("status", "podIP")),
+        _wide("Node", _or_none("spec", "nodeName")),
+        _wide("Nominated Node", _or_none("status", "nominatedNodeName")),
+        _wide("Readiness Gates", lambda obj: "<none>"),
     ],
     "nodes": [
+        NAME,
         Column("Status", "string", _node_state),
         Column("Roles", "string", lambda obj: "<none>"),
-        _AGE,
+        AGE,
         Column("Version", "string", ".status.nodeInfo.kubeletVersion"),
+        _wide("Internal-IP", _address("InternalIP")),
+        _wide("External-IP", _address("ExternalIP")),
+        _wide("OS-Image", _or_none("status", "nodeInfo", "osImage")),
+        _wide("Kernel-Version", _or_none("status", "nodeInfo", "kernelVersion")),
+        _wide("Container-Runtime", _or_none("status", "nodeInfo", "containerRuntimeVersion")),
     ],
-    "namespaces": [Column("Status", "string", ".status.phase"), _AGE],
+    "namespaces": [NAME, Column("Status", "string", ".status.phase"), AGE],
     "events": [
         Column("Last Seen", "string", _event_age),
         Column("Type", "string", ".type"),
         Column("Reason", "string", ".reason"),
         Column("Object", "string", _event_object),
+        _wide("Subobject", ".involvedObject.fieldPath"),
+        _wide("Source", _event_source),
         Column("Message", "string", lambda obj: obj.get("message", "").strip()),
+        _wide("First Seen", _first_seen),
+        _wide("Count", lambda obj: obj.get("count", 1)),
+        Column("Name", "string", ".metadata.name", 1, format="name"),
     ],
     "services": [
+        NAME,
         Column("Type", "string", ".spec.type"),
         Column("Cluster-IP", "string", _or_none("spec", "clusterIP")),
         Column("External-IP", "string", lambda obj: "<none>"),
         Column("Port(s)", "string", _ports),
-        _AGE,
+        AGE,
+        _wide("Selector", _labels("spec", "selector")),
     ],
     "deployments": [
+        NAME,
         Column("Ready", "string", _replicas),
-        Column("Up-to-date", "integer", _count("updatedReplicas")),
-        Column("Available", "integer", _count("availableReplicas")),
-        _AGE,
+        Column("Up-to-date", "string", _count("updatedReplicas")),
+        Column("Available", "string", _count("availableReplicas")),
+        AGE,
+        *_WORKLOAD,
     ],
     "replicasets": [
+        NAME,
         Column("Desired", "integer", ".spec.replicas"),
         Column("Current", "integer", _count("replicas")),
         Column("Ready", "integer", _count("readyReplicas")),
-        _AGE,
+        AGE,
+        *_WORKLOAD,
     ],
-    "configmaps": [Column("Data", "string", _size("data")), _AGE],
+    "configmaps": [NAME, Column("Data", "string", _size("data")), AGE],
     "secrets": [
+        NAME,
         Column("Type", "string", ".type"),
         Column("Data", "string", _size("data")),
-        _AGE,
+        AGE,
     ],
-    "leases": [Column("Holder", "string", ".spec.holderIdentity"), _AGE],
-    "rolebindings": [Column("Role", "string", _role), _AGE],
-    "clusterrolebindings": [Column("Role", "string", _role), _AGE],
-    "roles": [_CREATED_AT],
-    "clusterroles": [_CREATED_AT],
-    "customresourcedefinitions": [_CREATED_AT],
+    "leases": [NAME, Column("Holder", "string", ".spec.holderIdentity"), AGE],
+    "rolebindings": [NAME, Column("Role", "string", _role), AGE],
+    "clusterrolebindings": [NAME, Column("Role", "string", _role), AGE],
+    "roles": [NAME, _CREATED_AT],
+    "clusterroles": [NAME, _CREATED_AT],
+    "customresourcedefinitions": [NAME, _CREATED_AT],
+    "networkpolicies": [
+        NAME,
+        Column("Pod-Selector", "string", _labels("spec", "podSelector", "matchLabels")),
+        AGE,
+    ],
     "priorityclasses": [
+        NAME,
         Column("Value", "integer", ".value"),
         Column("Global-Default", "boolean", lambda obj: bool(obj.get("globalDefault"))),
-        _AGE,
+        AGE,
+        Column("PreemptionPolicy", "string", ".preemptionPolicy"),
     ],
 }

@@ -7,6 +7,7 @@ from typing import Any
 from finetune_api.field_errors import FieldError
 from finetune_local.apiserver.kinds import Kind, Object, Registry
 from finetune_local.apiserver.objects import timestamp
+from finetune_local.apiserver.schemas import custom_schema
 from finetune_local.apiserver.storage import Change, Store
 
 RESOURCE = "apiextensions.k8s.io/customresourcedefinitions"
@@ -30,6 +31,7 @@ def kinds_of(definition: Object) -> list[Kind]:
             singular_name=names.get("singular", ""),
             list_kind_name=names.get("listKind", ""),
             definition=version,
+            schema=custom_schema(version),
         )
         for version in spec["versions"]
         if version["served"]

@@ -16,7 +16,8 @@ ALL = ("create", "delete", "deletecollection", "get", "list", "patch", "update",
 class Kind:
     """One served version of one resource.
 
-    `definition` is the CustomResourceDefinition's version entry, None for a built-in.
+    `definition` is the CustomResourceDefinition's version entry, `schema` that of whole objects
+    of it; both are None for a built-in.
     `generation` tells whether changes of the spec are counted in metadata.generation.
     `storage_group` is the group under which objects are kept, where two groups share them.
     """
@@ -36,6 +37,7 @@ class Kind:
     list_kind_name: str = ""
     storage_group: str | None = None
     definition: Object | None = field(default=None, compare=False)
+    schema: Object | None = field(default=None, compare=False)
 
     @property
     def api_version(self) -> str:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from finetune_api.field_errors import FieldError
+from finetune_local.apiserver.errors import invalid
 from finetune_local.apiserver.kinds import Kind, Object
 
 _LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
@@ -159,3 +160,19 @@ def _check_annotations(annotations: dict[str, str]) -> list[FieldError]:
         text = f"Too long: may not be more than {_ANNOTATIONS_LIMIT} bytes"
         found.append(FieldError("metadata.annotations", text, "FieldValueTooLong"))
     return found
+
+
+def refuse_late_finalizers(kind: Kind, old: Object, new: Object) -> None:
+    """What is being deleted gets no new finalizers. Raises StatusError 422."""
+    if "deletionTimestamp" not in old["metadata"]:
+        return
+    known = old["metadata"].get("finalizers", [])
+    late = [f for f in new["metadata"].get("finalizers", []) if f not in known]
+    if late:
+        shown = ", ".join(json.dumps(name) for name in late)
+        text = (
+            "Forbidden: no new finalizers can be added if the object is being deleted, found new "
+            f"finalizers []string{{{shown}}}"
+        )
+        error = FieldError("metadata.finalizers", text, "FieldValueForbidden")
+        raise invalid(kind, old["metadata"]["name"], [error])

@@ -23,6 +23,7 @@ from finetune_local.apiserver.kinds import Kind, Object, Registry
 from finetune_local.apiserver.objects import (
     kept_metadata,
     new_metadata,
+    refuse_late_finalizers,
     same_content,
     spec_differs,
     timestamp,
@@ -262,6 +263,7 @@ class Resources:
             new["metadata"]["generation"] = old["metadata"]["generation"] + int(changed)
         if admission is not None:
             admission(kind, new, old)
+        refuse_late_finalizers(kind, old, new)
         self._validate(kind, new, old, subresource)
         meta = new["metadata"]
         if "deletionTimestamp" in meta and "finalizers" not in meta:

@@ -105,14 +105,18 @@ def _builtin(group: str, version: str, kind: str) -> Schema:
     return _inline(name) if name else {"type": "object", **_ANY}
 
 
-_PLAIN: Schema = {"type": "string"}
-
-
 def schema_of(kind: Kind) -> Schema:
     """The schema of whole objects of this kind, metadata included."""
-    if kind.definition is None:
-        return _builtin(kind.group, kind.version, kind.kind)
-    own: Schema = kind.definition.get("schema", {}).get("openAPIV3Schema", _ANY)
+    return kind.schema or _builtin(kind.group, kind.version, kind.kind)
+
+
+_PLAIN: Schema = {"type": "string"}
+_INT_OR_STRING = {"anyOf": [{"type": "integer"}, {"type": "string"}]}
+
+
+def custom_schema(definition: Schema) -> Schema:
+    """The schema of whole custom resources, from a version entry of their definition."""
+    own: Schema = _explicit(definition.get("schema", {}).get("openAPIV3Schema", _ANY))
     properties = {
         **own.get("properties", {}),
         "apiVersion": _PLAIN,
@@ -120,3 +124,16 @@ def schema_of(kind: Kind) -> Schema:
         "metadata": object_meta(),
     }
     return {**own, "properties": properties}
+
+
+def _explicit(schema: Schema) -> Schema:
+    """Spell out what `x-kubernetes-int-or-string` means where the schema does not."""
+    out = dict(schema)
+    if out.get("x-kubernetes-int-or-string") and "anyOf" not in out:
+        out |= _INT_OR_STRING
+    if "properties" in out:
+        out["properties"] = {k: _explicit(v) for k, v in out["properties"].items()}
+    for key in ("items", "additionalProperties"):
+        if isinstance(out.get(key), dict):
+            out[key] = _explicit(out[key])
+    return out

@@ -9,27 +9,20 @@ from typing import Any
 
 import jsonpath
 
-from finetune_local.apiserver.columns import BUILTIN_COLUMNS, Column, age
+from finetune_local.apiserver.columns import AGE, BUILTIN_COLUMNS, NAME, Column, age
 from finetune_local.apiserver.kinds import Kind, Object
 
-_NAME: dict[str, Any] = {
-    "name": "Name",
-    "type": "string",
-    "format": "name",
-    "description": "Name must be unique within a namespace.",
-    "priority": 0,
-}
-_AGE = Column("Age", "date", ".metadata.creationTimestamp")
+_CUSTOM_AGE = Column("Age", "date", ".metadata.creationTimestamp")
 
 
 def columns_of(kind: Kind) -> list[Column]:
-    """The columns after Name."""
+    """The columns of a kind, those that are shown only wide included."""
     if kind.definition is None:
-        return list(BUILTIN_COLUMNS.get(kind.plural, [_AGE]))
+        return list(BUILTIN_COLUMNS.get(kind.plural, [NAME, AGE]))
     declared = kind.definition.get("additionalPrinterColumns")
     if not declared:
-        return [_AGE]
-    return [
+        return [NAME, _CUSTOM_AGE]
+    return [NAME] + [
         Column(
             c["name"],
             c["type"],
@@ -51,13 +44,13 @@ def table(
         "kind": "Table",
         "apiVersion": "meta.k8s.io/v1",
         "metadata": meta,
-        "columnDefinitions": [_NAME, *(c.header() for c in columns)] if headers else None,
+        "columnDefinitions": [c.header() for c in columns] if headers else None,
         "rows": [_row(kind, obj, columns, include) for obj in objects],
     }
 
 
 def _row(kind: Kind, obj: Object, columns: list[Column], include: str) -> Object:
-    row: Object = {"cells": [obj["metadata"]["name"], *(_cell(obj, c) for c in columns)]}
+    row: Object = {"cells": [_cell(obj, c) for c in columns]}
     if include == "Object":
         row["object"] = obj
     elif include == "Metadata":
