@@ -103,6 +103,19 @@ class Client:
     async def get(self, path: str) -> Object:
         return await self._json("GET", path)
 
+    async def text(self, path: str) -> str:
+        """The body of a resource that is not JSON: a log.
+
+        Raises:
+            ApiError: the API server refuses it.
+        """
+        async with _connection():
+            response = await self._send("GET", path, None, "application/json", REQUEST_TIMEOUT)
+            payload = await response.read()
+        if response.status >= 400:
+            raise _refusal(response.status, payload)
+        return payload.decode(errors="replace")
+
     async def create(self, path: str, body: Object) -> Object:
         return await self._json("POST", path, body)
 
