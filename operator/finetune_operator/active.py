@@ -75,7 +75,8 @@ def _go_on(s: Scene, attempt: Attempt) -> Decision:
             "running_time": attempt.running_time or (rfc3339(s.now) if all_run else None),
         }
     )
-    looks_again = None if all_run else LOOK_EVERY
+    steady = all_run and not any(p.due for p in pods)
+    looks_again = None if steady else LOOK_EVERY
     waits = [w for w in (_time_to_start(s, block), s.deadline_left(), looks_again) if w is not None]
     recorded = any(a.number == attempt.number for a in s.status.attempts or ())
     return Decision(

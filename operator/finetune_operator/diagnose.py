@@ -20,6 +20,8 @@ from finetune_operator.plan.volumes import credentials
 # One failing pod takes its peers down. What the peers say is a symptom, so the others get this long
 # to tell the cause.
 SETTLE = timedelta(seconds=10)
+# A node that does not answer never confirms that a deleted pod has gone.
+OVERDUE = timedelta(seconds=30)
 _SYMPTOMS = {Reason.DISTRIBUTED_FAILURE, Reason.INTERRUPTED, Reason.RESULT_LOST, Reason.POD_LOST}
 _NO_END = {Retry.WAIT, Retry.NONE}
 _SIGTERM_EXIT = 143
@@ -100,7 +102,7 @@ def _result(pod: Pod, attempt: int) -> Result | None:
 
 
 def _failed_pods(attempt: Attempt, pods: list[Pod], now: datetime) -> End | None:
-    ends = [(pod, end) for pod in pods if (end := _pod_end(pod, attempt.number)) is not None]
+    ends = [(pod, end) for pod in pods if (end := _pod_end(pod, attempt.number, now)) is not None]
     if not ends:
         return None
     pod, end = min(ends, key=lambda pair: (pair[1].reason in _SYMPTOMS, _finished_at(pair[0])))
@@ -115,11 +117,18 @@ def _finished_at(pod: Pod) -> datetime:
     return (pod.end and pod.end.finished) or datetime.min.replace(tzinfo=UTC)
 
 
-def _pod_end(pod: Pod, attempt: int) -> End | None:
+def _pod_end(pod: Pod, attempt: int, now: datetime) -> End | None:
     """Return how a pod failed; None while it has not ended, or if it ended well."""
-    if pod.disrupted or pod.reason in _CLUSTER_ENDS:
-        if not pod.finished:
+    if not pod.finished:
+        if pod.due is None or now < pod.due + OVERDUE:
             return None
+        why = f": {pod.disrupted}" if pod.disrupted else ""
+        return End(
+            Reason.POD_LOST, f"{pod.name} was deleted, but its node does not confirm it{why}"
+        )
+    if pod.end is not None and pod.end.exit_code == 0 and pod.node_rank != 0:
+        return None
+    if pod.disrupted or pod.reason in _CLUSTER_ENDS:
         return End(Reason.EVICTED, f"{pod.name}: {pod.disrupted or pod.message or pod.reason}")
     if pod.end is not None:
         return _container_end(pod, pod.end, attempt)
@@ -142,8 +151,6 @@ def _container_end(pod: Pod, end: ContainerEnd, attempt: int) -> End | None:
         where = f" (at {result.frames[-1]})" if result.frames else ""
         return End(reason, f"{pod.name}: {result.message}{where}", result.rank)
     if end.exit_code == 0:
-        if pod.node_rank != 0:
-            return None
         text = "ended without reporting an artifact of this attempt"
         return End(Reason.RESULT_LOST, f"{pod.name} {text}")
     told = f"{pod.name} ended with code {end.exit_code} and no result"

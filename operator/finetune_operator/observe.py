@@ -64,6 +64,7 @@ class Pod:
     disrupted: str | None  # why the cluster took it away: preemption, eviction, taint
     scheduled: datetime | None
     running: bool
+    due: datetime | None  # it was deleted and should be gone by then
     gone: bool  # deleted; these are its last words
     obstacle: Obstacle | None
     init_failure: str | None
@@ -203,6 +204,7 @@ def _pod(body: Object, backend: Backend, gone: bool) -> Pod | None:
         if scheduled.get("status") == "True"
         else None,
         running="running" in main.get("state", {}),
+        due=timestamp(body["metadata"].get("deletionTimestamp")),
         gone=gone,
         obstacle=_obstacle(status, scheduled),
         init_failure=_init_failure(status),
