@@ -70,7 +70,7 @@ def _story(keep: bool) -> float:
             demo_data.upload(cluster.s3_store(demo_data.BUCKET))
 
         _step("Install the operator")
-        _show(shell, *actions.install_command())
+        _show(shell, *actions.install_command(_relative(assets.chart())))
 
         _step("Ask for an adapter")
         _show(shell, "kubectl", "apply", "--filename", str(actions.secret_file(cluster)))

@@ -12,9 +12,10 @@ from finetune_contract.progress import Progress
 
 
 class ProgressBar:
-    """Shows what was last reported; on a terminal in place, else one line per phase."""
+    """Shows what was last reported: on a terminal in place, else a line now and then."""
 
     def __init__(self) -> None:
+        self._printed = ("", 0)  # phase and tenth of it
         self._bar = RichProgress(
             TextColumn("{task.description:>9}"),
             BarColumn(bar_width=30),
@@ -23,7 +24,6 @@ class ProgressBar:
             console=ERR,
         )
         self._task = self._bar.add_task("Starting", total=None, detail="")
-        self._phase = ""
 
     def __enter__(self) -> ProgressBar:
         if ERR.is_terminal:
@@ -40,26 +40,24 @@ class ProgressBar:
 
     def show(self, progress: Progress) -> None:
         """Draw one report."""
-        phase = str(progress.phase)
-        detail = describe(progress)
         if ERR.is_terminal:
             self._bar.update(
                 self._task,
-                description=phase,
+                description=str(progress.phase),
                 completed=progress.done,
                 total=progress.total,
-                detail=detail,
+                detail=describe(progress),
             )
-        elif phase != self._phase:
-            ERR.print(f"{phase} {detail}".rstrip(), highlight=False)
-        self._phase = phase
+            return
+        reached = (str(progress.phase), 10 * progress.done // (progress.total or 1))
+        if reached != self._printed:
+            ERR.print(f"{progress.phase:<9} {describe(progress)}".rstrip(), highlight=False)
+            self._printed = reached
 
 
 def describe(progress: Progress) -> str:
     """Return counter, loss, speed and time left in one line; what is unknown is left out."""
-    parts = []
-    if progress.total:
-        parts.append(f"{progress.done}/{progress.total}")
+    parts = [progress.summary().removeprefix(str(progress.phase)).strip()]
     if progress.loss is not None:
         parts.append(f"loss {progress.loss:.4f}")
     if progress.tokens_per_second is not None:
@@ -67,4 +65,4 @@ def describe(progress: Progress) -> str:
     if progress.eta_seconds is not None:
         minutes, seconds = divmod(progress.eta_seconds, 60)
         parts.append(f"{minutes}:{seconds:02d} left")
-    return "  ".join(parts)
+    return "  ".join(part for part in parts if part)

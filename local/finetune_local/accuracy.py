@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,7 @@ def measure(base: Path, adapter: Path, rows: Sequence[Sum]) -> Accuracy:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    warnings.simplefilter("ignore", FutureWarning)  # PEFT's use of transformers, not the reader's
     tokenizer = AutoTokenizer.from_pretrained(adapter, padding_side="left")
     plain = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     model = PeftModel.from_pretrained(plain, adapter).eval()

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from finetune_api.status import ConditionType, FineTuneJobStatus
-from finetune_local import assets, binaries, demo_data
+from finetune_local import binaries, demo_data
 from finetune_local.accuracy import Accuracy, measure
 from finetune_local.cluster import ClusterInfo
 from finetune_local.demo_bucket import secret_keys, write_secret
@@ -51,11 +51,11 @@ class Shell:
         return done.stdout
 
 
-def install_command() -> list[str]:
+def install_command(chart: Path) -> list[str]:
     """Return the helm command that installs the operator, reporting often enough to watch."""
     options = ["operator.heartbeatSeconds=2", "operator.progressSeconds=2"]
     sets = [part for option in options for part in ("--set", option)]
-    return ["helm", "install", RELEASE, str(assets.chart()), *sets, "--wait", "--timeout=2m"]
+    return ["helm", "install", RELEASE, str(chart), *sets, "--wait", "--timeout=2m"]
 
 
 def secret_file(cluster: ClusterInfo) -> Path:
