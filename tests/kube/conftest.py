@@ -106,7 +106,7 @@ class Api:
             method, self.url + path, data=raw, headers=headers, params=params
         ) as response:
             text = await response.text()
-            is_json = "json" in response.content_type
+            is_json = text.startswith("{")
             return Answer(response.status, json.loads(text) if is_json else text, response.headers)
 
     async def get(self, path: str, **params: str) -> Answer:

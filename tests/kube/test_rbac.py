@@ -28,7 +28,9 @@ class Account:
     async def allow(self, name: str, *rules: dict) -> None:
         role = {"metadata": {"name": name}, "rules": list(rules)}
         assert (await self._admin.post(f"{self.path}/roles", role)).status == 201
-        assert (await self._admin.post(f"{self.path}/rolebindings", self.binding(name))).status == 201
+        assert (
+            await self._admin.post(f"{self.path}/rolebindings", self.binding(name))
+        ).status == 201
 
     def binding(self, role: str, kind: str = "Role") -> dict:
         subject = {"kind": "ServiceAccount", "name": "robot", "namespace": self._namespace}
@@ -108,7 +110,9 @@ async def test_resource_names(api, robot, maps) -> None:
 async def test_subresources_are_resources_of_their_own(api, robot, widgets, widget) -> None:
     await api.post(widgets, widget("a"))
     group = "conformance.finetune.dev"
-    await robot.allow("status", rule("get", "widgets", group), rule("patch", "widgets/status", group))
+    await robot.allow(
+        "status", rule("get", "widgets", group), rule("patch", "widgets/status", group)
+    )
     allowed = await robot.api.merge(f"{widgets}/a/status", {"status": {"count": 1}})
     assert allowed.status == 200
     assert (await robot.api.merge(f"{widgets}/a", {"spec": {"size": 2}})).status == 403

@@ -7,6 +7,7 @@ before and no longer names, unless someone else manages it too.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Literal
 
@@ -30,6 +31,7 @@ from finetune_local.apiserver.fields import (
 )
 from finetune_local.apiserver.kinds import Kind, Object
 
+LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 Operation = Literal["Apply", "Update"]
 
 _SYSTEM: FieldSet = frozenset(
@@ -216,7 +218,8 @@ def apply(
     new: Object = _remove(schema, merged, closure(last) - kept, ())
     difference = _compare(schema, kind, live, new, manager.subresource)
     others = [e for e in entries if e is not own]
-    taken = [(e, path) for e in others for path in sorted(e.fields & difference.changed)]
+    contested = difference.changed - _client_side_applied(schema, live, manager)
+    taken = [(e, path) for e in others for path in sorted(e.fields & contested)]
     if taken and not force:
         raise errors.apply_conflict(
             [(entry.manager.shown(entry.time), display(path)) for entry, path in taken]
@@ -225,6 +228,14 @@ def apply(
         entry.fields -= difference.changed | difference.removed
     new["metadata"] = {**new["metadata"], "managedFields": _encode(entries)}
     return new
+
+
+def _client_side_applied(schema: Schema, live: Object, manager: Manager) -> FieldSet:
+    """The fields kubectl applied on the client's side: its first server-side apply takes them."""
+    text = live.get("metadata", {}).get("annotations", {}).get(LAST_APPLIED)
+    if manager.name != "kubectl" or text is None:
+        return frozenset()
+    return frozenset(field_values(schema, json.loads(text)))
 
 
 def _merge(schema: Schema, live: Json, config: Json) -> Json:

@@ -132,7 +132,8 @@ def check_types(kind: Kind, obj: Object) -> list[FieldError]:
     """Check a built-in's shape: a wrong type is a decoding error (400), the rest is returned."""
     found = validate(schema_of(kind), obj)
     _refuse_types(kind, found)
-    return [e for e in found if e.kind != "FieldValueInvalid" or e.path]
+    # Duplicates are left to each kind's own validation, which names the field that repeats.
+    return [e for e in found if e.path and e.kind != "FieldValueDuplicate"]
 
 
 def check_metadata_types(kind: Kind, metadata: Any) -> None:

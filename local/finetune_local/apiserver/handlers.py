@@ -119,8 +119,9 @@ class Handlers:
             drop_unknown_fields(kind, body, options)
             answer = review(kind, body, user, self._authorizer, self._authenticator)
             return _json(answer, 201)
+        stored_kind, body = self._stored_as(asked, kind, body)
         obj = self._resources.create(
-            kind, _namespace(kind, asked), body, options, self._admission(user)
+            stored_kind, _namespace(kind, asked), body, options, self._admission(user)
         )
         return _answer(kind, obj, _form(request), 201, options)
 
@@ -132,9 +133,10 @@ class Handlers:
         options = _options(request)
         body = await self._body(request, kind, options)
         namespace, admission = _namespace(kind, asked), self._admission(user)
+        stored_kind, body = self._stored_as(asked, kind, body)
         if asked.verb == "update":
             obj = self._resources.replace(
-                kind, namespace, asked.name, body, options, asked.subresource, admission
+                stored_kind, namespace, asked.name, body, options, asked.subresource, admission
             )
             return _answer(kind, obj, _form(request), 200, options)
         media = request.content_type
@@ -199,9 +201,17 @@ class Handlers:
     async def _body(self, request: web.Request, kind: Kind, options: WriteOptions) -> Object:
         raw, media = await request.read(), request.headers.get("Content-Type", "")
         body: Object = decode_body(raw, media, options)
-        if kind.group == "events.k8s.io" and isinstance(body, dict):
-            return {**to_stored_event(body), "apiVersion": kind.api_version}
         return body
+
+    def _stored_as(self, asked: ResourceRequest, kind: Kind, body: Object) -> tuple[Kind, Object]:
+        """The kind and body to store: events.k8s.io/v1 is a view of core/v1."""
+        core = self._registry.find("", "v1", kind.plural)
+        if kind.group != "events.k8s.io" or core is None:
+            return kind, body
+        if asked.verb == "patch":
+            raise errors.not_implemented("patches of events.k8s.io/v1 Events; patch core/v1's")
+        drop_unknown_fields(kind, body, WriteOptions("", validation="Ignore"))
+        return core, to_stored_event(body)
 
     def _admission(self, user: User) -> Callable[[Kind, Object, Object | None], None]:
         return lambda kind, new, old: self._authorizer.check_grant(user, kind, new, old)

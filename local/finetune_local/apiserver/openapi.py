@@ -26,20 +26,20 @@ def index(registry: Registry) -> Object:
     for group, versions in registry.groups().items():
         for version in versions:
             path = group_path(group, version)
-            digest = hashlib.sha256(to_bytes(document(registry, group, version))).hexdigest()
+            text = json.dumps(document(registry, group, version)).encode()
+            digest = hashlib.sha256(text).hexdigest()
             paths[path] = {"serverRelativeURL": f"/openapi/v3/{path}?hash={digest}"}
     return {"paths": paths}
 
 
-def to_bytes(value: Object) -> bytes:
-    return json.dumps(value, separators=(",", ":")).encode()
-
-
-def document(registry: Registry, group: str, version: str) -> Object:
-    """The OpenAPI v3 document of one group version."""
+def document(registry: Registry, group: str, version: str) -> Object | None:
+    """The OpenAPI v3 document of one group version; None if it is not served."""
     schemas: dict[str, Schema] = {}
     paths: dict[str, Any] = {}
-    for kind in registry.groups().get(group, {}).get(version, []):
+    kinds = registry.groups().get(group, {}).get(version)
+    if kinds is None:
+        return None
+    for kind in kinds:
         _add_schema(kind, schemas)
         paths |= _paths(kind)
     return {

@@ -123,6 +123,8 @@ def validate_builtin(kind: Kind, obj: Object, old: Object | None) -> list[FieldE
             return _validate_workload(obj, old)
         case "secrets" | "configmaps":
             return _validate_immutable(obj, old)
+        case "events":
+            return _validate_event(obj)
         case "rolebindings" | "clusterrolebindings" if old and old["roleRef"] != obj["roleRef"]:
             text = f"Invalid value: {json.dumps(obj['roleRef'])}: cannot change roleRef"
             return [FieldError("roleRef", text)]
@@ -145,6 +147,15 @@ def _validate_workload(obj: Object, old: Object | None) -> list[FieldError]:
         text = f"Invalid value: {json.dumps(spec.get('selector'))}: field is immutable"
         errors.append(FieldError("spec.selector", text))
     return errors
+
+
+def _validate_event(obj: Object) -> list[FieldError]:
+    home = obj["metadata"]["namespace"]
+    target = obj.get("involvedObject", {}).get("namespace") or "default"
+    if target == home:
+        return []
+    text = f"Invalid value: {json.dumps(target)}: does not match event.namespace"
+    return [FieldError("involvedObject.namespace", text)]
 
 
 def _validate_immutable(obj: Object, old: Object | None) -> list[FieldError]:
