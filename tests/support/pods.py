@@ -38,14 +38,23 @@ class Pods:
     async def get(self, name: str) -> Object:
         return await self.client.get(PODS.path(NAMESPACE, name))
 
+    async def find(self, name: str) -> Object | None:
+        """The pod, or None where there is none."""
+        try:
+            return await self.get(name)
+        except ApiError as error:
+            if error.status == 404:
+                return None
+            raise
+
     async def until(self, name: str, holds: Callable[[Object], bool]) -> Object:
         """The pod once `holds` of it; the last one seen is in the failure's message."""
         pod: Object = {}
         try:
             async with asyncio.timeout(SECONDS):
                 while True:
-                    pod = await self.get(name)
-                    if holds(pod):
+                    pod = await self.find(name) or pod
+                    if pod and holds(pod):
                         return pod
                     await asyncio.sleep(0.05)
         except TimeoutError:
@@ -57,12 +66,8 @@ class Pods:
     async def until_gone(self, name: str) -> None:
         async with asyncio.timeout(SECONDS):
             while True:
-                try:
-                    await self.get(name)
-                except ApiError as error:
-                    if error.status == 404:
-                        return
-                    raise
+                if await self.find(name) is None:
+                    return
                 await asyncio.sleep(0.05)
 
     async def delete(self, name: str, grace_seconds: int | None = None) -> None:

@@ -1,0 +1,160 @@
+"""The embedded cluster as a whole: starting, stopping, dying."""
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import obstore
+import psutil
+import pytest
+from obstore.exceptions import BaseError
+
+from finetune_local import binaries, cluster, s3
+from finetune_local.cluster import ClusterError
+
+SECONDS = 60.0
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Path]:
+    yield tmp_path / "cluster"
+    cluster.down(tmp_path / "cluster")
+
+
+def processes_of(home: Path) -> list[psutil.Process]:
+    """Everything that was started for the cluster in `home`."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        if process.pid != os.getpid() and str(home) in " ".join(process.info["cmdline"] or []):
+            found.append(process)
+    return found
+
+
+def until_none(home: Path) -> None:
+    end = time.monotonic() + SECONDS
+    while left := processes_of(home):
+        assert time.monotonic() < end, left
+        time.sleep(0.05)
+
+
+def test_up_and_down(home: Path) -> None:
+    info = cluster.up(home)
+    assert cluster.status(home) == info
+    assert info.secret_key not in repr(info)
+    nodes = kubectl(info, "get", "nodes", "--no-headers")
+    assert nodes.startswith("embedded")
+    assert "pytorchjobs.kubeflow.org" in kubectl(info, "get", "crd", "--output=name")
+    obstore.put(info.s3_store("bucket"), "key", b"value")
+    assert bytes(obstore.get(info.s3_store("bucket"), "key").bytes()) == b"value"
+
+    with pytest.raises(ClusterError, match=r"a cluster runs in .* already; stop it with"):
+        cluster.up(home)
+
+    kubectl(info, "run", "left", "--image=alpine", "--command", "--", "sleep", "600")
+    kubectl(info, "wait", "--for=condition=Ready", "pod/left", "--timeout=60s")
+    assert cluster.down(home) is True
+    assert not processes_of(home)
+    assert cluster.status(home) is None
+    assert sorted(one.name for one in home.iterdir()) == ["logs"]
+    assert cluster.down(home) is False
+
+
+def kubectl(info: cluster.ClusterInfo, *arguments: str) -> str:
+    command = [str(binaries.kubectl()), f"--kubeconfig={info.kubeconfig}", *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def test_it_is_private(home: Path) -> None:
+    """Only the owner may read keys; every port is on loopback; wrong credentials are refused."""
+    info = cluster.up(home)
+    assert stat.S_IMODE(home.stat().st_mode) == 0o700
+    for secret in (info.kubeconfig, home / "s3" / "identities.json", home / "cluster.json"):
+        assert stat.S_IMODE(secret.stat().st_mode) & 0o077 == 0, secret
+    for process in processes_of(home):
+        assert info.secret_key not in " ".join(process.cmdline())
+        for connection in process.net_connections("tcp"):
+            if connection.status == psutil.CONN_LISTEN:
+                assert connection.laddr.ip == "127.0.0.1", (process.cmdline(), connection)
+    wrong = s3.store(info.s3_endpoint, s3.Credentials(info.access_key, "wrong"), "bucket")
+    with pytest.raises(BaseError, match="403"):
+        obstore.put(wrong, "key", b"value")
+
+
+@pytest.mark.parametrize("victim", ["supervisor", "node"])
+def test_it_dies_as_one(home: Path, victim: str) -> None:
+    """Killed like by the kernel's OOM killer: pods, S3 and all the others go too."""
+    info = cluster.up(home)
+    kubectl(info, "run", "left", "--image=alpine", "--command", "--", "sleep", "601")
+    kubectl(info, "wait", "--for=condition=Ready", "pod/left", "--timeout=60s")
+    [target] = [
+        one
+        for one in processes_of(home)
+        if f"finetune_local.{victim}" in one.cmdline() and "setpriv" not in one.name()
+    ]
+    target.kill()
+    until_none(home)
+    assert cluster.status(home) is None
+    again = cluster.up(home)
+    assert "left" not in kubectl(again, "get", "pods", "--output=name")
+
+
+def test_an_id_that_another_process_has_inherited_is_left_alone(home: Path) -> None:
+    home.mkdir()
+    bystander = subprocess.Popen(["sleep", "600"])
+    try:
+        stale = {"pid": bystander.pid, "created": psutil.Process(bystander.pid).create_time() - 9}
+        (home / "supervisor.json").write_text(json.dumps(stale))
+        assert cluster.status(home) is None
+        assert cluster.down(home) is False
+        assert bystander.poll() is None
+    finally:
+        bystander.kill()
+        bystander.wait()
+
+
+def test_an_interrupted_start_leaves_nothing(home: Path) -> None:
+    code = f"""
+from pathlib import Path
+from finetune_local import cluster
+cluster.up(Path({str(home)!r}))
+print("too late")
+"""
+    starting = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    end = time.monotonic() + SECONDS
+    while not (home / "logs" / "apiserver.log").exists():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    starting.send_signal(signal.SIGINT)
+    output, _ = starting.communicate(timeout=SECONDS)
+    assert output == ""
+    assert starting.returncode != 0
+    until_none(home)
+
+
+def test_a_start_that_fails_says_where_to_look(home: Path) -> None:
+    with pytest.raises(ClusterError, match="did not start") as failure:
+        cluster.up(home, node_options=["--images=/no/such/file"])
+    assert "node did not start; see" in str(failure.value)
+    until_none(home)
+
+
+def test_a_with_block_ends_the_cluster_whatever_happens(home: Path) -> None:
+    with pytest.raises(ZeroDivisionError), cluster.running_cluster(home, keep=True):
+        1 / 0  # noqa: B018
+    until_none(home)
+
+
+def test_a_with_block_may_leave_it_up(home: Path) -> None:
+    with cluster.running_cluster(home, keep=True) as info:
+        pass
+    assert cluster.status(home) == info
+    cluster.down(home)
+    with cluster.running_cluster(home):
+        pass
+    assert cluster.status(home) is None

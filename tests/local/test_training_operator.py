@@ -1,0 +1,216 @@
+"""PyTorchJobs on the embedded cluster: two pods that meet, and what goes wrong with them."""
+
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+
+from finetune_local.client import CONFIG_MAPS, PODS, SERVICES, ApiError, Object
+from finetune_local.cluster import ClusterInfo, down, up
+from finetune_local.training_operator.controller import JOBS
+from support.pods import NAMESPACE, Pods, eventually, pods_of
+
+ALL_REDUCE = """
+import torch, torch.distributed as dist
+dist.init_process_group("gloo")
+value = torch.full((3,), float(dist.get_rank() + 1))
+dist.all_reduce(value)
+print("sum", value.tolist(), "of", dist.get_world_size(), flush=True)
+dist.destroy_process_group()
+"""
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterInfo]:
+    home = tmp_path_factory.mktemp("cluster")
+    yield up(home, node_options=["--back-off=0.3"])
+    down(home)
+
+
+@pytest.fixture
+async def pods(cluster: ClusterInfo) -> AsyncIterator[Pods]:
+    async with pods_of(cluster.kubeconfig) as found:
+        yield found
+
+
+def manifest(name: str, master: str, worker: str | None = None, **more: Any) -> Object:
+    """A job whose pods run shell scripts; `volumes` and `policy` are for all of them."""
+    policy = more.pop("policy", "Never")
+    volumes, mounts = more.pop("volumes", []), more.pop("mounts", [])
+
+    def replica(script: str) -> Object:
+        container = {"name": "pytorch", "image": "alpine", "volumeMounts": mounts}
+        container["command"] = ["/bin/sh", "-c", script]
+        pod = {"containers": [container], "volumes": volumes, "terminationGracePeriodSeconds": 0}
+        return {"replicas": 1, "restartPolicy": policy, "template": {"spec": pod}}
+
+    specs = {"Master": replica(master)} | ({"Worker": replica(worker)} if worker else {})
+    return {
+        "apiVersion": "kubeflow.org/v1",
+        "kind": "PyTorchJob",
+        "metadata": {"name": name},
+        "spec": {"nprocPerNode": "1", "pytorchReplicaSpecs": specs, "runPolicy": more},
+    }
+
+
+async def submit(pods: Pods, short: str, *scripts: str, **more: Any) -> str:
+    name = pods.name(short)
+    await pods.put(JOBS, manifest(name, *scripts, **more))
+    return name
+
+
+async def get(pods: Pods, name: str) -> Object:
+    return await pods.client.get(JOBS.path(NAMESPACE, name))
+
+
+def conditions(job: Object) -> dict[str, str]:
+    return {one["type"]: one["status"] for one in job.get("status", {}).get("conditions", [])}
+
+
+async def until_condition(pods: Pods, name: str, kind: str) -> Object:
+    job: Object = {}
+
+    async def holds() -> bool:
+        job.update(await get(pods, name))
+        return conditions(job).get(kind) == "True"
+
+    await eventually(holds)
+    return job
+
+
+async def test_two_pods_reduce_over_gloo(pods: Pods) -> None:
+    """torchrun with the addresses exactly as the stand-in hands them out."""
+    script = pods.name("script")
+    data = {"run.py": ALL_REDUCE}
+    await pods.put(CONFIG_MAPS, {"kind": "ConfigMap", "metadata": {"name": script}, "data": data})
+    command = "exec python -m torch.distributed.run --nnodes=2 /script/run.py"
+    volumes = [{"name": "s", "configMap": {"name": script}}]
+    mounts = [{"name": "s", "mountPath": "/script"}]
+    name = await submit(pods, "gloo", command, command, volumes=volumes, mounts=mounts)
+    other = await submit(pods, "twin", command, command, volumes=volumes, mounts=mounts)
+    job = await until_condition(pods, name, "Succeeded")
+    await until_condition(pods, other, "Succeeded")
+    assert conditions(job) == {"Created": "True", "Running": "False", "Succeeded": "True"}
+    for pod in (f"{name}-master-0", f"{name}-worker-0", f"{other}-worker-0"):
+        await pods.until_phase(pod, "Succeeded")
+        lines = (await pods.logs(pod, "container=pytorch")).splitlines()
+        assert "sum [3.0, 3.0, 3.0] of 2" in lines
+
+
+async def test_any_failed_replica_fails_the_job(pods: Pods) -> None:
+    name = await submit(pods, "fail", "exec sleep 600", "exit 5")
+    job = await until_condition(pods, name, "Failed")
+    assert conditions(job)["Running"] == "False"
+    assert (await pods.get(f"{name}-master-0"))["status"]["phase"] == "Running"
+    await pods.client.delete(JOBS.path(NAMESPACE, name))
+    await pods.until_gone(f"{name}-master-0")
+
+
+async def test_a_deleted_worker_comes_back_without_a_word(pods: Pods) -> None:
+    """The quirk that makes pod uids the identity of an attempt."""
+    name = await submit(pods, "ghost", "exec sleep 600", "exec sleep 600")
+    first = await pods.until_phase(f"{name}-worker-0", "Running")
+    before = await until_condition(pods, name, "Running")
+    await pods.delete(f"{name}-worker-0", grace_seconds=0)
+    uid = first["metadata"]["uid"]
+
+    async def replaced() -> bool:
+        pod = await pods.find(f"{name}-worker-0")
+        return pod is not None and pod["metadata"]["uid"] != uid
+
+    await eventually(replaced)
+    assert conditions(await get(pods, name)) == conditions(before)
+    await pods.client.delete(JOBS.path(NAMESPACE, name))
+    await pods.until_gone(f"{name}-worker-0")
+
+
+async def test_suspend_takes_the_pods_and_resume_makes_new_ones(pods: Pods) -> None:
+    name = await submit(pods, "hold", "exec sleep 600")
+    await until_condition(pods, name, "Running")
+    first = (await pods.get(f"{name}-master-0"))["metadata"]["uid"]
+    await pods.client.patch(JOBS.path(NAMESPACE, name), {"spec": {"runPolicy": {"suspend": True}}})
+    held = await until_condition(pods, name, "Suspended")
+    assert "startTime" not in held["status"]
+    await pods.until_gone(f"{name}-master-0")
+    await pods.client.patch(JOBS.path(NAMESPACE, name), {"spec": {"runPolicy": {"suspend": False}}})
+    await until_condition(pods, name, "Running")
+    assert (await pods.get(f"{name}-master-0"))["metadata"]["uid"] != first
+    await pods.client.delete(JOBS.path(NAMESPACE, name))
+    await pods.until_gone(f"{name}-master-0")
+
+
+async def test_a_retryable_exit_code_makes_a_new_pod(pods: Pods) -> None:
+    script = "kill -9 1 2>/dev/null; exit 130"
+    name = await submit(pods, "code", script, policy="ExitCode")
+    await until_condition(pods, name, "Restarting")
+    await pods.client.delete(JOBS.path(NAMESPACE, name))
+
+
+@pytest.mark.parametrize(
+    ("policy", "left"), [("None", {"master", "worker"}), ("Running", {"master"}), ("All", set())]
+)
+async def test_clean_pod_policy(pods: Pods, policy: str, left: set[str]) -> None:
+    name = await submit(
+        pods, f"clean-{policy.lower()}", "sleep 1", "exec sleep 600", cleanPodPolicy=policy
+    )
+    await until_condition(pods, name, "Succeeded")
+
+    async def remaining() -> set[str]:
+        found = await pods.client.get(PODS.path(NAMESPACE))
+        names = {one["metadata"]["name"] for one in found["items"]}
+        return {kind for kind in ("master", "worker") if f"{name}-{kind}-0" in names}
+
+    async def is_clean() -> bool:
+        return await remaining() == left
+
+    await eventually(is_clean)
+    await pods.client.delete(JOBS.path(NAMESPACE, name))
+
+
+async def test_time_to_live_and_garbage_collection(pods: Pods) -> None:
+    name = await submit(pods, "ttl", "true", ttlSecondsAfterFinished=1)
+
+    async def is_gone() -> bool:
+        try:
+            await get(pods, name)
+        except ApiError as error:
+            return error.status == 404
+        return False
+
+    await pods.until_event(name, "PyTorchJobSucceeded")
+    await eventually(is_gone)
+    await pods.until_gone(f"{name}-master-0")
+    services = await pods.client.get(SERVICES.path(NAMESPACE))
+    assert not [one for one in services["items"] if one["metadata"]["name"].startswith(name)]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("rename", "at least one container with name pytorch"),
+        ("two masters", "must be 1"),
+        ("no replicas", "must be 1"),
+        ("name", "DNS-1035"),
+        ("chief", "supported replica types are Master and Worker"),
+        ("no image", "image must be specified"),
+    ],
+)
+async def test_malformed_jobs_are_refused(pods: Pods, change: str, words: str) -> None:
+    job = manifest(pods.name("bad"), "true")
+    master = job["spec"]["pytorchReplicaSpecs"]["Master"]
+    container = master["template"]["spec"]["containers"][0]
+    if change == "rename":
+        container["name"] = "main"
+    elif change == "two masters":
+        master["replicas"] = 2
+    elif change == "no replicas":
+        del master["replicas"]
+    elif change == "name":
+        job["metadata"]["name"] = "1-digit-first"
+    elif change == "chief":
+        job["spec"]["pytorchReplicaSpecs"]["Chief"] = master
+    else:
+        container["image"] = ""
+    with pytest.raises(ApiError, match=words) as refusal:
+        await pods.put(JOBS, job)
+    assert refusal.value.status == 422
