@@ -180,8 +180,12 @@ async def test_time_to_live_and_garbage_collection(pods: Pods) -> None:
     await pods.until_event(name, "PyTorchJobSucceeded")
     await eventually(is_gone)
     await pods.until_gone(f"{name}-master-0")
-    services = await pods.client.get(SERVICES.path(NAMESPACE))
-    assert not [one for one in services["items"] if one["metadata"]["name"].startswith(name)]
+
+    async def no_service_left() -> bool:
+        found = await pods.client.get(SERVICES.path(NAMESPACE))
+        return not any(one["metadata"]["name"].startswith(name) for one in found["items"])
+
+    await eventually(no_service_left)
 
 
 @pytest.mark.parametrize(
