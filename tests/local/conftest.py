@@ -6,9 +6,9 @@ from pathlib import Path
 
 import obstore
 import pytest
-from finetune_local.cluster import down, up
 
 from finetune_local import assets, binaries
+from finetune_local.cluster import down, up
 from finetune_local.demo import Shell, cluster_keys
 from support.journey import Journey
 from support.tiny_model import save_tiny_model
