@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import secrets
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
@@ -25,6 +26,8 @@ class Kubelet:
         self.workers: dict[str, PodWorker] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._client: Client = node.client
+        # two nodes on one host must not give their pods the same addresses
+        self._first_subnet = secrets.randbelow(256)
         self._pods = Informer(node.client, PODS.path(), self._on_pod)
         self._services = Informer(node.client, SERVICES.path(), self._on_service)
         self._nodes = Informer(
@@ -132,7 +135,8 @@ class Kubelet:
 
     def _free_address(self) -> str:
         taken = {worker.pod_ip for worker in self.workers.values()}
-        addresses = (f"127.77.{high}.{low}" for high, low in product(range(256), range(1, 255)))
+        highs = ((self._first_subnet + offset) % 256 for offset in range(256))
+        addresses = (f"127.77.{high}.{low}" for high, low in product(highs, range(1, 255)))
         return next(address for address in addresses if address not in taken)
 
     def find_pod(self, namespace: str, name: str) -> Object | None:
