@@ -36,7 +36,7 @@ def main() -> int:
     try:
         from finetune_trainer.rank import run_rank
 
-        return file.write(run_rank(config, arguments.progress_file))
+        return file.write(run_rank(config, file, arguments.progress_file))
     except Exception as error:  # the process's edge: any end must become a Result
         log.error("rank %d failed", rank, exc_info=error)
         frames = own_frames(error)

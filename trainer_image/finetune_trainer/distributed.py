@@ -2,13 +2,18 @@
 
 Agreement runs over a gloo group of its own, so that it never depends on the accelerator and may
 wait as long as a download takes; a process that dies closes its connections, which ends the wait.
+Not every wait ends that way (forming a group waits in the store, NCCL waits for its time-out), so
+each rank also watches whether another has told that it failed.
 """
 
 from __future__ import annotations
 
+import logging
 import os
+import time
 from collections.abc import Callable
 from datetime import timedelta
+from threading import Thread
 from typing import Any, TypeVar, cast
 
 import torch
@@ -21,9 +26,13 @@ from finetune_trainer.errors import Failure
 
 T = TypeVar("T")
 
+log = logging.getLogger(__name__)
+
 AGREEMENT_TIMEOUT = timedelta(hours=12)
 RENDEZVOUS_TIMEOUT = timedelta(minutes=10)
 FIRST_FAILURE = "finetune/first-failure"
+WATCH_SECONDS = 2.0
+GRACE_SECONDS = 10.0  # in which a rank ends by itself, if it can
 
 
 class Ranks:
@@ -34,7 +43,9 @@ class Ranks:
         self.world = world
         self.device = device
         self._store = store
+        self._news = store.clone()  # a connection of its own: the other may be held by a wait
         self._agreement: Any = None
+        self._told: str | None = None
 
     @classmethod
     def meet(cls) -> Ranks:
@@ -84,14 +95,33 @@ class Ranks:
         return total.item()
 
     def tell_failure(self, result: Result) -> None:
-        """Tell the other ranks why this one ends, if none has told before."""
-        self._store.compare_set(FIRST_FAILURE, "", result.encode())
+        """Tell the other ranks why this one ends, if none has told before, and let them hear it.
+
+        The store may live in this node's torchrun, which ends with the rank.
+        """
+        if self.world > 1:
+            self._news.compare_set(FIRST_FAILURE, "", result.encode())
+            time.sleep(2 * WATCH_SECONDS)
 
     def told_failure(self) -> str | None:
         """Return the Result that the first failing rank told; None if none did."""
-        if not self._store.check([FIRST_FAILURE]):
-            return None
-        return cast(bytes, self._store.get(FIRST_FAILURE)).decode()
+        try:
+            if self._told is None and self._news.check([FIRST_FAILURE]):
+                self._told = cast(bytes, self._news.get(FIRST_FAILURE)).decode()
+        except RuntimeError:
+            log.debug("the store is gone, and what it knew")
+        return self._told
+
+    def watch_failures(self, end: Callable[[str], None]) -> None:
+        """Call `end` with the Result another rank told, if this one has not ended soon after."""
+
+        def watch() -> None:
+            while (told := self.told_failure()) is None:
+                time.sleep(WATCH_SECONDS)
+            time.sleep(GRACE_SECONDS)
+            end(told)
+
+        Thread(target=watch, name="peers", daemon=True).start()
 
     def leave(self) -> None:
         """Close the connections in order, once every rank is done."""

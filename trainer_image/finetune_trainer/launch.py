@@ -110,6 +110,7 @@ def _torchrun(layout: Layout, node: Node) -> list[str]:
         *("--nnodes", str(layout.workers), "--node-rank", str(node.rank)),
         *("--nproc-per-node", str(layout.processes_per_worker), "--max-restarts", "0"),
         *("--master-addr", node.master_addr, "--master-port", str(node.master_port)),
+        *("--log-dir", str(Path(layout.scratch_dir, "torchrun"))),
         *("--module", "finetune_trainer"),
     ]
 

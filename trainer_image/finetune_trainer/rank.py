@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from finetune_contract.reasons import Reason
 from finetune_contract.result import Outcome, Result, decode
 from finetune_contract.runconfig import RunConfig
 from finetune_trainer.distributed import Ranks
-from finetune_trainer.ending import explain, failed, own_frames
+from finetune_trainer.ending import ResultFile, explain, failed, own_frames
 from finetune_trainer.heartbeat import lease_sink
 from finetune_trainer.progress import FILE_SECONDS, Beat, Reporter, file_sink
 from finetune_trainer.train import train_and_publish
@@ -23,11 +24,12 @@ log = logging.getLogger(__name__)
 LIBRARIES = ("torch", "transformers", "peft", "deepspeed", "obstore")
 
 
-def run_rank(config: RunConfig, progress_file: Path | None) -> Result:
-    """Return how this rank's run ended."""
+def run_rank(config: RunConfig, file: ResultFile, progress_file: Path | None) -> Result:
+    """Return how this rank's run ended; leave at once where another's failure left it waiting."""
     _log_start(config)
     reporter = Reporter()
     ranks = Ranks.meet()
+    ranks.watch_failures(lambda told: _follow(told, file))
     try:
         ranks.join()
         with _reported(config, ranks, reporter, progress_file):
@@ -50,11 +52,18 @@ def _failure(error: Exception, config: RunConfig, ranks: Ranks, reporter: Report
     failure = explain(error)
     failure.step = failure.step or reporter.step
     own = failed(failure, attempt=config.layout.attempt, rank=ranks.rank, frames=own_frames(error))
-    if failure.reason is not Reason.DISTRIBUTED_FAILURE:
+    if failure.reason is Reason.DISTRIBUTED_FAILURE:
+        told = ranks.told_failure()
+        return (decode(told) if told else None) or own
+    if failure.rank is None:  # else all ranks agreed on it
         ranks.tell_failure(own)
-        return own
-    told = ranks.told_failure()
-    return (decode(told) if told else None) or own
+    return own
+
+
+def _follow(told: str, file: ResultFile) -> None:
+    result = decode(told)
+    assert result is not None
+    os._exit(file.write(result))
 
 
 @contextmanager

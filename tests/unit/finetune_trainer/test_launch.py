@@ -1,0 +1,270 @@
+"""A pod ends with one Result and its exit code, whatever happens to its ranks."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from finetune_contract.progress import Phase, Progress
+from finetune_contract.reasons import Reason, exit_code
+from finetune_contract.result import Outcome, Result, decode
+from finetune_contract.runconfig import RunConfig
+from finetune_trainer.artifacts import open_artifact
+from support.tiny_llama import dialogue, sums, write_model, write_rows
+from support.trainer_runs import run_config
+
+CANARY = "canary-9d41"
+TRAINING = re.compile(rb"step [1-9]")
+ENDLESS = {"maxSteps": 100_000, "schedule": "Constant"}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    return write_rows(tmp_path / "train.jsonl", sums(16))
+
+
+class Pod:
+    """A launcher at work."""
+
+    def __init__(self, config: RunConfig | str, directory: Path, **environment: str) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        text = config if isinstance(config, str) else config.to_json()
+        (directory / "runconfig.json").write_text(text)
+        self._termination_log = directory / "termination-log"
+        self.progress_file = directory / "progress.json"
+        self._log = directory / "log"
+        self.process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "finetune_trainer.launch"),
+                *("--run-config", str(directory / "runconfig.json")),
+                *("--termination-log", str(self._termination_log)),
+                *("--progress-file", str(self.progress_file)),
+            ],
+            env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+            stdout=self._log.open("wb"),
+            stderr=subprocess.STDOUT,
+        )
+
+    def wait_until_training(self) -> None:
+        while not TRAINING.search(self._log.read_bytes()):
+            assert self.process.poll() is None, self._log.read_text()
+            time.sleep(0.1)
+
+    def ranks(self) -> dict[int, psutil.Process]:
+        """Return the processes of the ranks."""
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        return {
+            int(child.environ()["RANK"]): child
+            for child in children
+            if "RANK" in child.environ() and "--result-dir" in child.cmdline()
+        }
+
+    def result(self) -> Result:
+        """Wait for the end and return what the pod left."""
+        code = self.process.wait()
+        result = decode(self._termination_log.read_text())
+        assert result is not None
+        assert code == exit_code(result.reason), self._log.read_text()
+        return result
+
+
+@contextmanager
+def pods(*configs: RunConfig, directory: Path) -> Iterator[list[Pod]]:
+    """Start one launcher per node, in the environment that Kubeflow gives."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    world = str(configs[0].layout.world_size)
+    nodes = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+        "WORLD_SIZE": world,
+        "PET_NNODES": str(len(configs)),
+        "PET_NPROC_PER_NODE": "auto",
+        "PET_MASTER_PORT": "1",
+    }
+    started = [
+        Pod(config, directory / f"node-{rank}", **nodes, RANK=str(rank), PET_NODE_RANK=str(rank))
+        for rank, config in enumerate(configs)
+    ]
+    try:
+        yield started
+    finally:
+        for pod in started:
+            pod.process.kill()
+
+
+def test_one_pod_of_two_ranks_publishes(model: Path, rows: Path, tmp_path: Path) -> None:
+    config = run_config(tmp_path, model=model, data=rows, processesPerWorker=2, microBatchSize=2)
+    pod = Pod(config, tmp_path / "pod")
+    result = pod.result()
+    assert result.outcome is Outcome.SUCCEEDED
+    assert result.artifact is not None
+    assert result.artifact.uri == f"{tmp_path.as_uri()}/out/runs/uid-1/a1/artifact"
+    directory = open_artifact(result.artifact.uri, None, tmp_path / "opened")
+    adapter = json.loads((directory / "adapter_config.json").read_text())
+    assert adapter["base_model_name_or_path"] == model.as_uri()
+    assert re.fullmatch(r"sha256:[0-9a-f]{64}", adapter["revision"])
+    assert not [
+        f for f in directory.iterdir() if str(tmp_path / "scratch") in f.read_text("latin1")
+    ]
+    assert {f.name for f in directory.iterdir()} >= {
+        *("adapter_config.json", "adapter_model.safetensors", "chat_template.jinja"),
+        *("README.md", "tokenizer.json", "tokenizer_config.json", "manifest.json"),
+    }
+    progress = Progress.model_validate_json(pod.progress_file.read_text())
+    assert progress.phase is Phase.PUBLISH
+    assert progress.done == progress.total
+
+    # The same recipe on the same inputs is done already, whoever asks and with whatever layout.
+    again = run_config(
+        tmp_path,
+        model=model,
+        data=rows,
+        job={"name": "other", "namespace": "tests", "uid": "uid-2"},
+    )
+    assert Pod(again, tmp_path / "again").result().artifact == result.artifact
+
+
+def test_two_pods_publish_and_name_the_node_that_failed(
+    model: Path, rows: Path, tmp_path: Path
+) -> None:
+    config = run_config(tmp_path, model=model, data=rows, workers=2, microBatchSize=2)
+    with pods(config, config, directory=tmp_path / "good") as (first, second):
+        assert first.result().artifact is not None
+        assert second.result().outcome is Outcome.SUCCEEDED
+
+    # A node whose adapter does not fit stands for one with less memory than the others.
+    recipe = config.recipe.model_copy(
+        update={"lora": config.recipe.lora.model_copy(update={"rank": 2**40})}
+    )
+    config = run_config(
+        tmp_path, model=model, data=rows, workers=2, output=(tmp_path / "bad").as_uri()
+    )
+    small = config.model_copy(update={"recipe": recipe})
+    with pods(config, small, directory=tmp_path / "bad-pods") as (first, second):
+        for pod in (first, second):
+            result = pod.result()
+            assert (result.reason, result.rank) == (Reason.OUT_OF_MEMORY, 1)
+
+
+def test_a_bad_row_ends_all_ranks_with_its_place(model: Path, tmp_path: Path) -> None:
+    data = write_rows(tmp_path / "train.jsonl", [*sums(3), dialogue(CANARY), dialogue(CANARY, " ")])
+    config = run_config(tmp_path, model=model, data=data, processesPerWorker=2)
+    result = Pod(config, tmp_path / "pod").result()
+    assert (result.reason, result.rank) == (Reason.DATA_INVALID, 0)
+    assert result.message.splitlines() == [
+        f"{data.as_uri()} row 4: has no assistant turn to learn from",
+        f"{data.as_uri()} row 5: messages[1] is an assistant turn with empty content",
+    ]
+    assert CANARY not in result.encode()
+    assert not (tmp_path / "out" / "runs").exists()
+
+
+def test_a_loss_that_is_not_finite_stops_at_its_step(rows: Path, tmp_path: Path) -> None:
+    model = write_model(tmp_path / "model")
+    config = run_config(
+        tmp_path,
+        model=model,
+        data=rows,
+        training={**ENDLESS, "optimizer": "SGD", "learningRate": 1e30, "maxGradNorm": 0},
+        processesPerWorker=2,
+        zeroStage=0,
+    )
+    result = Pod(config, tmp_path / "pod").result()
+    assert result.reason is Reason.NON_FINITE_LOSS
+    assert result.step in (2, 3)
+    assert not (tmp_path / "out" / "runs").exists()
+
+
+def test_a_killed_rank_is_named(model: Path, rows: Path, tmp_path: Path) -> None:
+    config = run_config(tmp_path, model=model, data=rows, training=ENDLESS, processesPerWorker=2)
+    pod = Pod(config, tmp_path / "pod")
+    pod.wait_until_training()
+    pod.ranks()[1].kill()
+    result = pod.result()
+    assert (result.reason, result.rank) == (Reason.TRAINER_ERROR, 1)
+    assert "killed" in result.message
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_pod_that_is_told_to_stop_stops(
+    model: Path, rows: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    config = run_config(tmp_path, model=model, data=rows, training=ENDLESS, processesPerWorker=2)
+    pod = Pod(config, tmp_path / "pod")
+    pod.wait_until_training()
+    ranks = pod.ranks()
+    pod.process.send_signal(number)
+    assert pod.result().reason is Reason.INTERRUPTED
+    assert not any(rank.is_running() for rank in ranks.values())
+
+
+def test_a_rank_waiting_for_a_dead_peer_still_obeys_sigterm(
+    model: Path, rows: Path, tmp_path: Path
+) -> None:
+    config = run_config(tmp_path, model=model, data=rows, training=ENDLESS, workers=2)
+    with pods(config, config, directory=tmp_path) as (first, second):
+        first.wait_until_training()
+        [peer] = second.ranks().values()
+        peer.suspend()
+        try:
+            first.process.terminate()
+            assert first.result().reason is Reason.INTERRUPTED
+        finally:
+            peer.kill()
+
+
+@pytest.mark.parametrize(
+    ("change", "environment", "message"),
+    [
+        ({"version": "finetune.dev/runconfig/v9"}, {}, "version: Input should be"),
+        ({"token": CANARY}, {}, "token: Extra inputs are not permitted"),
+        ({}, {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "x"}, "must be numbers"),
+        ({}, {"MASTER_ADDR": "127.0.0.1"}, "must be numbers"),
+        (
+            {},
+            {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1", "PET_NNODES": "3"},
+            "PET_NNODES is 3, but layout.workers is 1",
+        ),
+        (
+            {},
+            {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1", "PET_NNODES": "1", "RANK": "1"},
+            "RANK is 1, but there are 1 workers",
+        ),
+    ],
+)
+def test_what_can_not_run_is_refused_before_anything_starts(
+    change: dict[str, Any], environment: dict[str, str], message: str, tmp_path: Path
+) -> None:
+    document = {**json.loads(run_config(tmp_path).to_json()), **change}
+    pod = Pod(json.dumps(document), tmp_path / "pod", **environment)
+    result = pod.result()
+    assert result.reason is Reason.INVALID_RUN_CONFIG
+    assert message in result.message
+    assert CANARY not in result.encode()
+    assert not (tmp_path / "scratch").exists()
+
+
+def test_several_workers_need_an_address(tmp_path: Path) -> None:
+    result = Pod(run_config(tmp_path, workers=2), tmp_path / "pod").result()
+    assert result.reason is Reason.INVALID_RUN_CONFIG
+    assert "MASTER_ADDR is not set" in result.message
