@@ -205,6 +205,8 @@ class Store:
                 f"no credentials for {uri}: set {self.role.credentials_field}, or give the pod's "
                 "ServiceAccount an identity",
             )
+        if "nosuchbucket" in lowered or "404 not found" in lowered:
+            return Failure(self.role.not_found, f"{uri} does not exist ({self.role.field})")
         if any(code in lowered for code in ("401 unauthorized", "403 forbidden", "accessdenied")):
             return self._denied(uri)
         if "no space left" in lowered or "os error 28" in lowered:
