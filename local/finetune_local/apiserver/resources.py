@@ -12,13 +12,14 @@ from typing import Any
 
 from finetune_api.field_errors import FieldError
 from finetune_api.structural import apply_defaults, validate
-from finetune_local.apiserver import apply, crd, errors, patches
+from finetune_local.apiserver import apply, errors, patches
 from finetune_local.apiserver.decoding import (
     check_metadata_types,
     check_type,
     check_types,
     drop_unknown_fields,
 )
+from finetune_local.apiserver.definitions import validate_definition
 from finetune_local.apiserver.kinds import Kind, Object, Registry
 from finetune_local.apiserver.objects import (
     kept_metadata,
@@ -292,7 +293,7 @@ class Resources:
             if not subresource and not found:
                 found += validate_builtin(kind, obj, old)
             if kind.plural == "customresourcedefinitions":
-                found += crd.validate_definition(obj, old)
+                found += validate_definition(obj)
         if found:
             raise errors.invalid(kind, obj["metadata"].get("name", ""), found)
 

@@ -29,11 +29,8 @@ _SPECIAL: dict[str, Schema] = {
     _META + "FieldsV1": {"type": "object", **_ANY, "x-kubernetes-map-type": "atomic"},
     "io.k8s.apimachinery.pkg.runtime.RawExtension": {"type": "object", **_ANY},
     "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSON": _ANY,
-    "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps": {
-        "type": "object",
-        **_ANY,
-    },
 }
+_JSON_SCHEMA_PROPS = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps"
 _DEFAULTED_KEYS = {
     "io.k8s.api.core.v1.ContainerPort": ("protocol", "TCP"),
     "io.k8s.api.core.v1.ServicePort": ("protocol", "TCP"),
@@ -66,6 +63,8 @@ def definition_name(group: str, version: str, kind: str) -> str | None:
 
 @cache
 def _inline(name: str) -> Schema:
+    if name == _JSON_SCHEMA_PROPS:
+        return _json_schema_props()
     schema = _SPECIAL.get(name) or _convert(definitions()[name])
     if name in _DEFAULTED_KEYS:
         key, default = _DEFAULTED_KEYS[name]
@@ -92,6 +91,22 @@ def _convert(schema: Schema) -> Schema:
         if isinstance(out.get(key), dict):
             out[key] = _convert(out[key])
     return out
+
+
+def _json_schema_props() -> Schema:
+    """The schema of schemas, which contains itself; without a type, as members may be booleans."""
+    node: Schema = {}
+    nested = {
+        **dict.fromkeys(("items", "not", "additionalProperties", "additionalItems"), node),
+        **{key: {"type": "array", "items": node} for key in ("allOf", "anyOf", "oneOf")},
+        **{key: {"type": "object", "additionalProperties": node} for key in _SCHEMA_MAPS},
+    }
+    declared = definitions()[_JSON_SCHEMA_PROPS]["properties"]
+    node["properties"] = {k: nested[k] if k in nested else _convert(v) for k, v in declared.items()}
+    return node
+
+
+_SCHEMA_MAPS = ("properties", "patternProperties", "definitions", "dependencies")
 
 
 @cache

@@ -17,7 +17,6 @@ from aiohttp import web
 
 from finetune_local.apiserver import discovery, errors, openapi
 from finetune_local.apiserver.authn import Authenticator, User
-from finetune_local.apiserver.crd import DefinitionController
 from finetune_local.apiserver.handlers import Handlers
 from finetune_local.apiserver.kinds import Object, Registry
 from finetune_local.apiserver.namespaces import NamespaceController
@@ -25,6 +24,7 @@ from finetune_local.apiserver.rbac import Authorizer, bootstrap_objects
 from finetune_local.apiserver.representation import to_json
 from finetune_local.apiserver.request import WriteOptions, parse_path
 from finetune_local.apiserver.resources import Resources
+from finetune_local.apiserver.served import DefinitionController
 from finetune_local.apiserver.storage import HISTORY, Store
 
 _HEALTH = ("/healthz", "/livez", "/readyz")

@@ -127,6 +127,12 @@ class Store:
         self._publish(resource, Change(self.version, "DELETED", last, previous))
         return last
 
+    def rewrite(self, resource: str, change: Callable[[Object], Object]) -> None:
+        """Change how stored objects read, without a write: no new version, nothing to watch."""
+        objects = self._resource(resource).objects
+        for key, obj in objects.items():
+            objects[key] = change(obj)
+
     def subscribe(self, resource: str, since: int) -> Subscription:
         """Stream the changes after version `since`. Raises TooOld if they are no longer kept."""
         held = self._resource(resource)

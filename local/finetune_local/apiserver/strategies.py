@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from finetune_api.field_errors import FieldError
+from finetune_local.apiserver.definitions import default_definition
 from finetune_local.apiserver.kinds import Kind, Object
 from finetune_local.apiserver.podspec import (
     default_pod_spec,
@@ -65,6 +66,8 @@ def set_defaults(kind: Kind, obj: Object) -> None:
         case "secrets":
             obj.setdefault("type", "Opaque")
             _encode_string_data(obj)
+        case "customresourcedefinitions":
+            default_definition(obj)
         case "priorityclasses":
             obj.setdefault("preemptionPolicy", "PreemptLowerPriority")
         case "rolebindings" | "clusterrolebindings":

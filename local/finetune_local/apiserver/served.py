@@ -1,13 +1,15 @@
-"""CustomResourceDefinitions: which are accepted, and the kinds they serve."""
+"""The kinds that CustomResourceDefinitions serve, and the definitions' conditions."""
 
 from __future__ import annotations
 
+import copy
+from functools import partial
 from typing import Any
 
-from finetune_api.field_errors import FieldError
+from finetune_api.structural import apply_defaults, prune
 from finetune_local.apiserver.kinds import Kind, Object, Registry
 from finetune_local.apiserver.objects import timestamp
-from finetune_local.apiserver.schemas import custom_schema
+from finetune_local.apiserver.schemas import custom_schema, schema_of
 from finetune_local.apiserver.storage import Change, Store
 
 RESOURCE = "apiextensions.k8s.io/customresourcedefinitions"
@@ -46,19 +48,34 @@ class DefinitionController:
         self._registry = registry
         store.on_change(self._changed)
 
-    def _changed(self, resource: str, change: Change) -> None:
-        if resource != RESOURCE:
+    def _changed(self, written: str, change: Change) -> None:
+        if written != RESOURCE:
             return
         spec = change.object["spec"]
         self._registry.remove(spec["group"], spec["names"]["plural"])
+        resource = f"{spec['group']}/{spec['names']['plural']}"
         if change.type == "DELETED":
-            self._store.drop(f"{spec['group']}/{spec['names']['plural']}")
+            for obj in self._store.list(resource):
+                meta = obj["metadata"]
+                self._store.remove(resource, meta.get("namespace", ""), meta["name"])
+            self._store.drop(resource)
             return
-        for kind in kinds_of(change.object):
+        kinds = kinds_of(change.object)
+        for kind in kinds:
             self._registry.add(kind)
+        if kinds and change.previous and change.previous["spec"] != spec:
+            self._store.rewrite(resource, partial(_as_read, schema_of(kinds[0])))
         if "conditions" not in change.object.get("status", {}):
             status = _established(change.object)
             self._store.put(RESOURCE, {**change.object, "status": status})
+
+
+def _as_read(schema: Object, stored: Object) -> Object:
+    """Stored objects are read through the definition of the day: pruned, and defaulted."""
+    obj = copy.deepcopy(stored)
+    prune(schema, obj)
+    apply_defaults(schema, obj)
+    return obj
 
 
 def _established(definition: Object) -> Object:
@@ -86,7 +103,3 @@ def _established(definition: Object) -> Object:
         "acceptedNames": definition["spec"]["names"],
         "storedVersions": stored,
     }
-
-
-def validate_definition(obj: Object, old: Object | None) -> list[FieldError]:
-    return []
