@@ -5,6 +5,7 @@ The endpoint is HF_ENDPOINT's. Code from a repository is never run.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -57,7 +58,7 @@ class Repository:
         """Return the commit and the files of the revision."""
         with self._errors():
             info: Any = _retrying()(
-                HfApi(token=self.token or False).repo_info,
+                HfApi(_endpoint(), token=self.token or False).repo_info,
                 self.name,
                 revision=self.revision,
                 repo_type=self.kind,
@@ -78,6 +79,7 @@ class Repository:
                     revision=commit,
                     repo_type=self.kind,
                     local_dir=directory,
+                    endpoint=_endpoint(),
                     token=self.token or False,
                     tqdm_class=_counter(on_bytes),
                 )
@@ -139,6 +141,10 @@ def dataset_repository(uri: str, credentials_dir: str | None) -> tuple[Repositor
         uri, Role.DATA, "dataset", f"{parts[0]}/{name}", revision or None, token
     )
     return repository, parts[2]
+
+
+def _endpoint() -> str | None:
+    return os.environ.get("HF_ENDPOINT")
 
 
 def _retrying() -> Retrying:

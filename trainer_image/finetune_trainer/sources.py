@@ -86,20 +86,19 @@ def fetch_data(
     source: DataSource, directory: Path, credentials_dir: str | None, on_bytes: OnBytes
 ) -> Path:
     """Return the path of a data file on this machine; a file:// source stays in place."""
-    parent, name = split_file_uri(source.uri)
     key = hashlib.sha256(source.uri.encode()).hexdigest()[:16]
     target = directory / f"{key}.jsonl"
     if source.uri.startswith(hub.SCHEME):
         repository, path = hub.dataset_repository(source.uri, credentials_dir)
         commit, _ = repository.resolve()
         return repository.download(path, commit, directory / key, on_bytes)
-    store = Store(parent, Role.DATA, credentials_dir)
-    if store.is_local:
-        path_on_disk = store.local_path(name)
-        if not path_on_disk.is_file():
+    if source.uri.startswith("file://"):
+        in_place = Store(source.uri, Role.DATA).local_path()
+        if not in_place.is_file():
             raise Failure(Reason.DATA_NOT_FOUND, f"{source.uri} does not exist (spec.data)")
-        return path_on_disk
-    _download(store, name, None, target, on_bytes)
+        return in_place
+    parent, name = split_file_uri(source.uri)
+    _download(Store(parent, Role.DATA, credentials_dir), name, None, target, on_bytes)
     return target
 
 

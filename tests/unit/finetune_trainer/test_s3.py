@@ -76,7 +76,7 @@ def failure_of(action: object, *arguments: object) -> Failure:
 
 
 def test_objects_are_written_listed_and_read(store: Store, tmp_path: Path) -> None:
-    large = os.urandom(CHUNK_BYTES + 5)
+    large = os.urandom(2 * CHUNK_BYTES + 5)
     (tmp_path / "large").write_bytes(large)
     store.upload("a/large", tmp_path / "large")
     store.write("a/small", b"x")

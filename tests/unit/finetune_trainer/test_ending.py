@@ -1,0 +1,126 @@
+"""Any exception becomes a reason, without quoting what it holds."""
+
+from __future__ import annotations
+
+import errno
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from finetune_contract.reasons import Reason, exit_code
+from finetune_contract.result import Outcome, Result
+from finetune_trainer.data.rows import parse_line
+from finetune_trainer.ending import ResultFile, explain, failed, own_frames
+from finetune_trainer.errors import Failure
+from finetune_trainer.machine import cpu_count, out_of_memory_kills
+from finetune_trainer.verdict import RankEnd, pod_result
+
+CANARY = "canary-31"
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (Failure(Reason.DATA_INVALID, "row 3"), Reason.DATA_INVALID),
+        (MemoryError(CANARY), Reason.OUT_OF_MEMORY),
+        (torch.OutOfMemoryError(CANARY), Reason.OUT_OF_MEMORY),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), Reason.OUT_OF_MEMORY),
+        (RuntimeError("CUDA error: out of memory"), Reason.OUT_OF_MEMORY),
+        (OSError(errno.ENOSPC, CANARY), Reason.DISK_FULL),
+        (RuntimeError("I/O error: No space left on device (os error 28)"), Reason.DISK_FULL),
+        (dist.DistBackendError(CANARY), Reason.DISTRIBUTED_FAILURE),
+        (dist.DistNetworkError(CANARY), Reason.DISTRIBUTED_FAILURE),
+        (RuntimeError("[gloo/transport/tcp/pair.cc:537] reset"), Reason.DISTRIBUTED_FAILURE),
+        (RuntimeError("Connection closed by peer [127.0.0.1]"), Reason.DISTRIBUTED_FAILURE),
+        (RuntimeError(CANARY), Reason.TRAINER_ERROR),
+        (ValueError(f"gloo {CANARY}"), Reason.TRAINER_ERROR),
+    ],
+)
+def test_exceptions_have_reasons(error: Exception, reason: Reason) -> None:
+    failure = explain(error)
+    assert failure.reason is reason
+    assert failure.message
+    assert CANARY not in failure.message
+
+
+def test_an_unknown_error_is_named_by_its_kind_and_our_frames() -> None:
+    with pytest.raises(AttributeError) as caught:
+        parse_line(CANARY)  # type: ignore[arg-type]
+    assert explain(caught.value).message.startswith("builtins.AttributeError")
+    [frame] = own_frames(caught.value)
+    assert frame.startswith("data/rows.py:")
+    assert frame.endswith(" parse_line")
+
+
+def test_a_failure_travels_whole() -> None:
+    failure = Failure(Reason.DATA_INVALID, "row 3", step=4, rank=2)
+    copy = pickle.loads(pickle.dumps(failure))
+    assert (copy.reason, copy.message, copy.step, copy.rank) == (Reason.DATA_INVALID, "row 3", 4, 2)
+    result = failed(copy, attempt=5, rank=0, frames=("a",))
+    assert (result.attempt, result.rank, result.step, result.frames) == (5, 2, 4, ("a",))
+    assert failed(Failure(Reason.DISK_FULL, ""), attempt=1, rank=3).rank == 3
+
+
+def ended(reason: Reason, rank: int, at: int = 0) -> RankEnd:
+    outcome = Outcome.SUCCEEDED if reason is Reason.SUCCEEDED else Outcome.FAILED
+    return RankEnd(rank, Result(attempt=1, outcome=outcome, reason=reason, rank=rank), at)
+
+
+def silent(rank: int) -> RankEnd:
+    return RankEnd(rank, None)
+
+
+OK, LOST, STOP = Reason.SUCCEEDED, Reason.DISTRIBUTED_FAILURE, Reason.INTERRUPTED
+NAN, DISK = Reason.NON_FINITE_LOSS, Reason.DISK_FULL
+
+
+@pytest.mark.parametrize(
+    ("ends", "stopped", "killed", "reason", "rank"),
+    [
+        ([ended(OK, 0), ended(OK, 1)], False, False, OK, 0),
+        ([ended(OK, 0), ended(OK, 1)], True, False, OK, 0),
+        ([ended(LOST, 0, 1), ended(NAN, 1, 2)], False, False, NAN, 1),
+        ([ended(NAN, 0, 2), ended(DISK, 1, 1)], False, False, DISK, 1),
+        ([ended(STOP, 0, 1), ended(NAN, 1, 2)], True, False, NAN, 1),
+        ([ended(LOST, 0), silent(1)], False, False, Reason.TRAINER_ERROR, 1),
+        ([ended(LOST, 0), silent(1)], False, True, Reason.OUT_OF_MEMORY, 1),
+        ([ended(LOST, 0), silent(1)], True, False, STOP, 0),
+        ([ended(STOP, 0), ended(LOST, 1)], True, False, STOP, 0),
+        ([ended(STOP, 0, 1), ended(LOST, 1, 2)], False, False, LOST, 1),
+        ([ended(LOST, 2, 2), ended(LOST, 3, 1)], False, False, LOST, 3),
+        ([ended(STOP, 0), ended(OK, 1)], False, False, STOP, 0),
+    ],
+)
+def test_the_first_cause_is_the_pods_result(
+    ends: list[RankEnd], stopped: bool, killed: bool, reason: Reason, rank: int
+) -> None:
+    result = pod_result(ends, attempt=1, stopped=stopped, memory_killed=killed)
+    assert (result.reason, result.rank) == (reason, rank)
+
+
+def test_the_first_writer_of_a_result_has_the_last_word(tmp_path: Path) -> None:
+    file = ResultFile(tmp_path, 3)
+    assert file.read() is None
+    first = failed(Failure(Reason.INTERRUPTED, "stop"), attempt=1, rank=3)
+    second = failed(Failure(Reason.DISK_FULL, "full"), attempt=1, rank=3)
+    assert file.write(first) == exit_code(Reason.INTERRUPTED)
+    assert file.write(second) == exit_code(Reason.INTERRUPTED)
+    assert file.read() == first
+    assert [f.name for f in tmp_path.iterdir()] == ["rank-3.json"]
+    assert RankEnd.read(file, 3).at > 0
+
+
+def test_the_container_is_read_from_its_cgroup(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(8)))
+    assert cpu_count(tmp_path) == 8
+    assert out_of_memory_kills(tmp_path) == 0
+    for text, count in (("max 100000", 8), ("350000 100000", 3), ("50000 100000", 1)):
+        (tmp_path / "cpu.max").write_text(text)
+        assert cpu_count(tmp_path) == count
+    (tmp_path / "memory.events").write_text("oom 3\noom_kill 2\n")
+    assert out_of_memory_kills(tmp_path) == 2

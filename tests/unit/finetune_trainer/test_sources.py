@@ -1,0 +1,67 @@
+"""file:// sources: used in place, known by their content."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from finetune_contract.reasons import Reason
+from finetune_contract.runconfig import DataSource, ModelRecipe
+from finetune_trainer.errors import Failure
+from finetune_trainer.sources import fetch_data, fetch_model, resolve_model
+
+
+def model(directory: Path, *names: str) -> ModelRecipe:
+    directory.mkdir()
+    for name in names:
+        (directory / name).write_text(name)
+    return ModelRecipe(uri=directory.as_uri())
+
+
+def test_a_model_stays_in_place_and_its_revision_is_its_content(tmp_path: Path) -> None:
+    names = ("config.json", "model.safetensors", "tokenizer.json")
+    first, second = (model(tmp_path / name, *names) for name in ("a b", "c"))
+    source = resolve_model(first, None)
+    assert [f.path for f in source.small_files] == ["config.json", "tokenizer.json"]
+    assert fetch_model(source, source.files, tmp_path / "cache", None) == tmp_path / "a b"
+    assert not (tmp_path / "cache").exists()
+    revision = source.identity.revision
+    assert resolve_model(second, None).identity.revision == revision
+    (tmp_path / "c" / "model.safetensors").write_text("model.safetensorz")
+    assert resolve_model(second, None).identity.revision != revision
+
+
+@pytest.mark.parametrize(
+    ("names", "reason", "message"),
+    [
+        ((), Reason.MODEL_NOT_FOUND, "holds no config.json"),
+        (("config.json",), Reason.MODEL_NOT_FOUND, r"holds no \*\.safetensors"),
+        (("config.json", "a.pt"), Reason.MODEL_UNSUPPORTED, r"pickle only \(a\.pt\)"),
+    ],
+)
+def test_models_that_can_not_be_loaded_are_refused(
+    tmp_path: Path, names: tuple[str, ...], reason: Reason, message: str
+) -> None:
+    recipe = model(tmp_path / "model", *names)
+    with pytest.raises(Failure, match=message) as caught:
+        resolve_model(recipe, None)
+    assert caught.value.reason is reason
+    assert recipe.uri in caught.value.message
+
+
+def test_a_revision_is_for_the_hub_only(tmp_path: Path) -> None:
+    recipe = model(tmp_path / "model", "config.json", "model.safetensors")
+    with pytest.raises(Failure, match="revision is for hf:// models only"):
+        resolve_model(recipe.model_copy(update={"revision": "main"}), None)
+
+
+def test_a_data_file_stays_in_place(tmp_path: Path) -> None:
+    path = tmp_path / "a b.jsonl"
+    path.touch()
+    source = DataSource(uri=path.as_uri())
+    assert fetch_data(source, tmp_path / "data", None, lambda count: None) == path
+    path.unlink()
+    with pytest.raises(Failure, match=r"a%20b\.jsonl does not exist") as caught:
+        fetch_data(source, tmp_path / "data", None, lambda count: None)
+    assert caught.value.reason is Reason.DATA_NOT_FOUND
