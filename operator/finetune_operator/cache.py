@@ -16,6 +16,7 @@ from finetune_operator.api import Object
 from finetune_operator.plan.names import ATTEMPT_LABEL, JOB_LABEL
 
 POD = "Pod"
+LEASE = "Lease"
 _TOMBSTONES = 20_000
 
 

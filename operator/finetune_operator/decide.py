@@ -139,7 +139,7 @@ def _between(s: Scene) -> Decision:
     if s.job.spec.run_policy.suspend:
         verdict = Verdict(Course.SUSPENDED, Reason.SUSPENDED, "spec.runPolicy.suspend is true")
         return Decision(s.attempts, verdict, delete=s.others(None), confirm=s.confirm)
-    if last is not None and (wait := _wait_to_start(s, last)) is not None:
+    if last is not None and (wait := _backoff_left(s, last)) > timedelta():
         text = f"{attempt_end(last)}; attempt {last.number + 1} follows"
         verdict = Verdict(Course.PROGRESSING, Reason.RETRYING, text)
         return Decision(s.attempts, verdict, delete=s.others(None), after=wait, confirm=s.confirm)
@@ -156,21 +156,10 @@ def _final_end(s: Scene, last: Attempt) -> End | None:
     return deadline(s)
 
 
-def _wait_to_start(s: Scene, last: Attempt) -> timedelta | None:
-    """Return how long the next attempt must wait: for its time, and for the last one's objects.
-
-    A Lease that stands lets an old pod go on reporting, so it must be gone in any case.
-    """
+def _backoff_left(s: Scene, last: Attempt) -> timedelta:
     ended = timestamp(last.end_time)
     assert ended is not None, "an attempt that is over has an end"
-    due = ended + backoff(s.attempts, s.settings) - s.now
-    if due > timedelta():
-        return due
-    mine = [c for c in s.observed.children if c.owner_uid == s.job.uid and c.attempt is not None]
-    fenced = s.now >= ended + s.settings.fence_timeout
-    if any(c.kind == "Lease" or (c.workload and not fenced) for c in mine):
-        return LOOK_EVERY
-    return None
+    return ended + backoff(s.attempts, s.settings) - s.now
 
 
 def _start(s: Scene) -> Decision:

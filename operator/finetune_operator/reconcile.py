@@ -16,7 +16,7 @@ from finetune_api.status import FineTuneJobStatus
 from finetune_operator.api import Api, ApiError, Object, Unreachable
 from finetune_operator.apply import Applier
 from finetune_operator.backends import Backend
-from finetune_operator.cache import POD, Cache, Key
+from finetune_operator.cache import LEASE, POD, Cache, Key
 from finetune_operator.decide import decide, refused
 from finetune_operator.decision import Decision
 from finetune_operator.errors import Stalled, Waiting
@@ -119,7 +119,7 @@ class Reconciler:
 
     async def _relist(self, job: FineTuneJob) -> None:
         key = Key(job.namespace, job.name)
-        for kind in (self._backend.kind, POD):
+        for kind in (self._backend.kind, POD, LEASE):
             try:
                 listing = await self._api.list_objects(
                     kind, job.namespace, f"{JOB_LABEL}={job.name}"

@@ -9,7 +9,6 @@ after peace has come: the right final status, no strays, and then not a single w
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -47,16 +46,15 @@ SETTINGS = Settings(
     max_infrastructure_attempts=4,
 )
 PODS = [f"bot-a{k}-{role}-0" for k in (1, 2, 3) for role in ("master", "worker")]
+TURN = ["deliver all", "pass", "training-operator", "start pods", "collect"]
 ENDS = ["Succeeded", "OOMKilled", "DataInvalid", "DistributedFailure", "Killed", "TrainerError"]
 
 
 class Simulation:
     """One operator after another in one World."""
 
-    def __init__(self, operator: type[Reconciler] = Reconciler) -> None:
+    def __init__(self) -> None:
         self.world = World()
-        self.posted: dict[str, int] = {}
-        self._operator = operator
         self._loop = asyncio.new_event_loop()
         self.world.add(
             {
@@ -84,7 +82,7 @@ class Simulation:
         """A new process: nothing remembered, everything listed."""
         self.cache = Cache()
         self.api = ModelApi(self.world, self.may_create)
-        self.reconciler = self._operator(
+        self.reconciler = Reconciler(
             self.api, self.cache, SETTINGS, PyTorchJob(), clock=lambda: self.world.now
         )
         for queue in self.world.pending.values():
@@ -226,13 +224,13 @@ class Simulation:
         assert self.world.writes == before
 
 
-Step = Callable[[Simulation], None]
-
-
 def steps() -> st.SearchStrategy[tuple[str, Any]]:
     kinds = st.sampled_from([KIND, WORKLOAD, "Pod", "Lease"])
     pods = st.sampled_from(PODS)
+    parts = st.lists(st.sampled_from(TURN), min_size=3, max_size=5, unique=True)
     return st.one_of(
+        st.tuples(st.just("turn"), st.just(TURN)),
+        st.tuples(st.just("turn"), parts),
         st.tuples(st.just("pass"), st.none()),
         st.tuples(st.just("deliver"), st.tuples(kinds, st.integers(1, 4))),
         st.tuples(st.just("deliver all"), st.none()),
@@ -258,6 +256,9 @@ def steps() -> st.SearchStrategy[tuple[str, Any]]:
 def take(simulation: Simulation, name: str, argument: Any) -> None:
     world = simulation.world
     match name:
+        case "turn":
+            for part in argument:
+                take(simulation, part, None)
         case "pass":
             simulation.do_pass()
         case "deliver":
@@ -288,7 +289,7 @@ def take(simulation: Simulation, name: str, argument: Any) -> None:
             world.drop(WORKLOAD, f"bot-a{argument}")
         case "collect":
             world.collect()
-        case "suspend":
+        case "suspend" if not simulation.finished():
             simulation.edit(argument)
         case "label":
             job = world.job()
@@ -297,7 +298,7 @@ def take(simulation: Simulation, name: str, argument: Any) -> None:
             world.now += timedelta(seconds=argument)
 
 
-def play(schedule: list[tuple[str, Any]]) -> None:
+def play(schedule: list[tuple[str, Any]]) -> Json:
     simulation = Simulation()
     try:
         for name, argument in schedule:
@@ -307,11 +308,17 @@ def play(schedule: list[tuple[str, Any]]) -> None:
         simulation.make_peace()
         simulation.check_the_end()
         simulation.check_silence()
+        return simulation.world.job()
     finally:
         simulation.close()
 
 
-SCHEDULES = st.lists(steps(), min_size=5, max_size=60)
+# Most accidents need a run that is under way.
+SCHEDULES = st.builds(
+    lambda turns, rest: [("turn", TURN)] * turns + rest,
+    st.integers(0, 3),
+    st.lists(steps(), min_size=5, max_size=60),
+)
 CHECKS = {"deadline": None, "suppress_health_check": list(HealthCheck)}
 
 
@@ -330,16 +337,10 @@ def test_many_schedules(schedule: list[tuple[str, Any]]) -> None:
 
 def quiet_life() -> list[tuple[str, Any]]:
     """A run in which one pod runs out of memory and the next attempt succeeds."""
-    turn: list[tuple[str, Any]] = [
-        ("deliver all", None),
-        ("pass", None),
-        ("training-operator", None),
-        ("start pods", None),
-        ("collect", None),
-    ]
+    turn = ("turn", TURN)
     oom = ("end", ("bot-a1-worker-0", "OOMKilled"))
     success = ("end", ("bot-a2-master-0", "Succeeded"))
-    return [*turn, *turn, oom, *turn, *turn, ("wait", 11), *turn, *turn, success, *turn]
+    return [turn, turn, oom, turn, turn, ("wait", 11), turn, turn, success, turn]
 
 
 @pytest.mark.parametrize("crash", [True, False], ids=["crash", "error"])
@@ -347,6 +348,125 @@ def quiet_life() -> list[tuple[str, Any]]:
 @pytest.mark.parametrize("write", range(24))
 def test_a_fault_at_each_write_of_a_run(write: int, after: bool, crash: bool) -> None:
     play([("fault", Fault(write, after, crash)), *quiet_life()])
+
+
+TURN_STEP = ("turn", TURN)
+LOOK = [("deliver", (KIND, 9)), ("pass", None)]
+SCENARIOS: dict[str, tuple[list[tuple[str, Any]], list[str]]] = {
+    "suspended while the cache shows none of its pods": (
+        [
+            ("pass", None),
+            ("pass", None),
+            ("training-operator", None),
+            ("start pods", None),
+            ("suspend", True),
+            *LOOK,
+            ("suspend", False),
+            *LOOK,
+            *LOOK,
+            ("wait", 11),
+            *LOOK,
+        ],
+        ["Suspended", "Succeeded"],
+    ),
+    "suspended after the answer to the Lease was lost": (
+        [
+            ("fault", Fault(5, True, False)),
+            ("pass", None),
+            ("suspend", True),
+            *LOOK,
+            *LOOK,
+            ("suspend", False),
+            *LOOK,
+        ],
+        ["Suspended", "Succeeded"],
+    ),
+    "killed after the PyTorchJob was made, which someone then deleted": (
+        [
+            ("fault", Fault(7, True, True)),
+            ("pass", None),
+            ("training-operator", None),
+            ("start pods", None),
+            ("delete workload", 1),
+            ("deliver all", None),
+            ("pass", None),
+            ("pass", None),
+        ],
+        ["PodLost", "Succeeded"],
+    ),
+    "a pod replaced while nobody looked": (
+        [
+            TURN_STEP,
+            TURN_STEP,
+            ("delete pod", "bot-a1-worker-0"),
+            ("training-operator", None),
+            ("start pods", None),
+            TURN_STEP,
+        ],
+        ["PodLost", "Succeeded"],
+    ),
+    "a pod that ended and was deleted before anyone looked": (
+        [
+            TURN_STEP,
+            TURN_STEP,
+            TURN_STEP,
+            ("end", ("bot-a1-worker-0", "OOMKilled")),
+            ("delete pod", "bot-a1-worker-0"),
+            ("deliver all", None),
+            ("pass", None),
+        ],
+        ["OutOfMemory", "Succeeded"],
+    ),
+    "a success that was deleted before anyone looked": (
+        [
+            TURN_STEP,
+            TURN_STEP,
+            TURN_STEP,
+            ("end", ("bot-a1-master-0", "Succeeded")),
+            ("delete pod", "bot-a1-master-0"),
+            ("deliver all", None),
+            ("pass", None),
+        ],
+        ["Succeeded"],
+    ),
+    "a node that never answers again": (
+        [
+            TURN_STEP,
+            TURN_STEP,
+            TURN_STEP,
+            ("unreachable", "bot-a1-worker-0"),
+            ("delete workload", 1),
+            TURN_STEP,
+            ("wait", 31),
+            TURN_STEP,
+            ("wait", 31),
+            TURN_STEP,
+        ],
+        ["PodLost", "Succeeded"],
+    ),
+    "the last attempt's workload is not the next one's": (
+        [
+            TURN_STEP,
+            TURN_STEP,
+            TURN_STEP,
+            ("end", ("bot-a1-master-0", "TrainerError")),
+            TURN_STEP,
+            ("wait", 11),
+            TURN_STEP,
+            TURN_STEP,
+            ("end", ("bot-a2-master-0", "DataInvalid")),
+            TURN_STEP,
+        ],
+        ["TrainerError", "DataInvalid"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_a_scenario_ends_for_the_right_reasons(name: str) -> None:
+    schedule, reasons = SCENARIOS[name]
+    attempts = play(schedule)["status"]["attempts"]
+    assert [a["reason"] for a in attempts] == reasons
 
 
 def test_a_quiet_run_needs_two_attempts_and_few_writes() -> None:
