@@ -16,7 +16,7 @@ from finetune_api.types import (
     rule,
     rules,
 )
-from finetune_api.workers import GPU, GPU_COUNT, Workers
+from finetune_api.workers import GPU, Workers, is_gpu_count
 from finetune_contract.runconfig import (
     DataFormat,
     LoraTarget,
@@ -24,6 +24,9 @@ from finetune_contract.runconfig import (
     Precision,
     Schedule,
 )
+
+
+_GPU_LIMIT = f"self.workers.resources.limits['{GPU}']"
 
 
 class HostPathCache(ApiModel):
@@ -253,9 +256,8 @@ class FineTuneJobSpec(ApiModel):
                 "self.training.globalBatchSize % (self.training.microBatchSize * "
                 "self.workers.replicas * (has(self.workers.resources) && "
                 "has(self.workers.resources.limits) && "
-                f"'{GPU}' in self.workers.resources.limits && "
-                f"string(self.workers.resources.limits['{GPU}']).matches('{GPU_COUNT}') ? "
-                f"int(self.workers.resources.limits['{GPU}']) : 1)) == 0",
+                f"'{GPU}' in self.workers.resources.limits && {is_gpu_count(_GPU_LIMIT)} ? "
+                f"int({_GPU_LIMIT}) : 1)) == 0",
                 "training.globalBatchSize must be a multiple of microBatchSize x workers.replicas "
                 "x GPUs per worker; raise globalBatchSize or change one of the others",
                 ".training.globalBatchSize",

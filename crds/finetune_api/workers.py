@@ -15,7 +15,12 @@ Quantities = Annotated[
     dict[str, Quantity], Field(max_length=16, json_schema_extra={"maxProperties": 16})
 ]
 GPU = "nvidia.com/gpu"
-GPU_COUNT = "^[1-9][0-9]?$"
+
+
+def is_gpu_count(value: str) -> str:
+    """Return CEL that tells whether an int-or-string is a whole number from 1 to 99."""
+    as_text = f"{value}.matches('^[1-9][0-9]?$')"
+    return f"(type({value}) == int ? {value} > 0 && {value} < 100 : {as_text})"
 
 
 class Resources(ApiModel):
@@ -31,7 +36,7 @@ class Resources(ApiModel):
         json_schema_extra=rules(
             rule(
                 f"!has(self.limits) || !('{GPU}' in self.limits) || "
-                f"string(self.limits['{GPU}']).matches('{GPU_COUNT}')",
+                + is_gpu_count(f"self.limits['{GPU}']"),
                 "nvidia.com/gpu must be a whole number from 1 to 99; leave it out to train on CPUs",
                 ".limits",
             )

@@ -16,7 +16,7 @@ from support.tiny_model import save_tiny_model
 QUICK = {
     "heartbeatSeconds": 0.5,
     "progressSeconds": 0.5,
-    "startTimeoutSeconds": 6,
+    "startTimeoutSeconds": 15,
     "fenceTimeoutSeconds": 20,
     "retryBaseSeconds": 0.5,
 }

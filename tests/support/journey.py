@@ -54,8 +54,11 @@ class Journey:
             if answer := look():
                 return answer
             time.sleep(0.3)
-        state = self.kubectl("get", "finetunejobs,pytorchjobs,pods", "--output=yaml", check=False)
-        raise AssertionError(f"waited {TIMEOUT_SECONDS} s for {what}\n{state[-6000:]}")
+        jobs = [json.dumps(item.get("status")) for item in self.items("finetunejobs")[-3:]]
+        pods = self.kubectl("get", "pods", check=False)
+        events = self.kubectl("get", "events", check=False).splitlines()[-20:]
+        state = "\n".join([*jobs, pods, *events])
+        raise AssertionError(f"waited {TIMEOUT_SECONDS} s for {what}\n{state}")
 
     def wait_for_end(self, name: str) -> Json:
         """Return the job once Succeeded is True or False."""

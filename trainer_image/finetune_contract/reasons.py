@@ -265,7 +265,7 @@ TABLE: dict[Reason, Row] = {
         Retry.NEVER,
         None,
         "The job ran longer than runPolicy.activeDeadlineSeconds.",
-        "Raise the deadline and create the job again.",
+        "Raise runPolicy.activeDeadlineSeconds and create the job again.",
     ),
 }
 
