@@ -60,6 +60,12 @@ class S3Server:
     credentials: Credentials
     command: list[str]
     environment: dict[str, str]
+    sockets: tuple[Path, ...] = ()
+
+    def tidy(self) -> None:
+        """After the process has ended: remove the sockets that it leaves in the fixed /tmp."""
+        for socket_path in self.sockets:
+            socket_path.unlink(missing_ok=True)
 
     def store(self, bucket: str) -> S3Store:
         """An obstore client of `bucket` with this server's credentials."""
@@ -91,8 +97,14 @@ def prepare(directory: Path) -> S3Server:
         endpoint=f"http://127.0.0.1:{ports['s3.port']}",
         credentials=credentials,
         command=_command(directory, data, identities, ports),
-        environment={"HOME": str(directory), "PATH": os.defpath}
+        # it would leave sockets and logs in the common temporary directory
+        environment={"HOME": str(directory), "TMPDIR": str(directory), "PATH": os.defpath}
         | {name: secrets.token_hex(16) for name in JWT_KEYS},
+        sockets=tuple(
+            Path(f"/tmp/seaweedfs-{flag.partition('.')[0]}-grpc-{port}.sock")  # noqa: S108
+            for flag, port in ports.items()
+            if flag.endswith(".grpc")
+        ),
     )
 
 

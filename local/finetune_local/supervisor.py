@@ -37,6 +37,7 @@ class Supervisor:
 
     directory: Path
     node_options: Sequence[str]
+    _store: s3.S3Server = field(init=False)
     _processes: dict[str, asyncio.subprocess.Process] = field(default_factory=dict)
     _drains: list[asyncio.Task[None]] = field(default_factory=list)
 
@@ -46,15 +47,17 @@ class Supervisor:
         Raises:
             ComponentError: a component has ended by itself.
         """
+        self._store = s3.prepare(self.directory / "s3")
         try:
             await self._start_all()
             log.info("ready")
             await self._first_end()
         finally:
             await self._stop_all()
+            self._store.tidy()
 
     async def _start_all(self) -> None:
-        store = s3.prepare(self.directory / "s3")
+        store = self._store
         await self._start("s3", store.command, environment=store.environment, announces=False)
         api_home = self.directory / "apiserver"
         await self._python("apiserver", "--port=0", f"--dir={api_home}")

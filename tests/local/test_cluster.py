@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -58,11 +59,21 @@ def test_up_and_down(home: Path) -> None:
 
     kubectl(info, "run", "left", "--image=alpine", "--command", "--", "sleep", "600")
     kubectl(info, "wait", "--for=condition=Ready", "pod/left", "--timeout=60s")
+    sockets = s3_sockets(home)
+    assert [one for one in sockets if one.exists()]
     assert cluster.down(home) is True
     assert not processes_of(home)
     assert cluster.status(home) is None
     assert sorted(one.name for one in home.iterdir()) == ["logs"]
+    assert not [one for one in sockets if one.exists()]
     assert cluster.down(home) is False
+
+
+def s3_sockets(home: Path) -> list[Path]:
+    """What SeaweedFS puts into the common /tmp, by its ports."""
+    lines = [" ".join(one.cmdline()) for one in processes_of(home)]
+    found = re.findall(r"-(\w+)\.port\.grpc=(\d+)", " ".join(lines))
+    return [Path(f"/tmp/seaweedfs-{name}-grpc-{port}.sock") for name, port in found]
 
 
 def kubectl(info: cluster.ClusterInfo, *arguments: str) -> str:

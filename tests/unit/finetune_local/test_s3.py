@@ -21,7 +21,7 @@ def test_the_command_keeps_to_itself(tmp_path: Path) -> None:
     server = s3.prepare(tmp_path)
     assert {"-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false"} <= set(server.command)
     assert server.credentials.secret_key not in " ".join(server.command)
-    assert set(server.environment) == {"HOME", "PATH", *s3.JWT_KEYS}
+    assert set(server.environment) == {"HOME", "PATH", "TMPDIR", *s3.JWT_KEYS}
     keys = [server.environment[name] for name in s3.JWT_KEYS]
     assert len(set(keys)) == len(keys)
     ports = [one.rpartition("=")[2] for one in server.command if ".port" in one.partition("=")[0]]
