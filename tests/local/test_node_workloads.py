@@ -35,16 +35,27 @@ class Kubectl:
         return found
 
     def apply(
-        self, name: str, replicas: int, strategy: str, script: str, grace_seconds: int = 0
+        self,
+        name: str,
+        replicas: int,
+        strategy: str,
+        script: str,
+        *,
+        grace_seconds: int = 0,
+        shared: Path = Path("/tmp"),
     ) -> None:
+        """`shared` is a host directory that the pods see at /shared."""
         container = {
             "name": "c",
             "image": "alpine",
             "command": ["/bin/sh", "-c", script],
+            "volumeMounts": [{"name": "shared", "mountPath": "/shared"}],
             "readinessProbe": {"exec": {"command": ["true"]}, "periodSeconds": 1},
         }
         labels = {"app": name}
-        pod = {"containers": [container], "terminationGracePeriodSeconds": grace_seconds}
+        volumes = [{"name": "shared", "hostPath": {"path": str(shared)}}]
+        pod = {"containers": [container], "volumes": volumes}
+        pod["terminationGracePeriodSeconds"] = grace_seconds
         manifest = {
             "apiVersion": "apps/v1",
             "kind": "Deployment",
@@ -111,13 +122,11 @@ def deleting(pod: dict[str, Any]) -> bool:
     return "deletionTimestamp" in pod["metadata"]
 
 
-def test_recreate_never_runs_two_versions(kubectl: Kubectl) -> None:
+def test_recreate_never_runs_two_versions(kubectl: Kubectl, tmp_path: Path) -> None:
     """Each version refuses to run while the other holds the lock."""
-    lock = f"/dev/shm/recreate-{id(kubectl)}"
-    script = (
-        f"mkdir {lock} || exit 9; trap 'rmdir {lock}; exit 0' TERM; while :; do sleep 0.05; done"
-    )
-    kubectl.apply("one", 1, "Recreate", script, grace_seconds=9)
+    lock = "mkdir /shared/held || exit 9; trap 'rmdir /shared/held; exit 0' TERM"
+    script = f"{lock}; while :; do sleep 0.05; done"
+    kubectl.apply("one", 1, "Recreate", script, grace_seconds=9, shared=tmp_path)
     kubectl.roll_out("one")
     kubectl("patch", "deployment/one", "--patch", json.dumps(_grace(10)))
     kubectl.roll_out("one")

@@ -74,6 +74,8 @@ class PodWorker:
         """The object is gone, by force: end at once and report nothing."""
         self._vanished = True
         self._deleting.set()
+        for runner in self.runners:
+            runner.kill()
 
     async def run(self) -> None:
         """Run the pod until it is deleted; never raises but on cancellation."""

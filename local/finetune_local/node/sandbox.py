@@ -16,8 +16,9 @@ from pathlib import Path
 
 SETUP_FAILED = 125
 READY = "ready"
+SHARED_MEMORY = "/dev/shm"  # noqa: S108
 NAMESPACES = ("--user", "--map-root-user", "--mount", "--uts", "--pid")
-_DEVICES = {"null", "zero", "full", "random", "urandom", "tty", "ptmx", "pts", "shm", "mqueue"}
+_DEVICES = {"null", "zero", "full", "random", "urandom", "tty", "ptmx", "pts", "mqueue"}
 _DEVICES |= {"fd", "stdin", "stdout", "stderr", "kfd", "dri"}
 _REMEDIES = (
     ("/proc/sys/user/max_user_namespaces", "0", "sysctl user.max_user_namespaces=15000"),
@@ -95,12 +96,14 @@ class Sandbox:
             shlex.join([_tool("hostname"), self.hostname]),
             shlex.join([mount, "-t", "tmpfs", "-o", "mode=755", "tmpfs", str(self.root)]),
         ]
-        targets = {_resolved(one.target) for one in self.mounts} | {"/proc"}
+        targets = {_resolved(one.target) for one in self.mounts} | {"/proc", SHARED_MEMORY}
         lines += _rebuilt(Path("/"), self.root, frozenset(targets))
         proc = shlex.quote(f"{self.root}/proc")
         # a container that masks parts of /proc may not mount a new one
         new_proc = f"{mount} -t proc proc {proc} 2>/dev/null || {mount} --rbind /proc {proc}"
         lines.append(f"mkdir {proc} && {{ {new_proc}; }}")
+        memory = shlex.quote(f"{self.root}{SHARED_MEMORY}")
+        lines.append(f"mkdir -p {memory} && {mount} -t tmpfs -o mode=1777 tmpfs {memory}")
         for one in sorted(self.mounts, key=lambda one: one.target.count("/")):
             lines += _bound(one, self.root)
         if self.masked is not None:

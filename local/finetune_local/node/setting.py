@@ -9,6 +9,8 @@ from finetune_local.node.environment import Fetch, PodFacts
 from finetune_local.node.images import Catalogue
 from finetune_local.node.volumes import Volumes
 
+HOSTNAME_LENGTH = 63
+
 Note = Callable[[str, str, str], Awaitable[None]]
 """Record an event about the pod: type, reason, message."""
 
@@ -35,7 +37,9 @@ class PodSetting:
 
     @property
     def hostname(self) -> str:
-        return str(self.pod["spec"].get("hostname") or self.pod["metadata"]["name"])
+        """The pod's hostname; a longer pod name is cut as the kubelet cuts it."""
+        name = str(self.pod["spec"].get("hostname") or self.pod["metadata"]["name"])
+        return name[:HOSTNAME_LENGTH].rstrip("-.")
 
     @property
     def hosts_file(self) -> Path:

@@ -87,6 +87,19 @@ async def test_a_mount_point_behind_a_symlink(home: Path, start: Start) -> None:
     assert output(home) == ["t"]
 
 
+async def test_shared_memory_is_the_containers_own(home: Path, start: Start) -> None:
+    script = "touch /dev/shm/mine; ls /dev/shm; test -c /dev/null"
+    for mounts in ((), (Mount(home / "file", "/dev/termination-log"),)):
+        process = await start("/bin/sh", "-c", script, mounts=mounts)
+        assert await process.wait() == 0
+    assert output(home) == ["mine", "mine"]
+    assert not Path("/dev/shm/mine").exists()
+    volume = Mount(home / "volume", "/dev/shm")
+    process = await start("/bin/sh", "-c", "touch /dev/shm/kept", mounts=(volume,))
+    assert await process.wait() == 0
+    assert (home / "volume" / "kept").exists()
+
+
 async def test_read_only_is_read_only(home: Path, start: Start) -> None:
     mount = Mount(home / "volume", "/v", read_only=True)
     process = await start("/bin/sh", "-c", "echo x > /v/x", mounts=(mount,))
