@@ -38,7 +38,7 @@ async def test_finalizers_hold_an_object(api, widgets, widget) -> None:
     one = {"metadata": {"finalizers": ["example.com/two"]}}
     assert (await api.merge(f"{widgets}/a", one)).status == 200
     assert (await api.get(f"{widgets}/a")).status == 200
-    last = await api.merge(f"{widgets}/a", {"metadata": {"finalizers": None}})
+    last = await api.merge(f"{widgets}/a", {"metadata": {"finalizers": []}})
     assert last.status == 200
     assert (await api.get(f"{widgets}/a")).status == 404
 

@@ -147,3 +147,44 @@ def _refuse_types(kind: Kind, found: list[FieldError], prefix: str = "") -> None
         shown = "; ".join(f"{prefix}{e}" for e in wrong)
         version = f'{kind.kind} in version "{kind.version}"'
         raise errors.bad_request(f"{version} cannot be handled as a {kind.kind}: {shown}")
+
+
+_OMITTED_EMPTY = ("labels", "annotations", "finalizers", "ownerReferences")
+
+
+def admit_object(
+    kind: Kind, namespace: str, body: Any, options: WriteOptions, patched: bool = False
+) -> Object:
+    """Check that the body is an object of this kind and place, and drop unknown fields."""
+    if not isinstance(body, dict):
+        raise errors.bad_request(f"the body is not a {kind.kind} object")
+    check_type(kind, body)
+    obj: Object = {**body, "apiVersion": kind.api_version, "kind": kind.kind}
+    obj["metadata"] = meta = dict(obj.get("metadata") or {})
+    drop_unknown_fields(kind, obj, options, patched)
+    check_metadata_types(kind, meta)
+    for field in _OMITTED_EMPTY:
+        if not meta.get(field):
+            meta.pop(field, None)
+    if kind.namespaced and meta.get("namespace", namespace) != namespace:
+        raise errors.bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request"
+        )
+    return obj
+
+
+def admit_applied(kind: Kind, namespace: str, body: Any) -> Object:
+    """Admit an applied configuration: all it names must be in the schema (500)."""
+    if not isinstance(body, dict) or not body.get("kind"):
+        raise errors.bad_request("invalid object type: /, Kind=")
+    found = WriteOptions("", validation="Warn")
+    config = admit_object(kind, namespace, body, found)
+    if found.warnings:
+        meta = body.get("metadata") or {}
+        path = found.warnings[0].partition('"')[2].rstrip('"')
+        raise errors.internal(
+            f"failed to create typed patch object ({meta.get('namespace', '')}/"
+            f"{meta.get('name', '')}; {kind.api_version}, Kind={kind.kind}): .{path}: "
+            "field not declared in schema"
+        )
+    return config

@@ -55,9 +55,9 @@ def unauthorized() -> StatusError:
     return StatusError(401, "Unauthorized", "Unauthorized")
 
 
-def forbidden(kind: Kind, name: str, why: str) -> StatusError:
+def forbidden(kind: Kind, name: str, why: str, **details: Any) -> StatusError:
     message = f'{kind.resource_name} "{name}" is forbidden: {why}'
-    return StatusError(403, "Forbidden", message, details=_details(kind, name))
+    return StatusError(403, "Forbidden", message, details=_details(kind, name, **details))
 
 
 def page_not_found() -> StatusError:

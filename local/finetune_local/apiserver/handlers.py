@@ -18,7 +18,7 @@ from finetune_local.apiserver.patches import APPLY_PATCH
 from finetune_local.apiserver.rbac import Authorizer
 from finetune_local.apiserver.representation import Form, many, negotiate, one, to_json
 from finetune_local.apiserver.request import ResourceRequest, WriteOptions, flag, write_options
-from finetune_local.apiserver.resources import Resources
+from finetune_local.apiserver.resources import FinalCheck, Resources, Write
 from finetune_local.apiserver.reviews import review
 from finetune_local.apiserver.watch import Watch, WatchRequest
 
@@ -120,9 +120,10 @@ class Handlers:
             answer = review(kind, body, user, self._authorizer, self._authenticator)
             return _json(answer, 201)
         stored_kind, body = self._stored_as(asked, kind, body)
-        obj = self._resources.create(
-            stored_kind, _namespace(kind, asked), body, options, self._admission(user)
+        write = Write(
+            stored_kind, _namespace(kind, asked), "", options, final_check=self._grants(user)
         )
+        obj = self._resources.create(write, body)
         return _answer(kind, obj, _form(request), 201, options)
 
     async def _write(
@@ -132,20 +133,22 @@ class Handlers:
             raise errors.method_not_allowed()
         options = _options(request)
         body = await self._body(request, kind, options)
-        namespace, admission = _namespace(kind, asked), self._admission(user)
         stored_kind, body = self._stored_as(asked, kind, body)
-        if asked.verb == "update":
-            obj = self._resources.replace(
-                stored_kind, namespace, asked.name, body, options, asked.subresource, admission
-            )
-            return _answer(kind, obj, _form(request), 200, options)
-        media = request.content_type
-        if media == APPLY_PATCH and not request.query.get("fieldManager"):
-            raise errors.field_manager_required()
-        known = self._store.get(kind.storage_key, namespace if kind.namespaced else "", asked.name)
-        obj = self._resources.patch(
-            kind, namespace, asked.name, media, body, options, asked.subresource, admission
+        write = Write(
+            stored_kind,
+            _namespace(kind, asked),
+            asked.name,
+            options,
+            asked.subresource,
+            self._grants(user),
         )
+        if asked.verb == "update":
+            obj = self._resources.replace(write, body)
+            return _answer(kind, obj, _form(request), 200, options)
+        if request.content_type == APPLY_PATCH and not request.query.get("fieldManager"):
+            raise errors.field_manager_required()
+        known = self._resources.find(kind, write.namespace, asked.name)
+        obj = self._resources.patch(write, request.content_type, body)
         return _answer(kind, obj, _form(request), 200 if known else 201, options)
 
     async def _delete(
@@ -213,7 +216,7 @@ class Handlers:
         drop_unknown_fields(kind, body, WriteOptions("", validation="Ignore"))
         return core, to_stored_event(body)
 
-    def _admission(self, user: User) -> Callable[[Kind, Object, Object | None], None]:
+    def _grants(self, user: User) -> FinalCheck:
         return lambda kind, new, old: self._authorizer.check_grant(user, kind, new, old)
 
 

@@ -7,7 +7,7 @@ import asyncio
 from finetune_local.apiserver.deletion import DeleteOptions, delete
 from finetune_local.apiserver.kinds import Kind, Object
 from finetune_local.apiserver.request import WriteOptions
-from finetune_local.apiserver.resources import Resources
+from finetune_local.apiserver.resources import Resources, Write
 from finetune_local.apiserver.storage import Change
 
 INITIAL = ("default", "kube-system", "kube-public", "kube-node-lease")
@@ -32,7 +32,7 @@ class NamespaceController:
     def create_initial(self) -> None:
         for name in INITIAL:
             body = {"metadata": {"name": name}}
-            self._resources.create(self._kind("namespaces"), "", body, _SERVER)
+            self._resources.create(Write(self._kind("namespaces"), "", "", _SERVER), body)
 
     def _on_change(self, resource: str, change: Change) -> None:
         if resource == "/namespaces" and change.type == "ADDED":
@@ -55,7 +55,7 @@ class NamespaceController:
         for plural, body in wanted:
             kind = self._kind(plural)
             if not self._resources.store.get(kind.storage_key, namespace, body["metadata"]["name"]):
-                self._resources.create(kind, namespace, body, _SERVER)
+                self._resources.create(Write(kind, namespace, "", _SERVER), body)
 
     async def run(self) -> None:
         """Empty terminating namespaces, for ever."""

@@ -69,7 +69,7 @@ def _default_volume(volume: dict[str, Any]) -> None:
             source["serviceAccountToken"].setdefault("expirationSeconds", 3600)
 
 
-def admit_service_account(spec: dict[str, Any], account: Object) -> None:
+def mount_account_token(spec: dict[str, Any], account: Object) -> None:
     """Mount the account's token into every container, in place, as admission does on creation."""
     automount = spec.get(
         "automountServiceAccountToken", account.get("automountServiceAccountToken", True)

@@ -115,7 +115,11 @@ class Authorizer:
 
     def check_grant(self, user: User, kind: Kind, obj: Object, old: Object | None) -> None:
         """Refuse (403) to write a role or binding that grants what the user does not hold."""
-        if kind.group != GROUP or user.is_admin:
+        if kind.group != GROUP:
+            return
+        if obj.get("aggregationRule"):
+            raise errors.not_implemented("aggregated ClusterRoles")
+        if user.is_admin:
             return
         namespace = obj["metadata"].get("namespace", "")
         name = obj["metadata"].get("name", "")

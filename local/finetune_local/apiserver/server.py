@@ -23,7 +23,7 @@ from finetune_local.apiserver.namespaces import NamespaceController
 from finetune_local.apiserver.rbac import Authorizer, bootstrap_objects
 from finetune_local.apiserver.representation import to_json
 from finetune_local.apiserver.request import WriteOptions, parse_path
-from finetune_local.apiserver.resources import Resources
+from finetune_local.apiserver.resources import Resources, Write
 from finetune_local.apiserver.served import DefinitionController
 from finetune_local.apiserver.storage import HISTORY, Store
 
@@ -62,14 +62,15 @@ class ApiServer:
         for plural, body in bootstrap_objects():
             kind = self.registry.find("rbac.authorization.k8s.io", "v1", plural)
             assert kind is not None
-            resources.create(kind, "", body, options)
+            resources.create(Write(kind, "", "", options), body)
         classes = self.registry.find("scheduling.k8s.io", "v1", "priorityclasses")
         assert classes is not None
         for name, value in (
             ("system-cluster-critical", 2_000_000_000),
             ("system-node-critical", 2_000_001_000),
         ):
-            resources.create(classes, "", {"metadata": {"name": name}, "value": value}, options)
+            body = {"metadata": {"name": name}, "value": value}
+            resources.create(Write(classes, "", "", options), body)
         self._namespaces.create_initial()
 
     @property
