@@ -371,7 +371,7 @@ SCENARIOS: dict[str, tuple[list[tuple[str, Any]], list[str]]] = {
     ),
     "suspended after the answer to the Lease was lost": (
         [
-            ("fault", Fault(5, True, False)),
+            ("fault", Fault(6, True, False)),
             ("pass", None),
             ("suspend", True),
             *LOOK,
