@@ -25,7 +25,6 @@ from finetune_contract.runconfig import (
     Schedule,
 )
 
-
 _GPU_LIMIT = f"self.workers.resources.limits['{GPU}']"
 
 

@@ -147,7 +147,7 @@ def test_a_missing_secret_is_named_while_waiting_and_gives_its_place_back(journe
         c["message"] for c in waiting["status"]["conditions"] if c["reason"] == "SecretNotFound"
     ]
     assert '"missing"' in said[0]
-    assert "Create the Secret" in said[0]
+    assert "create the Secret" in said[0]
     stalled = condition(journey.wait_for_end("no-secret"), "Stalled")
     assert stalled["reason"] == "StartTimeout"
     assert "missing" in stalled["message"]

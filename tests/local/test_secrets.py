@@ -6,7 +6,7 @@ from pathlib import Path
 
 from support.journey import Journey, job
 
-CANARY_IN_TOKEN = "canary-7f3a91c2"
+CANARY = "canary-7f3a91c2"
 VISIBLE = (
     "finetunejobs,pytorchjobs,pods,configmaps,leases,events,roles,rolebindings,serviceaccounts,"
     "networkpolicies,deployments"
@@ -25,7 +25,7 @@ def _processes(field: str) -> str:
 
 
 def test_no_secret_value_is_seen_anywhere(journey: Journey) -> None:
-    keys = {**journey.secret_keys, "AWS_SESSION_TOKEN": CANARY_IN_TOKEN}
+    keys = {**journey.secret_keys, "HF_TOKEN": CANARY}
     journey.apply(
         {
             "apiVersion": "v1",
@@ -53,6 +53,6 @@ def test_no_secret_value_is_seen_anywhere(journey: Journey) -> None:
         "training log": journey.kubectl("logs", "canary-a1-master-0"),
     }
     assert "canary-a1" in places["objects"]
-    for value in (CANARY_IN_TOKEN, journey.secret_keys["AWS_SECRET_ACCESS_KEY"]):
+    for value in (CANARY, journey.secret_keys["AWS_SECRET_ACCESS_KEY"]):
         for form in (value, base64.b64encode(value.encode()).decode()):
             assert [name for name, text in places.items() if form in text] == []

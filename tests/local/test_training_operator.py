@@ -1,6 +1,7 @@
 """PyTorchJobs on the embedded cluster: two pods that meet, and what goes wrong with them."""
 
 from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -36,12 +37,17 @@ async def pods(cluster: ClusterInfo) -> AsyncIterator[Pods]:
 def manifest(name: str, master: str, worker: str | None = None, **more: Any) -> Object:
     """A job whose pods run shell scripts; `volumes` and `policy` are for all of them."""
     policy = more.pop("policy", "Never")
+    grace = more.pop("grace", 0)
     volumes, mounts = more.pop("volumes", []), more.pop("mounts", [])
 
     def replica(script: str) -> Object:
         container = {"name": "pytorch", "image": "alpine", "volumeMounts": mounts}
         container["command"] = ["/bin/sh", "-c", script]
-        pod = {"containers": [container], "volumes": volumes, "terminationGracePeriodSeconds": 0}
+        pod = {
+            "containers": [container],
+            "volumes": volumes,
+            "terminationGracePeriodSeconds": grace,
+        }
         return {"replicas": 1, "restartPolicy": policy, "template": {"spec": pod}}
 
     specs = {"Master": replica(master)} | ({"Worker": replica(worker)} if worker else {})
@@ -144,6 +150,39 @@ async def test_a_retryable_exit_code_makes_a_new_pod(pods: Pods) -> None:
     name = await submit(pods, "code", script, policy="ExitCode")
     await until_condition(pods, name, "Restarting")
     await pods.client.delete(JOBS.path(NAMESPACE, name))
+
+
+async def test_a_deadline_counts_when_something_else_happens(pods: Pods) -> None:
+    name = await submit(pods, "late", "exec sleep 600", activeDeadlineSeconds=3)
+    running = await until_condition(pods, name, "Running")
+    end = datetime.fromisoformat(running["status"]["startTime"]) + timedelta(seconds=3)
+    await eventually(lambda: datetime.now(UTC) > end)
+    await pods.client.patch(
+        JOBS.path(NAMESPACE, name), {"metadata": {"annotations": {"something": "else"}}}
+    )
+    job = await until_condition(pods, name, "Failed")
+    [failed] = [one for one in job["status"]["conditions"] if one["type"] == "Failed"]
+    assert failed["message"].endswith("because it was active longer than specified deadline")
+    await pods.client.delete(JOBS.path(NAMESPACE, name))
+
+
+async def test_a_job_of_the_same_name_waits_for_the_old_pods(pods: Pods) -> None:
+    script = "trap 'sleep 1; exit 0' TERM; while :; do sleep 0.05; done"
+    name = await submit(pods, "twice", script, grace=30)
+    first = (await pods.until_phase(f"{name}-master-0", "Running"))["metadata"]["uid"]
+    await pods.client.delete(JOBS.path(NAMESPACE, name))
+
+    async def is_gone() -> bool:
+        try:
+            await get(pods, name)
+        except ApiError as error:
+            return error.status == 404
+        return False
+
+    await eventually(is_gone)
+    await pods.put(JOBS, manifest(name, "exit 0"))
+    await until_condition(pods, name, "Succeeded")
+    assert (await pods.get(f"{name}-master-0"))["metadata"]["uid"] != first
 
 
 @pytest.mark.parametrize(
