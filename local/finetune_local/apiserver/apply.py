@@ -139,10 +139,15 @@ class _Difference:
 
 
 def _compare(schema: Schema, kind: Kind, old: Object, new: Object, subresource: str) -> _Difference:
-    """What a write changes, apart from what its endpoint does not write anyway."""
+    """What a write changes, apart from what its endpoint does not write anyway.
+
+    A container that is filled or emptied is neither added nor removed.
+    """
     before, after = field_values(schema, old), field_values(schema, new)
-    changed = {p for p, v in after.items() if p not in before or _differs(before[p], v)}
-    removed = before.keys() - after.keys()
+    there = closure(frozenset(before))
+    changed = {p for p, v in after.items() if p in before and _differs(before[p], v)}
+    changed |= {p for p, v in after.items() if p not in (there if v is MEMBER else before)}
+    removed = before.keys() - closure(frozenset(after))
     return _Difference(
         frozenset(p for p in changed if not _ignored(p, kind, subresource)),
         frozenset(p for p in removed if not _ignored(p, kind, subresource)),

@@ -11,6 +11,7 @@ import yaml
 from finetune_api.field_errors import FieldError
 from finetune_api.structural import prune, validate
 from finetune_local.apiserver import errors
+from finetune_local.apiserver.fields import Schema, element_schema
 from finetune_local.apiserver.kinds import Kind, Object
 from finetune_local.apiserver.protobuf import PROTOBUF, decode_protobuf
 from finetune_local.apiserver.request import WriteOptions
@@ -100,10 +101,10 @@ def drop_unknown_fields(
     whole = json.dumps(obj, separators=(",", ":"), sort_keys=True) if patched else ""
     metadata = obj.get("metadata")
     if kind.definition is None:
-        drop_nulls(obj)
+        omit_empty(schema_of(kind), obj)
     unknown = prune(schema_of(kind), obj)
     if isinstance(metadata, dict):
-        drop_nulls(metadata)
+        omit_empty(object_meta(), metadata)
         unknown += prune(object_meta(), metadata, "metadata")
     problems = [f'unknown field "{path}"' for path in sorted(unknown, key=_metadata_first)]
     if patched and problems and options.validation == "Strict":
@@ -116,16 +117,19 @@ def _metadata_first(path: str) -> tuple[bool, str]:
     return not path.startswith("metadata."), path
 
 
-def drop_nulls(value: Any) -> None:
-    """Drop null members, in place: a built-in's optional field that is null is absent."""
+def omit_empty(schema: Schema, value: Any) -> None:
+    """Drop, in place, what a built-in's typed form does not keep: nulls, empty maps and lists."""
     if isinstance(value, dict):
-        for key in [k for k, v in value.items() if v is None]:
-            del value[key]
-        for sub in value.values():
-            drop_nulls(sub)
+        for key in list(value):
+            sub = element_schema(schema, key)
+            plural = "additionalProperties" in sub or sub.get("type") == "array"
+            if value[key] is None or (plural and value[key] in ({}, [])):
+                del value[key]
+            else:
+                omit_empty(sub, value[key])
     elif isinstance(value, list):
         for item in value:
-            drop_nulls(item)
+            omit_empty(schema.get("items", {}), item)
 
 
 def check_types(kind: Kind, obj: Object) -> list[FieldError]:
@@ -149,9 +153,6 @@ def _refuse_types(kind: Kind, found: list[FieldError], prefix: str = "") -> None
         raise errors.bad_request(f"{version} cannot be handled as a {kind.kind}: {shown}")
 
 
-_OMITTED_EMPTY = ("labels", "annotations", "finalizers", "ownerReferences")
-
-
 def admit_object(
     kind: Kind, namespace: str, body: Any, options: WriteOptions, patched: bool = False
 ) -> Object:
@@ -163,9 +164,6 @@ def admit_object(
     obj["metadata"] = meta = dict(obj.get("metadata") or {})
     drop_unknown_fields(kind, obj, options, patched)
     check_metadata_types(kind, meta)
-    for field in _OMITTED_EMPTY:
-        if not meta.get(field):
-            meta.pop(field, None)
     if kind.namespaced and meta.get("namespace", namespace) != namespace:
         raise errors.bad_request(
             "the namespace of the provided object does not match the namespace sent on the request"

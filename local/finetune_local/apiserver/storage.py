@@ -107,9 +107,9 @@ class Store:
         """Store the object under its namespace and name, with the next resourceVersion."""
         meta = obj["metadata"]
         key = (meta.get("namespace", ""), meta["name"])
+        held = self._resource(resource)
         self.version += 1
         stored = {**obj, "metadata": {**meta, "resourceVersion": str(self.version)}}
-        held = self._resource(resource)
         previous = held.objects.get(key)
         held.objects[key] = stored
         kind: ChangeType = "MODIFIED" if previous else "ADDED"
