@@ -1,0 +1,259 @@
+"""Each way in which pods end gets its reason, and the cause goes before its symptoms."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from finetune_contract.reasons import Reason
+from finetune_operator.diagnose import SETTLE, Blocked, blocked, end_of, published
+from finetune_operator.observe import Child, Observed, Obstacle
+from support.operator_values import (
+    UID,
+    at,
+    attempt,
+    ended,
+    failure,
+    job,
+    pod,
+    seen,
+    stamp,
+    success,
+)
+
+WORKLOAD = Child("PyTorchJob", "bot-a1", "workload", UID, 1, None, False, workload=True)
+
+
+def end(*pods: Any, seconds: float = 0, workload: Child | None = WORKLOAD, **of: Any) -> Any:
+    children = (workload,) if workload else ()
+    return end_of(job(), attempt(**of), Observed(children, pods), at(seconds))
+
+
+@pytest.mark.parametrize(
+    ("made", "reason"),
+    [
+        (ended(code=137, reason="OOMKilled"), Reason.OUT_OF_MEMORY),
+        (ended(code=137, reason="Error"), Reason.RESULT_LOST),
+        (ended(code=143), Reason.INTERRUPTED),
+        (ended(code=20), Reason.OUT_OF_MEMORY),
+        (ended(code=12), Reason.DATA_INVALID),
+        (ended(code=1), Reason.TRAINER_ERROR),
+        (ended(code=1, result=failure(Reason.NON_FINITE_LOSS)), Reason.NON_FINITE_LOSS),
+        (ended(code=0, result=failure(Reason.SUPERSEDED)), Reason.SUPERSEDED),
+        (ended(code=1, result=failure(Reason.PENDING)), Reason.TRAINER_ERROR),
+        (ended(code=1, result=failure(Reason.UNSCHEDULABLE)), Reason.TRAINER_ERROR),
+        (ended(code=1, reason="OOMKilled", result=failure(Reason.TRAINER_ERROR)), "OutOfMemory"),
+        (ended(code=143, disrupted="preempted"), Reason.EVICTED),
+        (pod(phase="Failed", running=False, reason="Evicted"), Reason.EVICTED),
+        (pod(phase="Failed", running=False, message="no room"), Reason.EVICTED),
+        (
+            pod(phase="Failed", running=False, init_failure="init-pytorch ended with code 1"),
+            Reason.DISTRIBUTED_FAILURE,
+        ),
+        (ended(code=0), Reason.RESULT_LOST),
+        (ended(code=0, result=success(number=2)), Reason.RESULT_LOST),
+    ],
+)
+def test_a_pod_that_failed(made: Any, reason: Reason) -> None:
+    assert end(made, pod(1), seconds=60).reason == reason
+
+
+def test_what_the_trainer_says_is_passed_on() -> None:
+    told = failure(Reason.DATA_INVALID, "line 7: no turn", rank=3, frames=("a.py:1 f", "b.py:2 g"))
+    found = end(ended(code=12, result=told), seconds=60)
+    assert found.message == "bot-a1-master-0: line 7: no turn (at b.py:2 g)"
+    assert found.rank == 3
+
+
+def test_a_result_of_another_attempt_is_nobodys() -> None:
+    told = failure(Reason.DATA_INVALID).model_copy(update={"attempt": 2})
+    assert end(ended(code=137, result=told), seconds=60).reason == Reason.RESULT_LOST
+
+
+def test_a_cause_goes_before_an_earlier_symptom() -> None:
+    symptom = ended(0, 23, seconds=1)
+    cause = ended(1, 137, seconds=5, reason="OOMKilled")
+    assert end(symptom, cause, seconds=60).reason == Reason.OUT_OF_MEMORY
+
+
+def test_of_two_causes_the_first_counts() -> None:
+    early, late = ended(1, 12, seconds=1), ended(0, 18, seconds=2)
+    assert end(late, early, seconds=60).reason == Reason.DATA_INVALID
+
+
+@pytest.mark.parametrize(("seconds", "settled"), [(9, False), (10, True), (-11, True)])
+def test_a_symptom_waits_for_its_cause_but_not_for_ever(seconds: int, settled: bool) -> None:
+    assert SETTLE.total_seconds() == 10
+    assert end(ended(0, 23), pod(1), seconds=seconds).settled is settled
+
+
+def test_a_symptom_waits_for_nobody_if_all_have_ended() -> None:
+    assert end(ended(0, 23), ended(1, 23), seconds=1).settled
+
+
+def test_a_cause_does_not_wait() -> None:
+    assert end(ended(0, 12), pod(1), seconds=1).settled
+
+
+def test_a_run_that_goes_on_has_no_end() -> None:
+    assert end(pod(0), pod(1), pod_uids=["pod-0", "pod-1"]) is None
+    assert end(ended(1, 0), pod(0), pod_uids=["pod-0", "pod-1"]) is None
+
+
+@pytest.mark.parametrize(
+    ("pods", "lost"),
+    [
+        ([pod(0)], "pod-1 vanished"),
+        ([pod(0), pod(1, gone=True)], "bot-a1-worker-0 vanished"),
+        ([pod(0), pod(1, uid="new")], "bot-a1-worker-0 was replaced"),
+        ([pod(0), replace(ended(1, 0), gone=True)], None),
+    ],
+)
+def test_pods_once_recorded_are_the_run(pods: Any, lost: str | None) -> None:
+    found = end(*pods, pod_uids=["pod-0", "pod-1"])
+    assert (found is None) == (lost is None)
+    if lost:
+        assert (found.reason, found.absent) == (Reason.POD_LOST, True)
+        assert lost in found.message
+
+
+def test_pods_may_come_and_go_until_all_were_seen() -> None:
+    assert end(pod(0), pod_uids=None) is None
+
+
+def test_the_last_words_of_a_deleted_pod_count() -> None:
+    gone = replace(ended(1, 137, reason="OOMKilled"), gone=True)
+    assert end(pod(0), gone, pod_uids=["pod-0", "pod-1"]).reason == Reason.OUT_OF_MEMORY
+
+
+@pytest.mark.parametrize(("seconds", "lost"), [(29, False), (30, True)])
+def test_a_node_that_does_not_confirm_a_deletion(seconds: int, lost: bool) -> None:
+    found = end(pod(0), pod(1, due=at(0), disrupted="node lost"), seconds=seconds)
+    assert (found is not None) is lost
+    if lost:
+        assert found.reason == Reason.POD_LOST
+        assert "node lost" in found.message
+
+
+@pytest.mark.parametrize(
+    ("workload", "uid", "pods", "lost"),
+    [
+        (None, "workload", [], True),
+        (None, None, [pod(0)], True),
+        (None, None, [], False),
+        (WORKLOAD, "workload", [], False),
+        (WORKLOAD, None, [], False),
+        (WORKLOAD, "another", [], True),
+        (replace(WORKLOAD, deleting=True), "workload", [], True),
+        (replace(WORKLOAD, owner_uid="another"), "workload", [], True),
+        (replace(WORKLOAD, attempt=2), "workload", [], True),
+    ],
+)
+def test_a_workload_that_was_made_and_is_gone(
+    workload: Any, uid: str | None, pods: Any, lost: bool
+) -> None:
+    found = end(*pods, workload=workload, workload_uid=uid)
+    assert (found is not None) is lost
+    if lost:
+        assert (found.reason, found.absent) == (Reason.POD_LOST, True)
+
+
+@pytest.mark.parametrize("outcome", [True, False])
+def test_a_workload_that_ended_without_a_word(outcome: bool) -> None:
+    found = end(workload=replace(WORKLOAD, outcome=outcome))
+    assert (found.reason, found.absent) == (Reason.RESULT_LOST, True)
+
+
+@pytest.mark.parametrize(
+    ("made", "accepted"),
+    [
+        (ended(0, 0, result=success()), True),
+        (replace(ended(0, 0, result=success()), gone=True), True),
+        (ended(1, 0, result=success()), False),
+        (ended(0, 0, result=success(number=2)), False),
+        (ended(0, 0, result=success("s3://adapters/bottom/a1")), False),
+        (ended(0, 0, result=success().model_copy(update={"artifact": None})), False),
+        (ended(0, 1, result=failure(Reason.TRAINER_ERROR)), False),
+        (pod(0), False),
+    ],
+)
+def test_only_rank_0_of_this_attempt_tells_of_an_artifact(made: Any, accepted: bool) -> None:
+    assert (published(job(), attempt(), [made]) is not None) is accepted
+
+
+def waits(obstacle: Obstacle | None, warning: str | None = None, **spec: Any) -> Blocked | None:
+    stuck = pod(0, phase="Pending", running=False, obstacle=obstacle)
+    warnings = {stuck.uid: warning} if warning else {}
+    return blocked(job(**spec), [pod(1), stuck], seen(warnings=warnings))
+
+
+CREATING = Obstacle("ContainerCreating", "")
+
+
+@pytest.mark.parametrize(
+    ("obstacle", "warning", "reason", "words"),
+    [
+        (Obstacle("Unschedulable", "0/3 nodes"), None, "Unschedulable", "0/3 nodes"),
+        (Obstacle("SchedulingGated", "gated"), None, "Unschedulable", "gated"),
+        (
+            Obstacle("Unschedulable", 'persistentvolumeclaim "models" not found'),
+            None,
+            "VolumeUnavailable",
+            'PersistentVolumeClaim "models" does not exist in namespace team',
+        ),
+        (Obstacle("ErrImagePull", "no such tag"), None, "ImageUnavailable", "no such tag"),
+        (Obstacle("ImagePullBackOff", "back-off"), None, "ImageUnavailable", "back-off"),
+        (Obstacle("InvalidImageName", "bad name"), None, "ImageUnavailable", "bad name"),
+        (
+            Obstacle("CreateContainerConfigError", 'configmap "settings" not found'),
+            None,
+            "VolumeUnavailable",
+            'ConfigMap "settings" does not exist',
+        ),
+        (CREATING, 'secret "s3" not found', "SecretNotFound", 'Secret "s3"'),
+        (CREATING, "MountVolume.SetUp failed: timeout", "VolumeUnavailable", "timeout"),
+        (CREATING, "AttachVolume.Attach failed", "VolumeUnavailable", "Attach failed"),
+    ],
+)
+def test_what_keeps_a_pod_from_starting(
+    obstacle: Obstacle, warning: str | None, reason: str, words: str
+) -> None:
+    found = waits(obstacle, warning)
+    assert found is not None
+    assert found.reason == reason
+    assert words in found.message
+
+
+def test_a_pod_that_is_merely_slow_is_not_blocked() -> None:
+    assert waits(CREATING) is None
+    assert waits(None) is None
+    assert waits(CREATING, "Readiness probe failed") is None
+
+
+def test_a_missing_secret_is_named_with_the_fields_that_name_it() -> None:
+    ref = {"name": "s3"}
+    found = waits(
+        CREATING,
+        'secret "s3" not found',
+        model={"uri": "s3://m/m", "credentialsSecretRef": {"name": "other"}},
+        data={"train": [{"uri": "s3://d/a"}], "credentialsSecretRef": ref},
+        output={"uri": "s3://o/o", "credentialsSecretRef": ref},
+    )
+    assert found is not None
+    fields = "spec.data.credentialsSecretRef and spec.output.credentialsSecretRef"
+    assert found.message == (f'Secret "s3", named by {fields}, does not exist in namespace team')
+
+
+@pytest.mark.parametrize(
+    ("obstacle", "since"),
+    [(CREATING, stamp(0)), (Obstacle("Unschedulable", ""), None)],
+)
+def test_only_a_pod_with_a_node_can_run_out_of_time(obstacle: Obstacle, since: str | None) -> None:
+    found = waits(obstacle, "MountVolume failed" if since else None)
+    assert found is not None
+    assert (found.since is not None) is (since is not None)
+
+
+def test_finished_and_running_pods_wait_for_nothing() -> None:
+    done = pod(0, phase="Failed", running=False, obstacle=Obstacle("ErrImagePull", ""))
+    assert blocked(job(), [done, pod(1, obstacle=Obstacle("ErrImagePull", ""))], seen()) is None
