@@ -258,11 +258,12 @@ class ModelApi:
         return self._write(write)
 
     async def apply(self, body: Json) -> Json:
-        return self._write(
-            lambda: self.world.store(
-                {**self.world.objects[body["kind"], body["metadata"]["name"]], **body}
-            )
-        )
+        def write() -> Json:
+            known = self.world.objects[body["kind"], body["metadata"]["name"]]
+            metadata = {**known["metadata"], **copy.deepcopy(body["metadata"])}
+            return self.world.store({**known, **copy.deepcopy(body), "metadata": metadata})
+
+        return self._write(write)
 
     async def delete(self, kind: str, namespace: str, name: str, uid: str) -> None:
         def write() -> None:
