@@ -30,7 +30,6 @@ from finetune_local.node.setting import PodSetting
 START_ERROR_CODE = 128
 MESSAGE_BYTES = 4096
 FALLBACK_BYTES, FALLBACK_LINES = 2048, 80
-MEMORY_POLL_SECONDS = 0.5
 LONGEST_BACK_OFF = 300.0
 BACK_OFF_RESET_SECONDS = 600.0
 
@@ -99,6 +98,9 @@ class ContainerRunner:
         self.record.container_id = f"embedded://{uuid.uuid4().hex}"
         self.record.state = Running(now())
         self.ended.clear()
+        if "startupProbe" not in self.spec:
+            self._has_started()
+        self.setting.changed()
         await self.setting.note("Normal", "Started", f"Started container {self.spec['name']}")
         await self._attend(process)
         self._settle(self._terminated(await process.wait()))
@@ -186,7 +188,7 @@ class ContainerRunner:
         """Probe and watch the memory until the main process ends."""
         helpers = [asyncio.create_task(self._probe(process))]
         if limit := memory_limit(self.spec):
-            helpers.append(asyncio.create_task(_limit_memory(process, limit)))
+            helpers.append(asyncio.create_task(process.limit_memory(limit)))
         try:
             await process.wait_exit()
         finally:
@@ -194,20 +196,24 @@ class ContainerRunner:
                 helper.cancel()
             await asyncio.gather(*helpers, return_exceptions=True)
 
+    def _has_started(self) -> None:
+        self.record.started = True
+        self.record.ready = "readinessProbe" not in self.spec
+        self.started.set()
+
     async def _probe(self, process: ContainerProcess) -> None:
         spec = self.spec
-        if "startupProbe" in spec and not await probes.until_started(
-            self._probe_of("startupProbe"), process, self._unhealthy("Startup")
-        ):
-            await self._kill_unhealthy(process, "startup")
-            return
-        self.record.started = True
-        self.record.ready = "readinessProbe" not in spec
-        self.started.set()
-        self.setting.changed()
+        if "startupProbe" in spec:
+            note = self._unhealthy("Startup")
+            if not await probes.until_started(self._probe_of("startupProbe"), process, note):
+                await self._kill_unhealthy(process, "startup")
+                return
+            self._has_started()
+            self.setting.changed()
         async with asyncio.TaskGroup() as group:
             if "readinessProbe" in spec:
-                readiness, note = self._probe_of("readinessProbe"), self._unhealthy("Readiness")
+                readiness = self._probe_of("readinessProbe")
+                note = self._unhealthy("Readiness")
                 group.create_task(
                     probes.follow_readiness(readiness, process, note, self._set_ready)
                 )
@@ -276,17 +282,6 @@ class ContainerRunner:
         self.started.clear()
         self.ended.set()
         self.setting.changed()
-
-
-async def _limit_memory(process: ContainerProcess, limit: int) -> None:
-    """Kill the main process when its family outgrows `limit` bytes: no cgroup is needed, a burst
-    between two looks goes unseen."""
-    while process.running:
-        if process.memory() > limit:
-            process.oom_killed = True
-            process.signal(signal.SIGKILL)
-            return
-        await asyncio.sleep(MEMORY_POLL_SECONDS)
 
 
 def _executable(command: str, path: str, mounts: list[Mount]) -> bool:

@@ -13,6 +13,8 @@ import psutil
 from finetune_local.node import logs
 from finetune_local.node.sandbox import READY, SETUP_FAILED, Sandbox
 
+MEMORY_POLL_SECONDS = 0.5
+
 
 class StartError(Exception):
     """The container could not be made or its command could not be executed."""
@@ -60,7 +62,12 @@ class ContainerProcess:
             asyncio.create_task(logs.record(outer.stdout, "stdout", log)),
             asyncio.create_task(logs.record(outer.stderr, "stderr", log)),
         ]
-        complaint = await _complaint(ready)
+        try:
+            complaint = await _complaint(ready)
+        except asyncio.CancelledError:
+            # nobody else knows this process yet
+            outer.kill()
+            raise
         container = cls(outer, _only_child(outer.pid), dict(environment), _readers=readers)
         if complaint and await container.wait() == SETUP_FAILED:
             raise StartError(complaint)
@@ -115,6 +122,18 @@ class ContainerProcess:
 
     async def wait_exit(self) -> None:
         await self.outer.wait()
+
+    async def limit_memory(self, limit: int) -> None:
+        """Kill the main process when its family outgrows `limit` bytes.
+
+        No cgroup is needed; a burst between two looks goes unseen.
+        """
+        while self.running:
+            if self.memory() > limit:
+                self.oom_killed = True
+                self.signal(signal.SIGKILL)
+                return
+            await asyncio.sleep(MEMORY_POLL_SECONDS)
 
     def memory(self) -> int:
         """Bytes that a memory cgroup would charge: anonymous and shared pages of all processes."""

@@ -173,11 +173,50 @@ async def test_a_long_life_forgets_the_pauses(
     assert bench.pauses == [10, 20, 10]
 
 
+async def test_a_container_runs_before_it_has_started(bench: Bench) -> None:
+    """A startup probe holds back `started` and `ready`, not the state."""
+    process = Process(0)
+    go, end = asyncio.Event(), asyncio.Event()
+    process.wait_exit = end.wait  # type: ignore[method-assign,assignment]
+
+    async def execute(_: list[str]) -> None:
+        await go.wait()
+
+    process.execute = execute  # type: ignore[attr-defined]
+    bench.codes = [process]
+    probe = {"exec": {"command": ["x"]}, "timeoutSeconds": 60}
+    running = asyncio.create_task(bench.run(startupProbe=probe, readinessProbe=probe))
+    await until(lambda: bench.states == ["Running"])
+    assert bench.runner is not None
+    record = bench.runner.record
+    assert (record.started, record.ready) == (False, False)
+    go.set()
+    await until(lambda: record.ready)
+    assert record.started
+    end.set()
+    await running
+    assert (record.started, record.ready) == (False, False)
+
+
+async def test_without_probes_a_running_container_is_ready_at_once(bench: Bench) -> None:
+    """One write says both."""
+    process = Process(0)
+    end = asyncio.Event()
+    process.wait_exit = end.wait  # type: ignore[method-assign,assignment]
+    bench.codes = [process]
+    running = asyncio.create_task(bench.run())
+    await until(lambda: bench.states == ["Running"])
+    assert bench.runner is not None
+    assert bench.runner.record.ready
+    end.set()
+    await running
+
+
 @pytest.mark.parametrize("bench", ["OnFailure"], indirect=True)
 async def test_the_waiting_state_between_runs(bench: Bench) -> None:
     bench.codes = [Process(1), Process(0)]
     await bench.run()
-    assert bench.states == ["Error", "CrashLoopBackOff", "Completed"]
+    assert bench.states == ["Running", "Error", "CrashLoopBackOff", "Running", "Completed"]
 
 
 async def test_an_image_is_asked_for_again_until_it_is_known(bench: Bench) -> None:

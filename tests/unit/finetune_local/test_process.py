@@ -213,6 +213,23 @@ asyncio.run(main())
     await until(lambda: not _running(f"/bin/sleep {mark}"))
 
 
+async def test_a_start_that_is_cancelled_leaves_no_process(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pod may be deleted at any moment, also before its process is known to anyone."""
+
+    async def hang(fd: int) -> str:
+        os.close(fd)
+        return await asyncio.Future()
+
+    monkeypatch.setattr("finetune_local.node.process._complaint", hang)
+    mark = f"/bin/sleep 8{os.getpid()}"
+    starting = asyncio.create_task(start(*mark.split()))
+    await until(lambda: _running(mark))
+    starting.cancel()
+    await until(lambda: not _running(mark))
+
+
 async def test_a_sandbox_that_cannot_be_made_says_why(home: Path, start: Start) -> None:
     with pytest.raises(StartError, match="missing"):
         await start("/bin/true", mounts=(Mount(home / "missing", "/v"),))
