@@ -1,0 +1,63 @@
+"""Settings come from FINETUNE_* variables; a wrong one is named."""
+
+import subprocess
+import sys
+from dataclasses import fields
+
+import pytest
+
+from finetune_operator.settings import InvalidSetting, Settings
+
+IMAGE = {"FINETUNE_TRAINER_IMAGE": "t:1"}
+
+
+def test_defaults() -> None:
+    settings = Settings.from_environment(IMAGE)
+    assert settings == Settings(trainer_image="t:1")
+    assert settings.start_timeout.total_seconds() == 600
+    assert settings.fence_timeout.total_seconds() == 300
+    assert settings.bind_address == "127.0.0.1"
+
+
+def test_every_field_has_its_variable() -> None:
+    given = {
+        **IMAGE,
+        "FINETUNE_HEARTBEAT_SECONDS": "0.5",
+        "FINETUNE_PROGRESS_SECONDS": "1",
+        "FINETUNE_START_TIMEOUT_SECONDS": "2",
+        "FINETUNE_FENCE_TIMEOUT_SECONDS": "3",
+        "FINETUNE_RETRY_BASE_SECONDS": "4",
+        "FINETUNE_RETRY_CAP_SECONDS": "5",
+        "FINETUNE_MAX_INFRASTRUCTURE_ATTEMPTS": "6",
+        "FINETUNE_WATCH_NAMESPACES": "a, b,",
+        "FINETUNE_BIND_ADDRESS": "0.0.0.0",
+        "FINETUNE_BIND_PORT": "7",
+        "FINETUNE_RELIST_SECONDS": "8",
+        "FINETUNE_LOG_LEVEL": "DEBUG",
+    }
+    assert len(given) == len(fields(Settings))
+    assert Settings.from_environment(given) == Settings(
+        "t:1", 0.5, 1, 2, 3, 4, 5, 6, ("a", "b"), "0.0.0.0", 7, 8, "DEBUG"
+    )
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("FINETUNE_TRAINER_IMAGE", ""),
+        ("FINETUNE_HEARTBEAT_SECONDS", "soon"),
+        ("FINETUNE_BIND_PORT", "8.5"),
+        ("FINETUNE_RETRY_CAP_SECONDS", "-1"),
+    ],
+)
+def test_a_wrong_one_is_named(variable: str, value: str) -> None:
+    with pytest.raises(InvalidSetting, match=variable):
+        Settings.from_environment({**IMAGE, variable: value})
+
+
+def test_the_process_says_so_and_ends() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "finetune_operator"], capture_output=True, text=True, env={}
+    )
+    assert ended.returncode == 2
+    assert ended.stderr == "FINETUNE_TRAINER_IMAGE must name the trainer's image\n"
