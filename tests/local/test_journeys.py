@@ -177,3 +177,54 @@ def test_events_tell_the_story(journey: Journey) -> None:
         return {e["reason"] for e in events if e["involvedObject"]["name"] == "told"}
 
     assert journey.wait("the end to be told", lambda: "Succeeded" in reasons())
+
+
+@pytest.mark.parametrize(
+    ("name", "workers", "reason", "says"),
+    [
+        ("no-image", {"image": "ghcr.io/nobody/nothing:1"}, "ImageUnavailable", "workers.image"),
+        (
+            "no-gpu",
+            {"resources": {"limits": {"nvidia.com/gpu": 1}}},
+            "Unschedulable",
+            "nvidia.com/gpu",
+        ),
+    ],
+)
+def test_what_keeps_pods_from_starting_is_named(
+    journey: Journey, name: str, workers: dict, reason: str, says: str
+) -> None:
+    journey.apply(job(name, workers=workers))
+    waiting = journey.wait_for_reason(name, reason)
+    assert says in condition(waiting, "Reconciling")["message"]
+    _delete(journey, name)
+
+
+def test_out_of_memory_is_tried_again_with_half_the_micro_batch(journey: Journey) -> None:
+    journey.apply(job("greedy", workers={"resources": {"limits": {"memory": "128Mi"}}}))
+    stalled = condition(journey.wait_for_end("greedy"), "Stalled")
+    assert stalled["reason"] == "OutOfMemory"
+    assert "memory" in stalled["message"]
+    attempts = journey.attempts("greedy")
+    assert [a["microBatchSize"] for a in attempts] == [2, 1]
+    assert {a["reason"] for a in attempts} == {"OutOfMemory"}
+
+
+def test_a_restarted_operator_goes_on_where_it_was(journey: Journey) -> None:
+    journey.apply(job("survivor", training={"maxSteps": 60}))
+    _wait_for_training(journey, "survivor")
+    selector = "app.kubernetes.io/name=finetune-operator"
+    before = {pod["metadata"]["uid"] for pod in journey.items("pods", selector)}
+    journey.kubectl("delete", "pod", f"--selector={selector}", "--grace-period=0", "--force")
+    done = journey.wait_for_end("survivor")
+    assert {pod["metadata"]["uid"] for pod in journey.items("pods", selector)} != before
+    assert [a["state"] for a in done["status"]["attempts"]] == ["Succeeded"]
+
+
+def test_the_same_job_made_again_finds_its_adapter_instead_of_training(journey: Journey) -> None:
+    journey.apply(job("again", training={"maxSteps": 6}))
+    first = journey.wait_for_end("again")["status"]["artifact"]
+    _delete(journey, "again")
+    journey.apply(job("again", training={"maxSteps": 6}))
+    second = journey.wait_for_end("again")["status"]["artifact"]
+    assert (second["uri"], second["digest"]) == (first["uri"], first["digest"])
