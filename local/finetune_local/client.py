@@ -84,6 +84,8 @@ class Client:
         configuration = Configuration()
         # retries would repeat a POST-like DELETE with preconditions; callers are level-triggered
         configuration.retries = None
+        # the server is on this machine; a proxy from the environment cannot reach it
+        configuration.client_session_kwargs = {"trust_env": False}
         await load_kube_config(str(kubeconfig), client_configuration=configuration)
         return cls(configuration)
 

@@ -80,7 +80,8 @@ def store(endpoint: str, credentials: Credentials, bucket: str) -> S3Store:
         access_key_id=credentials.access_key,
         secret_access_key=credentials.secret_key,
         region=REGION,
-        client_options={"allow_http": True},
+        # a proxy of its own, never used, stands in the way of those from the environment
+        client_options={"allow_http": True, "proxy_url": endpoint, "proxy_excludes": "127.0.0.1"},
         retry_config={"max_retries": 0},
     )
 

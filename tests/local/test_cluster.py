@@ -18,6 +18,7 @@ from obstore.exceptions import BaseError
 
 from finetune_local import binaries, cluster, s3
 from finetune_local.cluster import ClusterError
+from finetune_local.node.sandbox import SandboxError
 
 SECONDS = 60.0
 
@@ -44,7 +45,10 @@ def until_none(home: Path) -> None:
         time.sleep(0.05)
 
 
-def test_up_and_down(home: Path) -> None:
+def test_up_and_down(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY"):
+        # what leads out of a company's network does not lead to this machine
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
     info = cluster.up(home)
     assert cluster.status(home) == info
     assert info.secret_key not in repr(info)
@@ -146,6 +150,18 @@ print("too late")
     assert output == ""
     assert starting.returncode != 0
     until_none(home)
+
+
+def test_a_machine_without_namespaces_is_told_before_anything_starts(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse() -> None:
+        raise SandboxError("not available; enable them: sudo sysctl x=1")
+
+    monkeypatch.setattr(cluster.sandbox, "check", refuse)
+    with pytest.raises(ClusterError, match="sudo sysctl x=1"):
+        cluster.up(home)
+    assert not home.exists()
 
 
 def test_a_start_that_fails_says_where_to_look(home: Path) -> None:

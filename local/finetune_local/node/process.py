@@ -54,6 +54,9 @@ class ContainerProcess:
                 # a terminal's Ctrl-C is the supervisor's business, not the pods'
                 start_new_session=True,
             )
+        except OSError as error:
+            os.close(ready)
+            raise StartError(f"exec: {error.strerror}") from error
         finally:
             os.close(ready_child)
         if outer.stdout is None or outer.stderr is None:
