@@ -1,4 +1,7 @@
-"""The kubelet's HTTPS port: container logs for the API server, and main process ids for tests."""
+"""The kubelet's HTTPS port, on loopback: container logs, for the API server to pass on.
+
+It asks nobody who they are: any process of this machine may read pods' logs.
+"""
 
 import asyncio
 import ssl
@@ -8,6 +11,7 @@ from pathlib import Path
 import trustme
 from aiohttp import web
 
+from finetune_local.client import Object
 from finetune_local.node import logs
 from finetune_local.node.container import ContainerRunner
 from finetune_local.node.kubelet import Kubelet
@@ -39,23 +43,17 @@ class LogServer:
 
     async def logs(self, request: web.Request) -> web.StreamResponse:
         where = request.match_info
-        pod = self._kubelet.find_pod(where["namespace"], where["pod"])
-        if pod is None:
-            return web.Response(status=404, text=f'pod "{where["pod"]}" is not on this node')
+        pod = self._pod(where["namespace"], where["pod"], where["container"])
         try:
             options = _options(request.query)
         except ValueError as error:
-            return web.Response(status=400, text=f"bad log query: {error}")
+            raise web.HTTPBadRequest(text=f"bad log query: {error}") from error
         previous = request.query.get("previous") in ("true", "1")
-        meta = pod["metadata"]
-        directory = self._kubelet.node.directory / "logs"
-        directory /= f"{meta['namespace']}_{meta['name']}_{meta['uid']}"
-        runner = self._runner(meta["uid"], where["container"])
-        path = _chosen(directory / where["container"], previous)
+        runner = self._runner(pod["metadata"]["uid"], where["container"])
+        path = _chosen(self._directory(pod) / where["container"], previous)
         if path is None:
-            why = _absent(previous, runner)
-            text = f'container "{where["container"]}" in pod "{where["pod"]}" {why}'
-            return web.Response(status=400, text=text)
+            container = f'container "{where["container"]}" in pod "{where["pod"]}"'
+            raise web.HTTPBadRequest(text=f"{container} {_absent(previous, runner)}")
         response = web.StreamResponse(headers={"Content-Type": "text/plain"})
         await response.prepare(request)
         ended = runner.ended if runner and not previous else ENDED
@@ -63,6 +61,21 @@ class LogServer:
             await response.write(chunk)
         await response.write_eof()
         return response
+
+    def _pod(self, namespace: str, name: str, container: str) -> Object:
+        """The pod, which has such a container: the name becomes part of a path."""
+        pod = self._kubelet.find_pod(namespace, name)
+        if pod is None:
+            raise web.HTTPNotFound(text=f'pod "{name}" is not on this node')
+        every = [*pod["spec"].get("initContainers", []), *pod["spec"]["containers"]]
+        if container not in [one["name"] for one in every]:
+            raise web.HTTPNotFound(text=f'pod "{name}" has no container "{container}"')
+        return pod
+
+    def _directory(self, pod: Object) -> Path:
+        meta = pod["metadata"]
+        name = f"{meta['namespace']}_{meta['name']}_{meta['uid']}"
+        return self._kubelet.node.directory / "logs" / name
 
     def _runner(self, uid: str, container: str) -> ContainerRunner | None:
         worker = self._kubelet.workers.get(uid)
