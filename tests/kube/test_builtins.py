@@ -64,6 +64,37 @@ async def test_limits_stand_for_requests_and_quality(api, base) -> None:
     assert (await api.post(f"{base}/pods", body)).body["status"]["qosClass"] == "Burstable"
 
 
+QUANTITIES = {"1000m": "1", "0.5": "500m", "1024Mi": "1Gi", "1.5Gi": "1536Mi", "1000Ki": "1000Ki"}
+
+
+@pytest.mark.parametrize("written", QUANTITIES)
+async def test_quantities_are_stored_in_one_form(api, base, written) -> None:
+    body = pod()
+    body["spec"]["containers"][0]["resources"] = {"limits": {"example.com/x": written}}
+    if written.startswith(("0.", "1.")):
+        body["spec"]["containers"][0]["resources"] = {"requests": {"memory": written}}
+    made = (await api.post(f"{base}/pods", body, dryRun="All")).body
+    requests = made["spec"]["containers"][0]["resources"]["requests"]
+    assert list(requests.values()) == [QUANTITIES[written]]
+
+
+async def test_templates_do_not_request_what_they_limit(api, namespace) -> None:
+    template = {"metadata": {"labels": {"a": "b"}}, "spec": pod()["spec"]}
+    template["spec"]["containers"][0]["resources"] = {"limits": {"cpu": "1"}}
+    spec = {"selector": {"matchLabels": {"a": "b"}}, "template": template}
+    path = f"/apis/apps/v1/namespaces/{namespace}/deployments"
+    made = (await api.post(path, {"metadata": {"name": "d"}, "spec": spec})).body
+    resources = made["spec"]["template"]["spec"]["containers"][0]["resources"]
+    assert resources == {"limits": {"cpu": "1"}}
+
+
+async def test_a_pod_tolerates_a_node_that_is_away_for_a_while(api, base) -> None:
+    own = {"key": "node.kubernetes.io/not-ready", "operator": "Exists", "effect": "NoExecute"}
+    made = (await api.post(f"{base}/pods", pod(tolerations=[own]))).body
+    keys = {t["key"]: t.get("tolerationSeconds") for t in made["spec"]["tolerations"]}
+    assert keys == {"node.kubernetes.io/not-ready": None, "node.kubernetes.io/unreachable": 300}
+
+
 BAD_PODS = {
     "no containers": ({"containers": []}, "spec.containers"),
     "no image": ({"containers": [{"name": "c"}]}, "spec.containers[0].image"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from finetune_local.apiserver import errors
 from finetune_local.apiserver.kinds import Kind, Object
-from finetune_local.apiserver.podspec import mount_account_token
+from finetune_local.apiserver.podspec import default_tolerations, mount_account_token
 from finetune_local.apiserver.storage import Store
 
 
@@ -41,7 +41,7 @@ def admit_pod(store: Store, kind: Kind, pod: Object) -> None:
     mount_account_token(spec, account)
     spec["priority"] = _priority(store, kind, pod)
     spec.setdefault("preemptionPolicy", "PreemptLowerPriority")
-    spec.setdefault("enableServiceLinks", True)
+    default_tolerations(spec)
 
 
 def _priority(store: Store, kind: Kind, pod: Object) -> int:

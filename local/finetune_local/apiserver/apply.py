@@ -172,11 +172,12 @@ def track_update(
         if not entry.manager.same(manager):
             entry.fields -= difference.changed | difference.removed
     own = _find(entries, manager, now)
+    changed = frozenset(p for p in difference.changed if _is_optional(kind, p))
     added = frozenset(containers(schema, new)) - frozenset(containers(schema, live))
     containing = frozenset(
         p for p in added if _is_optional(kind, p) and not _ignored(p, kind, manager.subresource)
     )
-    fields = (own.fields - difference.removed) | difference.changed | containing
+    fields = (own.fields - difference.removed) | changed | containing
     if fields != own.fields:
         own.fields, own.time = fields, now
     return _encode(entries)

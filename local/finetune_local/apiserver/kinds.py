@@ -145,7 +145,15 @@ BUILTIN: tuple[Kind, ...] = (
         status=True,
         generation=True,
     ),
-    Kind("scheduling.k8s.io", "v1", "PriorityClass", "priorityclasses", False, ("pc",)),
+    Kind(
+        "scheduling.k8s.io",
+        "v1",
+        "PriorityClass",
+        "priorityclasses",
+        False,
+        ("pc",),
+        generation=True,
+    ),
     Kind(
         "apiextensions.k8s.io",
         "v1",

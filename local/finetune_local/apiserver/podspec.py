@@ -9,6 +9,7 @@ from typing import Any
 
 from finetune_api.field_errors import FieldError
 from finetune_local.apiserver.kinds import Object
+from finetune_local.apiserver.quantity import canonical_amounts
 
 TOKEN_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105 (a directory)
 _PROBES = ("livenessProbe", "readinessProbe", "startupProbe")
@@ -35,11 +36,7 @@ def _default_container(container: dict[str, Any]) -> None:
     tag = container.get("image", "").rpartition("/")[2].partition("@")[0].partition(":")[2]
     pinned = "@" in container.get("image", "") or tag not in ("", "latest")
     container.setdefault("imagePullPolicy", "IfNotPresent" if pinned else "Always")
-    container.setdefault("resources", {})
-    for amounts in (container["resources"].get("limits", {}),):
-        requests = container["resources"].setdefault("requests", {}) if amounts else {}
-        for name, amount in amounts.items():
-            requests.setdefault(name, amount)
+    canonical_amounts(container.setdefault("resources", {}))
     for port in container.get("ports", []):
         port.setdefault("protocol", "TCP")
     for probe in (container[p] for p in _PROBES if p in container):
@@ -67,6 +64,30 @@ def _default_volume(volume: dict[str, Any]) -> None:
     for source in volume.get("projected", {}).get("sources", []):
         if "serviceAccountToken" in source:
             source["serviceAccountToken"].setdefault("expirationSeconds", 3600)
+
+
+def default_requests(spec: dict[str, Any]) -> None:
+    """A pod that only limits a resource requests as much of it; in place."""
+    for container in [*spec.get("initContainers", []), *spec.get("containers", [])]:
+        resources = container.get("resources", {})
+        if limits := resources.get("limits"):
+            resources["requests"] = {**limits, **resources.get("requests", {})}
+
+
+def default_tolerations(spec: dict[str, Any]) -> None:
+    """A pod stays five minutes on a node that is not ready or not reachable; in place."""
+    tolerations = spec.setdefault("tolerations", [])
+    for condition in ("not-ready", "unreachable"):
+        key = f"node.kubernetes.io/{condition}"
+        if not any(t.get("key") in (key, None) for t in tolerations):
+            tolerations.append(
+                {
+                    "key": key,
+                    "operator": "Exists",
+                    "effect": "NoExecute",
+                    "tolerationSeconds": 300,
+                }
+            )
 
 
 def mount_account_token(spec: dict[str, Any], account: Object) -> None:

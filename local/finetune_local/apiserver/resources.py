@@ -153,8 +153,6 @@ class Resources:
         check_namespace(self.store, kind, write.namespace, name)
         if kind.definition is None:
             set_defaults(kind, obj)
-        if kind.plural == "pods":
-            admit_pod(self.store, kind, obj)
         if kind.status and kind.plural not in KEEPS_STATUS_ON_CREATE:
             obj.pop("status", None)
         apply_defaults(schema, obj)
@@ -163,6 +161,8 @@ class Resources:
             managed = apply.track_update(schema, kind, {}, obj, manager, timestamp())
         if managed:
             obj["metadata"]["managedFields"] = managed
+        if kind.plural == "pods":
+            admit_pod(self.store, kind, obj)
         status = initial_status(kind, obj) if kind.definition is None else None
         if status is not None:
             obj["status"] = status

@@ -15,6 +15,7 @@ from finetune_local.apiserver.definitions import default_definition
 from finetune_local.apiserver.kinds import Kind, Object
 from finetune_local.apiserver.podspec import (
     default_pod_spec,
+    default_requests,
     pod_status,
     validate_pod_spec,
     validate_pod_update,
@@ -28,6 +29,10 @@ _INITIAL_STATUS: dict[str, Callable[[Object], Object]] = {
     "deployments": lambda obj: {},
     "replicasets": lambda obj: {"replicas": 0},
     "persistentvolumeclaims": lambda obj: {"phase": "Pending"},
+    "customresourcedefinitions": lambda obj: {
+        "acceptedNames": {"kind": "", "plural": ""},
+        "storedVersions": [v["name"] for v in obj["spec"].get("versions", []) if v.get("storage")],
+    },
     "poddisruptionbudgets": lambda obj: {
         "currentHealthy": 0,
         "desiredHealthy": 0,
@@ -52,6 +57,8 @@ def set_defaults(kind: Kind, obj: Object) -> None:
     match kind.plural:
         case "pods" if isinstance(spec, dict):
             default_pod_spec(spec)
+            default_requests(spec)
+            spec.setdefault("enableServiceLinks", True)
         case "deployments" if isinstance(spec, dict):
             _default_deployment(spec)
         case "replicasets" if isinstance(spec, dict):
@@ -76,6 +83,11 @@ def set_defaults(kind: Kind, obj: Object) -> None:
             egress = ["Egress"] if spec.get("egress") else []
             spec.setdefault("policyTypes", ["Ingress", *egress])
             spec.setdefault("podSelector", {})
+            for rule in [*spec.get("ingress", []), *spec.get("egress", [])]:
+                for port in rule.get("ports", []):
+                    port.setdefault("protocol", "TCP")
+        case "persistentvolumeclaims" if isinstance(spec, dict):
+            spec.setdefault("volumeMode", "Filesystem")
 
 
 def _default_deployment(spec: dict[str, Any]) -> None:
@@ -97,6 +109,8 @@ def _default_service(spec: dict[str, Any]) -> None:
         spec.setdefault("internalTrafficPolicy", "Cluster")
         spec.setdefault("ipFamilies", ["IPv4"])
         spec.setdefault("ipFamilyPolicy", "SingleStack")
+    if spec.get("clusterIP") == "None":
+        spec["clusterIPs"] = ["None"]
     for port in spec.get("ports", []):
         port.setdefault("protocol", "TCP")
         port.setdefault("targetPort", port.get("port"))
