@@ -5,10 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import platform
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+
+from transformers.utils.logging import disable_progress_bar
 
 from finetune_contract.reasons import Reason
 from finetune_contract.result import Outcome, Result, decode
@@ -26,6 +29,7 @@ LIBRARIES = ("torch", "transformers", "peft", "deepspeed", "obstore")
 
 def run_rank(config: RunConfig, file: ResultFile, progress_file: Path | None) -> Result:
     """Return how this rank's run ended; leave at once where another's failure left it waiting."""
+    _quiet_libraries()
     _log_start(config)
     reporter = Reporter()
     ranks = Ranks.meet()
@@ -85,6 +89,12 @@ def _reported(
         yield
     finally:
         beat.close()
+
+
+def _quiet_libraries() -> None:
+    """Leave out what a user can do nothing about: bars in a log, deprecations between libraries."""
+    disable_progress_bar()
+    warnings.filterwarnings("ignore", category=FutureWarning)
 
 
 def _log_start(config: RunConfig) -> None:

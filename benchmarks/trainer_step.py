@@ -1,0 +1,241 @@
+"""Time of one optimizer step: this trainer against plain TRL SFTTrainer, the same settings.
+
+One process each, fp32, LoRA on a random 28M Llama, batches of 8 rows without accumulation. Rounds
+alternate, so that whatever else the machine does falls on both; medians of all steps count.
+
+    python benchmarks/trainer_step.py [--rounds 5] [--steps 8] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import random
+import socket
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from datasets import Dataset as TrlDataset
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+from transformers.utils.logging import disable_progress_bar, set_verbosity_error
+from trl import SFTConfig, SFTTrainer
+
+from finetune_contract.runconfig import RunConfig
+from finetune_trainer.distributed import Ranks
+from finetune_trainer.lead import Lead
+from finetune_trainer.progress import Reporter
+from finetune_trainer.train import load, train
+from support.tiny_llama import write_model, write_rows
+from support.trainer_runs import run_config
+
+BATCH, RANK, ALPHA, RATE, LENGTH = 8, 16, 32, 2e-4, 256
+TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+SHAPE = {
+    "vocab_size": 8192,
+    "hidden_size": 512,
+    "intermediate_size": 1408,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 8,
+}
+WARM_UP = 2  # first steps of a round, not counted
+BAR = 1.05
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What both contenders are told."""
+
+    steps: int  # per round
+    zero_stage: int
+
+
+def rows(count: int) -> list[dict[str, Any]]:
+    """Return conversations of 60 to 200 tokens; about a third of each is the answer."""
+    draw = random.Random(0)
+    return [
+        {
+            "prompt": [{"role": "user", "content": "q" * draw.randint(20, 90)}],
+            "completion": [{"role": "assistant", "content": "a" * draw.randint(10, 60)}],
+        }
+        for _ in range(count)
+    ]
+
+
+class Timed(Reporter):
+    """Keeps the seconds of every step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds: list[float] = []
+
+    def trained(self, loss: float, grad_norm: float, tokens: int, seconds: float) -> None:
+        self.seconds.append(seconds)
+
+
+def ours(config: RunConfig) -> Callable[[], list[float]]:
+    """Return a function that trains one round and returns the seconds of its steps."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    alone = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "RANK": "0", "WORLD_SIZE": "1"}
+    os.environ.update({**alone, "LOCAL_RANK": "0"})
+    ranks = Ranks.meet()
+    ranks.join()
+    lead = Lead(config, Timed())
+    start = lead.start()
+    data = lead.read_data()
+    engine, _ = load(config, start.model, ranks, Timed())
+
+    def one_round() -> list[float]:
+        reporter = Timed()
+        train(config, engine, data, ranks, reporter)
+        return reporter.seconds
+
+    return one_round
+
+
+class StepTimer(TrainerCallback):
+    """Keeps the seconds between the beginnings of steps, data loading and clean-up included."""
+
+    def __init__(self) -> None:
+        self.marks: list[float] = []
+
+    def on_step_begin(self, *arguments: Any, **options: Any) -> None:
+        self.marks.append(time.monotonic())
+
+    def on_train_end(self, *arguments: Any, **options: Any) -> None:
+        self.marks.append(time.monotonic())
+
+
+def trl(
+    model: Path, data: list[dict[str, Any]], steps: int, out: Path
+) -> Callable[[], list[float]]:
+    """Return a function that trains one round with SFTTrainer."""
+    from peft import LoraConfig
+
+    timer = StepTimer()
+    trainer = SFTTrainer(
+        model=AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32),
+        args=SFTConfig(
+            output_dir=str(out),
+            max_steps=steps,
+            per_device_train_batch_size=BATCH,
+            learning_rate=RATE,
+            max_length=LENGTH,
+            max_grad_norm=1.0,
+            completion_only_loss=True,
+            packing=False,
+            padding_free=False,
+            bf16=False,
+            gradient_checkpointing=False,
+            use_cpu=True,
+            report_to="none",
+            save_strategy="no",
+            logging_strategy="no",
+            disable_tqdm=True,
+            dataloader_pin_memory=False,
+        ),
+        train_dataset=TrlDataset.from_list(data),
+        processing_class=AutoTokenizer.from_pretrained(model),
+        peft_config=LoraConfig(
+            task_type="CAUSAL_LM", r=RANK, lora_alpha=ALPHA, target_modules=TARGETS
+        ),
+        callbacks=[timer],
+    )
+
+    def one_round() -> list[float]:
+        timer.marks.clear()
+        trainer.train()
+        return [end - begin for begin, end in zip(timer.marks, timer.marks[1:], strict=False)]
+
+    return one_round
+
+
+def contend(name: str, directory: Path, settings: Settings, pipe: Connection) -> None:
+    """Be one contender: do a round whenever told to, and answer with its steps' seconds."""
+    disable_progress_bar()
+    set_verbosity_error()
+    model, data = directory / "model", rows(BATCH * settings.steps)
+    if name == "trl":
+        one_round = trl(model, data, settings.steps, directory / "trl")
+    else:
+        config = run_config(
+            directory,
+            data=write_rows(directory / "train.jsonl", data),
+            lora={"rank": RANK, "alpha": ALPHA},
+            training={"maxSteps": settings.steps, "learningRate": RATE, "globalBatchSize": BATCH},
+            microBatchSize=BATCH,
+            zeroStage=settings.zero_stage,
+        )
+        one_round = ours(config)
+    pipe.send(torch.get_num_threads())
+    while pipe.recv():
+        pipe.send(one_round()[WARM_UP:])
+
+
+def measure(rounds: int, settings: Settings) -> dict[str, Any]:
+    """Return the medians, their ratio and every step's seconds."""
+    spawn = multiprocessing.get_context("spawn")
+    seconds: dict[str, list[float]] = {"trainer": [], "trl": []}
+    pipes, threads = {}, {}
+    with tempfile.TemporaryDirectory() as temporary:
+        directory = Path(temporary)
+        (directory / "scratch").mkdir()
+        write_model(directory / "model", **SHAPE)
+        for name in seconds:
+            pipes[name], theirs = spawn.Pipe()
+            spawn.Process(
+                target=contend, args=(name, directory, settings, theirs), daemon=True
+            ).start()
+            theirs.close()  # so that a contender's death ends the wait for its answer
+            threads[name] = pipes[name].recv()
+        for number in range(rounds):
+            for name in list(seconds)[:: 1 if number % 2 == 0 else -1]:
+                pipes[name].send(True)
+                seconds[name] += pipes[name].recv()
+        for pipe in pipes.values():
+            pipe.send(False)
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    return {
+        "medianSeconds": medians,
+        "ratio": medians["trainer"] / medians["trl"],
+        "bar": BAR,
+        "threads": threads,
+        "zeroStage": settings.zero_stage,
+        "seconds": seconds,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--zero-stage", type=int, default=2)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    settings = Settings(arguments.steps, arguments.zero_stage)
+    found = measure(arguments.rounds, settings)
+    print("| | median step | steps |\n|---|---|---|")
+    for name, median in found["medianSeconds"].items():
+        print(f"| {name} | {median * 1000:.0f} ms | {len(found['seconds'][name])} |")
+    print(f"\nratio {found['ratio']:.3f} (bar: at most {BAR})")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(found, indent=2))
+
+
+if __name__ == "__main__":
+    main()

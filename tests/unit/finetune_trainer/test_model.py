@@ -1,0 +1,170 @@
+"""Which models are taken, and which are refused by name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from finetune_contract.artifact import (
+    DatasetIdentity,
+    ModelIdentity,
+    Provenance,
+    TrainingSummary,
+)
+from finetune_contract.reasons import Reason
+from finetune_contract.runconfig import LoraRecipe, LoraTarget, Precision
+from finetune_trainer.architectures import MODULES, module_names
+from finetune_trainer.errors import Failure
+from finetune_trainer.export import save_adapter, save_card, save_tokenizer
+from finetune_trainer.lora import adapt
+from finetune_trainer.model import load_model, load_tokenizer, read_config
+from support.tiny_llama import byte_tokenizer, write_model
+
+BOTH = (LoraTarget.ATTENTION, LoraTarget.MLP)
+IDENTITY = ModelIdentity(uri="hf://org/name", revision="c0ffee")
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    return write_model(tmp_path / "model")
+
+
+def unsupported(action: Any, *arguments: Any) -> str:
+    with pytest.raises(Failure) as caught:
+        action(*arguments)
+    assert caught.value.reason is Reason.MODEL_UNSUPPORTED
+    return caught.value.message
+
+
+def adapted(directory: Path, targets: tuple[LoraTarget, ...] = BOTH, **lora: Any) -> Any:
+    model = load_model(directory, lora.pop("precision", Precision.FP32))
+    modules = module_names(read_config(directory), targets)
+    return adapt(model, LoraRecipe(rank=4, **lora), modules, seed=3)
+
+
+def test_known_architectures_have_every_role() -> None:
+    assert {"llama", "mistral", "qwen2", "qwen3"} <= set(MODULES)
+    assert all(set(roles) == set(LoraTarget) for roles in MODULES.values())
+    message = unsupported(module_names, {"model_type": "mamba"}, BOTH)
+    assert "model_type 'mamba' is not known to spec.lora.targets" in message
+    assert "qwen3" in message
+
+
+@pytest.mark.parametrize(
+    ("targets", "names"),
+    [
+        (BOTH, {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}),
+        ((LoraTarget.ATTENTION,), {"q_proj", "k_proj", "v_proj", "o_proj"}),
+        ((LoraTarget.MLP,), {"gate_proj", "up_proj", "down_proj"}),
+    ],
+)
+def test_adapters_sit_on_every_layer_that_plays_the_role(
+    directory: Path, targets: tuple[LoraTarget, ...], names: set[str]
+) -> None:
+    model = adapted(directory, targets)
+    trainable = [name for name, p in model.named_parameters() if p.requires_grad]
+    assert len(trainable) == 2 * 2 * len(names)  # A and B on 2 layers
+    assert {name.split(".lora_")[0].rpartition(".")[2] for name in trainable} == names
+    assert all("lora_" in name for name in trainable)
+
+
+def test_a_role_that_no_layer_plays_is_refused(directory: Path) -> None:
+    model = load_model(directory, Precision.FP32)
+    message = unsupported(adapt, model, LoraRecipe(), {LoraTarget.MLP: ("w1", "w2")}, 0)
+    assert message == "the base model has no w1, w2 for spec.lora.targets MLP"
+
+
+def test_every_rank_begins_with_the_same_adapter(directory: Path) -> None:
+    def tensors(seed: int) -> dict[str, torch.Tensor]:
+        model = load_model(directory, Precision.FP32)
+        torch.rand(seed)  # whatever was drawn before
+        modules = module_names(read_config(directory), BOTH)
+        return dict(adapt(model, LoraRecipe(rank=4), modules, seed=seed % 2).named_parameters())
+
+    first, same, other = tensors(1), tensors(3), tensors(2)
+    assert all(torch.equal(first[name], same[name]) for name in first)
+    assert any(not torch.equal(first[name], other[name]) for name in first)
+
+
+def test_bf16_is_the_bases_format_and_adapters_stay_fp32(directory: Path) -> None:
+    model = adapted(directory, precision=Precision.BF16, dropout=0.5)
+    formats = {p.requires_grad: p.dtype for p in model.parameters()}
+    assert formats == {True: torch.float32, False: torch.bfloat16}
+    assert {m.p for m in model.modules() if isinstance(m, torch.nn.Dropout)} == {0.5}
+
+
+def test_missing_tensors_are_not_invented(directory: Path) -> None:
+    weights = directory / "model.safetensors"
+    tensors = load_file(weights)
+    del tensors["model.layers.1.mlp.up_proj.weight"]
+    save_file(tensors, weights, metadata={"format": "pt"})
+    message = unsupported(load_model, directory, Precision.FP32)
+    assert "lack 1 tensors, such as model.layers.1.mlp.up_proj.weight" in message
+
+
+def test_damaged_files_are_named(directory: Path) -> None:
+    (directory / "model.safetensors").write_bytes(b"\xff" * 64)
+    assert "is damaged" in unsupported(load_model, directory, Precision.FP32)
+    config = (directory / "config.json").read_text()
+    (directory / "config.json").write_text("{")
+    assert "config.json is not JSON" in unsupported(read_config, directory)
+    (directory / "config.json").write_text("[]")
+    assert "config.json is not a JSON object" in unsupported(read_config, directory)
+    (directory / "config.json").write_text(config)
+    (directory / "tokenizer.json").unlink()
+    (directory / "tokenizer_config.json").unlink()
+    assert "tokenizer can not be loaded" in unsupported(load_tokenizer, directory)
+
+
+def test_code_of_a_model_is_never_run(directory: Path, tmp_path: Path) -> None:
+    (directory / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    config = json.loads((directory / "config.json").read_text())
+    config["auto_map"] = {"AutoModelForCausalLM": "evil.Evil", "AutoConfig": "evil.Evil"}
+    (directory / "config.json").write_text(json.dumps(config))
+    load_model(directory, Precision.FP32)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_an_adapter_names_its_base_and_is_the_same_file_twice(
+    directory: Path, tmp_path: Path
+) -> None:
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        save_adapter(adapted(directory), IDENTITY, tmp_path / name)
+        save_tokenizer(load_tokenizer(directory), tmp_path / name)
+    config = json.loads((tmp_path / "first" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == "org/name"  # what loaders of the hub understand
+    assert config["revision"] == "c0ffee"
+    assert config["inference_mode"] is True
+    assert config["target_modules"] == sorted(config["target_modules"])
+    for file in (tmp_path / "first").iterdir():
+        assert (tmp_path / "second" / file.name).read_bytes() == file.read_bytes()
+        assert str(directory) not in file.read_text("latin1")
+    tokenizer = json.loads((tmp_path / "first" / "tokenizer_config.json").read_text())
+    assert not {"local_files_only", "is_local", "name_or_path"} & set(tokenizer)
+    template = (tmp_path / "first" / "chat_template.jinja").read_text()
+    assert template == byte_tokenizer().chat_template
+
+
+def test_the_card_tells_where_the_adapter_comes_from(tmp_path: Path) -> None:
+    from support.trainer_runs import run_config
+
+    recipe = run_config(tmp_path).recipe
+    digest = "sha256:" + "d" * 64
+    provenance = Provenance(
+        recipe_digest=recipe.digest(),
+        model=IDENTITY,
+        datasets=(DatasetIdentity(uri="s3://d/a.jsonl", sha256=digest, rows=3),),
+    )
+    summary = TrainingSummary(steps=60, supervised_tokens=99, final_loss=0.25)
+    save_card(recipe, provenance, summary, tmp_path)
+    card = (tmp_path / "README.md").read_text()
+    assert card.startswith("---\nbase_model: org/name\nlibrary_name: peft\n")
+    for fact in (f"| s3://d/a.jsonl | 3 | {digest} |", recipe.digest(), "c0ffee", "| 60 |"):
+        assert fact in card
+    assert '"globalBatchSize": 8' in card
