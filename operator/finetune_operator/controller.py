@@ -11,6 +11,7 @@ from finetune_operator.api import Object
 from finetune_operator.backends.pytorchjob import PyTorchJob
 from finetune_operator.cache import Cache, Key
 from finetune_operator.cluster import Cluster
+from finetune_operator.events import Recorder
 from finetune_operator.metrics import Metrics
 from finetune_operator.probes import application, serve
 from finetune_operator.queue import RetryLater, WorkQueue
@@ -31,12 +32,14 @@ class Controller:
         self.metrics = Metrics(cache, lambda: len(self._queue))
         cluster.observer = self.metrics.observe_request
         self._sync = Synchroniser(cluster, cache, settings.watch_namespaces, self._queue.add)
+        self._recorder = Recorder(cluster)
         self._reconciler = Reconciler(
             cluster,
             cache,
             settings,
             PyTorchJob(),
             clock=lambda: datetime.now(UTC),
+            recorder=self._recorder,
             on_attempt_end=lambda reason: self.metrics.attempts.labels(reason).inc(),
         )
 
@@ -50,15 +53,19 @@ class Controller:
         """Work until cancelled. Raises BackendAppeared, or OSError if the port is taken."""
         app = application(self._cache, self.metrics)
         runner = await serve(app, self._settings.bind_address, self._settings.bind_port)
-        listing = asyncio.create_task(self._sync.run(self._settings.relist_seconds))
-        working = asyncio.create_task(self._queue.run())
+        parts = (
+            self._sync.run(self._settings.relist_seconds),
+            self._queue.run(),
+            self._recorder.run(),
+        )
+        tasks = {asyncio.create_task(part) for part in parts}
         try:
-            done, _ = await asyncio.wait({listing, working}, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             done.pop().result()
         finally:
-            listing.cancel()
-            working.cancel()
-            await asyncio.gather(listing, working, return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             await runner.cleanup()
 
     async def _handle(self, key: Key) -> float | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hashlib
 import logging
 from collections import OrderedDict
@@ -19,6 +21,7 @@ log = logging.getLogger(__name__)
 
 _LONGEST_MESSAGE = 1024
 _REMEMBERED = 4096
+_WAITING = 1024
 
 
 @dataclass(frozen=True)
@@ -55,11 +58,22 @@ def transitions(old: FineTuneJobStatus, new: FineTuneJobStatus) -> Iterator[Tran
 
 
 class Recorder:
-    """Writes Events; the same one again is counted, not repeated."""
+    """Writes Events behind the passes' back; the same one again is counted, not repeated."""
 
     def __init__(self, api: Api) -> None:
         self._api = api
         self._counts: OrderedDict[str, int] = OrderedDict()
+        self._noted: asyncio.Queue[tuple[Object, Transition, datetime]] = asyncio.Queue(_WAITING)
+
+    def note(self, body: Object, transition: Transition, now: datetime) -> None:
+        """Ask for an Event about a job; it is lost if too many wait already."""
+        with contextlib.suppress(asyncio.QueueFull):
+            self._noted.put_nowait((body, transition, now))
+
+    async def run(self) -> None:
+        """Write what was noted until cancelled."""
+        while True:
+            await self.record(*await self._noted.get())
 
     async def record(self, body: Object, transition: Transition, now: datetime) -> None:
         """Write one Event about a job; a failure is logged and has no consequence."""

@@ -7,13 +7,11 @@ may see twice or never. `on.event` merely fills the cache and names a job to loo
 from __future__ import annotations
 
 import asyncio
-import copy
 from collections.abc import Mapping
 from typing import Any
 
 import kopf
 
-from finetune_api.job import KIND
 from finetune_operator.cache import Cache
 from finetune_operator.cluster import Cluster
 from finetune_operator.controller import Controller
@@ -69,7 +67,7 @@ def _registry(controller: Controller, cluster: Cluster) -> kopf.OperatorRegistry
 
     kopf.on.login(registry=registry)(login)
     for kind, resource in RESOURCES.items():
-        if kind != KIND and kind not in CHILDREN:
+        if not resource.watched:
             continue
         kopf.on.event(
             resource.group, resource.version, resource.plural, registry=registry, id=f"see-{kind}"
@@ -79,9 +77,9 @@ def _registry(controller: Controller, cluster: Cluster) -> kopf.OperatorRegistry
 
 def _noticer(controller: Controller, kind: str, api_version: str) -> Any:
     async def notice(event: Mapping[str, Any], **_: Any) -> None:
-        body = copy.deepcopy(dict(event["object"]))
-        # Items of a first list carry neither.
-        body.update(apiVersion=api_version, kind=kind)
+        raw = event["object"]
+        # Kopf works on the same objects; and items of a first list carry neither version nor kind.
+        body = {**raw, "metadata": {**raw["metadata"]}, "apiVersion": api_version, "kind": kind}
         controller.notice(event["type"], body)
 
     return notice

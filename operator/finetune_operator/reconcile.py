@@ -42,6 +42,7 @@ class Reconciler:
         settings: Settings,
         backend: Backend,
         clock: Callable[[], datetime],
+        recorder: Recorder,
         on_attempt_end: Callable[[str], None] = lambda reason: None,
     ) -> None:
         self._api = api
@@ -52,7 +53,7 @@ class Reconciler:
         self._on_attempt_end = on_attempt_end
         self._parser = Parser()
         self._applier = Applier(api, cache)
-        self._recorder = Recorder(api)
+        self._recorder = recorder
 
     async def reconcile(self, key: Key) -> float | None:
         """Do one pass; return after how many seconds to look again, None for not of itself.
@@ -168,7 +169,7 @@ class Reconciler:
         self._cache.put(answer)
         for transition in transitions(old, new):
             log.info("%s: %s: %s", body["metadata"]["name"], transition.reason, transition.message)
-            await self._recorder.record(body, transition, now)
+            self._recorder.note(body, transition, now)
         known = {a.number for a in old.attempts or () if a.end_time}
         for attempt in new.attempts or ():
             if attempt.end_time and attempt.number not in known:

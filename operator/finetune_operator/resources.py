@@ -9,11 +9,12 @@ from finetune_api.job import GROUP, KIND, PLURAL, VERSION
 
 @dataclass(frozen=True)
 class Resource:
-    """Where a kind is served. `selected` kinds are watched by the operator's own label only."""
+    """Where a kind is served. `watched` is false for kinds that change only when someone meddles:
+    the periodic lists find that early enough."""
 
     api_version: str
     plural: str
-    selected: bool = True
+    watched: bool = True
 
     @property
     def group(self) -> str:
@@ -37,16 +38,16 @@ _RBAC = "rbac.authorization.k8s.io/v1"
 CHILDREN: dict[str, Resource] = {
     "PyTorchJob": Resource("kubeflow.org/v1", "pytorchjobs"),
     "Pod": Resource("v1", "pods"),
-    "ConfigMap": Resource("v1", "configmaps"),
-    "ServiceAccount": Resource("v1", "serviceaccounts"),
     "Lease": Resource("coordination.k8s.io/v1", "leases"),
-    "Role": Resource(_RBAC, "roles"),
-    "RoleBinding": Resource(_RBAC, "rolebindings"),
-    "NetworkPolicy": Resource("networking.k8s.io/v1", "networkpolicies"),
+    "ConfigMap": Resource("v1", "configmaps", watched=False),
+    "ServiceAccount": Resource("v1", "serviceaccounts", watched=False),
+    "Role": Resource(_RBAC, "roles", watched=False),
+    "RoleBinding": Resource(_RBAC, "rolebindings", watched=False),
+    "NetworkPolicy": Resource("networking.k8s.io/v1", "networkpolicies", watched=False),
 }
 EVENT = "Event"
 RESOURCES: dict[str, Resource] = {
-    KIND: Resource(f"{GROUP}/{VERSION}", PLURAL, selected=False),
+    KIND: Resource(f"{GROUP}/{VERSION}", PLURAL),
     **CHILDREN,
-    EVENT: Resource("v1", "events", selected=False),
+    EVENT: Resource("v1", "events", watched=False),
 }

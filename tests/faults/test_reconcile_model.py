@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from finetune_api.job import KIND
 from finetune_operator.backends.pytorchjob import PyTorchJob
 from finetune_operator.cache import Cache, Key
+from finetune_operator.events import Recorder
 from finetune_operator.queue import RetryLater
 from finetune_operator.reconcile import Reconciler
 from finetune_operator.settings import Settings
@@ -83,7 +84,12 @@ class Simulation:
         self.cache = Cache()
         self.api = ModelApi(self.world, self.may_create)
         self.reconciler = Reconciler(
-            self.api, self.cache, SETTINGS, PyTorchJob(), clock=lambda: self.world.now
+            self.api,
+            self.cache,
+            SETTINGS,
+            PyTorchJob(),
+            clock=lambda: self.world.now,
+            recorder=Recorder(self.api),
         )
         for queue in self.world.pending.values():
             queue.clear()

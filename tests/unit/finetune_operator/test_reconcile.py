@@ -9,6 +9,7 @@ from finetune_api.job import KIND
 from finetune_operator.api import ApiError
 from finetune_operator.backends.pytorchjob import PyTorchJob
 from finetune_operator.cache import Cache, Key
+from finetune_operator.events import Recorder
 from finetune_operator.queue import RetryLater
 from finetune_operator.reconcile import Reconciler
 from finetune_operator.settings import Settings
@@ -48,6 +49,7 @@ class Bench:
             SETTINGS,
             PyTorchJob(),
             clock=lambda: self.world.now,
+            recorder=Recorder(self.api),
             on_attempt_end=self.ended.append,
         )
 
