@@ -208,6 +208,39 @@ async def test_unknown_words_in_a_schema(api) -> None:
     assert "openAPIV3Schema.properties.spec.properties.a.maximumLength" in strict.body["message"]
 
 
+async def test_what_became_invalid_may_stay(api, namespace, eventually) -> None:
+    group = f"ratchet-{namespace}.finetune.dev"
+    path = f"/apis/{group}/v1/namespaces/{namespace}/probes"
+    body = definition({"a": text(), "b": text(), "c": array(text(), maxItems=5)})
+    body["metadata"]["name"], body["spec"]["group"] = f"probes.{group}", group
+    assert (await api.post(PATH, body)).status == 201
+    probe = {"apiVersion": f"{group}/v1", "kind": "Probe", "metadata": {"name": "p"}}
+    spec = {"a": "long", "b": "x", "c": ["fine", "toolong"]}
+
+    async def stored() -> bool:
+        return (await api.post(path, {**probe, "spec": spec})).status in (201, 409)
+
+    await eventually(stored, "a Probe to be stored")
+    tight = (await api.get(f"{PATH}/probes.{group}")).body
+    schema = tight["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    schema["properties"]["a"] = text(maxLength=3)
+    schema["properties"]["c"] = array(text(maxLength=5), maxItems=5)
+    assert (await api.put(f"{PATH}/probes.{group}", tight)).status == 200
+
+    async def tightened() -> bool:
+        other = {**probe, "metadata": {"name": "q"}, "spec": spec}
+        return (await api.post(path, other, dryRun="All")).status == 422
+
+    await eventually(tightened, "the tighter schema to be enforced")
+    untouched = {"metadata": {"labels": {"x": "y"}}, "spec": {"b": "z"}}
+    assert (await api.merge(f"{path}/p", untouched)).status == 200
+    refused = await api.merge(f"{path}/p", {"spec": {"a": "longer"}})
+    assert refused.status == 422
+    assert "spec.a" in [c["field"] for c in refused.body["details"]["causes"]]
+    assert (await api.merge(f"{path}/p", {"spec": {"a": "ok"}})).status == 200
+    await api.delete(f"{PATH}/probes.{group}")
+
+
 async def test_a_definition_lives_and_dies(api, namespace, eventually) -> None:
     group = f"{namespace}.finetune.dev"
     name = f"probes.{group}"

@@ -28,9 +28,24 @@ class Account:
     async def allow(self, name: str, *rules: dict) -> None:
         role = {"metadata": {"name": name}, "rules": list(rules)}
         assert (await self._admin.post(f"{self.path}/roles", role)).status == 201
-        assert (
-            await self._admin.post(f"{self.path}/rolebindings", self.binding(name))
-        ).status == 201
+        bound = await self._admin.post(f"{self.path}/rolebindings", self.binding(name))
+        assert bound.status == 201
+        await eventually(lambda: self._holds(rules[-1]), "the rules to be held")
+
+    async def _holds(self, wanted: dict) -> bool:
+        resource, _, sub = wanted["resources"][0].partition("/")
+        attributes = {
+            "namespace": self._namespace,
+            "verb": wanted["verbs"][0],
+            "group": wanted["apiGroups"][0],
+            "resource": resource if resource != "*" else "anything",
+            "subresource": sub,
+            "name": wanted.get("resourceNames", [""])[0],
+        }
+        body = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview"}
+        path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+        asked = {**body, "spec": {"resourceAttributes": attributes}}
+        return (await self.api.post(path, asked)).body["status"]["allowed"]
 
     def binding(self, role: str, kind: str = "Role") -> dict:
         subject = {"kind": "ServiceAccount", "name": "robot", "namespace": self._namespace}
@@ -128,7 +143,7 @@ async def test_wildcards(api, robot, widgets, maps) -> None:
     assert (await robot.api.get("/api/v1/nodes")).status == 403
 
 
-async def test_a_cluster_role_bound_in_a_namespace(api, robot, namespace, maps) -> None:
+async def test_a_cluster_role_bound_in_a_namespace(api, robot, namespace, maps, eventually) -> None:
     name = f"conformance-{namespace}"
     body = {"metadata": {"name": name}, "rules": [rule("list", "configmaps nodes")]}
     assert (await api.post(f"/apis/{GROUP}/v1/clusterroles", body)).status == 201
@@ -137,7 +152,11 @@ async def test_a_cluster_role_bound_in_a_namespace(api, robot, namespace, maps) 
     assert (await robot.api.get(maps)).status == 200
     assert (await robot.api.get("/api/v1/nodes")).status == 403
     await api.delete(f"/apis/{GROUP}/v1/clusterroles/{name}")
-    assert (await robot.api.get(maps)).status == 403
+
+    async def forbidden() -> bool:
+        return (await robot.api.get(maps)).status == 403
+
+    await eventually(forbidden, "the rules of the deleted role to go")
 
 
 async def test_a_role_may_not_grant_what_its_author_lacks(api, robot) -> None:
@@ -204,6 +223,37 @@ async def test_impersonation(api, robot, maps, kubectl, namespace) -> None:
     assert kubectl(*arguments).stdout.strip() == "no"
     await robot.allow("reader", rule("list", "configmaps"))
     assert kubectl(*arguments).stdout.strip() == "yes"
+
+
+async def test_impersonation_needs_its_verb(api, robot, maps) -> None:
+    await api.post(maps, {"metadata": {"name": "x"}})
+    headers = {"Impersonate-User": "root", "Impersonate-Group": "system:masters"}
+    refused = await robot.api.request("GET", maps, headers=headers)
+    assert refused.status == 403
+    assert "cannot impersonate" in refused.body["message"]
+    assert (await api.request("GET", maps, headers={"Impersonate-User": "root"})).status == 403
+    assert (await api.request("GET", maps, headers=headers)).status == 200
+
+
+async def test_a_subresource_of_every_resource(api, robot, widgets, widget) -> None:
+    await api.post(widgets, widget("a"))
+    await robot.allow("statuses", rule("get", "*/status", "conformance.finetune.dev"))
+    assert (await robot.api.get(f"{widgets}/a/status")).status == 200
+    assert (await robot.api.get(f"{widgets}/a")).status == 403
+
+
+async def test_an_account_of_another_namespace(api, robot, namespace, eventually) -> None:
+    path = f"/apis/{GROUP}/v1/namespaces/default"
+    name = f"conformance-{namespace}"
+    await api.post(f"{path}/roles", {"metadata": {"name": name}, "rules": [rule("list", "pods")]})
+    await api.post(f"{path}/rolebindings", robot.binding(name))
+
+    async def allowed() -> bool:
+        return (await robot.api.get("/api/v1/namespaces/default/pods")).status == 200
+
+    await eventually(allowed, "the binding in the other namespace to count")
+    for plural in ("rolebindings", "roles"):
+        await api.delete(f"{path}/{plural}/{name}")
 
 
 async def test_access_reviews(api, robot, namespace) -> None:

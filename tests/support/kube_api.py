@@ -63,10 +63,11 @@ class Api:
         body: Json = None,
         content: str = "application/json",
         accept: str = "application/json",
+        headers: dict[str, str] | None = None,
         **params: str,
     ) -> Answer:
         raw = None if body is None else json.dumps(body).encode()
-        headers = self._headers(content, accept)
+        headers = self._headers(content, accept) | (headers or {})
         async with self._session.request(
             method, self.url + path, data=raw, headers=headers, params=params
         ) as response:

@@ -88,6 +88,9 @@ def _node_address(resources: Resources, node_name: str) -> str:
     return f"{address}:{port}"
 
 
+_REASONS = {400: "BadRequest", 404: "NotFound"}
+
+
 async def stream_log(request: web.Request, url: str) -> web.StreamResponse:
     """Pass a log through from the node, line by line as it grows."""
     query = {k: request.query[k] for k in _LOG_OPTIONS if k in request.query}
@@ -102,7 +105,8 @@ async def stream_log(request: web.Request, url: str) -> web.StreamResponse:
         async with answer:
             if answer.status != 200:
                 text = (await answer.text()).strip()
-                raise errors.StatusError(answer.status, "BadRequest", text)
+                reason = _REASONS.get(answer.status, "InternalError")
+                raise errors.StatusError(answer.status, reason, text)
             response = web.StreamResponse(headers={"Content-Type": "text/plain"})
             await response.prepare(request)
             async for chunk in answer.content.iter_any():

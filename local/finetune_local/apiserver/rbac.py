@@ -207,8 +207,6 @@ def _holds(held: Rule, atom: Rule) -> bool:
         name=names[0] if names else "",
         subresource=sub,
     )
-    if not names and held.get("resourceNames"):
-        return False
     return _covers(held, request)
 
 

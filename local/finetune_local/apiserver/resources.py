@@ -27,6 +27,7 @@ from finetune_local.apiserver.objects import (
     timestamp,
     validate_metadata,
 )
+from finetune_local.apiserver.ratcheting import without_old_errors
 from finetune_local.apiserver.request import WriteOptions
 from finetune_local.apiserver.schemas import schema_of
 from finetune_local.apiserver.storage import Store
@@ -205,7 +206,11 @@ class Resources:
             write.final_check(kind, obj, old)
         found = validate_metadata(kind, obj["metadata"])
         if kind.definition is not None:
-            found += validate(schema_of(kind), obj, old)
+            schema = schema_of(kind)
+            earned = validate(schema, obj, old)
+            if earned and old is not None:
+                earned = without_old_errors(schema, earned, obj, old)
+            found += earned
         else:
             found += check_types(kind, obj)
             if not write.subresource and not found:
