@@ -7,7 +7,6 @@ from pathlib import Path
 from finetune_local.client import Object
 
 _SUFFIXES = {
-    "": Decimal(1),
     "n": Decimal("1e-9"),
     "u": Decimal("1e-6"),
     "m": Decimal("1e-3"),
@@ -23,9 +22,9 @@ def parse(quantity: str | int | float) -> Decimal:
         decimal.InvalidOperation: not a quantity.
     """
     text = str(quantity)
-    for suffix in sorted(_SUFFIXES, key=len, reverse=True):
-        if suffix and text.endswith(suffix):
-            return Decimal(text.removesuffix(suffix)) * _SUFFIXES[suffix]
+    for suffix, factor in _SUFFIXES.items():
+        if text.endswith(suffix):
+            return Decimal(text.removesuffix(suffix)) * factor
     return Decimal(text)
 
 

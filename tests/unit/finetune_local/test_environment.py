@@ -99,6 +99,7 @@ async def test_key_and_resource_references() -> None:
         "resources": {"limits": {"memory": "1536Mi", "cpu": "1500m"}},
         "env": [
             {"name": "S", "valueFrom": {"secretKeyRef": {"name": "s", "key": "KEY"}}},
+            {"name": "F", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
             {"name": "C", "valueFrom": {"configMapKeyRef": {"name": "c", "key": "A"}}},
             {"name": "M", "valueFrom": {"resourceFieldRef": {"resource": "limits.memory"}}},
             {
@@ -109,7 +110,7 @@ async def test_key_and_resource_references() -> None:
         ],
     }
     variables = await resolve(container, {}, FACTS, fetch)
-    assert variables == {"S": "hidden", "C": "1", "M": "1610612736", "G": "2", "N": "2"}
+    assert variables == {"S": "hidden", "F": "p", "C": "1", "M": "1610612736", "G": "2", "N": "2"}
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,7 @@ def seen(*records: ContainerRecord, **more: object) -> Observation:
         ([record(Running(NOW), Kind.INIT), record(Waiting())], False, "Pending"),
         ([record(OK, Kind.INIT), record(Running(NOW))], False, "Running"),
         ([record(Running(NOW), Kind.SIDECAR), record(Waiting())], False, "Pending"),
+        ([record(OK, Kind.INIT), record(Waiting())], False, "Pending"),
         (
             [record(Running(NOW), Kind.SIDECAR, started=True), record(Running(NOW))],
             False,
@@ -83,6 +84,22 @@ def test_ready_needs_every_serving_container() -> None:
     full = pod_status(pod(), seen(done, sidecar, record(Running(NOW), ready=True)), NOW)
     assert condition(full, "Ready")["status"] == "True"
     assert condition(full, "ContainersReady")["status"] == "True"
+
+
+def test_initialization_waits_for_sidecars_too() -> None:
+    starting = record(Running(NOW), Kind.SIDECAR)
+    status = pod_status(pod(), seen(starting, record(Running(NOW))), NOW)
+    assert condition(status, "Initialized")["message"] == (
+        "containers with incomplete status: [sidecar]"
+    )
+    assert status["phase"] == "Pending"
+    assert condition(status, "PodScheduled")["status"] == "True"
+
+
+def test_a_success_is_told_in_every_condition() -> None:
+    status = pod_status(pod(), seen(record(OK, Kind.INIT), record(OK), finished=True), NOW)
+    initialized = condition(status, "Initialized")
+    assert (initialized["status"], initialized["reason"]) == ("True", "PodCompleted")
 
 
 def test_what_initialization_waits_for_is_named() -> None:

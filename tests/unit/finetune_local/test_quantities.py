@@ -4,7 +4,13 @@ from decimal import Decimal
 
 import pytest
 
-from finetune_local.node.quantities import memory_limit, parse, pod_requests
+from finetune_local.node.quantities import (
+    container_resource,
+    machine_capacity,
+    memory_limit,
+    parse,
+    pod_requests,
+)
 
 
 @pytest.mark.parametrize(
@@ -51,6 +57,23 @@ def test_a_limit_stands_for_a_request_that_is_not_written() -> None:
         "nvidia.com/gpu": Decimal(2),
         "cpu": Decimal(1),
     }
+
+
+def test_an_init_container_may_be_the_largest_in_one_resource() -> None:
+    spec = {
+        "initContainers": [{"resources": {"requests": {"memory": "4Gi"}}}],
+        "containers": [{"resources": {"requests": {"cpu": "1"}}}],
+    }
+    assert pod_requests(spec) == {"cpu": Decimal(1), "memory": parse("4Gi")}
+
+
+def test_a_containers_resource_in_units_of_its_divisor() -> None:
+    container = {"resources": {"limits": {"memory": "1Gi", "cpu": "2"}, "requests": {"cpu": "1"}}}
+    assert container_resource(container, "requests", "cpu", "1m") == 1000
+    assert container_resource(container, "limits", "cpu", "1") == 2
+    assert container_resource(container, "requests", "memory", "1Mi") == 1024
+    assert container_resource({}, "limits", "cpu", "1") == machine_capacity()["cpu"]
+    assert container_resource({}, "limits", "nvidia.com/gpu", "1") == 0
 
 
 def test_memory_limit() -> None:
