@@ -23,7 +23,7 @@ from finetune_local.node import sandbox
 from finetune_local.paths import state_dir
 from finetune_local.private_files import write_json
 
-READY_SECONDS = 90.0
+READY_SECONDS = 120.0
 STOP_SECONDS = 20.0
 POLL_SECONDS = 0.05
 CONTENTS = ("apiserver", "node", "s3", "cluster.json", "supervisor.json")

@@ -20,7 +20,7 @@ from finetune_local import binaries, cluster, s3
 from finetune_local.cluster import ClusterError
 from finetune_local.node.sandbox import SandboxError
 
-SECONDS = 60.0
+SECONDS = 180.0
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_up_and_down(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         cluster.up(home)
 
     kubectl(info, "run", "left", "--image=alpine", "--command", "--", "sleep", "600")
-    kubectl(info, "wait", "--for=condition=Ready", "pod/left", "--timeout=60s")
+    kubectl(info, "wait", "--for=condition=Ready", "pod/left", "--timeout=180s")
     sockets = s3_sockets(home)
     assert [one for one in sockets if one.exists()]
     assert cluster.down(home) is True
@@ -106,7 +106,7 @@ def test_it_dies_as_one(home: Path, victim: str) -> None:
     """Killed like by the kernel's OOM killer: pods, S3 and all the others go too."""
     info = cluster.up(home)
     kubectl(info, "run", "left", "--image=alpine", "--command", "--", "sleep", "601")
-    kubectl(info, "wait", "--for=condition=Ready", "pod/left", "--timeout=60s")
+    kubectl(info, "wait", "--for=condition=Ready", "pod/left", "--timeout=180s")
     [target] = [
         one
         for one in processes_of(home)

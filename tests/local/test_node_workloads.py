@@ -70,7 +70,7 @@ class Kubectl:
         self("apply", "--filename=-", stdin=json.dumps(manifest))
 
     def roll_out(self, name: str) -> None:
-        self("rollout", "status", f"deployment/{name}", "--timeout=60s")
+        self("rollout", "status", f"deployment/{name}", "--timeout=180s")
 
 
 @pytest.fixture
@@ -101,11 +101,11 @@ def test_roll_out_change_scale_and_delete(kubectl: Kubectl, strategy: str) -> No
     assert revisions == {"1": 0, "2": 2}
 
     kubectl("patch", f"deployment/{name}", "--patch", '{"spec": {"replicas": 1}}')
-    kubectl("wait", "--for=jsonpath={.status.replicas}=1", f"deployment/{name}", "--timeout=60s")
+    kubectl("wait", "--for=jsonpath={.status.replicas}=1", f"deployment/{name}", "--timeout=180s")
     [left] = [pod for pod in kubectl.items("pods", select) if not deleting(pod)]
     assert left["metadata"]["uid"] in second
 
-    kubectl("delete", f"deployment/{name}", "--cascade=foreground", "--timeout=60s")
+    kubectl("delete", f"deployment/{name}", "--cascade=foreground", "--timeout=180s")
     assert kubectl.items("pods,replicasets", select) == []
 
 
@@ -134,7 +134,7 @@ def test_recreate_never_runs_two_versions(kubectl: Kubectl, tmp_path: Path) -> N
     kubectl.roll_out("one")
     pods = [pod for pod in kubectl.items("pods", "--selector=app=one") if not deleting(pod)]
     assert [pod["status"]["containerStatuses"][0]["restartCount"] for pod in pods] == [0]
-    kubectl("delete", "deployment/one", "--cascade=foreground", "--timeout=60s")
+    kubectl("delete", "deployment/one", "--cascade=foreground", "--timeout=180s")
 
 
 def _grace(seconds: int) -> dict[str, Any]:
@@ -149,7 +149,7 @@ def test_a_pod_that_dies_is_replaced(kubectl: Kubectl) -> None:
     kubectl.roll_out("again")
     others = kubectl.items("pods", "--selector=app=again")
     assert pod["metadata"]["uid"] not in {one["metadata"]["uid"] for one in others}
-    kubectl("delete", "deployment/again", "--cascade=foreground", "--timeout=60s")
+    kubectl("delete", "deployment/again", "--cascade=foreground", "--timeout=180s")
 
 
 def test_a_deployment_that_cannot_become_ready_says_so(kubectl: Kubectl) -> None:
@@ -158,9 +158,9 @@ def test_a_deployment_that_cannot_become_ready_says_so(kubectl: Kubectl) -> None
         "wait",
         "--for=jsonpath={.status.unavailableReplicas}=1",
         "deployment/broken",
-        "--timeout=60s",
+        "--timeout=180s",
     )
     [broken] = kubectl.items("deployments", "--field-selector=metadata.name=broken")
     conditions = {one["type"]: one["status"] for one in broken["status"]["conditions"]}
     assert conditions["Available"] == "False"
-    kubectl("delete", "deployment/broken", "--cascade=foreground", "--timeout=60s")
+    kubectl("delete", "deployment/broken", "--cascade=foreground", "--timeout=180s")

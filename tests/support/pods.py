@@ -9,7 +9,7 @@ from typing import Any
 
 from finetune_local.client import EVENTS, PODS, ApiError, Client, Object, Resource
 
-SECONDS = 60.0
+SECONDS = 180.0
 NAMESPACE = "default"
 
 
