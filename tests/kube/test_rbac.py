@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from support.kube_api import eventually
+
 GROUP = "rbac.authorization.k8s.io"
 
 
@@ -143,7 +145,7 @@ async def test_wildcards(api, robot, widgets, maps) -> None:
     assert (await robot.api.get("/api/v1/nodes")).status == 403
 
 
-async def test_a_cluster_role_bound_in_a_namespace(api, robot, namespace, maps, eventually) -> None:
+async def test_a_cluster_role_bound_in_a_namespace(api, robot, namespace, maps) -> None:
     name = f"conformance-{namespace}"
     body = {"metadata": {"name": name}, "rules": [rule("list", "configmaps nodes")]}
     assert (await api.post(f"/apis/{GROUP}/v1/clusterroles", body)).status == 201
@@ -242,7 +244,7 @@ async def test_a_subresource_of_every_resource(api, robot, widgets, widget) -> N
     assert (await robot.api.get(f"{widgets}/a")).status == 403
 
 
-async def test_an_account_of_another_namespace(api, robot, namespace, eventually) -> None:
+async def test_an_account_of_another_namespace(api, robot, namespace) -> None:
     path = f"/apis/{GROUP}/v1/namespaces/default"
     name = f"conformance-{namespace}"
     await api.post(f"{path}/roles", {"metadata": {"name": name}, "rules": [rule("list", "pods")]})
@@ -288,11 +290,16 @@ async def test_tokens_are_bound_to_their_pod(api, namespace) -> None:
     assert (await api.post(f"{base}/serviceaccounts/default/token", refused)).status == 409
     brief = {"spec": {"expirationSeconds": 5}}
     assert (await api.post(f"{base}/serviceaccounts/default/token", brief)).status == 422
+    assert (await bearer.get(f"{base}/pods")).status == 403
     await api.delete(f"{base}/pods/p")
-    assert (await bearer.get(f"{base}/pods")).status in (401, 403)
+
+    async def refused_now() -> bool:
+        return (await bearer.get(f"{base}/pods")).status == 401
+
+    await eventually(refused_now, "the token of the deleted pod to be refused")
 
 
-async def test_a_token_dies_with_its_account(api, robot, namespace, eventually) -> None:
+async def test_a_token_dies_with_its_account(api, robot, namespace) -> None:
     assert (await robot.api.get("/version")).status == 200
     await api.delete(f"/api/v1/namespaces/{namespace}/serviceaccounts/robot")
 
