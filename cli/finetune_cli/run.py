@@ -102,6 +102,8 @@ def _train(job: FineTuneJob, secrets: dict[str, Path], output: Path | None) -> R
     with ProgressBar() as bar:
         result = execute(ready, bar.show)
     if result.outcome is Outcome.SUCCEEDED and result.artifact is not None:
+        if ready.run_id not in result.artifact.uri:
+            ERR.print("the same adapter had been published before; nothing was trained")
         print_out(f"{result.artifact.uri}\n{result.artifact.digest}")
     else:
         if not result.message:
