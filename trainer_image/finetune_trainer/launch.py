@@ -65,6 +65,31 @@ class Node:
         return node
 
 
+class Stop:
+    """Whether this process was told to stop; passes it on to torchrun as SIGTERM.
+
+    It listens from before torchrun starts: as a container's first process it would otherwise miss
+    the signal altogether.
+    """
+
+    def __init__(self) -> None:
+        self.came = False
+        self._process: subprocess.Popen[bytes] | None = None
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._listen)
+
+    def reach(self, process: subprocess.Popen[bytes]) -> None:
+        """Pass the signal on to a process, also one that came before."""
+        self._process = process
+        if self.came:
+            process.terminate()
+
+    def _listen(self, number: int, frame: FrameType | None) -> None:
+        self.came = True
+        if self._process is not None:
+            self._process.terminate()
+
+
 def main() -> int:
     """Return the exit code of the pod's Result."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s launch %(levelname)s %(message)s")
@@ -90,15 +115,16 @@ def _run(config: RunConfig, arguments: argparse.Namespace) -> Result:
     if arguments.progress_file:
         command += ["--progress-file", str(arguments.progress_file.absolute())]
     kills = out_of_memory_kills()
+    stop = Stop()
     process = subprocess.Popen(command, env=_environment(layout), start_new_session=True)
-    stopped = _pass_signals_on(process)
+    stop.reach(process)
     process.wait()
     first = node.rank * layout.processes_per_worker
     ranks = range(first, first + layout.processes_per_worker)
     return pod_result(
         [RankEnd.read(ResultFile(result_dir, rank), rank) for rank in ranks],
         attempt=layout.attempt,
-        stopped=bool(stopped),
+        stopped=stop.came,
         memory_killed=out_of_memory_kills() > kills,
     )
 
@@ -125,24 +151,13 @@ def _environment(layout: Layout) -> dict[str, str]:
     threads = max(1, cpu_count() // layout.processes_per_worker)
     defaults = {
         "OMP_NUM_THREADS": str(threads),
+        # Threads that spin while they wait take the CPU from the ranks they wait for.
+        "OMP_WAIT_POLICY": "PASSIVE",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(SHUTDOWN_SECONDS),
     }
     return {**defaults, **kept}
-
-
-def _pass_signals_on(process: subprocess.Popen[bytes]) -> list[int]:
-    """Hand SIGTERM, SIGINT and SIGHUP to torchrun as SIGTERM; return those that came."""
-    came: list[int] = []
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        came.append(number)
-        process.terminate()
-
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, stop)
-    return came
 
 
 def _leave(result: Result, termination_log: Path) -> int:

@@ -205,7 +205,9 @@ def test_a_killed_rank_is_named(model: Path, rows: Path, tmp_path: Path) -> None
     assert "killed" in result.message
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_a_pod_that_is_told_to_stop_stops(
     model: Path, rows: Path, tmp_path: Path, number: signal.Signals
 ) -> None:

@@ -1,0 +1,101 @@
+"""What is wrong is found before what is expensive: no weights are fetched for a refused run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from finetune_contract.progress import Phase
+from finetune_contract.reasons import Reason
+from finetune_trainer.errors import Failure
+from finetune_trainer.lead import Lead, fetch
+from finetune_trainer.progress import Reporter
+from support.hub_server import COMMIT, Hub, hub_server
+from support.tiny_llama import dialogue, sums, write_model, write_rows
+from support.trainer_runs import run_config
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    directory = write_model(tmp_path_factory.mktemp("model"))
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+@pytest.fixture
+def hub(files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    with hub_server() as hub:
+        hub.files = {"models/org/name": dict(files)}
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        yield hub
+
+
+def weights_asked_for(hub: Hub) -> bool:
+    return any("safetensors" in request for request in hub.requests)
+
+
+def lead(directory: Path, rows: list[Any], **recipe: Any) -> tuple[Lead, Reporter]:
+    config = run_config(
+        directory,
+        model="hf://org/name",
+        data=write_rows(directory / "train.jsonl", rows),
+        cacheDir=str(directory / "cache"),
+        **recipe,
+    )
+    reporter = Reporter()
+    return Lead(config, reporter), reporter
+
+
+def test_good_inputs_become_a_dataset_without_weights(hub: Hub, tmp_path: Path) -> None:
+    rank0, reporter = lead(tmp_path, sums(5))
+    start = rank0.start()
+    assert start.finished is None
+    assert start.model.identity.revision == COMMIT
+    assert len(rank0.read_data()) == 5
+    assert (reporter.latest.phase, reporter.latest.done, reporter.latest.total) == (
+        Phase.PREPARE,
+        5,
+        5,
+    )
+    assert not weights_asked_for(hub)
+    config = run_config(tmp_path, cacheDir=str(tmp_path / "cache"))
+    directory = fetch(config, start.model, reporter, weights=True)
+    assert weights_asked_for(hub)
+    assert directory.is_relative_to(tmp_path / "cache")
+    assert reporter.latest.done == reporter.latest.total
+    assert reporter.latest.total == sum(f.size for f in start.model.files)
+
+
+@pytest.mark.parametrize("trouble", ["row", "length", "architecture", "no template"])
+def test_no_weights_are_fetched_for_what_is_refused(
+    hub: Hub, files: dict[str, bytes], tmp_path: Path, trouble: str
+) -> None:
+    rows, length, reason = sums(3), 256, Reason.MODEL_UNSUPPORTED
+    match trouble:
+        case "row":
+            rows, reason = [*rows, dialogue("no answer")], Reason.DATA_INVALID
+        case "length":
+            length, reason = 8, Reason.DATA_INVALID
+        case "architecture":
+            config = {**json.loads(files["config.json"]), "model_type": "mamba"}
+            hub.files["models/org/name"]["config.json"] = json.dumps(config).encode()
+        case _:
+            del hub.files["models/org/name"]["chat_template.jinja"]
+    rank0, _ = lead(tmp_path, rows, training={"sequenceLength": length})
+    rank0.start()
+    with pytest.raises(Failure) as caught:
+        rank0.read_data()
+    assert caught.value.reason is reason
+    assert not weights_asked_for(hub)
+
+
+def test_a_missing_data_file_is_found_before_the_models_files(hub: Hub, tmp_path: Path) -> None:
+    rank0, _ = lead(tmp_path, sums(1))
+    (tmp_path / "train.jsonl").unlink()
+    with pytest.raises(Failure) as caught:
+        rank0.start()
+    assert caught.value.reason is Reason.DATA_NOT_FOUND
+    assert not any("resolve" in request for request in hub.requests)
