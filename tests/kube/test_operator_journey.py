@@ -126,8 +126,12 @@ async def test_out_of_memory_is_tried_again_with_half_the_batch(bench: Bench) ->
     job = await bench.until_reason("Succeeded")
     told = [(a["state"], a["reason"], a["microBatchSize"]) for a in job["status"]["attempts"]]
     assert told == [("Failed", "OutOfMemory", 4), ("Succeeded", "Succeeded", 2)]
-    reasons = {e["reason"] for e in await bench.items("events")}
-    assert {"AttemptStarted", "AttemptFailed", "Running", "Succeeded"} <= reasons
+    told_by_events = {"AttemptStarted", "AttemptFailed", "Running", "Succeeded"}
+
+    async def all_told() -> bool:
+        return told_by_events <= {e["reason"] for e in await bench.items("events")}
+
+    await bench.eventually(all_told, "the Events")
 
 
 async def test_suspended_and_resumed(bench: Bench) -> None:
