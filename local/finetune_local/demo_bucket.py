@@ -38,6 +38,7 @@ def serve_demo_bucket() -> Iterator[dict[str, Path]]:
         finally:
             process.kill()
             process.wait()
+            server.tidy()
 
 
 def secret_keys(endpoint: str, access_key: str, secret_key: str) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import signal
 import subprocess
@@ -106,13 +107,23 @@ def execute(run: LocalRun, on_progress: Callable[[Progress], None]) -> Result:
     command += ["--termination-log", str(termination_log), "--progress-file", str(progress_file)]
     with run.log.open("wb") as log:
         trainer = subprocess.Popen(
-            command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            command,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=_environment(),
+            start_new_session=True,
         )
         try:
             _follow(trainer, progress_file, on_progress)
         finally:
             _stop(trainer)
     return _result(trainer.returncode, termination_log)
+
+
+def _environment() -> dict[str, str]:
+    """Return this process's environment, with stores on loopback never asked for by a proxy."""
+    spared = [os.environ.get("NO_PROXY") or os.environ.get("no_proxy"), "127.0.0.1,localhost"]
+    return {**os.environ, "NO_PROXY": ",".join(filter(None, spared))}
 
 
 def _follow(
