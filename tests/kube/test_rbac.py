@@ -288,6 +288,9 @@ async def test_tokens_are_bound_to_their_pod(api, namespace) -> None:
     wrong = {**reference, "uid": "ef41b6e6-6ac2-4ab1-a5f6-0b8f1e5d7f1c"}
     refused = {"spec": {"boundObjectRef": wrong}}
     assert (await api.post(f"{base}/serviceaccounts/default/token", refused)).status == 409
+    await api.post(f"{base}/serviceaccounts", {"metadata": {"name": "other"}})
+    foreign = await api.post(f"{base}/serviceaccounts/other/token", body)
+    assert foreign.status == 400, foreign.body
     brief = {"spec": {"expirationSeconds": 5}}
     assert (await api.post(f"{base}/serviceaccounts/default/token", brief)).status == 422
     assert (await bearer.get(f"{base}/pods")).status == 403
