@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from typing import Self
 from urllib.parse import quote, urlencode
@@ -10,7 +11,7 @@ from urllib.parse import quote, urlencode
 import aiohttp
 from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.client.rest import RESTClientObject
-from kubernetes.aio.config import load_config
+from kubernetes.aio.config import load_incluster_config, load_kube_config
 
 from finetune_api.job import KIND
 from finetune_operator.api import ApiError, Listing, Object, Unreachable
@@ -41,7 +42,11 @@ class Cluster:
         configuration = Configuration()
         # The queue retries whole passes; a transport that repeats writes would hide what happened.
         configuration.retries = None
-        await load_config(client_configuration=configuration)
+        in_pod = "KUBERNETES_SERVICE_HOST" in os.environ and "KUBECONFIG" not in os.environ
+        if in_pod:
+            load_incluster_config(client_configuration=configuration)
+        else:
+            await load_kube_config(client_configuration=configuration)
         return cls(configuration, observer)
 
     async def close(self) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from finetune_api.job import FineTuneJob
+from finetune_api.job import KIND, FineTuneJob
 from finetune_contract.progress import ANNOTATION, Progress
 from finetune_contract.result import Result, decode
 from finetune_operator.backends import Backend
@@ -24,7 +24,7 @@ class Child:
     kind: str
     name: str
     uid: str
-    owner_uid: str | None  # of its controller
+    owner_uid: str | None  # of the FineTuneJob that controls it
     attempt: int | None
     plan: str | None  # digest of the content it was written with
     deleting: bool
@@ -152,7 +152,11 @@ def _attempt(body: Object) -> int | None:
 
 def _child(body: Object, backend: Backend) -> Child:
     metadata = body["metadata"]
-    owners = [o for o in metadata.get("ownerReferences", []) if o.get("controller")]
+    owners = [
+        o
+        for o in metadata.get("ownerReferences", [])
+        if o.get("controller") and o.get("kind") == KIND
+    ]
     return Child(
         kind=body["kind"],
         name=metadata["name"],

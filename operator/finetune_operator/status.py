@@ -37,6 +37,7 @@ _SHAPES: dict[Course, tuple[tuple[ConditionType, Truth], ...]] = {
         (ConditionType.SUCCEEDED, "False"),
     ),
 }
+_MANY_FIELDS = 8000  # leaves room for the advice in a condition's message
 _INVALID: tuple[tuple[ConditionType, Truth], ...] = (
     (ConditionType.READY, "False"),
     (ConditionType.STALLED, "True"),
@@ -74,7 +75,7 @@ def invalid_status(
     old: FineTuneJobStatus, stalled: Stalled, generation: int, now: datetime
 ) -> FineTuneJobStatus:
     """Return the status of a job whose spec can not be read; all else stays as it was."""
-    message = with_advice(stalled.message, stalled.reason)
+    message = with_advice(bounded(stalled.message, _MANY_FIELDS), stalled.reason)
     conditions = [
         condition(old.conditions or (), kind, truth, stalled.reason, message, generation, now)
         for kind, truth in _INVALID

@@ -5,8 +5,6 @@ from __future__ import annotations
 from finetune_api.status import Attempt
 from finetune_contract.reasons import Reason, advice
 
-_LONGEST = 1024
-
 
 def with_advice(message: str, reason: Reason) -> str:
     """Return "what happened; what to do"."""
@@ -19,6 +17,6 @@ def attempt_end(attempt: Attempt) -> str:
     return f"attempt {attempt.number} ended: {attempt.reason}: {attempt.message}"
 
 
-def bounded(text: str) -> str:
-    """Return at most 1,024 characters: hundreds of attempts may stand in a status."""
-    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+def bounded(text: str, longest: int = 1024) -> str:
+    """Return at most so many characters: hundreds of attempts may stand in a status."""
+    return text if len(text) <= longest else text[: longest - 1] + "…"

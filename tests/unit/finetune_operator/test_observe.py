@@ -176,13 +176,19 @@ def test_what_is_no_report(text: str | None, renewed: str | None) -> None:
 
 
 def test_children_and_their_owner() -> None:
-    owners = [{"uid": "viewer"}, {"uid": UID, "controller": True}]
+    owners = [
+        {"kind": "FineTuneJob", "uid": "viewer"},
+        {"kind": "FineTuneJob", "uid": UID, "controller": True},
+    ]
     annotations = {"finetune.dev/plan": "digest"}
     seen = look(
         body("Role", "bot-a1", metadata={"ownerReferences": owners, "annotations": annotations}),
         body("PyTorchJob", "bot-a1", metadata={"ownerReferences": owners}),
         body("ServiceAccount", "bot-finetune", metadata={"labels": {}, "deletionTimestamp": "x"}),
     )
+    strange = [{"kind": "Deployment", "uid": "d", "controller": True}]
+    (foreign,) = look(body("ConfigMap", "x", metadata={"ownerReferences": strange})).children
+    assert foreign.owner_uid is None
     workload, role, account = seen.children
     assert (role.owner_uid, role.plan, role.attempt, role.workload) == (UID, "digest", 1, False)
     assert (account.owner_uid, account.attempt, account.deleting) == (None, None, True)

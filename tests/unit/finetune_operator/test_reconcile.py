@@ -208,7 +208,7 @@ async def test_an_own_object_that_the_cache_does_not_show_is_adopted() -> None:
 
 async def test_a_deleted_jobs_object_is_removed_and_its_name_used() -> None:
     bench = Bench()
-    owner = {"uid": "uid-of-old", "controller": True}
+    owner = {"kind": KIND, "uid": "uid-of-old", "controller": True}
     labels = {
         "app.kubernetes.io/managed-by": "finetune-operator",
         "finetune.dev/job": "bot",

@@ -157,3 +157,10 @@ def test_a_condition_of_another_truth_does_not_lend_its_time() -> None:
     )
     status = made(old=FineTuneJobStatus(conditions=[old]), seconds=5)
     assert (status.conditions or [])[0].last_transition_time == stamp(5)
+
+
+def test_even_very_many_wrong_fields_fit_into_a_condition() -> None:
+    told = invalid_status(
+        FineTuneJobStatus(), Stalled(Reason.INVALID_SPEC, "spec.x: no; " * 2000), 1, at(0)
+    )
+    assert {len(c.message) <= 8192 for c in told.conditions or []} == {True}
