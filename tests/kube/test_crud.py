@@ -271,6 +271,28 @@ async def test_pages_show_one_moment(api, widgets, widget) -> None:
     assert second["metadata"]["resourceVersion"] == first["metadata"]["resourceVersion"]
 
 
+async def test_selected_pages_do_not_say_how_many_remain(api, widgets, widget) -> None:
+    for i in range(3):
+        body = widget(f"w{i}")
+        body["metadata"]["labels"] = {"a": "b"}
+        await api.post(widgets, body)
+    first = (await api.get(widgets, limit="2", labelSelector="a=b")).body["metadata"]
+    assert first["continue"]
+    assert "remainingItemCount" not in first
+
+
+async def test_fields_that_stand_twice(api, widgets) -> None:
+    text = """{"apiVersion": "conformance.finetune.dev/v1", "kind": "Widget",
+        "metadata": {"name": "a"}, "spec": {"size": 1, "size": 2}}"""
+    strict = await api.send("POST", widgets, text, fieldValidation="Strict")
+    assert strict.status == 400
+    assert 'strict decoding error: duplicate field "spec.size"' in strict.body["message"]
+    warned = await api.send("POST", widgets, text)
+    assert warned.status == 201
+    assert warned.warnings == ['duplicate field \\"spec.size\\"']
+    assert warned.body["spec"]["size"] == 2
+
+
 async def test_methods_that_make_no_sense_are_refused(api, namespace) -> None:
     path = f"/api/v1/namespaces/{namespace}/configmaps"
     assert (await api.request("PUT", path, {})).status == 405

@@ -120,6 +120,14 @@ async def test_a_pod_on_a_node_is_given_its_grace(api, pods) -> None:
     assert (await api.get(f"{pods}/p")).status == 404
 
 
+async def test_a_write_does_not_end_a_pods_grace(api, pods) -> None:
+    await bound(api, pods, "p")
+    await api.delete(f"{pods}/p")
+    assert (await api.merge(f"{pods}/p", {"metadata": {"labels": {"x": "y"}}})).status == 200
+    assert (await api.get(f"{pods}/p")).status == 200
+    await api.delete(f"{pods}/p", {"gracePeriodSeconds": 0})
+
+
 async def test_a_finished_pod_goes_at_once(api, pods) -> None:
     await bound(api, pods, "p")
     done = await api.strategic(f"{pods}/p/status", {"status": {"phase": "Succeeded"}})

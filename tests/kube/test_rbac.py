@@ -138,6 +138,12 @@ async def test_subresources_are_resources_of_their_own(api, robot, widgets, widg
     assert 'cannot update resource "widgets/status" in API group' in denied.body["message"]
 
 
+async def test_a_namespace_lies_in_itself(api, robot, namespace) -> None:
+    await robot.allow("own", rule("get", "namespaces"))
+    assert (await robot.api.get(f"/api/v1/namespaces/{namespace}")).status == 200
+    assert (await robot.api.get("/api/v1/namespaces/default")).status == 403
+
+
 async def test_wildcards(api, robot, widgets, maps) -> None:
     await robot.allow("all", {"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]})
     assert (await robot.api.get(maps)).status == 200

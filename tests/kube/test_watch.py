@@ -75,6 +75,17 @@ async def test_watching_all_namespaces(api, widgets, widget) -> None:
         assert seen(await following()) == ("ADDED", "a")
 
 
+async def test_a_watch_of_one_namespace_shows_no_other(api, widgets, widget) -> None:
+    elsewhere = "/apis/conformance.finetune.dev/v1/namespaces/default/widgets"
+    start = (await api.get(widgets)).body["metadata"]["resourceVersion"]
+    async with api.watch(widgets, resourceVersion=start) as following:
+        name = widgets.split("/")[-2]
+        assert (await api.post(elsewhere, widget(name))).status == 201
+        await api.post(widgets, widget("a"))
+        assert seen(await following()) == ("ADDED", "a")
+    await api.delete(f"{elsewhere}/{name}")
+
+
 async def test_a_watch_ends_at_its_time_out(api, widgets) -> None:
     start = (await api.get(widgets)).body["metadata"]["resourceVersion"]
     async with api.watch(widgets, resourceVersion=start, timeoutSeconds="1") as following:

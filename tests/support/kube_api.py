@@ -66,8 +66,23 @@ class Api:
         headers: dict[str, str] | None = None,
         **params: str,
     ) -> Answer:
-        raw = None if body is None else json.dumps(body).encode()
+        raw = None if body is None else json.dumps(body)
         headers = self._headers(content, accept) | (headers or {})
+        return await self._send(method, path, raw, headers, params)
+
+    async def send(self, method: str, path: str, text: str, **params: str) -> Answer:
+        """Send a JSON body as it is written."""
+        headers = self._headers("application/json", "application/json")
+        return await self._send(method, path, text, headers, params)
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        raw: str | None,
+        headers: dict[str, str],
+        params: dict[str, str],
+    ) -> Answer:
         async with self._session.request(
             method, self.url + path, data=raw, headers=headers, params=params
         ) as response:

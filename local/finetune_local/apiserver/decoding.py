@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import yaml
 
-from finetune_api.field_errors import FieldError
+from finetune_api.field_errors import FieldError, child
 from finetune_api.structural import prune, validate
 from finetune_local.apiserver import errors
 from finetune_local.apiserver.fields import Schema, element_schema
@@ -20,35 +21,53 @@ from finetune_local.apiserver.schemas import object_meta, schema_of
 JSON, YAML = "application/json", "application/yaml"
 
 
-def decode_body(raw: bytes, content_type: str, options: WriteOptions | None = None) -> Any:
+class _Repeating(dict[str, Any]):
+    """A JSON object in which a field stands more than once; `repeated` names those fields."""
+
+    repeated: list[str]
+
+
+def decode_body(
+    raw: bytes, content_type: str, options: WriteOptions | None = None, kind: Kind | None = None
+) -> Any:
     """Parse a body by its media type. Raises StatusError 400 (malformed) or 415 (unknown)."""
     media = content_type.partition(";")[0].strip() or JSON
     if media == PROTOBUF:
         return decode_protobuf(raw)
-    duplicates: list[str] = []
     try:
         if "yaml" in media:
             value = yaml.safe_load(raw)
         elif "json" in media:
-            value = json.loads(raw, object_pairs_hook=lambda pairs: _object(pairs, duplicates))
+            value = json.loads(raw, object_pairs_hook=_object)
         else:
             raise errors.unsupported_media_type([JSON, YAML, PROTOBUF])
     except (ValueError, yaml.YAMLError) as error:
         raise errors.bad_request(f"the request body cannot be decoded: {error}") from error
-    if duplicates and options is not None:
-        _report([f'duplicate field "{name}"' for name in duplicates], options, None)
+    if options is not None:
+        repeated = [f'duplicate field "{path}"' for path in _repeated(value, "")]
+        _report(repeated, options, kind)
     return value
 
 
-def _object(pairs: list[tuple[str, Any]], duplicates: list[str]) -> dict[str, Any]:
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
-    if len(value) != len(pairs):
-        seen: set[str] = set()
-        for key, _ in pairs:
-            if key in seen:
-                duplicates.append(key)
-            seen.add(key)
-    return value
+    if len(value) == len(pairs):
+        return value
+    names = [name for name, _ in pairs]
+    repeating = _Repeating(value)
+    repeating.repeated = sorted({name for name in names if names.count(name) > 1})
+    return repeating
+
+
+def _repeated(value: Any, path: str) -> Iterator[str]:
+    if isinstance(value, _Repeating):
+        yield from (child(path, name) for name in value.repeated)
+    if isinstance(value, dict):
+        for name, sub in value.items():
+            yield from _repeated(sub, child(path, name))
+    elif isinstance(value, list):
+        for i, sub in enumerate(value):
+            yield from _repeated(sub, child(path, i))
 
 
 def _report(problems: list[str], options: WriteOptions, kind: Kind | None) -> None:

@@ -103,9 +103,7 @@ def _grace(kind: Kind, obj: Object, how: DeleteOptions) -> int:
     if not spec.get("nodeName") or status.get("phase") in ("Failed", "Succeeded"):
         return 0
     asked = how.grace_seconds
-    grace = int(spec.get("terminationGracePeriodSeconds", 30) if asked is None else asked)
-    running = obj["metadata"].get("deletionGracePeriodSeconds")
-    return grace if running is None else min(grace, running)
+    return int(spec.get("terminationGracePeriodSeconds", 30) if asked is None else asked)
 
 
 def _mark(

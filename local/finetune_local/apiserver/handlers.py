@@ -203,7 +203,7 @@ class Handlers:
 
     async def _body(self, request: web.Request, kind: Kind, options: WriteOptions) -> Object:
         raw, media = await request.read(), request.headers.get("Content-Type", "")
-        body: Object = decode_body(raw, media, options)
+        body: Object = decode_body(raw, media, options, kind)
         return body
 
     def _stored_as(self, asked: ResourceRequest, kind: Kind, body: Object) -> tuple[Kind, Object]:
