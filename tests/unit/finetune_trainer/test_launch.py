@@ -186,7 +186,6 @@ def test_a_loss_that_is_not_finite_stops_at_its_step(rows: Path, tmp_path: Path)
         model=model,
         data=rows,
         training={**ENDLESS, "optimizer": "SGD", "learningRate": 1e30, "maxGradNorm": 0},
-        processesPerWorker=2,
         zeroStage=0,
     )
     result = Pod(config, tmp_path / "pod").result()

@@ -16,8 +16,10 @@ TOLERANCE = 1e-5
 OPTIMIZERS = {
     "AdamW": {"optimizer": "AdamW", "learningRate": 1e-3, "weightDecay": 0.1},
     "SGD": {"optimizer": "SGD", "learningRate": 0.05, "weightDecay": 0.1},
+    "SGD, no clipping": {"optimizer": "SGD", "learningRate": 1e-2, "maxGradNorm": 0},
 }
 TRAINING = {"epochs": 1, "maxGradNorm": 0.5, "schedule": "Constant", "warmupRatio": 0, "seed": 7}
+BF16 = {**TRAINING, **OPTIMIZERS["AdamW"], "precision": "BF16"}
 # name -> world size, ZeRO stage, micro-batch size
 LAYOUTS = {
     "1 process, accumulation": (1, 2, 2),
@@ -45,10 +47,10 @@ def trained(
     for world in (1, 2):
         directory = tmp_path_factory.mktemp(f"world-{world}")
         cases, names = {}, {}
-        for optimizer, settings in OPTIMIZERS.items():
+        for optimizer, settings in {**OPTIMIZERS, "BF16": BF16}.items():
             for layout, (size, stage, micro) in LAYOUTS.items():
                 if size == world:
-                    case = f"{optimizer}-{stage}-{micro}"
+                    case = f"{len(cases)}"
                     names[case] = (optimizer, layout)
                     cases[case] = run_config(
                         inputs,
@@ -87,7 +89,9 @@ def plain_torch(inputs: Path, settings: dict[str, Any]) -> dict[str, Any]:
     order = np.random.default_rng([TRAINING["seed"], 0]).permutation(ROWS)
     parameters = [p for p in model.parameters() if p.requires_grad]
     kind = {"AdamW": torch.optim.AdamW, "SGD": torch.optim.SGD}[settings["optimizer"]]
-    optimizer = kind(parameters, lr=settings["learningRate"], weight_decay=settings["weightDecay"])
+    decay = settings.get("weightDecay", 0.0)
+    optimizer = kind(parameters, lr=settings["learningRate"], weight_decay=decay)
+    limit = {**TRAINING, **settings}["maxGradNorm"] or float("inf")
     losses, norms = [], []
     for start in range(0, ROWS, 8):
         summed, count = torch.zeros(()), 0
@@ -101,7 +105,7 @@ def plain_torch(inputs: Path, settings: dict[str, Any]) -> dict[str, Any]:
             summed, count = summed - picked.sum(), count + len(picked)
         optimizer.zero_grad()
         (summed / count).backward()
-        norms.append(float(torch.nn.utils.clip_grad_norm_(parameters, TRAINING["maxGradNorm"])))
+        norms.append(float(torch.nn.utils.clip_grad_norm_(parameters, limit)))
         optimizer.step()
         losses.append(float(summed / count))
     adapter = {n: p.detach() for n, p in model.named_parameters() if p.requires_grad}
@@ -114,13 +118,23 @@ def test_every_layout_does_the_oracles_steps(
 ) -> None:
     optimizer, expected = oracle
     result = trained[optimizer, layout]
-    assert min(expected["norms"]) > TRAINING["maxGradNorm"]  # clipping is active
+    assert min(expected["norms"]) > TRAINING["maxGradNorm"]  # clipping, where there is any, bites
     np.testing.assert_allclose(result.losses, expected["losses"], atol=TOLERANCE)
     np.testing.assert_allclose(result.norms, expected["norms"], rtol=TOLERANCE)
     adapter = result.tensors("adapter")
     assert adapter.keys() == expected["adapter"].keys()
     for name, tensor in expected["adapter"].items():
         np.testing.assert_allclose(adapter[name], tensor, atol=TOLERANCE, err_msg=name)
+
+
+@pytest.mark.parametrize("layout", list(LAYOUTS))
+def test_bf16_rounds_the_base_only(layout: str, trained: dict[tuple[str, str], Trained]) -> None:
+    import torch
+
+    rounded, exact = trained["BF16", layout], trained["AdamW", layout]
+    np.testing.assert_allclose(rounded.losses, exact.losses, rtol=0.02)
+    assert rounded.losses != exact.losses
+    assert {tensor.dtype for tensor in rounded.tensors("adapter").values()} == {torch.float32}
 
 
 @pytest.mark.parametrize("layout", ["2 processes, ZeRO-2", "2 processes, ZeRO-3"])
