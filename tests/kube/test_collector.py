@@ -93,6 +93,26 @@ async def test_foreground_deletion_waits_for_what_blocks(api, maps, eventually) 
     await eventually(gone(api, f"{maps}/owner"), "the owner to go")
 
 
+async def test_foreground_deletion_goes_down_to_the_last(api, maps, eventually) -> None:
+    owner = await make(api, maps, {"metadata": {"name": "owner"}})
+    child = await make(api, maps, owned("child", owner, blocks=True))
+    grandchild = owned("grandchild", child, blocks=True)
+    grandchild["metadata"]["finalizers"] = ["example.com/hold"]
+    await make(api, maps, grandchild)
+    await api.delete(f"{maps}/owner", {"propagationPolicy": "Foreground"})
+
+    async def marked() -> bool:
+        return "deletionTimestamp" in (await api.get(f"{maps}/grandchild")).body["metadata"]
+
+    await eventually(marked, "the grandchild to be deleted")
+    waiting = (await api.get(f"{maps}/child")).body
+    assert waiting["metadata"]["finalizers"] == ["foregroundDeletion"]
+    assert (await api.get(f"{maps}/owner")).status == 200
+    await api.merge(f"{maps}/grandchild", {"metadata": {"finalizers": None}})
+    await eventually(gone(api, f"{maps}/owner"), "the owner to go")
+    assert (await api.get(f"{maps}/child")).status == 404
+
+
 async def test_orphans_stay_without_their_owner(api, maps, eventually) -> None:
     owner = await make(api, maps, {"metadata": {"name": "owner"}})
     await make(api, maps, owned("child", owner))

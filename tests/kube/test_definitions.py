@@ -208,6 +208,29 @@ async def test_unknown_words_in_a_schema(api) -> None:
     assert "openAPIV3Schema.properties.spec.properties.a.maximumLength" in strict.body["message"]
 
 
+async def test_objects_are_read_in_the_version_asked_for(api, namespace, eventually) -> None:
+    group = f"versions-{namespace}.finetune.dev"
+    body = definition()
+    body["metadata"]["name"], body["spec"]["group"] = f"probes.{group}", group
+    older = {**copy.deepcopy(body["spec"]["versions"][0]), "name": "v1beta1", "storage": False}
+    body["spec"]["versions"].append(older)
+    assert (await api.post(PATH, body)).status == 201
+    paths = {v: f"/apis/{group}/{v}/namespaces/{namespace}/probes" for v in ("v1", "v1beta1")}
+    probe = {"apiVersion": f"{group}/v1", "kind": "Probe", "metadata": {"name": "p"}}
+
+    async def stored() -> bool:
+        return (await api.post(paths["v1"], {**probe, "spec": {}})).status in (201, 409)
+
+    await eventually(stored, "a Probe to be stored")
+    for version, path in paths.items():
+        wanted = f"{group}/{version}"
+        assert (await api.get(f"{path}/p")).body["apiVersion"] == wanted
+        assert [o["apiVersion"] for o in (await api.get(path)).body["items"]] == [wanted]
+        async with api.watch(path) as following:
+            assert (await following())["object"]["apiVersion"] == wanted
+    await api.delete(f"{PATH}/probes.{group}")
+
+
 async def test_what_became_invalid_may_stay(api, namespace, eventually) -> None:
     group = f"ratchet-{namespace}.finetune.dev"
     path = f"/apis/{group}/v1/namespaces/{namespace}/probes"
