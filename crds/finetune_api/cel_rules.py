@@ -1,7 +1,7 @@
 """Evaluate `x-kubernetes-validations`: CEL rules that stand beside the fields they speak of.
 
 Follows the Kubernetes documentation of validation rules: `self`, `oldSelf`, `message`,
-`messageExpression`, `fieldPath`, `optionalOldSelf`. Rules keep to standard CEL: none of the
+`messageExpression`, `fieldPath`. Rules keep to standard CEL: none of the
 functions that only Kubernetes adds is available here.
 """
 
