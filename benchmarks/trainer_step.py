@@ -19,7 +19,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -53,14 +52,6 @@ SHAPE = {
 }
 WARM_UP = 2  # first steps of a round, not counted
 BAR = 1.05
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What both contenders are told."""
-
-    steps: int  # per round
-    zero_stage: int
 
 
 def rows(count: int) -> list[dict[str, Any]]:
@@ -165,21 +156,20 @@ def trl(
     return one_round
 
 
-def contend(name: str, directory: Path, settings: Settings, pipe: Connection) -> None:
+def contend(name: str, directory: Path, steps: int, pipe: Connection) -> None:
     """Be one contender: do a round whenever told to, and answer with its steps' seconds."""
     disable_progress_bar()
     set_verbosity_error()
-    model, data = directory / "model", rows(BATCH * settings.steps)
+    model, data = directory / "model", rows(BATCH * steps)
     if name == "trl":
-        one_round = trl(model, data, settings.steps, directory / "trl")
+        one_round = trl(model, data, steps, directory / "trl")
     else:
         config = run_config(
             directory,
             data=write_rows(directory / "train.jsonl", data),
             lora={"rank": RANK, "alpha": ALPHA},
-            training={"maxSteps": settings.steps, "learningRate": RATE, "globalBatchSize": BATCH},
+            training={"maxSteps": steps, "learningRate": RATE, "globalBatchSize": BATCH},
             microBatchSize=BATCH,
-            zeroStage=settings.zero_stage,
         )
         one_round = ours(config)
     pipe.send(torch.get_num_threads())
@@ -187,7 +177,7 @@ def contend(name: str, directory: Path, settings: Settings, pipe: Connection) ->
         pipe.send(one_round()[WARM_UP:])
 
 
-def measure(rounds: int, settings: Settings) -> dict[str, Any]:
+def measure(rounds: int, steps: int) -> dict[str, Any]:
     """Return the medians, their ratio and every step's seconds."""
     spawn = multiprocessing.get_context("spawn")
     seconds: dict[str, list[float]] = {"trainer": [], "trl": []}
@@ -199,7 +189,7 @@ def measure(rounds: int, settings: Settings) -> dict[str, Any]:
         for name in seconds:
             pipes[name], theirs = spawn.Pipe()
             spawn.Process(
-                target=contend, args=(name, directory, settings, theirs), daemon=True
+                target=contend, args=(name, directory, steps, theirs), daemon=True
             ).start()
             theirs.close()  # so that a contender's death ends the wait for its answer
             threads[name] = pipes[name].recv()
@@ -215,7 +205,6 @@ def measure(rounds: int, settings: Settings) -> dict[str, Any]:
         "ratio": medians["trainer"] / medians["trl"],
         "bar": BAR,
         "threads": threads,
-        "zeroStage": settings.zero_stage,
         "seconds": seconds,
     }
 
@@ -224,11 +213,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=8)
-    parser.add_argument("--zero-stage", type=int, default=2)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    settings = Settings(arguments.steps, arguments.zero_stage)
-    found = measure(arguments.rounds, settings)
+    found = measure(arguments.rounds, arguments.steps)
     print("| | median step | steps |\n|---|---|---|")
     for name, median in found["medianSeconds"].items():
         print(f"| {name} | {median * 1000:.0f} ms | {len(found['seconds'][name])} |")

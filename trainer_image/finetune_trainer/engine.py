@@ -22,7 +22,14 @@ from deepspeed.ops import __compatible_ops__
 from transformers.integrations import HfDeepSpeedConfig
 
 from finetune_contract.reasons import Reason
-from finetune_contract.runconfig import Optimizer, Precision, RunConfig, TrainingRecipe, ZeroStage
+from finetune_contract.runconfig import (
+    Layout,
+    Optimizer,
+    Precision,
+    RunConfig,
+    TrainingRecipe,
+    ZeroStage,
+)
 from finetune_trainer.batch import MicroBatch, token_log_probs
 from finetune_trainer.distributed import Ranks
 from finetune_trainer.errors import Failure
@@ -39,16 +46,21 @@ class StepOutcome:
     grad_norm: float
 
 
+def zero_stage(layout: Layout) -> ZeroStage:
+    """Return the stage in effect: one process has nobody to shard with, and plain steps cost less."""
+    return ZeroStage.DDP if layout.world_size == 1 else layout.zero_stage
+
+
 def deepspeed_config(config: RunConfig) -> dict[str, Any]:
     """Return DeepSpeed's configuration for a layout."""
     training, layout = config.recipe.training, config.layout
-    by_deepspeed = layout.zero_stage is not ZeroStage.DDP
+    stage = zero_stage(layout)
     return {
         "train_micro_batch_size_per_gpu": layout.micro_batch_size,
         "gradient_accumulation_steps": config.accumulation_steps,
-        "gradient_clipping": training.max_grad_norm if by_deepspeed else 0.0,
+        "gradient_clipping": 0.0 if stage is ZeroStage.DDP else training.max_grad_norm,
         "zero_optimization": {
-            "stage": int(layout.zero_stage),
+            "stage": int(stage),
             "overlap_comm": False,
             "reduce_bucket_size": BUCKET_ELEMENTS,
             "allgather_bucket_size": BUCKET_ELEMENTS,
@@ -70,7 +82,7 @@ def prepare_deepspeed(ranks: Ranks) -> None:
 @contextmanager
 def sharded_loading(config: RunConfig) -> Iterator[None]:
     """Let transformers load parameters straight into ZeRO-3 shards, where that is the stage."""
-    if config.layout.zero_stage is ZeroStage.PARAMETERS:
+    if zero_stage(config.layout) is ZeroStage.PARAMETERS:
         # Here alone `bf16` stands for the number format of the shards.
         bf16 = {"enabled": config.recipe.training.precision is Precision.BF16}
         alive = HfDeepSpeedConfig({**deepspeed_config(config), "bf16": bf16})
@@ -89,7 +101,7 @@ class Engine:
         self._loss_sum = METHODS[config.recipe.method]
         self._passes = config.accumulation_steps
         self._trainable = [p for p in model.parameters() if p.requires_grad]
-        self._clips_itself = config.layout.zero_stage is ZeroStage.DDP
+        self._clips_itself = zero_stage(config.layout) is ZeroStage.DDP
         self._engine, self._optimizer, _, _ = deepspeed.initialize(
             model=model,
             optimizer=_optimizer(self._training, self._trainable),

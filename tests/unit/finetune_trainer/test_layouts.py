@@ -22,7 +22,7 @@ TRAINING = {"epochs": 1, "maxGradNorm": 0.5, "schedule": "Constant", "warmupRati
 BF16 = {**TRAINING, **OPTIMIZERS["AdamW"], "precision": "BF16"}
 # name -> world size, ZeRO stage, micro-batch size
 LAYOUTS = {
-    "1 process, accumulation": (1, 2, 2),
+    "1 process, accumulation": (1, 3, 2),
     "1 process, DDP, whole batch": (1, 0, 8),
     "2 processes, DDP": (2, 0, 2),
     "2 processes, ZeRO-1": (2, 1, 4),
