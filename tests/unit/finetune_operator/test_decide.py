@@ -1,0 +1,296 @@
+"""Edges in time and state at which a decision turns; the golden cases tell the rest."""
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from finetune_api.status import (
+    AttemptState,
+    Condition,
+    ConditionType,
+    FineTuneJobStatus,
+)
+from finetune_contract.reasons import Reason
+from finetune_operator.decide import decide, refused
+from finetune_operator.decision import Course, Decision
+from finetune_operator.observe import Child, Observed, Obstacle
+from finetune_operator.settings import Settings
+from support.operator_values import UID, at, attempt, ended, failure, job, pod, stamp
+
+SETTINGS = Settings(
+    trainer_image="trainer:1",
+    start_timeout_seconds=600,
+    fence_timeout_seconds=300,
+    retry_base_seconds=10,
+)
+WORKLOAD = Child("PyTorchJob", "bot-a1", "workload", UID, 1, "p", False, workload=True)
+LEASE = Child("Lease", "bot-a1", "lease", UID, 1, "p", False)
+ACCOUNT = Child("ServiceAccount", "bot-finetune", "account", UID, None, "p", False)
+PODS = (pod(0), pod(1))
+RUNNING = {"pod_uids": ["pod-0", "pod-1"], "running_time": stamp(1)}
+FAILED = {"state": AttemptState.FAILED, "end_time": stamp(100), "message": "why"}
+
+
+def decided(
+    *attempts: Any,
+    seconds: float = 0,
+    pods: Any = (),
+    children: Any = (),
+    conditions: Any = None,
+    **spec: Any,
+) -> Decision:
+    status = FineTuneJobStatus(attempts=list(attempts) or None, conditions=conditions)
+    return decide(job(status, **spec), Observed(children, pods), at(seconds), SETTINGS)
+
+
+def names(decision: Decision) -> list[str]:
+    return [f"{c.kind}/{c.name}" for c in decision.delete]
+
+
+def last_state(decision: Decision) -> AttemptState:
+    return decision.attempts[-1].state
+
+
+def test_the_deadline_counts_from_the_first_second_to_the_last() -> None:
+    policy = {"activeDeadlineSeconds": 100}
+    seen: dict[str, Any] = {"pods": PODS, "children": (WORKLOAD,), "runPolicy": policy}
+    before = decided(attempt(**RUNNING), seconds=99, **seen)
+    assert last_state(before) is AttemptState.RUNNING
+    assert before.after == timedelta(seconds=1)
+    after = decided(attempt(**RUNNING), seconds=100, **seen)
+    assert after.attempts[-1].reason == Reason.DEADLINE_EXCEEDED
+    assert names(after) == ["PyTorchJob/bot-a1"]
+
+
+def test_the_deadline_ends_a_job_between_its_attempts_too() -> None:
+    between = attempt(reason=Reason.POD_LOST, **FAILED)
+    over = decided(between, seconds=101, runPolicy={"activeDeadlineSeconds": 100})
+    assert (over.verdict.course, over.verdict.reason) == (
+        Course.FAILED,
+        Reason.DEADLINE_EXCEEDED,
+    )
+    on = decided(between, seconds=101, runPolicy={"activeDeadlineSeconds": 101})
+    assert on.verdict.reason == Reason.RETRYING
+
+
+STUCK = replace(pod(0), phase="Pending", running=False, obstacle=Obstacle("ErrImagePull", "no"))
+
+
+@pytest.mark.parametrize(("seconds", "ends"), [(599, False), (600, True)])
+def test_what_only_the_user_can_bring_has_its_time(seconds: int, ends: bool) -> None:
+    made = decided(attempt(), seconds=seconds, pods=(STUCK, pod(1)), children=(WORKLOAD,))
+    assert (made.attempts[-1].reason == Reason.START_TIMEOUT) is ends
+    if not ends:
+        assert made.after == timedelta(seconds=1)
+        assert made.verdict.reason == Reason.IMAGE_UNAVAILABLE
+
+
+def test_a_pod_without_a_node_has_all_the_time() -> None:
+    gated = replace(STUCK, scheduled=None, obstacle=Obstacle("Unschedulable", "no room"))
+    made = decided(attempt(), seconds=9_999, pods=(gated, pod(1)), children=(WORKLOAD,))
+    assert made.verdict.reason == Reason.UNSCHEDULABLE
+    assert last_state(made) is AttemptState.RUNNING
+
+
+def test_pods_are_recorded_when_all_were_seen_and_running_when_all_run() -> None:
+    one = decided(attempt(state="Starting"), pods=(pod(0),), children=(WORKLOAD,))
+    assert (one.attempts[-1].pod_uids, last_state(one)) == (None, AttemptState.STARTING)
+    waiting = replace(pod(1), phase="Pending", running=False)
+    both = decided(attempt(state="Starting"), pods=(pod(0), waiting), children=(WORKLOAD,))
+    assert both.attempts[-1].pod_uids == ["pod-0", "pod-1"]
+    assert last_state(both) is AttemptState.STARTING
+    assert both.after == timedelta(seconds=10)
+    run = decided(attempt(state="Starting"), seconds=7, pods=PODS, children=(WORKLOAD,))
+    assert (run.attempts[-1].running_time, last_state(run)) == (stamp(7), AttemptState.RUNNING)
+    assert run.after is None
+    later = decided(attempt(**RUNNING), seconds=9, pods=PODS, children=(WORKLOAD,))
+    assert later.attempts[-1].running_time == stamp(1)
+
+
+def test_a_pod_that_ended_well_belongs_to_the_run() -> None:
+    fast = decided(attempt(state="Starting"), pods=(pod(0), ended(1, 0)), children=(WORKLOAD,))
+    assert last_state(fast) is AttemptState.RUNNING
+    gone = replace(ended(1, 0), gone=True)
+    made = decided(attempt(**RUNNING), pods=(pod(0), gone), children=(WORKLOAD,))
+    assert made.attempts[-1].pod_uids == ["pod-0", "pod-1"]
+
+
+def test_a_pod_that_is_to_go_is_looked_at_again() -> None:
+    going = decided(attempt(**RUNNING), pods=(pod(0), pod(1, due=at(9))), children=(WORKLOAD,))
+    assert going.after == timedelta(seconds=10)
+
+
+def test_what_ended_by_itself_is_left_to_training_operator_for_its_logs() -> None:
+    pods = (ended(0, 12, result=failure(Reason.DATA_INVALID)), pod(1))
+    seen: dict[str, Any] = {"pods": pods, "children": (WORKLOAD, LEASE)}
+    first = decided(attempt(**RUNNING), seconds=50, **seen)
+    assert last_state(first) is AttemptState.STOPPING
+    assert names(first) == []
+    assert first.after == timedelta(seconds=30)
+    assert names(decided(*first.attempts, seconds=79, **seen)) == []
+    late = decided(*first.attempts, seconds=80, **seen)
+    assert names(late) == ["PyTorchJob/bot-a1", "Lease/bot-a1"]
+    assert late.after == timedelta(seconds=270)
+
+
+def test_an_attempt_that_is_tried_again_is_removed_at_once() -> None:
+    pods = (ended(0, 1, result=failure(Reason.TRAINER_ERROR)), pod(1))
+    made = decided(attempt(**RUNNING), pods=pods, children=(WORKLOAD, LEASE, ACCOUNT))
+    assert last_state(made) is AttemptState.STOPPING
+    assert names(made) == ["PyTorchJob/bot-a1", "Lease/bot-a1"]
+
+
+def stopping(**fields: Any) -> Any:
+    known = {"state": AttemptState.STOPPING, "end_time": stamp(100), "message": "why"}
+    return attempt(**{**RUNNING, "reason": Reason.POD_LOST, **known, **fields})
+
+
+@pytest.mark.parametrize(
+    ("seconds", "pods", "children", "closed"),
+    [
+        (399, (pod(1),), (), False),
+        (400, (pod(1),), (), True),
+        (101, (), (WORKLOAD,), False),
+        (101, (ended(1, 1),), (replace(WORKLOAD, outcome=False),), True),
+        (101, (pod(1, gone=True),), (), True),
+        (101, (), (), True),
+    ],
+)
+def test_an_attempt_is_closed_when_it_is_quiet_or_fenced(
+    seconds: int, pods: Any, children: Any, closed: bool
+) -> None:
+    made = decided(stopping(), seconds=seconds, pods=pods, children=children)
+    assert (made.attempts[0].state is AttemptState.FAILED) is closed
+    assert (made.attempts[0].pod_uids is None) is closed
+
+
+@pytest.mark.parametrize(
+    ("attempts", "pods", "children", "confirms"),
+    [
+        ([stopping()], (), (), True),
+        ([stopping()], (ended(1, 1),), (replace(WORKLOAD, outcome=False),), False),
+        ([attempt(**RUNNING)], (pod(0),), (WORKLOAD,), True),
+        ([attempt(**RUNNING)], (pod(0), ended(1, 18)), (WORKLOAD,), False),
+        ([attempt(**RUNNING)], PODS, (WORKLOAD,), False),
+        ([attempt(state="Starting", workload_uid=None)], (), (), True),
+        ([], (), (), False),
+    ],
+)
+def test_an_absence_is_confirmed_before_it_is_acted_on(
+    attempts: Any, pods: Any, children: Any, confirms: bool
+) -> None:
+    assert decided(*attempts, seconds=101, pods=pods, children=children).confirm is confirms
+
+
+def test_the_next_attempt_waits_for_its_time() -> None:
+    lost = attempt(reason=Reason.POD_LOST, **FAILED)
+    early = decided(lost, seconds=109, children=(WORKLOAD,))
+    assert (early.verdict.reason, early.after) == (Reason.RETRYING, timedelta(seconds=1))
+    assert early.run is None
+    assert names(early) == ["PyTorchJob/bot-a1"]
+    due = decided(lost, seconds=110)
+    assert due.run is not None
+    assert (due.run.number, due.run.state) == (2, AttemptState.STARTING)
+
+
+def test_a_suspension_frees_what_attempts_had_and_keeps_what_they_share() -> None:
+    done = attempt(reason=Reason.SUSPENDED, **{**FAILED, "state": AttemptState.SUSPENDED})
+    made = decided(done, children=(LEASE, ACCOUNT), runPolicy={"suspend": True})
+    assert made.verdict.course is Course.SUSPENDED
+    assert names(made) == ["Lease/bot-a1"]
+    assert decided(runPolicy={"suspend": True}).attempts == ()
+
+
+def test_a_failure_is_told_before_a_suspension() -> None:
+    bad = attempt(reason=Reason.DATA_INVALID, **FAILED)
+    assert decided(bad, runPolicy={"suspend": True}).verdict.course is Course.FAILED
+
+
+SUCCEEDED = [
+    Condition(
+        type=ConditionType.SUCCEEDED,
+        status="True",
+        reason="Succeeded",
+        last_transition_time=stamp(100),
+    )
+]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "ttl", "deleted", "after"),
+    [
+        (159, 60, [], 1),
+        (160, 60, ["Lease/bot-a1", "ServiceAccount/bot-finetune"], None),
+        (9_999, None, [], None),
+    ],
+)
+def test_children_live_as_long_as_the_user_says(
+    seconds: int, ttl: int | None, deleted: list[str], after: int | None
+) -> None:
+    policy = {"ttlSecondsAfterFinished": ttl} if ttl else {}
+    made = decided(
+        attempt(**FAILED),
+        seconds=seconds,
+        children=(LEASE, ACCOUNT),
+        conditions=SUCCEEDED,
+        runPolicy=policy,
+    )
+    assert names(made) == deleted
+    assert made.after == (timedelta(seconds=after) if after else None)
+    assert made.run is None
+
+
+def test_strays_go_and_strangers_stay() -> None:
+    stray = Child("Lease", "bot-a7", "stray", UID, 7, "p", False)
+    going = replace(stray, name="bot-a8", deleting=True)
+    foreign = Child("ConfigMap", "bot-a1", "foreign", None, 1, None, False)
+    old = replace(ACCOUNT, owner_uid="a deleted job")
+    made = decided(
+        attempt(**RUNNING), pods=PODS, children=(WORKLOAD, LEASE, stray, going, foreign, old)
+    )
+    assert names(made) == ["Lease/bot-a7", "ServiceAccount/bot-finetune"]
+
+
+def test_a_refusal_ends_the_newest_attempt_and_leaves_the_others() -> None:
+    first, second = attempt(**FAILED), attempt(2, state="Starting")
+    decision = Decision((first, second), decided().verdict, run=second)
+    made = refused(decision, "x" * 5_000, at(5))
+    assert made.attempts[0] == first
+    ended_attempt = made.attempts[1]
+    assert (ended_attempt.number, ended_attempt.end_time) == (2, stamp(5))
+    assert len(ended_attempt.message or "") == 1024
+    assert made.run is None
+
+
+def test_a_symptom_is_given_time_and_nothing_is_removed_meanwhile() -> None:
+    pods = (ended(0, 23, seconds=5), pod(1))
+    made = decided(attempt(**RUNNING), seconds=6, pods=pods, children=(WORKLOAD, LEASE))
+    assert last_state(made) is AttemptState.RUNNING
+    assert (names(made), made.after) == ([], timedelta(seconds=10))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "pods", "asks"),
+    [
+        (2, (), ()),
+        (3, (), ("workload",)),
+        (3, (replace(STUCK, obstacle=None), pod(1)), ("pod-0",)),
+        (2, (replace(STUCK, obstacle=None), pod(1)), ()),
+        (3, (replace(STUCK, obstacle=None, scheduled=None), pod(1)), ()),
+        (3, (STUCK, pod(1)), ()),
+        (3, PODS, ()),
+    ],
+)
+def test_only_what_is_stuck_is_asked_about(seconds: int, pods: Any, asks: Any) -> None:
+    made = decided(attempt(state="Starting"), seconds=seconds, pods=pods, children=(WORKLOAD,))
+    assert made.look == asks
+
+
+def test_the_image_of_the_job_goes_before_the_operators() -> None:
+    own = decided(workers={"replicas": 1, "image": "own:1"}).run
+    default = decided().run
+    assert own is not None
+    assert default is not None
+    assert (own.image, default.image) == ("own:1", "trainer:1")
