@@ -47,7 +47,7 @@ class StepOutcome:
 
 
 def zero_stage(layout: Layout) -> ZeroStage:
-    """Return the stage in effect: one process has nobody to shard with, and plain steps cost less."""
+    """Return the stage in effect: one process has nobody to shard with; plain steps cost less."""
     return ZeroStage.DDP if layout.world_size == 1 else layout.zero_stage
 
 
