@@ -76,7 +76,7 @@ def _go_on(s: Scene, attempt: Attempt) -> Decision:
         }
     )
     steady = all_run and not any(p.due for p in pods)
-    looks_again = None if steady else LOOK_EVERY
+    looks_again = None if steady else _next_look(s, pods)
     waits = [w for w in (_time_to_start(s, block), s.deadline_left(), looks_again) if w is not None]
     recorded = any(a.number == attempt.number for a in s.status.attempts or ())
     return Decision(
@@ -89,6 +89,13 @@ def _go_on(s: Scene, attempt: Attempt) -> Decision:
         confirm=workload is None and recorded,
         look=() if all_run or block else _to_look_at(s, attempt, workload, pods),
     )
+
+
+def _next_look(s: Scene, pods: list[Pod]) -> timedelta:
+    """Return when the next pod will have taken long enough to start to be looked at."""
+    given = [p.scheduled for p in pods if p.scheduled and not p.running and not p.finished]
+    soon = [left for at in given if (left := at + LOOK_AFTER - s.now) > timedelta()]
+    return min(soon, default=LOOK_EVERY)
 
 
 def _verdict(s: Scene, attempt: Attempt, workload: Child | None, block: Blocked | None) -> Verdict:

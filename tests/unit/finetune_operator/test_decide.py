@@ -101,7 +101,11 @@ def test_pods_are_recorded_when_all_were_seen_and_running_when_all_run() -> None
     both = decided(attempt(state="Starting"), pods=(pod(0), waiting), children=(WORKLOAD,))
     assert both.attempts[-1].pod_uids == ["pod-0", "pod-1"]
     assert last_state(both) is AttemptState.STARTING
-    assert both.after == timedelta(seconds=10)
+    assert both.after == timedelta(seconds=3), "a start that is slow is looked at soon"
+    slow = decided(
+        attempt(state="Starting"), seconds=8, pods=(pod(0), waiting), children=(WORKLOAD,)
+    )
+    assert slow.after == timedelta(seconds=10), "and then now and then"
     run = decided(attempt(state="Starting"), seconds=7, pods=PODS, children=(WORKLOAD,))
     assert (run.attempts[-1].running_time, last_state(run)) == (stamp(7), AttemptState.RUNNING)
     assert run.after is None
