@@ -11,7 +11,7 @@ from finetune_local import assets, binaries
 from finetune_local.cluster import down, up
 from finetune_local.demo import Shell, cluster_keys
 from support.journey import Journey
-from support.tiny_model import save_tiny_model
+from support.tiny_llama import write_model
 
 QUICK = {
     "heartbeatSeconds": 0.5,
@@ -29,7 +29,7 @@ def journey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Journey]:
     cluster = up(directory)
     try:
         store = cluster.s3_store("journey")
-        _fill(store, save_tiny_model(tmp_path_factory.mktemp("model")))
+        _fill(store, write_model(tmp_path_factory.mktemp("model")))
         sets = [f"--set-json=operator.{name}={value}" for name, value in QUICK.items()]
         Shell(cluster.kubeconfig).run(
             "helm", "install", "operator", str(assets.chart()), *sets, "--wait", "--timeout=2m"
