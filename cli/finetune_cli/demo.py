@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -123,9 +124,12 @@ def _show_accuracy(accuracy: Accuracy) -> None:
 
 
 def _look_around(cluster: ClusterInfo) -> None:
+    from finetune_local.binaries import kubectl
+
+    programs = f"{kubectl().parent}:{Path(sys.argv[0]).absolute().parent}"
     print_out(
         "\nThe cluster is still up. Look around:\n"
-        f"  export KUBECONFIG={cluster.kubeconfig}\n"
+        f"  export KUBECONFIG={cluster.kubeconfig} PATH=$PATH:{programs}\n"
         "  kubectl get finetunejobs,pytorchjobs,pods\n"
         "  kubectl describe finetunejob sums\n"
         "  kubectl logs sums-a1-master-0\n"
