@@ -78,7 +78,6 @@ def _go_on(s: Scene, attempt: Attempt) -> Decision:
     steady = all_run and not any(p.due for p in pods)
     looks_again = None if steady else _next_look(s, pods)
     waits = [w for w in (_time_to_start(s, block), s.deadline_left(), looks_again) if w is not None]
-    recorded = any(a.number == attempt.number for a in s.status.attempts or ())
     return Decision(
         s.with_last(seen).attempts,
         _verdict(s, seen, workload, block),
@@ -86,8 +85,8 @@ def _go_on(s: Scene, attempt: Attempt) -> Decision:
         delete=s.others(attempt.number),
         after=min(waits, default=None),
         # A workload that the cache does not show may have been made by an operator that then died.
-        confirm=workload is None and recorded,
-        look=() if all_run or block else _to_look_at(s, attempt, workload, pods),
+        confirm=workload is None,
+        look=() if block else _to_look_at(s, attempt, workload, pods),
     )
 
 

@@ -276,6 +276,21 @@ def test_a_symptom_is_given_time_and_nothing_is_removed_meanwhile() -> None:
 
 
 @pytest.mark.parametrize(
+    ("seconds", "scheduled", "after"),
+    [(0, 0, 3), (2, 0, 1), (3, 0, 10), (5, 4, 2), (5, None, 10)],
+)
+def test_a_pod_with_a_node_is_looked_at_when_it_has_had_its_moment(
+    seconds: int, scheduled: int | None, after: int
+) -> None:
+    given = None if scheduled is None else at(scheduled)
+    slow = replace(STUCK, obstacle=None, scheduled=given)
+    made = decided(
+        attempt(state="Starting"), seconds=seconds, pods=(slow, pod(1)), children=(WORKLOAD,)
+    )
+    assert made.after == timedelta(seconds=after)
+
+
+@pytest.mark.parametrize(
     ("seconds", "pods", "asks"),
     [
         (2, (), ()),
