@@ -134,9 +134,12 @@ def test_an_id_that_another_process_has_inherited_is_left_alone(home: Path) -> N
 
 
 def test_an_interrupted_start_leaves_nothing(home: Path) -> None:
+    # a shell's background jobs ignore SIGINT, and so would the child
     code = f"""
+import signal
 from pathlib import Path
 from finetune_local import cluster
+signal.signal(signal.SIGINT, signal.default_int_handler)
 cluster.up(Path({str(home)!r}))
 print("too late")
 """
