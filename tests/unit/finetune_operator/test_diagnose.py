@@ -58,6 +58,42 @@ def test_a_pod_that_failed(made: Any, reason: Reason) -> None:
     assert end(made, pod(1), seconds=60).reason == reason
 
 
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (ended(disrupted="preempted", message="m", reason="x"), "bot-a1-master-0: preempted"),
+        (
+            pod(phase="Failed", running=False, reason="Evicted", message="disk pressure"),
+            "bot-a1-master-0: disk pressure",
+        ),
+        (pod(phase="Failed", running=False, reason="Evicted"), "bot-a1-master-0: Evicted"),
+        (
+            pod(phase="Failed", running=False, reason="OutOfcpu", message="no room"),
+            "bot-a1-master-0 was refused by its node: no room",
+        ),
+        (
+            pod(phase="Failed", running=False, reason="OutOfcpu"),
+            "bot-a1-master-0 was refused by its node: OutOfcpu",
+        ),
+        (
+            pod(phase="Failed", running=False),
+            "bot-a1-master-0 was refused by its node: it never ran",
+        ),
+        (ended(1, 0, disrupted="preempted"), None),
+    ],
+)
+def test_what_the_cluster_says_is_passed_on(made: Any, message: str | None) -> None:
+    found = end(made, seconds=60)
+    assert (found.message if found else None) == message
+
+
+def test_a_pod_of_the_recorded_run_that_ended_badly_and_went_is_lost_even_if_nobody_failed() -> (
+    None
+):
+    quiet = replace(ended(1, 0), gone=True, end=None)
+    assert end(pod(0), quiet, pod_uids=["pod-0", "pod-1"]).reason == Reason.POD_LOST
+
+
 def test_what_the_trainer_says_is_passed_on() -> None:
     told = failure(Reason.DATA_INVALID, "line 7: no turn", rank=3, frames=("a.py:1 f", "b.py:2 g"))
     found = end(ended(code=12, result=told), seconds=60)

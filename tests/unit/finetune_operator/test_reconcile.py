@@ -263,6 +263,51 @@ async def test_a_missing_sibling_is_made_again_and_the_pytorchjob_is_not() -> No
     assert bench.status()["attempts"][0]["reason"] == "PodLost"
 
 
+async def test_what_was_written_is_known_before_a_watch_shows_it() -> None:
+    bench = Bench()
+    await bench.do_pass()
+    assert await bench.reconciler.reconcile(KEY) == 10
+    body = bench.world.objects["Role", "bot-a1"]
+    stale = {**body["metadata"], "annotations": {"finetune.dev/plan": "old"}}
+    bench.cache.put(bench.world.store({**body, "metadata": stale}))
+    assert await bench.reconciler.reconcile(KEY) == 0
+    writes = bench.world.writes
+    assert await bench.reconciler.reconcile(KEY) == 10
+    assert bench.world.writes == writes
+
+
+@pytest.mark.parametrize(("finalizers", "known"), [([], False), (["example.com/keep"], True)])
+async def test_what_was_deleted_is_known_to_be_gone_unless_a_finalizer_holds_it(
+    finalizers: list[str], known: bool
+) -> None:
+    bench = Bench()
+    await bench.do_pass()
+    await bench.do_pass()
+    lease = bench.world.objects["Lease", "bot-a1"]
+    held = {**lease["metadata"], "finalizers": finalizers}
+    bench.world.store({**lease, "metadata": held})
+    bench.world.drop("PyTorchJob", "bot-a1")
+    await bench.do_pass()
+    assert ("Lease", "bot-a1") not in bench.world.objects
+    assert (bench.cache.find(KEY, "Lease", "bot-a1") is not None) is known
+
+
+async def test_a_name_that_was_free_again_when_looked_at_is_tried_later() -> None:
+    bench = Bench()
+    bench.refusals["Lease"] = ApiError(409, "AlreadyExists", "it exists")
+    assert await bench.do_pass() == 5
+    truth, reason, message = bench.told("Reconciling")
+    assert (truth, reason) == ("True", "NameTaken")
+    assert "Lease bot-a1" in message
+
+
+async def test_a_refusal_that_only_sounds_like_a_missing_right_is_one_of_the_cluster() -> None:
+    bench = Bench()
+    bench.refusals["Lease"] = ApiError(422, "Invalid", "spec cannot be empty")
+    await bench.do_pass()
+    assert bench.told("Stalled")[1] == "BackendRefused"
+
+
 async def test_a_conflict_makes_the_next_pass_see_the_newest_job() -> None:
     bench = Bench()
     await bench.relist()
