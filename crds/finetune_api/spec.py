@@ -220,7 +220,7 @@ class RunPolicy(ApiModel):
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 3
     """Attempts before the job fails. Ends caused by the infrastructure do not count."""
     active_deadline_seconds: Annotated[int, Field(ge=1, le=31_536_000)] | None = None
-    """Fail the job when its attempts have run this long together."""
+    """Fail the job when its attempts have taken this long together, waiting for nodes included."""
     ttl_seconds_after_finished: Annotated[int, Field(ge=0, le=31_536_000)] | None = None
     """Delete pods and other children this long after the job finished; the job itself stays."""
 
