@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -108,8 +109,8 @@ async def test_read_only_is_read_only(home: Path, start: Start) -> None:
 
 
 async def test_a_masked_directory_is_empty(home: Path, start: Start) -> None:
-    secret = Path.cwd() / "masked-by-test"
-    secret.mkdir()
+    # not in /tmp, which every container has of its own, wherever this checkout lies
+    secret = Path(tempfile.mkdtemp(dir="/var/tmp"))
     try:
         (secret / "key").write_text("k")
         shown = await start("/bin/ls", str(secret))
