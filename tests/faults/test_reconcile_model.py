@@ -24,6 +24,7 @@ from finetune_operator.queue import RetryLater
 from finetune_operator.reconcile import Reconciler
 from finetune_operator.settings import Settings
 from finetune_operator.sync import Synchroniser
+from support.bot_job import bot_job
 from support.model_cluster import (
     WORKLOAD,
     Crash,
@@ -57,20 +58,7 @@ class Simulation:
     def __init__(self) -> None:
         self.world = World()
         self._loop = asyncio.new_event_loop()
-        self.world.add(
-            {
-                "apiVersion": "finetune.dev/v1alpha1",
-                "kind": KIND,
-                "metadata": {"name": "bot", "namespace": "team", "generation": 1},
-                "spec": {
-                    "model": {"uri": "hf://o/m"},
-                    "data": {"train": [{"uri": "s3://d/a.jsonl"}]},
-                    "output": {"uri": "s3://adapters/bot"},
-                    "workers": {"replicas": 2},
-                    "training": {"microBatchSize": 4},
-                },
-            }
-        )
+        self.world.add(bot_job(workers={"replicas": 2}, training={"microBatchSize": 4}))
         self.start_operator()
 
     def close(self) -> None:

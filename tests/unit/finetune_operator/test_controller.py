@@ -11,6 +11,7 @@ from finetune_operator.cache import Cache, Key
 from finetune_operator.controller import Controller
 from finetune_operator.queue import RetryLater
 from finetune_operator.settings import Settings
+from support.bot_job import bot_job
 from support.model_cluster import ModelApi, World
 
 KEY = Key("team", "bot")
@@ -70,18 +71,7 @@ async def test_a_surprise_is_counted_and_comes_back_later(
 
 async def test_it_lists_then_works_then_answers_probes(unused_tcp_port: int) -> None:
     world = World()
-    world.add(
-        {
-            "apiVersion": "finetune.dev/v1alpha1",
-            "kind": KIND,
-            "metadata": {"name": "bot", "namespace": "team", "generation": 1},
-            "spec": {
-                "model": {"uri": "hf://o/m"},
-                "data": {"train": [{"uri": "s3://d/a.jsonl"}]},
-                "output": {"uri": "s3://adapters/bot"},
-            },
-        }
-    )
+    world.add(bot_job())
     made, cache = controller(world, unused_tcp_port)
     task = asyncio.create_task(made.run())
     async with asyncio.timeout(20):

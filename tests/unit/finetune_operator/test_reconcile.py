@@ -14,6 +14,7 @@ from finetune_operator.queue import RetryLater
 from finetune_operator.reconcile import Reconciler
 from finetune_operator.settings import Settings
 from finetune_operator.sync import Synchroniser
+from support.bot_job import bot_job
 from support.model_cluster import ModelApi, World
 
 Json = Any
@@ -29,18 +30,7 @@ class Bench:
         self.refusals: dict[str, ApiError] = {}
         self.created: list[str] = []
         self.ended: list[str] = []
-        body = {
-            "apiVersion": "finetune.dev/v1alpha1",
-            "kind": KIND,
-            "metadata": {"name": "bot", "namespace": "team", "generation": 1},
-            "spec": {
-                "model": {"uri": "hf://o/m"},
-                "data": {"train": [{"uri": "s3://d/a.jsonl"}]},
-                "output": {"uri": "s3://adapters/bot"},
-                **spec,
-            },
-        }
-        self.world.add(body)
+        self.world.add(bot_job(**spec))
         self.cache = Cache()
         self.api = ModelApi(self.world, self._check)
         self.reconciler = Reconciler(
