@@ -114,6 +114,7 @@ def running_cluster(directory: Path | None = None, *, keep: bool = False) -> Ite
     try:
         yield info
     except BaseException:
+        # Ctrl-C included: a kept cluster is one whose block succeeded
         down(info.directory)
         raise
     if not keep:
