@@ -1,4 +1,4 @@
-"""FineTuneJob.spec: the model, the data, how to train and where the adapter goes."""
+"""FineTuneJob.spec: the whole, and what concerns the run: output, checkpoints, tracking, policy."""
 
 from __future__ import annotations
 
@@ -6,200 +6,19 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
-from finetune_api.types import (
-    ApiModel,
-    DecimalString,
-    IntOrString,
-    Name,
-    SecretRef,
-    bound,
-    rule,
-    rules,
-)
+from finetune_api.inputs import Data, Model
+from finetune_api.training import Eval, Lora, Memory, Method, Training
+from finetune_api.types import ApiModel, SecretRef, rule, rules
 from finetune_api.workers import GPU, Workers, is_gpu_count
-from finetune_contract.runconfig import (
-    DataFormat,
-    LoraTarget,
-    MethodType,
-    Precision,
-    Schedule,
-)
+from finetune_contract.layout import TrackingType
+from finetune_contract.recipe import Export
 
 _GPU_LIMIT = f"self.workers.resources.limits['{GPU}']"
-
-
-class HostPathCache(ApiModel):
-    """A directory of the node."""
-
-    path: Annotated[str, Field(min_length=2, max_length=1024, pattern=r"^/[^:]*$")]
-    """Absolute path on the node; created if it does not exist. Pod Security `restricted` forbids
-    hostPath: prefer a claim where that level is enforced."""
-
-
-class ClaimCache(ApiModel):
-    """A PersistentVolumeClaim in the job's namespace."""
-
-    claim_name: Name
-    """Name of the claim; ReadWriteMany if workers run on several nodes."""
-
-
-class ModelCache(ApiModel):
-    """Where downloads of the base model are kept between attempts and jobs."""
-
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            rule(
-                "has(self.persistentVolumeClaim) != has(self.hostPath)",
-                "set exactly one of persistentVolumeClaim and hostPath",
-            )
-        )
-    )
-    persistent_volume_claim: ClaimCache | None = None
-    """Keep the model on a claim."""
-    host_path: HostPathCache | None = None
-    """Keep the model on the node's disk."""
-
-
-class Model(ApiModel):
-    """The base model."""
-
-    uri: Annotated[str, Field(min_length=6, max_length=1024, pattern=r"^(hf|s3|file)://[^\s?#]+$")]
-    """Where the model directory is: `hf://owner/name`, `s3://bucket/prefix` or `file:///path`, a
-    path in the trainer's container (see workers.volumes). Weights must be safetensors."""
-    revision: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[\w./-]+$")] | None = (
-        None
-    )
-    """Commit, tag or branch for hf; the commit it resolves to is recorded in the artifact. Default
-    is the main branch."""
-    credentials_secret_ref: SecretRef | None = None
-    """Credentials for reading the model; none means the pod's own identity or a public model."""
-    cache: ModelCache | None = None
-    """Download once per node instead of once per pod."""
-
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            rule(
-                "!has(self.revision) || self.uri.startsWith('hf://')",
-                "revision is for hf:// models only; remove it or use an hf:// uri",
-                ".revision",
-            )
-        )
-    )
-
-
-class TrainingData(ApiModel):
-    """One JSONL file of training rows."""
-
-    uri: Annotated[str, Field(min_length=6, max_length=1024, pattern=r"^(hf|s3|file)://[^\s?#]+$")]
-    """`s3://bucket/file.jsonl`, `file:///path/file.jsonl`, or `hf://datasets/owner/name/file.jsonl`."""
-    format: DataFormat = DataFormat.AUTO
-    """`Messages` rows hold {"messages": [{"role", "content"}, ...]}; `PromptCompletion` rows hold
-    {"prompt", "completion"}; `Auto` decides by the file's first row."""
-
-
-class Data(ApiModel):
-    """The data."""
-
-    train: Annotated[
-        list[TrainingData],
-        Field(
-            min_length=1,
-            max_length=32,
-            json_schema_extra={
-                "x-kubernetes-list-type": "map",
-                "x-kubernetes-list-map-keys": ["uri"],
-            },
-        ),
-    ]
-    """Files to train on; their rows are concatenated, then shuffled by training.seed."""
-    credentials_secret_ref: SecretRef | None = None
-    """Credentials for reading the data."""
-
-
-class Method(ApiModel):
-    """What is optimised."""
-
-    type: MethodType = MethodType.SFT
-    """`SFT`: supervised fine-tuning on the assistant's turns."""
-
-
-class Lora(ApiModel):
-    """The adapter: LoRA (arXiv 2106.09685)."""
-
-    rank: Annotated[int, Field(ge=1, le=1024)] = 16
-    """Rank of the update."""
-    alpha: Annotated[int, Field(ge=1, le=8192)] = 32
-    """The update is scaled by alpha / rank."""
-    dropout: DecimalString = "0"
-    """Dropout on the adapter's input, at least 0 and below 1."""
-    targets: Annotated[
-        list[LoraTarget],
-        Field(min_length=1, max_length=8, json_schema_extra={"x-kubernetes-list-type": "set"}),
-    ] = [LoraTarget.ATTENTION, LoraTarget.MLP]  # noqa: RUF012 - copied by pydantic
-    """Which layers get an adapter: `Attention` (q, k, v, o), `MLP` (gate, up, down)."""
-
-    model_config = ConfigDict(
-        json_schema_extra=rules(bound("dropout", "< 1.0", "dropout must be below 1"))
-    )
-
-
-class Training(ApiModel):
-    """How to optimise."""
-
-    learning_rate: DecimalString = "2e-4"
-    """Peak learning rate, as a string such as "2e-4"."""
-    epochs: Annotated[int, Field(ge=1, le=1000)] | None = None
-    """Passes over the data. Set epochs or maxSteps; with neither it is one epoch."""
-    max_steps: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
-    """Optimizer steps, over as many passes as that takes."""
-    global_batch_size: Annotated[int, Field(ge=1, le=65536)] = 32
-    """Rows per optimizer step over all workers. With fixed data and seed it decides the numbers;
-    workers and microBatchSize do not."""
-    micro_batch_size: Annotated[int, Field(ge=1, le=1024)] = 1
-    """Rows per forward pass of one process; gradients are accumulated up to globalBatchSize."""
-    sequence_length: Annotated[int, Field(ge=8, le=1_048_576)] = 2048
-    """The longest row, in tokens; a longer one is refused by file and line before training."""
-    precision: Precision = Precision.BF16
-    """Number format of the base model; the adapter itself is trained in FP32."""
-    schedule: Schedule = Schedule.COSINE
-    """Course of the learning rate after warm-up: `Constant`, `Linear` or `Cosine` to zero."""
-    warmup_ratio: DecimalString = "0.03"
-    """Share of the steps over which the learning rate rises to its peak, 0 to 1."""
-    weight_decay: DecimalString = "0"
-    """Decoupled weight decay of AdamW."""
-    max_grad_norm: DecimalString = "1.0"
-    """Clip the gradient to this global norm; "0" does not clip."""
-    seed: Annotated[int, Field(ge=0, le=2_147_483_647)] = 0
-    """Seed of the adapter's initial weights, of the order of rows and of dropout."""
-
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            bound("learningRate", "> 0.0", "learningRate must be above 0"),
-            rule(
-                "!(has(self.epochs) && has(self.maxSteps))",
-                "set epochs or maxSteps, not both",
-                ".maxSteps",
-            ),
-            bound("warmupRatio", "<= 1.0", "warmupRatio must be 0 to 1"),
-        )
-    )
-
-
-class Memory(ApiModel):
-    """How to fit the training into memory."""
-
-    zero_stage: IntOrString = 2
-    """DeepSpeed ZeRO: 0 shards nothing, 1 optimizer state, 2 also gradients, 3 also parameters."""
-
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            rule(
-                "!has(self.zeroStage) || self.zeroStage in [0, 1, 2, 3]",
-                "zeroStage must be 0, 1, 2 or 3",
-                ".zeroStage",
-            )
-        )
-    )
+# Rows per pass of one process; Auto always divides. Other words are refused beside the field.
+_MICRO = (
+    "(type(self.training.microBatchSize) == int && self.training.microBatchSize >= 1 ? "
+    "int(self.training.microBatchSize) : 1)"
+)
 
 
 class Output(ApiModel):
@@ -210,6 +29,58 @@ class Output(ApiModel):
     `latest.json` in it. The store must honour conditional writes."""
     credentials_secret_ref: SecretRef | None = None
     """Credentials for writing there."""
+    export: Annotated[
+        list[Export],
+        Field(min_length=1, max_length=2, json_schema_extra={"x-kubernetes-list-type": "set"}),
+    ] = [Export.ADAPTER]  # noqa: RUF012 - copied by pydantic
+    """What to publish: `Adapter` (PEFT format) and `Merged`, the base model with the adapter added
+    to its weights, in the directory `merged`."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "'Adapter' in self.export",
+                "export must name Adapter; Merged comes beside it",
+                ".export",
+            )
+        )
+    )
+
+
+class Checkpoint(ApiModel):
+    """When the training's state is saved below output.uri; a later attempt goes on from it."""
+
+    every_steps: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
+    """Save each time this many optimizer steps are done."""
+    every_minutes: Annotated[int, Field(ge=1, le=10_080)] = 10
+    """Save when the last checkpoint is this old. Saving runs beside the training."""
+    keep: Annotated[int, Field(ge=1, le=100)] = 2
+    """How many complete checkpoints are kept; older ones are deleted."""
+
+
+class Tracking(ApiModel):
+    """Where curves are sent while the job runs. Losing the tracker never stops the training."""
+
+    type: TrackingType
+    """`MLflow`, `WandB`, or `TensorBoard` (event files in `tensorboard/` of the artifact)."""
+    uri: Annotated[str, Field(max_length=1024, pattern=r"^https?://[^\s?#]+$")] | None = None
+    """The server's address; MLflow needs one, WandB's default is its cloud."""
+    project: Annotated[str, Field(min_length=1, max_length=128)] | None = None
+    """Experiment (MLflow) or project (WandB); default is the job's namespace."""
+    credentials_secret_ref: SecretRef | None = None
+    """Credentials for the tracker. Keys: WANDB_API_KEY; MLFLOW_TRACKING_TOKEN, or
+    MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule("self.type != 'MLflow' || has(self.uri)", "MLflow needs uri", ".uri"),
+            rule(
+                "self.type != 'TensorBoard' || !has(self.uri)",
+                "TensorBoard writes files beside the adapter; remove uri",
+                ".uri",
+            ),
+        )
+    )
 
 
 class RunPolicy(ApiModel):
@@ -223,6 +94,8 @@ class RunPolicy(ApiModel):
     """Fail the job when its attempts have taken this long together, waiting for nodes included."""
     ttl_seconds_after_finished: Annotated[int, Field(ge=0, le=31_536_000)] | None = None
     """Delete pods and other children this long after the job finished; the job itself stays."""
+    termination_grace_period_seconds: Annotated[int, Field(ge=10, le=3600)] = 120
+    """Time for a pod that is told to stop to save a checkpoint before it is killed."""
 
 
 class FineTuneJobSpec(ApiModel):
@@ -239,10 +112,16 @@ class FineTuneJobSpec(ApiModel):
     """The adapter."""
     training: Training = Training()
     """How to optimise."""
+    eval: Eval = Eval()
+    """How to evaluate."""
     memory: Memory = Memory()
     """How to fit the training into memory."""
     workers: Workers = Workers()
     """The pods that train."""
+    checkpoint: Checkpoint = Checkpoint()
+    """When to save the training's state."""
+    tracking: Tracking | None = None
+    """Where to send curves."""
     output: Output
     """Where the adapter goes."""
     run_policy: RunPolicy = RunPolicy()
@@ -251,8 +130,8 @@ class FineTuneJobSpec(ApiModel):
     model_config = ConfigDict(
         json_schema_extra=rules(
             rule(
-                "self.workers.replicas < 1 || self.training.microBatchSize < 1 || "
-                "self.training.globalBatchSize % (self.training.microBatchSize * "
+                "self.workers.replicas < 1 || "
+                f"self.training.globalBatchSize % ({_MICRO} * "
                 "self.workers.replicas * (has(self.workers.resources) && "
                 "has(self.workers.resources.limits) && "
                 f"'{GPU}' in self.workers.resources.limits && {is_gpu_count(_GPU_LIMIT)} ? "
@@ -260,6 +139,11 @@ class FineTuneJobSpec(ApiModel):
                 "training.globalBatchSize must be a multiple of microBatchSize x workers.replicas "
                 "x GPUs per worker; raise globalBatchSize or change one of the others",
                 ".training.globalBatchSize",
-            )
+            ),
+            rule(
+                "!has(self.eval.everySteps) || (has(self.data.eval) && size(self.data.eval) > 0)",
+                "eval.everySteps needs rows to evaluate on; set data.eval",
+                ".data.eval",
+            ),
         )
     )

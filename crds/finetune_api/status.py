@@ -9,6 +9,7 @@ from pydantic import Field
 
 from finetune_api.types import ApiModel
 from finetune_contract.progress import Phase
+from finetune_contract.recipe import LoraTarget
 
 Timestamp = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 
@@ -64,8 +65,9 @@ class Attempt(ApiModel):
     """Digest of what decides the adapter; attempts with equal digests do the same training."""
     image: str
     """Trainer image."""
-    micro_batch_size: int
-    """Rows per forward pass; halved after an attempt that ran out of memory."""
+    micro_batch_size: int | None = None
+    """Rows per forward pass, halved after an attempt that ran out of memory; absent with Auto until
+    the trainer has chosen."""
     start_time: Timestamp
     """When it was recorded."""
     running_time: Timestamp | None = None
@@ -84,6 +86,12 @@ class Attempt(ApiModel):
     """What happened, in which pod."""
     failed_rank: int | None = None
     """The first process that failed."""
+    resumed_step: int | None = None
+    """The optimizer step it went on from, if it found a checkpoint."""
+    last_step: int | None = None
+    """The last optimizer step it is known to have done."""
+    lost_steps: int | None = None
+    """Steps it did after the last complete checkpoint, which the next attempt does again."""
 
 
 class ProgressStatus(ApiModel):
@@ -99,8 +107,12 @@ class ProgressStatus(ApiModel):
     """The phase's counter: bytes in Download and Publish, rows in Prepare, else steps."""
     total: int | None = None
     """Where the counter ends."""
+    step: int | None = None
+    """Optimizer steps done, whatever the phase."""
     loss: str | None = None
     """Mean loss per supervised token of the last step."""
+    eval_loss: str | None = None
+    """Mean loss per supervised token of data.eval, when last evaluated."""
     tokens_per_second: str | None = None
     """Tokens of all workers per second, padding not counted."""
     eta_seconds: int | None = None
@@ -122,8 +134,53 @@ class ArtifactStatus(ApiModel):
     """The attempt that published it."""
 
 
+class MemoryStatus(ApiModel):
+    """Estimated peak per GPU (per process without GPUs), in bytes. A formula, not a measurement."""
+
+    estimate: int
+    """All parts together."""
+    available: int | None = None
+    """What the device has."""
+    weights: int
+    """The frozen base model, or this process's share of it."""
+    adapter: int
+    """The trainable weights."""
+    gradients: int
+    """Their gradients."""
+    optimizer: int
+    """The optimizer's moments."""
+    activations: int
+    """What the forward pass keeps for the backward pass."""
+    logits: int
+    """One chunk of the vocabulary's logits and their gradient."""
+    overhead: int
+    """Buffers of communication, kernels and the runtime."""
+
+
+class RoleStatus(ApiModel):
+    """The weights of one role in lora.targets."""
+
+    role: LoraTarget
+    """The role."""
+    found: int
+    """Weight matrices of the model that play it."""
+    adapted: int
+    """Those that got an adapter."""
+
+
+class CheckpointStatus(ApiModel):
+    """The newest complete checkpoint."""
+
+    uri: str
+    """Its directory."""
+    step: int
+    """Optimizer steps done when it was made."""
+    attempt: int
+    """The attempt that made it."""
+
+
 class PlanStatus(ApiModel):
-    """How the spec was resolved."""
+    """How the spec was resolved; what is left to the trainer appears once it has started."""
 
     workers: int
     """Pods."""
@@ -131,8 +188,28 @@ class PlanStatus(ApiModel):
     """Training processes over all pods."""
     gpus: int
     """GPUs over all pods."""
-    accumulation_steps: int
+    micro_batch_size: int | None = None
+    """Rows per forward pass of one process."""
+    accumulation_steps: int | None = None
     """Forward passes of one process per optimizer step."""
+    zero_stage: int | None = None
+    """DeepSpeed ZeRO stage."""
+    gradient_checkpointing: bool | None = None
+    """Whether activations are computed again in the backward pass."""
+    packing: bool | None = None
+    """Whether rows are packed."""
+    memory: MemoryStatus | None = None
+    """Estimated memory."""
+    lora: Annotated[
+        list[RoleStatus] | None,
+        Field(
+            json_schema_extra={
+                "x-kubernetes-list-type": "map",
+                "x-kubernetes-list-map-keys": ["role"],
+            }
+        ),
+    ] = None
+    """What the adapter reaches, role by role."""
 
 
 class FineTuneJobStatus(ApiModel):
@@ -162,6 +239,8 @@ class FineTuneJobStatus(ApiModel):
     """Every attempt, oldest first; each stands here before its objects are made."""
     progress: ProgressStatus | None = None
     """What the running attempt last reported."""
+    checkpoint: CheckpointStatus | None = None
+    """The newest complete checkpoint; the next attempt goes on from it."""
     artifact: ArtifactStatus | None = None
     """The verified adapter."""
     plan: PlanStatus | None = None

@@ -49,6 +49,12 @@ def bound(field: str, comparison: str, message: str) -> dict[str, str]:
     return rule(expression, message, f".{field}")
 
 
+def decimal_is_zero(field: str) -> str:
+    """Return CEL: a DecimalString field of `self` is zero, absent or malformed."""
+    value = f"self.{field}"
+    return f"(!has({value}) || !{value}.matches('{_DECIMAL}') || double({value}) == 0.0)"
+
+
 Name = Annotated[
     str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
 ]

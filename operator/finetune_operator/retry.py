@@ -9,6 +9,7 @@ from finetune_api.job import FineTuneJob
 from finetune_api.status import Attempt, AttemptState
 from finetune_contract.reasons import TABLE, Reason, Retry
 from finetune_operator.observe import timestamp
+from finetune_operator.plan.run_config import micro_batch_size
 from finetune_operator.settings import Settings
 
 _COUNTED = {Retry.COUNTED, Retry.SMALLER_BATCH}
@@ -56,13 +57,13 @@ def backoff(attempts: Sequence[Attempt], settings: Settings) -> timedelta:
     return timedelta(seconds=min(settings.retry_cap_seconds, delay))
 
 
-def next_micro_batch(job: FineTuneJob, attempts: Sequence[Attempt]) -> int:
+def next_micro_batch(job: FineTuneJob, attempts: Sequence[Attempt]) -> int | None:
     """Return the micro-batch of the next attempt; at most half the last one's if it ran out of
-    memory, and always one that divides the global batch."""
+    memory, and always one that divides the global batch. None is Auto."""
     if not attempts:
-        return job.spec.training.micro_batch_size
+        return micro_batch_size(job.spec)
     last = attempts[-1]
-    if retry_class(last) is not Retry.SMALLER_BATCH:
+    if last.micro_batch_size is None or retry_class(last) is not Retry.SMALLER_BATCH:
         return last.micro_batch_size
     workers = job.spec.workers
     per_process = job.spec.training.global_batch_size // (

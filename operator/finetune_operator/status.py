@@ -16,6 +16,7 @@ from finetune_operator.decision import Course, Decision, Verdict
 from finetune_operator.errors import Stalled, Waiting
 from finetune_operator.observe import Observed, Report, timestamp
 from finetune_operator.plan.attempt import plan_status
+from finetune_operator.plan.run_config import micro_batch_size
 from finetune_operator.settings import Settings
 from finetune_operator.wording import bounded, with_advice
 
@@ -67,7 +68,7 @@ def status_of(
         attempts=attempts,
         progress=_progress(old, observed, decision, settings),
         artifact=decision.artifact,
-        plan=plan_status(job, micro_batch or job.spec.training.micro_batch_size),
+        plan=plan_status(job, micro_batch or micro_batch_size(job.spec)),
     )
 
 

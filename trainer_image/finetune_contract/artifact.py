@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from finetune_contract.model import Message, sha256_digest
+from finetune_contract.plan import RoleCoverage
 
 MANIFEST = "manifest.json"
 LATEST = "latest.json"
@@ -56,14 +57,27 @@ class Provenance(Message):
     recipe_digest: Digest
     model: ModelIdentity
     datasets: tuple[DatasetIdentity, ...]
+    eval_datasets: tuple[DatasetIdentity, ...] = ()
+    init_from: Digest | None = None  # the manifest of the adapter that training began with
 
 
 class TrainingSummary(Message):
-    """How the training went."""
+    """How the training went. `published_step` is the step whose adapter this is."""
 
     steps: int
     supervised_tokens: int
     final_loss: float
+    published_step: int
+    eval_loss: float | None = None  # of the published adapter
+    stopped_early: bool = False
+    skipped_rows: int = 0
+
+
+class Serving(Message):
+    """Whether vLLM can serve the adapter next to its base model, and why not."""
+
+    vllm: bool
+    why_not: str | None = None
 
 
 class Manifest(Message):
@@ -73,6 +87,8 @@ class Manifest(Message):
     run: RunIdentity
     provenance: Provenance
     training: TrainingSummary
+    lora: tuple[RoleCoverage, ...] = ()
+    serving: Serving | None = None
     files: Annotated[tuple[FileEntry, ...], Field(min_length=1)]
 
     def encode(self) -> bytes:

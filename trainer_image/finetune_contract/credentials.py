@@ -6,7 +6,8 @@ from enum import StrEnum
 
 
 class CredentialKey(StrEnum):
-    """File names in the directory: the first two for s3, HF_TOKEN for gated models on hf."""
+    """File names in the directory: AWS_* and ca.crt for s3, HF_TOKEN for gated models on hf, the
+    others for the tracker."""
 
     ACCESS_KEY_ID = "AWS_ACCESS_KEY_ID"
     SECRET_ACCESS_KEY = "AWS_SECRET_ACCESS_KEY"  # noqa: S105
@@ -15,3 +16,7 @@ class CredentialKey(StrEnum):
     REGION = "AWS_REGION"
     CA_CERTIFICATE = "ca.crt"
     HF_TOKEN = "HF_TOKEN"  # noqa: S105
+    WANDB_API_KEY = "WANDB_API_KEY"
+    MLFLOW_TOKEN = "MLFLOW_TRACKING_TOKEN"  # noqa: S105
+    MLFLOW_USERNAME = "MLFLOW_TRACKING_USERNAME"
+    MLFLOW_PASSWORD = "MLFLOW_TRACKING_PASSWORD"  # noqa: S105

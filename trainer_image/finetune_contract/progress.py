@@ -7,7 +7,9 @@ from typing import Annotated
 
 from pydantic import Field
 
+from finetune_contract.checkpoint import CheckpointRef
 from finetune_contract.model import Message
+from finetune_contract.plan import ResolvedPlan
 
 ANNOTATION = "finetune.dev/progress"
 
@@ -24,12 +26,22 @@ class Phase(StrEnum):
 
 
 class Progress(Message):
-    """A phase with its own counter: bytes in Download and Publish, rows in Prepare, else steps."""
+    """A phase with its own counter, and what was reached in earlier phases.
+
+    The counter counts bytes in Download and Publish, rows in Prepare and Evaluate, else optimizer
+    steps. `step` counts optimizer steps done, whatever the phase; `resumed_step` is where this
+    attempt began, if it did not begin at 0.
+    """
 
     phase: Phase
     done: Annotated[int, Field(ge=0)] = 0
     total: Annotated[int, Field(ge=0)] | None = None
+    step: Annotated[int, Field(ge=0)] | None = None
+    resumed_step: Annotated[int, Field(ge=0)] | None = None
+    checkpoint: CheckpointRef | None = None
+    plan: ResolvedPlan | None = None
     loss: float | None = None
+    eval_loss: float | None = None
     tokens_per_second: float | None = None
     eta_seconds: Annotated[int, Field(ge=0)] | None = None
 

@@ -32,6 +32,9 @@ class Reason(StrEnum):
     SUPERSEDED = "Superseded"
     NON_FINITE_LOSS = "NonFiniteLoss"
     OUTPUT_NOT_FOUND = "OutputNotFound"
+    INSUFFICIENT_MEMORY = "InsufficientMemory"
+    DEVICE_UNSUPPORTED = "DeviceUnsupported"
+    ADAPTER_MISMATCH = "AdapterMismatch"
     # The machines.
     OUT_OF_MEMORY = "OutOfMemory"
     STORAGE_UNAVAILABLE = "StorageUnavailable"
@@ -144,13 +147,31 @@ TABLE: dict[Reason, Row] = {
         Retry.NEVER,
         18,
         "The loss or the gradient became NaN or infinite.",
-        "Lower training.learningRate, or use precision FP32; the message names the step.",
+        "Lower training.learningRate, or use precision FP32; the message names step and batch.",
     ),
     Reason.OUTPUT_NOT_FOUND: Row(
         Retry.NEVER,
         19,
         "The bucket or directory to publish to does not exist.",
         "Create it, or correct spec.output.uri.",
+    ),
+    Reason.INSUFFICIENT_MEMORY: Row(
+        Retry.NEVER,
+        26,
+        "By the estimate the job can not fit into its devices; no weights were downloaded.",
+        "Change what the message names: it says what would make the job fit.",
+    ),
+    Reason.DEVICE_UNSUPPORTED: Row(
+        Retry.NEVER,
+        27,
+        "The device can not compute in the number format asked for.",
+        "Change training.precision or lora.quantization, or ask for another GPU.",
+    ),
+    Reason.ADAPTER_MISMATCH: Row(
+        Retry.NEVER,
+        28,
+        "The adapter of model.initFrom does not fit the job.",
+        "Name a published adapter of the same base model, rank and targets, or change those.",
     ),
     Reason.OUT_OF_MEMORY: Row(
         Retry.SMALLER_BATCH,
@@ -178,7 +199,10 @@ TABLE: dict[Reason, Row] = {
         "Look at the first failing rank; check the network between the nodes.",
     ),
     Reason.INTERRUPTED: Row(
-        Retry.INFRASTRUCTURE, 24, "The pod was told to stop.", "Nothing: the next attempt follows."
+        Retry.INFRASTRUCTURE,
+        24,
+        "The pod was told to stop.",
+        "Nothing: the next attempt goes on from its checkpoint.",
     ),
     Reason.DISK_FULL: Row(
         Retry.COUNTED,

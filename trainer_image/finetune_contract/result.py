@@ -12,7 +12,9 @@ from typing import Annotated
 
 from pydantic import Field, ValidationError
 
+from finetune_contract.checkpoint import CheckpointRef
 from finetune_contract.model import Message
+from finetune_contract.plan import ResolvedPlan
 from finetune_contract.reasons import Reason
 
 MAX_BYTES = 4096
@@ -34,7 +36,10 @@ class PublishedArtifact(Message):
 
 
 class Result(Message):
-    """One per pod. `frames` are the project's own stack frames, innermost last; never data rows."""
+    """One per pod. `frames` are the project's own stack frames, innermost last; never data rows.
+
+    `step` is the optimizer step under way at a failure, counted from 1; else the steps done.
+    """
 
     attempt: Annotated[int, Field(ge=1)]
     outcome: Outcome
@@ -44,6 +49,8 @@ class Result(Message):
     rank: int | None = None  # the first rank that failed
     frames: tuple[str, ...] = ()
     artifact: PublishedArtifact | None = None
+    checkpoint: CheckpointRef | None = None  # the newest complete one that this attempt knows
+    plan: ResolvedPlan | None = None
 
     def encode(self) -> str:
         """Return JSON of at most 4,096 bytes: outer frames go first, then the message's end."""

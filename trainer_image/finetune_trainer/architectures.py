@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from finetune_contract.reasons import Reason
-from finetune_contract.runconfig import LoraTarget
+from finetune_contract.recipe import LoraTarget
 from finetune_trainer.errors import Failure
 
 _LLAMA = {

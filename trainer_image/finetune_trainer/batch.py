@@ -83,7 +83,7 @@ def step_batch(
         lengths,
         rank=rank,
         world=config.layout.world_size,
-        micro_batch_size=config.layout.micro_batch_size,
+        micro_batch_size=config.micro_batch_size,
         passes=config.accumulation_steps,
     )
     return StepBatch(

@@ -11,7 +11,7 @@ adapters are fp32 all through, so the master weights are the weights.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -21,15 +21,10 @@ import torch
 from deepspeed.ops import __compatible_ops__
 from transformers.integrations import HfDeepSpeedConfig
 
+from finetune_contract.layout import Layout, ZeroStage
 from finetune_contract.reasons import Reason
-from finetune_contract.runconfig import (
-    Layout,
-    Optimizer,
-    Precision,
-    RunConfig,
-    TrainingRecipe,
-    ZeroStage,
-)
+from finetune_contract.recipe import Optimizer, Precision, TrainingRecipe
+from finetune_contract.runconfig import RunConfig
 from finetune_trainer.batch import MicroBatch, token_log_probs
 from finetune_trainer.distributed import Ranks
 from finetune_trainer.errors import Failure
@@ -48,6 +43,7 @@ class StepOutcome:
 
 def zero_stage(layout: Layout) -> ZeroStage:
     """Return the stage in effect: one process has nobody to shard with; plain steps cost less."""
+    assert layout.zero_stage is not None, "Auto is resolved before"
     return ZeroStage.DDP if layout.world_size == 1 else layout.zero_stage
 
 
@@ -56,7 +52,7 @@ def deepspeed_config(config: RunConfig) -> dict[str, Any]:
     training, layout = config.recipe.training, config.layout
     stage = zero_stage(layout)
     return {
-        "train_micro_batch_size_per_gpu": layout.micro_batch_size,
+        "train_micro_batch_size_per_gpu": config.micro_batch_size,
         "gradient_accumulation_steps": config.accumulation_steps,
         "gradient_clipping": 0.0 if stage is ZeroStage.DDP else training.max_grad_norm,
         "zero_optimization": {
@@ -110,11 +106,19 @@ class Engine:
         )
         self._engine.train()
 
-    def step(self, batches: Sequence[MicroBatch], tokens: int, rate: float) -> StepOutcome:
+    def step(
+        self,
+        batches: Sequence[MicroBatch],
+        tokens: int,
+        rate: float,
+        stops: Callable[[], bool],
+    ) -> StepOutcome | None:
         """Do one optimizer step over this rank's micro-batches.
 
-        `tokens` are the learned tokens of the step on all ranks. Raises NonFiniteLoss; a loss that
-        is not finite is found before the weights are touched.
+        `tokens` are the learned tokens of the step on all ranks. `stops` is asked before each
+        micro-batch and must answer all ranks alike: once true, the step is left undone and None
+        returned. Raises NonFiniteLoss; a loss that is not finite is found before the weights are
+        touched.
         """
         assert len(batches) == self._passes
         for group in self._optimizer.param_groups:
@@ -122,6 +126,8 @@ class Engine:
         scale = self._ranks.world * self._passes / tokens
         summed, norm, mean = 0.0, math.nan, math.nan
         for index, batch in enumerate(batches, start=1):
+            if stops():
+                return None
             loss = self._loss_sum(token_log_probs(self._engine, batch), batch.weights)
             summed += loss.item()
             if index == self._passes:

@@ -10,7 +10,7 @@ from peft import get_peft_model_state_dict
 from safetensors.torch import save_file
 
 from finetune_contract.artifact import ModelIdentity, Provenance, TrainingSummary
-from finetune_contract.runconfig import Recipe
+from finetune_contract.recipe import Recipe
 from finetune_trainer.hub import SCHEME
 
 WEIGHTS = "adapter_model.safetensors"

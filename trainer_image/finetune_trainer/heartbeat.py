@@ -16,8 +16,8 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+from finetune_contract.layout import Heartbeat
 from finetune_contract.progress import ANNOTATION, Progress
-from finetune_contract.runconfig import Heartbeat
 from finetune_trainer.progress import Sink
 
 log = logging.getLogger(__name__)

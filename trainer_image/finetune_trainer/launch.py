@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+from finetune_contract.layout import Layout
 from finetune_contract.reasons import Reason, exit_code
 from finetune_contract.result import Outcome, Result
-from finetune_contract.runconfig import Layout, RunConfig
+from finetune_contract.runconfig import RunConfig
 from finetune_trainer.ending import ResultFile, failed
 from finetune_trainer.errors import Failure
 from finetune_trainer.machine import cpu_count, out_of_memory_kills

@@ -1,4 +1,4 @@
-"""What rank 0 does alone, in this order: start, read_data, publish.
+"""What rank 0 does alone: start and publish.
 
 The other ranks wait for each result, or end with the same failure (`Ranks.lead`).
 """
@@ -13,8 +13,9 @@ from typing import Any
 
 from finetune_contract.artifact import DatasetIdentity, Provenance, TrainingSummary
 from finetune_contract.progress import Phase
+from finetune_contract.recipe import DataSource
 from finetune_contract.result import PublishedArtifact
-from finetune_contract.runconfig import DataSource, RunConfig
+from finetune_contract.runconfig import RunConfig
 from finetune_trainer.architectures import module_names
 from finetune_trainer.data.dataset import DataFile, Dataset, count_rows, encode_files
 from finetune_trainer.data.encode import Encoder
@@ -32,6 +33,7 @@ class Start:
     """What is known before anything heavy: the model, and the artifact if it is there already."""
 
     model: ModelSource
+    files: tuple[DataFile, ...]
     finished: PublishedArtifact | None
 
 
@@ -40,9 +42,7 @@ class Lead:
 
     _output: Output
     _model: ModelSource
-    _files: list[DataFile]
     _provenance: Provenance
-    _tokenizer: Any
 
     def __init__(self, config: RunConfig, reporter: Reporter) -> None:
         self._config = config
@@ -54,33 +54,14 @@ class Lead:
         self._output = Output.claim(layout)
         self._reporter.begin(Phase.DOWNLOAD)
         self._model = resolve_model(recipe.model, layout.credentials.model)
-        self._files = [self._fetch_data(source) for source in recipe.data.train]
+        files = tuple(self._fetch_data(source) for source in recipe.data.train)
         self._provenance = Provenance(
             recipe_digest=recipe.digest(),
             model=self._model.identity,
-            datasets=tuple(_identity(file) for file in self._files),
+            datasets=tuple(_identity(file) for file in files),
         )
         finished = self._output.finished(self._provenance, self._reporter.advance)
-        return Start(self._model, finished)
-
-    def read_data(self) -> Dataset:
-        """Check the model's type and every row, and encode them, before weights are fetched."""
-        recipe = self._config.recipe
-        directory = fetch(self._config, self._model, self._reporter, weights=False)
-        module_names(read_config(directory), recipe.lora.targets)
-        self._tokenizer = load_tokenizer(directory)
-        self._reporter.begin(Phase.PREPARE, sum(d.rows for d in self._provenance.datasets))
-        data = encode_files(
-            self._files,
-            Encoder(self._tokenizer),
-            recipe.training.sequence_length,
-            self._reporter.reach,
-        )
-        log.info(
-            "%d rows, %d tokens, %d of them learned",
-            *(len(data), len(data.tokens), int(data.learned.sum())),
-        )
-        return data
+        return Start(self._model, files, finished)
 
     def publish(self, model: Any, summary: TrainingSummary) -> PublishedArtifact:
         """Write, upload, read back and commit the artifact."""
@@ -88,7 +69,8 @@ class Lead:
         with tempfile.TemporaryDirectory(dir=scratch, prefix="artifact-") as name:
             directory = Path(name)
             save_adapter(model, self._model.identity, directory)
-            save_tokenizer(self._tokenizer, directory)
+            model_directory = fetch(self._config, self._model, self._reporter, weights=False)
+            save_tokenizer(load_tokenizer(model_directory), directory)
             save_card(self._config.recipe, self._provenance, summary, directory)
             size = sum(path.stat().st_size for path in directory.rglob("*"))
             self._reporter.begin(Phase.PUBLISH, 2 * size)  # written, then read back

@@ -10,7 +10,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from finetune_contract.reasons import Reason
-from finetune_contract.runconfig import LoraRecipe, LoraTarget
+from finetune_contract.recipe import LoraRecipe, LoraTarget
 from finetune_trainer.errors import Failure
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from finetune_contract.reasons import Reason
-from finetune_contract.runconfig import Precision
+from finetune_contract.recipe import Precision
 from finetune_trainer.errors import Failure
 
 DTYPES = {Precision.BF16: torch.bfloat16, Precision.FP32: torch.float32}

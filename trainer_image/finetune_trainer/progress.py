@@ -9,7 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from threading import Event, Thread
 
+from finetune_contract.plan import ResolvedPlan, RoleCoverage
 from finetune_contract.progress import Phase, Progress
+from finetune_trainer.telemetry import StepRecord
 
 log = logging.getLogger(__name__)
 
@@ -29,14 +31,24 @@ class Reporter:
         self._recent: deque[tuple[float, int]] = deque(maxlen=STEPS_AVERAGED)
 
     def begin(self, phase: Phase, total: int | None = None) -> None:
-        """Enter a phase."""
-        self.latest = Progress(phase=phase, total=total)
+        """Enter a phase; what was reached in earlier ones stays."""
+        kept = self.latest.model_copy(update={"tokens_per_second": None, "eta_seconds": None})
+        self.latest = kept.model_copy(update={"phase": phase, "done": 0, "total": total})
         log.info("phase %s%s", phase, f", {total} in all" if total else "")
 
     @property
     def step(self) -> int | None:
         """Return the optimizer step under way, counted from 1; None outside training."""
         return self.latest.done + 1 if self.latest.phase is Phase.TRAIN else None
+
+    def planned(self, plan: ResolvedPlan) -> None:
+        """Note how Auto was resolved."""
+        self.latest = self.latest.model_copy(update={"plan": plan})
+
+    def adapted(self, coverage: tuple[RoleCoverage, ...]) -> None:
+        """Note what LoRA reaches."""
+        assert self.latest.plan is not None, "the plan comes before the model"
+        self.planned(self.latest.plan.model_copy(update={"lora": coverage}))
 
     def advance(self, count: int) -> None:
         """Add to the phase's counter."""
@@ -46,27 +58,27 @@ class Reporter:
         """Set the phase's counter."""
         self.latest = self.latest.model_copy(update={"done": done})
 
-    def trained(self, loss: float, grad_norm: float, tokens: int, seconds: float) -> None:
-        """Note a finished optimizer step over `tokens` tokens that took `seconds`."""
-        steps = self.latest.done + 1
-        self._recent.append((seconds, tokens))
+    def trained(self, record: StepRecord) -> None:
+        """Note a finished optimizer step."""
+        self._recent.append((record.seconds, record.tokens))
         spent = sum(s for s, _ in self._recent)
         rate = sum(t for _, t in self._recent) / spent
-        total = self.latest.total or steps
-        eta = round((total - steps) * spent / len(self._recent))
+        total = self.latest.total or record.step
+        eta = round((total - record.step) * spent / len(self._recent))
         self.latest = self.latest.model_copy(
             update={
-                "done": steps,
-                "loss": loss,
+                "done": record.step,
+                "step": record.step,
+                "loss": record.loss,
                 "tokens_per_second": round(rate, 1),
                 "eta_seconds": eta,
             }
         )
-        if steps in (1, total) or time.monotonic() - self._logged_at >= LOG_SECONDS:
+        if record.step in (1, total) or time.monotonic() - self._logged_at >= LOG_SECONDS:
             self._logged_at = time.monotonic()
             log.info(
                 "step %d/%d loss %.4f grad norm %.3f, %.0f tokens/s, %d s left",
-                *(steps, total, loss, grad_norm, rate, eta),
+                *(record.step, total, record.loss, record.grad_norm, rate, eta),
             )
 
 

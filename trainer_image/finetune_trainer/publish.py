@@ -26,9 +26,9 @@ from finetune_contract.artifact import (
     TrainingSummary,
     artifact_path,
 )
+from finetune_contract.layout import JobRef, Layout
 from finetune_contract.reasons import Reason
 from finetune_contract.result import PublishedArtifact
-from finetune_contract.runconfig import JobRef, Layout
 from finetune_trainer.artifacts import read_latest, read_manifest, read_pointed, verify
 from finetune_trainer.errors import Conflict, Failure
 from finetune_trainer.storage import OnBytes, Role, Store, hash_file

@@ -105,7 +105,6 @@ def _log_start(config: RunConfig) -> None:
     libraries = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
     log.info("python %s, %s", platform.python_version(), libraries)
     log.info(
-        "job %s attempt %d: %d workers x %d processes, ZeRO-%d, micro-batch %d x %d passes",
+        "job %s attempt %d: %d workers x %d processes",
         *(layout.job.name, layout.attempt, layout.workers, layout.processes_per_worker),
-        *(layout.zero_stage, layout.micro_batch_size, config.accumulation_steps),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from finetune_contract.runconfig import Schedule, TrainingRecipe
+from finetune_contract.recipe import Schedule, TrainingRecipe
 
 
 def learning_rate(recipe: TrainingRecipe, step: int, steps: int) -> float:

@@ -20,7 +20,7 @@ from filelock import FileLock
 
 from finetune_contract.artifact import ModelIdentity
 from finetune_contract.reasons import Reason
-from finetune_contract.runconfig import DataSource, ModelRecipe
+from finetune_contract.recipe import DataSource, ModelRecipe
 from finetune_trainer import hub
 from finetune_trainer.errors import Failure
 from finetune_trainer.storage import Entry, OnBytes, Role, Store, split_file_uri

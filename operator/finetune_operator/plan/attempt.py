@@ -55,7 +55,7 @@ def attempt_objects(
     )
 
 
-def plan_status(job: FineTuneJob, micro_batch_size: int) -> PlanStatus:
+def plan_status(job: FineTuneJob, micro_batch_size: int | None) -> PlanStatus:
     """Return how the job's size was resolved."""
     workers = job.spec.workers
     processes = workers.replicas * workers.processes_per_worker
@@ -64,5 +64,7 @@ def plan_status(job: FineTuneJob, micro_batch_size: int) -> PlanStatus:
         workers=workers.replicas,
         processes=processes,
         gpus=processes if GPU in limits else 0,
-        accumulation_steps=job.spec.training.global_batch_size // (micro_batch_size * processes),
+        micro_batch_size=micro_batch_size,
+        accumulation_steps=micro_batch_size
+        and job.spec.training.global_batch_size // (micro_batch_size * processes),
     )

@@ -6,7 +6,10 @@ from dataclasses import dataclass
 
 from finetune_api.job import FineTuneJob
 from finetune_api.spec import FineTuneJobSpec
-from finetune_contract import runconfig as contract
+from finetune_api.training import AUTO
+from finetune_contract import layout as contract
+from finetune_contract import recipe as contract_recipe
+from finetune_contract.runconfig import VERSION, RunConfig
 from finetune_operator.plan.names import attempt_name
 
 
@@ -17,6 +20,7 @@ class Mounts:
     model_credentials: str | None = None
     data_credentials: str | None = None
     output_credentials: str | None = None
+    tracking_credentials: str | None = None
     cache: str | None = None
     scratch: str = "/tmp/finetune"  # noqa: S108 - private to the container
 
@@ -27,73 +31,132 @@ def run_config(
     attempt: int,
     uid: str,
     image: str,
-    micro_batch_size: int,
+    micro_batch_size: int | None,
     heartbeat_seconds: float | None,
     mounts: Mounts,
-) -> contract.RunConfig:
+) -> RunConfig:
     """Return the RunConfig of one attempt.
 
-    `uid` is metadata.uid, or the run id without a cluster; `heartbeat_seconds` is None where no
-    Lease is to be renewed. Raises pydantic's ValidationError if the batches do not fit together.
+    `uid` is metadata.uid, or the run id without a cluster; `micro_batch_size` None is Auto;
+    `heartbeat_seconds` is None where no Lease is to be renewed. Raises pydantic's ValidationError
+    if the batches do not fit together.
     """
+    spec = job.spec
     heartbeat = heartbeat_seconds and contract.Heartbeat(
         lease=attempt_name(job.name, attempt), interval_seconds=heartbeat_seconds
     )
-    return contract.RunConfig(
-        version=contract.VERSION,
-        recipe=recipe(job.spec),
+    namespace = job.metadata.get("namespace", "default")
+    return RunConfig(
+        version=VERSION,
+        recipe=recipe(spec),
         layout=contract.Layout(
-            job=contract.JobRef(
-                name=job.name, namespace=job.metadata.get("namespace", "default"), uid=uid
-            ),
+            job=contract.JobRef(name=job.name, namespace=namespace, uid=uid),
             attempt=attempt,
             image=image,
-            output_uri=job.spec.output.uri,
-            workers=job.spec.workers.replicas,
-            processes_per_worker=job.spec.workers.processes_per_worker,
+            output_uri=spec.output.uri,
+            workers=spec.workers.replicas,
+            processes_per_worker=spec.workers.processes_per_worker,
             micro_batch_size=micro_batch_size,
-            zero_stage=contract.ZeroStage(int(job.spec.memory.zero_stage)),
+            zero_stage=_zero_stage(spec),
+            offload=tuple(spec.memory.offload),
+            gradient_checkpointing=spec.memory.gradient_checkpointing,
+            packing=spec.training.packing,
+            checkpoint=contract.CheckpointPolicy(
+                every_steps=spec.checkpoint.every_steps,
+                every_minutes=spec.checkpoint.every_minutes,
+                keep=spec.checkpoint.keep,
+            ),
+            tracking=_tracking(spec, namespace),
             credentials=contract.Credentials(
                 model=mounts.model_credentials,
                 data=mounts.data_credentials,
                 output=mounts.output_credentials,
+                tracking=mounts.tracking_credentials,
             ),
             cache_dir=mounts.cache,
             scratch_dir=mounts.scratch,
             heartbeat=heartbeat or None,
+            grace_seconds=spec.run_policy.termination_grace_period_seconds,
         ),
     )
 
 
-def recipe(spec: FineTuneJobSpec) -> contract.Recipe:
-    """Return what decides the adapter: every field but those of the layout."""
-    training = spec.training
-    return contract.Recipe(
-        model=contract.ModelRecipe(uri=spec.model.uri, revision=spec.model.revision),
-        data=contract.DataRecipe(
-            train=tuple(
-                contract.DataSource(uri=source.uri, format=source.format)
-                for source in spec.data.train
-            )
+def micro_batch_size(spec: FineTuneJobSpec) -> int | None:
+    """Return training.microBatchSize; None is Auto."""
+    size = spec.training.micro_batch_size
+    return None if size == AUTO else int(size)
+
+
+def _zero_stage(spec: FineTuneJobSpec) -> contract.ZeroStage | None:
+    stage = spec.memory.zero_stage
+    return None if stage == AUTO else contract.ZeroStage(int(stage))
+
+
+def _tracking(spec: FineTuneJobSpec, namespace: str) -> contract.Tracking | None:
+    tracking = spec.tracking
+    if tracking is None:
+        return None
+    return contract.Tracking(
+        type=tracking.type, uri=tracking.uri, project=tracking.project or namespace
+    )
+
+
+def recipe(spec: FineTuneJobSpec) -> contract_recipe.Recipe:
+    """Return what decides the artifact: every field but those of the layout."""
+    return contract_recipe.Recipe(
+        model=contract_recipe.ModelRecipe(
+            uri=spec.model.uri, revision=spec.model.revision, init_from=spec.model.init_from
         ),
+        data=_data(spec),
         method=spec.method.type,
-        lora=contract.LoraRecipe(
+        lora=contract_recipe.LoraRecipe(
             rank=spec.lora.rank,
             alpha=spec.lora.alpha,
             dropout=float(spec.lora.dropout),
             targets=tuple(spec.lora.targets),
+            rslora=spec.lora.rslora,
+            dora=spec.lora.dora,
+            quantization=spec.lora.quantization,
         ),
-        training=contract.TrainingRecipe(
-            learning_rate=float(training.learning_rate),
-            epochs=training.epochs,
-            max_steps=training.max_steps,
-            global_batch_size=training.global_batch_size,
-            sequence_length=training.sequence_length,
-            precision=training.precision,
-            schedule=training.schedule,
-            warmup_ratio=float(training.warmup_ratio),
-            weight_decay=float(training.weight_decay),
-            max_grad_norm=float(training.max_grad_norm),
-            seed=training.seed,
+        training=_training(spec),
+        eval=contract_recipe.EvalRecipe(
+            every_steps=spec.eval.every_steps,
+            publish=spec.eval.publish,
+            patience=spec.eval.patience,
         ),
+        export=tuple(spec.output.export),
+    )
+
+
+def _data(spec: FineTuneJobSpec) -> contract_recipe.DataRecipe:
+    return contract_recipe.DataRecipe(
+        train=tuple(
+            contract_recipe.DataSource(
+                uri=source.uri, format=source.format, weight=float(source.weight)
+            )
+            for source in spec.data.train
+        ),
+        eval=tuple(
+            contract_recipe.DataSource(uri=source.uri, format=source.format)
+            for source in spec.data.eval or ()
+        ),
+        on_bad_row=spec.data.on_bad_row,
+    )
+
+
+def _training(spec: FineTuneJobSpec) -> contract_recipe.TrainingRecipe:
+    training = spec.training
+    return contract_recipe.TrainingRecipe(
+        learning_rate=float(training.learning_rate),
+        epochs=training.epochs,
+        max_steps=training.max_steps,
+        global_batch_size=training.global_batch_size,
+        sequence_length=training.sequence_length,
+        precision=training.precision,
+        schedule=training.schedule,
+        warmup_ratio=float(training.warmup_ratio),
+        weight_decay=float(training.weight_decay),
+        max_grad_norm=float(training.max_grad_norm),
+        seed=training.seed,
+        deterministic=training.deterministic,
     )

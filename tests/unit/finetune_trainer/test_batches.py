@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune_contract.runconfig import TrainingRecipe
+from finetune_contract.recipe import TrainingRecipe
 from finetune_trainer.data.batches import BatchPlan, deal
 
 

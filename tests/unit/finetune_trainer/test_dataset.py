@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from finetune_contract.reasons import Reason
-from finetune_contract.runconfig import DataFormat
+from finetune_contract.recipe import DataFormat
 from finetune_trainer.data.dataset import DataFile, Dataset, count_rows, encode_files
 from finetune_trainer.data.encode import Encoder
 from finetune_trainer.errors import Failure

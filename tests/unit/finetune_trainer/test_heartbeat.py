@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import trustme
 
+from finetune_contract.layout import Heartbeat
 from finetune_contract.progress import Phase, Progress
-from finetune_contract.runconfig import Heartbeat
 from finetune_trainer import heartbeat as heartbeat_module
 from finetune_trainer.heartbeat import lease_sink
 from finetune_trainer.progress import Beat, Reporter, file_sink

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from finetune_contract.reasons import Reason
-from finetune_contract.runconfig import DataSource, ModelRecipe
+from finetune_contract.recipe import DataSource, ModelRecipe
 from finetune_trainer import hub as hub_module
 from finetune_trainer.errors import Failure
 from finetune_trainer.sources import fetch_data, fetch_model, resolve_model

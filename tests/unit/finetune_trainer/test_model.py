@@ -17,7 +17,7 @@ from finetune_contract.artifact import (
     TrainingSummary,
 )
 from finetune_contract.reasons import Reason
-from finetune_contract.runconfig import LoraRecipe, LoraTarget, Precision
+from finetune_contract.recipe import LoraRecipe, LoraTarget, Precision
 from finetune_trainer.architectures import MODULES, module_names
 from finetune_trainer.errors import Failure
 from finetune_trainer.export import save_adapter, save_card, save_tokenizer

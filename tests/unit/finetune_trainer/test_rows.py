@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from finetune_contract.runconfig import DataFormat
+from finetune_contract.recipe import DataFormat
 from finetune_trainer.data.faults import RowError
 from finetune_trainer.data.rows import (
     Dialogue,

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from finetune_contract.reasons import Reason
-from finetune_contract.runconfig import DataSource, ModelRecipe
+from finetune_contract.recipe import DataSource, ModelRecipe
 from finetune_local import s3
 from finetune_trainer.artifacts import open_artifact
 from finetune_trainer.errors import Conflict, Failure

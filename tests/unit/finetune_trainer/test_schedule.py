@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from finetune_contract.runconfig import Schedule, TrainingRecipe
+from finetune_contract.recipe import Schedule, TrainingRecipe
 from finetune_trainer.schedule import learning_rate
 
 

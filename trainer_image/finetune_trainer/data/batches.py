@@ -14,7 +14,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from finetune_contract.runconfig import TrainingRecipe
+from finetune_contract.recipe import TrainingRecipe
 
 Indices = npt.NDArray[np.int64]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from finetune_contract.runconfig import DataFormat
+from finetune_contract.recipe import DataFormat
 from finetune_trainer.data.encode import EncodedRow, Encoder
 from finetune_trainer.data.faults import Faults, RowError
 from finetune_trainer.data.rows import Row, detect_format, parse_line, parse_row

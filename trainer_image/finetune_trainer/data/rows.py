@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from finetune_contract.runconfig import DataFormat
+from finetune_contract.recipe import DataFormat
 from finetune_trainer.data.faults import RowError
 
 ROLES = ("system", "user", "assistant")

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from finetune_contract.runconfig import MethodType
+from finetune_contract.recipe import MethodType
 from finetune_trainer.methods import sft
 
 LossSum = Callable[[Tensor, Tensor], Tensor]

@@ -1,0 +1,73 @@
+"""The checkpoint protocol: a directory of files and a manifest, written last.
+
+It holds nothing of the layout: trainable weights and optimizer moments whole, by parameter name,
+in fp32. What else a step needs (order of rows, learning rate, dropout) is a function of the
+recipe's seed and the step's number. So another number of processes or another ZeRO stage goes on
+from it.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from finetune_contract.artifact import FileEntry, Provenance, attempt_path
+from finetune_contract.model import Message, sha256_digest
+
+VERSION: Literal["finetune.dev/checkpoint/v1alpha1"] = "finetune.dev/checkpoint/v1alpha1"
+
+
+class Evaluation(Message):
+    """The eval loss, the mean over all learned tokens of the eval set, after `step` steps."""
+
+    step: Annotated[int, Field(ge=0)]
+    loss: float
+
+
+class TrainingState(Message):
+    """Where a run stands between two optimizer steps."""
+
+    step: Annotated[int, Field(ge=0)]  # optimizer steps done
+    supervised_tokens: Annotated[int, Field(ge=0)]
+    loss: float
+    best: Evaluation | None = None
+    evaluations_without_gain: Annotated[int, Field(ge=0)] = 0
+    loss_scale: float = 1.0  # FP16 only
+    tracking_run: str | None = None  # the tracker's id of the run, one across attempts
+
+
+class CheckpointManifest(Message):
+    """`manifest.json`. Without it the checkpoint does not exist."""
+
+    version: Literal["finetune.dev/checkpoint/v1alpha1"]
+    attempt: Annotated[int, Field(ge=1)]
+    provenance: Provenance
+    state: TrainingState
+    files: Annotated[tuple[FileEntry, ...], Field(min_length=1)]
+
+    def encode(self) -> bytes:
+        """Return the bytes of `manifest.json`."""
+        return self.to_json().encode()
+
+    def digest(self) -> str:
+        """Return sha256 of `manifest.json`."""
+        return sha256_digest(self.encode())
+
+
+class CheckpointRef(Message):
+    """A complete checkpoint, as Progress tells of it."""
+
+    attempt: Annotated[int, Field(ge=1)]
+    step: Annotated[int, Field(ge=0)]
+    uri: str
+
+
+def checkpoints_path(uid: str, attempt: int) -> str:
+    """Return the directory of an attempt's checkpoints, relative to output.uri."""
+    return f"{attempt_path(uid, attempt)}/checkpoints"
+
+
+def checkpoint_path(uid: str, attempt: int, step: int) -> str:
+    """Return the directory of one checkpoint; names sort by step."""
+    return f"{checkpoints_path(uid, attempt)}/{step:08d}"

@@ -1,0 +1,110 @@
+"""The layout: where and how an attempt runs. None of it changes the adapter."""
+
+from __future__ import annotations
+
+from enum import IntEnum, StrEnum
+from typing import Annotated
+
+from pydantic import Field
+
+from finetune_contract.model import Message
+
+
+class ZeroStage(IntEnum):
+    """What DeepSpeed ZeRO shards: nothing, optimizer state, gradients too, parameters too."""
+
+    DDP = 0
+    OPTIMIZER = 1
+    GRADIENTS = 2
+    PARAMETERS = 3
+
+
+class Offload(StrEnum):
+    """What is kept in the host's memory instead of the device's."""
+
+    OPTIMIZER = "Optimizer"
+    PARAMETERS = "Parameters"
+
+
+class Checkpointing(StrEnum):
+    """Whether activations are computed again in the backward pass (arXiv 1604.06174)."""
+
+    AUTO = "Auto"
+    ALWAYS = "Always"
+    NEVER = "Never"
+
+
+class TrackingType(StrEnum):
+    """Where curves are sent while the run goes on."""
+
+    MLFLOW = "MLflow"
+    WANDB = "WandB"
+    TENSORBOARD = "TensorBoard"
+
+
+class JobRef(Message):
+    """The job an attempt belongs to. For `finetune run` the uid is the run id."""
+
+    name: str
+    namespace: str
+    uid: str
+
+
+class Credentials(Message):
+    """Directories with one file per key; None means the ambient identity."""
+
+    model: str | None = None
+    data: str | None = None
+    output: str | None = None
+    tracking: str | None = None
+
+
+class Heartbeat(Message):
+    """Where rank 0 reports progress: a Lease in the job's namespace."""
+
+    lease: str
+    interval_seconds: Annotated[float, Field(gt=0)] = 15.0
+
+
+class CheckpointPolicy(Message):
+    """When checkpoints are made, whichever comes first, and how many complete ones are kept."""
+
+    every_steps: Annotated[int, Field(ge=1)] | None = None
+    every_minutes: Annotated[float, Field(gt=0)] | None = 10.0
+    keep: Annotated[int, Field(ge=1)] = 2
+
+
+class Tracking(Message):
+    """One tracker. `uri` is its server's address; `project` the experiment or project there."""
+
+    type: TrackingType
+    uri: str | None = None
+    project: str
+
+
+class Layout(Message):
+    """Where and how an attempt runs. None stands for Auto where a field says so."""
+
+    job: JobRef
+    attempt: Annotated[int, Field(ge=1)]
+    image: str
+    output_uri: str
+    workers: Annotated[int, Field(ge=1)] = 1
+    processes_per_worker: Annotated[int, Field(ge=1)] = 1
+    micro_batch_size: Annotated[int, Field(ge=1)] | None = None  # Auto
+    zero_stage: ZeroStage | None = None  # Auto
+    offload: tuple[Offload, ...] = ()
+    gradient_checkpointing: Checkpointing = Checkpointing.AUTO
+    packing: bool = True
+    checkpoint: CheckpointPolicy = CheckpointPolicy()
+    tracking: Tracking | None = None
+    credentials: Credentials = Credentials()
+    cache_dir: str | None = None  # a directory that outlives the pod and is shared by the node
+    scratch_dir: str = "/tmp/finetune"  # noqa: S108 - private to the container
+    heartbeat: Heartbeat | None = None
+    grace_seconds: Annotated[float, Field(gt=0)] = 120.0  # from SIGTERM to SIGKILL
+
+    @property
+    def world_size(self) -> int:
+        """Return the number of training processes."""
+        return self.workers * self.processes_per_worker
