@@ -22,7 +22,7 @@ from finetune_contract.reasons import Reason, reason_of_exit_code
 from finetune_contract.result import Outcome, Result
 from finetune_contract.runconfig import FILE_NAME, RunConfig
 from finetune_local.paths import cache_dir, state_dir
-from finetune_operator.plan.run_config import Mounts, run_config, micro_batch_size
+from finetune_operator.plan.run_config import Mounts, micro_batch_size, run_config
 
 _POLL_SECONDS = 0.2
 _STOP_SECONDS = 30

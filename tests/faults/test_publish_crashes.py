@@ -19,7 +19,7 @@ from finetune_trainer.errors import Failure
 from finetune_trainer.publish import Output
 from support.trainer_runs import run_config
 
-SUMMARY = TrainingSummary(steps=1, supervised_tokens=1, final_loss=1.0)
+SUMMARY = TrainingSummary(steps=1, published_step=1, supervised_tokens=1, final_loss=1.0)
 PROVENANCE = Provenance(
     recipe_digest="sha256:" + "1" * 64,
     model=ModelIdentity(uri="hf://org/name", revision="abc"),

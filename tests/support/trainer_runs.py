@@ -130,23 +130,29 @@ def _train_case(config: RunConfig, ranks: Any, target: Path) -> None:
     import torch
     from safetensors.torch import save_file
 
-    from finetune_trainer.lead import Lead
+    from finetune_trainer.lead import Lead, fetch
+    from finetune_trainer.prepare import prepare
     from finetune_trainer.progress import Reporter
+    from finetune_trainer.resolve import resolve
+    from finetune_trainer.telemetry import StepRecord
     from finetune_trainer.train import load, train
 
     losses: list[float] = []
     norms: list[float] = []
 
     class Recorder(Reporter):
-        def trained(self, loss: float, grad_norm: float, tokens: int, seconds: float) -> None:
-            losses.append(loss)
-            norms.append(grad_norm)
-            super().trained(loss, grad_norm, tokens, seconds)
+        def trained(self, record: StepRecord) -> None:
+            losses.append(record.loss)
+            norms.append(record.grad_norm)
+            super().trained(record)
 
     reporter = Recorder()
     lead = Lead(config, reporter)
     start = ranks.lead(lead.start)
-    data = ranks.lead(lead.read_data)
+    directory = fetch(config, start.model, reporter, weights=False)
+    config, plan = ranks.lead(lambda: resolve(config))
+    reporter.planned(plan)
+    data = prepare(config, start.files, directory, ranks, reporter).train
     engine, model = load(config, start.model, ranks, reporter)
     summary = train(config, engine, data, ranks, reporter)
     model.eval()

@@ -16,11 +16,9 @@ from finetune_contract.progress import Phase
 from finetune_contract.recipe import DataSource
 from finetune_contract.result import PublishedArtifact
 from finetune_contract.runconfig import RunConfig
-from finetune_trainer.architectures import module_names
-from finetune_trainer.data.dataset import DataFile, Dataset, count_rows, encode_files
-from finetune_trainer.data.encode import Encoder
+from finetune_trainer.data.dataset import DataFile, count_rows
 from finetune_trainer.export import save_adapter, save_card, save_tokenizer
-from finetune_trainer.model import load_tokenizer, read_config
+from finetune_trainer.model import load_tokenizer
 from finetune_trainer.progress import Reporter
 from finetune_trainer.publish import Output
 from finetune_trainer.sources import ModelSource, fetch_data, fetch_model, resolve_model

@@ -34,8 +34,6 @@ def prepare(
 
     def encode() -> Dataset:
         encoder = Encoder(load_tokenizer(model_directory))
-        return encode_files(
-            files, encoder, config.recipe.training.sequence_length, reporter.reach
-        )
+        return encode_files(files, encoder, config.recipe.training.sequence_length, reporter.reach)
 
     return Prepared(ranks.lead(encode), None, 0)

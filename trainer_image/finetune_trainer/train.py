@@ -96,4 +96,6 @@ def train(
 
 def seed_step(seed: int, step: int, rank: int) -> None:
     """Seed dropout by step and rank: a run that goes on at any step draws what it would have."""
-    torch.manual_seed(int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0]))
+    torch.manual_seed(
+        int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0])
+    )

@@ -27,7 +27,7 @@ MANIFEST = Manifest(
     provenance=Provenance(
         recipe_digest=DIGEST, model=ModelIdentity(uri="hf://a/b", revision="c"), datasets=()
     ),
-    training=TrainingSummary(steps=1, supervised_tokens=2, final_loss=0.5),
+    training=TrainingSummary(steps=1, published_step=1, supervised_tokens=2, final_loss=0.5),
     files=(
         FileEntry(path="a", sha256=DIGEST, bytes=3),
         FileEntry(path="b", sha256=DIGEST, bytes=4),

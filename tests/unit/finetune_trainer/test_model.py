@@ -161,7 +161,7 @@ def test_the_card_tells_where_the_adapter_comes_from(tmp_path: Path) -> None:
         model=IDENTITY,
         datasets=(DatasetIdentity(uri="s3://d/a.jsonl", sha256=digest, rows=3),),
     )
-    summary = TrainingSummary(steps=60, supervised_tokens=99, final_loss=0.25)
+    summary = TrainingSummary(steps=60, published_step=60, supervised_tokens=99, final_loss=0.25)
     save_card(recipe, provenance, summary, tmp_path)
     card = (tmp_path / "README.md").read_text()
     assert card.startswith("---\nbase_model: org/name\nlibrary_name: peft\n")

@@ -28,7 +28,7 @@ PROVENANCE = Provenance(
     model=ModelIdentity(uri="hf://org/name", revision="abc"),
     datasets=(DatasetIdentity(uri="s3://d/a.jsonl", sha256="sha256:" + "2" * 64, rows=3),),
 )
-SUMMARY = TrainingSummary(steps=4, supervised_tokens=99, final_loss=0.5)
+SUMMARY = TrainingSummary(steps=4, published_step=4, supervised_tokens=99, final_loss=0.5)
 
 
 def claim(root: Path, uid: str = "uid-1", attempt: int = 1) -> Output:
