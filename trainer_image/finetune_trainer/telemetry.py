@@ -16,7 +16,7 @@ from typing import Any
 
 from finetune_contract.artifact import Provenance, TrainingSummary
 from finetune_contract.plan import ResolvedPlan
-from finetune_contract.result import Outcome
+from finetune_contract.reasons import Reason
 from finetune_contract.runconfig import RunConfig
 
 log = logging.getLogger(__name__)
@@ -104,9 +104,9 @@ class Telemetry:
         """Return what belongs into the artifact: path there -> file on this disk."""
         return {METRICS: self.history} if self.history.exists() else {}
 
-    def close(self, outcome: Outcome) -> None:
-        """Tell the tracker how the run ended; takes seconds at most."""
-        log.debug("the run ended: %s", outcome)
+    def close(self, reason: Reason) -> None:
+        """Tell the tracker how the attempt ended; takes seconds at most."""
+        log.debug("the run ended: %s", reason)
 
     def _note(self, values: Record) -> None:
         finite = {name: _finite(value) for name, value in values.items()}
