@@ -1,49 +1,133 @@
-"""LoRA adapters (arXiv 2106.09685) on the layers that play the roles asked for."""
+"""LoRA adapters (arXiv 2106.09685) on the weights that play the roles asked for.
+
+PEFT leaves out silently what its matching does not reach, so every weight is given by its full
+name, and what truly got an adapter is counted afterwards.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
+from peft.tuners.lora import LoraLayer, ParamWrapper
+from peft.utils import transformers_weight_conversion as conversion
 
+from finetune_contract.plan import RoleCoverage
 from finetune_contract.reasons import Reason
 from finetune_contract.recipe import LoraRecipe, LoraTarget
 from finetune_trainer.errors import Failure
+from finetune_trainer.roles import Kind, RoleMap, Weight
 
 log = logging.getLogger(__name__)
 
+ADAPTER = "default"
 
-def adapt(
-    model: Any, recipe: LoraRecipe, modules: Mapping[LoraTarget, tuple[str, ...]], seed: int
-) -> Any:
+
+@dataclass(frozen=True)
+class Adapted:
+    """The PEFT model and what its adapters reach."""
+
+    model: Any
+    coverage: tuple[RoleCoverage, ...]
+
+
+def adapt(model: Any, recipe: LoraRecipe, roles: RoleMap, seed: int) -> Adapted:
     """Return the PEFT model: base frozen, adapters trainable and fp32.
 
-    The seed is set here, so that every rank of every layout begins with the same adapter.
+    The seed is set here, so that every rank of every layout begins with the same adapter. Raises
+    Failure(ModelUnsupported), naming role and layers, when less than asked can be adapted.
     """
-    for target, names in modules.items():
-        found = _count(model, names)
-        if not found:
-            raise Failure(
-                Reason.MODEL_UNSUPPORTED,
-                f"the base model has no {', '.join(names)} for spec.lora.targets {target}",
-            )
-        log.info("LoRA on %s: %d linear layers", target, found)
+    asked = roles.asked(recipe.targets)
+    _refuse_bare(asked, recipe)
     torch.manual_seed(seed)
-    config = LoraConfig(
+    with _exact_names():
+        adapted = get_peft_model(model, _config(recipe, asked))
+    return Adapted(adapted, _coverage(adapted, asked))
+
+
+def adapted_weights(model: Any) -> dict[str, Kind]:
+    """Return the full name in the base model of every weight with an adapter."""
+    found = {}
+    for name, module in model.named_modules():
+        if not isinstance(module, LoraLayer) or ADAPTER not in module.scaling:
+            continue
+        base = name.removeprefix("base_model.model.").replace(".base_layer", "")
+        if isinstance(module, ParamWrapper):
+            found[f"{base}.{module.parameter_name}"] = Kind.PARAMETER
+        elif isinstance(module.get_base_layer(), torch.nn.Embedding):
+            found[base] = Kind.EMBEDDING
+        else:
+            found[base] = Kind.LINEAR
+    return found
+
+
+def _config(recipe: LoraRecipe, asked: Mapping[LoraTarget, tuple[Weight, ...]]) -> LoraConfig:
+    weights = [weight for role in asked.values() for weight in role]
+    return LoraConfig(
         task_type="CAUSAL_LM",
         r=recipe.rank,
         lora_alpha=recipe.alpha,
         lora_dropout=recipe.dropout,
-        target_modules=[name for names in modules.values() for name in names],
+        use_rslora=recipe.rslora,
+        use_dora=recipe.dora,
+        target_modules=[w.name for w in weights if w.kind is not Kind.PARAMETER],
+        target_parameters=[w.name for w in weights if w.kind is Kind.PARAMETER],
     )
-    return get_peft_model(model, config)
 
 
-def _count(model: Any, names: tuple[str, ...]) -> int:
-    return sum(
-        isinstance(module, torch.nn.Linear) and name.rpartition(".")[2] in names
-        for name, module in model.named_modules()
-    )
+@contextmanager
+def _exact_names() -> Iterator[None]:
+    """Keep PEFT from reading the names as those of transformers 4.
+
+    It takes every `gate_proj`, `up_proj` and `down_proj` of a mixture of experts for an expert's,
+    and so drops dense layers and shared experts.
+    """
+    rewrite = conversion.convert_peft_config_for_transformers
+    conversion.convert_peft_config_for_transformers = lambda *_args, **_named: None
+    try:
+        yield
+    finally:
+        conversion.convert_peft_config_for_transformers = rewrite
+
+
+def _refuse_bare(asked: Mapping[LoraTarget, tuple[Weight, ...]], recipe: LoraRecipe) -> None:
+    """Refuse dropout and DoRA on bare parameters: PEFT has them for layers only."""
+    field = "spec.lora.dropout" if recipe.dropout else "spec.lora.dora" if recipe.dora else None
+    for role, weights in asked.items():
+        bare = next((w.name for w in weights if w.kind is Kind.PARAMETER), None)
+        if field and bare:
+            raise Failure(
+                Reason.MODEL_UNSUPPORTED,
+                f"{field} does not work with spec.lora.targets {role}: the base model holds it in "
+                f"bare parameters, such as {bare}; leave out one of the two",
+            )
+
+
+def _coverage(
+    model: Any, asked: Mapping[LoraTarget, tuple[Weight, ...]]
+) -> tuple[RoleCoverage, ...]:
+    reached = adapted_weights(model)
+    coverage = []
+    for role, weights in asked.items():
+        missed = [weight.name for weight in weights if weight.name not in reached]
+        if missed:
+            raise Failure(
+                Reason.MODEL_UNSUPPORTED,
+                f"{len(missed)} of {len(weights)} layers in the role {role} of spec.lora.targets "
+                f"got no adapter, such as {missed[0]}",
+            )
+        log.info("LoRA on %s: %d of %d weights", role, len(weights), len(weights))
+        coverage.append(RoleCoverage(role=role, found=len(weights), adapted=len(weights)))
+    stray = reached.keys() - {weight.name for weights in asked.values() for weight in weights}
+    if stray:
+        raise Failure(
+            Reason.MODEL_UNSUPPORTED,
+            f"{len(stray)} layers got an adapter that no role of spec.lora.targets asks for, such "
+            f"as {min(stray)}",
+        )
+    return tuple(coverage)

@@ -7,14 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from finetune_contract.reasons import Reason
 from finetune_contract.recipe import Precision
 from finetune_trainer.errors import Failure
 
-DTYPES = {Precision.BF16: torch.bfloat16, Precision.FP32: torch.float32}
+DTYPES = {
+    Precision.BF16: torch.bfloat16,
+    Precision.FP16: torch.float16,
+    Precision.FP32: torch.float32,
+}
 
 
 def read_config(directory: Path) -> dict[str, Any]:
@@ -44,6 +49,23 @@ def load_tokenizer(directory: Path) -> Any:
             Reason.MODEL_UNSUPPORTED, "the model has no fast tokenizer; it needs a tokenizer.json"
         )
     return tokenizer
+
+
+def empty_model(directory: Path) -> Any:
+    """Return the model that config.json describes, on the meta device: names and shapes only."""
+    read_config(directory)
+    try:
+        config = AutoConfig.from_pretrained(
+            str(directory), local_files_only=True, trust_remote_code=False
+        )
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    except (KeyError, ValueError) as error:
+        raise Failure(
+            Reason.MODEL_UNSUPPORTED,
+            f"the model's config.json describes no causal language model that transformers "
+            f"{transformers.__version__} knows; code in a model is never run",
+        ) from error
 
 
 def load_model(directory: Path, precision: Precision) -> Any:
