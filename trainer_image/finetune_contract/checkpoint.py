@@ -31,6 +31,7 @@ class TrainingState(Message):
     step: Annotated[int, Field(ge=0)]  # optimizer steps done
     supervised_tokens: Annotated[int, Field(ge=0)]
     loss: float
+    evaluation: Evaluation | None = None  # the last one
     best: Evaluation | None = None
     evaluations_without_gain: Annotated[int, Field(ge=0)] = 0
     loss_scale: float = 1.0  # FP16 only

@@ -45,7 +45,7 @@ def open_artifact(uri: str, credentials_dir: str | None, dest: Path) -> Path:
         base, manifest = latest[0].artifact.path, read_pointed(store, latest[0].artifact)
     dest.mkdir(parents=True, exist_ok=True)
     for entry in manifest.files:
-        _save(store, base, entry, dest / entry.path)
+        download(store, base, entry, dest / entry.path)
     (dest / MANIFEST).write_bytes(manifest.encode())
     return dest
 
@@ -112,7 +112,8 @@ def _check(store: Store, base: str, entry: FileEntry, sink: Sink) -> None:
         raise _damaged(f"{store.uri}/{path} was altered: its sha256 is not its manifest's")
 
 
-def _save(store: Store, base: str, entry: FileEntry, target: Path) -> None:
+def download(store: Store, base: str, entry: FileEntry, target: Path) -> None:
+    """Write one file of a manifest to `target`; raise VerificationFailed if it is another."""
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.{os.getpid()}")
     try:

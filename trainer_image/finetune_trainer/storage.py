@@ -98,6 +98,22 @@ class Store:
         ]
         return sorted(entries, key=lambda entry: entry.path)
 
+    def paths(self, prefix: str = "") -> list[str]:
+        """Return the paths of the objects below a prefix, sorted; nothing is read of them."""
+        with self._errors(prefix):
+            batches = list(obstore.list(self._store, self._key(prefix) or None))
+        return sorted(
+            str(meta["path"])[len(self._root) :].lstrip("/") for batch in batches for meta in batch
+        )
+
+    def delete(self, path: str) -> None:
+        """Remove an object, if it exists."""
+        try:
+            with self._errors(path, missing_is_failure=False):
+                obstore.delete(self._store, self._key(path))
+        except FileNotFoundError:
+            pass
+
     def chunks(self, path: str, etag: str | None = None) -> Iterator[bytes]:
         """Yield an object's bytes; with `etag`, fail if it is no longer that object."""
         with self._errors(path):
