@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from safetensors.torch import load_file, save_file
 
 from finetune_contract.artifact import (
@@ -17,15 +16,14 @@ from finetune_contract.artifact import (
     TrainingSummary,
 )
 from finetune_contract.reasons import Reason
-from finetune_contract.recipe import LoraRecipe, LoraTarget, Precision
-from finetune_trainer.architectures import MODULES, module_names
+from finetune_contract.recipe import LoraRecipe, Precision
 from finetune_trainer.errors import Failure
 from finetune_trainer.export import save_adapter, save_card, save_tokenizer
 from finetune_trainer.lora import adapt
 from finetune_trainer.model import load_model, load_tokenizer, read_config
+from finetune_trainer.roles import map_roles
 from support.tiny_llama import byte_tokenizer, write_model
 
-BOTH = (LoraTarget.ATTENTION, LoraTarget.MLP)
 IDENTITY = ModelIdentity(uri="hf://org/name", revision="c0ffee")
 
 
@@ -41,61 +39,9 @@ def unsupported(action: Any, *arguments: Any) -> str:
     return caught.value.message
 
 
-def adapted(directory: Path, targets: tuple[LoraTarget, ...] = BOTH, **lora: Any) -> Any:
-    model = load_model(directory, lora.pop("precision", Precision.FP32))
-    modules = module_names(read_config(directory), targets)
-    return adapt(model, LoraRecipe(rank=4, **lora), modules, seed=3)
-
-
-def test_known_architectures_have_every_role() -> None:
-    assert {"llama", "mistral", "qwen2", "qwen3"} <= set(MODULES)
-    assert all(set(roles) == set(LoraTarget) for roles in MODULES.values())
-    message = unsupported(module_names, {"model_type": "mamba"}, BOTH)
-    assert "model_type 'mamba' is not known to spec.lora.targets" in message
-    assert "qwen3" in message
-
-
-@pytest.mark.parametrize(
-    ("targets", "names"),
-    [
-        (BOTH, {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}),
-        ((LoraTarget.ATTENTION,), {"q_proj", "k_proj", "v_proj", "o_proj"}),
-        ((LoraTarget.MLP,), {"gate_proj", "up_proj", "down_proj"}),
-    ],
-)
-def test_adapters_sit_on_every_layer_that_plays_the_role(
-    directory: Path, targets: tuple[LoraTarget, ...], names: set[str]
-) -> None:
-    model = adapted(directory, targets)
-    trainable = [name for name, p in model.named_parameters() if p.requires_grad]
-    assert len(trainable) == 2 * 2 * len(names)  # A and B on 2 layers
-    assert {name.split(".lora_")[0].rpartition(".")[2] for name in trainable} == names
-    assert all("lora_" in name for name in trainable)
-
-
-def test_a_role_that_no_layer_plays_is_refused(directory: Path) -> None:
+def adapted(directory: Path) -> Any:
     model = load_model(directory, Precision.FP32)
-    message = unsupported(adapt, model, LoraRecipe(), {LoraTarget.MLP: ("w1", "w2")}, 0)
-    assert message == "the base model has no w1, w2 for spec.lora.targets MLP"
-
-
-def test_every_rank_begins_with_the_same_adapter(directory: Path) -> None:
-    def tensors(seed: int) -> dict[str, torch.Tensor]:
-        model = load_model(directory, Precision.FP32)
-        torch.rand(seed)  # whatever was drawn before
-        modules = module_names(read_config(directory), BOTH)
-        return dict(adapt(model, LoraRecipe(rank=4), modules, seed=seed % 2).named_parameters())
-
-    first, same, other = tensors(1), tensors(3), tensors(2)
-    assert all(torch.equal(first[name], same[name]) for name in first)
-    assert any(not torch.equal(first[name], other[name]) for name in first)
-
-
-def test_bf16_is_the_bases_format_and_adapters_stay_fp32(directory: Path) -> None:
-    model = adapted(directory, precision=Precision.BF16, dropout=0.5)
-    formats = {p.requires_grad: p.dtype for p in model.parameters()}
-    assert formats == {True: torch.float32, False: torch.bfloat16}
-    assert {m.p for m in model.modules() if isinstance(m, torch.nn.Dropout)} == {0.5}
+    return adapt(model, LoraRecipe(rank=4), map_roles(model), seed=3).model
 
 
 def test_missing_tensors_are_not_invented(directory: Path) -> None:
