@@ -127,3 +127,14 @@ class Data(ApiModel):
     row and reason. `Skip`: it is left out, counted in the log and listed in the artifact."""
     credentials_secret_ref: SecretRef | None = None
     """Credentials for reading the data."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "!has(self.eval) || !self.eval.exists(e, self.train.exists(t, t.uri == e.uri))",
+                "a file of data.train can not be evaluated on; hold rows out in a file of their "
+                "own",
+                ".eval",
+            )
+        )
+    )

@@ -18,12 +18,20 @@ SINGULAR = "finetunejob"
 SHORT_NAME = "ftj"
 MAX_NAME_LENGTH = 40
 
-_FROZEN = ("model", "data", "method", "lora", "training", "memory", "workers", "output")
+_FROZEN = (
+    *("model", "data", "method", "lora", "training", "eval", "memory", "workers", "checkpoint"),
+    "output",
+)
+_FROZEN_IF_THERE = ("tracking",)  # has no default: it may be added or removed
 
 
 def _frozen(stanza: str) -> dict[str, str]:
+    same = f"self.spec.{stanza} == oldSelf.spec.{stanza}"
+    if stanza in _FROZEN_IF_THERE:
+        new, old = f"has(self.spec.{stanza})", f"has(oldSelf.spec.{stanza})"
+        same = f"({new} ? {old} && {same} : !{old})"
     return rule(
-        f"self.spec.{stanza} == oldSelf.spec.{stanza} || !has(oldSelf.status) || "
+        f"{same} || !has(oldSelf.status) || "
         "!has(oldSelf.status.attempts) || size(oldSelf.status.attempts) == 0",
         f"spec.{stanza} can not change once an attempt has started; create a new job instead",
         f".spec.{stanza}",
@@ -42,7 +50,7 @@ class FineTuneJob(ApiModel):
                 "then letters, digits and dashes",
                 ".metadata.name",
             ),
-            *(_frozen(stanza) for stanza in _FROZEN),
+            *(_frozen(stanza) for stanza in (*_FROZEN, *_FROZEN_IF_THERE)),
         )
     )
     api_version: Literal["finetune.dev/v1alpha1"]

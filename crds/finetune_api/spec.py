@@ -79,6 +79,16 @@ class Tracking(ApiModel):
                 "TensorBoard writes files beside the adapter; remove uri",
                 ".uri",
             ),
+            rule(
+                "self.type != 'WandB' || has(self.credentialsSecretRef)",
+                "WandB needs credentialsSecretRef, a Secret with the key WANDB_API_KEY",
+                ".credentialsSecretRef",
+            ),
+            rule(
+                "self.type != 'TensorBoard' || !has(self.credentialsSecretRef)",
+                "TensorBoard writes files beside the adapter; remove credentialsSecretRef",
+                ".credentialsSecretRef",
+            ),
         )
     )
 
@@ -144,6 +154,12 @@ class FineTuneJobSpec(ApiModel):
                 "!has(self.eval.everySteps) || (has(self.data.eval) && size(self.data.eval) > 0)",
                 "eval.everySteps needs rows to evaluate on; set data.eval",
                 ".data.eval",
+            ),
+            rule(
+                "!has(self.model.initFrom) || !(self.model.initFrom + '/')"
+                ".startsWith(self.output.uri + (self.output.uri.endsWith('/') ? '' : '/'))",
+                "model.initFrom lies in this job's own output.uri; publish to another directory",
+                ".model.initFrom",
             ),
         )
     )

@@ -12,6 +12,7 @@ from finetune_api.types import (
     IntOrString,
     bound,
     decimal_is_zero,
+    listed,
     rule,
     rules,
 )
@@ -26,6 +27,7 @@ from finetune_contract.recipe import (
 )
 
 AUTO = "Auto"
+_EXPERTS = listed("targets", "Experts")
 
 
 class Method(ApiModel):
@@ -64,12 +66,12 @@ class Lora(ApiModel):
         json_schema_extra=rules(
             bound("dropout", "< 1.0", "dropout must be below 1"),
             rule(
-                f"!('Experts' in self.targets) || {decimal_is_zero('dropout')}",
+                f"!{_EXPERTS} || {decimal_is_zero('dropout')}",
                 "dropout must be 0 with targets Experts: fused experts have no place for it",
                 ".dropout",
             ),
             rule(
-                "!('Experts' in self.targets) || !self.dora",
+                f"!{_EXPERTS} || !has(self.dora) || !self.dora",
                 "dora can not be used with targets Experts: fused experts have no DoRA",
                 ".dora",
             ),
@@ -158,13 +160,13 @@ class Memory(ApiModel):
                 ".zeroStage",
             ),
             rule(
-                "!('Parameters' in self.offload) || self.zeroStage == 'Auto' || "
-                "self.zeroStage == 3",
+                f"!{listed('offload', 'Parameters')} || !has(self.zeroStage) || "
+                "self.zeroStage == 'Auto' || self.zeroStage == 3",
                 "offload Parameters needs zeroStage 3 or Auto",
                 ".zeroStage",
             ),
             rule(
-                "!('Optimizer' in self.offload) || self.zeroStage != 0",
+                f"!{listed('offload', 'Optimizer')} || !has(self.zeroStage) || self.zeroStage != 0",
                 "offload Optimizer needs zeroStage 1, 2, 3 or Auto",
                 ".zeroStage",
             ),
@@ -185,7 +187,7 @@ class Eval(ApiModel):
     model_config = ConfigDict(
         json_schema_extra=rules(
             rule(
-                "has(self.everySteps) || self.publish != 'Best'",
+                "has(self.everySteps) || !has(self.publish) || self.publish != 'Best'",
                 "publish Best needs everySteps",
                 ".everySteps",
             ),

@@ -55,6 +55,11 @@ def decimal_is_zero(field: str) -> str:
     return f"(!has({value}) || !{value}.matches('{_DECIMAL}') || double({value}) == 0.0)"
 
 
+def listed(field: str, value: str) -> str:
+    """Return CEL: a list field of `self` is there and holds `value`."""
+    return f"(has(self.{field}) && '{value}' in self.{field})"
+
+
 Name = Annotated[
     str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
 ]

@@ -32,6 +32,7 @@ def pod_template(job: FineTuneJob, attempt: int, image: str) -> Object:
         "serviceAccountName": service_account_name(job),
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": job.spec.run_policy.termination_grace_period_seconds,
         "securityContext": {
             "runAsNonRoot": True,
             "runAsUser": USER,

@@ -26,12 +26,13 @@ def credentials(job: FineTuneJob) -> dict[str, SecretRef]:
         "model": job.spec.model.credentials_secret_ref,
         "data": job.spec.data.credentials_secret_ref,
         "output": job.spec.output.credentials_secret_ref,
+        "tracking": job.spec.tracking.credentials_secret_ref if job.spec.tracking else None,
     }
     return {part: ref for part, ref in refs.items() if ref is not None}
 
 
 def credentials_volume(part: str) -> str:
-    """Return the name of the volume with the credentials of `model`, `data` or `output`."""
+    """Return the name of the volume with the credentials of a part of the job."""
     return f"{part}-credentials"
 
 
@@ -42,6 +43,7 @@ def pod_mounts(job: FineTuneJob) -> Mounts:
         model_credentials=directories.get("model"),
         data_credentials=directories.get("data"),
         output_credentials=directories.get("output"),
+        tracking_credentials=directories.get("tracking"),
         cache=CACHE_DIRECTORY if job.spec.model.cache else None,
     )
 

@@ -33,7 +33,7 @@ def config(of: FineTuneJob, **changes: Any) -> Any:
         "attempt": 2,
         "uid": "u-1",
         "image": "trainer:1",
-        "micro_batch_size": of.spec.training.micro_batch_size,
+        "micro_batch_size": None,
         "heartbeat_seconds": 15.0,
         "mounts": Mounts(),
     }
@@ -43,50 +43,96 @@ def config(of: FineTuneJob, **changes: Any) -> Any:
 def test_every_field_of_the_recipe_arrives() -> None:
     made = config(
         job(
-            lora={"rank": 4, "alpha": 9, "dropout": "0.25", "targets": ["MLP"]},
+            model={"uri": "hf://o/m", "revision": "abc", "initFrom": "s3://b/older"},
+            data={
+                "train": [
+                    {"uri": "s3://d/a.jsonl", "format": "Messages", "weight": "0.5"},
+                    {"uri": "s3://d/b.jsonl"},
+                ],
+                "eval": [{"uri": "s3://d/e.jsonl", "format": "PromptCompletion"}],
+                "onBadRow": "Skip",
+            },
+            lora={
+                "rank": 4,
+                "alpha": 9,
+                "dropout": "0.25",
+                "targets": ["MLP", "Head"],
+                "rslora": True,
+                "dora": True,
+                "quantization": "NF4",
+            },
             training={
                 "learningRate": "3e-4",
                 "maxSteps": 7,
                 "globalBatchSize": 24,
                 "sequenceLength": 64,
-                "precision": "FP32",
+                "precision": "FP16",
                 "schedule": "Linear",
                 "warmupRatio": "0.5",
                 "weightDecay": "0.125",
                 "maxGradNorm": "2",
                 "seed": 11,
+                "deterministic": True,
             },
+            eval={"everySteps": 5, "publish": "Best", "patience": 3},
+            output={"uri": "s3://b/bot", "export": ["Adapter", "Merged"]},
         )
     )
     assert made["recipe"] == {
-        "model": {"uri": "hf://o/m", "revision": "abc"},
-        "data": {"train": [{"uri": "s3://d/a.jsonl", "format": "Messages"}]},
+        "model": {"uri": "hf://o/m", "revision": "abc", "initFrom": "s3://b/older"},
+        "data": {
+            "train": [
+                {"uri": "s3://d/a.jsonl", "format": "Messages", "weight": 0.5},
+                {"uri": "s3://d/b.jsonl", "format": "Auto", "weight": 1.0},
+            ],
+            "eval": [{"uri": "s3://d/e.jsonl", "format": "PromptCompletion", "weight": 1.0}],
+            "onBadRow": "Skip",
+        },
         "method": "SFT",
-        "lora": {"rank": 4, "alpha": 9, "dropout": 0.25, "targets": ["MLP"]},
+        "lora": {
+            "rank": 4,
+            "alpha": 9,
+            "dropout": 0.25,
+            "targets": ["MLP", "Head"],
+            "rslora": True,
+            "dora": True,
+            "quantization": "NF4",
+        },
         "training": {
             "learningRate": 3e-4,
             "maxSteps": 7,
             "globalBatchSize": 24,
             "sequenceLength": 64,
-            "precision": "FP32",
+            "precision": "FP16",
             "optimizer": "AdamW",
             "schedule": "Linear",
             "warmupRatio": 0.5,
             "weightDecay": 0.125,
             "maxGradNorm": 2.0,
             "seed": 11,
+            "deterministic": True,
         },
+        "eval": {"everySteps": 5, "publish": "Best", "patience": 3},
+        "export": ["Adapter", "Merged"],
     }
 
 
-def test_the_layout_follows_workers_and_mounts() -> None:
+def test_the_layout_follows_workers_memory_policy_and_mounts() -> None:
     made = config(
         job(
             workers={"replicas": 2, "resources": {"limits": {"nvidia.com/gpu": 4}}},
-            memory={"zeroStage": 3},
-            training={"globalBatchSize": 16, "microBatchSize": 2},
+            memory={
+                "zeroStage": 3,
+                "offload": ["Parameters"],
+                "gradientCheckpointing": "Always",
+            },
+            training={"globalBatchSize": 16, "microBatchSize": 2, "packing": False},
+            checkpoint={"everySteps": 4, "everyMinutes": 7, "keep": 3},
+            tracking={"type": "MLflow", "uri": "http://mlflow:5000", "project": "bots"},
+            runPolicy={"terminationGracePeriodSeconds": 60},
         ),
-        mounts=Mounts("/c/m", "/c/d", "/c/o", "/cache", "/scratch"),
+        micro_batch_size=2,
+        mounts=Mounts("/c/m", "/c/d", "/c/o", "/c/t", "/cache", "/scratch"),
     )
     assert made["layout"] == {
         "job": {"name": "bot", "namespace": "team", "uid": "u-1"},
@@ -97,11 +143,24 @@ def test_the_layout_follows_workers_and_mounts() -> None:
         "processesPerWorker": 4,
         "microBatchSize": 2,
         "zeroStage": 3,
-        "credentials": {"model": "/c/m", "data": "/c/d", "output": "/c/o"},
+        "offload": ["Parameters"],
+        "gradientCheckpointing": "Always",
+        "packing": False,
+        "checkpoint": {"everySteps": 4, "everyMinutes": 7.0, "keep": 3},
+        "tracking": {"type": "MLflow", "uri": "http://mlflow:5000", "project": "bots"},
+        "credentials": {"model": "/c/m", "data": "/c/d", "output": "/c/o", "tracking": "/c/t"},
         "cacheDir": "/cache",
         "scratchDir": "/scratch",
         "heartbeat": {"lease": "bot-a2", "intervalSeconds": 15.0},
+        "graceSeconds": 60.0,
     }
+
+
+def test_what_is_left_to_the_trainer_is_not_told() -> None:
+    made = config(job(memory={"zeroStage": "Auto"}, tracking={"type": "TensorBoard"}))
+    assert "microBatchSize" not in made["layout"]
+    assert "zeroStage" not in made["layout"]
+    assert made["layout"]["tracking"] == {"type": "TensorBoard", "project": "team"}
 
 
 def test_without_a_cluster_there_is_no_lease_to_renew() -> None:
