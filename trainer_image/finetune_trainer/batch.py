@@ -1,17 +1,17 @@
-"""Rows -> the tensors of one micro-batch, and the log-probabilities a model gives them."""
+"""Rows -> the tensors of one micro-batch, padded side by side or packed one after the other."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 import torch
-import torch.nn.functional as F  # noqa: N812 - the name everyone knows
 from torch import Tensor
 
 from finetune_contract.runconfig import RunConfig
+from finetune_trainer.attention import Segments
 from finetune_trainer.data.batches import BatchPlan, deal
 from finetune_trainer.data.dataset import Dataset
 from finetune_trainer.data.encode import EncodedRow
@@ -19,42 +19,71 @@ from finetune_trainer.data.encode import EncodedRow
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """B rows padded on the right to T tokens, and the P tokens of them that are learned.
+    """B rows of at most T tokens, and the P tokens of them that are learned.
 
-    Padding never reaches the loss and, behind the causal mask, no other token; so there is no
-    attention mask, and position ids are the model's default 0..T-1.
+    Padded, they are [B, T]: padding stands on the right, where it reaches neither the loss nor,
+    behind the causal mask, another token; position ids are the model's default. Packed, the rows
+    are one sequence [1, their sum], each a segment with positions of its own. No attention mask.
     """
 
-    input_ids: Tensor  # int64 [B, T]
-    rows: Tensor  # int64 [P]: the row of each learned token
-    times: Tensor  # int64 [P]: the position that predicts it
+    input_ids: Tensor  # int64 [B, T] or [1, sum of T]
+    position_ids: Tensor | None  # int64, as input_ids; None unless packed
+    segments: Segments | None  # None unless packed
+    rows: Tensor  # int64 [P]: where in the first dimension each learned token is predicted
+    times: Tensor  # int64 [P]: and where in the second
     targets: Tensor  # int64 [P]: its id
     weights: Tensor  # fp32 [P]: 1, or 0 in a micro-batch that only keeps the ranks in step
 
     @classmethod
-    def of(cls, rows: Sequence[EncodedRow], device: torch.device) -> MicroBatch:
+    def of(
+        cls, rows: Sequence[EncodedRow], device: torch.device, *, packed: bool = False
+    ) -> MicroBatch:
         """Return the tensors of at least one row."""
-        longest = max(len(row.tokens) for row in rows)
-        ids = np.zeros((len(rows), longest), dtype=np.int64)
-        learned = np.zeros((len(rows), longest), dtype=np.bool_)
-        for index, row in enumerate(rows):
-            ids[index, : len(row.tokens)] = row.tokens
-            learned[index, : len(row.tokens)] = row.learned
-        at_rows, at_times = np.nonzero(learned)
-        return cls(
-            input_ids=torch.from_numpy(ids).to(device),
-            rows=torch.from_numpy(at_rows).to(device),
-            times=torch.from_numpy(at_times - 1).to(device),
-            targets=torch.from_numpy(ids[at_rows, at_times]).to(device),
-            weights=torch.ones(len(at_rows), device=device),
-        )
+        return _packed(rows, device) if packed else _padded(rows, device)
 
     @classmethod
-    def idle(cls, device: torch.device) -> MicroBatch:
+    def idle(cls, device: torch.device, *, packed: bool = False) -> MicroBatch:
         """Return one that learns nothing: a rank without rows still joins every collective."""
         token = EncodedRow(np.zeros(2, dtype=np.int32), np.array([False, True]))
-        batch = cls.of([token], device)
+        batch = cls.of([token], device, packed=packed)
         return cls(**{**vars(batch), "weights": torch.zeros(1, device=device)})
+
+
+def _padded(rows: Sequence[EncodedRow], device: torch.device) -> MicroBatch:
+    longest = max(len(row.tokens) for row in rows)
+    ids = np.zeros((len(rows), longest), dtype=np.int64)
+    learned = np.zeros((len(rows), longest), dtype=np.bool_)
+    for index, row in enumerate(rows):
+        ids[index, : len(row.tokens)] = row.tokens
+        learned[index, : len(row.tokens)] = row.learned
+    return _micro_batch(ids, learned, device)
+
+
+def _packed(rows: Sequence[EncodedRow], device: torch.device) -> MicroBatch:
+    ids = np.concatenate([row.tokens for row in rows])[None].astype(np.int64)
+    learned = np.concatenate([row.learned for row in rows])[None]  # a row's first token never is
+    lengths = tuple(len(row.tokens) for row in rows)
+    positions = np.concatenate([np.arange(length) for length in lengths])[None]
+    return replace(
+        _micro_batch(ids, learned, device),
+        position_ids=torch.from_numpy(positions).to(device),
+        segments=Segments.of(lengths, device),
+    )
+
+
+def _micro_batch(
+    ids: npt.NDArray[np.int64], learned: npt.NDArray[np.bool_], device: torch.device
+) -> MicroBatch:
+    at_rows, at_times = np.nonzero(learned)
+    return MicroBatch(
+        input_ids=torch.from_numpy(ids).to(device),
+        position_ids=None,
+        segments=None,
+        rows=torch.from_numpy(at_rows).to(device),
+        times=torch.from_numpy(at_times - 1).to(device),
+        targets=torch.from_numpy(ids[at_rows, at_times]).to(device),
+        weights=torch.ones(len(at_rows), device=device),
+    )
 
 
 @dataclass(frozen=True)
@@ -78,6 +107,7 @@ def step_batch(
     indices = plan.batch(step)
     rows = {int(index): data.row(int(index)) for index in indices}
     lengths = np.array([len(rows[int(index)].tokens) for index in indices])
+    packed = config.layout.packing
     shares = deal(
         indices,
         lengths,
@@ -88,22 +118,11 @@ def step_batch(
     )
     return StepBatch(
         micro_batches=tuple(
-            MicroBatch.of([rows[int(index)] for index in share], device)
+            MicroBatch.of([rows[int(index)] for index in share], device, packed=packed)
             if len(share)
-            else MicroBatch.idle(device)
+            else MicroBatch.idle(device, packed=packed)
             for share in shares
         ),
         tokens=int(lengths.sum()),
         learned=sum(int(rows[int(index)].learned.sum()) for index in indices),
     )
-
-
-def token_log_probs(model: Any, batch: MicroBatch) -> Tensor:
-    """Return the log-probability of each learned token, fp32 [P].
-
-    The vocabulary projection, the largest one of a small model, runs only at the positions that
-    predict a learned token in some row.
-    """
-    kept, columns = torch.unique(batch.times, return_inverse=True)
-    logits = model(input_ids=batch.input_ids, logits_to_keep=kept, use_cache=False).logits
-    return -F.cross_entropy(logits[batch.rows, columns].float(), batch.targets, reduction="none")

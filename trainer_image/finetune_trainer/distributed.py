@@ -18,6 +18,7 @@ from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 from torch._C._distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
@@ -93,6 +94,13 @@ class Ranks:
         total = torch.tensor(value, dtype=torch.float64)
         dist.all_reduce(total, group=self._agreement)
         return total.item()
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        """Return the tensors of all ranks, alike in shape, in double precision on the host."""
+        mine = tensor.detach().to("cpu", torch.float64)
+        theirs = [torch.empty_like(mine) for _ in range(self.world)]
+        dist.all_gather(theirs, mine, group=self._agreement)
+        return torch.stack(theirs)
 
     def tell_failure(self, result: Result) -> None:
         """Tell the other ranks why this one ends, if none has told before, and let them hear it.

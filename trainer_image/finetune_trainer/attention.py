@@ -1,0 +1,178 @@
+"""Attention of packed rows: causal within each segment of a sequence, and blind to every other.
+
+Registered with transformers under `NAME`, it takes the place of a model's own attention. A segment
+is attended to by itself, so packed rows can not leak into each other, and no mask of T x T is ever
+made. transformers makes no mask at all for an implementation that has no mask function of its own.
+
+`segments` travels as a keyword argument of the model's forward pass to every layer, and so also
+into the forward pass that gradient checkpointing does again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - the name everyone knows
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+from transformers import AttentionInterface
+
+try:
+    from torch.nn.attention.varlen import varlen_attn
+except ImportError:  # torch before 2.10
+    varlen_attn = None
+
+NAME = "finetune_segmented"
+BLOCK = 1024  # queries at a time where scores must be written out
+HALVES = (torch.float16, torch.bfloat16)
+
+
+@dataclass(frozen=True)
+class Segments:
+    """Where rows stand in a packed sequence of T tokens; their lengths sum to T."""
+
+    lengths: tuple[int, ...]
+    bounds: Tensor  # int32 [rows + 1], on the device: 0, and where each row ends
+
+    @classmethod
+    def of(cls, lengths: tuple[int, ...], device: torch.device) -> Segments:
+        """Return the segments of rows that stand one after the other."""
+        ends = torch.tensor((0, *lengths)).cumsum(0)
+        return cls(lengths, ends.to(device, torch.int32))
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """How scores become weights, in every segment alike."""
+
+    scale: float | None
+    dropout: float
+    window: int | None  # keys that a query sees, itself the last
+    softcap: float | None  # scores become softcap * tanh(scores / softcap)
+
+
+def segmented_attention(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    segments: Segments | None = None,
+    **options: Any,
+) -> tuple[Tensor, None]:
+    """Return the attention output, [B, T, heads, value width], of queries [B, heads, T, width].
+
+    Keys and values may have fewer heads (arXiv 2305.13245), values another width than keys. Without
+    `segments` each of the B rows is one.
+    """
+    assert attention_mask is None, "rows are told apart by segments, never by a mask"
+    width, value_width = key.shape[-1], value.shape[-1]
+    if value_width < width:  # fused kernels want one width; zeros add nothing to the output
+        value = F.pad(value, (0, width - value_width))
+    rule = _Rule(scaling, dropout, sliding_window, softcap)
+    if segments is not None and _fused(query, rule):
+        out = _varlen(query, key, value, segments, rule)
+    elif segments is not None:
+        parts = zip(*(t.split(segments.lengths, dim=2) for t in (query, key, value)), strict=True)
+        out = torch.cat([_attend(*part, rule) for part in parts], dim=2).transpose(1, 2)
+    else:
+        out = _attend(query, key, value, rule).transpose(1, 2)
+    return out[..., :value_width].contiguous(), None
+
+
+def _fused(query: Tensor, rule: _Rule) -> bool:
+    return (
+        varlen_attn is not None
+        and query.is_cuda
+        and query.dtype in HALVES
+        and rule.softcap is None
+        and rule.dropout == 0
+        and query.shape[-1] <= 256
+    )
+
+
+def _varlen(query: Tensor, key: Tensor, value: Tensor, segments: Segments, rule: _Rule) -> Tensor:
+    longest = max(segments.lengths)
+    rows = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
+    out = varlen_attn(
+        *rows,
+        *(segments.bounds, segments.bounds, longest, longest),
+        scale=rule.scale,
+        window_size=(-1 if rule.window is None else rule.window - 1, 0),
+        enable_gqa=query.shape[1] != key.shape[1],
+    )
+    assert isinstance(out, Tensor)
+    return out[None]
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, rule: _Rule) -> Tensor:
+    """Return the causal attention of one segment, [B, heads, T, value width]."""
+    length = query.shape[2]
+    if rule.softcap is None and (rule.window is None or length <= rule.window):
+        return F.scaled_dot_product_attention(
+            query,
+            key,
+            value,
+            is_causal=True,
+            scale=rule.scale,
+            dropout_p=rule.dropout,
+            enable_gqa=query.shape[1] != key.shape[1],
+        )
+    block: Callable[..., Tensor] = _masked if rule.softcap is None else _softcapped
+    outputs = []
+    for start, end in pairwise([*range(0, length, BLOCK), length]):
+        first = 0 if rule.window is None else max(0, start - rule.window + 1)
+        seen = _seen(start, end, first, rule.window, query.device)
+        # Done again in the backward pass, so that a block's scores are never kept.
+        outputs.append(
+            checkpoint(
+                partial(block, rule),
+                *(query[:, :, start:end], key[:, :, first:end], value[:, :, first:end], seen),
+                use_reentrant=False,
+            )
+        )
+    return torch.cat(outputs, dim=2)
+
+
+def _seen(start: int, end: int, first: int, window: int | None, device: torch.device) -> Tensor:
+    """Return which keys first..end-1 each query start..end-1 sees, bool [queries, keys]."""
+    distance = (
+        torch.arange(start, end, device=device)[:, None]
+        - torch.arange(first, end, device=device)[None]
+    )
+    return (distance >= 0) if window is None else (distance >= 0) & (distance < window)
+
+
+def _masked(rule: _Rule, query: Tensor, key: Tensor, value: Tensor, seen: Tensor) -> Tensor:
+    return F.scaled_dot_product_attention(
+        query,
+        key,
+        value,
+        attn_mask=seen,
+        scale=rule.scale,
+        dropout_p=rule.dropout,
+        enable_gqa=query.shape[1] != key.shape[1],
+    )
+
+
+def _softcapped(rule: _Rule, query: Tensor, key: Tensor, value: Tensor, seen: Tensor) -> Tensor:
+    assert rule.softcap is not None
+    groups = query.shape[1] // key.shape[1]
+    key, value = (t.repeat_interleave(groups, dim=1) for t in (key, value))
+    scale = query.shape[-1] ** -0.5 if rule.scale is None else rule.scale
+    scores = rule.softcap * torch.tanh(query @ key.transpose(2, 3) * (scale / rule.softcap))
+    weights = scores.float().masked_fill(~seen, -torch.inf).softmax(-1).to(query.dtype)
+    return F.dropout(weights, rule.dropout) @ value
+
+
+AttentionInterface.register(NAME, segmented_attention)
