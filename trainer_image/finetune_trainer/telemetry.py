@@ -11,17 +11,23 @@ import math
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from finetune_contract.artifact import Provenance, TrainingSummary
+from finetune_contract.layout import TrackingType
 from finetune_contract.plan import ResolvedPlan
 from finetune_contract.reasons import Reason
 from finetune_contract.runconfig import RunConfig
+from finetune_trainer.trackers.registry import make_tracker
+from finetune_trainer.tracking import Delivery, describe_run
 
 log = logging.getLogger(__name__)
 
 METRICS = "metrics.jsonl"
+EVENTS = "tensorboard"
+FLUSH_SECONDS = 3.0
 
 Record = dict[str, Any]
 
@@ -57,11 +63,12 @@ class Telemetry:
     null.
     """
 
-    def __init__(self, directory: Path, attempt: int, run_id: str | None) -> None:
+    def __init__(self, directory: Path, attempt: int) -> None:
         self.history = directory / METRICS
-        self.run_id = run_id  # the tracker's; one across attempts
         self._attempt = attempt
         self._lost = 0
+        self._delivery: Delivery | None = None
+        self._waits = False  # for the tracker's files, which belong into the artifact
 
     @classmethod
     def start(
@@ -69,9 +76,20 @@ class Telemetry:
     ) -> Telemetry:
         """Go on after `step` steps with the run and the history of the checkpoint, if any."""
         layout = config.layout
-        telemetry = cls(Path(layout.scratch_dir, "telemetry"), layout.attempt, run_id)
+        directory = Path(layout.scratch_dir, "telemetry")
+        telemetry = cls(directory, layout.attempt)
         telemetry.resume(history or b"", step)
+        if layout.tracking is not None:
+            run, secret = describe_run(config, run_id), layout.credentials.tracking
+            make = partial(make_tracker, layout.tracking, run, secret, directory)
+            telemetry._delivery = Delivery(make, telemetry.history, run_id=run_id)
+            telemetry._waits = layout.tracking.type is TrackingType.TENSORBOARD
         return telemetry
+
+    @property
+    def run_id(self) -> str | None:
+        """Return the tracker's id of the run, one across attempts; None until it is known."""
+        return self._delivery.run_id if self._delivery else None
 
     def resume(self, history: bytes, step: int) -> None:
         """Keep of a history what happened up to `step`, so that no step stands there twice."""
@@ -102,11 +120,17 @@ class Telemetry:
 
     def files(self, facts: RunFacts) -> dict[str, Path]:
         """Return what belongs into the artifact: path there -> file on this disk."""
-        return {METRICS: self.history} if self.history.exists() else {}
+        directory = self.history.parent
+        if self._delivery is not None and self._waits:
+            self._delivery.flush(FLUSH_SECONDS)
+        events = sorted((directory / EVENTS).glob("*"))
+        found = [path for path in (self.history, *events) if path.is_file()]
+        return {path.relative_to(directory).as_posix(): path for path in found}
 
     def close(self, reason: Reason) -> None:
         """Tell the tracker how the attempt ended; takes seconds at most."""
-        log.debug("the run ended: %s", reason)
+        if self._delivery is not None:
+            self._delivery.close(reason)
 
     def _note(self, values: Record) -> None:
         finite = {name: _finite(value) for name, value in values.items()}
