@@ -89,6 +89,30 @@ class Ranks:
             raise outcome[1]
         return cast(T, outcome[0])
 
+    @property
+    def is_local_lead(self) -> bool:
+        """Tell whether this is the first rank of its node; a process alone is."""
+        return os.environ.get("LOCAL_RANK", "0") == "0"
+
+    def everywhere(self, work: Callable[[], T], *, on: bool = True) -> list[T | None]:
+        """Do `work` on every rank where `on` holds and return what each made, by rank.
+
+        All ranks must call it, and all raise the lowest failing rank's failure.
+        """
+        outcome: tuple[T | None, Failure | None] = (None, None)
+        if on:
+            try:
+                outcome = (work(), None)
+            except Failure as failure:
+                failure.rank = self.rank
+                outcome = (None, failure)
+        outcomes: list[Any] = [None] * self.world
+        dist.all_gather_object(outcomes, outcome, group=self._agreement)
+        for _, found in outcomes:
+            if found is not None:
+                raise found
+        return [made for made, _ in outcomes]
+
     def sum(self, value: float) -> float:
         """Return the sum of a number over all ranks, in double precision."""
         total = torch.tensor(value, dtype=torch.float64)
@@ -101,6 +125,35 @@ class Ranks:
         theirs = [torch.empty_like(mine) for _ in range(self.world)]
         dist.all_gather(theirs, mine, group=self._agreement)
         return torch.stack(theirs)
+
+    def agree(self, *flags: bool) -> tuple[bool, ...]:
+        """Return of each flag whether it is set on any rank."""
+        if self.world == 1:
+            return flags
+        found = torch.tensor(flags, dtype=torch.uint8)
+        dist.all_reduce(found, op=dist.ReduceOp.MAX, group=self._agreement)
+        return tuple(bool(flag) for flag in found)
+
+    def share(self, tensor: Tensor) -> Tensor:
+        """Return rank 0's tensor on every rank; shape and type must be the same, on the host."""
+        dist.broadcast(tensor, src=0, group=self._agreement)
+        return tensor
+
+    def collect(self, value: T, tensor: Tensor, take: Callable[[T, Tensor], None]) -> None:
+        """Hand every rank's value and host tensor, 1-D fp32 of any length, to `take` on rank 0."""
+        told: list[Any] = [None] * self.world
+        mine = (value, tensor.numel())
+        dist.gather_object(mine, told if self.is_lead else None, dst=0, group=self._agreement)
+        if not self.is_lead:
+            if tensor.numel():
+                dist.send(tensor, dst=0, group=self._agreement)
+            return
+        take(value, tensor)
+        for rank, (theirs, numel) in enumerate(told[1:], start=1):
+            received = torch.empty(numel)
+            if numel:
+                dist.recv(received, src=rank, group=self._agreement)
+            take(theirs, received)
 
     def tell_failure(self, result: Result) -> None:
         """Tell the other ranks why this one ends, if none has told before, and let them hear it.

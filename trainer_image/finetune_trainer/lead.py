@@ -1,4 +1,4 @@
-"""What rank 0 does alone: start and publish.
+"""What rank 0 does alone: start, keep checkpoints and curves, publish.
 
 The other ranks wait for each result, or end with the same failure (`Ranks.lead`).
 """
@@ -6,22 +6,27 @@ The other ranks wait for each result, or end with the same failure (`Ranks.lead`
 from __future__ import annotations
 
 import logging
+import shutil
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from finetune_contract.artifact import DatasetIdentity, Provenance, TrainingSummary
+from finetune_contract.checkpoint import CheckpointRef, Evaluation
 from finetune_contract.progress import Phase
+from finetune_contract.reasons import Reason
 from finetune_contract.recipe import DataSource
 from finetune_contract.result import PublishedArtifact
 from finetune_contract.runconfig import RunConfig
-from finetune_trainer.data.dataset import DataFile, count_rows
-from finetune_trainer.export import save_adapter, save_card, save_tokenizer
-from finetune_trainer.model import load_tokenizer
+from finetune_trainer.data.check import DataFile
+from finetune_trainer.export import export
 from finetune_trainer.progress import Reporter
 from finetune_trainer.publish import Output
+from finetune_trainer.snapshot import Snapshot
 from finetune_trainer.sources import ModelSource, fetch_data, fetch_model, resolve_model
+from finetune_trainer.telemetry import RunFacts, StepRecord, Telemetry
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +37,7 @@ class Start:
 
     model: ModelSource
     files: tuple[DataFile, ...]
+    eval_files: tuple[DataFile, ...]
     finished: PublishedArtifact | None
 
 
@@ -41,6 +47,8 @@ class Lead:
     _output: Output
     _model: ModelSource
     _provenance: Provenance
+    _checkpoints: Checkpoints | None = None
+    _telemetry: Telemetry | None = None
 
     def __init__(self, config: RunConfig, reporter: Reporter) -> None:
         self._config = config
@@ -53,36 +61,103 @@ class Lead:
         self._reporter.begin(Phase.DOWNLOAD)
         self._model = resolve_model(recipe.model, layout.credentials.model)
         files = tuple(self._fetch_data(source) for source in recipe.data.train)
+        eval_files = tuple(self._fetch_data(source) for source in recipe.data.eval)
         self._provenance = Provenance(
             recipe_digest=recipe.digest(),
             model=self._model.identity,
-            datasets=tuple(_identity(file) for file in files),
+            datasets=tuple(map(_identity, files)),
+            eval_datasets=tuple(map(_identity, eval_files)),
+        )
+        self._checkpoints = Checkpoints(
+            self._output, self._provenance, layout, self._reporter.checkpointed
         )
         finished = self._output.finished(self._provenance, self._reporter.advance)
-        return Start(self._model, files, finished)
+        return Start(self._model, files, eval_files, finished)
+
+    def resume(self, fits: Callable[[Snapshot], bool]) -> Snapshot:
+        """Return the newest checkpoint that fits, else the beginning; go on with its curves."""
+        assert self._checkpoints is not None
+        snapshot = self._checkpoints.newest(fits) or Snapshot.beginning()
+        self._telemetry = Telemetry.start(
+            self._config,
+            run_id=snapshot.state.tracking_run,
+            history=snapshot.history,
+            step=snapshot.state.step,
+        )
+        return snapshot
+
+    def trained(self, record: StepRecord) -> None:
+        """Note a finished optimizer step."""
+        self._reporter.trained(record)
+        if self._telemetry is not None:
+            self._telemetry.step(record)
+
+    def evaluated(self, evaluation: Evaluation) -> None:
+        """Note an evaluation."""
+        self._reporter.evaluated(evaluation.loss)
+        if self._telemetry is not None:
+            self._telemetry.evaluated(evaluation.step, evaluation.loss)
+
+    def checkpoint_due(self, step: int) -> bool:
+        """Tell whether it is time for a checkpoint after `step` steps; by rank 0's clock alone."""
+        return self._checkpoints is not None and self._checkpoints.due(step)
+
+    def is_saved(self, step: int) -> bool:
+        """Tell whether the newest checkpoint is of `step`, once none is being written."""
+        return step == 0 or step == getattr(self.saved(), "step", None)
+
+    def save(self, snapshot: Snapshot) -> None:
+        """Begin to write a checkpoint, with the curves so far."""
+        assert self._checkpoints is not None
+        assert self._telemetry is not None
+        state = snapshot.state.model_copy(update={"tracking_run": self._telemetry.run_id})
+        self._checkpoints.save(
+            replace(snapshot, state=state, history=self._telemetry.snapshot())
+        )
+
+    def saved(self) -> CheckpointRef | None:
+        """Return the newest complete checkpoint, once none is being written."""
+        assert self._checkpoints is not None
+        self._checkpoints.wait()
+        return self._checkpoints.latest
+
+    def close(self, reason: Reason) -> None:
+        """Tell the tracker how the attempt ended."""
+        if self._telemetry is not None:
+            self._telemetry.close(reason)
 
     def publish(self, model: Any, summary: TrainingSummary) -> PublishedArtifact:
         """Write, upload, read back and commit the artifact."""
         scratch = self._config.layout.scratch_dir
+        plan = self._reporter.latest.plan
+        coverage = plan.lora if plan is not None else ()
         with tempfile.TemporaryDirectory(dir=scratch, prefix="artifact-") as name:
             directory = Path(name)
-            save_adapter(model, self._model.identity, directory)
-            model_directory = fetch(self._config, self._model, self._reporter, weights=False)
-            save_tokenizer(load_tokenizer(model_directory), directory)
-            save_card(self._config.recipe, self._provenance, summary, directory)
+            base = fetch(self._config, self._model, self._reporter, weights=True)
+            serving = export(
+                model, self._config.recipe, self._provenance, summary, coverage, base, directory
+            )
+            self._save_curves(summary, directory)
             size = sum(path.stat().st_size for path in directory.rglob("*"))
             self._reporter.begin(Phase.PUBLISH, 2 * size)  # written, then read back
             published = self._output.publish(
-                directory, self._provenance, summary, self._reporter.advance
+                directory, self._provenance, summary, self._reporter.advance, coverage, serving
             )
         log.info("published %s %s", published.uri, published.digest)
         return published
+
+    def _save_curves(self, summary: TrainingSummary, directory: Path) -> None:
+        assert self._telemetry is not None
+        facts = RunFacts(self._provenance, summary, self._reporter.latest.plan)
+        for name, path in self._telemetry.files(facts).items():
+            (directory / name).parent.mkdir(exist_ok=True)
+            shutil.copyfile(path, directory / name)
 
     def _fetch_data(self, source: DataSource) -> DataFile:
         layout = self._config.layout
         directory = Path(layout.scratch_dir, "data")
         path = fetch_data(source, directory, layout.credentials.data, self._reporter.advance)
-        return DataFile(source.uri, path, source.format)
+        return DataFile(source.uri, path, source.format).counted()
 
 
 def fetch(config: RunConfig, model: ModelSource, reporter: Reporter, *, weights: bool) -> Path:
@@ -94,5 +169,6 @@ def fetch(config: RunConfig, model: ModelSource, reporter: Reporter, *, weights:
 
 
 def _identity(file: DataFile) -> DatasetIdentity:
-    rows, digest = count_rows(file.path)
-    return DatasetIdentity(uri=file.uri, sha256=digest, rows=rows)
+    assert file.sha256 is not None, "counted when it was fetched"
+    assert file.lines is not None, "likewise"
+    return DatasetIdentity(uri=file.uri, sha256=file.sha256, rows=file.lines)

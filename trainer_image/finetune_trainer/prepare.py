@@ -1,26 +1,52 @@
-"""The data of a run: checked and encoded before weights are fetched."""
+"""The data of a run: checked and encoded once per node, before weights are fetched.
+
+Every rank of a node maps the same files. A fault that any node finds ends all ranks with the same
+failure.
+"""
 
 from __future__ import annotations
 
+import logging
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 
+from finetune_contract.progress import Phase
+from finetune_contract.reasons import Reason
+from finetune_contract.recipe import DataSource
 from finetune_contract.runconfig import RunConfig
-from finetune_trainer.data.dataset import DataFile, Dataset, encode_files
+from finetune_trainer.data.check import DataFile
+from finetune_trainer.data.dataset import Dataset, Index, open_dataset, read_index, read_keys
 from finetune_trainer.data.encode import Encoder
+from finetune_trainer.data.encoding import SKIPPED, Encoding, encode_once
+from finetune_trainer.data.faults import TABLE, Kind
 from finetune_trainer.distributed import Ranks
+from finetune_trainer.errors import Failure
 from finetune_trainer.model import load_tokenizer
 from finetune_trainer.progress import Reporter
+from finetune_trainer.sources import fetch_data
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """The encoded rows to train and to evaluate on."""
+    """The encoded rows to train and to evaluate on, and the list of rows that were left out."""
 
     train: Dataset
     eval: Dataset | None
     skipped: int
+    skipped_file: Path | None  # JSON Lines: uri, row, reason; on rank 0's disk
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    """The directories of the datasets on one node."""
+
+    train: Path
+    eval: Path | None
 
 
 def prepare(
@@ -29,11 +55,97 @@ def prepare(
     model_directory: Path,
     ranks: Ranks,
     reporter: Reporter,
+    eval_files: Sequence[DataFile] = (),
 ) -> Prepared:
-    """Return the data on every rank; all ranks must call it. `files` lie on rank 0's disk."""
+    """Return the data on every rank; all ranks must call it. The files lie on rank 0's disk."""
+    reporter.begin(Phase.PREPARE, sum(file.lines or 0 for file in (*files, *eval_files)))
+    work = partial(_encode_all, config, files, eval_files, model_directory, reporter, ranks.is_lead)
+    by_rank = [made for made in ranks.everywhere(work, on=ranks.is_local_lead) if made is not None]
+    if any(made != by_rank[0] for made in by_rank):
+        raise Failure(
+            Reason.DATA_INVALID, "a data file changed while the nodes were reading it (spec.data)"
+        )
+    encoded, data = by_rank[0], config.recipe.data
+    datasets = [encoded.train, *([encoded.eval] if encoded.eval else [])]
+    indices = {directory: _index(directory) for directory in datasets}
+    if ranks.is_lead:
+        _log_warnings(indices[encoded.train])
+    skipped = sum(index.skipped for index in indices.values())
+    return Prepared(
+        train=open_dataset(encoded.train, [source.weight for source in data.train]),
+        eval=open_dataset(encoded.eval, [1.0] * len(data.eval)) if encoded.eval else None,
+        skipped=skipped,
+        skipped_file=_list_skipped(config, datasets) if skipped and ranks.is_lead else None,
+    )
 
-    def encode() -> Dataset:
-        encoder = Encoder(load_tokenizer(model_directory))
-        return encode_files(files, encoder, config.recipe.training.sequence_length, reporter.reach)
 
-    return Prepared(ranks.lead(encode), None, 0)
+def _encode_all(
+    config: RunConfig,
+    files: Sequence[DataFile],
+    eval_files: Sequence[DataFile],
+    model_directory: Path,
+    reporter: Reporter,
+    is_lead: bool,
+) -> _Encoded:
+    """Encode the eval data first: no train row may be among it."""
+    layout, recipe = config.layout, config.recipe
+    root = Path(layout.cache_dir or layout.scratch_dir, "encoded")
+    if not is_lead:
+        files = _on_this_node(config, recipe.data.train, files)
+        eval_files = _on_this_node(config, recipe.data.eval, eval_files)
+    length = recipe.training.sequence_length
+
+    @cache  # not needed where both datasets are there already
+    def encoder() -> Encoder:
+        return Encoder(load_tokenizer(model_directory), length)
+
+    def encoding(files: Sequence[DataFile], against: Path | None) -> Encoding:
+        name = None if against is None else against.name
+        return Encoding(tuple(files), model_directory, length, recipe.data.on_bad_row, name)
+
+    on_eval, eval_keys, eval_lines = None, frozenset[int](), 0
+    if eval_files:
+        on_eval = encode_once(encoding(eval_files, None), root, encoder, eval_keys, reporter.reach)
+        eval_keys, eval_lines = read_keys(on_eval), reporter.latest.done
+    train = encode_once(
+        encoding(files, on_eval),
+        root,
+        encoder,
+        eval_keys,
+        lambda lines: reporter.reach(eval_lines + lines),
+    )
+    return _Encoded(train, on_eval)
+
+
+def _on_this_node(
+    config: RunConfig, sources: Sequence[DataSource], files: Sequence[DataFile]
+) -> list[DataFile]:
+    """Fetch to this node's disk what rank 0 has on its own."""
+    directory = Path(config.layout.scratch_dir, "data")
+    credentials = config.layout.credentials.data
+    return [
+        DataFile(file.uri, fetch_data(source, directory, credentials, lambda _: None), file.format)
+        for source, file in zip(sources, files, strict=True)
+    ]
+
+
+def _index(directory: Path) -> Index:
+    index = read_index(directory)
+    assert index is not None, "every node has made it"
+    return index
+
+
+def _log_warnings(index: Index) -> None:
+    for kind, count in index.warnings.items():
+        log.warning("%d rows of the train data: %s", count, TABLE[Kind(kind)].meaning)
+    if index.skipped:
+        log.warning("%d rows of the train data were left out", index.skipped)
+
+
+def _list_skipped(config: RunConfig, datasets: Sequence[Path]) -> Path:
+    target = Path(config.layout.scratch_dir, SKIPPED)
+    with target.open("wb") as whole:
+        for directory in datasets:
+            with (directory / SKIPPED).open("rb") as part:
+                shutil.copyfileobj(part, whole)
+    return target

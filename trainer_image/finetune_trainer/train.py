@@ -30,7 +30,9 @@ from finetune_trainer.telemetry import StepRecord
 log = logging.getLogger(__name__)
 
 
-def train_and_publish(config: RunConfig, ranks: Ranks, reporter: Reporter) -> PublishedArtifact:
+def train_and_publish(
+    config: RunConfig, ranks: Ranks, reporter: Reporter, stop: Stop
+) -> PublishedArtifact:
     """Return the published artifact, the same on every rank."""
     lead = Lead(config, reporter)
     start = ranks.lead(lead.start)
@@ -40,9 +42,9 @@ def train_and_publish(config: RunConfig, ranks: Ranks, reporter: Reporter) -> Pu
     directory = fetch(config, start.model, reporter, weights=False)
     config, plan = ranks.lead(lambda: resolve(config))
     reporter.planned(plan)
-    data = prepare(config, start.files, directory, ranks, reporter)
+    data = prepare(config, start.files, directory, ranks, reporter, start.eval_files)
     engine, model = load(config, start.model, ranks, reporter)
-    summary = train(config, engine, data.train, ranks, reporter)
+    summary = train(config, engine, data, lead, ranks, reporter, stop)
     with engine.gathered():
         return ranks.lead(lambda: lead.publish(model, summary))
 
@@ -62,40 +64,14 @@ def load(
 
 
 def train(
-    config: RunConfig, engine: Engine, data: Dataset, ranks: Ranks, reporter: Reporter
+    config: RunConfig,
+    engine: Engine,
+    data: Prepared,
+    lead: Lead,
+    ranks: Ranks,
+    reporter: Reporter,
+    stop: Stop,
 ) -> TrainingSummary:
-    """Do every optimizer step of the recipe."""
-    recipe = config.recipe.training
-    plan = BatchPlan.of(recipe, len(data))
-    reporter.begin(Phase.TRAIN, plan.steps)
-    log.info("starts at step 0 of %d", plan.steps)
-    learned, loss = 0, 0.0
-    for step in range(plan.steps):
-        started = time.monotonic()
-        seed_step(recipe.seed, step, ranks.rank)
-        batch = step_batch(plan, step, data, config, ranks.rank, ranks.device)
-        rate = learning_rate(recipe, step, plan.steps)
-        outcome = engine.step(batch.micro_batches, batch.learned, rate, lambda: False)
-        assert outcome is not None
-        learned, loss = learned + batch.learned, outcome.loss
-        reporter.trained(
-            StepRecord(
-                step=step + 1,
-                loss=outcome.loss,
-                grad_norm=outcome.grad_norm,
-                learning_rate=rate,
-                tokens=batch.tokens,
-                supervised_tokens=batch.learned,
-                seconds=time.monotonic() - started,
-            )
-        )
-    return TrainingSummary(
-        steps=plan.steps, supervised_tokens=learned, final_loss=loss, published_step=plan.steps
-    )
-
-
-def seed_step(seed: int, step: int, rank: int) -> None:
-    """Seed dropout by step and rank: a run that goes on at any step draws what it would have."""
-    torch.manual_seed(
-        int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0])
-    )
+    """Do the recipe's steps that no checkpoint has done; the engine then holds what to publish."""
+    stop.postpone()
+    return Loop(config, engine, data, lead, ranks, reporter, stop).run()

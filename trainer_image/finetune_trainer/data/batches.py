@@ -1,54 +1,71 @@
 """Which rows make up the batch of a step: a pure function of seed and step, never of the layout.
 
-Every epoch is a shuffle of its own; batches run on from one epoch into the next, so every row is
-seen exactly once per epoch and no batch is short, except that the last of a run of `epochs` may be.
-A batch's rows are dealt to micro-batches in order of length, which keeps padding small.
+An epoch takes round(weight x rows) rows of each source, at least one, in an order of its own.
+A source goes through all its rows, in a new order each time, before it takes one again: with weight
+2 an epoch takes each row twice, with 0.5 two epochs take each row once. Batches run on from one
+epoch into the next, so no batch is short, except that the last of a run of `epochs` may be. A
+batch's rows are dealt to micro-batches in order of length, which keeps padding small.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
-import numpy.typing as npt
 
 from finetune_contract.recipe import TrainingRecipe
+from finetune_trainer.data.dataset import Dataset, Source
+from finetune_trainer.data.order import Indices, Permutation
 
-Indices = npt.NDArray[np.int64]
+# Keeps the orders of epochs apart from those of sources, which are counted from 0.
+_EPOCH_ORDER = 2**32
 
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """The order of `rows` rows under a recipe."""
+    """The order of the sources' rows under a recipe."""
 
-    rows: int
+    sources: tuple[Source, ...]
     global_batch_size: int
     seed: int
     steps: int
     last_row: int  # rows to be seen in the whole run, repeats counted
 
     @classmethod
-    def of(cls, recipe: TrainingRecipe, rows: int) -> BatchPlan:
+    def of(cls, recipe: TrainingRecipe, data: Dataset) -> BatchPlan:
         """Return the plan of a run over a dataset."""
         size = recipe.global_batch_size
         if recipe.max_steps is not None:
-            return cls(rows, size, recipe.seed, recipe.max_steps, recipe.max_steps * size)
-        total = rows * (recipe.epochs or 1)
-        return cls(rows, size, recipe.seed, math.ceil(total / size), total)
+            steps, last_row = recipe.max_steps, recipe.max_steps * size
+        else:
+            last_row = rows_per_epoch(data) * (recipe.epochs or 1)
+            steps = math.ceil(last_row / size)
+        return cls(data.sources, size, recipe.seed, steps, last_row)
 
     def batch(self, step: int) -> Indices:
         """Return the dataset indices of a step's rows; step counts from 0."""
         start = step * self.global_batch_size
         positions = np.arange(start, min(start + self.global_batch_size, self.last_row))
-        epochs = positions // self.rows
-        return np.concatenate(
-            [
-                _shuffle(self.seed, int(epoch), self.rows)[positions[epochs == epoch] % self.rows]
-                for epoch in np.unique(epochs)
-            ]
-        )
+        takes = np.array([source.taken for source in self.sources])
+        ends = np.cumsum(takes)
+        epochs, slots = np.divmod(positions, ends[-1])
+        slots = _permuted(slots, epochs, int(ends[-1]), (self.seed, _EPOCH_ORDER))
+        chosen = np.searchsorted(ends, slots, side="right")
+        rows = np.empty_like(slots)
+        first = 0
+        for index, source in enumerate(self.sources):
+            mine = chosen == index
+            nth = epochs[mine] * takes[index] + slots[mine] - (ends[index] - takes[index])
+            passes, entries = np.divmod(nth, source.rows)
+            rows[mine] = first + _permuted(entries, passes, source.rows, (self.seed, index))
+            first += source.rows
+        return rows
+
+
+def rows_per_epoch(data: Dataset) -> int:
+    """Return how many rows an epoch takes of all sources."""
+    return sum(source.taken for source in data.sources)
 
 
 def deal(
@@ -66,6 +83,10 @@ def deal(
     ]
 
 
-@lru_cache(maxsize=2)  # a batch touches two epochs at most, unless an epoch is very small
-def _shuffle(seed: int, epoch: int, rows: int) -> Indices:
-    return np.random.default_rng([seed, epoch]).permutation(rows)
+def _permuted(entries: Indices, rounds: Indices, size: int, key: tuple[int, int]) -> Indices:
+    """Return entries of permutations of one size; each round has a permutation of its own."""
+    values = np.empty_like(entries)
+    for number in np.unique(rounds):
+        at = rounds == number
+        values[at] = Permutation(size, (*key, int(number)))(entries[at])
+    return values

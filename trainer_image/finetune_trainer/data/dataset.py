@@ -1,31 +1,39 @@
-"""The files of spec.data.train -> one encoded dataset, or every fault found in them."""
+"""Encoded rows as files that every process of a node maps into its memory.
+
+`tokens` (int32), `learned` (one byte each), `offsets` (int64, one more than rows) and `keys` (the
+rows' `row_key`, uint64), little-endian and without a header. `index.json`, written last, says how
+many rows each source has. The page cache holds what is in use, so data may be larger than memory.
+"""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import TracebackType
+from typing import IO
 
 import numpy as np
 import numpy.typing as npt
 
-from finetune_contract.recipe import DataFormat
-from finetune_trainer.data.encode import EncodedRow, Encoder
-from finetune_trainer.data.faults import Faults, RowError
-from finetune_trainer.data.rows import Row, detect_format, parse_line, parse_row
+from finetune_trainer.data.encode import EncodedRow
 
-UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
-ROWS_PER_REPORT = 256
+INDEX = "index.json"
 
 
 @dataclass(frozen=True)
-class DataFile:
-    """One JSONL file that lies on this machine's disk."""
+class Source:
+    """One file's rows that can be trained on, in file order, and how often an epoch takes them."""
 
-    uri: str
-    path: Path
-    format: DataFormat
+    rows: int
+    weight: float = 1.0
+
+    @property
+    def taken(self) -> int:
+        """Return how many rows an epoch takes."""
+        return max(1, int(self.weight * self.rows + 0.5))
 
 
 @dataclass(frozen=True)
@@ -35,6 +43,7 @@ class Dataset:
     tokens: npt.NDArray[np.int32]
     learned: npt.NDArray[np.bool_]
     offsets: npt.NDArray[np.int64]
+    sources: tuple[Source, ...]
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -45,70 +54,89 @@ class Dataset:
         return EncodedRow(self.tokens[span], self.learned[span])
 
 
-def count_rows(path: Path) -> tuple[int, str]:
-    """Return a file's number of lines and its `sha256:<hex>`."""
-    digest, rows = hashlib.sha256(), 0
-    with path.open("rb") as file:
-        for line in file:
-            digest.update(line)
-            rows += 1
-    return rows, f"sha256:{digest.hexdigest()}"
+@dataclass(frozen=True)
+class Index:
+    """What stands beside the tokens: good rows per file, rows left out, warnings by kind."""
+
+    rows: tuple[int, ...]
+    tokens: int
+    skipped: int
+    warnings: dict[str, int]
 
 
-def encode_files(
-    files: Sequence[DataFile],
-    encoder: Encoder,
-    sequence_length: int,
-    on_rows: Callable[[int], None] = lambda rows: None,
-) -> Dataset:
-    """Check and encode every row; raise DataInvalid with the faults if there is one."""
-    faults = Faults()
-    rows: list[EncodedRow] = []
-    seen = 0
-    for file in files:
-        for line, row in _checked_rows(file, faults):
-            try:
-                rows.append(_encode(row, encoder, sequence_length))
-            except RowError as error:
-                faults.add(file.uri, line, str(error))
-            seen += 1
-            if seen % ROWS_PER_REPORT == 0:
-                on_rows(seen)
-    faults.raise_if_any()
-    on_rows(seen)
-    lengths = [len(row.tokens) for row in rows]
+class DatasetWriter:
+    """Appends rows to a directory's files; memory does not grow with them."""
+
+    def __init__(self, directory: Path) -> None:
+        assert sys.byteorder == "little", "the files are little-endian"
+        self._directory = directory
+        self._files = {
+            name: (directory / name).open("wb") for name in ("tokens", "learned", "offsets", "keys")
+        }
+        self.tokens = 0  # written
+        self._append("offsets", np.zeros(1, dtype=np.int64))
+
+    def __enter__(self) -> DatasetWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for file in self._files.values():
+            file.close()
+
+    def add(self, row: EncodedRow, key: int) -> None:
+        """Append a row."""
+        self.tokens += len(row.tokens)
+        self._append("tokens", row.tokens)
+        self._append("learned", row.learned)
+        self._append("offsets", np.array([self.tokens], dtype=np.int64))
+        self._append("keys", np.array([key], dtype=np.uint64))
+
+    def finish(self, index: Index) -> None:
+        """Write the index, without which the directory holds no dataset."""
+        for file in self._files.values():
+            file.close()
+        (self._directory / INDEX).write_text(json.dumps(asdict(index)))
+
+    def _append(self, name: str, values: npt.NDArray[np.generic]) -> None:
+        file: IO[bytes] = self._files[name]
+        file.write(values.tobytes())
+
+
+def read_index(directory: Path) -> Index | None:
+    """Return the index of a dataset; None if it is not there, or not whole."""
+    path = directory / INDEX
+    if not path.exists():
+        return None
+    fields = json.loads(path.read_bytes())
+    index = Index(**{**fields, "rows": tuple(fields["rows"])})
+    rows = sum(index.rows)
+    sizes = {
+        "tokens": 4 * index.tokens,
+        "learned": index.tokens,
+        "offsets": 8 * (rows + 1),
+        "keys": 8 * rows,
+    }
+    whole = all((directory / name).stat().st_size == size for name, size in sizes.items())
+    return index if whole else None
+
+
+def open_dataset(directory: Path, weights: Sequence[float]) -> Dataset:
+    """Map a dataset into memory; one weight per file."""
+    index = read_index(directory)
+    assert index is not None, "only a finished dataset is opened"
     return Dataset(
-        tokens=np.concatenate([row.tokens for row in rows]),
-        learned=np.concatenate([row.learned for row in rows]),
-        offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        tokens=np.memmap(directory / "tokens", dtype=np.int32, mode="r"),
+        learned=np.memmap(directory / "learned", dtype=np.bool_, mode="r"),
+        offsets=np.memmap(directory / "offsets", dtype=np.int64, mode="r"),
+        sources=tuple(map(Source, index.rows, weights)),
     )
 
 
-def _encode(row: Row, encoder: Encoder, sequence_length: int) -> EncodedRow:
-    encoded = encoder.encode(row)
-    if len(encoded.tokens) > sequence_length:
-        raise RowError(
-            f"has {len(encoded.tokens)} tokens, more than training.sequenceLength {sequence_length}"
-        )
-    return encoded
-
-
-def _checked_rows(file: DataFile, faults: Faults) -> Iterator[tuple[int, Row]]:
-    """Yield the good rows of a file with their lines; note the others."""
-    data_format: DataFormat | None = None if file.format is DataFormat.AUTO else file.format
-    line = 0
-    with file.path.open("rb") as lines:
-        if lines.read(2) in UTF16_MARKS:
-            faults.add(file.uri, None, "is UTF-16; save the file as UTF-8")
-            return
-        lines.seek(0)
-        for line, text in enumerate(lines, start=1):
-            try:
-                value = parse_line(text)
-                if data_format is None:
-                    data_format = detect_format(value)
-                yield line, parse_row(value, data_format)
-            except RowError as error:
-                faults.add(file.uri, line, str(error))
-    if line == 0:
-        faults.add(file.uri, None, "is empty")
+def read_keys(directory: Path) -> frozenset[int]:
+    """Return the keys of a dataset's rows."""
+    return frozenset(np.fromfile(directory / "keys", dtype=np.uint64).tolist())

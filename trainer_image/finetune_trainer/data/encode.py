@@ -1,10 +1,10 @@
 """A row -> tokens, and which of them are learned. Masks come from positions, never from token ids.
 
 A dialogue is rendered once by the model's own chat template and tokenised with character offsets.
-What an assistant turn adds to the rendering, beyond the header that `add_generation_prompt` gives,
-is learned: its text and its end-of-turn token. White space that a template puts after an
-end-of-turn token is not learned, because generation has stopped by then. A token that holds some of
-the header as well as some of the text counts as header.
+What an assistant turn adds to the rendering beyond its header is learned: its text, its tool calls
+and its end-of-turn token. White space that a template puts after an end-of-turn token is not
+learned, because generation has stopped by then. A token that holds some of the header as well as
+some of the text counts as header.
 
 prompt/completion text becomes one user and one assistant turn where the model has a chat template;
 otherwise it is prompt + completion + end-of-sequence, and the last two are learned.
@@ -12,33 +12,19 @@ otherwise it is prompt + completion + end-of-sequence, and the last two are lear
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from jinja2 import TemplateError
 
 from finetune_contract.reasons import Reason
-from finetune_trainer.data.faults import RowError
-from finetune_trainer.data.rows import Dialogue, Message, Row, TextPair
+from finetune_trainer.data.faults import Kind, RowError
+from finetune_trainer.data.messages import Message
+from finetune_trainer.data.rows import Dialogue, Row, TextPair
+from finetune_trainer.data.template import ChatTemplate, Tokenizer
 from finetune_trainer.errors import Failure
 
-
-class Tokenizer(Protocol):
-    """What is used of a transformers fast tokenizer."""
-
-    chat_template: Any
-    eos_token_id: int | None
-    eos_token: str | None
-    all_special_ids: list[int]
-
-    def __call__(self, text: str, **options: Any) -> Any:
-        """Tokenise."""
-
-    def apply_chat_template(self, conversation: Any, **options: Any) -> Any:
-        """Render a conversation."""
+VERSION = 1  # to be raised whenever the same row would encode to other tokens or another mask
 
 
 @dataclass(frozen=True)
@@ -47,6 +33,7 @@ class EncodedRow:
 
     tokens: npt.NDArray[np.int32]
     learned: npt.NDArray[np.bool_]
+    reasoning_dropped: bool = False  # by the template, so that it is not learned
 
 
 @dataclass(frozen=True)
@@ -55,28 +42,47 @@ class _Tokens:
     starts: npt.NDArray[np.int64]  # character offsets in the rendering
     ends: npt.NDArray[np.int64]
 
+    def text_at(self, index: int, text: str) -> str:
+        """Return what a token stands for in the rendering."""
+        return text[int(self.starts[index]) : int(self.ends[index])]
+
 
 class Encoder:
-    """Encodes rows for one tokenizer."""
+    """Encodes rows for one tokenizer and refuses those of more than `sequence_length` tokens."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, sequence_length: int) -> None:
         self._tokenizer = tokenizer
-        self._special = frozenset(tokenizer.all_special_ids)
-        self.has_template = tokenizer.chat_template is not None
+        self._sequence_length = sequence_length
+        added = {i: token for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+        self._special = frozenset(tokenizer.all_special_ids) | set(added)
+        self._template = (
+            None
+            if tokenizer.chat_template is None
+            else ChatTemplate(tokenizer, [str(token) for token in added.values()])
+        )
 
     def encode(self, row: Row) -> EncodedRow:
         """Return tokens and mask; raise RowError if the row can not be learned from."""
         if isinstance(row, TextPair):
-            if not self.has_template:
-                return self._encode_text(row)
+            if self._template is None:
+                return self._fitting(self._encode_text(row))
             row = Dialogue((Message("user", row.prompt), Message("assistant", row.completion)))
-        if not self.has_template:
+        if self._template is None:
             raise Failure(
                 Reason.MODEL_UNSUPPORTED,
                 "the base model has no chat template, so it can not be trained on messages: use "
                 "its instruct variant, or data of format PromptCompletion with text",
             )
-        return self._encode_dialogue(row)
+        return self._fitting(self._encode_dialogue(row, self._template))
+
+    def _fitting(self, row: EncodedRow) -> EncodedRow:
+        if len(row.tokens) > self._sequence_length:
+            raise RowError(
+                Kind.TOO_LONG,
+                f"has {len(row.tokens)} tokens, more than training.sequenceLength "
+                f"{self._sequence_length}",
+            )
+        return row
 
     def _encode_text(self, pair: TextPair) -> EncodedRow:
         if self._tokenizer.eos_token_id is None:
@@ -88,60 +94,32 @@ class Encoder:
             ids, learned = ids[:-1], learned[:-1]
         if not learned.any():
             raise RowError(
-                "has a completion that merges into the prompt's last token; begin it with a space"
+                Kind.NO_SUPERVISED_TOKEN,
+                "has a completion that merges into the prompt's last token; begin it with a space",
             )
         return _row([*ids, self._tokenizer.eos_token_id], np.append(learned, True))
 
-    def _encode_dialogue(self, dialogue: Dialogue) -> EncodedRow:
-        full = self._render(dialogue.messages)
-        tokens = self._tokenize(full, add_special_tokens=False)
+    def _encode_dialogue(self, dialogue: Dialogue, template: ChatTemplate) -> EncodedRow:
+        rendering = template.render(dialogue)
+        tokens = self._tokenize(rendering.text, add_special_tokens=False)
         learned = np.zeros(len(tokens.ids), dtype=np.bool_)
-        for index, message in enumerate(dialogue.messages):
-            if message.role == "assistant" and index >= dialogue.learn_from:
-                learned[self._turn(dialogue.messages, index, full, tokens)] = True
-        row = _row(tokens.ids, learned)
+        for start, end in rendering.turns:
+            inside = np.flatnonzero((tokens.starts >= start) & (tokens.ends <= end))
+            learned[self._through_end_of_turn(inside, tokens, rendering.text)] = True
+        row = _row(tokens.ids, learned, rendering.reasoning_dropped)
         if not row.learned.any():
-            raise RowError("has no token to learn")
+            raise RowError(Kind.NO_SUPERVISED_TOKEN, "has no token to learn")
         return row
 
-    def _turn(
-        self, messages: Sequence[Message], index: int, full: str, tokens: _Tokens
-    ) -> npt.NDArray[np.int64]:
-        """Return the indices of an assistant turn's tokens in the full rendering."""
-        header = self._render(messages[:index], add_generation_prompt=True)
-        if not full.startswith(header):
-            raise _unstable("the turns before an assistant turn")
-        through = self._render(messages[: index + 1])
-        inside = tokens.starts >= len(header)
-        if full.startswith(through):
-            inside &= tokens.ends <= len(through)
-            return self._through_end_of_turn(np.flatnonzero(inside), tokens.ids, last=True)
-        # A template that renders earlier turns differently, such as one that drops old reasoning,
-        # still closes each turn with the same end-of-turn token.
-        return self._through_end_of_turn(np.flatnonzero(inside), tokens.ids, last=False)
-
     def _through_end_of_turn(
-        self, indices: npt.NDArray[np.int64], ids: list[int], *, last: bool
+        self, indices: npt.NDArray[np.int64], tokens: _Tokens, text: str
     ) -> npt.NDArray[np.int64]:
-        """Cut after the turn's last (or first) special token; keep all if there is none."""
-        special = [at for at, index in enumerate(indices) if ids[index] in self._special]
-        if special:
-            return indices[: special[-1 if last else 0] + 1]
-        if not last:
-            raise _unstable("an earlier assistant turn, and closes it with no special token")
-        return indices
-
-    def _render(self, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> str:
-        try:
-            return str(
-                self._tokenizer.apply_chat_template(
-                    [{"role": m.role, "content": m.content} for m in messages],
-                    tokenize=False,
-                    add_generation_prompt=add_generation_prompt,
-                )
-            )
-        except TemplateError as error:
-            raise RowError("is refused by the model's chat template") from error
+        """Leave out white space after the special token that closes a turn; keep all else."""
+        kept = len(indices)
+        while kept and tokens.text_at(indices[kept - 1], text).isspace():
+            kept -= 1
+        closed = kept and tokens.ids[indices[kept - 1]] in self._special
+        return indices[:kept] if closed else indices
 
     def _tokenize(self, text: str, *, add_special_tokens: bool) -> _Tokens:
         encoded = self._tokenizer(
@@ -154,14 +132,8 @@ class Encoder:
         return _Tokens(list(encoded["input_ids"]), offsets[:, 0], offsets[:, 1])
 
 
-def _row(ids: list[int], learned: npt.NDArray[np.bool_]) -> EncodedRow:
+def _row(
+    ids: list[int], learned: npt.NDArray[np.bool_], reasoning_dropped: bool = False
+) -> EncodedRow:
     learned[0] = False  # nothing stands before it to predict it from
-    return EncodedRow(np.array(ids, dtype=np.int32), learned)
-
-
-def _unstable(what: str) -> Failure:
-    return Failure(
-        Reason.MODEL_UNSUPPORTED,
-        f"the base model's chat template changes {what}, so its turns can not be told apart; "
-        "set another chat_template in the model's tokenizer_config.json",
-    )
+    return EncodedRow(np.array(ids, dtype=np.int32), learned, reasoning_dropped)

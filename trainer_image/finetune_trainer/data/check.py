@@ -1,0 +1,110 @@
+"""The structural check: files -> good rows one by one, every other row noted. Stdlib only.
+
+It needs no model and holds no rows: `finetune data check` runs it on a laptop, and encoding runs it
+on the way.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Container, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from finetune_contract.recipe import DataFormat
+from finetune_trainer.data.duplicates import DuplicateFinder
+from finetune_trainer.data.faults import FileError, Findings, Kind, RowError
+from finetune_trainer.data.lines import HEAD_BYTES, check_head, numbered_lines, parse_line
+from finetune_trainer.data.rows import Row, detect_format, parse_row, row_key
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """One JSONL file that lies on this machine's disk."""
+
+    uri: str
+    path: Path
+    format: DataFormat
+    lines: int | None = None  # where they were counted
+    sha256: str | None = None  # `sha256:<hex>`, likewise
+
+    def counted(self) -> DataFile:
+        """Return it with lines and digest."""
+        if self.lines is not None and self.sha256 is not None:
+            return self
+        lines, digest = count_rows(self.path)
+        return replace(self, lines=lines, sha256=digest)
+
+
+@dataclass(frozen=True)
+class CheckedRow:
+    """A row without a structural fault, its 1-based line and its key (`row_key`)."""
+
+    line: int
+    row: Row
+    key: int
+
+
+def count_rows(path: Path) -> tuple[int, str]:
+    """Return a file's number of lines and its `sha256:<hex>`."""
+    digest, rows, last = hashlib.sha256(), 0, b"\n"
+    with path.open("rb") as file:
+        while chunk := file.read(2**20):
+            digest.update(chunk)
+            rows += chunk.count(b"\n")
+            last = chunk[-1:]
+    return rows + (last != b"\n"), f"sha256:{digest.hexdigest()}"
+
+
+def checked_rows(
+    file: DataFile, findings: Findings, eval_keys: Container[int] = frozenset()
+) -> Iterator[CheckedRow]:
+    """Yield the good rows of a file in order; note the others, those of the eval data among them.
+
+    The caller may refuse more of them: `NoGoodRow` is for it to find (`end_file`).
+    """
+    data_format: DataFormat | None = None if file.format is DataFormat.AUTO else file.format
+    with file.path.open("rb") as lines:
+        try:
+            check_head(lines.read(HEAD_BYTES))
+            _check_not_blank(file.path)
+        except FileError as error:
+            findings.add(file.uri, None, error.kind, str(error))
+            return
+        lines.seek(0)
+        for line, text in numbered_lines(lines):
+            try:
+                value = parse_line(text)
+                if data_format is None:
+                    data_format = detect_format(value)
+                row = parse_row(value, data_format)
+                key = row_key(row)
+                if key in eval_keys:
+                    raise RowError(Kind.OVERLAP_WITH_EVAL, "is in the eval data too")
+            except RowError as error:
+                findings.add(file.uri, line, error.kind, str(error))
+            else:
+                yield CheckedRow(line, row, key)
+
+
+def end_file(file: DataFile, good: int, findings: Findings) -> None:
+    """Note a file of which no row is left: skipping all of it can not be meant."""
+    if not good and not findings.fatal:
+        findings.add(file.uri, None, Kind.NO_GOOD_ROW, "has no row that can be trained on")
+
+
+def note_duplicates(finder: DuplicateFinder, files: Sequence[DataFile], findings: Findings) -> None:
+    """Note every row that stands earlier in the same or in another of the files."""
+    for row, first in finder.pairs():
+        where = "" if first.file == row.file else f"{files[first.file].uri} "
+        findings.add(
+            files[row.file].uri, row.line, Kind.DUPLICATE_ROW, f"is {where}row {first.line} again"
+        )
+
+
+def _check_not_blank(path: Path) -> None:
+    with path.open("rb") as file:
+        while chunk := file.read(2**20):
+            if not chunk.isspace():
+                return
+    raise FileError(Kind.BLANK_FILE, "holds white space only")

@@ -1,0 +1,190 @@
+"""Files -> one encoded dataset on disk, made once per node and used by every later attempt.
+
+A dataset's directory is named by a digest of all that decides its bytes. It appears under a file
+lock and by a rename, so what is there is whole.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable, Container
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from filelock import FileLock
+
+from finetune_contract.model import canonical_json, sha256_digest
+from finetune_contract.reasons import Reason
+from finetune_contract.recipe import BadRows
+from finetune_trainer.data import encode
+from finetune_trainer.data.check import (
+    CheckedRow,
+    DataFile,
+    checked_rows,
+    count_rows,
+    end_file,
+    note_duplicates,
+)
+from finetune_trainer.data.dataset import DatasetWriter, Index, read_index
+from finetune_trainer.data.duplicates import DuplicateFinder, Place
+from finetune_trainer.data.encode import Encoder
+from finetune_trainer.data.faults import TABLE, Fault, Findings, Kind, RowError, Severity
+from finetune_trainer.errors import Failure
+
+log = logging.getLogger(__name__)
+
+SKIPPED = "skipped_rows.jsonl"
+LINES_PER_REPORT = 256
+TOKENIZER_FILES = (".json", ".jinja", ".txt", ".model")
+LIBRARIES = ("tokenizers", "transformers", "jinja2")
+
+OnLines = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """All that decides a dataset: files, the tokenizer's directory, length, what is left out."""
+
+    files: tuple[DataFile, ...]
+    model_directory: Path
+    sequence_length: int
+    on_bad_row: BadRows
+    against: str | None = None  # the digest of the eval data, whose rows must not be among these
+
+    def digest(self) -> str:
+        """Return the name of the dataset, 64 hexadecimal digits."""
+        tokenizer = sorted(
+            path for path in self.model_directory.iterdir() if path.suffix in TOKENIZER_FILES
+        )
+        decides = {
+            "encoder": encode.VERSION,
+            "libraries": [version(name) for name in LIBRARIES],
+            "files": [[file.uri, file.counted().sha256, file.format] for file in self.files],
+            "tokenizer": [[path.name, count_rows(path)[1]] for path in tokenizer],
+            "sequence_length": self.sequence_length,
+            "on_bad_row": self.on_bad_row,
+            "against": self.against,
+        }
+        return sha256_digest(canonical_json(decides).encode()).removeprefix("sha256:")
+
+
+def encode_once(
+    encoding: Encoding,
+    root: Path,
+    load_encoder: Callable[[], Encoder],
+    eval_keys: Container[int],
+    on_lines: OnLines,
+) -> Path:
+    """Return the dataset's directory below `root`; raise DataInvalid with what is wrong."""
+    digest = encoding.digest()
+    directory = root / digest
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with FileLock(root / f"{digest}.lock"):
+            if read_index(directory) is None:
+                _sweep(root, digest)
+                partial = root / f".{digest}.{os.getpid()}"
+                partial.mkdir()
+                try:
+                    _encode(encoding, partial, load_encoder(), eval_keys, on_lines)
+                    partial.rename(directory)
+                finally:
+                    shutil.rmtree(partial, ignore_errors=True)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise Failure(Reason.DISK_FULL, f"{root} has no room for the encoded rows") from error
+    on_lines(sum(file.counted().lines or 0 for file in encoding.files))
+    return directory
+
+
+def encode_files(
+    encoding: Encoding,
+    writer: DatasetWriter,
+    finder: DuplicateFinder,
+    encoder: Encoder,
+    findings: Findings,
+    eval_keys: Container[int],
+    on_lines: OnLines,
+) -> tuple[int, ...]:
+    """Check and encode every row and return how many of each file are good."""
+    good: list[int] = []
+    lines_before = 0
+    for number, file in enumerate(encoding.files):
+        good.append(0)
+        for checked in checked_rows(file, findings, eval_keys):
+            if _encode_row(checked, file, writer, encoder, findings):
+                finder.add(checked.key, Place(number, checked.line))
+                good[-1] += 1
+            if checked.line % LINES_PER_REPORT == 0:
+                on_lines(lines_before + checked.line)
+        end_file(file, good[-1], findings)
+        lines_before += file.lines or 0
+    note_duplicates(finder, encoding.files, findings)
+    return tuple(good)
+
+
+def _encode(
+    encoding: Encoding,
+    directory: Path,
+    encoder: Encoder,
+    eval_keys: Container[int],
+    on_lines: OnLines,
+) -> None:
+    with (
+        (directory / SKIPPED).open("w") as skipped,
+        DatasetWriter(directory) as writer,
+        DuplicateFinder(directory) as finder,
+    ):
+
+        def listen(fault: Fault) -> None:
+            if findings.skips(fault):
+                row = {"uri": fault.uri, "row": fault.row, "reason": fault.reason}
+                skipped.write(json.dumps(row) + "\n")
+
+        findings = Findings(encoding.on_bad_row, listen)
+        good = encode_files(encoding, writer, finder, encoder, findings, eval_keys, on_lines)
+        findings.raise_if_any()
+        for warning in findings.warnings:
+            log.warning("%s", warning)
+        warnings = {
+            str(kind): count
+            for kind, count in findings.counts.items()
+            if TABLE[kind].severity is Severity.WARNING
+        }
+        writer.finish(Index(good, writer.tokens, findings.skipped, warnings))
+
+
+def _encode_row(
+    checked: CheckedRow,
+    file: DataFile,
+    writer: DatasetWriter,
+    encoder: Encoder,
+    findings: Findings,
+) -> bool:
+    """Tell whether the row was added."""
+    try:
+        encoded = encoder.encode(checked.row)
+    except RowError as error:
+        findings.add(file.uri, checked.line, error.kind, str(error))
+        return False
+    writer.add(encoded, checked.key)
+    if encoded.reasoning_dropped:
+        findings.add(
+            file.uri,
+            checked.line,
+            Kind.REASONING_DROPPED,
+            "has reasoning that the model's chat template leaves out; it is not learned",
+        )
+    return True
+
+
+def _sweep(root: Path, digest: str) -> None:
+    """Remove what a killed attempt left; whoever holds the lock is the only one at work."""
+    for left in [root / digest, *root.glob(f".{digest}.*")]:
+        shutil.rmtree(left, ignore_errors=True)

@@ -1,0 +1,312 @@
+"""A dialogue -> the text that the model's own chat template makes of it, and where its turns stand.
+
+An assistant turn begins after the header that `add_generation_prompt` gives and ends with what
+closes it. Where the dialogue up to a turn renders to a prefix of the whole, that prefix says where.
+Templates that render earlier turns differently once a dialogue goes on, as those of reasoning
+models do, are measured instead: a mark put at a turn's end shows where that end stands, and what
+follows it there must be what follows it where the turn is the last. A template of which neither
+holds is refused, because a guess could teach the model to write headers.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from typing import Any, Protocol
+
+from jinja2 import TemplateError
+
+from finetune_contract.reasons import Reason
+from finetune_trainer.data.faults import Kind, RowError
+from finetune_trainer.data.messages import Message, ToolCall
+from finetune_trainer.data.rows import Dialogue
+from finetune_trainer.errors import Failure
+
+# Templates that tell the model today's date get this one: rows must encode alike on every day.
+TODAY = date(2024, 7, 26)
+THOUGHT_END = "</think>"
+
+_CLOCK = re.compile(r"strftime_now\(\s*(['\"])(.*?)\1\s*\)")
+
+_MARKS = tuple(map(chr, range(0xE000, 0xE100)))  # of Unicode, for private use
+
+
+class Tokenizer(Protocol):
+    """What is used of a transformers fast tokenizer."""
+
+    chat_template: Any
+    eos_token_id: int | None
+    eos_token: str | None
+    all_special_ids: list[int]
+    added_tokens_decoder: dict[int, Any]
+
+    def __call__(self, text: str, **options: Any) -> Any:
+        """Tokenise."""
+
+    def get_chat_template(self, chat_template: str | None, tools: Any) -> str:
+        """Return the template for dialogues with or without tools."""
+
+    def apply_chat_template(self, conversation: Any, **options: Any) -> Any:
+        """Render a conversation."""
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """A dialogue's text and the spans of its learned turns in it, in characters."""
+
+    text: str
+    turns: tuple[tuple[int, int], ...]
+    reasoning_dropped: bool
+
+
+@dataclass(frozen=True)
+class _CallStyle:
+    """How a template wants tool calls: arguments as JSON text or as an object, and the content."""
+
+    arguments_as_text: bool
+    no_content: str | None
+
+
+_STYLES = tuple(_CallStyle(text, content) for text in (False, True) for content in ("", None))
+_PROBE = (
+    Message("user", "probe_question"),
+    Message("assistant", "", (ToolCall("probe_name", {"probe_key": "probe_value"}, "call00001"),)),
+    Message("tool", "probe_result", name="probe_name", call_id="call00001"),
+    Message("assistant", "probe_answer"),
+)
+
+
+class ChatTemplate:
+    """The chat template of one tokenizer."""
+
+    def __init__(self, tokenizer: Tokenizer, special: Sequence[str]) -> None:
+        self._tokenizer = tokenizer
+        self._special = special
+        self._sources: dict[bool, str] = {}
+        self._style: _CallStyle | None = None
+        self._check_closing()
+
+    def render(self, dialogue: Dialogue) -> Rendering:
+        """Return the text of a dialogue; raise RowError if the template leaves anything out."""
+        if any(message.tool_calls for message in dialogue.messages):
+            self._style = self._style or self._find_style()
+        text = self._text(dialogue.messages, dialogue)
+        _check_complete(text, dialogue)
+        turns = tuple(
+            self._turn(index, text, dialogue)
+            for index, message in enumerate(dialogue.messages)
+            if message.role == "assistant" and index >= dialogue.learn_from
+        )
+        return Rendering(text, turns, _drops_reasoning(text, dialogue))
+
+    def _turn(self, index: int, text: str, dialogue: Dialogue) -> tuple[int, int]:
+        """Return where an assistant turn begins, its header left out, and where it ends."""
+        before, through = dialogue.messages[:index], dialogue.messages[: index + 1]
+        header = self._text(before, dialogue, header=True)
+        start = len(header) if text.startswith(header) else self._start(before, text, dialogue)
+        is_last = len(through) == len(dialogue.messages)
+        rendered = text if is_last else self._text(through, dialogue)
+        end = len(rendered) if text.startswith(rendered) else self._end(through, text, dialogue)
+        if start >= end:
+            raise _unstable("an assistant turn")
+        return start, end
+
+    def _start(self, before: Sequence[Message], text: str, dialogue: Dialogue) -> int:
+        at = self._end_of_words(len(before) - 1, dialogue.messages, dialogue)
+        header = self._text(before, dialogue, header=True)
+        follows = header[self._end_of_words(len(before) - 1, before, dialogue, header=True) :]
+        if not text.startswith(follows, at):
+            raise _unstable("the header of an assistant turn")
+        return at + len(follows)
+
+    def _end(self, through: Sequence[Message], text: str, dialogue: Dialogue) -> int:
+        at = self._end_of_words(len(through) - 1, dialogue.messages, dialogue)
+        closing = self._text(through, dialogue)
+        closing = closing[self._end_of_words(len(through) - 1, through, dialogue) :]
+        if text.startswith(closing, at):
+            return at + len(closing)
+        # Some templates close the last turn, and with it the dialogue, with one token more.
+        shared = closing[: _shared_length(closing, text[at:])]
+        ends = [shared.rfind(token) + len(token) for token in self._special if token in shared]
+        if not ends:
+            raise _unstable("what closes an earlier assistant turn")
+        return at + max(ends)
+
+    def _end_of_words(
+        self, index: int, messages: Sequence[Message], dialogue: Dialogue, *, header: bool = False
+    ) -> int:
+        """Return where the last word of a turn ends in a rendering: there a mark makes a change."""
+        plain = self._text(messages, dialogue, header=header)
+        mark = next(mark for mark in _MARKS if mark not in plain)
+        marked = [*messages]
+        marked[index] = _marked(messages[index], mark)
+        changed = self._text(marked, dialogue, header=header)
+        if mark not in changed:
+            raise _unstable(f"a {messages[index].role} turn")
+        return _shared_length(plain, changed)
+
+    def _text(
+        self, messages: Sequence[Message], dialogue: Dialogue, *, header: bool = False
+    ) -> str:
+        try:
+            return self._apply(messages, dialogue.tools, self._style or _STYLES[0], header=header)
+        except (TemplateError, TypeError) as error:
+            # The template's own words are told if they stand in it, and so hold nothing of the row.
+            said = str(error)
+            known = isinstance(error, TemplateError) and said in self._source(dialogue.tools)
+            raise RowError(
+                Kind.TEMPLATE_REFUSES,
+                f"is refused by the model's chat template{f': {said}' if known and said else ''}",
+            ) from error
+
+    def _apply(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[dict[str, Any]],
+        style: _CallStyle,
+        *,
+        header: bool = False,
+    ) -> str:
+        text: str = self._tokenizer.apply_chat_template(
+            [_plain(message, style) for message in messages],
+            tools=list(tools) or None,
+            chat_template=self._source(tools),
+            tokenize=False,
+            add_generation_prompt=header,
+        )
+        return text
+
+    def _source(self, tools: Sequence[dict[str, Any]]) -> str:
+        """Return the template with its calls of the clock answered."""
+        if (source := self._sources.get(bool(tools))) is None:
+            source = self._tokenizer.get_chat_template(None, tools=list(tools) or None)
+            source = _CLOCK.sub(lambda call: repr(TODAY.strftime(call[2])), source)
+            if "strftime_now(" in source:
+                raise Failure(
+                    Reason.MODEL_UNSUPPORTED,
+                    "the base model's chat template asks for the time in a way that can not be "
+                    f"fixed, so rows would encode differently each day; {_REMEDY}",
+                )
+            self._sources[bool(tools)] = source
+        return source
+
+    def _find_style(self) -> _CallStyle:
+        for style in _STYLES:
+            try:
+                text = self._apply(_PROBE, (), style)
+            except (TemplateError, TypeError):
+                continue
+            if "probe_name" in text and re.search(r"(?<!['\\])\"?\bprobe_key\b(?!')", text):
+                return style
+        raise RowError(
+            Kind.TEMPLATE_DROPS_TOOLS, "has tool calls, which the model's chat template leaves out"
+        )
+
+    def _check_closing(self) -> None:
+        """Refuse a template after whose turns a model would not know that it may stop."""
+        answer = Message("assistant", "probe_answer")
+        try:
+            text = self._apply((_PROBE[0], answer), (), _STYLES[0])
+        except (TemplateError, TypeError):
+            return  # each row will be refused for it
+        if text.endswith(answer.content):
+            raise Failure(
+                Reason.MODEL_UNSUPPORTED,
+                "the base model's chat template puts nothing after an assistant turn, so the model "
+                f"would not learn to stop; {_REMEDY}",
+            )
+
+
+_REMEDY = "set another chat_template in the model's tokenizer_config.json"
+
+
+def _plain(message: Message, style: _CallStyle) -> dict[str, Any]:
+    """Return a message as templates read it."""
+    fields: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.tool_calls:
+        fields["content"] = message.content or style.no_content
+        fields["tool_calls"] = [_plain_call(call, style) for call in message.tool_calls]
+    optional = {
+        "reasoning_content": message.reasoning,
+        "name": message.name,
+        "tool_call_id": message.call_id,
+    }
+    return fields | {name: value for name, value in optional.items() if value is not None}
+
+
+def _plain_call(call: ToolCall, style: _CallStyle) -> dict[str, Any]:
+    arguments = (
+        json.dumps(call.arguments, ensure_ascii=False)
+        if style.arguments_as_text
+        else call.arguments
+    )
+    identity = {} if call.id is None else {"id": call.id}
+    return {
+        **identity,
+        "type": "function",
+        "function": {"name": call.name, "arguments": arguments},
+    }
+
+
+def _shared_length(left: str, right: str) -> int:
+    """Return how many characters two texts begin with in common."""
+    pairs = enumerate(zip(left, right, strict=False))
+    return next((at for at, (a, b) in pairs if a != b), min(len(left), len(right)))
+
+
+def _marked(message: Message, mark: str) -> Message:
+    if message.tool_calls:
+        *calls, last = message.tool_calls
+        return replace(message, tool_calls=(*calls, replace(last, name=last.name + mark)))
+    return replace(message, content=message.content + mark)
+
+
+def _check_complete(text: str, dialogue: Dialogue) -> None:
+    """Raise RowError unless all that the dialogue says is in its rendering."""
+    at = 0
+    for index, message in enumerate(dialogue.messages):
+        words = message.content.rpartition(THOUGHT_END)[2].strip()
+        if message.role in ("user", "assistant"):  # others may be moved to another place
+            found = text.find(words, at)
+            at = max(at, found)
+        else:
+            quoted = json.dumps(words, ensure_ascii=False)[1:-1]
+            found = max(text.find(words), text.find(quoted))
+        if found < 0:
+            raise RowError(
+                Kind.TEMPLATE_DROPS_TURN,
+                f"turn {index + 1} ({message.role}) is left out, or changed, by the model's chat "
+                "template",
+            )
+        if any(call.name not in text for call in message.tool_calls):
+            raise RowError(
+                Kind.TEMPLATE_DROPS_TOOLS,
+                f"turn {index + 1} calls a tool, which the model's chat template leaves out",
+            )
+    for tool in dialogue.tools:
+        if tool["function"]["name"] not in text:
+            raise RowError(
+                Kind.TEMPLATE_DROPS_TOOLS, "has tools, which the model's chat template leaves out"
+            )
+
+
+def _drops_reasoning(text: str, dialogue: Dialogue) -> bool:
+    """Tell whether an assistant turn's reasoning is not in the rendering."""
+    for message in dialogue.messages:
+        thought = message.reasoning or ""
+        if message.role == "assistant" and not thought and THOUGHT_END in message.content:
+            thought = message.content.rpartition(THOUGHT_END)[0].rpartition("<think>")[2]
+        if thought.strip() not in text:
+            return True
+    return False
+
+
+def _unstable(what: str) -> Failure:
+    return Failure(
+        Reason.MODEL_UNSUPPORTED,
+        f"the base model's chat template renders {what} differently once the dialogue goes on, so "
+        f"turns can not be told apart; {_REMEDY}",
+    )
