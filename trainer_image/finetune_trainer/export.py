@@ -1,20 +1,53 @@
-"""What is published: adapter, tokenizer with its chat template, model card."""
+"""What is published: adapter, tokenizer with its chat template, merged model, model card."""
 
 from __future__ import annotations
 
+import copy
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from peft import get_peft_model_state_dict
 from safetensors.torch import save_file
 
-from finetune_contract.artifact import ModelIdentity, Provenance, TrainingSummary
-from finetune_contract.recipe import Recipe
+from finetune_contract.artifact import ModelIdentity, Provenance, Serving, TrainingSummary
+from finetune_contract.plan import RoleCoverage
+from finetune_contract.recipe import Export, Recipe
 from finetune_trainer.hub import SCHEME
+from finetune_trainer.lora import ADAPTER, adapted_weights, loadable_targets
+from finetune_trainer.merge import save_merged
+from finetune_trainer.model import load_tokenizer
+from finetune_trainer.serving import vllm_serving
 
 WEIGHTS = "adapter_model.safetensors"
 CARD = "README.md"
+MERGED = "merged"
+
+
+def export(
+    model: Any,
+    recipe: Recipe,
+    provenance: Provenance,
+    training: TrainingSummary,
+    coverage: Sequence[RoleCoverage],
+    base: Path,
+    directory: Path,
+) -> Serving:
+    """Write all files of the artifact but its manifest; return who can serve the adapter.
+
+    `base` holds the base model's configuration and tokenizer, and its weights where the recipe
+    asks for the merged model.
+    """
+    serving = vllm_serving(model.config.model_type, recipe.lora, adapted_weights(model))
+    save_adapter(model, provenance.model, directory)
+    tokenizer = load_tokenizer(base)
+    if Export.MERGED in recipe.export:
+        save_merged(base, directory, directory / MERGED)
+        save_tokenizer(tokenizer, directory / MERGED)
+    save_tokenizer(tokenizer, directory)
+    save_card(recipe, provenance, training, coverage, serving, directory)
+    return serving
 
 
 def base_model_name(uri: str) -> str:
@@ -30,11 +63,13 @@ def save_adapter(model: Any, identity: ModelIdentity, directory: Path) -> None:
     state = get_peft_model_state_dict(model, save_embedding_layers=False)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     save_file(tensors, directory / WEIGHTS, metadata={"format": "pt"})
-    config = model.peft_config["default"]
+    config = copy.deepcopy(model.peft_config[ADAPTER])
     config.base_model_name_or_path = base_model_name(identity.uri)
     config.revision = identity.revision
     config.inference_mode = True
-    config.target_modules = sorted(config.target_modules)  # a set: equal runs, equal files
+    config.target_modules, config.target_parameters = loadable_targets(model)
+    if config.target_parameters:
+        config.lora_dropout = 0.0  # PEFT loads no adapter with both, and inference has none
     config.save_pretrained(str(directory))
 
 
@@ -47,10 +82,17 @@ def save_tokenizer(tokenizer: Any, directory: Path) -> None:
 
 
 def save_card(
-    recipe: Recipe, provenance: Provenance, training: TrainingSummary, directory: Path
+    recipe: Recipe,
+    provenance: Provenance,
+    training: TrainingSummary,
+    coverage: Sequence[RoleCoverage],
+    serving: Serving,
+    directory: Path,
 ) -> None:
     """Write the model card: what it was made from, how, and how to load it."""
     base = base_model_name(provenance.model.uri)
+    roles = "\n".join(f"| {c.role} | {c.adapted} of {c.found} |" for c in coverage)
+    served = "yes" if serving.vllm else f"no: {serving.why_not}"
     datasets = "\n".join(f"| {d.uri} | {d.rows} | {d.sha256} |" for d in provenance.datasets)
     settings = json.dumps(recipe.model_dump(mode="json", by_alias=True), indent=2)
     (directory / CARD).write_text(
@@ -72,6 +114,14 @@ tags: [lora, {recipe.method.lower()}]
 | Learned tokens | {training.supervised_tokens} |
 | Final loss | {training.final_loss:.4f} |
 | Recipe | {provenance.recipe_digest} |
+| Began with | {provenance.init_from or "a new adapter"} |
+| Served by vLLM | {served} |
+
+## Weights adapted
+
+| Role | Weights |
+|---|---|
+{roles}
 
 ## Data
 

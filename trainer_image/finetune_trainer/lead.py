@@ -17,7 +17,7 @@ from finetune_contract.artifact import DatasetIdentity, Provenance, TrainingSumm
 from finetune_contract.checkpoint import CheckpointRef, Evaluation
 from finetune_contract.progress import Phase
 from finetune_contract.reasons import Reason
-from finetune_contract.recipe import DataSource
+from finetune_contract.recipe import DataSource, Export
 from finetune_contract.result import PublishedArtifact
 from finetune_contract.runconfig import RunConfig
 from finetune_trainer.data.check import DataFile
@@ -133,7 +133,8 @@ class Lead:
         coverage = plan.lora if plan is not None else ()
         with tempfile.TemporaryDirectory(dir=scratch, prefix="artifact-") as name:
             directory = Path(name)
-            base = fetch(self._config, self._model, self._reporter, weights=True)
+            merges = Export.MERGED in self._config.recipe.export
+            base = fetch(self._config, self._model, self._reporter, weights=merges)
             serving = export(
                 model, self._config.recipe, self._provenance, summary, coverage, base, directory
             )

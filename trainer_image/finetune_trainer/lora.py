@@ -7,7 +7,7 @@ name, and what truly got an adapter is counted afterwards.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -43,7 +43,7 @@ def adapt(model: Any, recipe: LoraRecipe, roles: RoleMap, seed: int) -> Adapted:
     Failure(ModelUnsupported), naming role and layers, when less than asked can be adapted.
     """
     asked = roles.asked(recipe.targets)
-    _refuse_bare(asked, recipe)
+    _refuse_bare(model, asked, recipe)
     torch.manual_seed(seed)
     with _exact_names():
         adapted = get_peft_model(model, _config(recipe, asked))
@@ -64,6 +64,29 @@ def adapted_weights(model: Any) -> dict[str, Kind]:
         else:
             found[base] = Kind.LINEAR
     return found
+
+
+def loadable_targets(model: Any) -> tuple[list[str], list[str]]:
+    """Return target_modules and target_parameters with which plain PEFT finds every weight again.
+
+    Layers whose names PEFT would take for an expert's are given as their parameters: the adapter's
+    tensors have the same names either way.
+    """
+    kinds = adapted_weights(model)
+    layers = sorted(name for name, kind in kinds.items() if kind is not Kind.PARAMETER)
+    misread = _misread(model.get_base_model(), layers)
+    parameters = [name for name, kind in kinds.items() if kind is Kind.PARAMETER]
+    return (
+        [name for name in layers if name not in misread],
+        sorted(parameters + [f"{name}.weight" for name in misread]),
+    )
+
+
+def _misread(base: Any, layers: Iterable[str]) -> set[str]:
+    """Return the layers that PEFT, given their full names, would take for experts."""
+    config = LoraConfig(target_modules=list(layers))
+    conversion.convert_peft_config_for_transformers(config, base, None)
+    return set(layers) - set(config.target_modules)
 
 
 def _config(recipe: LoraRecipe, asked: Mapping[LoraTarget, tuple[Weight, ...]]) -> LoraConfig:
@@ -95,16 +118,20 @@ def _exact_names() -> Iterator[None]:
         conversion.convert_peft_config_for_transformers = rewrite
 
 
-def _refuse_bare(asked: Mapping[LoraTarget, tuple[Weight, ...]], recipe: LoraRecipe) -> None:
-    """Refuse dropout and DoRA on bare parameters: PEFT has them for layers only."""
-    field = "spec.lora.dropout" if recipe.dropout else "spec.lora.dora" if recipe.dora else None
+def _refuse_bare(
+    model: Any, asked: Mapping[LoraTarget, tuple[Weight, ...]], recipe: LoraRecipe
+) -> None:
+    """Refuse dropout and DoRA where PEFT has them for layers only, in training or in loading."""
+    layers = [w.name for role in asked.values() for w in role if w.kind is not Kind.PARAMETER]
+    misread = _misread(model, layers) if recipe.dora else set()
+    field = "spec.lora.dora" if recipe.dora else "spec.lora.dropout"
     for role, weights in asked.items():
-        bare = next((w.name for w in weights if w.kind is Kind.PARAMETER), None)
-        if field and bare:
+        bare = [w.name for w in weights if w.kind is Kind.PARAMETER or w.name in misread]
+        if bare and (recipe.dora or recipe.dropout):
             raise Failure(
                 Reason.MODEL_UNSUPPORTED,
-                f"{field} does not work with spec.lora.targets {role}: the base model holds it in "
-                f"bare parameters, such as {bare}; leave out one of the two",
+                f"{field} does not work with spec.lora.targets {role}: PEFT adapts {bare[0]} of "
+                "the base model as a bare parameter; leave out one of the two",
             )
 
 

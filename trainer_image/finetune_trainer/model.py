@@ -68,17 +68,21 @@ def empty_model(directory: Path) -> Any:
         ) from error
 
 
-def load_model(directory: Path, precision: Precision) -> Any:
-    """Return the frozen base model on the CPU, or sharded where ZeRO-3 is configured."""
+def load_model(directory: Path, precision: Precision | None, **options: Any) -> Any:
+    """Return the frozen base model on the CPU, or sharded where ZeRO-3 is configured.
+
+    Without a precision each weight keeps the number format it is stored in. `options` are those of
+    transformers' `from_pretrained`.
+    """
     try:
         model, loading = AutoModelForCausalLM.from_pretrained(
             str(directory),
-            dtype=DTYPES[precision],
-            attn_implementation="sdpa",
+            dtype="auto" if precision is None else DTYPES[precision],
             local_files_only=True,
             trust_remote_code=False,
             use_safetensors=True,
             output_loading_info=True,
+            **options,
         )
     except SafetensorError as error:
         raise Failure(

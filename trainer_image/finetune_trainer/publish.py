@@ -23,10 +23,12 @@ from finetune_contract.artifact import (
     Manifest,
     Provenance,
     RunIdentity,
+    Serving,
     TrainingSummary,
     artifact_path,
 )
 from finetune_contract.layout import JobRef, Layout
+from finetune_contract.plan import RoleCoverage
 from finetune_contract.reasons import Reason
 from finetune_contract.result import PublishedArtifact
 from finetune_trainer.artifacts import read_latest, read_manifest, read_pointed, verify
@@ -83,6 +85,11 @@ class Output:
         """Return the artifact's directory, relative to the output URI."""
         return artifact_path(self.job.uid, self.attempt)
 
+    def is_claimed(self) -> bool:
+        """Tell whether no later claim has been made."""
+        found = read_latest(self.store)
+        return found is not None and found[1] == self.etag
+
     def finished(self, provenance: Provenance, on_bytes: OnBytes) -> PublishedArtifact | None:
         """Return the artifact that latest.json names, if it is whole and made from the same."""
         pointer = self.latest.artifact
@@ -104,6 +111,8 @@ class Output:
         provenance: Provenance,
         training: TrainingSummary,
         on_bytes: OnBytes,
+        lora: tuple[RoleCoverage, ...] = (),
+        serving: Serving | None = None,
     ) -> PublishedArtifact:
         """Upload a directory as the artifact, read it back and commit it."""
         sources = sorted(path for path in directory.rglob("*") if path.is_file())
@@ -119,6 +128,8 @@ class Output:
             run=RunIdentity(name=self.job.name, uid=self.job.uid, attempt=self.attempt),
             provenance=provenance,
             training=training,
+            lora=lora,
+            serving=serving,
             files=tuple(files),
         )
         self.store.write(f"{self.path}/{MANIFEST}", manifest.encode())

@@ -13,10 +13,12 @@ from finetune_contract.artifact import (
     DatasetIdentity,
     ModelIdentity,
     Provenance,
+    Serving,
     TrainingSummary,
 )
+from finetune_contract.plan import RoleCoverage
 from finetune_contract.reasons import Reason
-from finetune_contract.recipe import LoraRecipe, Precision
+from finetune_contract.recipe import LoraRecipe, LoraTarget, Precision
 from finetune_trainer.errors import Failure
 from finetune_trainer.export import save_adapter, save_card, save_tokenizer
 from finetune_trainer.lora import adapt
@@ -108,9 +110,16 @@ def test_the_card_tells_where_the_adapter_comes_from(tmp_path: Path) -> None:
         datasets=(DatasetIdentity(uri="s3://d/a.jsonl", sha256=digest, rows=3),),
     )
     summary = TrainingSummary(steps=60, published_step=60, supervised_tokens=99, final_loss=0.25)
-    save_card(recipe, provenance, summary, tmp_path)
+    coverage = (RoleCoverage(role=LoraTarget.ATTENTION, found=8, adapted=8),)
+    save_card(recipe, provenance, summary, coverage, Serving(vllm=True), tmp_path)
     card = (tmp_path / "README.md").read_text()
     assert card.startswith("---\nbase_model: org/name\nlibrary_name: peft\n")
-    for fact in (f"| s3://d/a.jsonl | 3 | {digest} |", recipe.digest(), "c0ffee", "| 60 |"):
+    for fact in (
+        f"| s3://d/a.jsonl | 3 | {digest} |",
+        recipe.digest(),
+        "c0ffee",
+        "| 60 |",
+        "| Attention | 8 of 8 |",
+    ):
         assert fact in card
     assert '"globalBatchSize": 8' in card
