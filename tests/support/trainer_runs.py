@@ -134,6 +134,7 @@ def _train_case(config: RunConfig, ranks: Any, target: Path) -> None:
     from finetune_trainer.prepare import prepare
     from finetune_trainer.progress import Reporter
     from finetune_trainer.resolve import resolve
+    from finetune_trainer.stopping import Stop
     from finetune_trainer.telemetry import StepRecord
     from finetune_trainer.train import load, train
 
@@ -152,12 +153,13 @@ def _train_case(config: RunConfig, ranks: Any, target: Path) -> None:
     directory = fetch(config, start.model, reporter, weights=False)
     config, plan = ranks.lead(lambda: resolve(config))
     reporter.planned(plan)
-    data = prepare(config, start.files, directory, ranks, reporter).train
+    data = prepare(config, start.files, directory, ranks, reporter, start.eval_files)
     engine, model = load(config, start.model, ranks, reporter)
-    summary = train(config, engine, data, ranks, reporter)
+    stop = Stop(config.layout.grace_seconds, leave=lambda: None)
+    summary = train(config, engine, data, lead, ranks, reporter, stop)
     model.eval()
     with torch.no_grad():
-        logits = model(input_ids=torch.from_numpy(data.row(0).tokens).long()[None]).logits
+        logits = model(input_ids=torch.from_numpy(data.train.row(0).tokens).long()[None]).logits
     with engine.gathered():
         ranks.lead(lambda: lead.publish(model, summary))
         if ranks.is_lead:

@@ -11,9 +11,10 @@ import logging
 import os
 from pathlib import Path
 
-from finetune_trainer.ending import ResultFile, end_on_signal, explain, failed, own_frames
+from finetune_trainer.ending import ResultFile, explain, failed, own_frames
 from finetune_trainer.errors import Failure
 from finetune_trainer.runconfig import read_run_config
+from finetune_trainer.stopping import Stop, interrupted
 
 log = logging.getLogger(__name__)
 
@@ -32,11 +33,15 @@ def main() -> int:
     except Failure as failure:
         return file.write(failed(failure, attempt=1, rank=rank))
     attempt = config.layout.attempt
-    end_on_signal(file, attempt, rank)
+    stop = Stop(
+        config.layout.grace_seconds,
+        leave=lambda: os._exit(file.write(failed(interrupted(), attempt=attempt, rank=rank))),
+    )
+    stop.listen()
     try:
         from finetune_trainer.rank import run_rank
 
-        return file.write(run_rank(config, file, arguments.progress_file))
+        return file.write(run_rank(config, file, stop, arguments.progress_file))
     except Exception as error:  # the process's edge: any end must become a Result
         log.error("rank %d failed", rank, exc_info=error)
         frames = own_frames(error)

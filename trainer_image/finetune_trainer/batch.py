@@ -15,6 +15,7 @@ from finetune_trainer.attention import Segments
 from finetune_trainer.data.batches import BatchPlan, deal
 from finetune_trainer.data.dataset import Dataset
 from finetune_trainer.data.encode import EncodedRow
+from finetune_trainer.data.order import Indices
 
 
 @dataclass(frozen=True)
@@ -104,25 +105,30 @@ def step_batch(
     device: torch.device,
 ) -> StepBatch:
     """Return a rank's share of a step's batch. Every rank holds all rows, so it can count alone."""
-    indices = plan.batch(step)
-    rows = {int(index): data.row(int(index)) for index in indices}
-    lengths = np.array([len(rows[int(index)].tokens) for index in indices])
+    rows = [data.row(int(index)) for index in plan.batch(step)]
     packed = config.layout.packing
-    shares = deal(
+    return StepBatch(
+        micro_batches=tuple(
+            MicroBatch.of([data.row(int(index)) for index in share], device, packed=packed)
+            if len(share)
+            else MicroBatch.idle(device, packed=packed)
+            for share in step_shares(plan, step, data, config, rank)
+        ),
+        tokens=sum(len(row.tokens) for row in rows),
+        learned=sum(int(row.learned.sum()) for row in rows),
+    )
+
+
+def step_shares(
+    plan: BatchPlan, step: int, data: Dataset, config: RunConfig, rank: int
+) -> list[Indices]:
+    """Return the dataset indices of each of a rank's micro-batches."""
+    indices = plan.batch(step)
+    return deal(
         indices,
-        lengths,
+        data.offsets[indices + 1] - data.offsets[indices],
         rank=rank,
         world=config.layout.world_size,
         micro_batch_size=config.micro_batch_size,
         passes=config.accumulation_steps,
-    )
-    return StepBatch(
-        micro_batches=tuple(
-            MicroBatch.of([rows[int(index)] for index in share], device, packed=packed)
-            if len(share)
-            else MicroBatch.idle(device, packed=packed)
-            for share in shares
-        ),
-        tokens=int(lengths.sum()),
-        learned=sum(int(rows[int(index)].learned.sum()) for index in indices),
     )

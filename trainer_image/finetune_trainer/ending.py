@@ -7,11 +7,8 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 import traceback
 from pathlib import Path
-from threading import Thread
-from types import FrameType
 
 from finetune_contract.reasons import Reason, exit_code
 from finetune_contract.result import Outcome, Result, decode
@@ -96,27 +93,3 @@ def own_frames(error: BaseException) -> tuple[str, ...]:
         for frame in traceback.extract_tb(error.__traceback__)
         if Path(frame.filename).is_relative_to(PACKAGE)
     )
-
-
-def end_on_signal(file: ResultFile, attempt: int, rank: int) -> None:
-    """On SIGTERM or SIGINT, write an Interrupted Result and leave at once.
-
-    A Python signal handler would wait for the collective that the main thread is in, which waits
-    for a peer that may be gone. The C-level handler writes to a pipe that a thread reads.
-    """
-    reading, writing = os.pipe()
-    os.set_blocking(writing, False)
-    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _nothing)
-
-    def watch() -> None:
-        os.read(reading, 1)
-        failure = Failure(Reason.INTERRUPTED, "the process was told to stop")
-        os._exit(file.write(failed(failure, attempt=attempt, rank=rank)))
-
-    Thread(target=watch, name="signals", daemon=True).start()
-
-
-def _nothing(number: int, frame: FrameType | None) -> None:
-    """Exist, so that the signal reaches the wake-up pipe and not its default action."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import os
 import shutil
 import signal
@@ -26,12 +27,12 @@ from finetune_trainer.ending import ResultFile, failed
 from finetune_trainer.errors import Failure
 from finetune_trainer.machine import cpu_count, out_of_memory_kills
 from finetune_trainer.runconfig import read_run_config
+from finetune_trainer.stopping import TORCHRUN_KILLS
 from finetune_trainer.verdict import RankEnd, pod_result
 
 log = logging.getLogger(__name__)
 
 TERMINATION_LOG = Path("/dev/termination-log")
-SHUTDOWN_SECONDS = 60  # how long torchrun waits for ranks after SIGTERM before SIGKILL
 RENDEZVOUS_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -86,9 +87,10 @@ class Stop:
             process.terminate()
 
     def _listen(self, number: int, frame: FrameType | None) -> None:
-        self.came = True
-        if self._process is not None:
+        # Once: a second signal would make torchrun leave its ranks behind.
+        if not self.came and self._process is not None:
             self._process.terminate()
+        self.came = True
 
 
 def main() -> int:
@@ -156,7 +158,8 @@ def _environment(layout: Layout) -> dict[str, str]:
         "OMP_WAIT_POLICY": "PASSIVE",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "TOKENIZERS_PARALLELISM": "false",
-        "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(SHUTDOWN_SECONDS),
+        # How long torchrun waits for ranks after SIGTERM before SIGKILL.
+        "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(math.ceil(TORCHRUN_KILLS * layout.grace_seconds)),
     }
     return {**defaults, **kept}
 

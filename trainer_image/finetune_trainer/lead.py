@@ -20,6 +20,7 @@ from finetune_contract.reasons import Reason
 from finetune_contract.recipe import DataSource, Export
 from finetune_contract.result import PublishedArtifact
 from finetune_contract.runconfig import RunConfig
+from finetune_trainer.checkpoints import Checkpoints
 from finetune_trainer.data.check import DataFile
 from finetune_trainer.export import export
 from finetune_trainer.progress import Reporter
@@ -111,9 +112,7 @@ class Lead:
         assert self._checkpoints is not None
         assert self._telemetry is not None
         state = snapshot.state.model_copy(update={"tracking_run": self._telemetry.run_id})
-        self._checkpoints.save(
-            replace(snapshot, state=state, history=self._telemetry.snapshot())
-        )
+        self._checkpoints.save(replace(snapshot, state=state, history=self._telemetry.snapshot()))
 
     def saved(self) -> CheckpointRef | None:
         """Return the newest complete checkpoint, once none is being written."""

@@ -5,10 +5,13 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event, Lock, Thread
+from typing import Any
 
+from finetune_contract.checkpoint import CheckpointRef
 from finetune_contract.plan import ResolvedPlan, RoleCoverage
 from finetune_contract.progress import Phase, Progress
 from finetune_trainer.telemetry import StepRecord
@@ -23,17 +26,17 @@ Sink = Callable[[Progress], None]
 
 
 class Reporter:
-    """The current Progress of rank 0. `latest` may be read from another thread."""
+    """The current Progress of rank 0. Other threads may read `latest`, and note checkpoints."""
 
     def __init__(self) -> None:
         self.latest = Progress(phase=Phase.DOWNLOAD)
+        self._lock = Lock()
         self._logged_at = 0.0
         self._recent: deque[tuple[float, int]] = deque(maxlen=STEPS_AVERAGED)
 
     def begin(self, phase: Phase, total: int | None = None) -> None:
         """Enter a phase; what was reached in earlier ones stays."""
-        kept = self.latest.model_copy(update={"tokens_per_second": None, "eta_seconds": None})
-        self.latest = kept.model_copy(update={"phase": phase, "done": 0, "total": total})
+        self._update(phase=phase, done=0, total=total, tokens_per_second=None, eta_seconds=None)
         log.info("phase %s%s", phase, f", {total} in all" if total else "")
 
     @property
@@ -43,7 +46,7 @@ class Reporter:
 
     def planned(self, plan: ResolvedPlan) -> None:
         """Note how Auto was resolved."""
-        self.latest = self.latest.model_copy(update={"plan": plan})
+        self._update(plan=plan)
 
     def adapted(self, coverage: tuple[RoleCoverage, ...]) -> None:
         """Note what LoRA reaches."""
@@ -56,7 +59,28 @@ class Reporter:
 
     def reach(self, done: int) -> None:
         """Set the phase's counter."""
-        self.latest = self.latest.model_copy(update={"done": done})
+        self._update(done=done)
+
+    @contextmanager
+    def aside(self, phase: Phase, total: int) -> Iterator[None]:
+        """Be in a phase for a while, then in the one before, where its counter stood."""
+        before = self.latest
+        self.begin(phase, total)
+        yield
+        names = ("phase", "done", "total", "tokens_per_second", "eta_seconds")
+        self._update(**{name: getattr(before, name) for name in names})
+
+    def resumed(self, step: int) -> None:
+        """Note at which step training begins."""
+        self._update(done=step, step=step, resumed_step=step or None)
+
+    def checkpointed(self, checkpoint: CheckpointRef) -> None:
+        """Note a complete checkpoint."""
+        self._update(checkpoint=checkpoint)
+
+    def evaluated(self, loss: float) -> None:
+        """Note an eval loss."""
+        self._update(eval_loss=loss)
 
     def trained(self, record: StepRecord) -> None:
         """Note a finished optimizer step."""
@@ -65,14 +89,12 @@ class Reporter:
         rate = sum(t for _, t in self._recent) / spent
         total = self.latest.total or record.step
         eta = round((total - record.step) * spent / len(self._recent))
-        self.latest = self.latest.model_copy(
-            update={
-                "done": record.step,
-                "step": record.step,
-                "loss": record.loss,
-                "tokens_per_second": round(rate, 1),
-                "eta_seconds": eta,
-            }
+        self._update(
+            done=record.step,
+            step=record.step,
+            loss=record.loss,
+            tokens_per_second=round(rate, 1),
+            eta_seconds=eta,
         )
         if record.step in (1, total) or time.monotonic() - self._logged_at >= LOG_SECONDS:
             self._logged_at = time.monotonic()
@@ -80,6 +102,10 @@ class Reporter:
                 "step %d/%d loss %.4f grad norm %.3f, %.0f tokens/s, %d s left",
                 *(record.step, total, record.loss, record.grad_norm, rate, eta),
             )
+
+    def _update(self, **values: Any) -> None:
+        with self._lock:
+            self.latest = self.latest.model_copy(update=values)
 
 
 class Beat:

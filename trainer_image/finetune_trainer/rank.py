@@ -18,8 +18,10 @@ from finetune_contract.result import Outcome, Result, decode
 from finetune_contract.runconfig import RunConfig
 from finetune_trainer.distributed import Ranks
 from finetune_trainer.ending import ResultFile, explain, failed, own_frames
+from finetune_trainer.errors import Failure
 from finetune_trainer.heartbeat import lease_sink
 from finetune_trainer.progress import FILE_SECONDS, Beat, Reporter, file_sink
+from finetune_trainer.stopping import Stop, interrupted
 from finetune_trainer.train import train_and_publish
 
 log = logging.getLogger(__name__)
@@ -27,19 +29,22 @@ log = logging.getLogger(__name__)
 LIBRARIES = ("torch", "transformers", "peft", "deepspeed", "obstore")
 
 
-def run_rank(config: RunConfig, file: ResultFile, progress_file: Path | None) -> Result:
+def run_rank(config: RunConfig, file: ResultFile, stop: Stop, progress_file: Path | None) -> Result:
     """Return how this rank's run ended; leave at once where another's failure left it waiting."""
     _quiet_libraries()
     _log_start(config)
     reporter = Reporter()
     ranks = Ranks.meet()
     ranks.watch_failures(lambda told: _follow(told, file))
+    stop.leave = lambda: _leave(config, file, ranks, reporter)
     try:
         ranks.join()
         with _reported(config, ranks, reporter, progress_file):
-            artifact = train_and_publish(config, ranks, reporter)
+            artifact = train_and_publish(config, ranks, reporter, stop)
     except Exception as error:  # the process's edge: any end must become a Result
         log.error("rank %d failed", ranks.rank, exc_info=error)
+        if stop.came and explain(error).reason is Reason.DISTRIBUTED_FAILURE:
+            error = interrupted(reporter.latest.step)  # a peer was told too, and left first
         return _failure(error, config, ranks, reporter)
     try:
         ranks.leave()
@@ -50,21 +55,46 @@ def run_rank(config: RunConfig, file: ResultFile, progress_file: Path | None) ->
         outcome=Outcome.SUCCEEDED,
         reason=Reason.SUCCEEDED,
         rank=ranks.rank,
+        step=reporter.latest.step,
         artifact=artifact,
+        checkpoint=reporter.latest.checkpoint,
+        plan=reporter.latest.plan,
     )
 
 
 def _failure(error: Exception, config: RunConfig, ranks: Ranks, reporter: Reporter) -> Result:
     """Return this rank's Result: the first failing rank's, where this one only lost a peer."""
     failure = explain(error)
-    failure.step = failure.step or reporter.step
-    own = failed(failure, attempt=config.layout.attempt, rank=ranks.rank, frames=own_frames(error))
+    if failure.step is None:
+        failure.step = reporter.step
+    own = _result(failure, config, ranks, reporter, own_frames(error))
     if failure.reason is Reason.DISTRIBUTED_FAILURE:
         told = ranks.told_failure()
         return (decode(told) if told else None) or own
-    if failure.rank is None:  # else all ranks agreed on it
+    if failure.rank is None and failure.reason is not Reason.INTERRUPTED:  # else all agreed on it
         ranks.tell_failure(own)
     return own
+
+
+def _result(
+    failure: Failure,
+    config: RunConfig,
+    ranks: Ranks,
+    reporter: Reporter,
+    frames: tuple[str, ...] = (),
+) -> Result:
+    known = failed(failure, attempt=config.layout.attempt, rank=ranks.rank, frames=frames)
+    latest = reporter.latest
+    return known.model_copy(update={"checkpoint": latest.checkpoint, "plan": latest.plan})
+
+
+def _leave(config: RunConfig, file: ResultFile, ranks: Ranks, reporter: Reporter) -> None:
+    """End as told, whatever the main thread is in; tell the nodes that were not told."""
+    result = _result(interrupted(reporter.latest.step), config, ranks, reporter)
+    code = file.write(result)
+    if config.layout.workers > 1:
+        ranks.tell_failure(result)
+    os._exit(code)
 
 
 def _follow(told: str, file: ResultFile) -> None:

@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import logging
-import time
 from typing import Any
-
-import numpy as np
-import torch
 
 from finetune_contract.artifact import TrainingSummary
 from finetune_contract.progress import Phase
 from finetune_contract.result import PublishedArtifact
 from finetune_contract.runconfig import RunConfig
-from finetune_trainer.batch import step_batch
-from finetune_trainer.data.batches import BatchPlan
-from finetune_trainer.data.dataset import Dataset
 from finetune_trainer.distributed import Ranks
 from finetune_trainer.engine import Engine, prepare_deepspeed, sharded_loading
 from finetune_trainer.lead import Lead, fetch
 from finetune_trainer.load import load_adapted
-from finetune_trainer.prepare import prepare
+from finetune_trainer.loop import Loop
+from finetune_trainer.prepare import Prepared, prepare
 from finetune_trainer.progress import Reporter
 from finetune_trainer.resolve import resolve
-from finetune_trainer.schedule import learning_rate
 from finetune_trainer.sources import ModelSource
-from finetune_trainer.telemetry import StepRecord
+from finetune_trainer.stopping import Stop
 
 log = logging.getLogger(__name__)
 

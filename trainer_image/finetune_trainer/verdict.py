@@ -47,9 +47,15 @@ def pod_result(
         return failed(_silent(memory_killed), attempt=attempt, rank=silent[0].rank)
     if stopped:
         stop = Failure(Reason.INTERRUPTED, "the pod was told to stop")
-        return failed(stop, attempt=attempt, rank=ends[0].rank)
+        stops = [e.result for e in told if e.result and e.result.reason is Reason.INTERRUPTED]
+        return max(stops, key=_knowledge, default=failed(stop, attempt=attempt, rank=ends[0].rank))
     lost = [e.result for e in told if e.result and e.result.reason is CONSEQUENCES[0]]
     return lost[0] if lost else results[0]
+
+
+def _knowledge(result: Result) -> tuple[bool, bool]:
+    """Order by what a rank could tell: rank 0 knows the checkpoint, one that trained the step."""
+    return result.checkpoint is not None, result.step is not None
 
 
 def _silent(memory_killed: bool) -> Failure:

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from finetune_trainer.data.encode import EncodedRow
 
 INDEX = "index.json"
+FILES = ("tokens", "learned", "offsets", "keys", "lines")
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Dataset:
     tokens: npt.NDArray[np.int32]
     learned: npt.NDArray[np.bool_]
     offsets: npt.NDArray[np.int64]
+    lines: npt.NDArray[np.int64]  # of each row in its file, from 1
     sources: tuple[Source, ...]
 
     def __len__(self) -> int:
@@ -52,6 +54,11 @@ class Dataset:
         """Return one row, without a copy."""
         span = slice(int(self.offsets[index]), int(self.offsets[index + 1]))
         return EncodedRow(self.tokens[span], self.learned[span])
+
+    def place(self, index: int) -> tuple[int, int]:
+        """Return which source a row is of, from 0, and its line in that file, from 1."""
+        ends = np.cumsum([source.rows for source in self.sources])
+        return int(np.searchsorted(ends, index, side="right")), int(self.lines[index])
 
 
 @dataclass(frozen=True)
@@ -70,9 +77,7 @@ class DatasetWriter:
     def __init__(self, directory: Path) -> None:
         assert sys.byteorder == "little", "the files are little-endian"
         self._directory = directory
-        self._files = {
-            name: (directory / name).open("wb") for name in ("tokens", "learned", "offsets", "keys")
-        }
+        self._files = {name: (directory / name).open("wb") for name in FILES}
         self.tokens = 0  # written
         self._append("offsets", np.zeros(1, dtype=np.int64))
 
@@ -88,13 +93,14 @@ class DatasetWriter:
         for file in self._files.values():
             file.close()
 
-    def add(self, row: EncodedRow, key: int) -> None:
-        """Append a row."""
+    def add(self, row: EncodedRow, key: int, line: int) -> None:
+        """Append a row that stands in a line of its file, from 1."""
         self.tokens += len(row.tokens)
         self._append("tokens", row.tokens)
         self._append("learned", row.learned)
         self._append("offsets", np.array([self.tokens], dtype=np.int64))
         self._append("keys", np.array([key], dtype=np.uint64))
+        self._append("lines", np.array([line], dtype=np.int64))
 
     def finish(self, index: Index) -> None:
         """Write the index, without which the directory holds no dataset."""
@@ -120,6 +126,7 @@ def read_index(directory: Path) -> Index | None:
         "learned": index.tokens,
         "offsets": 8 * (rows + 1),
         "keys": 8 * rows,
+        "lines": 8 * rows,
     }
     whole = all((directory / name).stat().st_size == size for name, size in sizes.items())
     return index if whole else None
@@ -133,6 +140,7 @@ def open_dataset(directory: Path, weights: Sequence[float]) -> Dataset:
         tokens=np.memmap(directory / "tokens", dtype=np.int32, mode="r"),
         learned=np.memmap(directory / "learned", dtype=np.bool_, mode="r"),
         offsets=np.memmap(directory / "offsets", dtype=np.int64, mode="r"),
+        lines=np.memmap(directory / "lines", dtype=np.int64, mode="r"),
         sources=tuple(map(Source, index.rows, weights)),
     )
 

@@ -25,25 +25,21 @@ from finetune_trainer.data import encode
 from finetune_trainer.data.check import (
     CheckedRow,
     DataFile,
-    checked_rows,
+    OnLines,
+    check_files,
     count_rows,
-    end_file,
-    note_duplicates,
 )
 from finetune_trainer.data.dataset import DatasetWriter, Index, read_index
-from finetune_trainer.data.duplicates import DuplicateFinder, Place
 from finetune_trainer.data.encode import Encoder
-from finetune_trainer.data.faults import TABLE, Fault, Findings, Kind, RowError, Severity
+from finetune_trainer.data.faults import Fault, Findings, Kind
 from finetune_trainer.errors import Failure
 
 log = logging.getLogger(__name__)
 
 SKIPPED = "skipped_rows.jsonl"
-LINES_PER_REPORT = 256
 TOKENIZER_FILES = (".json", ".jinja", ".txt", ".model")
+REASONING_DROPPED = "has reasoning that the chat template leaves out; it is not learned"
 LIBRARIES = ("tokenizers", "transformers", "jinja2")
-
-OnLines = Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -103,32 +99,6 @@ def encode_once(
     return directory
 
 
-def encode_files(
-    encoding: Encoding,
-    writer: DatasetWriter,
-    finder: DuplicateFinder,
-    encoder: Encoder,
-    findings: Findings,
-    eval_keys: Container[int],
-    on_lines: OnLines,
-) -> tuple[int, ...]:
-    """Check and encode every row and return how many of each file are good."""
-    good: list[int] = []
-    lines_before = 0
-    for number, file in enumerate(encoding.files):
-        good.append(0)
-        for checked in checked_rows(file, findings, eval_keys):
-            if _encode_row(checked, file, writer, encoder, findings):
-                finder.add(checked.key, Place(number, checked.line))
-                good[-1] += 1
-            if checked.line % LINES_PER_REPORT == 0:
-                on_lines(lines_before + checked.line)
-        end_file(file, good[-1], findings)
-        lines_before += file.lines or 0
-    note_duplicates(finder, encoding.files, findings)
-    return tuple(good)
-
-
 def _encode(
     encoding: Encoding,
     directory: Path,
@@ -136,52 +106,33 @@ def _encode(
     eval_keys: Container[int],
     on_lines: OnLines,
 ) -> None:
-    with (
-        (directory / SKIPPED).open("w") as skipped,
-        DatasetWriter(directory) as writer,
-        DuplicateFinder(directory) as finder,
-    ):
+    """Check and encode every row into a directory."""
 
-        def listen(fault: Fault) -> None:
-            if findings.skips(fault):
-                row = {"uri": fault.uri, "row": fault.row, "reason": fault.reason}
-                skipped.write(json.dumps(row) + "\n")
+    def listen(fault: Fault) -> None:
+        if findings.skips(fault):
+            row = {"uri": fault.uri, "row": fault.row, "reason": fault.reason}
+            skipped.write(json.dumps(row) + "\n")
 
-        findings = Findings(encoding.on_bad_row, listen)
-        good = encode_files(encoding, writer, finder, encoder, findings, eval_keys, on_lines)
+    def accept(file: DataFile, checked: CheckedRow) -> None:
+        encoded = encoder.encode(checked.row)
+        writer.add(encoded, checked.key)
+        if encoded.reasoning_dropped:
+            findings.add(file.uri, checked.line, Kind.REASONING_DROPPED, REASONING_DROPPED)
+
+    findings = Findings(encoding.on_bad_row, listen)
+    with (directory / SKIPPED).open("w") as skipped, DatasetWriter(directory) as writer:
+        good = check_files(
+            encoding.files,
+            findings,
+            accept,
+            scratch=directory,
+            eval_keys=eval_keys,
+            on_lines=on_lines,
+        )
         findings.raise_if_any()
         for warning in findings.warnings:
             log.warning("%s", warning)
-        warnings = {
-            str(kind): count
-            for kind, count in findings.counts.items()
-            if TABLE[kind].severity is Severity.WARNING
-        }
-        writer.finish(Index(good, writer.tokens, findings.skipped, warnings))
-
-
-def _encode_row(
-    checked: CheckedRow,
-    file: DataFile,
-    writer: DatasetWriter,
-    encoder: Encoder,
-    findings: Findings,
-) -> bool:
-    """Tell whether the row was added."""
-    try:
-        encoded = encoder.encode(checked.row)
-    except RowError as error:
-        findings.add(file.uri, checked.line, error.kind, str(error))
-        return False
-    writer.add(encoded, checked.key)
-    if encoded.reasoning_dropped:
-        findings.add(
-            file.uri,
-            checked.line,
-            Kind.REASONING_DROPPED,
-            "has reasoning that the model's chat template leaves out; it is not learned",
-        )
-    return True
+        writer.finish(Index(good, writer.tokens, findings.skipped, findings.warned))
 
 
 def _sweep(root: Path, digest: str) -> None:

@@ -1,0 +1,209 @@
+"""The optimizer steps of a run: evaluated, checkpointed, and stopped between any two of them.
+
+All ranks are in the same line of it at the same time: what one alone would know (a signal, the
+clock) is agreed on first.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+
+import numpy as np
+import torch
+
+from finetune_contract.artifact import TrainingSummary
+from finetune_contract.checkpoint import TrainingState
+from finetune_contract.progress import Phase
+from finetune_contract.runconfig import RunConfig
+from finetune_trainer.batch import step_batch, step_shares
+from finetune_trainer.data.batches import BatchPlan
+from finetune_trainer.distributed import Ranks
+from finetune_trainer.engine import Engine, NonFinite
+from finetune_trainer.errors import Failure
+from finetune_trainer.evaluate import Evaluator
+from finetune_trainer.lead import Lead
+from finetune_trainer.optimizer_state import (
+    gather_moments,
+    gather_weights,
+    restore_moments,
+    restore_weights,
+    whole_shape,
+)
+from finetune_trainer.prepare import Prepared
+from finetune_trainer.progress import Reporter
+from finetune_trainer.schedule import learning_rate
+from finetune_trainer.snapshot import Snapshot
+from finetune_trainer.stopping import Stop, interrupted
+from finetune_trainer.telemetry import StepRecord
+
+log = logging.getLogger(__name__)
+
+
+class Loop:
+    """One run's steps, from its newest checkpoint on."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        engine: Engine,
+        data: Prepared,
+        lead: Lead,
+        ranks: Ranks,
+        reporter: Reporter,
+        stop: Stop,
+    ) -> None:
+        self._config = config
+        self._recipe = config.recipe.training
+        self._engine = engine
+        self._data = data
+        self._lead = lead
+        self._ranks = ranks
+        self._reporter = reporter
+        self._stop = stop
+        self._plan = BatchPlan.of(self._recipe, data.train)
+        self._evaluator = Evaluator(config, engine, data.eval, ranks, reporter)
+
+    def run(self) -> TrainingSummary:
+        """Go on to the end and leave the weights to publish in the engine.
+
+        Raises Interrupted, after a checkpoint, when any rank is told to stop.
+        """
+        steps, evaluator = self._plan.steps, self._evaluator
+        state = self._resume()
+        self._reporter.begin(Phase.TRAIN, steps)
+        self._reporter.resumed(state.step)
+        log.info("starts at step %d of %d", state.step, steps)
+        while True:
+            if evaluator.due(state, steps):
+                state = self._evaluate(state)
+            stops, due = self._ranks.agree(self._stop.came, self._lead.checkpoint_due(state.step))
+            ends = state.step == steps or evaluator.gave_up(state)
+            if stops or ends or due:
+                self._checkpoint(state, last=stops or ends)
+            if stops:
+                raise interrupted(state.step)
+            if ends:
+                return self._finish(state)
+            state = self._step(state)
+
+    def _resume(self) -> TrainingState:
+        engine, ranks, snapshot = self._engine, self._ranks, Snapshot.beginning()
+        shapes = {name: whole_shape(p) for name, p in engine.parameters.items()}
+
+        def find() -> TrainingState:
+            nonlocal snapshot
+            snapshot = self._lead.resume(lambda found: found.shapes() == shapes)
+            return snapshot.state
+
+        state = ranks.lead(find)
+        if state.step:
+            restore_weights(engine, snapshot.weights, ranks)
+            restore_moments(engine, snapshot.moments, ranks)
+            engine.loss_scale = state.loss_scale
+        self._evaluator.best = snapshot.best
+        return state
+
+    def _stops(self) -> bool:
+        return self._ranks.agree(self._stop.came)[0]
+
+    def _evaluate(self, state: TrainingState) -> TrainingState:
+        """Return the state with its eval loss; the same where a stop left it undone."""
+        evaluated = self._evaluator.evaluate(state, self._stops)
+        if evaluated.evaluation is not None and evaluated is not state:
+            self._lead.evaluated(evaluated.evaluation)
+        return evaluated
+
+    def _step(self, state: TrainingState) -> TrainingState:
+        """Return the state after one more step; the same where a stop left it undone."""
+        began = time.monotonic()
+        seed_step(self._recipe.seed, state.step, self._ranks.rank)
+        batch = step_batch(
+            self._plan,
+            state.step,
+            self._data.train,
+            self._config,
+            self._ranks.rank,
+            self._ranks.device,
+        )
+        rate = learning_rate(self._recipe, state.step, self._plan.steps)
+        try:
+            outcome = self._engine.step(batch.micro_batches, batch.learned, rate, self._stops)
+        except NonFinite as failure:
+            raise self._located(failure, state.step) from failure
+        if outcome is None:
+            return state
+        record = StepRecord(
+            step=state.step + 1,
+            loss=outcome.loss,
+            grad_norm=outcome.grad_norm,
+            learning_rate=rate,
+            tokens=batch.tokens,
+            supervised_tokens=batch.learned,
+            seconds=time.monotonic() - began,
+        )
+        self._lead.trained(record)
+        return state.model_copy(
+            update={
+                "step": record.step,
+                "supervised_tokens": state.supervised_tokens + batch.learned,
+                "loss": outcome.loss,
+                "loss_scale": self._engine.loss_scale,
+            }
+        )
+
+    def _located(self, failure: NonFinite, step: int) -> Failure:
+        """Return the failure with the step, from 1, and the rows of the micro-batch."""
+        assert failure.rank is not None
+        shares = step_shares(self._plan, step, self._data.train, self._config, failure.rank)
+        sources = self._config.recipe.data.train
+        lines: dict[str, list[int]] = {}
+        for index in shares[failure.micro_batch]:
+            source, line = self._data.train.place(int(index))
+            lines.setdefault(sources[source].uri, []).append(line)
+        rows = ", ".join(
+            f"{uri} row {' '.join(map(str, sorted(found)))}" for uri, found in lines.items()
+        )
+        return Failure(
+            failure.reason,
+            f"the {failure.what} of step {step + 1} is not finite; first in micro-batch "
+            f"{failure.micro_batch + 1} of rank {failure.rank}: {rows}",
+            step=step + 1,
+            rank=failure.rank,
+        )
+
+    def _checkpoint(self, state: TrainingState, *, last: bool) -> None:
+        """Save the state behind the training's back; the last one before anything else happens."""
+        if last and self._ranks.lead(lambda: self._lead.is_saved(state.step)):
+            return
+        engine, ranks = self._engine, self._ranks
+        weights = gather_weights(engine, ranks)
+        moments = gather_moments(engine, ranks)
+        if ranks.is_lead:
+            self._lead.save(Snapshot(state, weights, moments, self._evaluator.best))
+        if last:
+            ref = ranks.lead(self._lead.saved)
+            if ref is not None:
+                self._reporter.checkpointed(ref)
+
+    def _finish(self, state: TrainingState) -> TrainingSummary:
+        published, evaluation = state.step, state.evaluation
+        if self._evaluator.keeps_best and state.best is not None:
+            published, evaluation = state.best.step, state.best
+            restore_weights(self._engine, self._evaluator.best, self._ranks)
+        return TrainingSummary(
+            steps=state.step,
+            supervised_tokens=state.supervised_tokens,
+            final_loss=state.loss,
+            published_step=published,
+            eval_loss=evaluation.loss if evaluation and evaluation.step == published else None,
+            stopped_early=state.step < self._plan.steps,
+            skipped_rows=self._data.skipped,
+        )
+
+
+def seed_step(seed: int, step: int, rank: int) -> None:
+    """Seed dropout by step and rank: a run that goes on at any step draws what it would have."""
+    torch.manual_seed(
+        int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0])
+    )
