@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from pydantic import ValidationError
@@ -28,26 +29,61 @@ from finetune_trainer.storage import OnBytes, Role, Store
 Sink = Callable[[bytes], object]
 
 
-def open_artifact(uri: str, credentials_dir: str | None, dest: Path) -> Path:
+@dataclass(frozen=True)
+class Located:
+    """An artifact in a store: its directory below the store's URI, and its manifest as stored."""
+
+    base: str
+    manifest: Manifest
+    data: bytes
+
+    @property
+    def digest(self) -> str:
+        """Return the artifact's digest: sha256 of `manifest.json`."""
+        return sha256_digest(self.data)
+
+
+def open_artifact(
+    uri: str, credentials_dir: str | None, dest: Path, role: Role = Role.OUTPUT
+) -> Path:
     """Download an artifact into `dest` and return it.
 
     `uri` is a job's output URI, where latest.json names the artifact, or an artifact's own
     directory. Raises Failure(VerificationFailed), naming the file, for one that is altered, cut or
     missing, and where there is no manifest: without it an artifact does not exist.
     """
-    store = Store(uri, Role.OUTPUT, credentials_dir)
+    store = Store(uri, role, credentials_dir)
+    return download_all(store, locate(store), dest)
+
+
+def locate(store: Store) -> Located:
+    """Return the artifact that a store's latest.json names, else the one it holds itself."""
     latest = read_latest(store)
     if latest is None:
-        base, manifest = "", read_manifest(store, "")
-    elif latest[0].artifact is None:
+        return _read_located(store, "")
+    pointer = latest[0].artifact
+    if pointer is None:
         raise _damaged(f"{store.uri}/{LATEST} names no artifact: none has been published yet")
-    else:
-        base, manifest = latest[0].artifact.path, read_pointed(store, latest[0].artifact)
+    return _read_pointed(store, pointer)
+
+
+def download_all(store: Store, located: Located, dest: Path) -> Path:
+    """Download a located artifact into `dest`, its manifest last, and return `dest`."""
     dest.mkdir(parents=True, exist_ok=True)
-    for entry in manifest.files:
-        download(store, base, entry, dest / entry.path)
-    (dest / MANIFEST).write_bytes(manifest.encode())
+    for entry in located.manifest.files:
+        download(store, located.base, entry, dest / entry.path)
+    (dest / MANIFEST).write_bytes(located.data)
     return dest
+
+
+def read_file(store: Store, located: Located, path: str) -> bytes:
+    """Return one checked file of an artifact."""
+    entry = next((e for e in located.manifest.files if e.path == path), None)
+    if entry is None:
+        raise _damaged(f"{store.uri}/{_join(located.base, path)} is not in the manifest")
+    chunks: list[bytes] = []
+    _check(store, located.base, entry, chunks.append)
+    return b"".join(chunks)
 
 
 def read_latest(store: Store) -> tuple[Latest, str] | None:
@@ -63,6 +99,22 @@ def read_latest(store: Store) -> tuple[Latest, str] | None:
 
 def read_manifest(store: Store, base: str) -> Manifest:
     """Return the manifest of the artifact at a path below the store's URI."""
+    return _read_located(store, base).manifest
+
+
+def read_pointed(store: Store, pointer: ArtifactPointer) -> Manifest:
+    """Return the manifest that latest.json points to; its digest must be the pointer's."""
+    return _read_pointed(store, pointer).manifest
+
+
+def _read_pointed(store: Store, pointer: ArtifactPointer) -> Located:
+    located = _read_located(store, pointer.path)
+    if located.digest != pointer.digest:
+        raise _damaged(f"{store.uri}/{pointer.path}/{MANIFEST} is not the one {LATEST} names")
+    return located
+
+
+def _read_located(store: Store, base: str) -> Located:
     path = _join(base, MANIFEST)
     found = store.read_tagged(path)
     if found is None:
@@ -75,15 +127,7 @@ def read_manifest(store: Store, base: str) -> Manifest:
         pure = PurePosixPath(entry.path)
         if pure.is_absolute() or ".." in pure.parts:
             raise _damaged(f"{store.uri}/{path} names a file outside the artifact: {entry.path}")
-    return manifest
-
-
-def read_pointed(store: Store, pointer: ArtifactPointer) -> Manifest:
-    """Return the manifest that latest.json points to; its digest must be the pointer's."""
-    found = store.read_tagged(_join(pointer.path, MANIFEST))
-    if found is not None and sha256_digest(found[0]) != pointer.digest:
-        raise _damaged(f"{store.uri}/{pointer.path}/{MANIFEST} is not the one {LATEST} names")
-    return read_manifest(store, pointer.path)
+    return Located(base, manifest, found[0])
 
 
 def verify(

@@ -17,10 +17,11 @@ from finetune_contract.recipe import Export, Recipe
 from finetune_trainer.hub import SCHEME
 from finetune_trainer.lora import ADAPTER, adapted_weights, loadable_targets
 from finetune_trainer.merge import save_merged
-from finetune_trainer.model import load_tokenizer
 from finetune_trainer.serving import vllm_serving
+from finetune_trainer.tokenizer import load_tokenizer
 
 WEIGHTS = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
 CARD = "README.md"
 MERGED = "merged"
 

@@ -32,10 +32,14 @@ SMALL_FILES = (".json", ".jinja", ".txt", ".model")
 
 @dataclass(frozen=True)
 class ModelSource:
-    """A base model whose revision and files are settled."""
+    """A base model whose revision and files are settled.
+
+    `initial` is the digest of the adapter that training begins with, if it is not a new one.
+    """
 
     identity: ModelIdentity
     files: tuple[Entry, ...]
+    initial: str | None = None
 
     @property
     def small_files(self) -> tuple[Entry, ...]:
