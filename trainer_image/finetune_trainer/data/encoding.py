@@ -115,7 +115,7 @@ def _encode(
 
     def accept(file: DataFile, checked: CheckedRow) -> None:
         encoded = encoder.encode(checked.row)
-        writer.add(encoded, checked.key)
+        writer.add(encoded, checked.key, checked.line)
         if encoded.reasoning_dropped:
             findings.add(file.uri, checked.line, Kind.REASONING_DROPPED, REASONING_DROPPED)
 
