@@ -31,6 +31,20 @@ _COLUMNS: list[dict[str, Any]] = [
     {"name": "GPUs", "type": "integer", "jsonPath": ".status.plan.gpus"},
     {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
     {"name": "Loss", "type": "string", "priority": 1, "jsonPath": ".status.progress.loss"},
+    {
+        "name": "Eval",
+        "type": "string",
+        "description": "Loss on data.eval, when last evaluated",
+        "priority": 1,
+        "jsonPath": ".status.progress.evalLoss",
+    },
+    {
+        "name": "Saved",
+        "type": "integer",
+        "description": "Step of the newest complete checkpoint",
+        "priority": 1,
+        "jsonPath": ".status.checkpoint.step",
+    },
     {"name": "Artifact", "type": "string", "priority": 1, "jsonPath": ".status.artifact.uri"},
 ]
 _DROPPED = ("title", "additionalProperties", "$defs")

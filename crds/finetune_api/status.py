@@ -104,7 +104,8 @@ class ProgressStatus(ApiModel):
     summary: str
     """Phase and counter in a few words."""
     done: int
-    """The phase's counter: bytes in Download and Publish, rows in Prepare, else steps."""
+    """The phase's counter: bytes in Download and Publish, rows in Prepare and Evaluate, else
+    steps."""
     total: int | None = None
     """Where the counter ends."""
     step: int | None = None

@@ -10,6 +10,7 @@ from finetune_operator.conditions import rfc3339
 from finetune_operator.decision import LOOK_EVERY, Course, Decision, Scene, Verdict
 from finetune_operator.diagnose import SETTLE, Blocked, End, blocked, end_of
 from finetune_operator.observe import Child, Pod, timestamp
+from finetune_operator.told import learned, told
 from finetune_operator.wording import bounded, with_advice
 
 # A kubelet tells why a container does not start by Events only; they are read after this long.
@@ -67,7 +68,7 @@ def _go_on(s: Scene, attempt: Attempt) -> Decision:
     block = blocked(s.job, pods, s.observed)
     complete = len(pods) == s.job.spec.workers.replicas
     all_run = complete and all(p.running or p.finished for p in pods)
-    seen = attempt.model_copy(
+    seen = learned(attempt, told(s.job, s.observed, attempt.number)).model_copy(
         update={
             "workload_uid": attempt.workload_uid or (workload and workload.uid),
             "pod_uids": attempt.pod_uids or ([p.uid for p in pods] if complete else None),

@@ -18,15 +18,17 @@ from finetune_operator.active import deadline, follow
 from finetune_operator.conditions import finished, finished_time, rfc3339
 from finetune_operator.decision import LOOK_EVERY, Course, Decision, Scene, Verdict
 from finetune_operator.diagnose import End, published
-from finetune_operator.observe import Observed, timestamp
+from finetune_operator.observe import Observed, Pod, timestamp
 from finetune_operator.plan.run_config import recipe
 from finetune_operator.retry import backoff, gives_up, next_micro_batch
 from finetune_operator.settings import Settings
+from finetune_operator.told import accounted, learned, told
 from finetune_operator.wording import attempt_end, bounded, with_advice
 
 # training-operator deletes the pods that still run when one has failed; the ended ones stay, for
 # their logs. Only if it has not done so after this long is the whole PyTorchJob deleted.
 CLEAN_UP = timedelta(seconds=30)
+_UNDER_WAY = (AttemptState.STARTING, AttemptState.RUNNING, AttemptState.STOPPING)
 
 
 def decide(job: FineTuneJob, observed: Observed, now: datetime, settings: Settings) -> Decision:
@@ -36,10 +38,8 @@ def decide(job: FineTuneJob, observed: Observed, now: datetime, settings: Settin
     if finished(status):
         return _finished(scene)
     last = scene.attempts[-1] if scene.attempts else None
-    if last is not None and last.state in (AttemptState.STARTING, AttemptState.RUNNING):
+    if last is not None and last.state in _UNDER_WAY:
         return _active(scene, last)
-    if last is not None and last.state is AttemptState.STOPPING:
-        return _stopping(scene, last)
     return _between(scene)
 
 
@@ -60,9 +60,12 @@ def refused(decision: Decision, message: str, now: datetime) -> Decision:
 
 
 def _active(s: Scene, attempt: Attempt) -> Decision:
+    """Follow an attempt to its end; one that published has succeeded, whatever else happened."""
     artifact = published(s.job, attempt, s.observed.pods_of(attempt.number))
     if artifact is not None:
         return _succeeded(s, attempt, artifact)
+    if attempt.state is AttemptState.STOPPING:
+        return _stopping(s, attempt)
     outcome = follow(s, attempt)
     if isinstance(outcome, Decision):
         return outcome
@@ -70,12 +73,17 @@ def _active(s: Scene, attempt: Attempt) -> Decision:
 
 
 def _succeeded(s: Scene, attempt: Attempt, artifact: PublishedArtifact) -> Decision:
-    done = attempt.model_copy(
+    said = told(s.job, s.observed, attempt.number)
+    done = learned(attempt, said).model_copy(
         update={
             "state": AttemptState.SUCCEEDED,
-            "end_time": rfc3339(s.now),
+            "end_time": attempt.end_time or rfc3339(s.now),
             "reason": Reason.SUCCEEDED,
+            "message": None,
+            "failed_rank": None,
             "pod_uids": None,
+            "last_step": said.last_step,
+            "lost_steps": None,
         }
     )
     text = f"attempt {attempt.number} published {artifact.uri} ({artifact.digest})"
@@ -106,13 +114,15 @@ def _ended(attempt: Attempt, end: End, now: datetime) -> Attempt:
 
 def _stopping(s: Scene, attempt: Attempt) -> Decision:
     """Wait until nothing of the attempt can run any more, or the fence's time is over."""
+    attempt = accounted(attempt, told(s.job, s.observed, attempt.number), s.status)
     s = s.with_last(attempt)
     workload = s.observed.workload(s.job.uid, attempt.number)
     live = [p for p in s.observed.pods_of(attempt.number) if not p.finished]
     ended = timestamp(attempt.end_time)
     assert ended is not None, "an attempt that stops has an end"
     quiet = not live and (workload is None or workload.outcome is not None)
-    if quiet or s.now >= ended + s.settings.fence_timeout:
+    fenced = _fence(s, ended, live)
+    if quiet or s.now >= fenced:
         suspended = attempt.reason == Reason.SUSPENDED
         state = AttemptState.SUSPENDED if suspended else AttemptState.FAILED
         closed = attempt.model_copy(update={"state": state, "pod_uids": None})
@@ -125,9 +135,15 @@ def _stopping(s: Scene, attempt: Attempt) -> Decision:
         s.attempts,
         Verdict(Course.PROGRESSING, Reason.STOPPING, attempt_end(attempt)),
         delete=s.others(attempt.number if spared else None),
-        after=ended + (CLEAN_UP if spared else s.settings.fence_timeout) - s.now,
+        after=(ended + CLEAN_UP if spared else fenced) - s.now,
         confirm=s.confirm,
     )
+
+
+def _fence(s: Scene, ended: datetime, live: list[Pod]) -> datetime:
+    """Return when pods that do not go are given up: none was cut off while it had its grace."""
+    grace = timedelta(seconds=s.job.spec.run_policy.termination_grace_period_seconds)
+    return max([ended + grace, *(p.due for p in live if p.due)]) + s.settings.fence_timeout
 
 
 def _between(s: Scene) -> Decision:

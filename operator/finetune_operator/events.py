@@ -41,6 +41,9 @@ def transitions(old: FineTuneJobStatus, new: FineTuneJobStatus) -> Iterator[Tran
         if known is None:
             text = f"attempt {attempt.number} of image {attempt.image}"
             yield Transition(False, "AttemptStarted", text)
+        if attempt.resumed_step is not None and (known is None or known.resumed_step is None):
+            text = f"attempt {attempt.number} goes on from step {attempt.resumed_step}"
+            yield Transition(False, "AttemptResumed", text)
         ended = attempt.end_time is not None and (known is None or known.end_time is None)
         if ended and attempt.reason not in (Reason.SUCCEEDED, Reason.SUSPENDED):
             text = f"attempt {attempt.number}: {attempt.reason}: {attempt.message}"

@@ -58,13 +58,18 @@ def backoff(attempts: Sequence[Attempt], settings: Settings) -> timedelta:
 
 
 def next_micro_batch(job: FineTuneJob, attempts: Sequence[Attempt]) -> int | None:
-    """Return the micro-batch of the next attempt; at most half the last one's if it ran out of
-    memory, and always one that divides the global batch. None is Auto."""
-    if not attempts:
+    """Return the micro-batch of the next attempt; None is Auto.
+
+    The job's own until an attempt runs out of memory; then at most half of what really ran, always
+    one that divides the global batch, and 1 where the trainer had no time to tell.
+    """
+    if not any(retry_class(a) is Retry.SMALLER_BATCH for a in attempts):
         return micro_batch_size(job.spec)
     last = attempts[-1]
-    if last.micro_batch_size is None or retry_class(last) is not Retry.SMALLER_BATCH:
+    if retry_class(last) is not Retry.SMALLER_BATCH:
         return last.micro_batch_size
+    if last.micro_batch_size is None:
+        return 1
     workers = job.spec.workers
     per_process = job.spec.training.global_batch_size // (
         workers.replicas * workers.processes_per_worker

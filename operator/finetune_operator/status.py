@@ -6,18 +6,21 @@ from datetime import datetime, timedelta
 
 from finetune_api.job import FineTuneJob
 from finetune_api.status import (
+    Attempt,
     Condition,
     ConditionType,
     FineTuneJobStatus,
+    PlanStatus,
     ProgressStatus,
 )
 from finetune_operator.conditions import Truth, condition, rfc3339
 from finetune_operator.decision import Course, Decision, Verdict
 from finetune_operator.errors import Stalled, Waiting
 from finetune_operator.observe import Observed, Report, timestamp
-from finetune_operator.plan.attempt import plan_status
+from finetune_operator.plan.attempt import plan_status, told_plan
 from finetune_operator.plan.run_config import micro_batch_size
 from finetune_operator.settings import Settings
+from finetune_operator.told import checkpoint, told
 from finetune_operator.wording import bounded, with_advice
 
 _SHAPES: dict[Course, tuple[tuple[ConditionType, Truth], ...]] = {
@@ -60,15 +63,17 @@ def status_of(
     if waiting is not None:
         text = bounded(with_advice(waiting.message, waiting.reason))
         verdict = Verdict(Course.PROGRESSING, waiting.reason, text)
-    attempts = list(decision.attempts) or None
-    micro_batch = attempts[-1].micro_batch_size if attempts else None
+    last = decision.attempts[-1] if decision.attempts else None
+    report = _report(old, observed, decision, settings)
+    waits = decision.run.number if decision.run is not None and report is None else None
     return FineTuneJobStatus(
         observed_generation=job.generation,
         conditions=_conditions(old, verdict, job.generation, now),
-        attempts=attempts,
-        progress=_progress(old, observed, decision, settings),
+        attempts=list(decision.attempts) or None,
+        progress=_progress(old, last, report),
+        checkpoint=checkpoint(job, old.checkpoint, observed, waits),
         artifact=decision.artifact,
-        plan=plan_status(job, micro_batch or micro_batch_size(job.spec)),
+        plan=_plan(job, old, last, observed),
     )
 
 
@@ -96,24 +101,30 @@ def _conditions(
     ]
 
 
-def _progress(
+def _report(
     old: FineTuneJobStatus, observed: Observed, decision: Decision, settings: Settings
-) -> ProgressStatus | None:
-    """Follow the newest attempt's reports: the first, each new phase, then one per interval.
-
-    Both times compared are the trainer's, so clocks need not agree.
-    """
+) -> Report | None:
+    """Return the newest attempt's report, if it is time to follow it: the first, each new phase,
+    then one per interval. Both times compared are the trainer's, so clocks need not agree."""
     last = decision.attempts[-1].number if decision.attempts else None
-    known = old.progress if old.progress and old.progress.attempt == last else None
     report = next((r for r in observed.reports if r.attempt == last), None)
-    if report is None:
-        return known
-    if known is not None and known.phase == report.progress.phase:
-        told = timestamp(known.last_report_time)
-        interval = timedelta(seconds=settings.progress_seconds)
-        if decision.run is not None and told is not None and report.time - told < interval:
-            return known
-    return _progress_status(report)
+    known = old.progress
+    if report is None or known is None or known.attempt != last:
+        return report
+    if decision.run is None or known.phase != report.progress.phase:
+        return report
+    before = timestamp(known.last_report_time)
+    interval = timedelta(seconds=settings.progress_seconds)
+    return None if before is not None and report.time - before < interval else report
+
+
+def _progress(
+    old: FineTuneJobStatus, last: Attempt | None, report: Report | None
+) -> ProgressStatus | None:
+    if report is not None:
+        return _progress_status(report)
+    known = old.progress
+    return known if known and last and known.attempt == last.number else None
 
 
 def _progress_status(report: Report) -> ProgressStatus:
@@ -124,11 +135,29 @@ def _progress_status(report: Report) -> ProgressStatus:
         summary=progress.summary(),
         done=progress.done,
         total=progress.total,
+        step=progress.step,
         loss=_decimal(progress.loss, 4),
+        eval_loss=_decimal(progress.eval_loss, 4),
         tokens_per_second=_decimal(progress.tokens_per_second, 0),
         eta_seconds=progress.eta_seconds,
         last_report_time=rfc3339(report.time),
     )
+
+
+def _plan(
+    job: FineTuneJob, old: FineTuneJobStatus, last: Attempt | None, observed: Observed
+) -> PlanStatus:
+    """Return the plan as the newest attempt's trainer told it. What an earlier one told stands
+    until then, unless the new one is to run with another micro-batch."""
+    said = told(job, observed, last.number).plan if last else None
+    if said is not None:
+        return told_plan(job, said)
+    micro_batch = last.micro_batch_size if last else micro_batch_size(job.spec)
+    known = old.plan
+    was_told = known is not None and known.memory is not None
+    if known and was_told and micro_batch in (None, known.micro_batch_size):
+        return known
+    return plan_status(job, micro_batch)
 
 
 def _decimal(value: float | None, digits: int) -> str | None:

@@ -14,7 +14,15 @@ def with_advice(message: str, reason: Reason) -> str:
 
 def attempt_end(attempt: Attempt) -> str:
     """Return how an attempt ended, in one sentence."""
-    return f"attempt {attempt.number} ended: {attempt.reason}: {attempt.message}"
+    return f"attempt {attempt.number} ended{_where(attempt)}: {attempt.reason}: {attempt.message}"
+
+
+def _where(attempt: Attempt) -> str:
+    """Return after how many steps, and how many of those are not in a checkpoint."""
+    if attempt.last_step is None:
+        return ""
+    lost = f", {attempt.lost_steps} of them lost" if attempt.lost_steps else ""
+    return f" after {attempt.last_step} steps{lost}"
 
 
 def bounded(text: str, longest: int = 1024) -> str:

@@ -9,6 +9,8 @@ from typing import Any
 from finetune_api.job import FineTuneJob
 from finetune_api.status import Attempt, AttemptState, FineTuneJobStatus
 from finetune_api.validation import parse
+from finetune_contract.checkpoint import CheckpointRef, checkpoint_path
+from finetune_contract.plan import MemoryEstimate, ResolvedPlan
 from finetune_contract.reasons import Reason
 from finetune_contract.result import Outcome, PublishedArtifact, Result
 from finetune_operator.observe import ContainerEnd, Observed, Pod
@@ -94,6 +96,33 @@ def success(uri: str = "s3://adapters/bot/runs/job-uid/a1/artifact", number: int
     return Result(
         attempt=number, outcome=Outcome.SUCCEEDED, reason=Reason.SUCCEEDED, artifact=artifact
     )
+
+
+def checkpoint_ref(step: int, number: int = 1) -> CheckpointRef:
+    path = f"s3://adapters/bot/{checkpoint_path(UID, number, step)}"
+    return CheckpointRef(attempt=number, step=step, uri=path)
+
+
+def resolved_plan(micro_batch_size: int = 4, **fields: Any) -> ResolvedPlan:
+    memory = MemoryEstimate(
+        weights=100,
+        adapter=20,
+        gradients=3,
+        optimizer=4,
+        activations=50,
+        logits=6,
+        overhead=7,
+        available=1_000,
+    )
+    known: dict[str, Any] = {
+        "micro_batch_size": micro_batch_size,
+        "accumulation_steps": 16 // micro_batch_size,
+        "zero_stage": 2,
+        "gradient_checkpointing": True,
+        "packing": True,
+        "memory": memory,
+    }
+    return ResolvedPlan(**{**known, **fields})
 
 
 def seen(*pods: Pod, **fields: Any) -> Observed:

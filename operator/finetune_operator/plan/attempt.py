@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from finetune_api.job import FineTuneJob
-from finetune_api.status import Attempt, PlanStatus
+from finetune_api.status import Attempt, MemoryStatus, PlanStatus, RoleStatus
 from finetune_api.workers import GPU
+from finetune_contract.plan import MemoryEstimate, ResolvedPlan
 from finetune_operator.backends import Backend
 from finetune_operator.plan.config_map import config_map
 from finetune_operator.plan.lease import lease
@@ -56,15 +57,38 @@ def attempt_objects(
 
 
 def plan_status(job: FineTuneJob, micro_batch_size: int | None) -> PlanStatus:
-    """Return how the job's size was resolved."""
-    workers = job.spec.workers
-    processes = workers.replicas * workers.processes_per_worker
-    limits = (workers.resources.limits if workers.resources else None) or {}
+    """Return how the job's size was resolved, before a trainer has told more."""
+    processes = job.spec.workers.replicas * job.spec.workers.processes_per_worker
     return PlanStatus(
-        workers=workers.replicas,
-        processes=processes,
-        gpus=processes if GPU in limits else 0,
+        **_size(job),
         micro_batch_size=micro_batch_size,
         accumulation_steps=micro_batch_size
         and job.spec.training.global_batch_size // (micro_batch_size * processes),
     )
+
+
+def told_plan(job: FineTuneJob, plan: ResolvedPlan) -> PlanStatus:
+    """Return the plan with all that the trainer resolved."""
+    lora = [RoleStatus(role=r.role, found=r.found, adapted=r.adapted) for r in plan.lora]
+    return PlanStatus(
+        **_size(job),
+        micro_batch_size=plan.micro_batch_size,
+        accumulation_steps=plan.accumulation_steps,
+        zero_stage=int(plan.zero_stage),
+        gradient_checkpointing=plan.gradient_checkpointing,
+        packing=plan.packing,
+        memory=_memory(plan.memory),
+        lora=lora or None,
+    )
+
+
+def _size(job: FineTuneJob) -> dict[str, int]:
+    workers = job.spec.workers
+    processes = workers.replicas * workers.processes_per_worker
+    limits = (workers.resources.limits if workers.resources else None) or {}
+    gpus = processes if GPU in limits else 0
+    return {"workers": workers.replicas, "processes": processes, "gpus": gpus}
+
+
+def _memory(estimate: MemoryEstimate) -> MemoryStatus:
+    return MemoryStatus(estimate=estimate.total, **estimate.model_dump())

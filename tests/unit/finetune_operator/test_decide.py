@@ -12,12 +12,25 @@ from finetune_api.status import (
     ConditionType,
     FineTuneJobStatus,
 )
+from finetune_contract.progress import Phase, Progress
 from finetune_contract.reasons import Reason
 from finetune_operator.decide import decide, refused
 from finetune_operator.decision import Course, Decision
-from finetune_operator.observe import Child, Observed, Obstacle
+from finetune_operator.observe import Child, Observed, Obstacle, Report
 from finetune_operator.settings import Settings
-from support.operator_values import UID, at, attempt, ended, failure, job, pod, stamp
+from support.operator_values import (
+    UID,
+    at,
+    attempt,
+    checkpoint_ref,
+    ended,
+    failure,
+    job,
+    pod,
+    resolved_plan,
+    stamp,
+    success,
+)
 
 SETTINGS = Settings(
     trainer_image="trainer:1",
@@ -136,7 +149,7 @@ def test_what_ended_by_itself_is_left_to_training_operator_for_its_logs() -> Non
     assert names(decided(*first.attempts, seconds=79, **seen)) == []
     late = decided(*first.attempts, seconds=80, **seen)
     assert names(late) == ["PyTorchJob/bot-a1", "Lease/bot-a1"]
-    assert late.after == timedelta(seconds=270)
+    assert late.after == timedelta(seconds=390), "the pods' grace comes before the fence"
 
 
 def test_an_attempt_that_is_tried_again_is_removed_at_once() -> None:
@@ -154,8 +167,10 @@ def stopping(**fields: Any) -> Any:
 @pytest.mark.parametrize(
     ("seconds", "pods", "children", "closed"),
     [
-        (399, (pod(1),), (), False),
-        (400, (pod(1),), (), True),
+        (519, (pod(1),), (), False),
+        (520, (pod(1),), (), True),
+        (520, (pod(1, due=at(221)),), (), False),
+        (521, (pod(1, due=at(221)),), (), True),
         (101, (), (WORKLOAD,), False),
         (101, (ended(1, 1),), (replace(WORKLOAD, outcome=False),), True),
         (101, (pod(1, gone=True),), (), True),
@@ -186,6 +201,66 @@ def test_an_absence_is_confirmed_before_it_is_acted_on(
     attempts: Any, pods: Any, children: Any, confirms: bool
 ) -> None:
     assert decided(*attempts, seconds=101, pods=pods, children=children).confirm is confirms
+
+
+def told_by(number: int = 1, **of: Any) -> Report:
+    return Report(number, at(0), Progress(phase=Phase.TRAIN, **of))
+
+
+def reported(record: Any, report: Report, *pods: Any, **fields: Any) -> Decision:
+    status = FineTuneJobStatus(attempts=[record])
+    observed = Observed((WORKLOAD,), pods or PODS, (report,))
+    return decide(job(status, **fields), observed, at(50), SETTINGS)
+
+
+def test_what_the_running_trainer_chose_is_recorded_and_its_steps_are_not() -> None:
+    report = told_by(plan=resolved_plan(8), resumed_step=3, step=5)
+    made = reported(attempt(micro_batch_size=None, **RUNNING), report).attempts[-1]
+    assert (made.micro_batch_size, made.resumed_step) == (8, 3)
+    assert (made.last_step, made.lost_steps) == (None, None)
+
+
+def test_an_end_counts_the_steps_that_are_lost() -> None:
+    report = told_by(step=9, checkpoint=checkpoint_ref(6))
+    killed = ended(1, 137, seconds=1, reason="OOMKilled")
+    made = reported(attempt(**RUNNING), report, pod(0), killed).attempts[-1]
+    assert (made.state, made.last_step, made.lost_steps) == (AttemptState.STOPPING, 9, 3)
+
+
+def test_the_last_words_of_pods_that_were_told_to_stop_are_heard() -> None:
+    report = told_by(step=9, checkpoint=checkpoint_ref(6))
+    record = stopping(last_step=9, lost_steps=3)
+    words = failure(Reason.INTERRUPTED, step=10, checkpoint=checkpoint_ref(10))
+    made = reported(record, report, ended(0, 24, result=words), pod(1)).attempts[-1]
+    assert (made.state, made.last_step, made.lost_steps) == (AttemptState.STOPPING, 10, 0)
+
+
+def test_out_of_memory_halves_what_auto_had_chosen() -> None:
+    record = attempt(
+        micro_batch_size=8, reason=Reason.OUT_OF_MEMORY, **{**FAILED, "end_time": stamp(0)}
+    )
+    made = decided(record, seconds=60, training={"microBatchSize": "Auto"})
+    assert made.run is not None
+    assert made.run.micro_batch_size == 4
+
+
+def test_an_adapter_published_while_the_attempt_is_stopped_is_accepted() -> None:
+    record = stopping(reason=Reason.SUSPENDED, failed_rank=1, lost_steps=2)
+    pods = (ended(0, 0, result=success()), pod(1))
+    made = decided(record, seconds=150, pods=pods, children=(WORKLOAD,))
+    assert made.verdict.course is Course.SUCCEEDED
+    assert made.artifact is not None
+    assert made.artifact.attempt == 1
+    done = made.attempts[-1]
+    assert (done.state, done.reason, done.end_time) == (
+        AttemptState.SUCCEEDED,
+        Reason.SUCCEEDED,
+        stamp(100),
+    )
+    assert (done.message, done.failed_rank, done.lost_steps) == (None, None, None)
+    other = (ended(0, 0, result=success(number=2)), pod(1))
+    still = decided(record, seconds=150, pods=other, children=(WORKLOAD,))
+    assert last_state(still) is AttemptState.STOPPING
 
 
 def test_the_next_attempt_waits_for_its_time() -> None:

@@ -37,6 +37,14 @@ def test_an_attempt_starts_and_ends_once() -> None:
     assert told(ended, ended) == []
 
 
+def test_going_on_from_a_checkpoint_is_told_once() -> None:
+    started = status(Reason.RUNNING, "Unknown", attempt(2))
+    resumed = status(Reason.RUNNING, "Unknown", attempt(2, resumed_step=0))
+    assert told(started, resumed) == [(False, "AttemptResumed", "attempt 2 goes on from step 0")]
+    assert told(resumed, resumed) == []
+    assert told(started, started) == []
+
+
 def test_a_suspension_is_no_failed_attempt() -> None:
     before = status(Reason.PENDING, "Unknown", attempt())
     after = status(Reason.SUSPENDED, "Unknown", attempt(reason=Reason.SUSPENDED, **ENDED))

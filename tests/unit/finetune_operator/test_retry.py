@@ -72,9 +72,25 @@ def test_the_next_micro_batch_is_at_most_half_and_divides(
     assert next_micro_batch(of, failed(Reason.OUT_OF_MEMORY, micro_batch_size=micro)) == following
 
 
-def test_other_ends_keep_the_micro_batch_and_the_first_takes_the_jobs() -> None:
-    assert next_micro_batch(job(), failed(Reason.POD_LOST, micro_batch_size=4)) == 4
-    assert next_micro_batch(job(training={"microBatchSize": 2}), []) == 2
+def test_without_an_end_by_memory_the_micro_batch_is_the_jobs() -> None:
+    two = job(training={"microBatchSize": 2})
+    assert next_micro_batch(two, []) == 2
+    assert next_micro_batch(two, failed(Reason.POD_LOST, micro_batch_size=2)) == 2
+    assert next_micro_batch(job(), failed(Reason.POD_LOST, micro_batch_size=8)) is None
+
+
+def test_after_an_end_by_memory_it_is_never_larger_again() -> None:
+    small = failed(Reason.OUT_OF_MEMORY, micro_batch_size=8)
+    lost = attempt(2, state=AttemptState.FAILED, reason=Reason.POD_LOST, micro_batch_size=4)
+    assert next_micro_batch(job(), [*small, lost]) == 4
+    again = attempt(3, state=AttemptState.FAILED, reason=Reason.OUT_OF_MEMORY, micro_batch_size=4)
+    assert next_micro_batch(job(), [*small, lost, again]) == 2
+
+
+def test_out_of_memory_before_auto_was_told_leaves_the_least() -> None:
+    unknown = failed(Reason.OUT_OF_MEMORY, micro_batch_size=None)
+    assert next_micro_batch(job(), unknown) == 1
+    assert gives_up(job(), unknown, SETTINGS) is None
 
 
 def test_active_time_adds_up_what_ran() -> None:

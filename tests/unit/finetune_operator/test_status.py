@@ -4,15 +4,32 @@ from typing import Any
 
 import pytest
 
-from finetune_api.status import Condition, ConditionType, FineTuneJobStatus
+from finetune_api.status import (
+    Condition,
+    ConditionType,
+    FineTuneJobStatus,
+    MemoryStatus,
+    PlanStatus,
+    RoleStatus,
+)
+from finetune_contract.plan import RoleCoverage
 from finetune_contract.progress import Phase, Progress
 from finetune_contract.reasons import Reason
+from finetune_contract.recipe import LoraTarget
 from finetune_operator.decision import Course, Decision, Verdict
 from finetune_operator.errors import Stalled, Waiting
 from finetune_operator.observe import Report
 from finetune_operator.settings import Settings
 from finetune_operator.status import invalid_status, status_of
-from support.operator_values import at, attempt, job, seen, stamp
+from support.operator_values import (
+    at,
+    attempt,
+    checkpoint_ref,
+    job,
+    resolved_plan,
+    seen,
+    stamp,
+)
 
 SETTINGS = Settings(trainer_image="t", progress_seconds=30)
 
@@ -112,6 +129,74 @@ def test_the_last_report_of_an_attempt_that_ended_is_told() -> None:
     assert following(first, report(1, done=2), runs=False) == 2
 
 
+def test_checkpoints_follow_at_the_pace_of_progress() -> None:
+    first = made(reports=(report(0, checkpoint=checkpoint_ref(2)),), run=attempt())
+    assert first.checkpoint is not None
+    assert (first.checkpoint.step, first.checkpoint.attempt) == (2, 1)
+    assert first.checkpoint.uri == checkpoint_ref(2).uri
+
+    def saved(seconds: float, run: Any) -> int | None:
+        next_report = report(seconds, checkpoint=checkpoint_ref(4))
+        status = made(old=first, reports=(next_report,), run=run)
+        return status.checkpoint and status.checkpoint.step
+
+    assert saved(29, attempt()) == 2
+    assert saved(30, attempt()) == 4
+    assert saved(1, None) == 4, "the attempt has ended"
+
+
+def test_the_plan_is_the_jobs_size_until_the_trainer_tells_it() -> None:
+    plan = made().plan
+    assert plan == PlanStatus(
+        workers=2, processes=2, gpus=0, micro_batch_size=1, accumulation_steps=16
+    )
+    lora = (RoleCoverage(role=LoraTarget.MLP, found=3, adapted=2),)
+    said = report(0, plan=resolved_plan(8, lora=lora))
+    told = made(reports=(said,), run=attempt()).plan
+    assert told == PlanStatus(
+        workers=2,
+        processes=2,
+        gpus=0,
+        micro_batch_size=8,
+        accumulation_steps=2,
+        zero_stage=2,
+        gradient_checkpointing=True,
+        packing=True,
+        memory=MemoryStatus(
+            estimate=190,
+            available=1_000,
+            weights=100,
+            adapter=20,
+            gradients=3,
+            optimizer=4,
+            activations=50,
+            logits=6,
+            overhead=7,
+        ),
+        lora=[RoleStatus(role=LoraTarget.MLP, found=3, adapted=2)],
+    )
+
+
+@pytest.mark.parametrize(("micro_batch", "kept"), [(None, True), (8, True), (4, False)])
+def test_a_plan_stands_until_an_attempt_runs_otherwise(micro_batch: int | None, kept: bool) -> None:
+    first = made(reports=(report(0, plan=resolved_plan(8)),), run=attempt())
+    decision = Decision(
+        (attempt(2, micro_batch_size=micro_batch),), Verdict(Course.PROGRESSING, Reason.RUNNING)
+    )
+    plan = status_of(job(status=first), seen(), decision, at(0), SETTINGS).plan
+    assert plan is not None
+    assert (plan == first.plan) is kept
+    assert plan.micro_batch_size == (8 if kept else 4)
+
+
+def test_a_plan_that_no_trainer_told_follows_the_spec() -> None:
+    size = PlanStatus(workers=9, processes=9, gpus=0, micro_batch_size=7)
+    nothing = Decision((), Verdict(Course.SUSPENDED, Reason.SUSPENDED))
+    status = FineTuneJobStatus(plan=size)
+    plan = status_of(job(status=status), seen(), nothing, at(0), SETTINGS).plan
+    assert plan == PlanStatus(workers=2, processes=2, gpus=0)
+
+
 def test_progress_of_another_attempt_is_none_of_this_ones() -> None:
     assert following(None, report(0, number=2, done=5)) is None
     first = made(reports=(report(0, done=1),), run=attempt())
@@ -128,10 +213,14 @@ def test_progress_stays_when_its_lease_is_gone() -> None:
 
 def test_numbers_are_told_as_decimals() -> None:
     status = made(
-        reports=(report(0, done=3, total=9, loss=0.123456, tokens_per_second=99.6),), run=attempt()
+        reports=(
+            report(0, done=3, total=9, step=7, loss=0.123456, eval_loss=2, tokens_per_second=99.6),
+        ),
+        run=attempt(),
     )
     assert status.progress is not None
-    assert status.progress.loss == "0.1235"
+    assert (status.progress.loss, status.progress.eval_loss) == ("0.1235", "2.0000")
+    assert status.progress.step == 7
     assert status.progress.tokens_per_second == "100"
     assert status.progress.summary == "Train 3/9"
     assert status.progress.last_report_time == stamp(0)
