@@ -24,9 +24,9 @@ from finetune_trainer.data.encoding import SKIPPED, Encoding, encode_once
 from finetune_trainer.data.faults import TABLE, Kind
 from finetune_trainer.distributed import Ranks
 from finetune_trainer.errors import Failure
-from finetune_trainer.model import load_tokenizer
 from finetune_trainer.progress import Reporter
 from finetune_trainer.sources import fetch_data
+from finetune_trainer.tokenizer import load_tokenizer
 
 log = logging.getLogger(__name__)
 

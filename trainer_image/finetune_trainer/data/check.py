@@ -7,15 +7,17 @@ on the way.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from finetune_contract.recipe import DataFormat
-from finetune_trainer.data.duplicates import DuplicateFinder
+from finetune_trainer.data.duplicates import DuplicateFinder, Place
 from finetune_trainer.data.faults import FileError, Findings, Kind, RowError
 from finetune_trainer.data.lines import HEAD_BYTES, check_head, numbered_lines, parse_line
 from finetune_trainer.data.rows import Row, detect_format, parse_row, row_key
+
+LINES_PER_REPORT = 256
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,10 @@ class CheckedRow:
     key: int
 
 
+Accept = Callable[[DataFile, CheckedRow], None]
+OnLines = Callable[[int], None]
+
+
 def count_rows(path: Path) -> tuple[int, str]:
     """Return a file's number of lines and its `sha256:<hex>`."""
     digest, rows, last = hashlib.sha256(), 0, b"\n"
@@ -56,13 +62,46 @@ def count_rows(path: Path) -> tuple[int, str]:
     return rows + (last != b"\n"), f"sha256:{digest.hexdigest()}"
 
 
-def checked_rows(
-    file: DataFile, findings: Findings, eval_keys: Container[int] = frozenset()
-) -> Iterator[CheckedRow]:
-    """Yield the good rows of a file in order; note the others, those of the eval data among them.
+def check_files(
+    files: Sequence[DataFile],
+    findings: Findings,
+    accept: Accept,
+    *,
+    scratch: Path | None = None,
+    eval_keys: Container[int] = frozenset(),
+    on_lines: OnLines = lambda lines: None,
+) -> tuple[int, ...]:
+    """Hand every good row to `accept`, note all others, and return the good rows of each file.
 
-    The caller may refuse more of them: `NoGoodRow` is for it to find (`end_file`).
+    `accept` may refuse a row by RowError. `eval_keys` are of rows that must not be here, `scratch`
+    is where the rows' keys lie meanwhile, `on_lines` is told how many lines have been read.
     """
+    good = [0] * len(files)
+    lines_before = 0
+    with DuplicateFinder(scratch) as finder:
+        for number, file in enumerate(files):
+            for checked in _checked_rows(file, findings, eval_keys):
+                try:
+                    accept(file, checked)
+                except RowError as error:
+                    findings.add(file.uri, checked.line, error.kind, str(error))
+                else:
+                    finder.add(checked.key, Place(number, checked.line))
+                    good[number] += 1
+                if checked.line % LINES_PER_REPORT == 0:
+                    on_lines(lines_before + checked.line)
+            if not good[number] and not findings.fatal:
+                # Skipping all of a file can not be meant.
+                findings.add(file.uri, None, Kind.NO_GOOD_ROW, "has no row that can be trained on")
+            lines_before += file.counted().lines or 0
+            on_lines(lines_before)
+        _note_duplicates(finder, files, findings)
+    return tuple(good)
+
+
+def _checked_rows(
+    file: DataFile, findings: Findings, eval_keys: Container[int]
+) -> Iterator[CheckedRow]:
     data_format: DataFormat | None = None if file.format is DataFormat.AUTO else file.format
     with file.path.open("rb") as lines:
         try:
@@ -87,14 +126,9 @@ def checked_rows(
                 yield CheckedRow(line, row, key)
 
 
-def end_file(file: DataFile, good: int, findings: Findings) -> None:
-    """Note a file of which no row is left: skipping all of it can not be meant."""
-    if not good and not findings.fatal:
-        findings.add(file.uri, None, Kind.NO_GOOD_ROW, "has no row that can be trained on")
-
-
-def note_duplicates(finder: DuplicateFinder, files: Sequence[DataFile], findings: Findings) -> None:
-    """Note every row that stands earlier in the same or in another of the files."""
+def _note_duplicates(
+    finder: DuplicateFinder, files: Sequence[DataFile], findings: Findings
+) -> None:
     for row, first in finder.pairs():
         where = "" if first.file == row.file else f"{files[first.file].uri} "
         findings.add(

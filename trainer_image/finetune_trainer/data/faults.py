@@ -215,6 +215,12 @@ class Findings:
         """Return the number of faults that end the job."""
         return self._count(Severity.FILE) + (0 if self._skips else self._count(Severity.ROW))
 
+    @property
+    def warned(self) -> dict[str, int]:
+        """Return how many warnings there are of each kind."""
+        severity = Severity.WARNING
+        return {str(k): n for k, n in self.counts.items() if TABLE[k].severity is severity}
+
     def raise_if_any(self) -> None:
         """Raise DataInvalid if a fault ends the job."""
         if not self.fatal:

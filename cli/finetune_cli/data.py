@@ -1,0 +1,191 @@
+"""`finetune data`: what the trainer would say of data files, before anything is uploaded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.progress import Progress
+from rich.table import Table
+
+from finetune_cli.console import ERR, INVALID_FILE, OUT, print_error, print_out
+from finetune_contract.recipe import DataFormat
+from finetune_trainer.data.check import CheckedRow, DataFile, check_files
+from finetune_trainer.data.faults import Fault, Findings, Kind, Severity
+from finetune_trainer.errors import Failure
+
+if TYPE_CHECKING:
+    from finetune_trainer.data.encode import Encoder
+
+LISTED = 1000  # faults kept for the output; all are counted
+SHOWN = 50  # of them in the table
+
+app = typer.Typer(help="Data files: look at them before a job does.", no_args_is_help=True)
+
+
+@app.callback()
+def root() -> None:
+    """Keep `check` a command of its own."""
+
+
+@dataclass
+class Report:
+    """What was found in all files."""
+
+    files: list[DataFile]
+    good: tuple[int, ...] = ()
+    faults: list[Fault] = field(default_factory=list)
+    findings: Findings = field(default_factory=Findings)
+
+    def listen(self, fault: Fault) -> None:
+        """Keep a finding, if not too many are kept."""
+        if len(self.faults) < LISTED:
+            self.faults.append(fault)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the document of `--json`."""
+        return {
+            "ok": not self.findings.fatal,
+            "files": [
+                {"file": file.uri, "rows": file.lines, "good": good}
+                for file, good in zip(self.files, self.good, strict=True)
+            ],
+            "counts": {str(kind): count for kind, count in sorted(self.findings.counts.items())},
+            "faults": [
+                {
+                    "file": fault.uri,
+                    "row": fault.row,
+                    "kind": fault.kind,
+                    "severity": fault.severity,
+                    "reason": fault.reason,
+                }
+                for fault in self.faults
+            ],
+        }
+
+
+@app.command()
+def check(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="JSONL files to train on.")
+    ],
+    eval_files: Annotated[
+        list[Path] | None,
+        typer.Option("--eval", metavar="FILE", help="JSONL file to evaluate on. Repeatable."),
+    ] = None,
+    data_format: Annotated[
+        DataFormat, typer.Option("--format", help="How rows are written, as data.train[].format.")
+    ] = DataFormat.AUTO,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR|NAME",
+            help="Also encode the rows with this model's tokenizer: a directory, or the name of "
+            "a model in the local Hugging Face cache.",
+        ),
+    ] = None,
+    sequence_length: Annotated[
+        int, typer.Option(min=8, help="training.sequenceLength; needs --model.")
+    ] = 2048,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Check data files without a cluster, a GPU or torch.
+
+    Finds what the trainer would refuse, in the same words: file, row and reason. Without --model
+    the structure is checked; with it also what only the tokenizer and the chat template can tell,
+    such as rows that are too long. Exit code 0: a job would accept the files; 3: it would not.
+
+    Example: `finetune data check train.jsonl --eval eval.jsonl`
+    """
+    train = [_data_file(path, data_format) for path in files]
+    held_out = [_data_file(path, data_format) for path in eval_files or []]
+    report = Report([*held_out, *train])
+    report.findings = Findings(listener=report.listen)
+    try:
+        encoder = None if model is None else _encoder(model, sequence_length)
+        _check(report, train, held_out, encoder)
+    except Failure as failure:
+        print_error(failure.message)
+        raise typer.Exit(INVALID_FILE) from None
+    if as_json:
+        print_out(json.dumps(report.to_json(), indent=2))
+    else:
+        _show(report)
+    if report.findings.fatal:
+        raise typer.Exit(INVALID_FILE)
+
+
+def _data_file(path: Path, data_format: DataFormat) -> DataFile:
+    try:
+        return DataFile(str(path), path, data_format).counted()
+    except OSError as error:
+        print_error(f"{path}: {error.strerror}")
+        raise typer.Exit(INVALID_FILE) from None
+
+
+def _encoder(model: str, sequence_length: int) -> Encoder:
+    try:
+        from finetune_trainer.data.encode import Encoder
+        from finetune_trainer.tokenizer import load_tokenizer
+    except ModuleNotFoundError as error:
+        print_error(
+            f"--model needs {error.name}; install it with: "
+            'python -m pip install "finetune-operator[trainer]"'
+        )
+        raise typer.Exit(2) from None
+    return Encoder(load_tokenizer(Path(model)), sequence_length)
+
+
+def _check(
+    report: Report, train: list[DataFile], held_out: list[DataFile], encoder: Encoder | None
+) -> None:
+    """Check the eval files first, as the trainer does: no train row may be among theirs."""
+    eval_keys: set[int] = set()
+
+    def accept(file: DataFile, checked: CheckedRow) -> None:
+        if encoder is not None and encoder.encode(checked.row).reasoning_dropped:
+            report.findings.add(
+                file.uri,
+                checked.line,
+                Kind.REASONING_DROPPED,
+                "has reasoning that the chat template leaves out; it is not learned",
+            )
+
+    def accept_eval(file: DataFile, checked: CheckedRow) -> None:
+        accept(file, checked)
+        eval_keys.add(checked.key)
+
+    with Progress(console=ERR, transient=True, disable=not ERR.is_terminal) as bar:
+        total = sum(file.lines or 0 for file in report.files)
+        task = bar.add_task("Checking", total=total)
+
+        def on_lines(before: int) -> Callable[[int], None]:
+            return lambda lines: bar.update(task, completed=before + lines)
+
+        good = check_files(held_out, report.findings, accept_eval, on_lines=on_lines(0))
+        done = sum(file.lines or 0 for file in held_out)
+        report.good = good + check_files(
+            train, report.findings, accept, eval_keys=eval_keys, on_lines=on_lines(done)
+        )
+
+
+def _show(report: Report) -> None:
+    if report.faults:
+        table = Table("file", "row", "", "kind", "reason")
+        for fault in report.faults[:SHOWN]:
+            mark = "warning" if fault.severity is Severity.WARNING else "fault"
+            row = "" if fault.row is None else str(fault.row)
+            table.add_row(escape(fault.uri), row, mark, fault.kind, escape(fault.reason))
+        OUT.print(table)
+    found = sum(report.findings.counts.values())
+    if found > SHOWN:
+        print_out(f"and {found - SHOWN:,} more; of each kind:")
+        for kind, count in report.findings.counts.most_common():
+            print_out(f"  {count:>9,}  {kind}")
+    for file, good in zip(report.files, report.good, strict=True):
+        print_out(f"{file.uri}: {good:,} of {file.lines or 0:,} rows can be trained on")
