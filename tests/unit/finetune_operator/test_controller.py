@@ -12,7 +12,8 @@ from finetune_operator.controller import Controller
 from finetune_operator.queue import RetryLater
 from finetune_operator.settings import Settings
 from support.bot_job import bot_job
-from support.model_cluster import ModelApi, World
+from support.model_cluster import ModelApi
+from support.model_world import World
 
 KEY = Key("team", "bot")
 

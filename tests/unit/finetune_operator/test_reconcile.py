@@ -15,7 +15,8 @@ from finetune_operator.reconcile import Reconciler
 from finetune_operator.settings import Settings
 from finetune_operator.sync import Synchroniser
 from support.bot_job import bot_job
-from support.model_cluster import ModelApi, World
+from support.model_cluster import ModelApi
+from support.model_world import World
 
 Json = Any
 KEY = Key("team", "bot")

@@ -8,7 +8,8 @@ from finetune_api.job import KIND
 from finetune_operator.api import ApiError, Listing, Unreachable
 from finetune_operator.cache import Cache, Key
 from finetune_operator.sync import BackendAppeared, Synchroniser
-from support.model_cluster import ModelApi, World
+from support.model_cluster import ModelApi
+from support.model_world import World
 
 KEY = Key("team", "bot")
 

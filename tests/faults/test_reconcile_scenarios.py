@@ -1,0 +1,158 @@
+"""Schedules that went wrong once, or nearly: each must end for the right reasons."""
+
+from __future__ import annotations
+
+import pytest
+
+from finetune_api.job import KIND
+from support.model_cluster import Fault
+from support.simulation import TURN, Schedule, play
+
+TURN_STEP = ("turn", TURN)
+LOOK = [("deliver", (KIND, 9)), ("pass", None)]
+SCENARIOS: dict[str, tuple[Schedule, list[str]]] = {
+    "suspended while the cache shows none of its pods": (
+        [
+            ("pass", None),
+            ("pass", None),
+            ("training-operator", None),
+            ("start pods", None),
+            ("suspend", True),
+            *LOOK,
+            ("suspend", False),
+            *LOOK,
+            *LOOK,
+            ("wait", 11),
+            *LOOK,
+        ],
+        ["Suspended", "Succeeded"],
+    ),
+    "suspended after the answer to the Lease was lost": (
+        [
+            ("fault", Fault(6, True, False)),
+            ("pass", None),
+            ("suspend", True),
+            *LOOK,
+            *LOOK,
+            ("suspend", False),
+            *LOOK,
+        ],
+        ["Suspended", "Succeeded"],
+    ),
+    "killed after the PyTorchJob was made, which someone then deleted": (
+        [
+            ("fault", Fault(7, True, True)),
+            ("pass", None),
+            ("training-operator", None),
+            ("start pods", None),
+            ("delete workload", 1),
+            ("deliver all", None),
+            ("pass", None),
+            ("pass", None),
+        ],
+        ["PodLost", "Succeeded"],
+    ),
+    "a pod replaced while nobody looked": (
+        [
+            TURN_STEP,
+            TURN_STEP,
+            ("delete pod", "bot-a1-worker-0"),
+            ("training-operator", None),
+            ("start pods", None),
+            TURN_STEP,
+        ],
+        ["PodLost", "Succeeded"],
+    ),
+    "a pod that ended and was deleted before anyone looked": (
+        [
+            TURN_STEP,
+            TURN_STEP,
+            TURN_STEP,
+            ("end", ("bot-a1-worker-0", "OOMKilled")),
+            ("delete pod", "bot-a1-worker-0"),
+            ("deliver all", None),
+            ("pass", None),
+        ],
+        ["OutOfMemory", "Succeeded"],
+    ),
+    "a success that was deleted before anyone looked": (
+        [
+            TURN_STEP,
+            TURN_STEP,
+            TURN_STEP,
+            ("end", ("bot-a1-master-0", "Succeeded")),
+            ("delete pod", "bot-a1-master-0"),
+            ("deliver all", None),
+            ("pass", None),
+        ],
+        ["Succeeded"],
+    ),
+    "a node that never answers again": (
+        [
+            TURN_STEP,
+            TURN_STEP,
+            TURN_STEP,
+            ("unreachable", "bot-a1-worker-0"),
+            ("delete workload", 1),
+            TURN_STEP,
+            ("wait", 31),
+            TURN_STEP,
+            ("wait", 31),
+            TURN_STEP,
+        ],
+        ["PodLost", "Succeeded"],
+    ),
+    "the last attempt's workload is not the next one's": (
+        [
+            TURN_STEP,
+            TURN_STEP,
+            TURN_STEP,
+            ("end", ("bot-a1-master-0", "TrainerError")),
+            TURN_STEP,
+            ("wait", 11),
+            TURN_STEP,
+            TURN_STEP,
+            ("end", ("bot-a2-master-0", "DataInvalid")),
+            TURN_STEP,
+        ],
+        ["TrainerError", "DataInvalid"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_a_scenario_ends_for_the_right_reasons(name: str) -> None:
+    schedule, reasons = SCENARIOS[name]
+    attempts = play(schedule)["status"]["attempts"]
+    assert [a["reason"] for a in attempts] == reasons
+
+
+def test_what_is_lost_is_counted_and_what_was_saved_is_gone_on_from() -> None:
+    """5 steps, of which 3 were saved; then, from 3, a suspension that saves step 7; then 2 more."""
+    killed = ("end", ("bot-a1-master-0", "Killed"))
+    schedule: Schedule = [
+        *[TURN_STEP] * 3,
+        ("train", ("bot-a1-master-0", 3, True)),
+        ("train", ("bot-a1-master-0", 2, False)),
+        killed,
+        *[TURN_STEP, ("wait", 11), TURN_STEP, ("wait", 11), *[TURN_STEP] * 3],
+        ("train", ("bot-a2-master-0", 4, False)),
+        ("polite", True),
+        ("suspend", True),
+        *[TURN_STEP] * 3,
+        ("suspend", False),
+        *[TURN_STEP] * 3,
+        ("train", ("bot-a3-master-0", 2, False)),
+        ("end", ("bot-a3-master-0", "Succeeded")),
+    ]
+    status = play(schedule)["status"]
+    course = [
+        tuple(a.get(k) for k in ("state", "resumedStep", "lastStep", "lostSteps"))
+        for a in status["attempts"]
+    ]
+    assert course == [
+        ("Failed", None, 5, 2),
+        ("Suspended", 3, 7, 0),
+        ("Succeeded", 7, 9, None),
+    ]
+    assert (status["checkpoint"]["step"], status["checkpoint"]["attempt"]) == (7, 2)

@@ -1,0 +1,269 @@
+"""Training-operator, kubelets, trainers and garbage collector in memory, for the model tests.
+
+Every actor moves only when it is told to, so a schedule decides who is late. Watch events wait in a
+queue per kind until they are delivered.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from finetune_api.job import KIND
+from finetune_contract.checkpoint import checkpoint_path
+from finetune_contract.progress import ANNOTATION
+from finetune_operator.backends.pytorchjob import PyTorchJob
+from finetune_operator.plan.names import ATTEMPT_LABEL, JOB_LABEL
+from finetune_operator.resources import CHILDREN
+
+Json = Any
+NAMESPACE = "team"
+WORKLOAD = "PyTorchJob"
+FINISHED = ("Succeeded", "Failed")
+
+
+@dataclass
+class World:
+    """The truth, and what the operator has not been told of yet."""
+
+    now: datetime = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+    objects: dict[tuple[str, str], Json] = field(default_factory=dict)
+    pending: dict[str, list[tuple[str, Json]]] = field(default_factory=lambda: defaultdict(list))
+    told: dict[str, list[tuple[str, Json]]] = field(default_factory=lambda: defaultdict(list))
+    unreachable: set[str] = field(default_factory=set)
+    claim: tuple[int, str] | None = None  # attempt and run that may commit
+    committed: list[int] = field(default_factory=list)
+    steps: dict[int, int] = field(default_factory=dict)  # done, by attempt
+    resumed: dict[int, int] = field(default_factory=dict)
+    saved: Json = None  # the newest complete checkpoint
+    polite: bool = False  # pods that are deleted save a checkpoint and say so
+    writes: int = 0
+    version: int = 0
+    serial: int = 0
+
+    def stamp(self) -> str:
+        return self.now.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+    def store(self, body: Json) -> Json:
+        """Put a new state in place and tell the watchers."""
+        key = (body["kind"], body["metadata"]["name"])
+        event = "MODIFIED" if key in self.objects else "ADDED"
+        self.version += 1
+        body["metadata"]["resourceVersion"] = str(self.version)
+        self.objects[key] = body
+        self.pending[body["kind"]].append((event, copy.deepcopy(body)))
+        return copy.deepcopy(body)
+
+    def add(self, body: Json) -> Json:
+        self.serial += 1
+        body = copy.deepcopy(body)
+        body["metadata"]["uid"] = f"uid-{self.serial}"
+        body["metadata"].setdefault("namespace", NAMESPACE)
+        return self.store(body)
+
+    def drop(self, kind: str, name: str) -> None:
+        body = self.objects.pop((kind, name))
+        self.version += 1
+        body["metadata"]["resourceVersion"] = str(self.version)
+        self.pending[kind].append(("DELETED", copy.deepcopy(body)))
+
+    def all(self, kind: str) -> list[Json]:
+        return [b for (k, _), b in sorted(self.objects.items()) if k == kind]
+
+    def job(self, name: str = "bot") -> Json:
+        return self.objects[KIND, name]
+
+    def live_pods(self) -> list[Json]:
+        return [p for p in self.all("Pod") if p["status"]["phase"] not in FINISHED]
+
+    # -- training-operator, kubelets, garbage collector, trainer ------------------------------
+
+    def train_operator(self) -> None:
+        """Make missing pods, silently also those that were deleted; note how a workload ended."""
+        for workload in self.all(WORKLOAD):
+            if PyTorchJob().outcome(workload) is not None:
+                self._clean_up(workload)
+                continue
+            self._make_pods(workload)
+            pods = self._pods_of(workload)
+            phases = {p["metadata"]["name"]: p["status"]["phase"] for p in pods}
+            ended = None
+            if phases.get(f"{workload['metadata']['name']}-master-0") == "Succeeded":
+                ended = "Succeeded"
+            elif "Failed" in phases.values():
+                ended = "Failed"
+            if ended:
+                body = copy.deepcopy(workload)
+                body["status"] = {"conditions": [{"type": ended, "status": "True"}]}
+                self.store(body)
+
+    def _clean_up(self, workload: Json) -> None:
+        for pod in self._pods_of(workload):
+            if pod["status"]["phase"] not in FINISHED:
+                self._evaporate(pod)
+
+    def _pods_of(self, workload: Json) -> list[Json]:
+        uid = workload["metadata"]["uid"]
+        return [p for p in self.all("Pod") if p["metadata"]["ownerReferences"][0]["uid"] == uid]
+
+    def _make_pods(self, workload: Json) -> None:
+        for role, replica in workload["spec"]["pytorchReplicaSpecs"].items():
+            for index in range(replica["replicas"]):
+                name = f"{workload['metadata']['name']}-{role.lower()}-{index}"
+                if ("Pod", name) not in self.objects:
+                    self.add(self._pod(workload, name, replica["template"]))
+
+    def _pod(self, workload: Json, name: str, template: Json) -> Json:
+        owner = {"uid": workload["metadata"]["uid"], "controller": True}
+        metadata = {**template["metadata"], "name": name, "ownerReferences": [owner]}
+        return {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": copy.deepcopy(metadata),
+            "status": {"phase": "Pending"},
+        }
+
+    def kubelet(self, name: str) -> None:
+        """Start a pod; its rank 0 claims the output."""
+        pod = self.objects.get(("Pod", name))
+        if pod is None or pod["status"]["phase"] != "Pending" or name in self.unreachable:
+            return
+        body = copy.deepcopy(pod)
+        body["status"] = {
+            "phase": "Running",
+            "conditions": [
+                {"type": "PodScheduled", "status": "True", "lastTransitionTime": self.stamp()}
+            ],
+            "containerStatuses": [{"name": "pytorch", "state": {"running": {}}}],
+        }
+        self.store(body)
+        if name.endswith("-master-0"):
+            attempt = attempt_of(body)
+            self.claim = (attempt, body["metadata"]["uid"])
+            self.resumed[attempt] = self.steps[attempt] = self.saved["step"] if self.saved else 0
+
+    def train(self, name: str, steps: int, save: bool) -> None:
+        """Do steps on a running rank 0, save perhaps, and report into the Lease if it is there."""
+        pod = self.objects.get(("Pod", name))
+        if pod is None or pod["status"]["phase"] != "Running" or not name.endswith("-master-0"):
+            return
+        attempt = attempt_of(pod)
+        self.steps[attempt] += steps
+        if save:
+            self._save(attempt)
+        lease = self.objects.get(("Lease", f"bot-a{attempt}"))
+        if lease is None:
+            return
+        body = copy.deepcopy(lease)
+        body["metadata"]["annotations"][ANNOTATION] = json.dumps(self._progress(attempt))
+        body["spec"] = {"renewTime": self.stamp()}
+        self.store(body)
+
+    def _save(self, attempt: int) -> None:
+        step = self.steps[attempt]
+        if self.saved is None or self.saved["step"] < step:
+            path = checkpoint_path(self.job()["metadata"]["uid"], attempt, step)
+            uri = f"s3://adapters/bot/{path}"
+            self.saved = {"attempt": attempt, "step": step, "uri": uri}
+
+    def _progress(self, attempt: int) -> Json:
+        told = {"phase": "Train", "done": self.steps[attempt], "step": self.steps[attempt]}
+        if self.resumed[attempt]:
+            told["resumedStep"] = self.resumed[attempt]
+        return told | ({"checkpoint": self.saved} if self.saved else {})
+
+    def end(self, name: str, reason: str) -> None:
+        """End a running pod with the trainer's Result, or by a kill that leaves none."""
+        pod = self.objects.get(("Pod", name))
+        if pod is None or pod["status"]["phase"] != "Running" or name in self.unreachable:
+            return
+        body = copy.deepcopy(pod)
+        terminated = self._terminated(pod, reason)
+        phase = "Succeeded" if terminated["exitCode"] == 0 else "Failed"
+        body["status"]["phase"] = phase
+        body["status"]["containerStatuses"][0]["state"] = {"terminated": terminated}
+        self.store(body)
+
+    def _terminated(self, pod: Json, reason: str) -> Json:
+        attempt = attempt_of(pod)
+        code = {"Killed": 137, "Succeeded": 0}.get(reason, 1)
+        end = {"exitCode": code, "finishedAt": self.stamp(), "reason": "Error"}
+        if reason == "OOMKilled":
+            return {**end, "exitCode": 137, "reason": "OOMKilled"}
+        if reason == "Killed":
+            return end
+        result = {"attempt": attempt, "outcome": "Failed", "reason": reason, "message": "told"}
+        if pod["metadata"]["name"].endswith("-master-0"):
+            if reason == "Interrupted":
+                self._save(attempt)
+            result["step"] = self.steps[attempt] + (reason not in ("Interrupted", "Succeeded"))
+            result |= {"checkpoint": self.saved} if self.saved else {}
+        if reason == "Succeeded":
+            result["outcome"] = "Succeeded"
+            if pod["metadata"]["name"].endswith("-master-0"):
+                if self.claim != (attempt, pod["metadata"]["uid"]):
+                    result |= {"outcome": "Failed", "reason": "Superseded"}
+                    end["exitCode"] = 17
+                else:
+                    self.committed.append(attempt)
+                    result["artifact"] = artifact(self.job()["metadata"]["uid"], attempt)
+        return {**end, "message": json.dumps(result)}
+
+    def collect(self) -> None:
+        """Remove what has lost its owner."""
+        uids = {b["metadata"]["uid"] for b in self.objects.values()}
+        for body in list(self.objects.values()):
+            owners = body["metadata"].get("ownerReferences", [])
+            if owners and not any(o["uid"] in uids for o in owners):
+                if body["kind"] == "Pod":
+                    self._evaporate(body)
+                else:
+                    self.drop(body["kind"], body["metadata"]["name"])
+
+    def _evaporate(self, pod: Json) -> None:
+        """A pod goes only when its node confirms it."""
+        name = pod["metadata"]["name"]
+        if name not in self.unreachable:
+            if self.polite:
+                self.end(name, "Interrupted")
+            self.drop("Pod", name)
+        elif "deletionTimestamp" not in pod["metadata"]:
+            self.store({**pod, "metadata": {**pod["metadata"], "deletionTimestamp": self.stamp()}})
+
+    def delete_pod(self, name: str) -> None:
+        if ("Pod", name) in self.objects:
+            self._evaporate(self.objects["Pod", name])
+
+    def lose_nodes(self) -> None:
+        """Evict the pods of nodes that have not answered for long."""
+        for name in self.unreachable:
+            self.delete_pod(name)
+
+    def deliveries(self, kind: str, count: int) -> Iterator[tuple[str, Json]]:
+        """Take the oldest events of a kind off its queue."""
+        for _ in range(min(count, len(self.pending[kind]))):
+            event = self.pending[kind].pop(0)
+            self.told[kind].append(event)
+            yield copy.deepcopy(event)
+
+
+def attempt_of(body: Json) -> int:
+    return int(body["metadata"]["labels"][ATTEMPT_LABEL])
+
+
+def artifact(uid: str, attempt: int) -> Json:
+    path = f"s3://adapters/bot/runs/{uid}/a{attempt}/artifact"
+    return {"uri": path, "digest": f"sha256:{attempt:064x}", "bytes": 1}
+
+
+def watched_kinds() -> list[str]:
+    return [KIND, *CHILDREN]
+
+
+def belongs(body: Json, job: str) -> bool:
+    return (body["metadata"].get("labels") or {}).get(JOB_LABEL) == job
