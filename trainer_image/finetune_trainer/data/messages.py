@@ -12,12 +12,13 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from finetune_trainer.data.faults import Kind, RowError
 from finetune_trainer.data.lines import STRICT_JSON
 
 ROLES = ("system", "user", "assistant", "tool")
+PLAIN_ROLES = ROLES[:3]
 MESSAGE_FIELDS = ("role", "content", "tool_calls", "tool_call_id", "name", "reasoning_content")
 
 
@@ -30,8 +31,7 @@ class ToolCall:
     id: str | None = None
 
 
-@dataclass(frozen=True)
-class Message:
+class Message(NamedTuple):
     """One turn. `reasoning` and `tool_calls` are the assistant's, `call_id` a tool's."""
 
     role: str
@@ -62,7 +62,10 @@ def parse_messages(value: Any, field: str) -> tuple[Message, ...]:
         raise RowError(Kind.WRONG_TYPE, f"'{field}' is not a list")
     if not value:
         raise RowError(Kind.EMPTY_MESSAGES, f"'{field}' is empty")
-    return tuple(_message(item, f"{field}[{index}]") for index, item in enumerate(value))
+    return tuple(
+        _plain_message(item) or _message(item, f"{field}[{index}]")
+        for index, item in enumerate(value)
+    )
 
 
 def parse_tools(value: Any) -> tuple[dict[str, Any], ...]:
@@ -78,9 +81,14 @@ def check_order(messages: Sequence[Message]) -> None:
     After an optional system turn: user, assistant, user, assistant, ...; an assistant that calls
     tools is followed by one tool turn per call and then by the assistant again.
     """
-    if all(message.role != "assistant" for message in messages):
+    roles = tuple(message.role for message in messages)
+    turns = roles[roles[0] == "system" :]
+    calls = any(message.tool_calls for message in messages)
+    if turns and turns == ("user", "assistant") * (len(turns) // 2) and not calls:
+        return
+    if "assistant" not in roles:
         raise RowError(Kind.NO_ASSISTANT_TURN, "has no assistant turn to learn from")
-    if any(message.role == "system" for message in messages[1:]):
+    if "system" in roles[1:]:
         raise RowError(Kind.SYSTEM_NOT_FIRST, "has a system turn that is not the first")
     expected, open_calls = "user", 0
     for index, message in enumerate(messages):
@@ -128,6 +136,19 @@ def _check_call_ids(messages: Sequence[Message]) -> None:
             raise RowError(
                 Kind.RESULT_WITHOUT_CALL, f"turn {index + 1} has the tool_call_id of no call"
             )
+
+
+def _plain_message(value: Any) -> Message | None:
+    """Return the turn if it is text and nothing more, as most are; it need not be looked at twice.
+
+    None otherwise, be it good or bad.
+    """
+    if not isinstance(value, dict) or len(value) != 2:
+        return None
+    role, content = value.get("role"), value.get("content")
+    if role in PLAIN_ROLES and isinstance(content, str) and content and not content.isspace():
+        return Message(role, content)
+    return None
 
 
 def _message(value: Any, where: str) -> Message:
@@ -222,12 +243,14 @@ def _near(field: str, names: tuple[str, ...]) -> str | None:
     return lowered[close[0]] if close else None
 
 
-def as_json(messages: Sequence[Message], tools: Sequence[dict[str, Any]]) -> str:
-    """Return one text for a dialogue, equal for equal dialogues."""
-    turns = [
-        [m.role, m.content]
-        if not (m.tool_calls or m.reasoning)
-        else [m.role, m.content, m.reasoning, [[c.name, c.arguments] for c in m.tool_calls]]
+def as_text(messages: Sequence[Message], tools: Sequence[dict[str, Any]]) -> str:
+    """Return one text for a dialogue, equal for equal dialogues: NUL is in no text of a row."""
+    parts = [part for message in messages for part in (message.role, message.content)]
+    extra = [
+        [m.reasoning, [[call.name, call.arguments] for call in m.tool_calls]]
         for m in messages
+        if m.tool_calls or m.reasoning
     ]
-    return json.dumps([turns, list(tools)], sort_keys=True)
+    if extra or tools:
+        parts += ["", json.dumps([extra, list(tools)], sort_keys=True)]
+    return "\0".join(parts)

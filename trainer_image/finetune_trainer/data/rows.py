@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
@@ -11,7 +10,7 @@ from finetune_contract.recipe import DataFormat
 from finetune_trainer.data.faults import Kind, RowError
 from finetune_trainer.data.messages import (
     Message,
-    as_json,
+    as_text,
     check_order,
     missing,
     near,
@@ -88,9 +87,9 @@ def parse_row(value: dict[str, Any], data_format: DataFormat) -> Row:
 def row_key(row: Row) -> int:
     """Return 64 bits that rows have in common if they teach the same."""
     if isinstance(row, TextPair):
-        text = json.dumps([row.prompt, row.completion])
+        text = f"{row.prompt}\0{row.completion}"
     else:
-        text = as_json(row.messages, row.tools)
+        text = as_text(row.messages, row.tools)
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little")
 
 

@@ -260,8 +260,8 @@ def _shared_length(left: str, right: str) -> int:
 def _marked(message: Message, mark: str) -> Message:
     if message.tool_calls:
         *calls, last = message.tool_calls
-        return replace(message, tool_calls=(*calls, replace(last, name=last.name + mark)))
-    return replace(message, content=message.content + mark)
+        return message._replace(tool_calls=(*calls, replace(last, name=last.name + mark)))
+    return message._replace(content=message.content + mark)
 
 
 def _check_complete(text: str, dialogue: Dialogue) -> None:
