@@ -156,6 +156,13 @@ class FineTuneJobSpec(ApiModel):
                 ".data.eval",
             ),
             rule(
+                "!('Merged' in self.output.export) || !has(self.lora.quantization) || "
+                "self.lora.quantization == 'None'",
+                "output.export Merged needs lora.quantization None: the merged weights would be "
+                "others than those the adapter was trained on",
+                ".output.export",
+            ),
+            rule(
                 "!has(self.model.initFrom) || !(self.model.initFrom + '/')"
                 ".startsWith(self.output.uri + (self.output.uri.endsWith('/') ? '' : '/'))",
                 "model.initFrom lies in this job's own output.uri; publish to another directory",

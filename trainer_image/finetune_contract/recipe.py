@@ -183,6 +183,15 @@ class Recipe(Message):
     export: Annotated[tuple[Export, ...], Field(min_length=1)] = (Export.ADAPTER,)
 
     @model_validator(mode="after")
+    def _merged_is_not_quantized(self) -> Recipe:
+        if Export.MERGED in self.export and self.lora.quantization is not Quantization.NONE:
+            raise ValueError(
+                "export Merged needs lora.quantization None: the merged weights would be others "
+                "than those the adapter was trained on"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _best_needs_eval(self) -> Recipe:
         wants = self.eval.publish is Publish.BEST or self.eval.patience is not None
         if wants and not (self.data.eval and self.eval.every_steps):
