@@ -58,7 +58,8 @@ def gather_moments(engine: Engine, ranks: Ranks) -> Moments:
     """Return the moments on rank 0, none on the others; all ranks must call it."""
     state, runs = _state(engine), _runs(engine, ranks)
     kinds = sorted(_kinds(state, runs))
-    updates = max((int(state[run.flat]["step"]) for run in runs if run.flat in state), default=0)
+    held = (state[run.flat] for run in runs if run.flat in state)
+    updates = max((int(one.get("step", 0)) for one in held), default=0)  # SGD counts no steps
     if engine.stage is ZeroStage.DDP:
         if not ranks.is_lead:
             return Moments()
