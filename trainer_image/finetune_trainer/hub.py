@@ -34,8 +34,9 @@ from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 from finetune_contract.credentials import CredentialKey
 from finetune_contract.reasons import Reason
+from finetune_trainer.credentials import read_key
 from finetune_trainer.errors import Failure
-from finetune_trainer.storage import Entry, OnBytes, Role, read_key
+from finetune_trainer.storage import Entry, OnBytes, Role
 
 SCHEME = "hf://"
 DATASETS = "hf://datasets/"
@@ -84,6 +85,17 @@ class Repository:
                     tqdm_class=_counter(on_bytes),
                 )
             )
+
+    def safetensors_header(self, path: str, commit: str) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """Return (dtype, shape) of each tensor of a file, from the file's first bytes alone."""
+        with self._errors(path):
+            found: Any = _retrying()(
+                HfApi(_endpoint(), token=self.token or False).parse_safetensors_file_metadata,
+                self.name,
+                path,
+                revision=commit,
+            )
+        return {name: (t.dtype, tuple(t.shape)) for name, t in found.tensors.items()}
 
     @contextmanager
     def _errors(self, path: str = "") -> Iterator[None]:

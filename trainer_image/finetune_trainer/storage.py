@@ -8,13 +8,15 @@ on local disks and on NFS with locking.
 from __future__ import annotations
 
 import hashlib
+import logging
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import obstore
@@ -31,11 +33,29 @@ from obstore.store import LocalStore, S3Store
 
 from finetune_contract.credentials import CredentialKey
 from finetune_contract.reasons import Reason
+from finetune_trainer.credentials import Keys, MountedKeys, read_key
 from finetune_trainer.errors import Conflict, Failure
+
+T = TypeVar("T")
+Metas = list[Any]  # obstore's description of objects; in Store `list` is a method
+
+log = logging.getLogger(__name__)
 
 OnBytes = Callable[[int], None]
 CHUNK_BYTES = 8 * 1024 * 1024
-RETRY = {"max_retries": 6, "retry_timeout": timedelta(seconds=90)}
+MOST_PARTS = 10_000  # of one object, S3's limit
+# An outage shorter than this costs time only; between tries it waits 10 s at most.
+RETRY = {
+    "max_retries": 40,
+    "retry_timeout": timedelta(minutes=3),
+    "backoff": {
+        "init_backoff": timedelta(milliseconds=100),
+        "max_backoff": timedelta(seconds=10),
+        "base": 2,
+    },
+}
+TRIES = 3  # where a body arrives altered
+ROTATION_SECONDS = 120.0  # until the kubelet shows a renewed Secret to a running pod
 
 
 class Role(Enum):
@@ -64,11 +84,20 @@ class Entry:
     etag: str
 
 
+class _Expired(Failure):
+    """The session token was good once; the next one may be on its way."""
+
+
+class _Altered(Failure):
+    """The store got something else than was sent, and refused it."""
+
+
 class Store:
     """The objects below one URI. Paths are relative to it."""
 
     def __init__(self, uri: str, role: Role, credentials_dir: str | None = None) -> None:
         parts = urlsplit(uri)
+        self._keys: MountedKeys | None = None
         self.uri = uri.rstrip("/")
         self.role = role
         self.is_local = parts.scheme == "file"
@@ -78,7 +107,9 @@ class Store:
                 raise Failure(role.not_found, f"{uri}: write file:///PATH, with three slashes")
             self._store: Any = LocalStore()
         elif parts.scheme == "s3" and parts.netloc:
-            self._store = _s3_store(parts.netloc, role, credentials_dir)
+            if credentials_dir is not None:
+                self._keys = MountedKeys(credentials_dir)
+            self._store = _s3_store(parts.netloc, role, credentials_dir, self._keys)
         else:
             raise Failure(role.not_found, f"{uri}: use s3://BUCKET/PATH or file:///PATH")
 
@@ -89,39 +120,38 @@ class Store:
 
     def list(self, prefix: str = "") -> list[Entry]:
         """Return the objects below a prefix, sorted by path; a file:// ETag is its sha256."""
-        with self._errors(prefix):
-            batches = list(obstore.list(self._store, self._key(prefix) or None))
         entries = [
             self._entry(str(meta["path"]), int(meta["size"]), meta.get("e_tag"))
-            for batch in batches
-            for meta in batch
+            for meta in self._listed(prefix)
         ]
         return sorted(entries, key=lambda entry: entry.path)
 
     def paths(self, prefix: str = "") -> list[str]:
         """Return the paths of the objects below a prefix, sorted; nothing is read of them."""
-        with self._errors(prefix):
-            batches = list(obstore.list(self._store, self._key(prefix) or None))
         return sorted(
-            str(meta["path"])[len(self._root) :].lstrip("/") for batch in batches for meta in batch
+            str(meta["path"])[len(self._root) :].lstrip("/") for meta in self._listed(prefix)
         )
 
     def delete(self, path: str) -> None:
         """Remove an object, if it exists."""
-        try:
-            with self._errors(path, missing_is_failure=False):
-                obstore.delete(self._store, self._key(path))
-        except FileNotFoundError:
-            pass
+        with suppress(FileNotFoundError):
+            self._do(
+                path,
+                lambda: obstore.delete(self._store, self._key(path)),
+                missing_is_failure=False,
+            )
 
     def chunks(self, path: str, etag: str | None = None) -> Iterator[bytes]:
-        """Yield an object's bytes; with `etag`, fail if it is no longer that object."""
+        """Yield an object's bytes; with `etag`, fail if it is no longer that object.
+
+        A connection that breaks is taken up where it was, by obstore, if the object is the same.
+        """
+        answer = self._do(path, lambda: obstore.get(self._store, self._key(path)))
+        if etag is not None and not self.is_local and answer.meta["e_tag"] != etag:
+            raise Failure(
+                Reason.STORAGE_UNAVAILABLE, f"{self.uri}/{path} changed while it was read"
+            )
         with self._errors(path):
-            answer = obstore.get(self._store, self._key(path))
-            if etag is not None and not self.is_local and answer.meta["e_tag"] != etag:
-                raise Failure(
-                    Reason.STORAGE_UNAVAILABLE, f"{self.uri}/{path} changed while it was read"
-                )
             for chunk in answer.stream(min_chunk_size=CHUNK_BYTES):
                 yield bytes(chunk)
 
@@ -129,25 +159,35 @@ class Store:
         """Return an object's bytes."""
         return b"".join(self.chunks(path))
 
+    def read_range(self, path: str, start: int, length: int) -> bytes:
+        """Return `length` bytes of an object from `start` on, or what there is of them."""
+        key = self._key(path)
+        return self._do(
+            path, lambda: bytes(obstore.get_range(self._store, key, start=start, length=length))
+        )
+
     def read_tagged(self, path: str) -> tuple[bytes, str] | None:
         """Return an object's bytes and ETag; None if it does not exist."""
+
+        def get() -> tuple[bytes, str]:
+            answer = obstore.get(self._store, self._key(path))
+            data = bytes(answer.bytes())
+            return data, _sha256(data) if self.is_local else str(answer.meta["e_tag"])
+
         try:
-            with self._errors(path, missing_is_failure=False):
-                answer = obstore.get(self._store, self._key(path))
-                data = bytes(answer.bytes())
+            return self._do(path, get, missing_is_failure=False)
         except FileNotFoundError:
             return None
-        return data, _sha256(data) if self.is_local else str(answer.meta["e_tag"])
 
     def upload(self, path: str, source: Path) -> None:
-        """Write a file."""
-        with self._errors(path):
-            obstore.put(self._store, self._key(path), source)
+        """Write a file; a large one in parts, several at a time."""
+        parts = max(CHUNK_BYTES, -(-source.stat().st_size // MOST_PARTS))
+        key = self._key(path)
+        self._do(path, lambda: obstore.put(self._store, key, source, chunk_size=parts))
 
     def write(self, path: str, data: bytes) -> None:
         """Write bytes."""
-        with self._errors(path):
-            obstore.put(self._store, self._key(path), data)
+        self._do(path, lambda: obstore.put(self._store, self._key(path), data))
 
     def write_if(self, path: str, data: bytes, etag: str | None) -> str:
         """Write if the object still has `etag`, or does not exist yet if that is None.
@@ -158,8 +198,11 @@ class Store:
             return self._write_local_if(path, data, etag)
         mode: Any = "create" if etag is None else {"e_tag": etag}
         try:
-            with self._errors(path, missing_is_failure=etag is None):
-                return str(obstore.put(self._store, self._key(path), data, mode=mode)["e_tag"])
+            return self._do(
+                path,
+                lambda: str(obstore.put(self._store, self._key(path), data, mode=mode)["e_tag"]),
+                missing_is_failure=etag is None,
+            )
         except (PreconditionError, AlreadyExistsError, FileNotFoundError) as error:
             raise Conflict(path) from error
 
@@ -173,6 +216,43 @@ class Store:
                     raise Conflict(path)
                 self.write(path, data)
         return _sha256(data)
+
+    def _listed(self, prefix: str) -> Metas:
+        def listed() -> Metas:
+            batches = obstore.list(self._store, self._key(prefix) or None)
+            return [meta for batch in batches for meta in batch]
+
+        return self._do(prefix, listed)
+
+    def _do(self, path: str, request: Callable[[], T], *, missing_is_failure: bool = True) -> T:
+        """Make a request; make it again where other keys or another try can mend it."""
+        tries = 1
+        while True:
+            keys = self._keys.read() if self._keys else None
+            try:
+                with self._errors(path, missing_is_failure=missing_is_failure):
+                    return request()
+            except _Altered:
+                if tries == TRIES:
+                    raise
+                log.warning("%s/%s arrived altered, sending it again", self.uri, path)
+            except Failure as failure:
+                if tries == TRIES or keys is None or not self._renewed(keys, failure):
+                    raise
+                log.info("going on with the renewed keys of %s", self.role.credentials_field)
+            tries += 1
+
+    def _renewed(self, used: Keys, failure: Failure) -> bool:
+        """Tell whether other keys are there than were refused; wait for them if they expired."""
+        if failure.reason is not Reason.ACCESS_DENIED or self._keys is None:
+            return False
+        wait = ROTATION_SECONDS if isinstance(failure, _Expired) else 0
+        deadline = time.monotonic() + wait
+        while self._keys.read() == used:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(1)
+        return True
 
     def _key(self, path: str) -> str:
         return "/".join(part for part in (self._root, path) if part)
@@ -191,7 +271,7 @@ class Store:
         except (PreconditionError, AlreadyExistsError):
             raise
         except (PermissionDeniedError, UnauthenticatedError, PermissionError) as error:
-            raise self._denied(uri) from error
+            raise self._denied(uri, str(error)) from error
         except FileNotFoundError as error:
             if not missing_is_failure:
                 raise
@@ -205,7 +285,13 @@ class Store:
         except BaseError as error:
             raise self._generic(uri, str(error)) from error
 
-    def _denied(self, uri: str) -> Failure:
+    def _denied(self, uri: str, text: str) -> Failure:
+        if any(code in text.lower() for code in ("expiredtoken", "tokenrefreshrequired")):
+            return _Expired(
+                Reason.ACCESS_DENIED,
+                f"the store refused access to {uri}: the session token of "
+                f"{self.role.credentials_field} has expired",
+            )
         return Failure(
             Reason.ACCESS_DENIED,
             f"the store refused access to {uri} with the credentials of "
@@ -224,11 +310,15 @@ class Store:
         if "nosuchbucket" in lowered or "404 not found" in lowered:
             return Failure(self.role.not_found, f"{uri} does not exist ({self.role.field})")
         if any(code in lowered for code in ("401 unauthorized", "403 forbidden", "accessdenied")):
-            return self._denied(uri)
+            return self._denied(uri, lowered)
         if "no space left" in lowered or "os error 28" in lowered:
             return Failure(Reason.DISK_FULL, f"no space left for {uri}")
         if "permission denied" in lowered or "os error 13" in lowered:
-            return self._denied(uri)
+            return self._denied(uri, lowered)
+        if "507 insufficient" in lowered or "storagefull" in lowered:
+            return Failure(Reason.STORAGE_UNAVAILABLE, f"the store has no space left for {uri}")
+        if "baddigest" in lowered or "checksum" in lowered:
+            return _Altered(Reason.VERIFICATION_FAILED, f"{uri} arrived altered at the store")
         if "notimplemented" in lowered or "501 not implemented" in lowered:
             return Failure(Reason.STORAGE_UNSUPPORTED, f"{uri}: the store lacks this operation")
         return Failure(
@@ -248,38 +338,33 @@ def hash_file(path: Path) -> str:
         return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_key(credentials_dir: str | None, key: CredentialKey) -> str | None:
-    """Return one key of a credentials directory; None if it is not there."""
-    if credentials_dir is None:
-        return None
-    path = Path(credentials_dir, key.value)
-    return path.read_text().strip() if path.exists() else None
-
-
 def _sha256(data: bytes) -> str:
     return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
-def _s3_store(bucket: str, role: Role, credentials_dir: str | None) -> S3Store:
-    config: dict[str, Any] = {}
-    client: dict[str, Any] = {"connect_timeout": timedelta(seconds=10), "timeout": "10min"}
-    if credentials_dir is not None:
-        for name, key, required in (
-            ("access_key_id", CredentialKey.ACCESS_KEY_ID, True),
-            ("secret_access_key", CredentialKey.SECRET_ACCESS_KEY, True),
-            ("session_token", CredentialKey.SESSION_TOKEN, False),
-            ("endpoint", CredentialKey.ENDPOINT_URL, False),
-        ):
-            value = read_key(credentials_dir, key)
-            if value:
-                config[name] = value
-            elif required:
+def _s3_store(
+    bucket: str, role: Role, credentials_dir: str | None, keys: MountedKeys | None
+) -> S3Store:
+    # The store checks each body, so that a damaged one is refused before it counts as written.
+    config: dict[str, Any] = {"checksum_algorithm": "SHA256"}
+    client: dict[str, Any] = {
+        "connect_timeout": timedelta(seconds=10),
+        "read_timeout": timedelta(minutes=2),  # without a byte
+        "timeout": timedelta(hours=2),
+    }
+    if keys is not None:
+        for key in (CredentialKey.ACCESS_KEY_ID, CredentialKey.SECRET_ACCESS_KEY):
+            if not read_key(credentials_dir, key):
                 raise Failure(
                     Reason.ACCESS_DENIED, f"the Secret of {role.credentials_field} has no {key}"
                 )
+        endpoint = read_key(credentials_dir, CredentialKey.ENDPOINT_URL)
+        if endpoint:
+            config["endpoint"] = endpoint
         certificate = read_key(credentials_dir, CredentialKey.CA_CERTIFICATE)
         if certificate:
             client["root_certificate"] = certificate
-        client["allow_http"] = config.get("endpoint", "").startswith("http://")
+        client["allow_http"] = (endpoint or "").startswith("http://")
         config["region"] = read_key(credentials_dir, CredentialKey.REGION) or "us-east-1"
+        config["credential_provider"] = keys
     return S3Store(bucket, client_options=client, retry_config=RETRY, **config)

@@ -17,7 +17,7 @@ import httpx2
 
 from finetune_contract.credentials import CredentialKey
 from finetune_contract.reasons import Reason
-from finetune_trainer.storage import read_key
+from finetune_trainer.credentials import read_key
 from finetune_trainer.trackers.base import (
     SECRET_FIELD,
     Point,

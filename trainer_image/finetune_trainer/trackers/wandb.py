@@ -15,7 +15,7 @@ import wandb
 
 from finetune_contract.credentials import CredentialKey
 from finetune_contract.reasons import Reason
-from finetune_trainer.storage import read_key
+from finetune_trainer.credentials import read_key
 from finetune_trainer.trackers.base import (
     SECRET_FIELD,
     Point,
