@@ -8,7 +8,8 @@ from __future__ import annotations
 import logging
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,9 @@ from finetune_contract.result import PublishedArtifact
 from finetune_contract.runconfig import RunConfig
 from finetune_trainer.checkpoints import Checkpoints
 from finetune_trainer.data.check import DataFile
+from finetune_trainer.ending import explain
 from finetune_trainer.export import export
+from finetune_trainer.initial import check_initial
 from finetune_trainer.progress import Reporter
 from finetune_trainer.publish import Output
 from finetune_trainer.snapshot import Snapshot
@@ -60,7 +63,9 @@ class Lead:
         recipe, layout = self._config.recipe, self._config.layout
         self._output = Output.claim(layout)
         self._reporter.begin(Phase.DOWNLOAD)
-        self._model = resolve_model(recipe.model, layout.credentials.model)
+        model = resolve_model(recipe.model, layout.credentials.model)
+        initial = check_initial(recipe, model.identity, layout.credentials.model)
+        self._model = replace(model, initial=initial)
         files = tuple(self._fetch_data(source) for source in recipe.data.train)
         eval_files = tuple(self._fetch_data(source) for source in recipe.data.eval)
         self._provenance = Provenance(
@@ -68,6 +73,7 @@ class Lead:
             model=self._model.identity,
             datasets=tuple(map(_identity, files)),
             eval_datasets=tuple(map(_identity, eval_files)),
+            init_from=initial,
         )
         self._checkpoints = Checkpoints(
             self._output, self._provenance, layout, self._reporter.checkpointed
@@ -120,10 +126,18 @@ class Lead:
         self._checkpoints.wait()
         return self._checkpoints.latest
 
-    def close(self, reason: Reason) -> None:
-        """Tell the tracker how the attempt ended."""
-        if self._telemetry is not None:
-            self._telemetry.close(reason)
+    @contextmanager
+    def telling(self) -> Iterator[None]:
+        """Tell the tracker how what is done here ended."""
+        reason = Reason.SUCCEEDED
+        try:
+            yield
+        except Exception as error:
+            reason = explain(error).reason
+            raise
+        finally:
+            if self._telemetry is not None:
+                self._telemetry.close(reason)
 
     def publish(self, model: Any, summary: TrainingSummary) -> PublishedArtifact:
         """Write, upload, read back and commit the artifact."""

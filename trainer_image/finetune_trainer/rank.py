@@ -42,10 +42,7 @@ def run_rank(config: RunConfig, file: ResultFile, stop: Stop, progress_file: Pat
         with _reported(config, ranks, reporter, progress_file):
             artifact = train_and_publish(config, ranks, reporter, stop)
     except Exception as error:  # the process's edge: any end must become a Result
-        log.error("rank %d failed", ranks.rank, exc_info=error)
-        if stop.came and explain(error).reason is Reason.DISTRIBUTED_FAILURE:
-            error = interrupted(reporter.latest.step)  # a peer was told too, and left first
-        return _failure(error, config, ranks, reporter)
+        return _failure(error, config, ranks, reporter, stop)
     try:
         ranks.leave()
     except RuntimeError as error:  # the artifact is committed: a peer lost now changes nothing
@@ -62,16 +59,24 @@ def run_rank(config: RunConfig, file: ResultFile, stop: Stop, progress_file: Pat
     )
 
 
-def _failure(error: Exception, config: RunConfig, ranks: Ranks, reporter: Reporter) -> Result:
+def _failure(
+    error: Exception, config: RunConfig, ranks: Ranks, reporter: Reporter, stop: Stop
+) -> Result:
     """Return this rank's Result: the first failing rank's, where this one only lost a peer."""
     failure = explain(error)
+    if failure.reason is Reason.DISTRIBUTED_FAILURE and stop.came:
+        failure = interrupted(reporter.latest.step)  # the peer was told too, and left first
+    if failure.reason is Reason.INTERRUPTED:
+        log.info("told to stop after %d steps", failure.step or 0)
+        return _result(failure, config, ranks, reporter)
+    log.error("rank %d failed", ranks.rank, exc_info=error)
     if failure.step is None:
         failure.step = reporter.step
     own = _result(failure, config, ranks, reporter, own_frames(error))
     if failure.reason is Reason.DISTRIBUTED_FAILURE:
         told = ranks.told_failure()
         return (decode(told) if told else None) or own
-    if failure.rank is None and failure.reason is not Reason.INTERRUPTED:  # else all agreed on it
+    if failure.rank is None:  # else all ranks agreed on it
         ranks.tell_failure(own)
     return own
 

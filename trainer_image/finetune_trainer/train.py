@@ -11,6 +11,7 @@ from finetune_contract.result import PublishedArtifact
 from finetune_contract.runconfig import RunConfig
 from finetune_trainer.distributed import Ranks
 from finetune_trainer.engine import Engine, prepare_deepspeed, sharded_loading
+from finetune_trainer.initial import fetch_initial
 from finetune_trainer.lead import Lead, fetch
 from finetune_trainer.load import load_adapted
 from finetune_trainer.loop import Loop
@@ -33,13 +34,14 @@ def train_and_publish(
         log.info("latest.json names an artifact of the same provenance: nothing to train")
         return start.finished
     directory = fetch(config, start.model, reporter, weights=False)
-    config, plan = ranks.lead(lambda: resolve(config))
+    config, plan = ranks.lead(lambda: resolve(config, start.model, directory, ranks.device))
     reporter.planned(plan)
     data = prepare(config, start.files, directory, ranks, reporter, start.eval_files)
     engine, model = load(config, start.model, ranks, reporter)
-    summary = train(config, engine, data, lead, ranks, reporter, stop)
-    with engine.gathered():
-        return ranks.lead(lambda: lead.publish(model, summary))
+    with lead.telling():
+        summary = train(config, engine, data, lead, ranks, reporter, stop)
+        with engine.gathered():
+            return ranks.lead(lambda: lead.publish(model, summary))
 
 
 def load(
@@ -47,10 +49,11 @@ def load(
 ) -> tuple[Engine, Any]:
     """Return the engine and the PEFT model in it."""
     directory = fetch(config, source, reporter, weights=True)
+    initial = fetch_initial(config, source.initial)
     reporter.begin(Phase.LOAD)
     prepare_deepspeed(ranks)
     with sharded_loading(config):
-        adapted = load_adapted(config.recipe, directory)
+        adapted = load_adapted(config.recipe, directory, initial)
         reporter.adapted(adapted.coverage)
         engine = Engine(adapted.model, config, ranks)
     return engine, adapted.model
