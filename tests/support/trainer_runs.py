@@ -151,7 +151,7 @@ def _train_case(config: RunConfig, ranks: Any, target: Path) -> None:
     lead = Lead(config, reporter)
     start = ranks.lead(lead.start)
     directory = fetch(config, start.model, reporter, weights=False)
-    config, plan = ranks.lead(lambda: resolve(config))
+    config, plan = ranks.lead(lambda: resolve(config, start.model, directory, ranks.device))
     reporter.planned(plan)
     data = prepare(config, start.files, directory, ranks, reporter, start.eval_files)
     engine, model = load(config, start.model, ranks, reporter)

@@ -1,5 +1,139 @@
-"""The memory formula: what one process needs on its device, from shapes alone."""
+"""The memory formula: what one process needs on its device at its peak, from shapes alone.
+
+The peak is in the backward pass of a full micro-batch, every row of it `sequence_length` tokens
+long and learned. docs/memory.md says the same in words.
+"""
 
 from __future__ import annotations
 
-LOGITS_BYTES = 256 * 2**20  # of the fp32 logits that exist at a time
+from dataclasses import dataclass
+
+from finetune_contract.layout import Offload, ZeroStage
+from finetune_contract.plan import MemoryEstimate
+from finetune_contract.recipe import Optimizer, Precision, Quantization
+from finetune_contract.shape import AdapterShape, ModelShape
+
+MIB = 2**20
+LOGITS_BYTES = 256 * MIB  # of the fp32 logits that exist at a time
+BUCKET_ELEMENTS = 50_000_000  # of gradients reduced at a time
+LIVE_ELEMENTS = 100_000_000  # of parameters that ZeRO-3 keeps whole beyond the layer at work
+NF4_BYTES = 0.5 + 4 / 64  # an element, and its share of a block's fp32 scale
+GPU_CONTEXT = 700 * MIB  # the driver's and the kernel libraries' own
+COMMUNICATION = 1024 * MIB  # NCCL's buffers
+HOST_PROCESS = 900 * MIB  # Python and the libraries
+FP32, HALF = 4, 2
+
+
+@dataclass(frozen=True)
+class Setting:
+    """All of a job that decides its memory. `world` is the number of processes."""
+
+    precision: Precision
+    quantization: Quantization
+    optimizer: Optimizer
+    sequence_length: int
+    micro_batch_size: int
+    world: int
+    stage: ZeroStage
+    offload: tuple[Offload, ...]
+    checkpointing: bool
+    on_gpu: bool
+
+    @property
+    def element(self) -> int:
+        """Return the bytes of an activation."""
+        return FP32 if self.precision is Precision.FP32 else HALF
+
+    @property
+    def tokens(self) -> int:
+        """Return the tokens of a full micro-batch."""
+        return self.micro_batch_size * self.sequence_length
+
+    def sharded(self, from_stage: ZeroStage) -> int:
+        """Return among how many processes ZeRO divides what it shards from a stage on."""
+        return self.world if self.stage >= from_stage else 1
+
+
+def estimate(
+    model: ModelShape, adapter: AdapterShape, setting: Setting, available: int | None = None
+) -> MemoryEstimate:
+    """Return the parts of the peak; `available` bytes are passed on."""
+    on_host = Offload.OPTIMIZER in setting.offload
+    trained = FP32 * adapter.parameters
+    master = 0 if setting.stage is ZeroStage.DDP or on_host else trained
+    moments = 0 if on_host or setting.optimizer is Optimizer.SGD else 2 * trained
+    return MemoryEstimate(
+        weights=_weights(model, setting),
+        adapter=trained // setting.sharded(ZeroStage.PARAMETERS),
+        gradients=trained // setting.sharded(ZeroStage.GRADIENTS),
+        optimizer=(master + moments) // setting.sharded(ZeroStage.OPTIMIZER),
+        activations=_activations(model, adapter, setting),
+        logits=_logits(model, setting),
+        overhead=_overhead(model, adapter, setting),
+        available=available,
+    )
+
+
+def host_bytes(model: ModelShape, adapter: AdapterShape, setting: Setting) -> int:
+    """Return what one process keeps in the host's memory for its device."""
+    size = 0
+    if Offload.OPTIMIZER in setting.offload:
+        copies = 2 if setting.optimizer is Optimizer.SGD else 4  # weights, gradients, moments
+        size += copies * FP32 * adapter.parameters // setting.sharded(ZeroStage.OPTIMIZER)
+    if Offload.PARAMETERS in setting.offload:
+        size += setting.element * model.elements // setting.sharded(ZeroStage.PARAMETERS)
+    return size
+
+
+def _weights(model: ModelShape, setting: Setting) -> int:
+    """Return the bytes of the frozen weights."""
+    if Offload.PARAMETERS in setting.offload:
+        return 0
+    quantised = model.quantisable if setting.quantization is Quantization.NF4 else 0
+    size = (model.elements - quantised) * setting.element + round(quantised * NF4_BYTES)
+    return size // setting.sharded(ZeroStage.PARAMETERS)
+
+
+def _activations(model: ModelShape, adapter: AdapterShape, setting: Setting) -> int:
+    """Return what the forward pass keeps, and the gradients of the layer at work."""
+    size, tokens = setting.element, setting.tokens
+    sparse = model.moe_layers
+    attention = FP32 * (2 * model.hidden + model.normed) + size * (
+        model.queries + model.keys + model.values + model.outputs
+    )
+    dense = attention + size * 3 * model.dense
+    moe = attention + size * (3 * (model.experts + model.shared) + model.routes * model.hidden)
+    if adapter.folded:  # a weight's gradient needs its input
+        moe += size * (model.routes * model.hidden + model.experts)
+    kept = (model.layers - sparse) * dense + sparse * moe + FP32 * adapter.inputs
+    folded = size * adapter.folded
+    layer = max(dense if sparse < model.layers else 0, moe if sparse else 0)
+    layer += FP32 * adapter.inputs // model.layers
+    if setting.checkpointing:
+        kept = model.layers * size * model.hidden + layer
+        folded //= max(1, sparse)
+    widest = max(model.dense if sparse < model.layers else 0, model.experts + model.shared)
+    # The gradients of the layer at work: as wide as its widest part, some of them fp32.
+    backward = FP32 * 2 * (widest + model.routes * model.hidden + model.hidden)
+    ends = (FP32 + 2 * size) * model.hidden
+    update = (size + 2 * FP32) * adapter.folded // max(1, sparse)
+    return tokens * (kept + backward + ends) + folded + update
+
+
+def _logits(model: ModelShape, setting: Setting) -> int:
+    """Return the bytes of a chunk's logits, their log-softmax and the gradient of both."""
+    chunk = max(1, min(setting.tokens, LOGITS_BYTES // (FP32 * model.vocabulary)))
+    halves = 2 * setting.element if setting.element < FP32 else 0
+    return chunk * model.vocabulary * (3 * FP32 + halves)
+
+
+def _overhead(model: ModelShape, adapter: AdapterShape, setting: Setting) -> int:
+    """Return the process's own, communication's buffers, and what ZeRO-3 holds whole."""
+    size = GPU_CONTEXT if setting.on_gpu else HOST_PROCESS
+    if setting.world > 1:
+        size += COMMUNICATION if setting.on_gpu else 0
+        size += FP32 * min(adapter.parameters, BUCKET_ELEMENTS)
+    if setting.stage is ZeroStage.PARAMETERS:
+        live = min(model.elements, model.largest + LIVE_ELEMENTS)
+        size += setting.element * live
+    return size

@@ -25,7 +25,7 @@ from transformers import AttentionInterface
 try:
     from torch.nn.attention.varlen import varlen_attn
 except ImportError:  # torch before 2.10
-    varlen_attn = None
+    varlen_attn = None  # type: ignore[assignment]
 
 NAME = "finetune_segmented"
 BLOCK = 1024  # queries at a time where scores must be written out
@@ -83,8 +83,9 @@ def segmented_attention(
     if segments is not None and _fused(query, rule):
         out = _varlen(query, key, value, segments, rule)
     elif segments is not None:
-        parts = zip(*(t.split(segments.lengths, dim=2) for t in (query, key, value)), strict=True)
-        out = torch.cat([_attend(*part, rule) for part in parts], dim=2).transpose(1, 2)
+        lengths = list(segments.lengths)
+        parts = zip(*(torch.split(t, lengths, dim=2) for t in (query, key, value)), strict=True)
+        out = torch.cat([_attend(q, k, v, rule) for q, k, v in parts], dim=2).transpose(1, 2)
     else:
         out = _attend(query, key, value, rule).transpose(1, 2)
     return out[..., :value_width].contiguous(), None
@@ -103,10 +104,14 @@ def _fused(query: Tensor, rule: _Rule) -> bool:
 
 def _varlen(query: Tensor, key: Tensor, value: Tensor, segments: Segments, rule: _Rule) -> Tensor:
     longest = max(segments.lengths)
-    rows = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
     out = varlen_attn(
-        *rows,
-        *(segments.bounds, segments.bounds, longest, longest),
+        query[0].transpose(0, 1),
+        key[0].transpose(0, 1),
+        value[0].transpose(0, 1),
+        segments.bounds,
+        segments.bounds,
+        longest,
+        longest,
         scale=rule.scale,
         window_size=(-1 if rule.window is None else rule.window - 1, 0),
         enable_gqa=query.shape[1] != key.shape[1],

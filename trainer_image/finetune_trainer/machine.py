@@ -26,3 +26,14 @@ def out_of_memory_kills(cgroup: Path = CGROUP) -> int:
         return 0
     counts = dict(line.split() for line in lines)
     return int(counts.get("oom_kill", 0))
+
+
+def memory_bytes(cgroup: Path = CGROUP, meminfo: Path = Path("/proc/meminfo")) -> int:
+    """Return the memory to use: the machine's, or the container's limit if that is less."""
+    total = next(line for line in meminfo.read_text().splitlines() if line.startswith("MemTotal:"))
+    available = int(total.split()[1]) * 1024
+    try:
+        limit = (cgroup / "memory.max").read_text().strip()
+    except OSError:
+        return available
+    return available if limit == "max" else min(available, int(limit))

@@ -1,32 +1,156 @@
-"""What the job leaves to the trainer: Auto values, before any weights are fetched."""
+"""What the job leaves to the trainer, settled before data and weights: the Auto values.
+
+By the memory formula (finetune_contract/memory.py) the job gets the least ZeRO stage that fits,
+checkpoints activations only if it must, and the largest micro-batch that then fits. What the user
+set stays. A job that can not fit is refused here, with what would make it fit.
+"""
 
 from __future__ import annotations
 
-from finetune_contract.layout import Checkpointing, ZeroStage
+import logging
+from pathlib import Path
+
+import torch
+
+from finetune_contract.layout import Checkpointing, Layout
+from finetune_contract.memory import Setting
 from finetune_contract.plan import MemoryEstimate, ResolvedPlan
+from finetune_contract.reasons import Reason
+from finetune_contract.recipe import LoraRecipe, Precision
 from finetune_contract.runconfig import RunConfig
+from finetune_contract.shape import AdapterShape, ModelShape
+from finetune_trainer.architectures import ARCHITECTURES
+from finetune_trainer.errors import Failure
+from finetune_trainer.fitting import Fitter, Room, Wish
+from finetune_trainer.headers import read_headers
+from finetune_trainer.machine import memory_bytes
+from finetune_trainer.model import empty_model
+from finetune_trainer.quantization import check_quantization
+from finetune_trainer.roles import Kind, RoleMap, map_roles
+from finetune_trainer.sources import ModelSource
+
+log = logging.getLogger(__name__)
+
+GIB = 2**30
+HAS_BF16 = (8, 0)  # CUDA compute capability
 
 
-def resolve(config: RunConfig) -> tuple[RunConfig, ResolvedPlan]:
-    """Return the RunConfig without Auto, and the plan that tells of it."""
-    layout = config.layout.model_copy(
-        update={
-            "micro_batch_size": config.layout.micro_batch_size or 1,
-            "zero_stage": ZeroStage.GRADIENTS
-            if config.layout.zero_stage is None
-            else config.layout.zero_stage,
-            "gradient_checkpointing": Checkpointing.NEVER,
-        }
+def resolve(
+    config: RunConfig, model: ModelSource, directory: Path, device: torch.device
+) -> tuple[RunConfig, ResolvedPlan]:
+    """Return the RunConfig without Auto, and the plan that tells of it.
+
+    The directory holds the model's small files; of its weights only headers are read. Raises
+    Failure: DeviceUnsupported, ModelUnsupported (a role that the model lacks), InsufficientMemory.
+    """
+    recipe, layout = config.recipe, config.layout
+    check_device(recipe.training.precision, device)
+    check_quantization(recipe, device)
+    empty = empty_model(directory)
+    adapter = adapter_shape(map_roles(empty), recipe.lora)
+    headers = read_headers(model, layout.credentials.model)
+    try:
+        shape = ModelShape.of(empty.config.get_text_config().to_dict(), headers)
+    except KeyError as error:
+        raise Failure(
+            Reason.MODEL_UNSUPPORTED, f"the model's config.json has no {error.args[0]}"
+        ) from error
+    fitter = Fitter(shape, adapter, room(device, layout))
+    wish = Wish.of(config, on_gpu=device.type == "cuda")
+    setting = fitter.settle(wish)
+    if setting is None:
+        raise _insufficient(fitter, wish)
+    packing = layout.packing and empty.config.model_type in ARCHITECTURES
+    if packing != layout.packing:
+        log.warning("model_type %s is padded, not packed", empty.config.model_type)
+    resolved = _settled(config, setting, packing=packing)
+    return resolved, _plan(resolved, setting, fitter.estimate(setting))
+
+
+def check_device(precision: Precision, device: torch.device) -> None:
+    """Refuse a number format that the device does not compute in."""
+    field = f"spec.training.precision {precision}"
+    if device.type != "cuda":
+        if precision is Precision.FP16:
+            raise Failure(
+                Reason.DEVICE_UNSUPPORTED, f"{field} needs a GPU; take BF16 or FP32 on a CPU"
+            )
+    elif precision is Precision.BF16 and torch.cuda.get_device_capability(device) < HAS_BF16:
+        raise Failure(
+            Reason.DEVICE_UNSUPPORTED,
+            f"{field} does not work on {torch.cuda.get_device_name(device)}, which is older than "
+            "compute capability 8.0; take FP16 or FP32",
+        )
+
+
+def adapter_shape(roles: RoleMap, recipe: LoraRecipe) -> AdapterShape:
+    """Return the size of a recipe's adapter. Raises ModelUnsupported for a role not there."""
+    layers = [
+        weight
+        for weights in roles.asked(recipe.targets).values()
+        for weight in weights
+        if weight.kind is Kind.LINEAR
+    ]
+    return AdapterShape(
+        parameters=roles.adapter_parameters(recipe),
+        inputs=sum(weight.inputs + recipe.rank for weight in layers),
+        folded=roles.folded_elements(recipe),
     )
-    resolved = config.model_copy(update={"layout": layout})
-    nothing = MemoryEstimate(
-        weights=0, adapter=0, gradients=0, optimizer=0, activations=0, logits=0, overhead=0
+
+
+def room(device: torch.device, layout: Layout) -> Room:
+    """Return what each process of this node may use: of the smallest GPU, else of the host."""
+    host = memory_bytes() // layout.processes_per_worker
+    if device.type != "cuda":
+        return Room(host, host)
+    devices = range(torch.cuda.device_count())
+    return Room(min(torch.cuda.get_device_properties(i).total_memory for i in devices), host)
+
+
+def _settled(config: RunConfig, setting: Setting, *, packing: bool) -> RunConfig:
+    checkpointing = Checkpointing.ALWAYS if setting.checkpointing else Checkpointing.NEVER
+    update = {
+        "micro_batch_size": setting.micro_batch_size,
+        "zero_stage": setting.stage,
+        "gradient_checkpointing": checkpointing,
+        "packing": packing,
+    }
+    return config.model_copy(update={"layout": config.layout.model_copy(update=update)})
+
+
+def _plan(config: RunConfig, setting: Setting, memory: MemoryEstimate) -> ResolvedPlan:
+    plan = ResolvedPlan(
+        micro_batch_size=setting.micro_batch_size,
+        accumulation_steps=config.accumulation_steps,
+        zero_stage=setting.stage,
+        gradient_checkpointing=setting.checkpointing,
+        packing=config.layout.packing,
+        memory=memory,
     )
-    return resolved, ResolvedPlan(
-        micro_batch_size=resolved.micro_batch_size,
-        accumulation_steps=resolved.accumulation_steps,
-        zero_stage=layout.zero_stage or ZeroStage.DDP,
-        gradient_checkpointing=False,
-        packing=layout.packing,
-        memory=nothing,
+    log.info(
+        "micro-batch %d x %d, ZeRO-%d, gradient checkpointing %s, packing %s; about %s a process",
+        *(plan.micro_batch_size, plan.accumulation_steps, plan.zero_stage),
+        *("on" if plan.gradient_checkpointing else "off", "on" if plan.packing else "off"),
+        _numbers(memory),
     )
+    return plan
+
+
+def _insufficient(fitter: Fitter, wish: Wish) -> Failure:
+    needed = fitter.estimate(fitter.smallest(wish))
+    remedies = fitter.remedies(wish)
+    advice = (
+        f"by the formula one of these would fit: {'; '.join(remedies)}"
+        if remedies
+        else "no setting makes it fit: use devices with more memory or a smaller model"
+    )
+    return Failure(
+        Reason.INSUFFICIENT_MEMORY, f"each process needs about {_numbers(needed)}; {advice}"
+    )
+
+
+def _numbers(memory: MemoryEstimate) -> str:
+    parts = ("weights", "adapter", "gradients", "optimizer", "activations", "logits", "overhead")
+    told = ", ".join(f"{part} {getattr(memory, part) / GIB:.1f}" for part in parts)
+    available = "" if memory.available is None else f" of {memory.available / GIB:.1f}"
+    return f"{memory.total / GIB:.1f}{available} GiB ({told})"

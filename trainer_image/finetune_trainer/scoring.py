@@ -82,7 +82,7 @@ class Head(nn.Module):
         """Return log-probabilities, fp32 [P], of hidden states [P, width]."""
         if len(targets) <= self._chunk:
             return self._score(hidden, targets)
-        chunks = zip(hidden.split(self._chunk), targets.split(self._chunk), strict=True)
+        chunks = zip(*(torch.split(t, self._chunk) for t in (hidden, targets)), strict=True)
         return torch.cat([checkpoint(self._score, *chunk, use_reentrant=False) for chunk in chunks])
 
     def _score(self, hidden: Tensor, targets: Tensor) -> Tensor:
