@@ -10,10 +10,9 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
-from datetime import timedelta
 from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,39 +20,22 @@ from urllib.parse import unquote, urlsplit
 
 import obstore
 from filelock import FileLock
-from obstore.exceptions import (
-    AlreadyExistsError,
-    BaseError,
-    NotSupportedError,
-    PermissionDeniedError,
-    PreconditionError,
-    UnauthenticatedError,
-)
-from obstore.store import LocalStore, S3Store
+from obstore.exceptions import AlreadyExistsError, PreconditionError
+from obstore.store import LocalStore
 
-from finetune_contract.credentials import CredentialKey
 from finetune_contract.reasons import Reason
-from finetune_trainer.credentials import Keys, MountedKeys, read_key
+from finetune_trainer.buckets import open_bucket
+from finetune_trainer.credentials import Keys, MountedKeys
 from finetune_trainer.errors import Conflict, Failure
+from finetune_trainer.storage_errors import Altered, Expired, translated
 
 T = TypeVar("T")
-Metas = list[Any]  # obstore's description of objects; in Store `list` is a method
 
 log = logging.getLogger(__name__)
 
 OnBytes = Callable[[int], None]
 CHUNK_BYTES = 8 * 1024 * 1024
 MOST_PARTS = 10_000  # of one object, S3's limit
-# An outage shorter than this costs time only; between tries it waits 10 s at most.
-RETRY = {
-    "max_retries": 40,
-    "retry_timeout": timedelta(minutes=3),
-    "backoff": {
-        "init_backoff": timedelta(milliseconds=100),
-        "max_backoff": timedelta(seconds=10),
-        "base": 2,
-    },
-}
 TRIES = 3  # where a body arrives altered
 ROTATION_SECONDS = 120.0  # until the kubelet shows a renewed Secret to a running pod
 
@@ -84,14 +66,6 @@ class Entry:
     etag: str
 
 
-class _Expired(Failure):
-    """The session token was good once; the next one may be on its way."""
-
-
-class _Altered(Failure):
-    """The store got something else than was sent, and refused it."""
-
-
 class Store:
     """The objects below one URI. Paths are relative to it."""
 
@@ -109,7 +83,9 @@ class Store:
         elif parts.scheme == "s3" and parts.netloc:
             if credentials_dir is not None:
                 self._keys = MountedKeys(credentials_dir)
-            self._store = _s3_store(parts.netloc, role, credentials_dir, self._keys)
+            self._store = open_bucket(
+                parts.netloc, role.credentials_field, credentials_dir, self._keys
+            )
         else:
             raise Failure(role.not_found, f"{uri}: use s3://BUCKET/PATH or file:///PATH")
 
@@ -126,7 +102,7 @@ class Store:
         ]
         return sorted(entries, key=lambda entry: entry.path)
 
-    def paths(self, prefix: str = "") -> list[str]:
+    def paths(self, prefix: str = "") -> Sequence[str]:
         """Return the paths of the objects below a prefix, sorted; nothing is read of them."""
         return sorted(
             str(meta["path"])[len(self._root) :].lstrip("/") for meta in self._listed(prefix)
@@ -217,8 +193,8 @@ class Store:
                 self.write(path, data)
         return _sha256(data)
 
-    def _listed(self, prefix: str) -> Metas:
-        def listed() -> Metas:
+    def _listed(self, prefix: str) -> Sequence[Any]:
+        def listed() -> Sequence[Any]:
             batches = obstore.list(self._store, self._key(prefix) or None)
             return [meta for batch in batches for meta in batch]
 
@@ -230,9 +206,9 @@ class Store:
         while True:
             keys = self._keys.read() if self._keys else None
             try:
-                with self._errors(path, missing_is_failure=missing_is_failure):
+                with self._errors(path, missing_is_failure):
                     return request()
-            except _Altered:
+            except Altered:
                 if tries == TRIES:
                     raise
                 log.warning("%s/%s arrived altered, sending it again", self.uri, path)
@@ -246,13 +222,18 @@ class Store:
         """Tell whether other keys are there than were refused; wait for them if they expired."""
         if failure.reason is not Reason.ACCESS_DENIED or self._keys is None:
             return False
-        wait = ROTATION_SECONDS if isinstance(failure, _Expired) else 0
+        wait = ROTATION_SECONDS if isinstance(failure, Expired) else 0
         deadline = time.monotonic() + wait
         while self._keys.read() == used:
             if time.monotonic() >= deadline:
                 return False
             time.sleep(1)
         return True
+
+    def _errors(self, path: str, missing_is_failure: bool = True) -> AbstractContextManager[None]:
+        uri = "/".join(part for part in (self.uri, path) if part)
+        role = self.role
+        return translated(uri, role.field, role.not_found, missing_is_failure=missing_is_failure)
 
     def _key(self, path: str) -> str:
         return "/".join(part for part in (self._root, path) if part)
@@ -262,68 +243,6 @@ class Store:
         if self.is_local:
             return Entry(path, size, hash_file(self.local_path(path)))
         return Entry(path, size, str(etag))
-
-    @contextmanager
-    def _errors(self, path: str, *, missing_is_failure: bool = True) -> Iterator[None]:
-        uri = "/".join(part for part in (self.uri, path) if part)
-        try:
-            yield
-        except (PreconditionError, AlreadyExistsError):
-            raise
-        except (PermissionDeniedError, UnauthenticatedError, PermissionError) as error:
-            raise self._denied(uri, str(error)) from error
-        except FileNotFoundError as error:
-            if not missing_is_failure:
-                raise
-            raise Failure(
-                self.role.not_found, f"{uri} does not exist ({self.role.field})"
-            ) from error
-        except NotSupportedError as error:
-            raise Failure(
-                Reason.STORAGE_UNSUPPORTED, f"{uri}: the store can not do this operation"
-            ) from error
-        except BaseError as error:
-            raise self._generic(uri, str(error)) from error
-
-    def _denied(self, uri: str, text: str) -> Failure:
-        if any(code in text.lower() for code in ("expiredtoken", "tokenrefreshrequired")):
-            return _Expired(
-                Reason.ACCESS_DENIED,
-                f"the store refused access to {uri}: the session token of "
-                f"{self.role.credentials_field} has expired",
-            )
-        return Failure(
-            Reason.ACCESS_DENIED,
-            f"the store refused access to {uri} with the credentials of "
-            f"{self.role.credentials_field}",
-        )
-
-    def _generic(self, uri: str, text: str) -> Failure:
-        """Tell apart what obstore calls generic. Its text holds URLs and XML answers: not shown."""
-        lowered = text.lower()
-        if "169.254.169.254" in text or "metadata endpoint" in lowered:
-            return Failure(
-                Reason.ACCESS_DENIED,
-                f"no credentials for {uri}: set {self.role.credentials_field}, or give the pod's "
-                "ServiceAccount an identity",
-            )
-        if "nosuchbucket" in lowered or "404 not found" in lowered:
-            return Failure(self.role.not_found, f"{uri} does not exist ({self.role.field})")
-        if any(code in lowered for code in ("401 unauthorized", "403 forbidden", "accessdenied")):
-            return self._denied(uri, lowered)
-        if "no space left" in lowered or "os error 28" in lowered:
-            return Failure(Reason.DISK_FULL, f"no space left for {uri}")
-        if "permission denied" in lowered or "os error 13" in lowered:
-            return self._denied(uri, lowered)
-        if "507 insufficient" in lowered or "storagefull" in lowered:
-            return Failure(Reason.STORAGE_UNAVAILABLE, f"the store has no space left for {uri}")
-        if "baddigest" in lowered or "checksum" in lowered:
-            return _Altered(Reason.VERIFICATION_FAILED, f"{uri} arrived altered at the store")
-        if "notimplemented" in lowered or "501 not implemented" in lowered:
-            return Failure(Reason.STORAGE_UNSUPPORTED, f"{uri}: the store lacks this operation")
-        return Failure(
-            Reason.STORAGE_UNAVAILABLE, f"the store did not answer for {uri} ({self.role.field})"
-        )
 
 
 def split_file_uri(uri: str) -> tuple[str, str]:
@@ -340,31 +259,3 @@ def hash_file(path: Path) -> str:
 
 def _sha256(data: bytes) -> str:
     return "sha256:" + hashlib.sha256(data).hexdigest()
-
-
-def _s3_store(
-    bucket: str, role: Role, credentials_dir: str | None, keys: MountedKeys | None
-) -> S3Store:
-    # The store checks each body, so that a damaged one is refused before it counts as written.
-    config: dict[str, Any] = {"checksum_algorithm": "SHA256"}
-    client: dict[str, Any] = {
-        "connect_timeout": timedelta(seconds=10),
-        "read_timeout": timedelta(minutes=2),  # without a byte
-        "timeout": timedelta(hours=2),
-    }
-    if keys is not None:
-        for key in (CredentialKey.ACCESS_KEY_ID, CredentialKey.SECRET_ACCESS_KEY):
-            if not read_key(credentials_dir, key):
-                raise Failure(
-                    Reason.ACCESS_DENIED, f"the Secret of {role.credentials_field} has no {key}"
-                )
-        endpoint = read_key(credentials_dir, CredentialKey.ENDPOINT_URL)
-        if endpoint:
-            config["endpoint"] = endpoint
-        certificate = read_key(credentials_dir, CredentialKey.CA_CERTIFICATE)
-        if certificate:
-            client["root_certificate"] = certificate
-        client["allow_http"] = (endpoint or "").startswith("http://")
-        config["region"] = read_key(credentials_dir, CredentialKey.REGION) or "us-east-1"
-        config["credential_provider"] = keys
-    return S3Store(bucket, client_options=client, retry_config=RETRY, **config)

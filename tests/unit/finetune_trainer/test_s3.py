@@ -167,7 +167,7 @@ def test_a_secret_without_a_key_is_named(server: s3.S3Server, tmp_path: Path) ->
 def test_a_store_that_does_not_answer_is_unavailable(
     server: s3.S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("finetune_trainer.storage.RETRY", {"max_retries": 1})
+    monkeypatch.setattr("finetune_trainer.buckets.RETRY", {"max_retries": 1})
     [port] = s3.free_ports(1)
     secret = credentials(tmp_path / "secret", server, AWS_ENDPOINT_URL=f"http://127.0.0.1:{port}")
     failure = failure_of(Store("s3://bucket/path", Role.DATA, secret).read, "x")

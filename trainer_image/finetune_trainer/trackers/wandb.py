@@ -45,7 +45,7 @@ class WandbTracker:
     def __init__(
         self, uri: str | None, run: Run, credentials_dir: str | None, directory: Path
     ) -> None:
-        self.run_id = run.run_id or run.uid
+        self.run_id: str | None = run.run_id or run.uid
         self._uri = uri
         self._run = run
         self._credentials_dir = credentials_dir
