@@ -8,7 +8,7 @@ from finetune_contract.recipe import Recipe
 from finetune_trainer.initial import load_initial
 from finetune_trainer.lora import Adapted, adapt
 from finetune_trainer.model import load_model
-from finetune_trainer.quantization import loading_options
+from finetune_trainer.quantization import keep_layout, loading_options
 from finetune_trainer.roles import map_roles
 
 
@@ -18,6 +18,7 @@ def load_adapted(recipe: Recipe, directory: Path, initial: Path | None = None) -
     `initial` holds the published adapter to go on from, if not from a new one.
     """
     base = load_model(directory, recipe.training.precision, **loading_options(recipe))
+    keep_layout(base)
     adapted = adapt(base, recipe.lora, map_roles(base), recipe.training.seed)
     if initial is not None:
         load_initial(adapted.model, initial)

@@ -41,6 +41,17 @@ def loading_options(recipe: Recipe) -> dict[str, Any]:
     return {"quantization_config": _nf4(recipe.training.precision)}
 
 
+def keep_layout(model: Any) -> None:
+    """Keep bitsandbytes from packing weights anew, in place, whenever a CPU evaluates.
+
+    What it packs it computes in BF16, it fails on rows that are no multiple of 32, and it replaces
+    tensors that ZeRO has sharded.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
 def _nf4(precision: Precision) -> Any:
     from transformers import BitsAndBytesConfig
 
