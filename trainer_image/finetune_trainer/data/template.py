@@ -62,15 +62,6 @@ class Rendering:
     reasoning_dropped: bool
 
 
-@dataclass(frozen=True)
-class _CallStyle:
-    """How a template wants tool calls: arguments as JSON text or as an object, and the content."""
-
-    arguments_as_text: bool
-    no_content: str | None
-
-
-_STYLES = tuple(_CallStyle(text, content) for text in (False, True) for content in ("", None))
 _PROBE = (
     Message("user", "probe_question"),
     Message("assistant", "", (ToolCall("probe_name", {"probe_key": "probe_value"}, "call00001"),)),
@@ -86,13 +77,13 @@ class ChatTemplate:
         self._tokenizer = tokenizer
         self._special = special
         self._sources: dict[bool, str] = {}
-        self._style: _CallStyle | None = None
+        self._calls_as_text: bool | None = None  # how it wants the arguments of tool calls
         self._check_closing()
 
     def render(self, dialogue: Dialogue) -> Rendering:
         """Return the text of a dialogue; raise RowError if the template leaves anything out."""
         if any(message.tool_calls for message in dialogue.messages):
-            self._style = self._style or self._find_style()
+            self._learn_calls()
         text = self._text(dialogue.messages, dialogue)
         _check_complete(text, dialogue)
         turns = tuple(
@@ -152,7 +143,7 @@ class ChatTemplate:
         self, messages: Sequence[Message], dialogue: Dialogue, *, header: bool = False
     ) -> str:
         try:
-            return self._apply(messages, dialogue.tools, self._style or _STYLES[0], header=header)
+            return self._apply(messages, dialogue.tools, header=header)
         except (TemplateError, TypeError) as error:
             # The template's own words are told if they stand in it, and so hold nothing of the row.
             said = str(error)
@@ -165,13 +156,12 @@ class ChatTemplate:
     def _apply(
         self,
         messages: Sequence[Message],
-        tools: Sequence[dict[str, Any]],
-        style: _CallStyle,
+        tools: Sequence[dict[str, Any]] = (),
         *,
         header: bool = False,
     ) -> str:
         text: str = self._tokenizer.apply_chat_template(
-            [_plain(message, style) for message in messages],
+            [_plain(message, calls_as_text=bool(self._calls_as_text)) for message in messages],
             tools=list(tools) or None,
             chat_template=self._source(tools),
             tokenize=False,
@@ -193,14 +183,19 @@ class ChatTemplate:
             self._sources[bool(tools)] = source
         return source
 
-    def _find_style(self) -> _CallStyle:
-        for style in _STYLES:
+    def _learn_calls(self) -> None:
+        """Find out how the template wants arguments: as an object, else as JSON text."""
+        if self._calls_as_text is not None:
+            return
+        for self._calls_as_text in (False, True):
             try:
-                text = self._apply(_PROBE, (), style)
+                text = self._apply(_PROBE)
             except (TemplateError, TypeError):
                 continue
+            # Neither as Python writes an object, nor as a text is quoted once more.
             if "probe_name" in text and re.search(r"(?<!['\\])\"?\bprobe_key\b(?!')", text):
-                return style
+                return
+        self._calls_as_text = None
         raise RowError(
             Kind.TEMPLATE_DROPS_TOOLS, "has tool calls, which the model's chat template leaves out"
         )
@@ -209,7 +204,7 @@ class ChatTemplate:
         """Refuse a template after whose turns a model would not know that it may stop."""
         answer = Message("assistant", "probe_answer")
         try:
-            text = self._apply((_PROBE[0], answer), (), _STYLES[0])
+            text = self._apply((_PROBE[0], answer))
         except (TemplateError, TypeError):
             return  # each row will be refused for it
         if text.endswith(answer.content):
@@ -223,32 +218,25 @@ class ChatTemplate:
 _REMEDY = "set another chat_template in the model's tokenizer_config.json"
 
 
-def _plain(message: Message, style: _CallStyle) -> dict[str, Any]:
-    """Return a message as templates read it."""
-    fields: dict[str, Any] = {"role": message.role, "content": message.content}
-    if message.tool_calls:
-        fields["content"] = message.content or style.no_content
-        fields["tool_calls"] = [_plain_call(call, style) for call in message.tool_calls]
-    optional = {
+def _plain(message: Message, *, calls_as_text: bool) -> dict[str, Any]:
+    """Return a message as templates read it; what is None is left out."""
+    calls = [_plain_call(call, as_text=calls_as_text) for call in message.tool_calls]
+    fields = {
+        "role": message.role,
+        "content": message.content,
+        "tool_calls": calls or None,
         "reasoning_content": message.reasoning,
         "name": message.name,
         "tool_call_id": message.call_id,
     }
-    return fields | {name: value for name, value in optional.items() if value is not None}
+    return {name: value for name, value in fields.items() if value is not None}
 
 
-def _plain_call(call: ToolCall, style: _CallStyle) -> dict[str, Any]:
-    arguments = (
-        json.dumps(call.arguments, ensure_ascii=False)
-        if style.arguments_as_text
-        else call.arguments
-    )
+def _plain_call(call: ToolCall, *, as_text: bool) -> dict[str, Any]:
+    arguments = json.dumps(call.arguments, ensure_ascii=False) if as_text else call.arguments
+    function = {"name": call.name, "arguments": arguments}
     identity = {} if call.id is None else {"id": call.id}
-    return {
-        **identity,
-        "type": "function",
-        "function": {"name": call.name, "arguments": arguments},
-    }
+    return {**identity, "type": "function", "function": function}
 
 
 def _shared_length(left: str, right: str) -> int:
