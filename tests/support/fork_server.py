@@ -30,9 +30,9 @@ SECONDS = 120.0  # after which a rank that has not ended is called hung
 class Fault:
     """A signal that ranks send themselves, or with number 0 a store that stops answering.
 
-    At "train" it comes before a micro-batch (from 0) of `step` (from 1), when checkpoints of earlier
-    steps are written; at "evaluate" and "checkpoint" when that begins after `step` steps; at
-    "publish" when that begins.
+    At "train" it comes before a micro-batch (from 0) of `step` (from 1), once the checkpoints of
+    earlier steps are written; at "evaluate" and "checkpoint" when that begins after `step` steps;
+    at "publish" when that begins after `step` steps.
     """
 
     number: int
@@ -136,9 +136,10 @@ def _serve() -> None:
 
 
 def _import_everything() -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401
+
     import finetune_trainer.rank
     from support.tiny_models import MODELS
-    from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401
 
     assert finetune_trainer.rank
     for name in ("llama", "qwen3_moe", "deepseek_v3"):

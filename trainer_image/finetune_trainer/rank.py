@@ -41,7 +41,7 @@ def run_rank(config: RunConfig, file: ResultFile, stop: Stop, progress_file: Pat
         ranks.join()
         with _reported(config, ranks, reporter, progress_file):
             artifact = train_and_publish(config, ranks, reporter, stop)
-    except Exception as error:  # the process's edge: any end must become a Result
+    except Exception as error:  # noqa: BLE001 - the process's edge: any end becomes a Result
         return _failure(error, config, ranks, reporter, stop)
     try:
         ranks.leave()
