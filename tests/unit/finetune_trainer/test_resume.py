@@ -1,0 +1,240 @@
+"""Killed at any step, a run goes on from its checkpoint to the adapter it would have made."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from finetune_contract.reasons import Reason, exit_code
+from finetune_contract.runconfig import RunConfig
+from support.fork_server import Ended, Fault, ForkServer
+from support.tiny_llama import sums, write_rows
+from support.tiny_models import write_tiny
+from support.trainer_runs import run_config
+
+STEPS = 12
+EVERY = 2  # steps between checkpoints
+MODELS = ("llama", "qwen3-moe", "deepseek-v3")
+KILL, TERM = signal.SIGKILL, signal.SIGTERM
+ONE, ALL = (1,), (0, 1)
+KINDS = ((KILL, ONE), (KILL, ALL), (TERM, ONE), (TERM, ALL))
+TOLERANCE = 1e-5
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is trained, and how it is laid out."""
+
+    model: str = "llama"
+    stage: int = 2
+    dropout: float = 0.1
+    world: int = 2
+    batch: int = 8
+    optimizer: str = "AdamW"
+    offload: tuple[str, ...] = ()
+
+    def config(self, inputs: Path, output: Path, attempt: int) -> RunConfig:
+        targets = ["Attention", "MLP"]
+        if self.model != "llama":
+            targets += [] if self.dropout else ["Experts"]
+        if self.model == "deepseek-v3":
+            targets += ["SharedExperts"]
+        return run_config(
+            inputs,
+            model=inputs / self.model,
+            output=output.as_uri(),
+            lora={"dropout": self.dropout, "targets": targets},
+            training={
+                "maxSteps": STEPS,
+                "globalBatchSize": self.batch,
+                "learningRate": 5e-3,
+                "optimizer": self.optimizer,
+            },
+            attempt=attempt,
+            processesPerWorker=self.world,
+            microBatchSize=2,
+            zeroStage=self.stage,
+            offload=list(self.offload),
+            checkpoint={"everySteps": EVERY, "everyMinutes": None},
+            scratchDir=str(output / "scratch"),
+        )
+
+
+class Runs:
+    """Attempts at jobs, each job in a directory of its own."""
+
+    def __init__(self, server: ForkServer, directory: Path) -> None:
+        self._server = server
+        self._directory = directory
+        self._whole: dict[Setting, Path] = {}
+        self._jobs = 0
+
+    def job(self) -> Path:
+        self._jobs += 1
+        return self._directory / f"job-{self._jobs}"
+
+    def attempt(
+        self, setting: Setting, job: Path, number: int, fault: Fault | None = None
+    ) -> list[Ended]:
+        config = setting.config(self._directory, job, number)
+        return self._server.run(config, job / f"attempt-{number}", fault)
+
+    def whole(self, setting: Setting) -> Path:
+        """Return the adapter of a run that nothing happened to."""
+        if setting not in self._whole:
+            job = self.job()
+            self._whole[setting] = finished(self.attempt(setting, job, 1), job, 1)
+        return self._whole[setting]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
+    directory = tmp_path_factory.mktemp("runs")
+    for model in MODELS:
+        write_tiny(model, directory / model)
+    write_rows(directory / "train.jsonl", sums(33))
+    server = ForkServer()
+    yield Runs(server, directory)
+    server.close()
+
+
+def finished(ends: list[Ended], job: Path, attempt: int) -> Path:
+    assert [end.code for end in ends] == [0] * len(ends), ends[0].log
+    return job / f"runs/uid-1/a{attempt}/artifact/adapter_model.safetensors"
+
+
+def digest(path: Path) -> str:
+    return sha256(path.read_bytes()).hexdigest()
+
+
+def began_at(ends: list[Ended]) -> int:
+    lines = [line for line in ends[0].log.splitlines() if " starts at step " in line]
+    assert len(lines) == 1, ends[0].log
+    return int(lines[0].split()[-3])
+
+
+def killed_and_resumed(runs: Runs, setting: Setting, faults: list[Fault]) -> None:
+    """Kill an attempt after the other; each begins where the one before could be saved."""
+    job, saved = runs.job(), 0
+    for number, fault in enumerate(faults, start=1):
+        ends = runs.attempt(setting, job, number, fault)
+        assert began_at(ends) == saved
+        if fault.number == TERM:
+            for end in ends:
+                assert end.code == exit_code(Reason.INTERRUPTED), end.log
+                assert end.result is not None
+                assert end.result.checkpoint is not None or end.result.step == 0
+            assert ends[0].result is not None
+            saved = ends[0].result.step or 0
+            assert fault.step - 1 <= saved <= STEPS  # the step may end before the flag is seen
+        else:
+            assert [ends[rank].code for rank in fault.ranks] == [-KILL] * len(fault.ranks)
+            assert ends[0].code in (-KILL, exit_code(Reason.DISTRIBUTED_FAILURE))
+            saved = max(saved, EVERY * ((fault.step - 1) // EVERY))
+    last = len(faults) + 1
+    ends = runs.attempt(setting, job, last)
+    assert began_at(ends) == saved
+    assert digest(finished(ends, job, last)) == digest(runs.whole(setting))
+
+
+@pytest.mark.parametrize(
+    ("setting", "kinds"),
+    [
+        (Setting("llama", stage=2, dropout=0.1), (KINDS[0], KINDS[3], KINDS[1])),
+        (Setting("deepseek-v3", stage=3, dropout=0.0), (KINDS[2], KINDS[1], KINDS[0])),
+    ],
+    ids=["llama-zero2-dropout", "deepseek-v3-zero3"],
+)
+def test_three_kills_in_a_row_change_nothing(
+    runs: Runs, setting: Setting, kinds: tuple[Any, ...]
+) -> None:
+    faults = [
+        Fault(int(number), step, ranks, micro_batch=step % 2)
+        for step, (number, ranks) in zip((3, 6, 10), kinds, strict=True)
+    ]
+    killed_and_resumed(runs, setting, faults)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+@pytest.mark.parametrize("step", range(1, STEPS + 1))
+def test_killed_at_every_step(runs: Runs, step: int, kind: tuple[int, tuple[int, ...]]) -> None:
+    number, ranks = kind
+    fault = Fault(int(number), step, ranks, micro_batch=step % 2)
+    killed_and_resumed(runs, Setting("llama", stage=2, dropout=0.1), [fault])
+
+
+def pairwise() -> list[tuple[Setting, Fault]]:
+    """Return cases in which every two values of model, stage, dropout and kind meet."""
+    cases = []
+    for stage, kind in product(range(4), range(4)):
+        setting = Setting(MODELS[(stage + kind) % 3], stage, 0.1 * ((kind // 2 + stage) % 2))
+        number, ranks = KINDS[kind]
+        step = 1 + (5 * stage + 3 * kind) % STEPS
+        cases.append((setting, Fault(int(number), step, ranks, micro_batch=kind % 2)))
+    return cases
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("setting", "fault"), pairwise(), ids=str)
+def test_killed_under_every_setting(runs: Runs, setting: Setting, fault: Fault) -> None:
+    killed_and_resumed(runs, setting, [fault])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "setting",
+    [
+        Setting(stage=2, offload=("Optimizer",)),
+        Setting(stage=3, offload=("Optimizer", "Parameters")),
+        Setting(stage=2, optimizer="SGD"),
+        Setting(stage=3, optimizer="SGD"),
+        Setting(world=1),
+        Setting(world=3, stage=3, batch=12),
+    ],
+    ids=str,
+)
+def test_resumed_with_every_optimizer(runs: Runs, setting: Setting) -> None:
+    everyone = tuple(range(setting.world))
+    killed_and_resumed(runs, setting, [Fault(int(TERM), 6, everyone, micro_batch=1)])
+
+
+def tensors(path: Path) -> dict[str, Any]:
+    from safetensors.torch import load_file
+
+    return load_file(path)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        pytest.param((2, 2), (3, 3), id="2-to-3-zero2-to-zero3"),
+        pytest.param((1, 0), (2, 2), id="1-to-2", marks=pytest.mark.slow),
+        pytest.param((2, 2), (1, 0), id="2-to-1", marks=pytest.mark.slow),
+        pytest.param((2, 2), (3, 2), id="2-to-3", marks=pytest.mark.slow),
+        pytest.param((2, 2), (2, 3), id="zero2-to-zero3", marks=pytest.mark.slow),
+        pytest.param((3, 3), (2, 1), id="3-to-2-zero3-to-zero1", marks=pytest.mark.slow),
+    ],
+)
+def test_another_layout_goes_on(
+    runs: Runs, before: tuple[int, int], after: tuple[int, int]
+) -> None:
+    first, second = (
+        Setting(world=world, stage=stage, dropout=0.0, batch=12) for world, stage in (before, after)
+    )
+    job = runs.job()
+    everyone = tuple(range(first.world))
+    ends = runs.attempt(first, job, 1, Fault(int(TERM), 6, everyone, micro_batch=1))
+    assert {end.code for end in ends} == {exit_code(Reason.INTERRUPTED)}
+    ends = runs.attempt(second, job, 2)
+    assert began_at(ends) in (5, 6)
+    found, expected = tensors(finished(ends, job, 2)), tensors(runs.whole(first))
+    assert found.keys() == expected.keys()
+    assert max((found[name] - expected[name]).abs().max() for name in found) <= TOLERANCE
