@@ -1,4 +1,4 @@
-"""The base model and its tokenizer, from a directory on disk. Code in it is never run."""
+"""The base model, from a directory on disk. Code in it is never run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import transformers
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from finetune_contract.reasons import Reason
 from finetune_contract.recipe import Precision
@@ -31,24 +31,6 @@ def read_config(directory: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise Failure(Reason.MODEL_UNSUPPORTED, "the model's config.json is not a JSON object")
     return config
-
-
-def load_tokenizer(directory: Path) -> Any:
-    """Return the fast tokenizer; only a fast one tells where its tokens stand in the text."""
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            str(directory), local_files_only=True, trust_remote_code=False
-        )
-    except (OSError, ValueError, ImportError) as error:
-        raise Failure(
-            Reason.MODEL_UNSUPPORTED,
-            "the model's tokenizer can not be loaded; it needs a tokenizer.json",
-        ) from error
-    if not tokenizer.is_fast:
-        raise Failure(
-            Reason.MODEL_UNSUPPORTED, "the model has no fast tokenizer; it needs a tokenizer.json"
-        )
-    return tokenizer
 
 
 def empty_model(directory: Path) -> Any:

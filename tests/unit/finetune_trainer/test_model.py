@@ -22,8 +22,9 @@ from finetune_contract.recipe import LoraRecipe, LoraTarget, Precision
 from finetune_trainer.errors import Failure
 from finetune_trainer.export import save_adapter, save_card, save_tokenizer
 from finetune_trainer.lora import adapt
-from finetune_trainer.model import load_model, load_tokenizer, read_config
+from finetune_trainer.model import load_model, read_config
 from finetune_trainer.roles import map_roles
+from finetune_trainer.tokenizer import load_tokenizer
 from support.tiny_llama import byte_tokenizer, write_model
 
 IDENTITY = ModelIdentity(uri="hf://org/name", revision="c0ffee")
