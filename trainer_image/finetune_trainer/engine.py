@@ -27,6 +27,7 @@ from torch import Tensor
 from transformers.integrations import HfDeepSpeedConfig
 
 from finetune_contract.layout import Checkpointing, Layout, Offload, ZeroStage
+from finetune_contract.memory import BUCKET_ELEMENTS, LIVE_ELEMENTS
 from finetune_contract.reasons import Reason
 from finetune_contract.recipe import Optimizer, Precision, TrainingRecipe
 from finetune_contract.runconfig import RunConfig
@@ -38,7 +39,6 @@ from finetune_trainer.scoring import Scorer, score
 
 log = logging.getLogger(__name__)
 
-BUCKET_ELEMENTS = 50_000_000
 FIRST_LOSS_SCALE = 65536.0
 
 
@@ -83,6 +83,9 @@ def deepspeed_config(config: RunConfig) -> dict[str, Any]:
         "overlap_comm": False,
         "reduce_bucket_size": BUCKET_ELEMENTS,
         "allgather_bucket_size": BUCKET_ELEMENTS,
+        "stage3_prefetch_bucket_size": LIVE_ELEMENTS // 2,
+        "stage3_max_live_parameters": LIVE_ELEMENTS,
+        "stage3_max_reuse_distance": LIVE_ELEMENTS,
     }
     if Offload.OPTIMIZER in layout.offload:
         zero["offload_optimizer"] = {"device": "cpu"}
@@ -138,6 +141,7 @@ class Engine:
         self._passes = config.accumulation_steps
         self.stage = zero_stage(config.layout)
         self.parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        torch.use_deterministic_algorithms(self._training.deterministic)
         fp16 = self._training.precision is Precision.FP16
         self.loss_scale = FIRST_LOSS_SCALE if fp16 else 1.0
         checkpointing = config.layout.gradient_checkpointing is Checkpointing.ALWAYS

@@ -158,6 +158,7 @@ def _environment(layout: Layout) -> dict[str, str]:
         "OMP_WAIT_POLICY": "PASSIVE",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "TOKENIZERS_PARALLELISM": "false",
+        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # what deterministic algorithms ask for
         # How long torchrun waits for ranks after SIGTERM before SIGKILL.
         "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(math.ceil(TORCHRUN_KILLS * layout.grace_seconds)),
     }
