@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import pairwise
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finetune_contract.recipe import TrainingRecipe
 from finetune_trainer.data.batches import BatchPlan, deal
+from finetune_trainer.data.dataset import Dataset, Source
+
+
+def dataset(*sources: Source) -> Dataset:
+    rows = sum(source.rows for source in sources)
+    offsets = np.arange(rows + 1, dtype=np.int64)
+    tokens, learned = np.zeros(rows, np.int32), np.zeros(rows, np.bool_)
+    return Dataset(tokens, learned, offsets, offsets[1:], sources)
 
 
 def plan(rows: int, size: int = 8, **recipe: int) -> BatchPlan:
-    return BatchPlan.of(TrainingRecipe(global_batch_size=size, **recipe), rows)
+    return BatchPlan.of(TrainingRecipe(global_batch_size=size, **recipe), dataset(Source(rows)))
 
 
+def weighted(*sources: Source, epochs: int = 1, size: int = 5) -> list[int]:
+    recipe = TrainingRecipe(global_batch_size=size, epochs=epochs)
+    whole = BatchPlan.of(recipe, dataset(*sources))
+    return [int(row) for step in range(whole.steps) for row in whole.batch(step)]
+
+
+@settings(max_examples=40)
 @given(st.integers(1, 40), st.integers(1, 16), st.integers(1, 4), st.integers(0, 3))
 def test_every_row_is_seen_once_per_epoch(rows: int, size: int, epochs: int, seed: int) -> None:
     whole = plan(rows, size, epochs=epochs, seed=seed)
@@ -25,6 +41,53 @@ def test_every_row_is_seen_once_per_epoch(rows: int, size: int, epochs: int, see
     seen = np.concatenate(batches)
     for epoch in range(epochs):
         assert sorted(seen[epoch * rows : (epoch + 1) * rows]) == list(range(rows))
+
+
+@settings(max_examples=40)
+@given(
+    st.lists(
+        st.builds(Source, st.integers(1, 12), st.sampled_from([0.25, 0.5, 1.0, 1.5, 2.0, 3.0])),
+        min_size=1,
+        max_size=3,
+    ),
+    st.integers(1, 4),
+)
+def test_an_epoch_takes_weight_times_rows_of_each_source(
+    sources: list[Source], epochs: int
+) -> None:
+    seen = weighted(*sources, epochs=epochs)
+    per_epoch = sum(max(1, int(s.weight * s.rows + 0.5)) for s in sources)
+    assert len(seen) == epochs * per_epoch
+    first = 0
+    for source in sources:
+        mine = range(first, first + source.rows)
+        first += source.rows
+        taken = max(1, int(source.weight * source.rows + 0.5))
+        for epoch in range(epochs):
+            of_epoch = seen[epoch * per_epoch : (epoch + 1) * per_epoch]
+            assert sum(row in mine for row in of_epoch) == taken
+        # No row comes again before all others have come as often.
+        counts = Counter(row for row in seen if row in mine)
+        often = [counts[row] for row in mine]
+        assert max(often) - min(often) <= 1
+
+
+def test_weight_two_takes_each_row_twice_in_each_epoch() -> None:
+    seen = weighted(Source(3), Source(4, 2.0))
+    assert sorted(seen) == [0, 1, 2, 3, 3, 4, 4, 5, 5, 6, 6]
+
+
+def test_weight_one_half_takes_another_half_in_the_next_epoch() -> None:
+    seen = weighted(Source(6, 0.5), epochs=2)
+    assert set(seen[:3]).isdisjoint(seen[3:])
+    assert sorted(seen) == list(range(6))
+
+
+def test_the_rows_of_sources_are_mixed() -> None:
+    seen = np.array(weighted(Source(200), Source(200)))
+    early = (seen[:200] < 200).sum()
+    assert 70 <= early <= 130
+    assert list(seen[seen < 200]) != list(range(200))
 
 
 def test_neither_length_means_one_epoch() -> None:
@@ -44,6 +107,13 @@ def test_seed_and_epoch_change_the_order() -> None:
     assert list(first.batch(0)) == list(plan(64, 64, epochs=2, seed=1).batch(0))
     assert list(first.batch(0)) != list(first.batch(1))
     assert list(first.batch(0)) != list(plan(64, 64, epochs=2, seed=2).batch(0))
+
+
+def test_any_step_of_a_huge_dataset_is_known_at_once() -> None:
+    huge = BatchPlan((Source(10**12), Source(10**11, 2.0)), 8, 0, 10**12, 10**13)
+    batch = huge.batch(10**11)
+    assert len(set(batch.tolist())) == 8
+    assert batch.max() < 11 * 10**11
 
 
 @given(

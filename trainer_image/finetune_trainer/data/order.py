@@ -17,7 +17,7 @@ Indices = npt.NDArray[np.int64]
 Words = npt.NDArray[np.uint64]
 
 ROUNDS = 8
-SMALLEST_BITS = 6  # of the domain; a smaller one would mix too little
+SMALLEST_BITS = 4  # of the domain; with fewer, few orders could be drawn
 
 
 class Permutation:
