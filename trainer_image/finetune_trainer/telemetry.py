@@ -15,17 +15,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from finetune_contract.artifact import Provenance, TrainingSummary
 from finetune_contract.layout import TrackingType
-from finetune_contract.plan import ResolvedPlan
 from finetune_contract.reasons import Reason
 from finetune_contract.runconfig import RunConfig
+from finetune_trainer.report.page import RunFacts, render
 from finetune_trainer.trackers.registry import make_tracker
 from finetune_trainer.tracking import Delivery, describe_run
 
 log = logging.getLogger(__name__)
 
 METRICS = "metrics.jsonl"
+REPORT = "report.html"
 EVENTS = "tensorboard"
 FLUSH_SECONDS = 3.0
 
@@ -46,15 +46,6 @@ class StepRecord:
     seconds: float
 
 
-@dataclass(frozen=True)
-class RunFacts:
-    """What the report says beside the curves."""
-
-    provenance: Provenance
-    summary: TrainingSummary
-    plan: ResolvedPlan | None = None
-
-
 class Telemetry:
     """Rank 0's records, one JSON object per step and per evaluation.
 
@@ -63,9 +54,9 @@ class Telemetry:
     null.
     """
 
-    def __init__(self, directory: Path, attempt: int) -> None:
-        self.history = directory / METRICS
-        self._attempt = attempt
+    def __init__(self, config: RunConfig) -> None:
+        self.history = Path(config.layout.scratch_dir, "telemetry", METRICS)
+        self._config = config
         self._lost = 0
         self._delivery: Delivery | None = None
         self._waits = False  # for the tracker's files, which belong into the artifact
@@ -76,12 +67,11 @@ class Telemetry:
     ) -> Telemetry:
         """Go on after `step` steps with the run and the history of the checkpoint, if any."""
         layout = config.layout
-        directory = Path(layout.scratch_dir, "telemetry")
-        telemetry = cls(directory, layout.attempt)
+        telemetry = cls(config)
         telemetry.resume(history or b"", step)
         if layout.tracking is not None:
             run, secret = describe_run(config, run_id), layout.credentials.tracking
-            make = partial(make_tracker, layout.tracking, run, secret, directory)
+            make = partial(make_tracker, layout.tracking, run, secret, telemetry.history.parent)
             telemetry._delivery = Delivery(make, telemetry.history, run_id=run_id)
             telemetry._waits = layout.tracking.type is TrackingType.TENSORBOARD
         return telemetry
@@ -123,8 +113,9 @@ class Telemetry:
         directory = self.history.parent
         if self._delivery is not None and self._waits:
             self._delivery.flush(FLUSH_SECONDS)
+        self._report(facts)
         events = sorted((directory / EVENTS).glob("*"))
-        found = [path for path in (self.history, *events) if path.is_file()]
+        found = [p for p in (self.history, directory / REPORT, *events) if p.is_file()]
         return {path.relative_to(directory).as_posix(): path for path in found}
 
     def close(self, reason: Reason) -> None:
@@ -132,9 +123,17 @@ class Telemetry:
         if self._delivery is not None:
             self._delivery.close(reason)
 
+    def _report(self, facts: RunFacts) -> None:
+        try:
+            page = render(self._config, list(parse(self.snapshot())), facts)
+            self.history.with_name(REPORT).write_text(page)
+        except Exception as error:
+            # An adapter that took days is not lost to a page about it.
+            log.warning("%s is left out", REPORT, exc_info=error)
+
     def _note(self, values: Record) -> None:
         finite = {name: _finite(value) for name, value in values.items()}
-        record = {**finite, "time": round(time.time(), 3), "attempt": self._attempt}
+        record = {**finite, "time": round(time.time(), 3), "attempt": self._config.layout.attempt}
         try:
             with self.history.open("a") as file:
                 file.write(_line(record))
