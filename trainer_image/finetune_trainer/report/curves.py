@@ -76,7 +76,7 @@ def chart(
     parts = [
         *(_row(axes, tick) for tick in y_ticks),
         *(_column(axes, tick) for tick in inside),
-        *(_mark(axes, mark) for mark in marks if axes.x[0] <= mark.step <= axes.x[1]),
+        *(_mark(axes, mark, line) for line, mark in enumerate(marks)),
         *(_line(axes, curve) for curve in curves),
     ]
     label = escape(_words(title, curves))
@@ -150,16 +150,20 @@ def _row(axes: Axes, tick: float) -> str:
 
 def _column(axes: Axes, tick: float) -> str:
     x, _ = axes.place((tick, axes.y[0]))
-    return f'<text x="{x:.1f}" y="{axes.height - 8}" text-anchor="middle">{short(tick)}</text>'
+    anchor = "end" if x > axes.width - 2 * RIGHT else "middle"
+    return f'<text x="{x:.1f}" y="{axes.height - 8}" text-anchor="{anchor}">{short(tick)}</text>'
 
 
-def _mark(axes: Axes, mark: Mark) -> str:
+def _mark(axes: Axes, mark: Mark, line: int) -> str:
+    """Draw a mark; words of neighbours stand on other lines, so that they do not meet."""
+    if not axes.x[0] <= mark.step <= axes.x[1]:
+        return ""
     x, _ = axes.place((mark.step, axes.y[0]))
     right = x > axes.width * 0.75
     anchor, shift = ("end", -4) if right else ("start", 4)
     return (
         f'<g class="mark"><line x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" '
-        f'y2="{axes.height - BOTTOM}"/><text x="{x + shift:.1f}" y="{TOP + 8}" '
+        f'y2="{axes.height - BOTTOM}"/><text x="{x + shift:.1f}" y="{TOP + 9 + 14 * (line % 3)}" '
         f'text-anchor="{anchor}">{escape(mark.label)}</text></g>'
     )
 
