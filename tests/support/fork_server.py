@@ -136,15 +136,15 @@ def _serve() -> None:
 
 
 def _import_everything() -> None:
-    from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401
+    import transformers
+    from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
     import finetune_trainer.rank
-    from support.tiny_models import MODELS
 
-    assert finetune_trainer.rank
     for name in ("llama", "qwen3_moe", "deepseek_v3"):
-        __import__(f"transformers.models.{name}.modeling_{name}")
-    assert MODELS
+        __import__(f"{transformers.__name__}.models.{name}.modeling_{name}")
+    get_checkpoint_conversion_mapping("llama")  # compiles a thousand patterns, for all models
+    assert finetune_trainer.rank
 
 
 def _fork(order: Mapping[str, Any]) -> int:

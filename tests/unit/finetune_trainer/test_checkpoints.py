@@ -1,0 +1,299 @@
+"""A checkpoint exists once its manifest does; what is damaged, foreign or torn is passed over."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import pytest
+import torch
+
+from finetune_contract.artifact import MANIFEST, DatasetIdentity, ModelIdentity, Provenance
+from finetune_contract.checkpoint import CheckpointManifest, CheckpointRef, TrainingState
+from finetune_contract.reasons import Reason
+from finetune_trainer import checkpoints as checkpoints_module
+from finetune_trainer.checkpoints import Checkpoints
+from finetune_trainer.errors import Failure
+from finetune_trainer.optimizer_state import Moments
+from finetune_trainer.publish import Output
+from finetune_trainer.snapshot import BEST, STATE, Snapshot
+from finetune_trainer.storage import Store
+from support.trainer_runs import run_config
+
+PROVENANCE = Provenance(
+    recipe_digest=f"sha256:{1:064x}",
+    model=ModelIdentity(uri="hf://org/name", revision="abc"),
+    datasets=(DatasetIdentity(uri="file:///d.jsonl", sha256=f"sha256:{2:064x}", rows=3),),
+)
+Start = Callable[..., Checkpoints]
+
+
+def snapshot(step: int) -> Snapshot:
+    """Return a state whose every number tells its step."""
+    weights = {"a.lora_A.weight": torch.full((2, 3), float(step)), "b": torch.zeros(4)}
+    kinds = {"exp_avg": {n: w + 1 for n, w in weights.items()}}
+    return Snapshot(
+        state=TrainingState(step=step, supervised_tokens=7 * step, loss=0.5, tracking_run="r"),
+        weights=weights,
+        moments=Moments(step, kinds),
+        best={"b": torch.ones(4)},
+        history=b'{"step":1}\n',
+    )
+
+
+@pytest.fixture
+def seen() -> list[CheckpointRef]:
+    return []
+
+
+@pytest.fixture
+def start(tmp_path: Path, seen: list[CheckpointRef]) -> Start:
+    def start(attempt: int = 1, provenance: Provenance = PROVENANCE, **policy: Any) -> Checkpoints:
+        layout = run_config(tmp_path, attempt=attempt, checkpoint=policy).layout
+        Path(layout.scratch_dir).mkdir(exist_ok=True)
+        return Checkpoints(Output.claim(layout), provenance, layout, seen.append)
+
+    return start
+
+
+def saved(checkpoints: Checkpoints, *steps: int) -> None:
+    for step in steps:
+        checkpoints.save(snapshot(step))
+        checkpoints.wait()
+
+
+def place(directory: Path, attempt: int, step: int) -> Path:
+    return directory / f"out/runs/uid-1/a{attempt}/checkpoints/{step:08d}"
+
+
+def present(directory: Path) -> list[tuple[int, int]]:
+    """Return attempts and steps of complete checkpoints."""
+    found = (directory / "out/runs").rglob(f"checkpoints/*/{MANIFEST}")
+    return sorted((int(p.parts[-4][1:]), int(p.parts[-2])) for p in found)
+
+
+def newest(checkpoints: Checkpoints) -> int | None:
+    found = checkpoints.newest(lambda snapshot: True)
+    return found.state.step if found else None
+
+
+def test_what_was_saved_is_found_whole(
+    start: Start, tmp_path: Path, seen: list[CheckpointRef]
+) -> None:
+    assert start().newest(lambda snapshot: True) is None
+    saved(start(), 3)
+    manifest = CheckpointManifest.model_validate_json(
+        (place(tmp_path, 1, 3) / MANIFEST).read_text()
+    )
+    assert manifest.provenance == PROVENANCE
+    assert {entry.path for entry in manifest.files} == {STATE, BEST, "metrics.jsonl"}
+    again = start(attempt=2)
+    found, expected = again.newest(lambda snapshot: True), snapshot(3)
+    assert found is not None
+    assert found.state == expected.state
+    assert found.history == expected.history
+    assert found.moments.updates == 3
+    for theirs, ours in (
+        (found.weights, expected.weights),
+        (found.best, expected.best),
+        (found.moments.kinds["exp_avg"], expected.moments.kinds["exp_avg"]),
+    ):
+        assert theirs.keys() == ours.keys()
+        assert all(torch.equal(theirs[name], ours[name]) for name in ours)
+    ref = CheckpointRef(attempt=1, step=3, uri=place(tmp_path, 1, 3).as_uri())
+    assert seen == [ref, ref]
+    assert again.latest == ref
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(bytes(data))
+
+
+def foreign(path: Path) -> None:
+    manifest = json.loads(path.read_text())
+    manifest["provenance"]["model"]["revision"] = "def"
+    path.write_text(json.dumps(manifest))
+
+
+def escaping(path: Path) -> None:
+    manifest = json.loads(path.read_text())
+    manifest["files"][0]["path"] = "../../../../latest.json"
+    path.write_text(json.dumps(manifest))
+
+
+DAMAGE: dict[str, tuple[str, Callable[[Path], object], str]] = {
+    "altered": (STATE, flip, "state.safetensors was altered"),
+    "cut": (STATE, lambda path: path.write_bytes(path.read_bytes()[:-9]), "bytes, its manifest"),
+    "missing": (BEST, Path.unlink, "best.safetensors is missing"),
+    "manifest cut": (MANIFEST, lambda path: path.write_text("{"), "not one of this version"),
+    "foreign": (MANIFEST, foreign, "its model is another"),
+    "escaping": (MANIFEST, escaping, "a file outside it"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_checkpoint_is_passed_over_by_name(
+    start: Start, tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    saved(start(), 2, 4)
+    name, harm, told = DAMAGE[damage]
+    harm(place(tmp_path, 1, 4) / name)
+    assert newest(start(attempt=2)) == 2
+    [message] = [m for m in caplog.messages if "passed over" in m]
+    assert "a1/checkpoints/00000004" in message
+    assert told in message
+
+
+def test_one_that_does_not_fit_the_model_is_passed_over(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    saved(start(), 2, 4)
+    found = start(attempt=2).newest(lambda snapshot: snapshot.state.step < 4)
+    assert found is not None
+    assert found.state.step == 2
+    assert "its tensors are not those of the model" in caplog.text
+
+
+def test_a_torn_checkpoint_does_not_exist(start: Start, tmp_path: Path) -> None:
+    saved(start(), 2, 4)
+    (place(tmp_path, 1, 4) / MANIFEST).unlink()
+    assert newest(start(attempt=2)) == 2
+
+
+def test_a_store_that_fails_while_reading_is_no_damage(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved(start(), 2, 4)
+    again = start(attempt=2)
+
+    def unavailable(self: Store, path: str, etag: str | None = None) -> bytes:
+        raise Failure(Reason.STORAGE_UNAVAILABLE, "503")
+
+    monkeypatch.setattr(Store, "chunks", unavailable)
+    with pytest.raises(Failure, match="503"):
+        newest(again)
+
+
+def test_the_newest_is_the_latest_attempts(start: Start) -> None:
+    saved(start(), 2, 8)
+    saved(start(attempt=2), 4)
+    assert newest(start(attempt=2)) == 4  # its own, when it is started twice
+    assert newest(start(attempt=3)) == 4
+
+
+@pytest.mark.parametrize(("keep", "left"), [(1, [6]), (2, [4, 6]), (5, [2, 4, 6])])
+def test_the_newest_complete_ones_are_kept(
+    start: Start, tmp_path: Path, keep: int, left: list[int]
+) -> None:
+    saved(start(keep=keep), 2, 4, 6)
+    assert present(tmp_path) == [(1, step) for step in left]
+    directories = place(tmp_path, 1, 2).parent.iterdir()
+    assert sorted(int(path.name) for path in directories) == left  # nothing of the others
+
+
+def test_attempts_share_keep_and_sweep_what_was_torn(start: Start, tmp_path: Path) -> None:
+    saved(start(), 2, 4)
+    for step in (3, 5):
+        place(tmp_path, 1, step).mkdir()
+        (place(tmp_path, 1, step) / STATE).write_bytes(b"half")
+    second = start(attempt=2)
+    later = place(tmp_path, 3, 1)  # a later attempt is at work: nothing of it is touched
+    later.mkdir(parents=True)
+    (later / STATE).write_bytes(b"being written")
+    saved(second, 6)
+    assert present(tmp_path) == [(1, 4), (2, 6)]
+    assert not place(tmp_path, 1, 3).exists()
+    assert not place(tmp_path, 1, 5).exists()
+    assert (later / STATE).exists()
+
+
+def test_an_attempt_that_lost_its_claim_deletes_nothing(start: Start, tmp_path: Path) -> None:
+    first = start(keep=1)
+    saved(first, 2)
+    start(attempt=2)
+    saved(first, 4)
+    assert present(tmp_path) == [(1, 2), (1, 4)]
+
+
+def test_a_failed_write_is_told_and_tried_again(
+    start: Start, tmp_path: Path, seen: list[CheckpointRef], caplog: pytest.LogCaptureFixture
+) -> None:
+    checkpoints = start(everySteps=2, everyMinutes=None)
+    saved(checkpoints, 2)
+    blocked = place(tmp_path, 1, 4)
+    blocked.write_text("a file where a directory must be")
+    with caplog.at_level(logging.WARNING):
+        saved(checkpoints, 4)
+    assert "checkpoint of step 4 failed, training goes on" in caplog.text
+    assert checkpoints.latest == seen[-1]
+    assert seen[-1].step == 2
+    assert present(tmp_path) == [(1, 2)]
+    assert not checkpoints.due(5)
+    assert checkpoints.due(6)
+    saved(checkpoints, 6)
+    assert seen[-1].step == 6
+
+
+def test_what_stood_in_its_place_is_withdrawn_first(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved(start(), 2)
+
+    def broken(self: Store, path: str, source: Path) -> None:
+        raise Failure(Reason.STORAGE_UNAVAILABLE, "503")
+
+    monkeypatch.setattr(Store, "upload", broken)
+    saved(start(), 2)  # the same attempt, started twice
+    assert present(tmp_path) == []
+
+
+def test_the_next_waits_for_the_one_before(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoints = start(everySteps=1, everyMinutes=None)
+    go_on, upload = Event(), Store.upload
+
+    def slow(self: Store, path: str, source: Path) -> None:
+        go_on.wait()
+        upload(self, path, source)
+
+    monkeypatch.setattr(Store, "upload", slow)
+    checkpoints.save(snapshot(1))
+    assert not checkpoints.due(2)  # training goes on without one
+    assert not present(tmp_path)
+    go_on.set()
+    checkpoints.wait()
+    assert present(tmp_path) == [(1, 1)]
+    assert checkpoints.due(2)
+
+
+def test_time_comes_by_steps_or_minutes(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(checkpoints_module.time, "monotonic", lambda: now)
+    by_steps = start(everySteps=5, everyMinutes=None)
+    assert [step for step in range(8) if by_steps.due(step)] == [5, 6, 7]  # 5, or as soon as it can
+    saved(by_steps, 7)
+    assert [step for step in range(7, 12) if by_steps.due(step)] == [10, 11]
+    by_minutes = start(everySteps=None, everyMinutes=2)
+    assert not by_minutes.due(3)
+    now += 120
+    assert by_minutes.due(3)
+    assert not by_minutes.due(0)  # nothing was done yet
+    saved(by_minutes, 3)
+    assert not by_minutes.due(4)
+    assert not start(everySteps=None, everyMinutes=None).due(100)
+
+
+def test_a_resumed_run_counts_from_its_checkpoint(start: Start) -> None:
+    saved(start(), 4)
+    again = start(attempt=2, everySteps=3, everyMinutes=None)
+    assert newest(again) == 4
+    assert not again.due(4)
+    assert not again.due(5)
+    assert again.due(6)
