@@ -28,9 +28,10 @@ from finetune_trainer.export import export
 from finetune_trainer.initial import check_initial
 from finetune_trainer.progress import Reporter
 from finetune_trainer.publish import Output
+from finetune_trainer.report.page import RunFacts
 from finetune_trainer.snapshot import Snapshot
 from finetune_trainer.sources import ModelSource, fetch_data, fetch_model, resolve_model
-from finetune_trainer.telemetry import RunFacts, StepRecord, Telemetry
+from finetune_trainer.telemetry import StepRecord, Telemetry
 
 log = logging.getLogger(__name__)
 
