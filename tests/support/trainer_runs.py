@@ -80,9 +80,7 @@ def train_group(world: int, cases: Mapping[str, RunConfig], directory: Path) -> 
         Path(config.layout.scratch_dir).mkdir(parents=True, exist_ok=True)
     documents = {name: config.to_json() for name, config in cases.items()}
     (directory / "cases.json").write_text(json.dumps(documents))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     processes = [
         subprocess.Popen(
             [sys.executable, __file__, str(directory / "cases.json"), str(directory)],
@@ -106,6 +104,13 @@ def train_group(world: int, cases: Mapping[str, RunConfig], directory: Path) -> 
         steps = json.loads((directory / name / "steps.json").read_text())
         trained[name] = Trained(steps["losses"], steps["norms"], directory / name)
     return trained
+
+
+def free_port() -> int:
+    """Return a port of the loopback interface that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def _uri(place: Path | str) -> str:
