@@ -42,18 +42,28 @@ class Located:
         """Return the artifact's digest: sha256 of `manifest.json`."""
         return sha256_digest(self.data)
 
+    def entry(self, path: str) -> FileEntry:
+        """Return what the manifest says of a file. Raises VerificationFailed if nothing."""
+        found = next((entry for entry in self.manifest.files if entry.path == path), None)
+        if found is None:
+            raise _damaged(f"the manifest of the artifact names no {path}")
+        return found
 
-def open_artifact(
-    uri: str, credentials_dir: str | None, dest: Path, role: Role = Role.OUTPUT
-) -> Path:
+
+def open_artifact(uri: str, credentials_dir: str | None, dest: Path) -> Path:
     """Download an artifact into `dest` and return it.
 
     `uri` is a job's output URI, where latest.json names the artifact, or an artifact's own
     directory. Raises Failure(VerificationFailed), naming the file, for one that is altered, cut or
     missing, and where there is no manifest: without it an artifact does not exist.
     """
-    store = Store(uri, role, credentials_dir)
-    return download_all(store, locate(store), dest)
+    store = Store(uri, Role.OUTPUT, credentials_dir)
+    located = locate(store)
+    dest.mkdir(parents=True, exist_ok=True)
+    for entry in located.manifest.files:
+        download(store, located.base, entry, dest / entry.path)
+    (dest / MANIFEST).write_bytes(located.data)
+    return dest
 
 
 def locate(store: Store) -> Located:
@@ -65,25 +75,6 @@ def locate(store: Store) -> Located:
     if pointer is None:
         raise _damaged(f"{store.uri}/{LATEST} names no artifact: none has been published yet")
     return _read_pointed(store, pointer)
-
-
-def download_all(store: Store, located: Located, dest: Path) -> Path:
-    """Download a located artifact into `dest`, its manifest last, and return `dest`."""
-    dest.mkdir(parents=True, exist_ok=True)
-    for entry in located.manifest.files:
-        download(store, located.base, entry, dest / entry.path)
-    (dest / MANIFEST).write_bytes(located.data)
-    return dest
-
-
-def read_file(store: Store, located: Located, path: str) -> bytes:
-    """Return one checked file of an artifact."""
-    entry = next((e for e in located.manifest.files if e.path == path), None)
-    if entry is None:
-        raise _damaged(f"{store.uri}/{_join(located.base, path)} is not in the manifest")
-    chunks: list[bytes] = []
-    _check(store, located.base, entry, chunks.append)
-    return b"".join(chunks)
 
 
 def read_latest(store: Store) -> tuple[Latest, str] | None:
@@ -108,17 +99,16 @@ def read_pointed(store: Store, pointer: ArtifactPointer) -> Manifest:
 
 
 def _read_pointed(store: Store, pointer: ArtifactPointer) -> Located:
-    located = _read_located(store, pointer.path)
-    if located.digest != pointer.digest:
-        raise _damaged(f"{store.uri}/{pointer.path}/{MANIFEST} is not the one {LATEST} names")
-    return located
+    return _read_located(store, pointer.path, pointer.digest)
 
 
-def _read_located(store: Store, base: str) -> Located:
+def _read_located(store: Store, base: str, digest: str | None = None) -> Located:
     path = _join(base, MANIFEST)
     found = store.read_tagged(path)
     if found is None:
         raise _damaged(f"{store.uri}/{path} does not exist, so the artifact does not")
+    if digest is not None and sha256_digest(found[0]) != digest:
+        raise _damaged(f"{store.uri}/{path} is not the one {LATEST} names")
     try:
         manifest = Manifest.model_validate_json(found[0])
     except ValidationError as error:
@@ -136,6 +126,13 @@ def verify(
     """Read every file of the manifest and check it."""
     for entry in manifest.files:
         _check(store, base, entry, lambda chunk: on_bytes(len(chunk)))
+
+
+def read_checked(store: Store, base: str, entry: FileEntry) -> bytes:
+    """Return the bytes of one file of a manifest."""
+    chunks: list[bytes] = []
+    _check(store, base, entry, chunks.append)
+    return b"".join(chunks)
 
 
 def _check(store: Store, base: str, entry: FileEntry, sink: Sink) -> None:

@@ -18,11 +18,11 @@ from filelock import FileLock
 from peft import get_peft_model_state_dict
 from safetensors.torch import load_file
 
-from finetune_contract.artifact import MANIFEST, Manifest, ModelIdentity
+from finetune_contract.artifact import Manifest, ModelIdentity
 from finetune_contract.reasons import Reason
 from finetune_contract.recipe import LoraRecipe, Recipe
 from finetune_contract.runconfig import RunConfig
-from finetune_trainer.artifacts import download_all, locate, read_file
+from finetune_trainer.artifacts import download, locate, read_checked
 from finetune_trainer.errors import Failure
 from finetune_trainer.export import CONFIG, WEIGHTS
 from finetune_trainer.storage import Role, Store
@@ -41,7 +41,8 @@ def check_initial(recipe: Recipe, model: ModelIdentity, credentials_dir: str | N
     with _as_mismatch():
         store = Store(recipe.model.init_from, Role.MODEL, credentials_dir)
         located = locate(store)
-        config = json.loads(read_file(store, located, CONFIG))
+        located.entry(WEIGHTS)
+        config = json.loads(read_checked(store, located.base, located.entry(CONFIG)))
     _compare_bases(located.manifest.provenance.model, model)
     _compare_settings(config, recipe.lora)
     _compare_roles(located.manifest, recipe.lora)
@@ -50,26 +51,26 @@ def check_initial(recipe: Recipe, model: ModelIdentity, credentials_dir: str | N
 
 
 def fetch_initial(config: RunConfig, digest: str | None) -> Path | None:
-    """Return the directory on this machine of the adapter that `check_initial` found, if any."""
+    """Return the weights file on this machine of the adapter that `check_initial` found, if any."""
     uri, layout = config.recipe.model.init_from, config.layout
     if uri is None or digest is None:
         return None
     cache = Path(layout.cache_dir or layout.scratch_dir, "adapters")
-    directory = cache / digest.removeprefix("sha256:")
-    directory.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{directory}.lock"), _as_mismatch():
-        if (directory / MANIFEST).exists():  # written last
-            return directory
-        store = Store(uri, Role.MODEL, layout.credentials.model)
-        located = locate(store)
-        if located.digest != digest:
-            raise _mismatch(f"{store.uri} was published anew while the job started")
-        return download_all(store, located, directory)
+    target = cache / digest.removeprefix("sha256:") / WEIGHTS
+    cache.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{target.parent}.lock"), _as_mismatch():
+        if not target.exists():  # it appears by a rename
+            store = Store(uri, Role.MODEL, layout.credentials.model)
+            located = locate(store)
+            if located.digest != digest:
+                raise _mismatch(f"{store.uri} was published anew while the job started")
+            download(store, located.base, located.entry(WEIGHTS), target)
+    return target
 
 
-def load_initial(model: Any, directory: Path) -> None:
+def load_initial(model: Any, weights: Path) -> None:
     """Copy an adapter's tensors into a PEFT model whose adapter is whole, not yet sharded."""
-    tensors = load_file(directory / WEIGHTS)
+    tensors = load_file(weights)
     places = get_peft_model_state_dict(model, save_embedding_layers=False)
     odd = sorted(tensors.keys() ^ places.keys())
     if odd:

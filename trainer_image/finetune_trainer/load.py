@@ -15,7 +15,7 @@ from finetune_trainer.roles import map_roles
 def load_adapted(recipe: Recipe, directory: Path, initial: Path | None = None) -> Adapted:
     """Return the model; the directory holds configuration and weights.
 
-    `initial` holds the published adapter to go on from, if not from a new one.
+    `initial` is the weights file of the published adapter to go on from, if there is one.
     """
     base = load_model(directory, recipe.training.precision, **loading_options(recipe))
     keep_layout(base)
