@@ -58,8 +58,12 @@ def run_ranks(stages: list[ZeroStage], directory: Path) -> list[dict[str, Any]]:
             [sys.executable, str(SCRIPT), str(directory)],
             env={
                 **os.environ,
-                **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"},
-                **{"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"},
+                "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": port,
+                "OMP_NUM_THREADS": "1",
+                "RANK": str(rank),
+                "LOCAL_RANK": str(rank),
+                "WORLD_SIZE": "2",
                 "PYTHONPATH": os.pathsep.join((str(SOURCES), str(SCRIPT.parents[1]))),
             },
         )
