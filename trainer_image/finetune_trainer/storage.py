@@ -109,13 +109,16 @@ class Store:
         )
 
     def delete(self, path: str) -> None:
-        """Remove an object, if it exists."""
+        """Remove an object, if it exists; on a disk also the directory that it leaves empty."""
         with suppress(FileNotFoundError):
             self._do(
                 path,
                 lambda: obstore.delete(self._store, self._key(path)),
                 missing_is_failure=False,
             )
+        if self.is_local:
+            with suppress(OSError):
+                self.local_path(path).parent.rmdir()
 
     def chunks(self, path: str, etag: str | None = None) -> Iterator[bytes]:
         """Yield an object's bytes; with `etag`, fail if it is no longer that object.
