@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from finetune_api.status import ArtifactStatus, FineTuneJobStatus, ProgressStatus
+from finetune_api.status import ArtifactStatus, FineTuneJobStatus, PlanStatus, ProgressStatus
 from finetune_cli.console import ERR, INTERRUPTED, OUT, print_error, print_out
 from finetune_cli.progress_bar import ProgressBar
+from finetune_contract.checkpoint import CheckpointRef
+from finetune_contract.plan import MemoryEstimate, ResolvedPlan
 from finetune_contract.progress import Progress
 
 if TYPE_CHECKING:
@@ -93,7 +95,7 @@ def _follow(statuses: Iterator[FineTuneJobStatus], shell: Shell) -> ArtifactStat
     with ProgressBar() as bar:
         for last in statuses:
             if last.progress is not None:
-                bar.show(_progress(last.progress))
+                bar.show(_progress(last, last.progress))
     _show(shell, "kubectl", "get", "finetunejob", "--output=wide")
     for entry in last.conditions or []:
         print_out(f"  {entry.type}={entry.status}  {entry.reason}: {entry.message}")
@@ -103,17 +105,33 @@ def _follow(statuses: Iterator[FineTuneJobStatus], shell: Shell) -> ArtifactStat
     return last.artifact
 
 
-def _progress(status: ProgressStatus) -> Progress:
+def _progress(status: FineTuneJobStatus, told: ProgressStatus) -> Progress:
+    saved, attempts = status.checkpoint, status.attempts or []
     return Progress(
-        phase=status.phase,
-        done=status.done,
-        total=status.total,
-        loss=None if status.loss is None else float(status.loss),
-        tokens_per_second=None
-        if status.tokens_per_second is None
-        else float(status.tokens_per_second),
-        eta_seconds=status.eta_seconds,
+        phase=told.phase,
+        done=told.done,
+        total=told.total,
+        step=told.step,
+        resumed_step=attempts[-1].resumed_step if attempts else None,
+        plan=_plan(status.plan) if status.plan else None,
+        checkpoint=saved and CheckpointRef(attempt=saved.attempt, step=saved.step, uri=saved.uri),
+        loss=_number(told.loss),
+        eval_loss=_number(told.eval_loss),
+        tokens_per_second=_number(told.tokens_per_second),
+        eta_seconds=told.eta_seconds,
     )
+
+
+def _plan(status: PlanStatus) -> ResolvedPlan | None:
+    if status.memory is None:
+        return None
+    memory = MemoryEstimate(**status.memory.model_dump(exclude={"estimate"}))
+    sizes = status.model_dump(exclude={"workers", "processes", "gpus", "lora", "memory"})
+    return ResolvedPlan(memory=memory, **sizes)
+
+
+def _number(text: str | None) -> float | None:
+    return None if text is None else float(text)
 
 
 def _show_accuracy(accuracy: Accuracy) -> None:

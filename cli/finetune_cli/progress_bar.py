@@ -1,4 +1,4 @@
-"""A live bar for a run: phase, counter, loss, tokens per second, time left."""
+"""A live bar for a run, and lines for what is told once: the plan, and where it goes on from."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from rich.progress import BarColumn, TaskProgressColumn, TextColumn
 from rich.progress import Progress as RichProgress
 
 from finetune_cli.console import ERR
+from finetune_contract.plan import ResolvedPlan
 from finetune_contract.progress import Progress
+
+_GIB = 2**30
 
 
 class ProgressBar:
@@ -16,6 +19,7 @@ class ProgressBar:
 
     def __init__(self) -> None:
         self._printed = ("", 0)  # phase and tenth of it
+        self._told: set[str] = set()
         self._bar = RichProgress(
             TextColumn("{task.description:>9}"),
             BarColumn(bar_width=30),
@@ -40,6 +44,10 @@ class ProgressBar:
 
     def show(self, progress: Progress) -> None:
         """Draw one report."""
+        for line in news(progress):
+            if line not in self._told:
+                self._told.add(line)
+                ERR.print(line, highlight=False)
         if ERR.is_terminal:
             self._bar.update(
                 self._task,
@@ -56,13 +64,43 @@ class ProgressBar:
 
 
 def describe(progress: Progress) -> str:
-    """Return counter, loss, speed and time left in one line; what is unknown is left out."""
+    """Return counter, losses, speed, time left and the last checkpoint in one line; what is
+    unknown is left out."""
     parts = [progress.summary().removeprefix(str(progress.phase)).strip()]
     if progress.loss is not None:
         parts.append(f"loss {progress.loss:.4f}")
+    if progress.eval_loss is not None:
+        parts.append(f"eval {progress.eval_loss:.4f}")
     if progress.tokens_per_second is not None:
         parts.append(f"{progress.tokens_per_second:,.0f} tokens/s")
     if progress.eta_seconds is not None:
         minutes, seconds = divmod(progress.eta_seconds, 60)
         parts.append(f"{minutes}:{seconds:02d} left")
+    if progress.checkpoint is not None:
+        parts.append(f"saved at {progress.checkpoint.step}")
     return "  ".join(part for part in parts if part)
+
+
+def news(progress: Progress) -> list[str]:
+    """Return the lines that a run is told by once: how Auto was resolved, where it goes on from."""
+    lines = []
+    if progress.plan is not None:
+        lines.append(_plan_line(progress.plan))
+    if progress.resumed_step is not None:
+        lines.append(f"goes on from the checkpoint of step {progress.resumed_step}")
+    return lines
+
+
+def _plan_line(plan: ResolvedPlan) -> str:
+    parts = [
+        f"{plan.micro_batch_size} rows per pass x {plan.accumulation_steps} passes per process",
+        f"ZeRO stage {plan.zero_stage:d}",
+    ]
+    if plan.packing:
+        parts.append("packed")
+    if plan.gradient_checkpointing:
+        parts.append("gradient checkpointing")
+    memory = f"{plan.memory.total / _GIB:.1f}"
+    if plan.memory.available is not None:
+        memory += f" of {plan.memory.available / _GIB:.1f}"
+    return f"plan: {', '.join(parts)}; about {memory} GiB per process (estimated)"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +15,9 @@ from finetune_cli.job_files import read_jobs
 from finetune_cli.progress_bar import ProgressBar
 from finetune_contract.reasons import advice, exit_code
 from finetune_contract.result import Outcome, Result
+
+if TYPE_CHECKING:
+    from finetune_local.run import LocalRun
 
 
 def _secret(text: str) -> tuple[str, Path]:
@@ -41,6 +44,13 @@ def run(
             file_okay=False,
         ),
     ] = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN",
+            help="Go on with a run that was interrupted, from its newest checkpoint.",
+        ),
+    ] = None,
     demo_data: Annotated[
         bool,
         typer.Option(
@@ -52,7 +62,7 @@ def run(
 
     The same file, checks, trainer and artifact as on a cluster; all of the job's processes run
     here. The exit code is 0 when the adapter is published and verified, else that of the reason
-    (docs/reasons.md).
+    (docs/reasons.md). At Ctrl-C the trainer saves a checkpoint before it ends.
 
     Example: `finetune run examples/quickstart.yaml --demo-data --output ./adapters`
     """
@@ -61,11 +71,7 @@ def run(
         secrets = dict(map(_secret, secret or []))
         if demo_data:
             secrets |= _serve_demo_data(stack)
-        try:
-            result = _train(job, secrets, output)
-        except KeyboardInterrupt:
-            print_error("interrupted; the trainer has stopped")
-            raise typer.Exit(INTERRUPTED) from None
+        result = _train(_ready(job, secrets, output, resume))
     if result.outcome is not Outcome.SUCCEEDED:
         raise typer.Exit(exit_code(result.reason) or 1)
 
@@ -90,17 +96,28 @@ def _serve_demo_data(stack: ExitStack) -> dict[str, Path]:
         return stack.enter_context(serve_demo_bucket())
 
 
-def _train(job: FineTuneJob, secrets: dict[str, Path], output: Path | None) -> Result:
-    from finetune_local.run import CannotRun, execute, prepare
+def _ready(
+    job: FineTuneJob, secrets: dict[str, Path], output: Path | None, resume: str | None
+) -> LocalRun:
+    from finetune_local.run import CannotRun, prepare
 
     try:
-        ready = prepare(job, secrets, output)
+        return prepare(job, secrets, output, resume)
     except CannotRun as error:
         print_error(str(error))
         raise typer.Exit(2) from None
+
+
+def _train(ready: LocalRun) -> Result:
+    from finetune_local.run import execute
+
     ERR.print(f"run {ready.run_id}, log {ready.log}", highlight=False)
-    with ProgressBar() as bar:
-        result = execute(ready, bar.show)
+    try:
+        with ProgressBar() as bar:
+            result = execute(ready, bar.show)
+    except KeyboardInterrupt:
+        print_error(f"interrupted; go on with the same command and --resume {ready.run_id}")
+        raise typer.Exit(INTERRUPTED) from None
     if result.outcome is Outcome.SUCCEEDED and result.artifact is not None:
         if ready.run_id not in result.artifact.uri:
             ERR.print("the same adapter had been published before; nothing was trained")

@@ -25,7 +25,6 @@ from finetune_local.paths import cache_dir, state_dir
 from finetune_operator.plan.run_config import Mounts, micro_batch_size, run_config
 
 _POLL_SECONDS = 0.2
-_STOP_SECONDS = 30
 _LOG_TAIL_LINES = 20
 _LOCAL_IMAGE = "local"
 
@@ -54,28 +53,36 @@ class LocalRun:
 
 
 def prepare(
-    job: FineTuneJob, secret_dirs: Mapping[str, Path], output: Path | None = None
+    job: FineTuneJob,
+    secret_dirs: Mapping[str, Path],
+    output: Path | None = None,
+    resume: str | None = None,
 ) -> LocalRun:
     """Plan one attempt of the job with every process on this machine.
 
     `secret_dirs` holds a directory for each Secret that the job names, one file per key. `output`
-    replaces spec.output.uri by a directory. Raises CannotRun.
+    replaces spec.output.uri by a directory. `resume` is the id of a run to go on with, from its
+    newest checkpoint. Raises CannotRun.
     """
     spec = job.spec
-    run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
+    run_id = resume or f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
     directory = state_dir() / "runs" / run_id
+    attempt = _next_attempt(directory) if resume else 1
     mounts = Mounts(
         model_credentials=_directory(spec.model.credentials_secret_ref, "model", secret_dirs),
         data_credentials=_directory(spec.data.credentials_secret_ref, "data", secret_dirs),
         output_credentials=None
         if output
         else _directory(spec.output.credentials_secret_ref, "output", secret_dirs),
+        tracking_credentials=_directory(
+            spec.tracking.credentials_secret_ref if spec.tracking else None, "tracking", secret_dirs
+        ),
         cache=str(_model_cache(spec)),
         scratch=str(directory / "scratch"),
     )
     planned = run_config(
         job,
-        attempt=1,
+        attempt=attempt,
         uid=run_id,
         image=_LOCAL_IMAGE,
         micro_batch_size=micro_batch_size(spec),
@@ -90,7 +97,7 @@ def prepare(
         }
     )
     config = planned.model_copy(update={"layout": layout})
-    (directory / "scratch").mkdir(parents=True)
+    (directory / "scratch").mkdir(parents=True, exist_ok=True)
     (directory / FILE_NAME).write_text(config.to_json())
     return LocalRun(run_id, directory, config)
 
@@ -105,7 +112,9 @@ def execute(run: LocalRun, on_progress: Callable[[Progress], None]) -> Result:
     command = [sys.executable, "-m", "finetune_trainer.launch"]
     command += ["--run-config", str(run.directory / FILE_NAME)]
     command += ["--termination-log", str(termination_log), "--progress-file", str(progress_file)]
-    with run.log.open("wb") as log:
+    for stale in (progress_file, termination_log):
+        stale.unlink(missing_ok=True)
+    with run.log.open("ab") as log:
         trainer = subprocess.Popen(
             command,
             stdout=log,
@@ -116,8 +125,8 @@ def execute(run: LocalRun, on_progress: Callable[[Progress], None]) -> Result:
         try:
             _follow(trainer, progress_file, on_progress)
         finally:
-            _stop(trainer)
-    return _result(trainer.returncode, termination_log)
+            _stop(trainer, run.config.layout.grace_seconds)
+    return _result(run.config.layout.attempt, trainer.returncode, termination_log)
 
 
 def _environment() -> dict[str, str]:
@@ -141,18 +150,18 @@ def _follow(
         time.sleep(_POLL_SECONDS)
 
 
-def _stop(trainer: subprocess.Popen[bytes]) -> None:
+def _stop(trainer: subprocess.Popen[bytes], grace_seconds: float) -> None:
     if trainer.poll() is not None:
         return
     trainer.send_signal(signal.SIGTERM)
     try:
-        trainer.wait(_STOP_SECONDS)
+        trainer.wait(grace_seconds)
     except subprocess.TimeoutExpired:
         trainer.kill()
         trainer.wait()
 
 
-def _result(exit_code: int, termination_log: Path) -> Result:
+def _result(attempt: int, exit_code: int, termination_log: Path) -> Result:
     text = termination_log.read_text() if termination_log.exists() else ""
     result = contract_result.decode(text)
     if result is not None:
@@ -163,7 +172,7 @@ def _result(exit_code: int, termination_log: Path) -> Result:
     else:
         reason = reason_of_exit_code(exit_code) or Reason.TRAINER_ERROR
         message = f"the trainer ended with exit code {exit_code} and told no result"
-    return Result(attempt=1, outcome=Outcome.FAILED, reason=reason, message=message)
+    return Result(attempt=attempt, outcome=Outcome.FAILED, reason=reason, message=message)
 
 
 def _directory(ref: SecretRef | None, stanza: str, secret_dirs: Mapping[str, Path]) -> str | None:
@@ -179,6 +188,17 @@ def _directory(ref: SecretRef | None, stanza: str, secret_dirs: Mapping[str, Pat
     if not path.is_dir():
         raise CannotRun(f"--secret {ref.name}={path}: is not a directory; make one file per key")
     return str(path.absolute())
+
+
+def _next_attempt(directory: Path) -> int:
+    """Return the number after the last attempt of a run; its checkpoints are then found."""
+    try:
+        text = (directory / FILE_NAME).read_text()
+    except FileNotFoundError:
+        raise CannotRun(
+            f"--resume {directory.name}: there is no such run in {directory.parent}"
+        ) from None
+    return RunConfig.model_validate_json(text).layout.attempt + 1
 
 
 def _model_cache(spec: FineTuneJobSpec) -> Path:

@@ -80,3 +80,29 @@ def test_downloads_go_to_the_jobs_node_cache_or_to_the_users(tmp_path: Path) -> 
     model = {"uri": "s3://demo/model", "cache": {"hostPath": {"path": "/models"}}}
     named = prepare(_job(model=model), {name: tmp_path / name for name in ("rows", "out")})
     assert named.config.layout.cache_dir == "/models"
+
+
+def test_the_trackers_secret_is_a_directory_too(tmp_path: Path) -> None:
+    tracking = {"type": "WandB", "credentialsSecretRef": {"name": "wandb"}}
+    secrets = _secrets(tmp_path, "models", "rows", "out", "wandb")
+    run = prepare(_job(tracking=tracking), secrets)
+    assert run.config.layout.credentials.tracking == str(tmp_path / "wandb")
+    with pytest.raises(CannotRun, match=r"spec.tracking.credentialsSecretRef"):
+        prepare(_job(tracking=tracking), {n: p for n, p in secrets.items() if n != "wandb"})
+
+
+def test_a_run_is_gone_on_with_by_its_id(tmp_path: Path) -> None:
+    secrets = _secrets(tmp_path, "models", "rows", "out")
+    first = prepare(_job(), secrets)
+    again = prepare(_job(), secrets, resume=first.run_id)
+    assert (again.run_id, again.directory) == (first.run_id, first.directory)
+    assert again.config.layout.job == first.config.layout.job
+    assert (first.config.layout.attempt, again.config.layout.attempt) == (1, 2)
+    assert prepare(_job(), secrets, resume=first.run_id).config.layout.attempt == 3
+    assert prepare(_job(), secrets).run_id != first.run_id
+
+
+def test_a_run_that_is_not_there_is_not_gone_on_with(tmp_path: Path) -> None:
+    secrets = _secrets(tmp_path, "models", "rows", "out")
+    with pytest.raises(CannotRun, match="--resume nothing: there is no such run in"):
+        prepare(_job(), secrets, resume="nothing")

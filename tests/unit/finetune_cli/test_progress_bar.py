@@ -1,0 +1,95 @@
+"""What a run reports is shown once or in place, and nothing that is unknown."""
+
+from typing import Any
+
+import pytest
+
+from finetune_api.status import CheckpointStatus, FineTuneJobStatus
+from finetune_cli.demo import _progress
+from finetune_cli.progress_bar import ProgressBar, describe, news
+from finetune_contract.progress import Phase, Progress
+from finetune_operator.observe import Report
+from finetune_operator.plan.attempt import told_plan
+from finetune_operator.status import _progress_status
+from support.operator_values import at, attempt, checkpoint_ref, job, resolved_plan
+
+
+def progress(**of: Any) -> Progress:
+    return Progress(phase=Phase.TRAIN, **of)
+
+
+def test_a_line_holds_all_that_is_known() -> None:
+    full = progress(
+        done=23,
+        total=60,
+        step=23,
+        loss=1.23456,
+        eval_loss=2,
+        tokens_per_second=1234.4,
+        eta_seconds=61,
+        checkpoint=checkpoint_ref(20),
+    )
+    expected = "23/60  loss 1.2346  eval 2.0000  1,234 tokens/s  1:01 left  saved at 20"
+    assert describe(full) == expected
+    assert describe(progress()) == ""
+
+
+def test_the_plan_is_told_in_a_line_with_its_memory_marked_as_an_estimate() -> None:
+    plan = resolved_plan(4)
+    memory = plan.memory.model_copy(update={"weights": 3 * 2**30, "available": 8 * 2**30})
+    (line,) = news(progress(plan=plan.model_copy(update={"memory": memory})))
+    assert line == (
+        "plan: 4 rows per pass x 4 passes per process, ZeRO stage 2, packed, gradient "
+        "checkpointing; about 3.0 of 8.0 GiB per process (estimated)"
+    )
+    bare = plan.model_copy(
+        update={
+            "packing": False,
+            "gradient_checkpointing": False,
+            "memory": memory.model_copy(update={"available": None}),
+        }
+    )
+    assert news(progress(plan=bare)) == [
+        "plan: 4 rows per pass x 4 passes per process, ZeRO stage 2; "
+        "about 3.0 GiB per process (estimated)"
+    ]
+
+
+def test_where_a_run_goes_on_from_is_told() -> None:
+    assert news(progress(resumed_step=20)) == ["goes on from the checkpoint of step 20"]
+    assert news(progress()) == []
+
+
+def test_news_is_printed_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with ProgressBar() as bar:
+        bar.show(progress(done=1, total=100, resumed_step=7))
+        bar.show(progress(done=2, total=100, resumed_step=7))
+        bar.show(progress(done=12, total=100, resumed_step=7))
+    printed = capsys.readouterr().err.strip().splitlines()
+    assert printed == [
+        "goes on from the checkpoint of step 7",
+        "Train     1/100",
+        "Train     12/100",
+    ]
+
+
+def test_the_demo_shows_what_status_says() -> None:
+    told = progress(
+        done=23,
+        total=60,
+        step=23,
+        resumed_step=20,
+        checkpoint=checkpoint_ref(20),
+        plan=resolved_plan(4),
+        loss=1.25,
+        eval_loss=2,
+        tokens_per_second=99,
+        eta_seconds=3,
+    )
+    ref = checkpoint_ref(20)
+    status = FineTuneJobStatus(
+        attempts=[attempt(resumed_step=20)],
+        checkpoint=CheckpointStatus(uri=ref.uri, step=ref.step, attempt=ref.attempt),
+        plan=told_plan(job(), resolved_plan(4)),
+    )
+    assert _progress(status, _progress_status(Report(1, at(0), told))) == told
