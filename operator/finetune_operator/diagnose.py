@@ -22,7 +22,13 @@ from finetune_operator.plan.volumes import credentials
 SETTLE = timedelta(seconds=10)
 # A node that does not answer never confirms that a deleted pod has gone.
 OVERDUE = timedelta(seconds=30)
-_SYMPTOMS = {Reason.DISTRIBUTED_FAILURE, Reason.INTERRUPTED, Reason.RESULT_LOST, Reason.POD_LOST}
+# The nearest to the cause first: a pod that was killed comes before one that was told to stop.
+_SYMPTOMS = (
+    Reason.RESULT_LOST,
+    Reason.POD_LOST,
+    Reason.INTERRUPTED,
+    Reason.DISTRIBUTED_FAILURE,
+)
 _NO_END = {Retry.WAIT, Retry.NONE}
 _SIGTERM_EXIT = 143
 _CLUSTER_ENDS = {
@@ -105,12 +111,19 @@ def _failed_pods(attempt: Attempt, pods: list[Pod], now: datetime) -> End | None
     ends = [(pod, end) for pod in pods if (end := _pod_end(pod, attempt.number, now)) is not None]
     if not ends:
         return None
-    pod, end = min(ends, key=lambda pair: (pair[1].reason in _SYMPTOMS, _finished_at(pair[0])))
+    pod, end = min(ends, key=lambda pair: _nearness(*pair))
     running = any(not p.finished for p in pods)
     # A node's clock may be off: an end far in the past or in the future is not waited for.
     recent = abs(now - _finished_at(pod)) < SETTLE
     settled = end.reason not in _SYMPTOMS or not running or not recent
     return End(end.reason, end.message, end.rank, settled)
+
+
+def _nearness(pod: Pod, end: End) -> tuple[bool, datetime, int]:
+    """Order ends by how likely they are the cause: no symptom, the earliest second, its kind."""
+    symptom = end.reason in _SYMPTOMS
+    kind = _SYMPTOMS.index(end.reason) if symptom else 0
+    return symptom, _finished_at(pod), kind
 
 
 def _finished_at(pod: Pod) -> datetime:

@@ -34,7 +34,9 @@ def journey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Journey]:
         Shell(cluster.kubeconfig).run(
             "helm", "install", "operator", str(assets.chart()), *sets, "--wait", "--timeout=2m"
         )
-        journey = Journey(binaries.kubectl(), cluster.kubeconfig, store, cluster_keys(cluster))
+        journey = Journey(
+            binaries.kubectl(), cluster.kubeconfig, directory, store, cluster_keys(cluster)
+        )
         journey.apply(
             {
                 "apiVersion": "v1",

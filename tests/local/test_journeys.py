@@ -19,14 +19,6 @@ def _children(journey: Journey, name: str) -> list[str]:
     ]
 
 
-def _wait_for_training(journey: Journey, name: str, attempt: int = 1) -> None:
-    def training() -> bool:
-        progress = journey.get("finetunejob", name).get("status", {}).get("progress", {})
-        return progress.get("attempt") == attempt and progress.get("phase") == "Train"
-
-    journey.wait(f"{name} to train", training)
-
-
 def _delete(journey: Journey, name: str) -> None:
     journey.kubectl("delete", "finetunejob", name)
     journey.wait(f"nothing to be left of {name}", lambda: not _children(journey, name))
@@ -53,35 +45,11 @@ def test_apply_ends_in_a_verified_adapter(journey: Journey, tmp_path: Path) -> N
     assert status["artifact"]["uri"] in table
 
 
-def test_a_deleted_pod_costs_an_attempt_but_not_the_job(journey: Journey) -> None:
-    journey.apply(job("killed", training={"maxSteps": 60}))
-    _wait_for_training(journey, "killed")
-    journey.kubectl("delete", "pod", "killed-a1-worker-0", "--grace-period=0", "--force")
-    done = journey.wait_for_end("killed")
-    first, *_, last = done["status"]["attempts"]
-    assert (first["state"], last["state"]) == ("Failed", "Succeeded")
-    assert first["reason"] in ("PodLost", "DistributedFailure", "Interrupted")
-    assert done["status"]["artifact"]["attempt"] == last["number"]
-
-
 def test_deletion_leaves_nothing(journey: Journey) -> None:
     journey.apply(job("deleted", training=LONG))
-    _wait_for_training(journey, "deleted")
+    journey.wait_for_training("deleted")
     assert len(_children(journey, "deleted")) >= 8
     _delete(journey, "deleted")
-
-
-def test_suspend_frees_the_pods_and_resume_goes_on(journey: Journey) -> None:
-    journey.apply(job("paused", training={"maxSteps": 60}))
-    _wait_for_training(journey, "paused")
-    suspend = '{"spec":{"runPolicy":{"suspend":%s}}}'
-    journey.kubectl("patch", "ftj", "paused", "--type=merge", "--patch", suspend % "true")
-    journey.wait_for_reason("paused", "Suspended")
-    journey.wait("pods to go", lambda: not journey.items("pods", "finetune.dev/job=paused"))
-    assert condition(journey.get("ftj", "paused"), "Suspended")["status"] == "True"
-    journey.kubectl("patch", "ftj", "paused", "--type=merge", "--patch", suspend % "false")
-    done = journey.wait_for_end("paused")
-    assert [a["state"] for a in done["status"]["attempts"]] == ["Suspended", "Succeeded"]
 
 
 def test_the_deadline_ends_a_job(journey: Journey) -> None:
@@ -212,7 +180,7 @@ def test_out_of_memory_is_tried_again_with_half_the_micro_batch(journey: Journey
 
 def test_a_restarted_operator_goes_on_where_it_was(journey: Journey) -> None:
     journey.apply(job("survivor", training={"maxSteps": 60}))
-    _wait_for_training(journey, "survivor")
+    journey.wait_for_training("survivor")
     selector = "app.kubernetes.io/name=finetune-operator"
     before = {pod["metadata"]["uid"] for pod in journey.items("pods", selector)}
     journey.kubectl("delete", "pod", f"--selector={selector}", "--grace-period=0", "--force")

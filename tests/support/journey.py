@@ -1,6 +1,9 @@
 """What the journeys on the embedded cluster are told with: apply, wait, look."""
 
+import contextlib
+import hashlib
 import json
+import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -8,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import obstore
+import psutil
 import yaml
 from obstore.store import S3Store
 
@@ -22,6 +27,7 @@ class Journey:
 
     kubectl_path: Path
     kubeconfig: Path
+    directory: Path  # of the embedded cluster
     store: S3Store
     secret_keys: dict[str, str]
 
@@ -78,6 +84,37 @@ class Journey:
             return job if reason in found else None
 
         return self.wait(f"{name} to say {reason}", given)
+
+    def wait_for_training(self, name: str, attempt: int = 1, step: int = 1) -> Json:
+        """Return the job once its attempt has done so many steps, in Train still."""
+
+        def training() -> Json | None:
+            job = self.get("finetunejob", name)
+            told = job.get("status", {}).get("progress", {})
+            on = told.get("attempt") == attempt and told.get("phase") == "Train"
+            return job if on and told.get("step", 0) >= step else None
+
+        return self.wait(f"{name} to train", training)
+
+    def signal_pod(self, name: str, number: signal.Signals) -> None:
+        """Send a signal to every process of a pod's trainer, as from outside of it."""
+        uid = self.get("pod", name)["metadata"]["uid"]
+        pid = (self.directory / f"node/pods/{uid}/containers/pytorch/pid").read_text()
+        launcher = psutil.Process(int(pid))
+        for process in [*launcher.children(recursive=True), launcher]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
+
+    def adapter_digest(self, name: str) -> str:
+        """Return the sha256 of the published adapter's weights."""
+        uri = self.get("finetunejob", name)["status"]["artifact"]["uri"]
+        path = uri.removeprefix("s3://journey/") + "/adapter_model.safetensors"
+        return hashlib.sha256(bytes(obstore.get(self.store, path).bytes())).hexdigest()
+
+    def suspend(self, name: str, wanted: bool) -> None:
+        """Set runPolicy.suspend."""
+        patch = json.dumps({"spec": {"runPolicy": {"suspend": wanted}}})
+        self.kubectl("patch", "ftj", name, "--type=merge", "--patch", patch)
 
     def attempts(self, name: str) -> list[Json]:
         return self.get("finetunejob", name).get("status", {}).get("attempts", [])

@@ -117,6 +117,16 @@ def test_of_two_causes_the_first_counts() -> None:
     assert end(late, early, seconds=60).reason == Reason.DATA_INVALID
 
 
+def test_of_symptoms_in_one_second_the_nearest_to_the_cause_counts() -> None:
+    told = ended(0, 24, result=failure(Reason.INTERRUPTED))
+    killed = ended(1, 137)
+    peer = ended(2, 23, result=failure(Reason.DISTRIBUTED_FAILURE))
+    assert end(told, killed, peer, seconds=60).reason == Reason.RESULT_LOST
+    assert end(peer, told, seconds=60).reason == Reason.INTERRUPTED
+    later = ended(1, 137, seconds=1)
+    assert end(told, later, seconds=60).reason == Reason.INTERRUPTED
+
+
 @pytest.mark.parametrize(("seconds", "settled"), [(9, False), (10, True), (-11, True)])
 def test_a_symptom_waits_for_its_cause_but_not_for_ever(seconds: int, settled: bool) -> None:
     assert SETTLE.total_seconds() == 10

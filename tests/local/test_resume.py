@@ -1,0 +1,100 @@
+"""A run that is killed, evicted or suspended goes on as if nothing had happened.
+
+Every job here does the same training; equal means equal to the last bit of the adapter's file.
+"""
+
+import random
+import signal
+import time
+
+import pytest
+
+from support.journey import Journey, Json, condition, job
+
+STEPS = 200
+SEEDS = [pytest.param(0), *(pytest.param(n, marks=pytest.mark.slow) for n in range(1, 10))]
+
+
+def resumable(name: str, every: int = 10, **spec: Json) -> Json:
+    return job(
+        name,
+        training={"maxSteps": STEPS},
+        lora={"dropout": "0.1"},
+        checkpoint={"everySteps": every},
+        **spec,
+    )
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(journey: Journey) -> str:
+    """The sha256 of the adapter of a run that nothing happened to."""
+    journey.apply(resumable("calm"))
+    assert [a["state"] for a in journey.wait_for_end("calm")["status"]["attempts"]] == ["Succeeded"]
+    return journey.adapter_digest("calm")
+
+
+def check_went_on(journey: Journey, name: str, uninterrupted: str) -> Json:
+    """Wait for the end; return the status."""
+    status = journey.wait_for_end(name)["status"]
+    last = status["attempts"][-1]
+    assert last["state"] == "Succeeded", status
+    assert last["resumedStep"] > 0, "it began anew"
+    assert last["lastStep"] == STEPS
+    assert journey.adapter_digest(name) == uninterrupted
+    return status
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_pod_killed_at_a_random_second(journey: Journey, uninterrupted: str, seed: int) -> None:
+    name, chance = f"killed-{seed}", random.Random(seed)
+    journey.apply(resumable(name))
+    journey.wait_for_training(name, step=10)
+    time.sleep(chance.uniform(0, 3))
+    victim = chance.choice(["master", "worker"])
+    journey.signal_pod(f"{name}-a1-{victim}-0", signal.SIGKILL)
+    first, *_, last = check_went_on(journey, name, uninterrupted)["attempts"]
+    assert first["state"] == "Failed"
+    assert first["lostSteps"] == first["lastStep"] - last["resumedStep"]
+
+
+def test_suspend_saves_frees_the_pods_and_goes_on(journey: Journey, uninterrupted: str) -> None:
+    journey.apply(resumable("paused", every=1_000_000))
+    journey.wait_for_training("paused")
+    journey.suspend("paused", True)
+    journey.wait_for_reason("paused", "Suspended")
+    journey.wait("pods to go", lambda: not journey.items("pods", "finetune.dev/job=paused"))
+    paused = journey.get("ftj", "paused")
+    assert condition(paused, "Suspended")["status"] == "True"
+    saved = paused["status"]["checkpoint"]["step"]
+    assert saved > 0
+    (attempt,) = paused["status"]["attempts"]
+    assert (attempt["lastStep"], attempt["lostSteps"]) == (saved, 0)
+    journey.suspend("paused", False)
+    status = check_went_on(journey, "paused", uninterrupted)
+    assert [a["state"] for a in status["attempts"]] == ["Suspended", "Succeeded"]
+    assert status["attempts"][1]["resumedStep"] == saved
+
+
+@pytest.mark.slow
+def test_an_evicted_pod_saves_in_its_grace_period(journey: Journey, uninterrupted: str) -> None:
+    journey.apply(resumable("evicted", every=1_000_000))
+    journey.wait_for_training("evicted")
+    journey.kubectl("delete", "pod", "evicted-a1-worker-0", "--wait=false")
+    status = check_went_on(journey, "evicted", uninterrupted)
+    assert status["attempts"][0]["reason"] in ("Interrupted", "Evicted", "PodLost")
+    assert status["attempts"][0]["lostSteps"] == 0
+
+
+@pytest.mark.slow
+def test_steps_are_counted_as_lost_where_the_grace_period_is_too_short(
+    journey: Journey, uninterrupted: str
+) -> None:
+    grace = {"terminationGracePeriodSeconds": 10}
+    journey.apply(resumable("hasty", runPolicy=grace))
+    journey.wait_for_training("hasty", step=15)
+    journey.signal_pod("hasty-a1-master-0", signal.SIGSTOP)
+    journey.kubectl("delete", "pod", "hasty-a1-master-0", "--wait=false")
+    status = check_went_on(journey, "hasty", uninterrupted)
+    first, last = status["attempts"][0], status["attempts"][-1]
+    assert first["lostSteps"] == first["lastStep"] - last["resumedStep"]
+    assert last["resumedStep"] % 10 == 0, "the last checkpoint stands"
