@@ -30,7 +30,7 @@ def adapted(
     return adapt(model, recipe, map_roles(model), seed)
 
 
-def disturb(model: Any, size: float = 0.05) -> Any:
+def disturb(model: Any, size: float = 0.01) -> Any:
     """Move every trainable parameter at random, as training would, and return the model."""
     import torch
 
