@@ -1,4 +1,4 @@
-"""What is learned, token by token, against expectations written by hand.
+"""How templates and tokenizers of other kinds are met; test_masks.py has the well-known ones.
 
 The tokenizer's tokens are bytes and its pad token is its end-of-turn token, as SmolLM2's is, so a
 mask made from token ids would be wrong here.
@@ -6,6 +6,7 @@ mask made from token ids would be wrong here.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
@@ -13,27 +14,13 @@ import pytest
 
 from finetune_contract.reasons import Reason
 from finetune_trainer.data.encode import Encoder
-from finetune_trainer.data.faults import RowError
-from finetune_trainer.data.rows import Dialogue, Message, Row, TextPair
+from finetune_trainer.data.faults import Kind, RowError
+from finetune_trainer.data.messages import Message, ToolCall
+from finetune_trainer.data.rows import Dialogue, Row, TextPair
 from finetune_trainer.errors import Failure
+from support.chat_templates import QWEN3
 from support.tiny_llama import CHATML, byte_tokenizer
 
-SMOLLM2 = (
-    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
-    "{{ '<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face"
-    "<|im_end|>\n' }}{% endif %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + "
-    "'<|im_end|>' + '\n'}}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
-LLAMA3 = (
-    "{% for message in messages %}{% set content = '<|start_header_id|>' + message['role'] + "
-    "'<|end_header_id|>\n\n' + message['content'] | trim + '<|eot_id|>' %}"
-    "{% if loop.index0 == 0 %}{% set content = '<|begin_of_text|>' + content %}{% endif %}"
-    "{{ content }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}"
-    "{% endif %}"
-)
-LLAMA3_SPECIAL = ("<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
 # Like Qwen3: reasoning stands before the last answer only, so earlier prefixes do not hold.
 REASONING = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}"
@@ -58,51 +45,12 @@ def turns(*contents: str, system: str | None = None, learn_from: int = 0) -> Dia
 def pieces(row: Row, template: str | None, **tokenizer: Any) -> list[tuple[bool, str]]:
     """Return the runs of learned and not learned tokens as text."""
     fast = byte_tokenizer(template, **tokenizer)
-    encoded = Encoder(fast).encode(row)
+    encoded = Encoder(fast, 4096).encode(row)
     assert len(encoded.tokens) == len(encoded.learned)
     pairs = zip(encoded.learned.tolist(), encoded.tokens.tolist(), strict=True)
     return [
         (learned, fast.decode([token for _, token in run]))
         for learned, run in groupby(pairs, key=lambda pair: pair[0])
-    ]
-
-
-def test_chatml_one_turn() -> None:
-    assert pieces(turns("2+2?", "4"), CHATML) == [
-        (False, "<|im_start|>user\n2+2?<|im_end|>\n<|im_start|>assistant\n"),
-        (True, "4<|im_end|>"),
-        (False, "\n"),
-    ]
-
-
-def test_smollm2_two_turns() -> None:
-    system = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
-    assert pieces(turns("Hi", "Hello, assistant\n", "Bye", "user"), SMOLLM2) == [
-        (
-            False,
-            f"<|im_start|>system\n{system}<|im_end|>\n"
-            "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n",
-        ),
-        (True, "Hello, assistant\n<|im_end|>"),
-        (False, "\n<|im_start|>user\nBye<|im_end|>\n<|im_start|>assistant\n"),
-        (True, "user<|im_end|>"),
-        (False, "\n"),
-    ]
-
-
-def test_llama3_two_turns_with_a_system_turn() -> None:
-    head = "<|start_header_id|>{}<|end_header_id|>\n\n"
-    assert pieces(
-        turns(" Hi", "Hello ", "Bye", "So long", system="Be brief"), LLAMA3, special=LLAMA3_SPECIAL
-    ) == [
-        (
-            False,
-            f"<|begin_of_text|>{head.format('system')}Be brief<|eot_id|>"
-            f"{head.format('user')}Hi<|eot_id|>{head.format('assistant')}",
-        ),
-        (True, "Hello<|eot_id|>"),
-        (False, f"{head.format('user')}Bye<|eot_id|>{head.format('assistant')}"),
-        (True, "So long<|eot_id|>"),
     ]
 
 
@@ -121,17 +69,6 @@ def test_a_template_that_renders_earlier_turns_differently() -> None:
         (True, "<think>\n\n</think>\n\nd<|im_end|>"),
         (False, "\n"),
     ]
-
-
-def test_only_the_completion_of_messages_is_learned() -> None:
-    assert pieces(turns("a", "b", "c", "d", learn_from=3), CHATML)[1:] == [
-        (True, "d<|im_end|>"),
-        (False, "\n"),
-    ]
-
-
-def test_text_pairs_become_turns_where_there_is_a_template() -> None:
-    assert pieces(TextPair("2+2?", "4"), CHATML) == pieces(turns("2+2?", "4"), CHATML)
 
 
 def test_text_pairs_are_joined_where_there_is_none() -> None:
@@ -155,16 +92,27 @@ def test_a_token_that_holds_some_of_the_header_is_not_learned() -> None:
 @pytest.mark.parametrize(
     ("template", "row", "message"),
     [
-        ("{{ messages | length }}" + CHATML, turns("a", "b"), "changes the turns before"),
+        (
+            PLAIN.replace("assistant: ' }}", "assistant:<think>' }}"),
+            turns("a", "b"),
+            "renders the header of an assistant turn differently",
+        ),
         (
             PLAIN.replace("'\n'", "('!' if loop.last and loop.index is even else '') + '\n'"),
             turns("a", "b", "c", "d"),
-            "changes an earlier assistant turn",
+            "renders what closes an earlier assistant turn differently",
         ),
-        (None, turns("a", "b"), "no chat template"),
+        (
+            "{{ messages | length }}" + CHATML.replace("message['content']", "message.content[:9]"),
+            turns("a", "b" * 9, "c" * 9, "d"),
+            "renders the end of a turn .assistant. differently",
+        ),
+        ("{{ messages[0].content + 'probe_answer' }}", turns("a", "b"), "would not learn to stop"),
+        (CHATML + "{{ strftime_now(today) }}", turns("a", "b"), "asks for the time"),
+        (None, turns("a", "b"), "has no chat template"),
     ],
 )
-def test_templates_that_do_not_tell_turns_apart_are_refused(
+def test_templates_that_can_not_be_learned_from_are_refused(
     template: str | None, row: Row, message: str
 ) -> None:
     with pytest.raises(Failure, match=message) as caught:
@@ -172,10 +120,107 @@ def test_templates_that_do_not_tell_turns_apart_are_refused(
     assert caught.value.reason is Reason.MODEL_UNSUPPORTED
 
 
-def test_a_row_that_the_template_refuses_is_a_fault_of_the_row() -> None:
-    refusing = "{{ raise_exception('no ' + messages[0]['content']) }}"
-    with pytest.raises(RowError, match="refused by the model's chat template") as caught:
-        pieces(turns("canary", "b"), refusing)
+def test_a_rendering_that_changes_at_its_beginning_is_measured() -> None:
+    counted = "{{ messages | length }}" + CHATML
+    assert pieces(turns("a", "b", "c", "d"), counted) == [
+        (False, "4<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n"),
+        (True, "b<|im_end|>"),
+        (False, "\n<|im_start|>user\nc<|im_end|>\n<|im_start|>assistant\n"),
+        (True, "d<|im_end|>"),
+        (False, "\n"),
+    ]
+
+
+def test_a_token_after_the_last_turn_does_not_hide_the_end_of_the_others() -> None:
+    closed = CHATML.replace(
+        "{% if add", "{% if not add_generation_prompt %}{{ '<|endoftext|>' }}{% endif %}{% if add"
+    )
+    assert pieces(turns("a", "b", "c", "d"), closed)[1:4:2] == [
+        (True, "b<|im_end|>"),
+        (True, "d<|im_end|>\n<|endoftext|>"),
+    ]
+
+
+def test_a_template_that_trims() -> None:
+    trimmed = CHATML.replace("message['content']", "message['content'] | trim")
+    assert pieces(turns(" a ", "  b \n"), trimmed)[1] == (True, "b<|im_end|>")
+
+
+def test_words_that_a_template_moves_or_quotes_are_no_drop() -> None:
+    moved = (
+        "{{ '<|im_start|>' + messages[1]['content'] + messages[0]['content'] + '<|im_end|>' }}"
+        "{% if messages | length > 2 %}{{ messages[2]['content'] + '<|im_end|>' }}{% endif %}"
+    )
+    row = turns("a", "b", system="s")
+    assert pieces(row, moved)[1] == (True, "b<|im_end|>")
+
+
+def test_a_template_that_changes_words_is_told_by_turn() -> None:
+    shouting = CHATML.replace("message['content']", "message['content'] | upper")
+    with pytest.raises(RowError, match=r"turn 2 \(assistant\) is left out, or changed") as caught:
+        pieces(turns("1", "canary"), shouting)
+    assert "canary" not in str(caught.value)
+
+
+def test_the_template_for_tools_is_used_for_rows_with_tools() -> None:
+    tools = ({"type": "function", "function": {"name": "zoom"}},)
+    fast = byte_tokenizer(None)
+    fast.chat_template = {"default": CHATML, "tool_use": "{{ tools | tojson }}" + CHATML}
+    encoder = Encoder(fast, 4096)
+    with_tools = encoder.encode(replace(turns("a", "b"), tools=tools))
+    assert fast.decode(with_tools.tokens).startswith('[{"type": "function", "function": {"name"')
+    assert fast.decode(encoder.encode(turns("a", "b")).tokens).startswith("<|im_start|>user")
+
+
+def test_a_template_that_tells_the_date_tells_the_same_every_day() -> None:
+    dated = (
+        "{% if strftime_now is defined %}{{ strftime_now('%d %b %Y') }}{% endif %}"
+        '{{ strftime_now( "%Y" ) }}' + CHATML
+    )
+    assert pieces(turns("a", "b"), dated)[0][1].startswith("26 Jul 20242024<|im_start|>user")
+
+
+@pytest.mark.parametrize("written", ["call.function.arguments", "call.function.arguments | string"])
+def test_a_call_whose_arguments_a_template_writes_as_python_is_given_as_json(written: str) -> None:
+    template = CHATML.replace(
+        "message['content'] +",
+        "message['content'] + (message.tool_calls[0].function.name ~ "
+        f"({written.replace('call', 'message.tool_calls[0]')}) if message.tool_calls else '') +",
+    )
+    row = Dialogue((Message("user", "a"), Message("assistant", "", (ToolCall("f", {"k": "v"}),))))
+    assert pieces(row, template)[1] == (True, 'f{"k": "v"}<|im_end|>')
+
+
+def test_a_row_may_have_as_many_tokens_as_the_sequence_and_no_more() -> None:
+    fast = byte_tokenizer()
+    tokens = len(Encoder(fast, 4096).encode(turns("a", "b")).tokens)
+    assert len(Encoder(fast, tokens).encode(turns("a", "b")).tokens) == tokens
+    with pytest.raises(RowError, match=f"has {tokens} tokens, more than .* {tokens - 1}") as caught:
+        Encoder(fast, tokens - 1).encode(turns("a", "b"))
+    assert caught.value.kind is Kind.TOO_LONG
+    with pytest.raises(RowError, match="more than"):
+        Encoder(byte_tokenizer(None), 8).encode(TextPair("abcd", "efgh"))
+
+
+def test_dropped_reasoning_is_told() -> None:
+    kept, dropped = turns("a", "<think>x</think>b"), turns("a", "<think>x</think>b", "c", "d")
+    assert not Encoder(byte_tokenizer(QWEN3), 4096).encode(kept).reasoning_dropped
+    assert Encoder(byte_tokenizer(QWEN3), 4096).encode(dropped).reasoning_dropped
+    field = Dialogue((Message("user", "a"), Message("assistant", "b", reasoning="why")))
+    assert not Encoder(byte_tokenizer(QWEN3), 4096).encode(field).reasoning_dropped
+    assert Encoder(byte_tokenizer(CHATML), 4096).encode(field).reasoning_dropped
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("'no system'", "chat template: no system"),
+        ("'no ' + messages[0]['content']", r"chat template$"),
+    ],
+)
+def test_a_row_that_the_template_refuses_is_a_fault_of_the_row(said: str, told: str) -> None:
+    with pytest.raises(RowError, match=told) as caught:
+        pieces(turns("canary", "b"), f"{{{{ raise_exception({said}) }}}}")
     assert "canary" not in str(caught.value)
 
 
@@ -183,4 +228,4 @@ def test_a_base_model_without_end_of_sequence_token_is_refused() -> None:
     fast = byte_tokenizer(None)
     fast.eos_token = None
     with pytest.raises(Failure, match="no end-of-sequence token"):
-        Encoder(fast).encode(TextPair("a", "b"))
+        Encoder(fast, 4096).encode(TextPair("a", "b"))

@@ -12,7 +12,7 @@ import torch.distributed as dist
 
 from finetune_contract.reasons import Reason, exit_code
 from finetune_contract.result import Outcome, Result
-from finetune_trainer.data.rows import parse_line
+from finetune_trainer.data.lines import parse_line
 from finetune_trainer.ending import ResultFile, explain, failed, own_frames
 from finetune_trainer.errors import Failure
 from finetune_trainer.machine import cpu_count, out_of_memory_kills
@@ -47,11 +47,11 @@ def test_exceptions_have_reasons(error: Exception, reason: Reason) -> None:
 
 
 def test_an_unknown_error_is_named_by_its_kind_and_our_frames() -> None:
-    with pytest.raises(AttributeError) as caught:
-        parse_line(CANARY)  # type: ignore[arg-type]
-    assert explain(caught.value).message.startswith("builtins.AttributeError")
+    with pytest.raises(TypeError) as caught:
+        parse_line(None)  # type: ignore[arg-type]
+    assert explain(caught.value).message.startswith("builtins.TypeError")
     [frame] = own_frames(caught.value)
-    assert frame.startswith("data/rows.py:")
+    assert frame.startswith("data/lines.py:")
     assert frame.endswith(" parse_line")
 
 

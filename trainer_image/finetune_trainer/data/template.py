@@ -136,7 +136,7 @@ class ChatTemplate:
         marked[index] = _marked(messages[index], mark)
         changed = self._text(marked, dialogue, header=header)
         if mark not in changed:
-            raise _unstable(f"a {messages[index].role} turn")
+            raise _unstable(f"the end of a turn ({messages[index].role})")
         return _shared_length(plain, changed)
 
     def _text(
