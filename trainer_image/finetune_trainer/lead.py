@@ -110,10 +110,6 @@ class Lead:
         """Tell whether it is time for a checkpoint after `step` steps; by rank 0's clock alone."""
         return self._checkpoints is not None and self._checkpoints.due(step)
 
-    def is_saved(self, step: int) -> bool:
-        """Tell whether the newest checkpoint is of `step`, once none is being written."""
-        return step == 0 or step == getattr(self.saved(), "step", None)
-
     def save(self, snapshot: Snapshot) -> None:
         """Begin to write a checkpoint, with the curves so far."""
         assert self._checkpoints is not None

@@ -79,8 +79,10 @@ class Loop:
                 state = self._evaluate(state)
             stops, due = self._ranks.agree(self._stop.came, self._lead.checkpoint_due(state.step))
             ends = state.step == steps or evaluator.gave_up(state)
-            if stops or ends or due:
-                self._checkpoint(state, last=stops or ends)
+            if stops or ends:
+                self._settle(state)
+            elif due:
+                self._checkpoint(state)
             if stops:
                 raise interrupted(state.step)
             if ends:
@@ -172,19 +174,21 @@ class Loop:
             rank=failure.rank,
         )
 
-    def _checkpoint(self, state: TrainingState, *, last: bool) -> None:
-        """Save the state behind the training's back; the last one before anything else happens."""
-        if last and self._ranks.lead(lambda: self._lead.is_saved(state.step)):
-            return
+    def _checkpoint(self, state: TrainingState) -> None:
+        """Take the state off the device; it is written while training goes on."""
         engine, ranks = self._engine, self._ranks
-        weights = gather_weights(engine, ranks)
-        moments = gather_moments(engine, ranks)
+        weights, moments = gather_weights(engine, ranks), gather_moments(engine, ranks)
         if ranks.is_lead:
             self._lead.save(Snapshot(state, weights, moments, self._evaluator.best))
-        if last:
-            ref = ranks.lead(self._lead.saved)
-            if ref is not None:
-                self._reporter.checkpointed(ref)
+
+    def _settle(self, state: TrainingState) -> None:
+        """Save the state, unless it is saved, before anything else happens."""
+        saved = self._ranks.lead(self._lead.saved)
+        if state.step and (saved is None or saved.step != state.step):
+            self._checkpoint(state)
+            saved = self._ranks.lead(self._lead.saved)
+        if saved is not None:
+            self._reporter.checkpointed(saved)
 
     def _finish(self, state: TrainingState) -> TrainingSummary:
         published, evaluation = state.step, state.evaluation

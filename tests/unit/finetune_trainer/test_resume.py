@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import product
@@ -95,14 +94,12 @@ class Runs:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
+def runs(server: ForkServer, tmp_path_factory: pytest.TempPathFactory) -> Runs:
     directory = tmp_path_factory.mktemp("runs")
     for model in MODELS:
         write_tiny(model, directory / model)
     write_rows(directory / "train.jsonl", sums(33))
-    server = ForkServer()
-    yield Runs(server, directory)
-    server.close()
+    return Runs(server, directory)
 
 
 def finished(ends: list[Ended], job: Path, attempt: int) -> Path:
