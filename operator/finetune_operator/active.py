@@ -10,7 +10,7 @@ from finetune_operator.conditions import rfc3339
 from finetune_operator.decision import LOOK_EVERY, Course, Decision, Scene, Verdict
 from finetune_operator.diagnose import SETTLE, Blocked, End, blocked, end_of
 from finetune_operator.observe import Child, Pod, timestamp
-from finetune_operator.told import learned, told
+from finetune_operator.told import corrected, learned, told
 from finetune_operator.wording import bounded, with_advice
 
 # A kubelet tells why a container does not start by Events only; they are read after this long.
@@ -68,7 +68,8 @@ def _go_on(s: Scene, attempt: Attempt) -> Decision:
     block = blocked(s.job, pods, s.observed)
     complete = len(pods) == s.job.spec.workers.replicas
     all_run = complete and all(p.running or p.finished for p in pods)
-    seen = learned(attempt, told(s.job, s.observed, attempt.number)).model_copy(
+    said = told(s.job, s.observed, attempt.number)
+    seen = learned(attempt, said).model_copy(
         update={
             "workload_uid": attempt.workload_uid or (workload and workload.uid),
             "pod_uids": attempt.pod_uids or ([p.uid for p in pods] if complete else None),
@@ -79,8 +80,9 @@ def _go_on(s: Scene, attempt: Attempt) -> Decision:
     steady = all_run and not any(p.due for p in pods)
     looks_again = None if steady else _next_look(s, pods)
     waits = [w for w in (_time_to_start(s, block), s.deadline_left(), looks_again) if w is not None]
+    before = [corrected(a, seen, said) for a in s.attempts[-2:-1]]
     return Decision(
-        s.with_last(seen).attempts,
+        (*s.attempts[:-2], *before, seen),
         _verdict(s, seen, workload, block),
         run=seen,
         delete=s.others(attempt.number),

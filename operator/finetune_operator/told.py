@@ -89,6 +89,18 @@ def accounted(attempt: Attempt, said: Told, status: FineTuneJobStatus) -> Attemp
     return attempt.model_copy(update={"last_step": last, "lost_steps": lost})
 
 
+def corrected(before: Attempt, now: Attempt, said: Told) -> Attempt:
+    """Return the record of the attempt before, by where this one began: steps that were done, or a
+    checkpoint that was made, after the last report; and a checkpoint that turned out damaged."""
+    begun = now.resumed_step
+    if begun is None and said.last_step is not None:
+        begun = 0
+    if begun is None or (before.last_step is None and begun == 0):
+        return before
+    last = max(before.last_step or 0, begun)
+    return before.model_copy(update={"last_step": last, "lost_steps": last - begun})
+
+
 def _results(observed: Observed, attempt: int) -> list[Result]:
     ends = [pod.end.result for pod in observed.pods_of(attempt) if pod.end]
     return [result for result in ends if result is not None and result.attempt == attempt]

@@ -75,7 +75,6 @@ def test_every_field_of_the_recipe_arrives() -> None:
                 "deterministic": True,
             },
             eval={"everySteps": 5, "publish": "Best", "patience": 3},
-            output={"uri": "s3://b/bot", "export": ["Adapter", "Merged"]},
         )
     )
     assert made["recipe"] == {
@@ -113,8 +112,13 @@ def test_every_field_of_the_recipe_arrives() -> None:
             "deterministic": True,
         },
         "eval": {"everySteps": 5, "publish": "Best", "patience": 3},
-        "export": ["Adapter", "Merged"],
+        "export": ["Adapter"],
     }
+
+
+def test_what_to_publish_is_part_of_the_recipe() -> None:
+    made = config(job(output={"uri": "s3://b/bot", "export": ["Adapter", "Merged"]}))
+    assert made["recipe"]["export"] == ["Adapter", "Merged"]
 
 
 def test_the_layout_follows_workers_memory_policy_and_mounts() -> None:

@@ -10,7 +10,7 @@ from finetune_contract.progress import Phase, Progress
 from finetune_contract.reasons import Reason
 from finetune_contract.result import Outcome, Result
 from finetune_operator.observe import Observed, Pod, Report
-from finetune_operator.told import Told, accounted, checkpoint, learned, told
+from finetune_operator.told import Told, accounted, checkpoint, corrected, learned, told
 from support.operator_values import (
     UID,
     at,
@@ -171,6 +171,29 @@ def test_what_another_attempt_reached_counts_for_nothing() -> None:
     second = attempt(2)
     assert account(second, Told(), progress=progress(1, 8)) == (None, None)
     assert account(second, Told(last_step=8), checkpoint=KNOWN) == (8, 8)
+
+
+@pytest.mark.parametrize(
+    ("last", "begun", "expected"),
+    [
+        (8, 6, (8, 2)),
+        (8, 8, (8, 0)),
+        (8, 9, (9, 0)),  # a checkpoint that it had no time to tell of
+        (8, 4, (8, 4)),  # its checkpoint was damaged
+        (8, None, (8, 8)),  # the next one began anew
+        (None, 6, (6, 0)),
+        (None, None, (None, 1)),
+    ],
+)
+def test_where_the_next_attempt_begins_corrects_the_count(
+    last: int | None, begun: int | None, expected: tuple[int | None, int]
+) -> None:
+    before = attempt(last_step=last, lost_steps=1)
+    now = attempt(2, resumed_step=begun)
+    after = corrected(before, now, Told(last_step=9))
+    assert (after.last_step, after.lost_steps) == expected
+    assert corrected(after, now, Told()) == after
+    assert corrected(before, attempt(2), Told()) == before, "it has not begun"
 
 
 def test_accounting_again_changes_nothing() -> None:
