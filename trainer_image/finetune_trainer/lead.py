@@ -136,8 +136,10 @@ class Lead:
             if self._telemetry is not None:
                 self._telemetry.close(reason)
 
-    def publish(self, model: Any, summary: TrainingSummary) -> PublishedArtifact:
-        """Write, upload, read back and commit the artifact."""
+    def publish(
+        self, model: Any, summary: TrainingSummary, skipped: Path | None = None
+    ) -> PublishedArtifact:
+        """Write, upload, read back and commit the artifact; `skipped` lists rows left out."""
         scratch = self._config.layout.scratch_dir
         plan = self._reporter.latest.plan
         coverage = plan.lora if plan is not None else ()
@@ -149,6 +151,8 @@ class Lead:
                 model, self._config.recipe, self._provenance, summary, coverage, base, directory
             )
             self._save_curves(summary, directory)
+            if skipped is not None:
+                shutil.copyfile(skipped, directory / skipped.name)
             size = sum(path.stat().st_size for path in directory.rglob("*"))
             self._reporter.begin(Phase.PUBLISH, 2 * size)  # written, then read back
             published = self._output.publish(

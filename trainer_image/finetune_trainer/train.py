@@ -41,7 +41,7 @@ def train_and_publish(
     with lead.telling():
         summary = train(config, engine, data, lead, ranks, reporter, stop)
         with engine.gathered():
-            return ranks.lead(lambda: lead.publish(model, summary))
+            return ranks.lead(lambda: lead.publish(model, summary, data.skipped_file))
 
 
 def load(

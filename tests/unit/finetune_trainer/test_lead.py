@@ -11,9 +11,13 @@ import pytest
 
 from finetune_contract.progress import Phase
 from finetune_contract.reasons import Reason
+from finetune_contract.runconfig import RunConfig
+from finetune_trainer.distributed import Ranks
 from finetune_trainer.errors import Failure
 from finetune_trainer.lead import Lead, fetch
+from finetune_trainer.prepare import Prepared, prepare
 from finetune_trainer.progress import Reporter
+from finetune_trainer.resolve import resolve
 from support.hub_server import COMMIT, Hub, hub_server
 from support.tiny_llama import dialogue, sums, write_model, write_rows
 from support.trainer_runs import run_config
@@ -33,37 +37,46 @@ def hub(files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> Iterator[Hu
         yield hub
 
 
-def weights_asked_for(hub: Hub) -> bool:
-    return any("safetensors" in request for request in hub.requests)
+def weights_fetched(directory: Path) -> bool:
+    """Tell whether a weights file is on disk; their headers alone are read before."""
+    return any((directory / "cache").rglob("*.safetensors"))
 
 
-def lead(directory: Path, rows: list[Any], **recipe: Any) -> tuple[Lead, Reporter]:
-    config = run_config(
+def config(directory: Path, rows: list[Any], **recipe: Any) -> RunConfig:
+    return run_config(
         directory,
         model="hf://org/name",
         data=write_rows(directory / "train.jsonl", rows),
         cacheDir=str(directory / "cache"),
         **recipe,
     )
-    reporter = Reporter()
-    return Lead(config, reporter), reporter
 
 
-def test_good_inputs_become_a_dataset_without_weights(hub: Hub, tmp_path: Path) -> None:
-    rank0, reporter = lead(tmp_path, sums(5))
-    start = rank0.start()
+def read_data(config: RunConfig, ranks: Ranks, reporter: Reporter) -> Prepared:
+    """Do what a run does before it fetches weights."""
+    start = Lead(config, reporter).start()
+    directory = fetch(config, start.model, reporter, weights=False)
+    config, plan = resolve(config, start.model, directory, ranks.device)
+    reporter.planned(plan)
+    return prepare(config, start.files, directory, ranks, reporter)
+
+
+def test_good_inputs_become_a_dataset_without_weights(
+    hub: Hub, tmp_path: Path, alone: Ranks
+) -> None:
+    job, reporter = config(tmp_path, sums(5)), Reporter()
+    start = Lead(job, reporter).start()
     assert start.finished is None
     assert start.model.identity.revision == COMMIT
-    assert len(rank0.read_data()) == 5
+    assert len(read_data(job, alone, reporter).train) == 5
     assert (reporter.latest.phase, reporter.latest.done, reporter.latest.total) == (
         Phase.PREPARE,
         5,
         5,
     )
-    assert not weights_asked_for(hub)
-    config = run_config(tmp_path, cacheDir=str(tmp_path / "cache"))
-    directory = fetch(config, start.model, reporter, weights=True)
-    assert weights_asked_for(hub)
+    assert not weights_fetched(tmp_path)
+    directory = fetch(job, start.model, reporter, weights=True)
+    assert weights_fetched(tmp_path)
     assert directory.is_relative_to(tmp_path / "cache")
     assert reporter.latest.done == reporter.latest.total
     assert reporter.latest.total == sum(f.size for f in start.model.files)
@@ -71,7 +84,7 @@ def test_good_inputs_become_a_dataset_without_weights(hub: Hub, tmp_path: Path) 
 
 @pytest.mark.parametrize("trouble", ["row", "length", "architecture", "no template"])
 def test_no_weights_are_fetched_for_what_is_refused(
-    hub: Hub, files: dict[str, bytes], tmp_path: Path, trouble: str
+    hub: Hub, files: dict[str, bytes], tmp_path: Path, alone: Ranks, trouble: str
 ) -> None:
     rows, length, reason = sums(3), 256, Reason.MODEL_UNSUPPORTED
     match trouble:
@@ -80,22 +93,21 @@ def test_no_weights_are_fetched_for_what_is_refused(
         case "length":
             length, reason = 8, Reason.DATA_INVALID
         case "architecture":
-            config = {**json.loads(files["config.json"]), "model_type": "mamba"}
-            hub.files["models/org/name"]["config.json"] = json.dumps(config).encode()
+            text = {**json.loads(files["config.json"]), "model_type": "mamba"}
+            hub.files["models/org/name"]["config.json"] = json.dumps(text).encode()
         case _:
             del hub.files["models/org/name"]["chat_template.jinja"]
-    rank0, _ = lead(tmp_path, rows, training={"sequenceLength": length})
-    rank0.start()
+    job = config(tmp_path, rows, training={"sequenceLength": length})
     with pytest.raises(Failure) as caught:
-        rank0.read_data()
+        read_data(job, alone, Reporter())
     assert caught.value.reason is reason
-    assert not weights_asked_for(hub)
+    assert not weights_fetched(tmp_path)
 
 
 def test_a_missing_data_file_is_found_before_the_models_files(hub: Hub, tmp_path: Path) -> None:
-    rank0, _ = lead(tmp_path, sums(1))
+    job = config(tmp_path, sums(1))
     (tmp_path / "train.jsonl").unlink()
     with pytest.raises(Failure) as caught:
-        rank0.start()
+        Lead(job, Reporter()).start()
     assert caught.value.reason is Reason.DATA_NOT_FOUND
     assert not any("resolve" in request for request in hub.requests)
