@@ -66,7 +66,8 @@ FULL = Answer(507, "InsufficientStorage")
 
 @dataclass
 class Rule:
-    """A fault and the requests it meets: `METHOD PATH?QUERY` is searched for the pattern."""
+    """A fault and the requests it meets: the pattern is searched in `METHOD PATH?QUERY by KEY`,
+    where KEY is the id of the access key."""
 
     pattern: re.Pattern[str]
     fault: Fault
@@ -103,7 +104,9 @@ class FaultProxy:
         return None
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
-        fault = self._struck(f"{request.method} {request.raw_path}")
+        signed = re.search(r"Credential=([^/]+)", request.headers.get("Authorization", ""))
+        key = signed[1] if signed else "nobody"
+        fault = self._struck(f"{request.method} {request.raw_path} by {key}")
         if isinstance(fault, Answer):
             return web.Response(status=fault.status, text=fault.text, content_type="text/xml")
         on_request = fault if request.method in ("PUT", "POST") else None
@@ -162,6 +165,8 @@ def fault_proxy(server: str) -> Iterator[FaultProxy]:
 
 async def _faulty(chunks: AsyncIterator[bytes], fault: Fault | None) -> AsyncIterator[bytes]:
     seen = 0
+    if fault == Cut(0):  # there may be no body to cut
+        raise _Broken
     async for chunk in chunks:
         if isinstance(fault, Slow):
             await asyncio.sleep(fault.seconds)

@@ -1,0 +1,49 @@
+"""A real S3 server for tests, and credentials directories for it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from finetune_local import s3
+
+NEXT_KEY, NEXT_SECRET = "NEXTKEY0000000000000", "next-secret-of-the-same-user-0000000000"
+
+
+@contextmanager
+def s3_server(directory: Path) -> Iterator[s3.S3Server]:
+    """Run the server with data below a directory. It knows a second pair of keys, NEXT_KEY's."""
+    server = s3.prepare(directory)
+    identities = directory / s3.IDENTITIES
+    known = json.loads(identities.read_text())
+    known["identities"][0]["credentials"].append({"accessKey": NEXT_KEY, "secretKey": NEXT_SECRET})
+    identities.write_text(json.dumps(known))
+    with (directory / "log").open("wb") as log:
+        process = subprocess.Popen(
+            server.command, env=server.environment, stdout=log, stderr=subprocess.STDOUT
+        )
+    try:
+        asyncio.run(asyncio.wait_for(s3.wait_ready(server), 60))
+        yield server
+    finally:
+        process.kill()
+        process.wait()
+        server.tidy()
+
+
+def write_keys(directory: Path, server: s3.S3Server, **changes: str) -> str:
+    """Write a credentials directory as a Secret is mounted, and return it."""
+    directory.mkdir(exist_ok=True)
+    keys = {
+        "AWS_ACCESS_KEY_ID": server.credentials.access_key,
+        "AWS_SECRET_ACCESS_KEY": server.credentials.secret_key,
+        "AWS_ENDPOINT_URL": server.endpoint,
+        **changes,
+    }
+    for name, value in keys.items():
+        (directory / name).write_text(value + "\n")
+    return str(directory)
