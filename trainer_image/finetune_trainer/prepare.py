@@ -43,10 +43,10 @@ class Prepared:
 
 @dataclass(frozen=True)
 class _Encoded:
-    """The directories of the datasets on one node."""
+    """The names of the datasets, the same on every node, in the directory that is its own."""
 
-    train: Path
-    eval: Path | None
+    train: str
+    eval: str | None
 
 
 def prepare(
@@ -65,15 +65,17 @@ def prepare(
         raise Failure(
             Reason.DATA_INVALID, "a data file changed while the nodes were reading it (spec.data)"
         )
-    encoded, data = by_rank[0], config.recipe.data
-    datasets = [encoded.train, *([encoded.eval] if encoded.eval else [])]
-    indices = {directory: _index(directory) for directory in datasets}
+    data, root = config.recipe.data, _root(config)
+    train = root / by_rank[0].train
+    held_out = None if by_rank[0].eval is None else root / by_rank[0].eval
+    datasets = [train] if held_out is None else [train, held_out]
+    indices = [_index(directory) for directory in datasets]
+    skipped = sum(index.skipped for index in indices)
     if ranks.is_lead:
-        _log_warnings(indices[encoded.train])
-    skipped = sum(index.skipped for index in indices.values())
+        _log_warnings(indices[0])
     return Prepared(
-        train=open_dataset(encoded.train, [source.weight for source in data.train]),
-        eval=open_dataset(encoded.eval, [1.0] * len(data.eval)) if encoded.eval else None,
+        train=open_dataset(train, [source.weight for source in data.train]),
+        eval=None if held_out is None else open_dataset(held_out, [1.0] * len(data.eval)),
         skipped=skipped,
         skipped_file=_list_skipped(config, datasets) if skipped and ranks.is_lead else None,
     )
@@ -88,8 +90,7 @@ def _encode_all(
     is_lead: bool,
 ) -> _Encoded:
     """Encode the eval data first: no train row may be among it."""
-    layout, recipe = config.layout, config.recipe
-    root = Path(layout.cache_dir or layout.scratch_dir, "encoded")
+    recipe, root = config.recipe, _root(config)
     if not is_lead:
         files = _on_this_node(config, recipe.data.train, files)
         eval_files = _on_this_node(config, recipe.data.eval, eval_files)
@@ -114,7 +115,12 @@ def _encode_all(
         eval_keys,
         lambda lines: reporter.reach(eval_lines + lines),
     )
-    return _Encoded(train, on_eval)
+    return _Encoded(train.name, None if on_eval is None else on_eval.name)
+
+
+def _root(config: RunConfig) -> Path:
+    """Return this node's directory of encoded data; with a cache it outlives the pod."""
+    return Path(config.layout.cache_dir or config.layout.scratch_dir, "encoded")
 
 
 def _on_this_node(

@@ -1,0 +1,295 @@
+"""Data is encoded once per node, used again by later attempts, and agreed on by all ranks."""
+
+from __future__ import annotations
+
+import errno
+import multiprocessing
+import os
+import socket
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock
+
+from finetune_contract.reasons import Reason
+from finetune_contract.recipe import BadRows, DataFormat
+from finetune_contract.runconfig import RunConfig
+from finetune_trainer import prepare as module
+from finetune_trainer.data.check import DataFile
+from finetune_trainer.data.dataset import DatasetWriter
+from finetune_trainer.data.encode import Encoder
+from finetune_trainer.data.encoding import SKIPPED, Encoding, encode_once
+from finetune_trainer.distributed import Ranks
+from finetune_trainer.errors import Failure
+from finetune_trainer.prepare import prepare
+from finetune_trainer.progress import Reporter
+from support.tiny_llama import CHATML, byte_tokenizer, sums, write_rows
+from support.trainer_runs import run_config
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    directory = tmp_path / "model"
+    byte_tokenizer().save_pretrained(directory)
+    return directory
+
+
+def encoding(*paths: Path, model: Path, **options: Any) -> Encoding:
+    files = tuple(DataFile(f"s3://d/{path.name}", path, DataFormat.AUTO) for path in paths)
+    defaults: dict[str, Any] = {"sequence_length": 256, "on_bad_row": BadRows.FAIL}
+    return Encoding(files, model, **{**defaults, **options})
+
+
+def never() -> Encoder:
+    raise AssertionError("what is encoded is not encoded again")
+
+
+def made(what: Encoding, root: Path, load: Callable[[], Encoder] | None = None) -> Path:
+    def encoder() -> Encoder:
+        return Encoder(byte_tokenizer(), what.sequence_length)
+
+    return encode_once(what, root, load or encoder, frozenset(), lambda lines: None)
+
+
+def test_what_is_encoded_is_used_again(tmp_path: Path, model: Path) -> None:
+    what = encoding(write_rows(tmp_path / "a.jsonl", sums(9)), model=model)
+    first = made(what, tmp_path / "root")
+    seen: list[int] = []
+    assert encode_once(what, tmp_path / "root", never, frozenset(), seen.append) == first
+    assert seen == [9]
+    name = what.digest()
+    moved = (tmp_path / "a.jsonl").rename(tmp_path / "elsewhere")
+    same = DataFile("s3://d/a.jsonl", moved, DataFormat.AUTO)
+    assert Encoding((same,), model, 256, BadRows.FAIL).digest() == name == first.name
+
+
+def test_all_that_decides_the_tokens_decides_the_name(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = write_rows(tmp_path / "a.jsonl", sums(3))
+    names = [encoding(rows, model=model).digest()]
+    names += [encoding(rows, model=model, sequence_length=128).digest()]
+    names += [encoding(rows, model=model, on_bad_row=BadRows.SKIP).digest()]
+    names += [encoding(rows, model=model, against="0" * 64).digest()]
+    names += [encoding(rows, rows, model=model).digest()]
+    typed = DataFile("s3://d/a.jsonl", rows, DataFormat.MESSAGES)
+    names += [Encoding((typed,), model, 256, BadRows.FAIL).digest()]
+    with monkeypatch.context() as patch:
+        patch.setattr("finetune_trainer.data.encode.VERSION", 0)
+        names += [encoding(rows, model=model).digest()]
+    write_rows(rows, sums(4))
+    names += [encoding(rows, model=model).digest()]
+    (model / "chat_template.jinja").write_text(CHATML + " ")
+    names += [encoding(rows, model=model).digest()]
+    assert len(set(names)) == len(names)
+
+
+def test_what_a_killed_attempt_left_is_swept_and_made_again(tmp_path: Path, model: Path) -> None:
+    what = encoding(write_rows(tmp_path / "a.jsonl", sums(9)), model=model)
+    root = tmp_path / "root"
+    directory = made(what, root)
+    (directory / "tokens").write_bytes(b"")  # as after a power cut
+    (root / f".{directory.name}.17").mkdir()
+    assert made(what, root) == directory
+    assert sorted(path.name for path in root.iterdir()) == [
+        directory.name,
+        f"{directory.name}.lock",
+    ]
+    assert made(what, root, never) == directory
+
+
+def test_a_fault_leaves_nothing_behind(tmp_path: Path, model: Path) -> None:
+    what = encoding(write_rows(tmp_path / "a.jsonl", [*sums(3), {}]), model=model)
+    with pytest.raises(Failure):
+        made(what, tmp_path / "root")
+    assert [path.suffix for path in (tmp_path / "root").iterdir()] == [".lock"]
+
+
+def test_only_one_process_encodes(tmp_path: Path, model: Path) -> None:
+    what = encoding(write_rows(tmp_path / "a.jsonl", sums(3)), model=model)
+    root = tmp_path / "root"
+    root.mkdir()
+    fork = multiprocessing.get_context("fork")
+    with FileLock(root / f"{what.digest()}.lock"):
+        other = fork.Process(target=made, args=(what, root))
+        other.start()
+        other.join(0.3)
+        assert other.is_alive()
+        assert not (root / what.digest()).exists()
+    other.join(60)
+    assert other.exitcode == 0
+    assert made(what, root, never)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_named(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def full(self: DatasetWriter, *arguments: object) -> None:
+        raise OSError(number, "full")
+
+    monkeypatch.setattr(DatasetWriter, "add", full)
+    what = encoding(write_rows(tmp_path / "a.jsonl", sums(3)), model=model)
+    with pytest.raises(Failure, match="has no room for the encoded rows") as caught:
+        made(what, tmp_path / "root")
+    assert caught.value.reason is Reason.DISK_FULL
+    assert [path.suffix for path in (tmp_path / "root").iterdir()] == [".lock"]
+
+
+def test_other_errors_of_the_disk_are_not_called_full(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: DatasetWriter, *arguments: object) -> None:
+        raise OSError(errno.EIO, "broken")
+
+    monkeypatch.setattr(DatasetWriter, "add", broken)
+    what = encoding(write_rows(tmp_path / "a.jsonl", sums(3)), model=model)
+    with pytest.raises(OSError, match="broken"):
+        made(what, tmp_path / "root")
+
+
+Report = tuple[str, Any]
+Case = Callable[[int, Ranks, Path], Any]
+
+
+def on_two_ranks(case: Case, directory: Path, local_ranks: tuple[int, int]) -> list[Report]:
+    """Return what a case returned or failed with on each of two ranks."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    fork = multiprocessing.get_context("fork")  # torch is imported already
+    pipes, processes = [], []
+    for rank, local in enumerate(local_ranks):
+        ours, theirs = fork.Pipe(duplex=False)
+        process = fork.Process(target=_rank, args=(case, directory, rank, local, port, theirs))
+        process.start()
+        theirs.close()
+        pipes.append(ours)
+        processes.append(process)
+    reports = [pipe.recv() for pipe in pipes]
+    for process in processes:
+        process.join(60)
+        assert process.exitcode == 0
+    return reports
+
+
+def _rank(case: Case, directory: Path, rank: int, local: int, port: int, pipe: Connection) -> None:
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(local), "WORLD_SIZE": "2"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    ranks = Ranks.meet()
+    ranks.join()
+    try:
+        pipe.send(("ok", case(rank, ranks, directory)))
+    except Failure as failure:
+        pipe.send((str(failure.reason), (failure.message, failure.rank)))
+    ranks.leave()
+    os._exit(0)
+
+
+def node_config(directory: Path, node: int, **data: Any) -> RunConfig:
+    """Return the RunConfig of a node that has its own disk."""
+    config = run_config(directory, workers=2)
+    recipe = config.recipe.model_dump(mode="json", by_alias=True)
+    recipe["data"] |= data
+    layout = config.layout.model_dump(mode="json", by_alias=True)
+    layout["scratchDir"] = str(directory / f"node{node}")
+    return RunConfig.model_validate({"version": config.version, "recipe": recipe, "layout": layout})
+
+
+def prepared(rank: int, ranks: Ranks, directory: Path, **data: Any) -> tuple[Any, ...]:
+    config = node_config(directory, rank, **data)
+    train = DataFile(config.recipe.data.train[0].uri, directory / "train.jsonl", DataFormat.AUTO)
+    held_out = [
+        DataFile(source.uri, directory / "eval.jsonl", source.format).counted()
+        for source in config.recipe.data.eval
+    ]
+    reporter = Reporter()
+    # Only rank 0's disk has the files at the paths that it names.
+    files = [train.counted() if rank == 0 else train]
+    both = ranks.lead(lambda: (files, held_out))
+    found = prepare(config, both[0], directory / "model", ranks, reporter, both[1])
+    return (
+        found.train.tokens.tolist(),
+        None if found.eval is None else len(found.eval),
+        found.skipped,
+        None if found.skipped_file is None else found.skipped_file.read_text(),
+        (reporter.latest.done, reporter.latest.total),
+        sorted(path.name for path in directory.glob(f"node{rank}/encoded/*/index.json")),
+        found.train.sources[0].weight,
+    )
+
+
+def with_eval(rank: int, ranks: Ranks, directory: Path) -> tuple[Any, ...]:
+    uri = (directory / "eval.jsonl").as_uri()
+    source = {"uri": (directory / "train.jsonl").as_uri(), "weight": 0.5}
+    return prepared(rank, ranks, directory, train=[source], eval=[{"uri": uri}], onBadRow="Skip")
+
+
+def test_every_node_encodes_for_itself(tmp_path: Path, model: Path) -> None:
+    held_out = sums(12)[10:]
+    write_rows(tmp_path / "train.jsonl", [*sums(7), {}, held_out[0]])
+    write_rows(tmp_path / "eval.jsonl", [*held_out, []])
+    (_, first), (_, second) = on_two_ranks(with_eval, tmp_path, (0, 0))
+    assert first[0] == second[0]
+    assert (first[1], second[1]) == (2, 2)
+    assert (first[2], second[2]) == (3, 3)
+    assert first[3].count("\n") == 3
+    assert '"row": 9, "reason": "is in the eval data too"' in first[3]
+    assert second[3] is None
+    assert (tmp_path / "node0" / SKIPPED).exists()
+    assert first[4] == (12, 12)
+    assert (first[5], second[5]) == (["index.json"] * 2, ["index.json"] * 2)
+    assert first[6] == 0.5
+
+
+def test_one_rank_of_a_node_encodes_for_all(tmp_path: Path, model: Path) -> None:
+    write_rows(tmp_path / "train.jsonl", sums(7))
+
+    def same_node(rank: int, ranks: Ranks, directory: Path) -> Any:
+        if rank == 1:
+            module._encode_all = never  # type: ignore[assignment]
+        config = node_config(directory, 0)
+        file = DataFile(
+            config.recipe.data.train[0].uri, directory / "train.jsonl", DataFormat.AUTO
+        ).counted()
+        return prepare(config, [file], directory / "model", ranks, Reporter()).train.tokens.tolist()
+
+    first, second = on_two_ranks(same_node, tmp_path, (0, 1))
+    assert first == second
+    assert first[0] == "ok"
+
+
+def test_a_fault_that_one_node_finds_ends_all_alike(tmp_path: Path, model: Path) -> None:
+    write_rows(tmp_path / "train.jsonl", sums(7))
+
+    def full_on_one(rank: int, ranks: Ranks, directory: Path) -> Any:
+        def full(self: DatasetWriter, *arguments: object) -> None:
+            raise OSError(errno.ENOSPC, "full")
+
+        if rank == 1:
+            DatasetWriter.add = full  # type: ignore[method-assign]
+        return prepared(rank, ranks, directory)
+
+    reports = on_two_ranks(full_on_one, tmp_path, (0, 0))
+    assert reports[0] == reports[1]
+    reason, (message, rank) = reports[0]
+    assert (reason, rank) == ("DiskFull", 1)
+    assert "node1" in message
+
+
+def test_nodes_that_read_different_data_are_told_apart(tmp_path: Path, model: Path) -> None:
+    write_rows(tmp_path / "train.jsonl", sums(7))
+    other = write_rows(tmp_path / "other.jsonl", sums(8))
+
+    def changed(rank: int, ranks: Ranks, directory: Path) -> Any:
+        if rank == 1:
+            module.fetch_data = lambda *arguments: other
+        return prepared(rank, ranks, directory)
+
+    reports = on_two_ranks(changed, tmp_path, (0, 0))
+    assert reports[0] == reports[1]
+    assert reports[0][0] == "DataInvalid"
+    assert "changed while the nodes were reading it" in reports[0][1][0]
