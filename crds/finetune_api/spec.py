@@ -63,7 +63,7 @@ class Tracking(ApiModel):
 
     type: TrackingType
     """`MLflow`, `WandB`, or `TensorBoard` (event files in `tensorboard/` of the artifact)."""
-    uri: Annotated[str, Field(max_length=1024, pattern=r"^https?://[^\s?#]+$")] | None = None
+    uri: Annotated[str, Field(max_length=1024, pattern=r"^https?://[^\s?#@]+$")] | None = None
     """The server's address; MLflow needs one, WandB's default is its cloud."""
     project: Annotated[str, Field(min_length=1, max_length=128)] | None = None
     """Experiment (MLflow) or project (WandB); default is the job's namespace."""

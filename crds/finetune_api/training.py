@@ -75,6 +75,12 @@ class Lora(ApiModel):
                 "dora can not be used with targets Experts: fused experts have no DoRA",
                 ".dora",
             ),
+            rule(
+                "!has(self.dora) || !self.dora || !has(self.quantization) || "
+                "self.quantization == 'None'",
+                "dora needs quantization None: weights in 4 bits have no norm that ZeRO can gather",
+                ".dora",
+            ),
         )
     )
 
