@@ -1,7 +1,8 @@
 """The memory formula: what one process needs on its device at its peak, from shapes alone.
 
-The peak is in the backward pass of a full micro-batch, every row of it `sequence_length` tokens
-long and learned. docs/memory.md says the same in words.
+The micro-batch is full, every row of it `sequence_length` tokens long and learned. Of the logits
+counts what they need, at the turn from forward to backward, beyond what the layers' backward passes
+need after them. docs/memory.md says the same in words.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from finetune_contract.shape import AdapterShape, ModelShape
 
 MIB = 2**20
 LOGITS_BYTES = 256 * MIB  # of the fp32 logits that exist at a time
+SCORE_BLOCK = 1024  # queries whose attention scores exist at a time, where they must
 BUCKET_ELEMENTS = 50_000_000  # of gradients reduced at a time
 LIVE_ELEMENTS = 100_000_000  # of parameters that ZeRO-3 keeps whole beyond the layer at work
 NF4_BYTES = 0.5 + 4 / 64  # an element, and its share of a block's fp32 scale
@@ -61,14 +63,15 @@ def estimate(
     on_host = Offload.OPTIMIZER in setting.offload
     trained = FP32 * adapter.parameters
     master = 0 if setting.stage is ZeroStage.DDP or on_host else trained
+    kept, work = _kept(model, adapter, setting)
     moments = 0 if on_host or setting.optimizer is Optimizer.SGD else 2 * trained
     return MemoryEstimate(
         weights=_weights(model, setting),
         adapter=trained // setting.sharded(ZeroStage.PARAMETERS),
         gradients=trained // setting.sharded(ZeroStage.GRADIENTS),
         optimizer=(master + moments) // setting.sharded(ZeroStage.OPTIMIZER),
-        activations=_activations(model, adapter, setting),
-        logits=_logits(model, setting),
+        activations=kept + work,
+        logits=max(0, _logits(model, setting) - work),
         overhead=_overhead(model, adapter, setting),
         available=available,
     )
@@ -94,37 +97,41 @@ def _weights(model: ModelShape, setting: Setting) -> int:
     return size // setting.sharded(ZeroStage.PARAMETERS)
 
 
-def _activations(model: ModelShape, adapter: AdapterShape, setting: Setting) -> int:
-    """Return what the forward pass keeps, and the gradients of the layer at work."""
-    size, tokens = setting.element, setting.tokens
-    sparse = model.moe_layers
-    attention = FP32 * (2 * model.hidden + model.normed) + size * (
+def _kept(model: ModelShape, adapter: AdapterShape, setting: Setting) -> tuple[int, int]:
+    """Return the bytes that the forward pass keeps, and those of the layer at work in backward."""
+    size, tokens, sparse = setting.element, setting.tokens, model.moe_layers
+    attention = FP32 * model.normed + size * (
         model.queries + model.keys + model.values + model.outputs
     )
-    dense = attention + size * 3 * model.dense
-    moe = attention + size * (3 * (model.experts + model.shared) + model.routes * model.hidden)
+    dense = attention + size * 3 * model.dense if sparse < model.layers else 0
+    moe = size * (3 * (model.experts + model.shared) + model.routes * model.hidden)
     if adapter.folded:  # a weight's gradient needs its input
         moe += size * (model.routes * model.hidden + model.experts)
-    kept = (model.layers - sparse) * dense + sparse * moe + FP32 * adapter.inputs
+    moe = attention + moe if sparse else 0
     folded = size * adapter.folded
-    layer = max(dense if sparse < model.layers else 0, moe if sparse else 0)
-    layer += FP32 * adapter.inputs // model.layers
+    kept = (model.layers - sparse) * dense + sparse * moe + FP32 * adapter.inputs
+    # Gradients of the widest part of a layer, some of them fp32.
+    widest = max(model.dense if dense else 0, model.experts + model.shared)
+    work = FP32 * 2 * (widest + model.routes * model.hidden + model.hidden)
     if setting.checkpointing:
-        kept = model.layers * size * model.hidden + layer
+        work += max(dense, moe) + FP32 * adapter.inputs // model.layers
+        kept = model.layers * size * model.hidden
         folded //= max(1, sparse)
-    widest = max(model.dense if sparse < model.layers else 0, model.experts + model.shared)
-    # The gradients of the layer at work: as wide as its widest part, some of them fp32.
-    backward = FP32 * 2 * (widest + model.routes * model.hidden + model.hidden)
     ends = (FP32 + 2 * size) * model.hidden
     update = (size + 2 * FP32) * adapter.folded // max(1, sparse)
-    return tokens * (kept + backward + ends) + folded + update
+    return tokens * (kept + ends) + folded, tokens * work + update + _scores(model, setting)
+
+
+def _scores(model: ModelShape, setting: Setting) -> int:
+    """Return the bytes of attention scores where a soft cap keeps fused kernels out."""
+    length = setting.sequence_length
+    return 4 * FP32 * model.softcapped_heads * min(SCORE_BLOCK, length) * length
 
 
 def _logits(model: ModelShape, setting: Setting) -> int:
-    """Return the bytes of a chunk's logits, their log-softmax and the gradient of both."""
+    """Return the bytes of a chunk's logits, their log-softmax and its gradient."""
     chunk = max(1, min(setting.tokens, LOGITS_BYTES // (FP32 * model.vocabulary)))
-    halves = 2 * setting.element if setting.element < FP32 else 0
-    return chunk * model.vocabulary * (3 * FP32 + halves)
+    return chunk * model.vocabulary * 3 * FP32
 
 
 def _overhead(model: ModelShape, adapter: AdapterShape, setting: Setting) -> int:

@@ -53,7 +53,8 @@ class ModelShape:
     keys: int
     values: int
     outputs: int  # query heads x width of a value
-    normed: int  # of queries and keys, where they are normed
+    normed: int  # of all that a layer's norms take, in fp32
+    softcapped_heads: int  # query heads whose scores have a soft cap
     dense: int  # of the MLP of a layer without experts
     experts: int  # of all experts that see one token
     routes: int  # experts that see one token
@@ -75,7 +76,6 @@ class ModelShape:
         if config.get("kv_lora_rank"):  # multi-head latent attention, arXiv 2405.04434
             width = config["qk_nope_head_dim"] + config["qk_rope_head_dim"]
             value_width, kv_heads = width, heads  # values are padded to the keys' width
-        normed = any(name.endswith("q_norm.weight") for name in headers)
         intermediate = config.get("intermediate_size") or config.get("n_inner") or 4 * hidden
         routes = config.get("num_experts_per_tok") or 0
         expert = config.get("moe_intermediate_size") or intermediate
@@ -89,7 +89,8 @@ class ModelShape:
             keys=kv_heads * width,
             values=kv_heads * value_width,
             outputs=heads * value_width,
-            normed=(heads + kv_heads) * width if normed else 0,
+            normed=_normed(headers, layers, hidden, (heads + kv_heads) * width),
+            softcapped_heads=heads if config.get("attn_logit_softcapping") else 0,
             dense=intermediate,
             experts=routes * expert if moe_layers else 0,
             routes=routes if moe_layers else 0,
@@ -115,6 +116,14 @@ def _shared(config: Mapping[str, Any], expert: int) -> int:
 def _moe_layers(headers: Mapping[str, TensorHeader], layers: int) -> int:
     found = {_layer(name) for name in headers if ".experts." in name}
     return len({layer for layer in found if layer is not None and layer < layers})
+
+
+def _normed(headers: Mapping[str, TensorHeader], layers: int, hidden: int, heads: int) -> int:
+    """Return the width of all norms of the last layer; those of heads norm every head."""
+    names = [n for n in headers if _layer(n) == layers - 1 and n.endswith("norm.weight")]
+    per_head = sum(n.endswith("q_norm.weight") for n in names)
+    whole = [n for n in names if not n.endswith(("q_norm.weight", "k_norm.weight"))]
+    return sum(headers[n].elements for n in whole) + per_head * heads if names else 2 * hidden
 
 
 def _layer(name: str) -> int | None:

@@ -22,13 +22,14 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface
 
+from finetune_contract.memory import SCORE_BLOCK
+
 try:
     from torch.nn.attention.varlen import varlen_attn
 except ImportError:  # torch before 2.10
     varlen_attn = None  # type: ignore[assignment]
 
 NAME = "finetune_segmented"
-BLOCK = 1024  # queries at a time where scores must be written out
 HALVES = (torch.float16, torch.bfloat16)
 
 
@@ -135,7 +136,7 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, rule: _Rule) -> Tensor:
         )
     block: Callable[..., Tensor] = _masked if rule.softcap is None else _softcapped
     outputs = []
-    for start, end in pairwise([*range(0, length, BLOCK), length]):
+    for start, end in pairwise([*range(0, length, SCORE_BLOCK), length]):
         first = 0 if rule.window is None else max(0, start - rule.window + 1)
         seen = _seen(start, end, first, rule.window, query.device)
         # Done again in the backward pass, so that a block's scores are never kept.

@@ -58,7 +58,7 @@ def test_every_known_architecture_is_among_the_packed_ones() -> None:
 def test_a_packed_row_gets_the_logits_that_it_gets_alone(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attention, "BLOCK", 4)  # so that these short rows have several blocks
+    monkeypatch.setattr(attention, "SCORE_BLOCK", 4)  # so that these short rows have several blocks
     write_tiny(name, tmp_path, **FEATURES.get(name, {}))
     alone, packed = load(tmp_path, "eager"), load(tmp_path, NAME)
     parts = rows()
@@ -104,7 +104,7 @@ def test_padding_on_the_right_changes_nothing_before_it(name: str, tmp_path: Pat
 def test_scores_of_all_pairs_never_exist(
     options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attention, "BLOCK", 64)
+    monkeypatch.setattr(attention, "SCORE_BLOCK", 64)
     length = 2048
     query, key, value = (
         torch.randn(1, heads, length, 8, requires_grad=True) for heads in (2, 1, 1)
