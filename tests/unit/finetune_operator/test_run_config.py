@@ -58,7 +58,6 @@ def test_every_field_of_the_recipe_arrives() -> None:
                 "dropout": "0.25",
                 "targets": ["MLP", "Head"],
                 "rslora": True,
-                "dora": True,
                 "quantization": "NF4",
             },
             training={
@@ -94,7 +93,7 @@ def test_every_field_of_the_recipe_arrives() -> None:
             "dropout": 0.25,
             "targets": ["MLP", "Head"],
             "rslora": True,
-            "dora": True,
+            "dora": False,
             "quantization": "NF4",
         },
         "training": {
@@ -114,6 +113,10 @@ def test_every_field_of_the_recipe_arrives() -> None:
         "eval": {"everySteps": 5, "publish": "Best", "patience": 3},
         "export": ["Adapter"],
     }
+
+
+def test_dora_is_part_of_the_recipe() -> None:
+    assert config(job(lora={"dora": True}))["recipe"]["lora"]["dora"] is True
 
 
 def test_what_to_publish_is_part_of_the_recipe() -> None:
