@@ -129,9 +129,10 @@ def _on_this_node(
     """Fetch to this node's disk what rank 0 has on its own."""
     directory = Path(config.layout.scratch_dir, "data")
     credentials = config.layout.credentials.data
+    paths = [fetch_data(source, directory, credentials, lambda _: None) for source in sources]
     return [
-        DataFile(file.uri, fetch_data(source, directory, credentials, lambda _: None), file.format)
-        for source, file in zip(sources, files, strict=True)
+        DataFile(file.uri, path, file.format).counted()
+        for file, path in zip(files, paths, strict=True)
     ]
 
 

@@ -83,6 +83,15 @@ def test_weight_one_half_takes_another_half_in_the_next_epoch() -> None:
     assert sorted(seen) == list(range(6))
 
 
+def test_which_rows_an_epoch_takes_does_not_depend_on_the_other_sources() -> None:
+    def of_second(first: Source) -> set[int]:
+        seen = weighted(first, Source(20, 0.5))
+        return {row - first.rows for row in seen if row >= first.rows}
+
+    assert len(of_second(Source(9))) == 10
+    assert of_second(Source(9)) == of_second(Source(4, 2.0))
+
+
 def test_the_rows_of_sources_are_mixed() -> None:
     seen = np.array(weighted(Source(200), Source(200)))
     early = (seen[:200] < 200).sum()

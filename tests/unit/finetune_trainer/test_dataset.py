@@ -121,6 +121,12 @@ def test_the_format_is_guessed_from_the_first_row_that_shows_it(tmp_path: Path) 
     assert [line.split()[2] for line in faults(path)] == ["1:", "3:"]
 
 
+def test_a_first_row_that_is_cut_short_is_a_fault_of_the_row(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"messages": [\n' + json.dumps(GOOD).encode())
+    assert faults(path) == ["s3://d/a.jsonl row 1: is not JSON: Expecting value at column 15"]
+
+
 def test_a_line_that_is_too_long_is_passed_over(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_bytes(b"x" * (3 * 2**24 + 1) + b"\n" + json.dumps(BAD).encode())

@@ -102,11 +102,12 @@ def _check_encoding(head: bytes) -> None:
 
 def _check_layout(head: bytes) -> None:
     """Tell one JSON document from JSON Lines, by the first line that is not blank."""
-    first, newline, _ = head.partition(b"\n")
+    first, _, rest = head.partition(b"\n")
     first = first.rstrip()
     if first == b"[" or (first.startswith(b"[") and first[1:].lstrip().startswith(b"{")):
         raise FileError(Kind.JSON_ARRAY, "is one JSON array; write one object per line")
-    if newline and first.startswith(b"{") and first.endswith((b"{", b"[", b",")):
+    opened = first.startswith(b"{") and first.endswith((b"{", b"[", b","))
+    if opened and rest.startswith((b" ", b"\t")):
         raise FileError(
             Kind.PRETTY_PRINTED, "is pretty-printed: its first object runs over several lines"
         )

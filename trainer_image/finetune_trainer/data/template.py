@@ -241,8 +241,14 @@ def _plain_call(call: ToolCall, *, as_text: bool) -> dict[str, Any]:
 
 def _shared_length(left: str, right: str) -> int:
     """Return how many characters two texts begin with in common."""
-    pairs = enumerate(zip(left, right, strict=False))
-    return next((at for at, (a, b) in pairs if a != b), min(len(left), len(right)))
+    low, high = 0, min(len(left), len(right))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if left[:middle] == right[:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
 
 
 def _marked(message: Message, mark: str) -> Message:
