@@ -3,7 +3,7 @@
 Routers are made so that top-k can not flip: a token's class (its id modulo the number of expert
 sets) stands in the first dimensions of its embedding, nothing in the base writes to those
 dimensions, and each router reads from them which experts the class goes to. The chosen experts'
-logits lead by several units; other entries of the router are small and only weigh the chosen.
+logits lead by 0.8 at the least (measured); other entries are small and only weigh the chosen.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from support.tiny_llama import CHATML, byte_tokenizer
 
 MARK = 4.0  # of a token's class in its embedding
-LEAD = 6.0  # of a chosen expert's router entry
+LEAD = 3.0  # of a chosen expert's router entry
 
 _SHAPE: dict[str, Any] = {
     "hidden_size": 32,

@@ -135,6 +135,12 @@ class LoraRecipe(Message):
             raise ValueError("lora.targets Experts needs dropout 0 and no dora")
         return self
 
+    @model_validator(mode="after")
+    def _dora_is_not_quantized(self) -> LoraRecipe:
+        if self.dora and self.quantization is not Quantization.NONE:
+            raise ValueError("lora.dora needs quantization None")
+        return self
+
 
 class TrainingRecipe(Message):
     """Optimisation. One of `epochs` and `max_steps` is set; neither means one epoch."""

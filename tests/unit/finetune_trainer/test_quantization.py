@@ -133,3 +133,8 @@ def test_merged_weights_of_a_quantised_base_are_refused(tmp_path: Path) -> None:
         Recipe.model_validate({**document, "export": ["Adapter", "Merged"]})
     document["lora"]["quantization"] = "None"
     Recipe.model_validate({**document, "export": ["Adapter", "Merged"]})
+
+
+def test_dora_on_a_quantised_base_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match="dora needs quantization None"):
+        recipe(tmp_path, dora=True)
