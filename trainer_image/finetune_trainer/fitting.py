@@ -19,7 +19,7 @@ MOST_ROWS = 16
 MOST_TOKENS = {True: 32768, False: 4096}  # of a micro-batch on a GPU, on a CPU: more gains nothing
 SHORTEST = 256  # tokens
 MOST_WORKERS = 64
-MOST_REMEDIES = 4
+MOST_REMEDIES = 6
 
 
 Change = tuple[str, dict[str, Any]]  # in the job's words, and the fields of a Wish

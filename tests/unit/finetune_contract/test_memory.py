@@ -1,0 +1,186 @@
+"""The memory formula: published sizes, and what must never make it smaller."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from finetune_contract.layout import Offload, ZeroStage
+from finetune_contract.memory import (
+    FP32,
+    HALF,
+    LOGITS_BYTES,
+    NF4_BYTES,
+    Setting,
+    estimate,
+    host_bytes,
+)
+from finetune_contract.plan import MemoryEstimate
+from finetune_contract.recipe import Optimizer, Precision, Quantization
+from finetune_contract.shape import AdapterShape, ModelShape, TensorHeader
+from support.published_models import LLAMA_3_8B, QWEN3_8B, deepseek_v3
+
+GIB = 2**30
+PLAIN = Setting(
+    precision=Precision.BF16,
+    quantization=Quantization.NONE,
+    optimizer=Optimizer.ADAMW,
+    sequence_length=2048,
+    micro_batch_size=1,
+    world=8,
+    stage=ZeroStage.DDP,
+    offload=(),
+    checkpointing=False,
+    on_gpu=True,
+)
+LLAMA = LLAMA_3_8B.shape
+ADAPTER = LLAMA_3_8B.adapter(16)
+
+
+def need(setting: Setting, adapter: AdapterShape = ADAPTER) -> MemoryEstimate:
+    return estimate(LLAMA, adapter, setting)
+
+
+def test_elements_are_those_that_the_publisher_counts() -> None:
+    assert LLAMA.elements == 8_030_261_248
+    assert QWEN3_8B.shape.elements == 8_190_735_360
+    deepseek = deepseek_v3().shape
+    assert deepseek.elements == pytest.approx(671e9, rel=1e-3)
+    assert (deepseek.layers, deepseek.moe_layers, deepseek.routes) == (61, 58, 8)
+    assert deepseek.experts == 8 * 2048
+    assert deepseek.shared == 2048
+    assert (deepseek.queries, deepseek.values) == (128 * 192, 128 * 192)
+
+
+def test_the_adapter_is_the_known_one() -> None:
+    assert ADAPTER.parameters == 41_943_040
+
+
+def test_weights_are_stored_as_the_precision_says() -> None:
+    assert need(PLAIN).weights == HALF * LLAMA.elements
+    assert need(replace(PLAIN, precision=Precision.FP32)).weights == FP32 * LLAMA.elements
+    nf4 = need(replace(PLAIN, quantization=Quantization.NF4)).weights
+    ends = 2 * 128256 * 4096 + (2 * 32 + 1) * 4096  # embeddings and norms are not quantised
+    assert nf4 == pytest.approx(HALF * ends + NF4_BYTES * (LLAMA.elements - ends))
+
+
+def test_experts_are_not_quantised() -> None:
+    deepseek = deepseek_v3().shape
+    assert deepseek.quantisable < 0.03 * deepseek.elements
+
+
+def test_each_stage_shards_what_it_is_named_for() -> None:
+    ddp, optimizer, gradients, parameters = (
+        need(replace(PLAIN, stage=stage)) for stage in ZeroStage
+    )
+    trained = FP32 * ADAPTER.parameters
+    assert (ddp.adapter, ddp.gradients, ddp.optimizer) == (trained, trained, 2 * trained)
+    assert (optimizer.gradients, optimizer.optimizer) == (trained, 3 * trained // 8)
+    assert (gradients.adapter, gradients.gradients) == (trained, trained // 8)
+    assert parameters.adapter == trained // 8
+    assert parameters.weights == HALF * LLAMA.elements // 8
+    assert gradients.weights == HALF * LLAMA.elements
+    gathered = HALF * LLAMA.largest
+    assert parameters.overhead - gradients.overhead >= gathered
+
+
+def test_sgd_keeps_no_moments() -> None:
+    assert need(replace(PLAIN, optimizer=Optimizer.SGD)).optimizer == 0
+
+
+def test_what_is_offloaded_is_the_hosts() -> None:
+    away = replace(PLAIN, stage=ZeroStage.PARAMETERS, offload=tuple(Offload))
+    assert (need(away).weights, need(away).optimizer) == (0, 0)
+    assert host_bytes(LLAMA, ADAPTER, PLAIN) == 0
+    on_host = host_bytes(LLAMA, ADAPTER, away)
+    assert on_host == HALF * LLAMA.elements // 8 + 4 * FP32 * ADAPTER.parameters // 8
+
+
+def test_logits_are_bounded_by_their_chunk() -> None:
+    assert need(replace(PLAIN, sequence_length=100_000)).logits <= 3 * LOGITS_BYTES
+
+
+def test_checkpointing_keeps_one_tensor_a_layer() -> None:
+    long = replace(PLAIN, sequence_length=16384)
+    kept = need(long).activations
+    again = need(replace(long, checkpointing=True)).activations
+    assert again > LLAMA.layers * 16384 * HALF * LLAMA.hidden
+    assert again < kept / 5
+
+
+def test_folded_experts_are_held_twice_until_their_layers_backward_pass() -> None:
+    shape = deepseek_v3().shape
+    experts = 58 * 256 * 3 * 7168 * 2048
+    plain, folded = AdapterShape(10**8, 0), AdapterShape(10**8, 0, folded=experts)
+    kept = estimate(shape, folded, PLAIN).activations - estimate(shape, plain, PLAIN).activations
+    assert kept >= HALF * experts
+    again = replace(PLAIN, checkpointing=True)
+    once = estimate(shape, folded, again).activations - estimate(shape, plain, again).activations
+    assert HALF * experts / 58 <= once < kept / 5
+
+
+def test_a_cap_on_scores_needs_them_written_out() -> None:
+    config = {**LLAMA_3_8B.config, "attn_logit_softcapping": 50.0}
+    capped = ModelShape.of(config, LLAMA_3_8B.headers)
+    more = estimate(capped, ADAPTER, PLAIN).activations - need(PLAIN).activations
+    assert more >= 32 * 1024 * 2048 * FP32
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [({}, "num_hidden_layers"), ({"n_layer": 2}, "hidden_size")],
+)
+def test_a_number_that_config_json_lacks_is_named(config: dict[str, int], message: str) -> None:
+    with pytest.raises(KeyError, match=message):
+        ModelShape.of(config, {})
+
+
+def test_other_names_of_the_same_numbers_are_read() -> None:
+    config = {"n_layer": 2, "n_embd": 8, "n_head": 2, "vocab_size": 10}
+    headers = {
+        "transformer.h.0.mlp.c_fc.weight": TensorHeader("F32", (8, 32)),
+        "transformer.h.1.mlp.c_fc.weight": TensorHeader("F32", (8, 32)),
+        "transformer.h.1.mlp.c_fc.weight_scale_inv": TensorHeader("F32", (1, 1)),
+    }
+    shape = ModelShape.of({"text_config": config}, headers)
+    assert (shape.layers, shape.hidden, shape.dense, shape.queries) == (2, 8, 32, 8)
+    assert (shape.elements, shape.largest, shape.normed) == (512, 256, 16)
+
+
+SETTINGS = st.builds(
+    Setting,
+    precision=st.sampled_from(Precision),
+    quantization=st.sampled_from(Quantization),
+    optimizer=st.sampled_from(Optimizer),
+    sequence_length=st.integers(8, 10_000),
+    micro_batch_size=st.integers(1, 32),
+    world=st.integers(2, 64),
+    stage=st.sampled_from(ZeroStage),
+    offload=st.just(()),
+    checkpointing=st.booleans(),
+    on_gpu=st.booleans(),
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(setting=SETTINGS, rank=st.integers(1, 256))
+def test_more_never_needs_less(setting: Setting, rank: int) -> None:
+    adapter = LLAMA_3_8B.adapter(rank)
+    total = estimate(LLAMA, adapter, setting).total
+    grown = (
+        (replace(setting, sequence_length=2 * setting.sequence_length), adapter),
+        (replace(setting, micro_batch_size=setting.micro_batch_size + 1), adapter),
+        (setting, LLAMA_3_8B.adapter(rank + 1)),
+        (replace(setting, precision=Precision.FP32), adapter),
+        (replace(setting, quantization=Quantization.NONE), adapter),
+        (replace(setting, optimizer=Optimizer.ADAMW), adapter),
+    )
+    for larger, its_adapter in grown:
+        assert estimate(LLAMA, its_adapter, larger).total >= total
+    spread = replace(setting, world=2 * setting.world)
+    assert estimate(LLAMA, adapter, spread).total <= total
+    again = replace(setting, checkpointing=True)
+    assert estimate(LLAMA, adapter, again).total <= total * 1.02  # it pays with one layer

@@ -1,0 +1,188 @@
+"""Auto takes what costs least and fits; a refusal names what would fit, by the same formula."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from finetune_contract.layout import Checkpointing, Offload, ZeroStage
+from finetune_contract.recipe import Optimizer, Precision, Quantization
+from finetune_trainer.fitting import USABLE, Fitter, Room, Wish
+from support.published_models import LLAMA_3_8B, Published, deepseek_v3
+
+GIB = 2**30
+WISH = Wish(
+    precision=Precision.BF16,
+    quantization=Quantization.NONE,
+    optimizer=Optimizer.ADAMW,
+    sequence_length=2048,
+    global_batch_size=64,
+    micro_batch_size=None,
+    workers=1,
+    processes_per_worker=1,
+    stage=None,
+    offload=(),
+    checkpointing=Checkpointing.AUTO,
+    on_gpu=True,
+)
+
+
+def fitter(model: Published, device: float, host: float = 256) -> Fitter:
+    return Fitter(model.shape, model.adapter(16), Room(round(device * GIB), round(host * GIB)))
+
+
+def test_with_room_nothing_is_given_up() -> None:
+    setting = fitter(LLAMA_3_8B, 2000).settle(WISH)
+    assert setting is not None
+    assert (setting.stage, setting.checkpointing) == (ZeroStage.DDP, False)
+    assert setting.micro_batch_size == 16  # 32,768 tokens of 2,048 each
+
+
+def test_llama_8b_in_bf16_fits_on_one_gpu_of_80_gib() -> None:
+    setting = fitter(LLAMA_3_8B, 80).settle(WISH)
+    assert setting is not None
+    assert (setting.stage, setting.checkpointing) == (ZeroStage.DDP, False)
+
+
+def test_the_micro_batch_shrinks_before_activations_are_computed_again() -> None:
+    sizes = [
+        (found.checkpointing, found.micro_batch_size)
+        for room in (200, 100, 60, 30)
+        if (found := fitter(LLAMA_3_8B, room).settle(WISH)) is not None
+    ]
+    assert len(sizes) == 4
+    assert sizes[0] > sizes[1] or sizes[0][1] > sizes[1][1]
+    assert [again for again, _ in sizes] == [False, False, False, True]
+    assert sizes[3][1] > sizes[2][1]  # room again
+
+
+def test_the_least_stage_that_fits_is_taken() -> None:
+    eight = replace(WISH, processes_per_worker=8)
+    assert fitter(LLAMA_3_8B, 24).settle(eight).stage is ZeroStage.DDP  # type: ignore[union-attr]
+    small = fitter(LLAMA_3_8B, 14).settle(eight)
+    assert small is not None
+    assert small.stage is ZeroStage.PARAMETERS
+
+
+def test_a_micro_batch_divides_the_rows_of_a_process() -> None:
+    odd = replace(WISH, global_batch_size=18, processes_per_worker=2)
+    setting = fitter(LLAMA_3_8B, 2000).settle(odd)
+    assert setting is not None
+    assert setting.micro_batch_size == 9
+
+
+@pytest.mark.parametrize(("on_gpu", "length", "most"), [(True, 4096, 8), (False, 1024, 4)])
+def test_a_micro_batch_holds_no_more_tokens_than_gain_speed(
+    on_gpu: bool, length: int, most: int
+) -> None:
+    wish = replace(WISH, on_gpu=on_gpu, sequence_length=length)
+    assert wish.micro_batch_sizes()[0] == most
+    assert replace(wish, sequence_length=10**6).micro_batch_sizes() == (1,)
+
+
+def test_what_the_user_set_stays() -> None:
+    pinned = replace(
+        WISH,
+        micro_batch_size=4,
+        processes_per_worker=8,
+        stage=ZeroStage.GRADIENTS,
+        checkpointing=Checkpointing.ALWAYS,
+    )
+    setting = fitter(LLAMA_3_8B, 2000).settle(pinned)
+    assert setting is not None
+    assert (setting.micro_batch_size, setting.stage) == (4, ZeroStage.GRADIENTS)
+    assert setting.checkpointing
+    never = replace(WISH, checkpointing=Checkpointing.NEVER, micro_batch_size=16)
+    assert fitter(LLAMA_3_8B, 60).settle(never) is None
+
+
+@pytest.mark.parametrize(
+    ("offload", "stages"),
+    [
+        ((), [ZeroStage.DDP]),
+        ((Offload.OPTIMIZER,), [ZeroStage.OPTIMIZER, ZeroStage.GRADIENTS, ZeroStage.PARAMETERS]),
+        ((Offload.PARAMETERS,), [ZeroStage.PARAMETERS]),
+    ],
+)
+def test_one_process_shards_only_to_offload(
+    offload: tuple[Offload, ...], stages: list[ZeroStage]
+) -> None:
+    assert list(replace(WISH, offload=offload).stages()) == stages
+    if not offload:
+        assert list(replace(WISH, stage=ZeroStage.PARAMETERS).stages()) == stages
+
+
+def test_what_is_offloaded_needs_room_on_the_host() -> None:
+    away = replace(WISH, offload=tuple(Offload))
+    assert fitter(LLAMA_3_8B, 12, host=32).settle(away) is not None
+    assert fitter(LLAMA_3_8B, 12, host=8).settle(away) is None
+
+
+def test_some_of_a_device_is_left_to_its_allocator() -> None:
+    one = replace(WISH, micro_batch_size=1, checkpointing=Checkpointing.ALWAYS)
+    plenty = fitter(LLAMA_3_8B, 80)
+    needed = plenty.estimate(plenty.smallest(one)).total / GIB
+    assert fitter(LLAMA_3_8B, needed).settle(one) is None
+    assert fitter(LLAMA_3_8B, needed / USABLE + 0.01).settle(one) is not None
+
+
+# What is asked for, the room, and the remedies named.
+REFUSED = [
+    (replace(WISH, checkpointing=Checkpointing.NEVER, sequence_length=8192), 30, [
+        "spec.memory.gradientCheckpointing Always",
+        "spec.training.sequenceLength 1024",
+        "spec.memory.offload [Optimizer, Parameters]",
+    ]),
+    (replace(WISH, micro_batch_size=16), 30, ["spec.training.microBatchSize 1"]),
+    (replace(WISH, processes_per_worker=8, stage=ZeroStage.GRADIENTS), 14, [
+        "spec.memory.zeroStage 3",
+    ]),
+    (WISH, 12, ["spec.workers.replicas 4", "spec.lora.quantization NF4"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("wish", "device", "expected"), REFUSED)
+def test_remedies_are_named(wish: Wish, device: int, expected: list[str]) -> None:
+    tight = fitter(LLAMA_3_8B, device)
+    assert tight.settle(wish) is None
+    assert set(expected) <= set(tight.remedies(wish))
+
+
+def test_deepseek_v3_on_eight_gpus_is_refused_with_remedies_that_fit() -> None:
+    tight = fitter(deepseek_v3(), 80, host=2000 / 8)
+    wish = replace(WISH, processes_per_worker=8)
+    assert tight.settle(wish) is None
+    remedies = tight.remedies(wish)
+    assert "spec.workers.replicas 4" in remedies
+    assert "spec.memory.offload [Optimizer, Parameters]" in remedies
+    for changed in (
+        replace(wish, workers=4),
+        replace(wish, offload=(Offload.OPTIMIZER, Offload.PARAMETERS)),
+    ):
+        assert tight.settle(changed) is not None
+    assert tight.settle(replace(wish, workers=2)) is None
+
+
+def test_what_one_change_can_not_do_two_together_may() -> None:
+    both = replace(WISH, micro_batch_size=8, checkpointing=Checkpointing.NEVER)
+    remedies = fitter(LLAMA_3_8B, 20).remedies(both)
+    assert (
+        "spec.memory.gradientCheckpointing Always with spec.training.microBatchSize 1" in remedies
+    )
+    assert all(" with " in remedy for remedy in remedies)
+
+
+def test_where_nothing_helps_nothing_is_named() -> None:
+    assert fitter(deepseek_v3(), 2, host=4).remedies(WISH) == []
+
+
+def test_a_cpu_is_offered_neither_nf4_nor_offload() -> None:
+    remedies = " ".join(fitter(LLAMA_3_8B, 12).remedies(replace(WISH, on_gpu=False)))
+    assert "NF4" not in remedies
+    assert "offload" not in remedies
+
+
+def test_more_workers_divide_the_batch() -> None:
+    wish = replace(WISH, global_batch_size=3)
+    assert not any("replicas" in remedy for remedy in fitter(LLAMA_3_8B, 12).remedies(wish))
