@@ -18,7 +18,7 @@ from finetune_contract.shape import TensorHeader
 from finetune_trainer import hub
 from finetune_trainer.errors import Failure
 from finetune_trainer.sources import WEIGHTS, ModelSource
-from finetune_trainer.storage import Role, Store
+from finetune_trainer.storage import Entry, Role, Store
 
 AT_A_TIME = 8  # files
 LENGTH_BYTES = 8
@@ -27,33 +27,37 @@ LONGEST = 100_000_000  # bytes; safetensors itself refuses longer ones
 
 def read_headers(source: ModelSource, credentials_dir: str | None) -> dict[str, TensorHeader]:
     """Return the header of every tensor by its name."""
-    files = [file.path for file in source.files if file.path.endswith(WEIGHTS)]
+    files = [file for file in source.files if file.path.endswith(WEIGHTS)]
     with ThreadPoolExecutor(AT_A_TIME) as pool:
-        headers = pool.map(lambda path: _header(source, path, credentials_dir), files)
+        headers = pool.map(lambda file: _header(source, file, credentials_dir), files)
         return {name: header for file in headers for name, header in file.items()}
 
 
 def _header(
-    source: ModelSource, path: str, credentials_dir: str | None
+    source: ModelSource, file: Entry, credentials_dir: str | None
 ) -> Mapping[str, TensorHeader]:
     identity = source.identity
     try:
         if identity.uri.startswith(hub.SCHEME):
             repository = hub.model_repository(identity.uri, identity.revision, credentials_dir)
-            found = repository.safetensors_header(path, identity.revision)
+            found = repository.safetensors_header(file.path, identity.revision)
             return {name: TensorHeader(*told) for name, told in found.items()}
-        return _parsed(Store(identity.uri, Role.MODEL, credentials_dir), path)
+        return _parsed(Store(identity.uri, Role.MODEL, credentials_dir), file)
     except (ValueError, KeyError, TypeError, SafetensorsParsingError) as error:
         raise Failure(
-            Reason.MODEL_UNSUPPORTED, f"{identity.uri}/{path} is damaged; upload it again"
+            Reason.MODEL_UNSUPPORTED, f"{identity.uri}/{file.path} is damaged; upload it again"
         ) from error
 
 
-def _parsed(store: Store, path: str) -> dict[str, TensorHeader]:
-    length = int.from_bytes(store.read_range(path, 0, LENGTH_BYTES), "little")
-    if not 0 < length <= LONGEST:
+def _parsed(store: Store, file: Entry) -> dict[str, TensorHeader]:
+    if file.size < LENGTH_BYTES:
+        raise ValueError("too short")
+    length = int.from_bytes(store.read_range(file.path, 0, LENGTH_BYTES), "little")
+    if not 0 < length <= min(LONGEST, file.size - LENGTH_BYTES):
         raise ValueError("the header's length")
-    header: dict[str, Any] = json.loads(store.read_range(path, LENGTH_BYTES, length))
+    header: Any = json.loads(store.read_range(file.path, LENGTH_BYTES, length))
+    if not isinstance(header, dict):
+        raise ValueError("the header is no object")
     return {
         name: TensorHeader(told["dtype"], tuple(told["shape"]))
         for name, told in header.items()

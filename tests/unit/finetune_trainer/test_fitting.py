@@ -132,7 +132,6 @@ REFUSED = [
     (replace(WISH, checkpointing=Checkpointing.NEVER, sequence_length=8192), 30, [
         "spec.memory.gradientCheckpointing Always",
         "spec.training.sequenceLength 1024",
-        "spec.memory.offload [Optimizer, Parameters]",
     ]),
     (replace(WISH, micro_batch_size=16), 30, ["spec.training.microBatchSize 1"]),
     (replace(WISH, processes_per_worker=8, stage=ZeroStage.GRADIENTS), 14, [

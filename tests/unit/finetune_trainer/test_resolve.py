@@ -1,0 +1,182 @@
+"""Auto is settled, and what can not work is refused, from small files and headers alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from finetune_contract.layout import Checkpointing, ZeroStage
+from finetune_contract.reasons import Reason
+from finetune_contract.recipe import ModelRecipe, Precision
+from finetune_contract.runconfig import RunConfig
+from finetune_trainer import resolve as resolve_module
+from finetune_trainer.errors import Failure
+from finetune_trainer.fitting import Room
+from finetune_trainer.headers import read_headers
+from finetune_trainer.resolve import check_device, resolve, room
+from finetune_trainer.sources import resolve_model
+from support.tiny_models import write_tiny
+from support.trainer_runs import run_config
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
+MIB = 2**20
+
+
+def cut_weights(directory: Path) -> None:
+    """Leave of each weights file its header alone."""
+    for path in directory.glob("*.safetensors"):
+        data = path.read_bytes()
+        path.write_bytes(data[: 8 + int.from_bytes(data[:8], "little")])
+
+
+def settle(directory: Path, name: str = "llama", **options: Any) -> tuple[RunConfig, Any]:
+    model = directory / "model"
+    if not model.exists():
+        write_tiny(name, model)
+        cut_weights(model)
+    config = run_config(directory, **options)
+    source = resolve_model(ModelRecipe(uri=model.as_uri()), None)
+    return resolve(config, source, model, CPU)
+
+
+def test_auto_is_settled_without_weights_and_told(tmp_path: Path) -> None:
+    config, plan = settle(tmp_path, processesPerWorker=2)
+    layout = config.layout
+    assert (layout.micro_batch_size, layout.zero_stage) == (4, ZeroStage.DDP)
+    assert layout.gradient_checkpointing is Checkpointing.NEVER
+    assert (plan.micro_batch_size, plan.accumulation_steps) == (4, 1)
+    assert (plan.zero_stage, plan.gradient_checkpointing, plan.packing) == (0, False, True)
+    assert plan.memory.weights == 4 * 32_096
+    assert plan.memory.available == room(CPU, layout).device
+    assert plan.lora == ()
+
+
+def test_what_the_user_set_is_kept(tmp_path: Path) -> None:
+    config, plan = settle(
+        tmp_path,
+        processesPerWorker=2,
+        microBatchSize=2,
+        zeroStage=2,
+        gradientCheckpointing="Always",
+        packing=False,
+    )
+    assert (config.layout.micro_batch_size, config.layout.zero_stage) == (2, ZeroStage.GRADIENTS)
+    assert (plan.accumulation_steps, plan.gradient_checkpointing, plan.packing) == (2, True, False)
+
+
+def test_an_architecture_that_is_not_known_is_padded(tmp_path: Path) -> None:
+    config, plan = settle(tmp_path, "olmo2")
+    assert (config.layout.packing, plan.packing) == (False, False)
+
+
+def test_what_can_not_fit_is_refused_with_numbers_and_remedies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resolve_module, "room", lambda *_: Room(1000 * MIB, 1000 * MIB))
+    with pytest.raises(Failure) as caught:
+        settle(
+            tmp_path,
+            training={"sequenceLength": 2048},
+            microBatchSize=8,
+            gradientCheckpointing="Never",
+        )
+    assert caught.value.reason is Reason.INSUFFICIENT_MEMORY
+    message = caught.value.message
+    assert message.startswith("each process needs about 1.0 of 1.0 GiB (weights 0.0, ")
+    assert "one of these would fit: " in message
+    assert "spec.training.microBatchSize 1" in message
+
+
+def test_without_a_remedy_a_larger_device_is_advised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resolve_module, "room", lambda *_: Room(MIB, MIB))
+    with pytest.raises(Failure, match="use devices with more memory"):
+        settle(tmp_path)
+
+
+def test_a_role_that_the_model_lacks_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Failure, match=r"no layer in the role Experts of spec\.lora\.targets") as e:
+        settle(tmp_path, lora={"targets": ["Experts"]})
+    assert e.value.reason is Reason.MODEL_UNSUPPORTED
+
+
+def test_the_host_s_memory_is_divided_among_its_processes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(resolve_module, "memory_bytes", lambda: 1000)
+    layout: Any = SimpleNamespace(processes_per_worker=4)
+    assert room(CPU, layout) == Room(250, 250)
+    sizes = [80, 24, 40]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(sizes))
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties", lambda i: SimpleNamespace(total_memory=sizes[i])
+    )
+    assert room(GPU, layout) == Room(24, 250)
+
+
+@pytest.mark.parametrize(
+    ("precision", "device", "capability", "message"),
+    [
+        (Precision.FP16, CPU, None, "needs a GPU; take BF16 or FP32"),
+        (Precision.BF16, GPU, (7, 5), "T4, which is older than .* take FP16 or FP32"),
+    ],
+)
+def test_a_format_that_the_device_lacks_is_refused(
+    precision: Precision,
+    device: torch.device,
+    capability: tuple[int, int] | None,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "T4")
+    with pytest.raises(Failure, match=f"spec.training.precision {precision} .*{message}") as caught:
+        check_device(precision, device)
+    assert caught.value.reason is Reason.DEVICE_UNSUPPORTED
+
+
+@pytest.mark.parametrize(
+    ("precision", "device", "capability"),
+    [
+        (Precision.BF16, CPU, None),
+        (Precision.FP32, CPU, None),
+        (Precision.FP16, GPU, (7, 5)),
+        (Precision.FP32, GPU, (7, 5)),
+        (Precision.BF16, GPU, (8, 0)),
+    ],
+)
+def test_a_format_that_the_device_has_is_taken(
+    precision: Precision,
+    device: torch.device,
+    capability: tuple[int, int] | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    check_device(precision, device)
+
+
+@pytest.mark.parametrize("damage", [b"", b"\xff" * 8 + b"{}", b"\x02" + b"\0" * 7 + b"[]", b"xx"])
+def test_a_damaged_header_is_named(damage: bytes, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(damage)
+    source = resolve_model(ModelRecipe(uri=tmp_path.as_uri()), None)
+    with pytest.raises(Failure, match=r"model\.safetensors is damaged; upload it again") as caught:
+        read_headers(source, None)
+    assert caught.value.reason is Reason.MODEL_UNSUPPORTED
+
+
+def test_headers_of_all_files_are_put_together(tmp_path: Path) -> None:
+    write_tiny("llama", tmp_path, max_shard_size="40KB")
+    assert len(list(tmp_path.glob("*.safetensors"))) > 1
+    source = resolve_model(ModelRecipe(uri=tmp_path.as_uri()), None)
+    headers = read_headers(source, None)
+    index = json.loads((tmp_path / "model.safetensors.index.json").read_text())
+    assert headers.keys() == index["weight_map"].keys()
+    assert headers["model.embed_tokens.weight"].shape == (259, 32)
+    assert headers["model.embed_tokens.weight"].dtype == "F32"
