@@ -23,6 +23,7 @@ class Hub:
     gated: set[str] = field(default_factory=set)
     token: str | None = None  # what is asked for, if anything
     failures: int = 0  # how many requests to answer with 503 first
+    sent: int = 0  # bytes of files, in answer to requests for a range
     requests: list[str] = field(default_factory=list)
 
 
@@ -78,7 +79,17 @@ def hub_server() -> Iterator[Hub]:
             if revision != COMMIT or file not in hub.files[name]:
                 self._send(404, code="EntryNotFound")
                 return
-            self._send(200, hub.files[name][file])
+            self._content(hub.files[name][file])
+
+        def _content(self, body: bytes) -> None:
+            asked = self.headers.get("Range")
+            if asked is None:
+                self._send(200, body)
+                return
+            first, last = asked.removeprefix("bytes=").split("-")
+            part = body[int(first) : int(last) + 1]
+            hub.sent += len(part)
+            self._send(206, part)
 
         def _refused(self, name: str) -> bool:
             if name not in hub.files:

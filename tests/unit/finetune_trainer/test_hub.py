@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,8 +10,10 @@ import pytest
 
 from finetune_contract.reasons import Reason
 from finetune_contract.recipe import DataSource, ModelRecipe
+from finetune_contract.shape import TensorHeader
 from finetune_trainer import hub as hub_module
 from finetune_trainer.errors import Failure
+from finetune_trainer.headers import read_headers
 from finetune_trainer.sources import fetch_data, fetch_model, resolve_model
 from support.hub_server import COMMIT, Hub, hub_server
 
@@ -121,3 +124,20 @@ def test_a_model_of_pickles_is_refused(hub: Hub) -> None:
     assert failure.reason is Reason.MODEL_UNSUPPORTED
     assert "pytorch_model.bin" in failure.message
     assert "safe_serialization=True" in failure.message
+
+
+def test_headers_are_read_without_the_weights(hub: Hub) -> None:
+    tensors = {"w": {"dtype": "BF16", "shape": [2, 3], "data_offsets": [0, 12]}}
+    header = json.dumps({"__metadata__": {"format": "pt"}, **tensors}).encode()
+    weights = len(header).to_bytes(8, "little") + header + bytes(10_000_000)
+    hub.files["models/org/name"] = {**FILES, "model.safetensors": weights}
+    source = resolve_model(ModelRecipe(uri="hf://org/name"), None)
+    assert read_headers(source, None) == {"w": TensorHeader("BF16", (2, 3))}
+    assert 0 < hub.sent < 200_000
+
+
+def test_a_damaged_header_on_the_hub_is_named(hub: Hub) -> None:
+    source = resolve_model(ModelRecipe(uri="hf://org/name"), None)
+    with pytest.raises(Failure, match=r"model\.safetensors is damaged") as caught:
+        read_headers(source, None)
+    assert caught.value.reason is Reason.MODEL_UNSUPPORTED
