@@ -72,7 +72,7 @@ class Telemetry:
         if layout.tracking is not None:
             run, secret = describe_run(config, run_id), layout.credentials.tracking
             make = partial(make_tracker, layout.tracking, run, secret, telemetry.history.parent)
-            telemetry._delivery = Delivery(make, telemetry.history, run_id=run_id)
+            telemetry._delivery = Delivery(make, telemetry.history, run_id)
             telemetry._waits = layout.tracking.type is TrackingType.TENSORBOARD
         return telemetry
 

@@ -39,18 +39,10 @@ RECORDS_PER_CALL = 200
 class Delivery:
     """Sends the records of a history to a tracker, from a thread of its own."""
 
-    def __init__(
-        self,
-        make: Callable[[], Tracker],
-        history: Path,
-        *,
-        run_id: str | None = None,
-        seconds: float = SEND_SECONDS,
-    ) -> None:
+    def __init__(self, make: Callable[[], Tracker], history: Path, run_id: str | None) -> None:
         self._make = make  # imports the tracker's library, which takes seconds: in the thread
         self._history = history
         self._run_id = run_id
-        self._seconds = seconds
         self._tracker: Tracker | None = None
         self._offset = 0  # of the history, in bytes: what is before it was sent or refused
         self._refused = 0
@@ -72,11 +64,11 @@ class Delivery:
             self._wake.set()
             time.sleep(0.02)
 
-    def close(self, reason: Reason, seconds: float = CLOSE_SECONDS) -> None:
+    def close(self, reason: Reason) -> None:
         """Try once more to send everything and the final status, for a few seconds at most."""
         self._closing = reason
         self._wake.set()
-        self._thread.join(seconds)
+        self._thread.join(CLOSE_SECONDS)
         unsent = self._refused + sum(1 for _ in self._unsent())
         if unsent or self._thread.is_alive():
             log.warning(
@@ -85,7 +77,7 @@ class Delivery:
             )
 
     def _run(self) -> None:
-        wait = self._seconds
+        wait = SEND_SECONDS
         while True:
             self._wake.wait(wait)
             self._wake.clear()
@@ -95,7 +87,7 @@ class Delivery:
                 self._deliver(tracker)
                 if closing is not None:
                     tracker.close(closing)
-                wait = self._seconds
+                wait = SEND_SECONDS
             except (Unavailable, Refused) as problem:
                 self._complain(str(problem))
                 wait = min(2 * wait, LONGEST_WAIT_SECONDS)

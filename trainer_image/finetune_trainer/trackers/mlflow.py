@@ -35,6 +35,12 @@ TIMEOUT_SECONDS = 10.0
 METRICS_PER_REQUEST = 1000  # the API's limits
 PARAMS_PER_REQUEST = 100
 PARAM_LENGTH = 500  # what every server version takes
+KEYS = (
+    CredentialKey.MLFLOW_TOKEN,
+    CredentialKey.MLFLOW_USERNAME,
+    CredentialKey.MLFLOW_PASSWORD,
+    CredentialKey.CA_CERTIFICATE,
+)
 RETRIED = {401, 403, 408, 429}  # a rotated token or a moment of rest mends these
 
 
@@ -47,6 +53,8 @@ class MlflowTracker:
         self._run = run
         self._credentials_dir = credentials_dir
         self._reached: dict[str, int] = {}
+        self._keys: list[str | None] = []
+        self._client: httpx2.Client | None = None
 
     def open(self) -> None:
         """Find the run by its id, else by the job's uid; else create it."""
@@ -128,14 +136,12 @@ class MlflowTracker:
         url = f"{self._uri}/api/2.0/mlflow/{path}"
         sent: dict[str, Any] = {"params": body} if method == "GET" else {"json": body}
         try:
-            # A client per call: credentials and certificate are files that may be rotated.
-            with httpx2.Client(**self._access(), timeout=TIMEOUT_SECONDS) as client:
-                answer = client.request(method, url, **sent)
-                if missing_is_none and answer.status_code == httpx2.codes.NOT_FOUND:
-                    return None
-                return self._checked(answer)
+            answer = self._connected().request(method, url, **sent)
         except (httpx2.TransportError, ssl.SSLError) as error:
             raise Unavailable(f"{public_uri(self._uri)}: {type(error).__name__}") from error
+        if missing_is_none and answer.status_code == httpx2.codes.NOT_FOUND:
+            return None
+        return self._checked(answer)
 
     def _checked(self, answer: httpx2.Response) -> Any:
         code, server = answer.status_code, public_uri(self._uri)
@@ -151,19 +157,23 @@ class MlflowTracker:
             raise Unavailable(f"{server} answered {code}")
         raise Refused(f"{server} answered {code}")
 
-    def _access(self) -> dict[str, Any]:
-        def key(name: CredentialKey) -> str | None:
-            return read_key(self._credentials_dir, name)
-
-        access: dict[str, Any] = {}
-        user, password = key(CredentialKey.MLFLOW_USERNAME), key(CredentialKey.MLFLOW_PASSWORD)
-        if token := key(CredentialKey.MLFLOW_TOKEN):
-            access["headers"] = {"Authorization": f"Bearer {token}"}
-        elif user and password:
-            access["auth"] = (user, password)
-        if certificate := key(CredentialKey.CA_CERTIFICATE):
-            access["verify"] = ssl.create_default_context(cadata=certificate)
-        return access
+    def _connected(self) -> httpx2.Client:
+        """Return a client with the keys of the Secret as they are."""
+        keys = [read_key(self._credentials_dir, key) for key in KEYS]
+        if self._client is None or keys != self._keys:
+            token, user, password, certificate = keys
+            access: dict[str, Any] = {}
+            if token:
+                access["headers"] = {"Authorization": f"Bearer {token}"}
+            elif user and password:
+                access["auth"] = (user, password)
+            if certificate:
+                access["verify"] = ssl.create_default_context(cadata=certificate)
+            if self._client is not None:
+                self._client.close()
+            self._client = httpx2.Client(**access, timeout=TIMEOUT_SECONDS)
+            self._keys = keys
+        return self._client
 
 
 def _pairs(values: Mapping[str, str]) -> list[dict[str, str]]:

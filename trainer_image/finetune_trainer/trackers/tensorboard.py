@@ -1,15 +1,19 @@
 """TensorBoard event files, which are published beside the adapter.
 
-They are local to the attempt, so each attempt writes the whole history anew.
+They are local to the attempt, so each attempt writes the whole history anew. tensorboardX'
+SummaryWriter has a queue that its flush does not wait for, so events are written below it.
 """
 
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.summary import scalar, text
 
 from finetune_contract.reasons import Reason
 from finetune_trainer.trackers.base import Point, Run
@@ -29,9 +33,12 @@ class TensorBoardTracker:
     def open(self) -> None:
         """Start an empty directory."""
         shutil.rmtree(self._directory, ignore_errors=True)
-        self._writer = SummaryWriter(str(self._directory))
+        self._directory.mkdir(parents=True)
+        self._writer = EventsWriter(str(self._directory / "events"))
         rows = "\n".join(f"| {key} | {value} |" for key, value in self._run.params.items())
-        self._writer.add_text("recipe", f"| parameter | value |\n|---|---|\n{rows}", 0)
+        recipe = text("recipe", f"| parameter | value |\n|---|---|\n{rows}")
+        self._writer.write_event(Event(wall_time=time.time(), summary=recipe))
+        self._writer.flush()
 
     def reached(self, key: str) -> int:
         """Return -1: the files begin empty."""
@@ -40,7 +47,8 @@ class TensorBoardTracker:
     def log(self, points: Sequence[Point]) -> None:
         """Add points and put them on disk."""
         for point in points:
-            self._writer.add_scalar(point.key, point.value, point.step, walltime=point.time)
+            summary = scalar(point.key, point.value)
+            self._writer.write_event(Event(wall_time=point.time, step=point.step, summary=summary))
         self._writer.flush()
 
     def close(self, reason: Reason) -> None:
