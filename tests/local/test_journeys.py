@@ -34,7 +34,14 @@ def test_apply_ends_in_a_verified_adapter(journey: Journey, tmp_path: Path) -> N
     }
     assert status["observedGeneration"] == done["metadata"]["generation"]
     assert [a["state"] for a in status["attempts"]] == ["Succeeded"]
-    assert status["plan"] == {"workers": 2, "processes": 2, "gpus": 0, "accumulationSteps": 1}
+    plan = status["plan"]
+    assert (plan["workers"], plan["processes"], plan["gpus"]) == (2, 2, 0)
+    assert (plan["microBatchSize"], plan["accumulationSteps"]) == (2, 1)
+    assert {r["role"]: r["found"] == r["adapted"] > 0 for r in plan["lora"]} == {
+        "Attention": True,
+        "MLP": True,
+    }
+    assert 0 < plan["memory"]["estimate"] < plan["memory"]["available"]
     write_secret(tmp_path / "secret", journey.secret_keys)
     adapter = open_artifact(
         "s3://journey/adapters/happy", str(tmp_path / "secret"), tmp_path / "adapter"

@@ -15,7 +15,7 @@ from finetune_local.node.environment import ConfigError, expand
 from finetune_local.node.images import Image, UnknownImageError
 from finetune_local.node.probes import Probe
 from finetune_local.node.process import ContainerProcess, StartError
-from finetune_local.node.quantities import memory_limit
+from finetune_local.node.quantities import memory_limit, thread_limit
 from finetune_local.node.record import (
     ContainerRecord,
     Kind,
@@ -132,7 +132,8 @@ class ContainerRunner:
         """
         while True:
             try:
-                base = self.setting.base_environment | image.environment
+                limit = thread_limit(self.spec)
+                base = self.setting.base_environment | limit | image.environment
                 variables = await environment.resolve(
                     self.spec, base, self.setting.facts, self.setting.fetch
                 )

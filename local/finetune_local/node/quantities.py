@@ -43,6 +43,13 @@ def memory_limit(container: Object) -> int | None:
     return int(parse(value)) if value else None
 
 
+def thread_limit(container: Object) -> dict[str, str]:
+    """The variable by which libraries keep to the container's CPU limit, if it has one. A kubelet
+    sets a quota, which they read; here there is none."""
+    value = container.get("resources", {}).get("limits", {}).get("cpu")
+    return {"OMP_NUM_THREADS": str(max(1, int(parse(value))))} if value else {}
+
+
 def pod_requests(spec: Object) -> dict[str, Decimal]:
     """What the pod asks of a node: the larger of all main containers and sidecars together and
     each init container on top of the sidecars before it."""

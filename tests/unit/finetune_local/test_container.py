@@ -87,8 +87,11 @@ class Bench:
         state = self.runner.record.state
         self.states.append(state.reason if isinstance(state, Waiting | Terminated) else "Running")
 
-    async def start(self, _sandbox: object, arguments: list[str], *_: object) -> Process:
+    async def start(
+        self, _sandbox: object, arguments: list[str], variables: dict[str, str], *_: object
+    ) -> Process:
         self.started.append(arguments)
+        self.variables = variables
         outcome = self.codes.pop(0)
         if isinstance(outcome, StartError):
             raise outcome
@@ -291,3 +294,12 @@ async def test_a_sandbox_that_failed(bench: Bench) -> None:
     state = (await bench.run()).record.state
     assert isinstance(state, Terminated)
     assert (state.reason, state.message) == ("StartError", "mount: no")
+
+
+async def test_a_cpu_limit_is_told_and_the_pods_own_word_counts_more(bench: Bench) -> None:
+    limits = {"resources": {"limits": {"cpu": "1"}}}
+    bench.codes = [Process(0), Process(0)]
+    await bench.run(**limits)
+    assert bench.variables["OMP_NUM_THREADS"] == "1"
+    await bench.run(**limits, env=[{"name": "OMP_NUM_THREADS", "value": "3"}])
+    assert bench.variables["OMP_NUM_THREADS"] == "3"

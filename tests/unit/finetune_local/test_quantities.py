@@ -10,6 +10,7 @@ from finetune_local.node.quantities import (
     memory_limit,
     parse,
     pod_requests,
+    thread_limit,
 )
 
 
@@ -30,6 +31,16 @@ from finetune_local.node.quantities import (
 )
 def test_parse(text: str | int, value: str) -> None:
     assert parse(text) == Decimal(value)
+
+
+@pytest.mark.parametrize(
+    ("limit", "threads"), [("1", "1"), (4, "4"), ("2500m", "2"), ("100m", "1"), (None, None)]
+)
+def test_a_cpu_limit_bounds_the_threads(limit: str | int | None, threads: str | None) -> None:
+    limits = {"memory": "1Gi"} if limit is None else {"cpu": limit}
+    variables = {"OMP_NUM_THREADS": threads} if threads else {}
+    assert thread_limit({"resources": {"limits": limits, "requests": {"cpu": 3}}}) == variables
+    assert thread_limit({}) == {}
 
 
 def test_a_pod_asks_for_its_largest_moment() -> None:
