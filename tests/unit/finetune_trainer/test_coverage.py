@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from finetune_contract.artifact import Manifest
+from finetune_contract.model import sha256_digest
 from finetune_contract.recipe import Precision
 from finetune_contract.runconfig import RunConfig
 from finetune_trainer.model import load_model
@@ -55,6 +56,11 @@ def trained(
         cases[f"nf4-{stage}"] = nf4
         dora = {"targets": ["Attention", "MLP"], "dora": True}
         cases[f"dora-{stage}"] = job(root, models["llama"], f"dora-{stage}", stage, dora)
+    old = cases["deepseek-v3-2"].layout.output_uri  # trained before these, in the same group
+    for stage in (2, 3):
+        lora = {"rank": RANK, "targets": list(ROLES["deepseek-v3"])}
+        name = f"continued-{stage}"
+        cases[name] = job(root, models["deepseek-v3"], name, stage, lora, init_from=old)
     return train_group(2, cases, root / "group")
 
 
@@ -65,6 +71,7 @@ def job(
     stage: int,
     lora: dict[str, Any],
     export: tuple[str, ...] = ("Adapter", "Merged"),
+    init_from: str | None = None,
 ) -> RunConfig:
     directory = root / name
     directory.mkdir()
@@ -80,6 +87,7 @@ def job(
     )
     document = config.model_dump(mode="json", by_alias=True)
     document["recipe"]["export"] = list(export)
+    document["recipe"]["model"]["initFrom"] = init_from
     return RunConfig.model_validate(document)
 
 
@@ -158,3 +166,16 @@ def test_a_quantised_base_trains_under_every_stage(
     assert len(tensors) == 28
     assert all(t.any() for t in tensors.values())
     assert not (published(trained[f"nf4-{stage}"], f"nf4-{stage}") / "merged").exists()
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+def test_training_goes_on_from_an_adapter_under_every_stage(
+    trained: Mapping[str, Trained], stage: int
+) -> None:
+    begun, continued = trained["deepseek-v3-2"], trained[f"continued-{stage}"]
+    assert continued.losses[0] < begun.losses[0] - 0.1  # the same rows, an adapter that knows them
+    assert continued.losses == pytest.approx(trained["continued-2"].losses, abs=5e-5)
+    old = published(begun, "deepseek-v3-2") / "manifest.json"
+    new = published(continued, f"continued-{stage}") / "manifest.json"
+    manifest = Manifest.model_validate_json(new.read_bytes())
+    assert manifest.provenance.init_from == sha256_digest(old.read_bytes())
