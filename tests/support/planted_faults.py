@@ -47,6 +47,12 @@ SYSTEM_DROPPED = (
     "{% if messages[0]['role'] == 'system' %}{% set messages = messages[1:] %}{% endif %}"
 )
 NO_THOUGHTS = CHATML.replace("message['content']", "message['content'].split('</think>')[-1]")
+THOUGHTS_FIRST = CHATML.replace("assistant\n' }}", "assistant\n<think>\n' }}")
+
+
+def thoughtful(number: int) -> dict[str, Any]:
+    """Return a good row whose answer begins with reasoning."""
+    return row(("user", f"{number}?"), ("assistant", f"<think>\nso\n</think>{number}!"))
 
 
 @dataclass(frozen=True)
@@ -218,6 +224,12 @@ WARNINGS = [
         row(ASK, ("assistant", "<think>why</think>so")),
         "reasoning",
         template=NO_THOUGHTS,
+    ),
+    Planted(
+        Kind.REASONING_NOT_OPENED,
+        among(row(ASK, ANSWER), others=thoughtful),
+        words="without the reasoning",
+        template=THOUGHTS_FIRST,
     ),
 ]
 ENCODED = [

@@ -93,7 +93,7 @@ def test_a_token_that_holds_some_of_the_header_is_not_learned() -> None:
     ("template", "row", "message"),
     [
         (
-            PLAIN.replace("assistant: ' }}", "assistant:<think>' }}"),
+            PLAIN.replace("assistant: ' }}", "assistant:<answer>' }}"),
             turns("a", "b"),
             "renders the header of an assistant turn differently",
         ),
@@ -155,6 +155,18 @@ def test_words_that_a_template_moves_or_quotes_are_no_drop() -> None:
     assert pieces(row, moved)[1] == (True, "b<|im_end|>")
 
 
+def test_a_turn_that_says_what_another_says_is_missed_too() -> None:
+    once = "{% set messages = [messages[0], messages[1], messages[3]] %}" + CHATML
+    with pytest.raises(RowError, match=r"turn 3 \(user\) is left out"):
+        pieces(turns("mango", "melon", "mango", "melon"), once)
+
+
+def test_a_users_words_about_reasoning_are_words() -> None:
+    cut = CHATML.replace("message['content']", "message['content'].split('</think>')[-1]")
+    with pytest.raises(RowError, match=r"turn 1 \(user\) is left out"):
+        pieces(turns("what is </think>?", "b"), cut)
+
+
 def test_a_template_that_changes_words_is_told_by_turn() -> None:
     shouting = CHATML.replace("message['content']", "message['content'] | upper")
     with pytest.raises(RowError, match=r"turn 2 \(assistant\) is left out, or changed") as caught:
@@ -203,12 +215,40 @@ def test_a_row_may_have_as_many_tokens_as_the_sequence_and_no_more() -> None:
 
 
 def test_dropped_reasoning_is_told() -> None:
-    kept, dropped = turns("a", "<think>x</think>b"), turns("a", "<think>x</think>b", "c", "d")
-    assert not Encoder(byte_tokenizer(QWEN3), 4096).encode(kept).reasoning_dropped
-    assert Encoder(byte_tokenizer(QWEN3), 4096).encode(dropped).reasoning_dropped
+    def dropped(row: Row, template: str) -> bool:
+        return (
+            Kind.REASONING_DROPPED in Encoder(byte_tokenizer(template), 4096).encode(row).warnings
+        )
+
+    assert not dropped(turns("a", "<think>x</think>b"), QWEN3)
+    assert dropped(turns("a", "<think>x</think>b", "c", "d"), QWEN3)
     field = Dialogue((Message("user", "a"), Message("assistant", "b", reasoning="why")))
-    assert not Encoder(byte_tokenizer(QWEN3), 4096).encode(field).reasoning_dropped
-    assert Encoder(byte_tokenizer(CHATML), 4096).encode(field).reasoning_dropped
+    assert not dropped(field, QWEN3)
+    assert dropped(field, CHATML)
+
+
+THOUGHT = "<think>\nso\n</think>\n\n"
+
+
+@pytest.mark.parametrize(
+    ("opener", "row", "learned", "warnings"),
+    [
+        # As Qwen3.5 does: asked to reason; earlier turns stand without.
+        ("<think>\n", turns("a", "b", "c", THOUGHT + "d"), ["b", "so\n</think>\n\nd"], ()),
+        # As R1's distilled models do: asked to reason; every turn stands without.
+        ("<think>\n", turns("a", "<b>"), ["<b>"], (Kind.REASONING_NOT_OPENED,)),
+        # Asked not to reason; turns stand as if that had not been said.
+        ("<think>\n\n</think>\n\n", turns("a", "b"), ["b"], (Kind.REASONING_NOT_OPENED,)),
+    ],
+)
+def test_headers_that_open_reasoning(
+    opener: str, row: Row, learned: list[str], warnings: tuple[Kind, ...]
+) -> None:
+    template = CHATML.replace("assistant\n' }}", f"assistant\n{opener}' }}}}")
+    assert [text for is_learned, text in pieces(row, template) if is_learned] == [
+        f"{words}<|im_end|>" for words in learned
+    ]
+    assert Encoder(byte_tokenizer(template), 4096).encode(row).warnings == warnings
 
 
 @pytest.mark.parametrize(

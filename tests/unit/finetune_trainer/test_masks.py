@@ -25,6 +25,7 @@ from support.chat_templates import (
     LLAMA3,
     LLAMA3_SPECIAL,
     QWEN3,
+    published,
     smollm2,
 )
 from support.tiny_llama import CHATML, byte_tokenizer
@@ -157,6 +158,17 @@ def check(fast: Any, row: Row, expected: str) -> None:
 @pytest.mark.parametrize(("name", "contents"), EXPECTED, ids=lambda v: str(v)[:16])
 def test_dialogues(name: str, contents: tuple[str, ...]) -> None:
     check(tokenizer(name), dialogue(*contents), EXPECTED[name, contents])
+
+
+@pytest.mark.parametrize("contents", [ONE, TWO, FIVE], ids=["one", "two", "five"])
+@pytest.mark.parametrize(
+    ("name", "file"), [("Llama3", "llama3"), ("Qwen3", "qwen3"), ("DeepSeek", "deepseekv3")]
+)
+def test_the_models_own_templates(name: str, file: str, contents: tuple[str, ...]) -> None:
+    special = TOKENIZERS[name][1]
+    fast = byte_tokenizer(published(file), special)
+    fast.bos_token = special[0]
+    check(fast, dialogue(*contents), EXPECTED[name, contents])
 
 
 @pytest.mark.parametrize(

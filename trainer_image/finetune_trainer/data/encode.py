@@ -33,7 +33,7 @@ class EncodedRow:
 
     tokens: npt.NDArray[np.int32]
     learned: npt.NDArray[np.bool_]
-    reasoning_dropped: bool = False  # by the template, so that it is not learned
+    warnings: tuple[Kind, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class Encoder:
         for start, end in rendering.turns:
             inside = np.flatnonzero((tokens.starts >= start) & (tokens.ends <= end))
             learned[self._through_end_of_turn(inside, tokens, rendering.text)] = True
-        row = _row(tokens.ids, learned, rendering.reasoning_dropped)
+        row = _row(tokens.ids, learned, rendering.warnings)
         if not row.learned.any():
             raise RowError(Kind.NO_SUPERVISED_TOKEN, "has no token to learn")
         return row
@@ -133,7 +133,7 @@ class Encoder:
 
 
 def _row(
-    ids: list[int], learned: npt.NDArray[np.bool_], reasoning_dropped: bool = False
+    ids: list[int], learned: npt.NDArray[np.bool_], warnings: tuple[Kind, ...] = ()
 ) -> EncodedRow:
     learned[0] = False  # nothing stands before it to predict it from
-    return EncodedRow(np.array(ids, dtype=np.int32), learned, reasoning_dropped)
+    return EncodedRow(np.array(ids, dtype=np.int32), learned, warnings)

@@ -31,14 +31,13 @@ from finetune_trainer.data.check import (
 )
 from finetune_trainer.data.dataset import DatasetWriter, Index, read_index
 from finetune_trainer.data.encode import Encoder
-from finetune_trainer.data.faults import Fault, Findings, Kind
+from finetune_trainer.data.faults import Fault, Findings
 from finetune_trainer.errors import Failure
 
 log = logging.getLogger(__name__)
 
 SKIPPED = "skipped_rows.jsonl"
 TOKENIZER_FILES = (".json", ".jinja", ".txt", ".model")
-REASONING_DROPPED = "has reasoning that the chat template leaves out; it is not learned"
 LIBRARIES = ("tokenizers", "transformers", "jinja2")
 
 
@@ -116,8 +115,7 @@ def _encode(
     def accept(file: DataFile, checked: CheckedRow) -> None:
         encoded = encoder.encode(checked.row)
         writer.add(encoded, checked.key, checked.line)
-        if encoded.reasoning_dropped:
-            findings.add(file.uri, checked.line, Kind.REASONING_DROPPED, REASONING_DROPPED)
+        findings.warn(file.uri, checked.line, encoded.warnings)
 
     findings = Findings(encoding.on_bad_row, listen)
     with (directory / SKIPPED).open("w") as skipped, DatasetWriter(directory) as writer:

@@ -6,7 +6,7 @@ A reason never holds the row's text: it travels into the job's status.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -79,6 +79,7 @@ class Kind(StrEnum):
     TEMPLATE_DROPS_TURN = "TemplateDropsTurn"
     TEMPLATE_DROPS_TOOLS = "TemplateDropsTools"
     REASONING_DROPPED = "ReasoningDropped"
+    REASONING_NOT_OPENED = "ReasoningNotOpened"
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,15 @@ TABLE: dict[Kind, About] = {
     Kind.REASONING_DROPPED: About(
         _WARNING, "The chat template leaves out reasoning, which is not learned then.", True
     ),
+    Kind.REASONING_NOT_OPENED: About(
+        _WARNING, "The chat template asks for reasoning, but renders the answer without.", True
+    ),
+}
+
+# What is said of a row that is trained on all the same.
+WARNINGS = {
+    Kind.REASONING_DROPPED: "has reasoning that the chat template leaves out; it is not learned",
+    Kind.REASONING_NOT_OPENED: "answers without the reasoning that the chat template will ask for",
 }
 
 
@@ -200,6 +210,11 @@ class Findings:
         if len(kept) < SHOWN and not self.skips(fault):
             kept.append(fault)
         self._listener(fault)
+
+    def warn(self, uri: str, row: int, kinds: Iterable[Kind]) -> None:
+        """Note what is to be told of a row that is trained on."""
+        for kind in kinds:
+            self.add(uri, row, kind, WARNINGS[kind])
 
     def skips(self, fault: Fault) -> bool:
         """Tell whether the row is left out instead of ending the job."""

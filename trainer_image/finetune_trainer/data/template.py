@@ -20,6 +20,7 @@ from typing import Any, Protocol
 from jinja2 import TemplateError
 
 from finetune_contract.reasons import Reason
+from finetune_trainer.data.completeness import check_complete, drops_reasoning
 from finetune_trainer.data.faults import Kind, RowError
 from finetune_trainer.data.messages import Message, ToolCall
 from finetune_trainer.data.rows import Dialogue
@@ -27,8 +28,8 @@ from finetune_trainer.errors import Failure
 
 # Templates that tell the model today's date get this one: rows must encode alike on every day.
 TODAY = date(2024, 7, 26)
-THOUGHT_END = "</think>"
 
+_REASONING_OPENED = re.compile(r"<think>\s*(</think>\s*)?\Z")
 _CLOCK = re.compile(r"strftime_now\(\s*(['\"])(.*?)\1\s*\)")
 
 _MARKS = tuple(map(chr, range(0xE000, 0xE100)))  # of Unicode, for private use
@@ -59,7 +60,7 @@ class Rendering:
 
     text: str
     turns: tuple[tuple[int, int], ...]
-    reasoning_dropped: bool
+    warnings: tuple[Kind, ...]
 
 
 _PROBE = (
@@ -78,20 +79,34 @@ class ChatTemplate:
         self._special = special
         self._sources: dict[bool, str] = {}
         self._calls_as_text: bool | None = None  # how it wants the arguments of tool calls
-        self._check_closing()
+        self._asks_for_reasoning = False
+        self._probe()
 
     def render(self, dialogue: Dialogue) -> Rendering:
         """Return the text of a dialogue; raise RowError if the template leaves anything out."""
         if any(message.tool_calls for message in dialogue.messages):
             self._learn_calls()
         text = self._text(dialogue.messages, dialogue)
-        _check_complete(text, dialogue)
+        check_complete(text, dialogue)
         turns = tuple(
             self._turn(index, text, dialogue)
             for index, message in enumerate(dialogue.messages)
             if message.role == "assistant" and index >= dialogue.learn_from
         )
-        return Rendering(text, turns, _drops_reasoning(text, dialogue))
+        warnings = []
+        if drops_reasoning(text, dialogue):
+            warnings.append(Kind.REASONING_DROPPED)
+        if not self._opens_reasoning(text, turns[-1][0], dialogue):
+            warnings.append(Kind.REASONING_NOT_OPENED)
+        return Rendering(text, turns, tuple(warnings))
+
+    def _opens_reasoning(self, text: str, start: int, dialogue: Dialogue) -> bool:
+        """Tell whether reasoning stands open before the last turn, if its header opens it."""
+        if not self._asks_for_reasoning:
+            return True
+        header = self._text(dialogue.messages[:-1], dialogue, header=True)
+        opened = _REASONING_OPENED.search(header)
+        return opened is None or text.startswith(opened[0], start - len(opened[0]))
 
     def _turn(self, index: int, text: str, dialogue: Dialogue) -> tuple[int, int]:
         """Return where an assistant turn begins, its header left out, and where it ends."""
@@ -109,9 +124,11 @@ class ChatTemplate:
         at = self._end_of_words(len(before) - 1, dialogue.messages, dialogue)
         header = self._text(before, dialogue, header=True)
         follows = header[self._end_of_words(len(before) - 1, before, dialogue, header=True) :]
-        if not text.startswith(follows, at):
-            raise _unstable("the header of an assistant turn")
-        return at + len(follows)
+        # Earlier turns, or all, may be rendered without the reasoning that the header opens.
+        for expected in (follows, _REASONING_OPENED.sub("", follows)):
+            if text.startswith(expected, at):
+                return at + len(expected)
+        raise _unstable("the header of an assistant turn")
 
     def _end(self, through: Sequence[Message], text: str, dialogue: Dialogue) -> int:
         at = self._end_of_words(len(through) - 1, dialogue.messages, dialogue)
@@ -200,13 +217,15 @@ class ChatTemplate:
             Kind.TEMPLATE_DROPS_TOOLS, "has tool calls, which the model's chat template leaves out"
         )
 
-    def _check_closing(self) -> None:
+    def _probe(self) -> None:
         """Refuse a template after whose turns a model would not know that it may stop."""
         answer = Message("assistant", "probe_answer")
         try:
             text = self._apply((_PROBE[0], answer))
+            header = self._apply(_PROBE[:1], header=True)
         except (TemplateError, TypeError):
             return  # each row will be refused for it
+        self._asks_for_reasoning = _REASONING_OPENED.search(header) is not None
         if text.endswith(answer.content):
             raise Failure(
                 Reason.MODEL_UNSUPPORTED,
@@ -256,46 +275,6 @@ def _marked(message: Message, mark: str) -> Message:
         *calls, last = message.tool_calls
         return message._replace(tool_calls=(*calls, replace(last, name=last.name + mark)))
     return message._replace(content=message.content + mark)
-
-
-def _check_complete(text: str, dialogue: Dialogue) -> None:
-    """Raise RowError unless all that the dialogue says is in its rendering."""
-    at = 0
-    for index, message in enumerate(dialogue.messages):
-        words = message.content.rpartition(THOUGHT_END)[2].strip()
-        if message.role in ("user", "assistant"):  # others may be moved to another place
-            found = text.find(words, at)
-            at = max(at, found)
-        else:
-            quoted = json.dumps(words, ensure_ascii=False)[1:-1]
-            found = max(text.find(words), text.find(quoted))
-        if found < 0:
-            raise RowError(
-                Kind.TEMPLATE_DROPS_TURN,
-                f"turn {index + 1} ({message.role}) is left out, or changed, by the model's chat "
-                "template",
-            )
-        if any(call.name not in text for call in message.tool_calls):
-            raise RowError(
-                Kind.TEMPLATE_DROPS_TOOLS,
-                f"turn {index + 1} calls a tool, which the model's chat template leaves out",
-            )
-    for tool in dialogue.tools:
-        if tool["function"]["name"] not in text:
-            raise RowError(
-                Kind.TEMPLATE_DROPS_TOOLS, "has tools, which the model's chat template leaves out"
-            )
-
-
-def _drops_reasoning(text: str, dialogue: Dialogue) -> bool:
-    """Tell whether an assistant turn's reasoning is not in the rendering."""
-    for message in dialogue.messages:
-        thought = message.reasoning or ""
-        if message.role == "assistant" and not thought and THOUGHT_END in message.content:
-            thought = message.content.rpartition(THOUGHT_END)[0].rpartition("<think>")[2]
-        if thought.strip() not in text:
-            return True
-    return False
 
 
 def _unstable(what: str) -> Failure:

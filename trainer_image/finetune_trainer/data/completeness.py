@@ -1,0 +1,52 @@
+"""Whether a rendering holds all that its dialogue says: templates leave out things in silence."""
+
+from __future__ import annotations
+
+import json
+
+from finetune_trainer.data.faults import Kind, RowError
+from finetune_trainer.data.rows import Dialogue
+
+THOUGHT_BEGIN, THOUGHT_END = "<think>", "</think>"
+
+
+def check_complete(text: str, dialogue: Dialogue) -> None:
+    """Raise RowError unless all that the dialogue says is in its rendering."""
+    at = 0
+    for index, message in enumerate(dialogue.messages):
+        words = message.content.strip()
+        if message.role == "assistant":
+            words = words.rpartition(THOUGHT_END)[2].strip()
+        if message.role in ("user", "assistant"):  # others may be moved to another place
+            found = text.find(words, at)
+            at = found + len(words)
+        else:
+            quoted = json.dumps(words, ensure_ascii=False)[1:-1]
+            found = max(text.find(words), text.find(quoted))
+        if found < 0:
+            raise RowError(
+                Kind.TEMPLATE_DROPS_TURN,
+                f"turn {index + 1} ({message.role}) is left out, or changed, by the model's chat "
+                "template",
+            )
+        if any(call.name not in text for call in message.tool_calls):
+            raise RowError(
+                Kind.TEMPLATE_DROPS_TOOLS,
+                f"turn {index + 1} calls a tool, which the model's chat template leaves out",
+            )
+    for tool in dialogue.tools:
+        if tool["function"]["name"] not in text:
+            raise RowError(
+                Kind.TEMPLATE_DROPS_TOOLS, "has tools, which the model's chat template leaves out"
+            )
+
+
+def drops_reasoning(text: str, dialogue: Dialogue) -> bool:
+    """Tell whether an assistant turn's reasoning is not in the rendering."""
+    for message in dialogue.messages:
+        thought = message.reasoning or ""
+        if message.role == "assistant" and not thought and THOUGHT_END in message.content:
+            thought = message.content.rpartition(THOUGHT_END)[0].rpartition(THOUGHT_BEGIN)[2]
+        if thought.strip() not in text:
+            return True
+    return False
