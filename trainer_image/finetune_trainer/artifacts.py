@@ -25,6 +25,7 @@ from finetune_contract.model import sha256_digest
 from finetune_contract.reasons import Reason
 from finetune_trainer.errors import Failure
 from finetune_trainer.storage import OnBytes, Role, Store
+from finetune_trainer.transfer import at_once, one_at_a_time
 
 Sink = Callable[[bytes], object]
 
@@ -60,8 +61,10 @@ def open_artifact(uri: str, credentials_dir: str | None, dest: Path) -> Path:
     store = Store(uri, Role.OUTPUT, credentials_dir)
     located = locate(store)
     dest.mkdir(parents=True, exist_ok=True)
-    for entry in located.manifest.files:
-        download(store, located.base, entry, dest / entry.path)
+    at_once(
+        lambda entry: download(store, located.base, entry, dest / entry.path),
+        located.manifest.files,
+    )
     (dest / MANIFEST).write_bytes(located.data)
     return dest
 
@@ -124,8 +127,11 @@ def verify(
     store: Store, base: str, manifest: Manifest, on_bytes: OnBytes = lambda count: None
 ) -> None:
     """Read every file of the manifest and check it."""
-    for entry in manifest.files:
-        _check(store, base, entry, lambda chunk: on_bytes(len(chunk)))
+    counted = one_at_a_time(on_bytes)
+    at_once(
+        lambda entry: _check(store, base, entry, lambda chunk: counted(len(chunk))),
+        manifest.files,
+    )
 
 
 def read_checked(store: Store, base: str, entry: FileEntry) -> bytes:

@@ -18,7 +18,6 @@ from finetune_contract.artifact import (
     VERSION,
     ArtifactPointer,
     Claim,
-    FileEntry,
     Latest,
     Manifest,
     Provenance,
@@ -33,7 +32,8 @@ from finetune_contract.reasons import Reason
 from finetune_contract.result import PublishedArtifact
 from finetune_trainer.artifacts import read_latest, read_manifest, read_pointed, verify
 from finetune_trainer.errors import Conflict, Failure
-from finetune_trainer.storage import OnBytes, Role, Store, hash_file
+from finetune_trainer.storage import OnBytes, Role, Store
+from finetune_trainer.transfer import upload_all
 
 log = logging.getLogger(__name__)
 
@@ -115,14 +115,7 @@ class Output:
         serving: Serving | None = None,
     ) -> PublishedArtifact:
         """Upload a directory as the artifact, read it back and commit it."""
-        sources = sorted(path for path in directory.rglob("*") if path.is_file())
-        files = []
-        for source in sources:
-            path = source.relative_to(directory).as_posix()
-            size = source.stat().st_size
-            files.append(FileEntry(path=path, sha256=hash_file(source), bytes=size))
-            self.store.upload(f"{self.path}/{path}", source)
-            on_bytes(size)
+        files = upload_all(self.store, self.path, directory, on_bytes)
         manifest = Manifest(
             version=VERSION,
             run=RunIdentity(name=self.job.name, uid=self.job.uid, attempt=self.attempt),
@@ -130,7 +123,7 @@ class Output:
             training=training,
             lora=lora,
             serving=serving,
-            files=tuple(files),
+            files=files,
         )
         self.store.write(f"{self.path}/{MANIFEST}", manifest.encode())
         self._read_back(manifest, on_bytes)

@@ -24,6 +24,7 @@ from finetune_contract.recipe import DataSource, ModelRecipe
 from finetune_trainer import hub
 from finetune_trainer.errors import Failure
 from finetune_trainer.storage import Entry, OnBytes, Role, Store, split_file_uri
+from finetune_trainer.transfer import at_once, one_at_a_time
 
 WEIGHTS = ".safetensors"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
@@ -76,13 +77,17 @@ def fetch_model(
     key = hashlib.sha256(f"{uri}@{source.identity.revision}".encode()).hexdigest()[:32]
     directory = cache_dir / key
     directory.mkdir(parents=True, exist_ok=True)
+    counted = one_at_a_time(on_bytes)
+
+    def fetch(entry: Entry) -> None:
+        target = directory / entry.path
+        if target.exists():
+            counted(entry.size)
+        else:
+            _fetch_file(source, entry, target, credentials_dir, counted)
+
     with FileLock(cache_dir / f"{key}.lock"):
-        for entry in files:
-            target = directory / entry.path
-            if target.exists():
-                on_bytes(entry.size)
-            else:
-                _fetch_file(source, entry, target, credentials_dir, on_bytes)
+        at_once(fetch, files)
     return directory
 
 
