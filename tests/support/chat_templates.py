@@ -1,8 +1,8 @@
 """Chat templates that render as those of well-known models do, written for these tests.
 
 They are shorter than the originals and keep what matters to a mask: headers, turn-end tokens, what
-stands between them, which reasoning is dropped, how tools and their results are written. The models'
-own are read where a package carries them: SmolLM2's from its weights, others from TRL.
+stands between, which reasoning is dropped, how tools and their results are written. The models' own
+are read where a package carries them: SmolLM2's from its weights, others from TRL.
 """
 
 # ruff: noqa: RUF001 - the bar in DeepSeek's tokens is a wide one
