@@ -11,17 +11,21 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from finetune_contract.artifact import ModelIdentity, Provenance, TrainingSummary
-from finetune_contract.plan import RoleCoverage
+from finetune_contract.artifact import Manifest, ModelIdentity, Provenance, TrainingSummary
+from finetune_contract.plan import MemoryEstimate, ResolvedPlan, RoleCoverage
 from finetune_contract.reasons import Reason
 from finetune_contract.recipe import LoraTarget
 from finetune_contract.result import PublishedArtifact
 from finetune_contract.runconfig import RunConfig
 from finetune_trainer.errors import Failure
 from finetune_trainer.initial import check_initial, fetch_initial, load_initial
+from finetune_trainer.lead import Lead
 from finetune_trainer.load import load_adapted
+from finetune_trainer.progress import Reporter
 from finetune_trainer.publish import Output
+from finetune_trainer.sources import resolve_model
 from support.adapters import adapted, disturb, save
+from support.tiny_llama import sums, write_rows
 from support.tiny_models import write_tiny
 from support.trainer_runs import run_config
 
@@ -41,6 +45,17 @@ def files(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save(trained, tmp_path_factory.mktemp("adapter") / "files")
 
 
+PLAN = ResolvedPlan(
+    micro_batch_size=1,
+    accumulation_steps=8,
+    zero_stage=0,
+    gradient_checkpointing=False,
+    packing=True,
+    memory=MemoryEstimate(
+        weights=0, adapter=0, gradients=0, optimizer=0, activations=0, logits=0, overhead=0
+    ),
+)
+
 Publish = Callable[..., PublishedArtifact]
 
 
@@ -59,10 +74,11 @@ def publish(files: Path, tmp_path: Path) -> Publish:
     return publish
 
 
-def job(tmp_path: Path, **lora: Any) -> RunConfig:
+def job(tmp_path: Path, model: Path | None = None, **lora: Any) -> RunConfig:
     """Return a job that goes on from the adapter published there."""
     asked = {"rank": 4, "alpha": 32, "targets": list(ROLES), **lora}
-    config = run_config(tmp_path, model=tmp_path / "model", lora=asked)
+    config = run_config(tmp_path, model=model, lora=asked)
+    Path(config.layout.scratch_dir).mkdir(exist_ok=True)
     document = config.model_dump(mode="json", by_alias=True)
     document["recipe"]["model"]["initFrom"] = (tmp_path / "theirs").as_uri()
     return RunConfig.model_validate(document)
@@ -251,3 +267,33 @@ def test_tensors_without_a_place_are_refused(
     with pytest.raises(Failure, match=words) as caught:
         load_initial(begun, tmp_path / "weights.safetensors")
     assert caught.value.reason is Reason.ADAPTER_MISMATCH
+
+
+def test_the_artifact_names_what_it_began_with_and_what_it_reaches(
+    publish: Publish, model: Path, tmp_path: Path
+) -> None:
+    write_rows(tmp_path / "train.jsonl", sums(2))
+    theirs = publish(resolve_model(job(tmp_path, model).recipe.model, None).identity)
+    config = job(tmp_path, model)
+    reporter = Reporter()
+    lead = Lead(config, reporter)
+    start = lead.start()
+    assert start.model.initial == theirs.digest
+    begun = load_adapted(config.recipe, model, fetch_initial(config, start.model.initial))
+    reporter.planned(PLAN)
+    reporter.adapted(begun.coverage)
+    lead.resume(lambda snapshot: True)
+    summary = TrainingSummary(steps=1, supervised_tokens=1, final_loss=1.0, published_step=1)
+    lead.publish(begun.model, summary)
+    (file,) = (tmp_path / "out").rglob("manifest.json")
+    manifest = Manifest.model_validate_json(file.read_bytes())
+    assert manifest.provenance.init_from == theirs.digest
+    assert {str(c.role): c.adapted for c in manifest.lora} == {
+        "Attention": 15,
+        "Experts": 4,
+        "MLP": 3,
+        "SharedExperts": 6,
+    }
+    assert manifest.serving is not None
+    assert not manifest.serving.vllm
+    assert theirs.digest in (file.parent / "README.md").read_text()
