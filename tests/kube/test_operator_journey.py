@@ -6,6 +6,7 @@ It is a process of its own; training-operator, kubelet and trainer are played by
 from __future__ import annotations
 
 import base64
+import json
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -18,6 +19,7 @@ import yaml
 from finetune_api.crd import custom_resource_definition
 from finetune_local import training_operator
 from support.operator_under_test import CHILD_KINDS, Bench, condition, now
+from support.operator_values import resolved_plan
 
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 PYTORCHJOBS = Path(training_operator.__file__).parent / "pytorchjobs.yaml"
@@ -107,9 +109,19 @@ async def test_a_job_may_touch_nothing_but_its_lease(bench: Bench) -> None:
     assert [answer.status for answer in refused] == [403] * len(refused)
 
 
-async def test_out_of_memory_is_tried_again_with_half_the_batch(bench: Bench) -> None:
-    await bench.apply(training={"microBatchSize": 4})
+async def test_out_of_memory_is_tried_again_with_half_of_what_auto_chose(bench: Bench) -> None:
+    job = await bench.apply()
     names = await start_attempt(bench)
+    account = bench.api.as_token(await bench.token("bot-finetune"))
+    uri = f"s3://adapters/bot/runs/{job['metadata']['uid']}/a1/checkpoints/00000004"
+    saved = {"attempt": 1, "step": 4, "uri": uri}
+    plan = json.loads(resolved_plan(8).to_json())
+    await bench.heartbeat(account, 1, phase="Train", done=6, step=6, checkpoint=saved, plan=plan)
+    told = await bench.until(
+        "finetunejobs", "bot", lambda b: "checkpoint" in b["status"], "the checkpoint"
+    )
+    assert told["status"]["checkpoint"] == saved
+    assert told["status"]["plan"]["memory"]["estimate"] == resolved_plan(8).memory.total
     await bench.pod_ends(names[1], 137, "OOMKilled")
     lost = {
         "attempt": 1,
@@ -124,8 +136,11 @@ async def test_out_of_memory_is_tried_again_with_half_the_batch(bench: Bench) ->
     await start_attempt(bench, 2)
     await bench.succeed(2)
     job = await bench.until_reason("Succeeded")
-    told = [(a["state"], a["reason"], a["microBatchSize"]) for a in job["status"]["attempts"]]
-    assert told == [("Failed", "OutOfMemory", 4), ("Succeeded", "Succeeded", 2)]
+    first, second = job["status"]["attempts"]
+    assert (first["reason"], first["microBatchSize"]) == ("OutOfMemory", 8)
+    assert (first["lastStep"], first["lostSteps"]) == (6, 2)
+    assert (second["state"], second["microBatchSize"]) == ("Succeeded", 4)
+    assert job["status"]["checkpoint"] == saved
     told_by_events = {"AttemptStarted", "AttemptFailed", "Running", "Succeeded"}
 
     async def all_told() -> bool:
