@@ -42,7 +42,8 @@ def empty_model(directory: Path) -> Any:
         )
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    except (KeyError, ValueError) as error:
+    # What transformers raises for a type it does not know and for fields that make no sense.
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise Failure(
             Reason.MODEL_UNSUPPORTED,
             f"the model's config.json describes no causal language model that transformers "

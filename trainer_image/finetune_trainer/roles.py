@@ -22,6 +22,13 @@ from finetune_trainer.errors import Failure
 log = logging.getLogger(__name__)
 
 
+# What a matrix is called where its owner's name tells nothing.
+_LEAVES = {
+    LoraTarget.ATTENTION: ("q_proj", "k_proj", "v_proj", "o_proj", "qkv_proj"),
+    LoraTarget.MLP: ("gate_proj", "up_proj", "down_proj", "gate_up_proj"),
+}
+
+
 class Kind(Enum):
     """How a weight is held: in a layer of its own, or as a bare parameter."""
 
@@ -144,8 +151,14 @@ def _layer_weights(model: Any) -> Iterator[tuple[nn.Module, str, Weight]]:
 
 
 def _decoder_layers(model: Any) -> tuple[str, nn.ModuleList]:
-    """Return the outermost list of most layers and its name."""
-    lists = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.ModuleList)]
+    """Return the outermost list of most layers in the decoder, and its name."""
+    decoder = model.get_decoder()  # a model of text and pictures has lists besides
+    inside = {id(module) for module in decoder.modules()}
+    lists = [
+        (name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.ModuleList) and id(module) in inside
+    ]
     outermost = [
         (name, found)
         for name, found in lists
@@ -195,7 +208,7 @@ def _by_inspection(layer: nn.Module, path: str) -> LoraTarget | None:
         return LoraTarget.ROUTER
     if not owners or any(word in part for part in owners for word in ("mlp", "ffn", "feed")):
         return LoraTarget.MLP
-    return None
+    return next((role for role, leaves in _LEAVES.items() if parts[-1] in leaves), None)
 
 
 def _routes(layer: nn.Module, parts: list[str]) -> bool:

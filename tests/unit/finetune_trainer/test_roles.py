@@ -163,6 +163,8 @@ def test_inspection_is_told_in_the_log(
     [
         ('{"model_type": "no-such-type"}', "describes no causal language model"),
         ('{"architectures": ["LlamaForCausalLM"]}', "describes no causal language model"),
+        ('{"model_type": "llama", "hidden_size": "many"}', "describes no causal language model"),
+        ('{"model_type": "dots1", "n_routed_experts": null}', "describes no causal"),
         ("{", "is not JSON"),
     ],
 )
@@ -195,7 +197,8 @@ class Block(nn.Module):
         self.block_sparse_moe = nn.ModuleDict(
             {"gate": nn.Linear(8, 2), "experts": nn.ModuleList(experts)}
         )
-        self.mixer = nn.ModuleDict({"in_proj": nn.Linear(8, 8)})
+        named = ("in_proj", "qkv_proj", "down_proj")
+        self.mixer = nn.ModuleDict({name: nn.Linear(8, 8) for name in named})
 
 
 class Foreign(nn.Module):
@@ -204,8 +207,13 @@ class Foreign(nn.Module):
     def __init__(self, layers: int) -> None:
         super().__init__()
         self.config = type("Config", (), {"model_type": "foreign"})()
+        self.eyes = nn.ModuleList(nn.Linear(8, 8) for _ in range(9))
         self.wte = nn.Embedding(32, 8)
-        self.h = nn.ModuleList(Block() for _ in range(layers)) if layers else None
+        self.text = nn.Module()
+        self.text.h = nn.ModuleList(Block() for _ in range(layers)) if layers else None
+
+    def get_decoder(self) -> Any:
+        return self.text
 
     def get_input_embeddings(self) -> Any:
         return self.wte
@@ -217,19 +225,22 @@ class Foreign(nn.Module):
 def test_inspection_goes_by_place_and_name() -> None:
     with torch.device("meta"):
         found = map_roles(Foreign(2)).weights
-    names = {str(role): [w.name for w in weights] for role, weights in found.items()}
-    assert names["Attention"] == [f"h.{i}.attention.{n}" for i in (0, 1) for n in ("wqkv", "wo")]
-    assert names["MLP"] == [f"h.{i}.{n}" for i in (0, 1) for n in ("router_norm", "fc_in")]
-    assert names["Router"] == [f"h.{i}.block_sparse_moe.gate" for i in (0, 1)]
-    assert names["Experts"] == [
-        f"h.{i}.block_sparse_moe.experts.{e}.{n}"
-        for i in (0, 1)
-        for e in (0, 1)
-        for n in ("w1", "w2")
-    ]
-    assert names["Embeddings"] == ["wte"]
+    names = {
+        str(role): {w.name.removeprefix("text.h.") for w in weights}
+        for role, weights in found.items()
+    }
+
+    def both(*paths: str) -> set[str]:
+        return {f"{layer}.{path}" for layer in (0, 1) for path in paths}
+
+    assert names["Attention"] == both("attention.wqkv", "attention.wo", "mixer.qkv_proj")
+    assert names["MLP"] == both("router_norm", "fc_in", "mixer.down_proj")
+    assert names["Router"] == both("block_sparse_moe.gate")
+    experts = [f"block_sparse_moe.experts.{e}.{n}" for e in (0, 1) for n in ("w1", "w2")]
+    assert names["Experts"] == both(*experts)
+    assert names["Embeddings"] == {"wte"}
     assert "Head" not in names
-    assert not any("mixer" in name for listed in names.values() for name in listed)
+    assert not any("mixer.in_proj" in name for listed in names.values() for name in listed)
 
 
 def test_a_model_without_layers_is_refused() -> None:
