@@ -3,27 +3,15 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from finetune_local.client import ApiError
-from finetune_local.cluster import ClusterInfo, down, up
-from support.pods import Pods, condition, eventually, pods_of, sh, state, status_of
+from finetune_local.cluster import ClusterInfo
+from support.pods import Pods, condition, eventually, sh, state, status_of
 
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterInfo]:
-    home = tmp_path_factory.mktemp("cluster")
-    yield up(home, node_options=["--back-off=0.3"])
-    down(home)
-
-
-@pytest.fixture
-async def pods(cluster: ClusterInfo) -> AsyncIterator[Pods]:
-    async with pods_of(cluster.kubeconfig) as found:
-        yield found
+NODE_OPTIONS = ["--back-off=0.3"]
 
 
 async def test_a_pod_runs_to_its_end(pods: Pods) -> None:

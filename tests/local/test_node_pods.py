@@ -2,9 +2,6 @@
 
 import json
 from base64 import b64encode, urlsafe_b64decode
-from collections.abc import AsyncIterator, Iterator
-
-import pytest
 
 from finetune_local.client import (
     CLAIMS,
@@ -14,23 +11,13 @@ from finetune_local.client import (
     SERVICES,
     Object,
 )
-from finetune_local.cluster import ClusterInfo, down, up
-from support.pods import NAMESPACE, Pods, condition, pods_of, sh, state
+from finetune_local.cluster import ClusterInfo
+from support.pods import NAMESPACE, Pods, condition, sh, state
 
 TOKEN = "/var/run/secrets/kubernetes.io/serviceaccount"
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterInfo]:
-    home = tmp_path_factory.mktemp("cluster")
-    yield up(home, node_options=["--back-off=0.3", "--capacity=cpu=4", "--capacity=own/thing=1"])
-    down(home)
-
-
-@pytest.fixture
-async def pods(cluster: ClusterInfo) -> AsyncIterator[Pods]:
-    async with pods_of(cluster.kubeconfig) as found:
-        yield found
+NODE_OPTIONS = ["--back-off=0.3", "--capacity=cpu=4", "--capacity=own/thing=1"]
 
 
 async def secret(pods: Pods, short: str, **data: str) -> str:

@@ -2,21 +2,13 @@
 
 import json
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from finetune_local import binaries
-from finetune_local.cluster import ClusterInfo, down, up
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterInfo]:
-    home = tmp_path_factory.mktemp("cluster")
-    yield up(home)
-    down(home)
+from finetune_local.cluster import ClusterInfo
 
 
 class Kubectl:

@@ -1,15 +1,13 @@
 """PyTorchJobs on the embedded cluster: two pods that meet, and what goes wrong with them."""
 
-from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from finetune_local.client import CONFIG_MAPS, PODS, SERVICES, ApiError, Object
-from finetune_local.cluster import ClusterInfo, down, up
 from finetune_local.training_operator.controller import JOBS
-from support.pods import NAMESPACE, Pods, eventually, pods_of
+from support.pods import NAMESPACE, Pods, eventually
 
 ALL_REDUCE = """
 import torch, torch.distributed as dist
@@ -21,17 +19,7 @@ dist.destroy_process_group()
 """
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterInfo]:
-    home = tmp_path_factory.mktemp("cluster")
-    yield up(home, node_options=["--back-off=0.3"])
-    down(home)
-
-
-@pytest.fixture
-async def pods(cluster: ClusterInfo) -> AsyncIterator[Pods]:
-    async with pods_of(cluster.kubeconfig) as found:
-        yield found
+NODE_OPTIONS = ["--back-off=0.3"]
 
 
 def manifest(name: str, master: str, worker: str | None = None, **more: Any) -> Object:
