@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 import transformers
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -43,7 +44,7 @@ def empty_model(directory: Path) -> Any:
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     # What transformers raises for a type it does not know and for fields that make no sense.
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (StrictDataclassError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise Failure(
             Reason.MODEL_UNSUPPORTED,
             f"the model's config.json describes no causal language model that transformers "
