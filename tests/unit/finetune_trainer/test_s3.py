@@ -90,6 +90,7 @@ def test_objects_are_written_listed_and_read(store: Store, tmp_path: Path) -> No
     assert [e.path for e in store.list("a")] == ["a/large", "a/small"]
     assert store.read("a/large") == large
     assert len(list(store.chunks("a/large", entries[0].etag))) > 1
+    assert store.read_range("a/large", 3, 4) == large[3:7]
     assert store.read_tagged("a/small") == (b"x", entries[1].etag)
     assert store.read_tagged("none") is None
 
