@@ -263,5 +263,18 @@ ENCODED = [
     ),
     bad_line(Kind.TEMPLATE_DROPS_TOOLS, row(ASK, CALL, RESULT, ANSWER), "has tool calls", "calls"),
 ]
+# As gpt-oss does: the dialogue's last turn ends in a token of its own.
+UNSTABLE = CHATML.replace(
+    "'<|im_end|>'",
+    "('<|endoftext|>' if loop.last and message['role'] == 'assistant' else '<|im_end|>')",
+)
+ENCODED.append(
+    bad_line(
+        Kind.TEMPLATE_UNSTABLE,
+        row(ASK, ANSWER, ASK, ANSWER),
+        "what closes an earlier assistant turn",
+        template=UNSTABLE,
+    )
+)
 STRUCTURAL = [*FILES, *LINES, *FIELDS, *TURNS]
 FATAL = [*STRUCTURAL, *ENCODED]

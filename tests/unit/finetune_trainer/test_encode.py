@@ -92,6 +92,22 @@ def test_a_token_that_holds_some_of_the_header_is_not_learned() -> None:
 @pytest.mark.parametrize(
     ("template", "row", "message"),
     [
+        ("{{ messages[0].content + 'probe_answer' }}", turns("a", "b"), "would not learn to stop"),
+        (CHATML + "{{ strftime_now(today) }}", turns("a", "b"), "asks for the time"),
+        (None, turns("a", "b"), "has no chat template"),
+    ],
+)
+def test_templates_that_can_not_be_learned_from_are_refused(
+    template: str | None, row: Row, message: str
+) -> None:
+    with pytest.raises(Failure, match=message) as caught:
+        pieces(row, template)
+    assert caught.value.reason is Reason.MODEL_UNSUPPORTED
+
+
+@pytest.mark.parametrize(
+    ("template", "row", "message"),
+    [
         (
             PLAIN.replace("assistant: ' }}", "assistant:<answer>' }}"),
             turns("a", "b"),
@@ -107,17 +123,12 @@ def test_a_token_that_holds_some_of_the_header_is_not_learned() -> None:
             turns("a", "b" * 9, "c" * 9, "d"),
             "renders the end of a turn .assistant. differently",
         ),
-        ("{{ messages[0].content + 'probe_answer' }}", turns("a", "b"), "would not learn to stop"),
-        (CHATML + "{{ strftime_now(today) }}", turns("a", "b"), "asks for the time"),
-        (None, turns("a", "b"), "has no chat template"),
     ],
 )
-def test_templates_that_can_not_be_learned_from_are_refused(
-    template: str | None, row: Row, message: str
-) -> None:
-    with pytest.raises(Failure, match=message) as caught:
+def test_rows_whose_turns_can_not_be_told_apart(template: str, row: Row, message: str) -> None:
+    with pytest.raises(RowError, match=message) as caught:
         pieces(row, template)
-    assert caught.value.reason is Reason.MODEL_UNSUPPORTED
+    assert caught.value.kind is Kind.TEMPLATE_UNSTABLE
 
 
 def test_a_rendering_that_changes_at_its_beginning_is_measured() -> None:

@@ -78,6 +78,7 @@ class Kind(StrEnum):
     TEMPLATE_REFUSES = "TemplateRefuses"
     TEMPLATE_DROPS_TURN = "TemplateDropsTurn"
     TEMPLATE_DROPS_TOOLS = "TemplateDropsTools"
+    TEMPLATE_UNSTABLE = "TemplateUnstable"
     REASONING_DROPPED = "ReasoningDropped"
     REASONING_NOT_OPENED = "ReasoningNotOpened"
 
@@ -137,6 +138,9 @@ TABLE: dict[Kind, About] = {
     Kind.TEMPLATE_REFUSES: About(_ROW, "The model's chat template raises an error.", True),
     Kind.TEMPLATE_DROPS_TURN: About(_ROW, "The chat template leaves out what a turn says.", True),
     Kind.TEMPLATE_DROPS_TOOLS: About(_ROW, "The chat template leaves out tools or calls.", True),
+    Kind.TEMPLATE_UNSTABLE: About(
+        _ROW, "The chat template renders the dialogue so that turns can not be told apart.", True
+    ),
     Kind.REASONING_DROPPED: About(
         _WARNING, "The chat template leaves out reasoning, which is not learned then.", True
     ),

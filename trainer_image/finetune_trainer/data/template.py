@@ -1,19 +1,11 @@
-"""A dialogue -> the text that the model's own chat template makes of it, and where its turns stand.
-
-An assistant turn begins after the header that `add_generation_prompt` gives and ends with what
-closes it. Where the dialogue up to a turn renders to a prefix of the whole, that prefix says where.
-Templates that render earlier turns differently once a dialogue goes on, as those of reasoning
-models do, are measured instead: a mark put at a turn's end shows where that end stands, and what
-follows it there must be what follows it where the turn is the last. A template of which neither
-holds is refused, because a guess could teach the model to write headers.
-"""
+"""A dialogue -> the text that the model's own chat template makes of it, and its learned turns."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date
 from typing import Any, Protocol
 
@@ -24,15 +16,13 @@ from finetune_trainer.data.completeness import check_complete, drops_reasoning
 from finetune_trainer.data.faults import Kind, RowError
 from finetune_trainer.data.messages import Message, ToolCall
 from finetune_trainer.data.rows import Dialogue
+from finetune_trainer.data.turns import REASONING_OPENED, REMEDY, Turns
 from finetune_trainer.errors import Failure
 
 # Templates that tell the model today's date get this one: rows must encode alike on every day.
 TODAY = date(2024, 7, 26)
 
-_REASONING_OPENED = re.compile(r"<think>\s*(</think>\s*)?\Z")
 _CLOCK = re.compile(r"strftime_now\(\s*(['\"])(.*?)\1\s*\)")
-
-_MARKS = tuple(map(chr, range(0xE000, 0xE100)))  # of Unicode, for private use
 
 
 class Tokenizer(Protocol):
@@ -86,85 +76,29 @@ class ChatTemplate:
         """Return the text of a dialogue; raise RowError if the template leaves anything out."""
         if any(message.tool_calls for message in dialogue.messages):
             self._learn_calls()
-        text = self._text(dialogue.messages, dialogue)
-        check_complete(text, dialogue)
-        turns = tuple(
-            self._turn(index, text, dialogue)
+        turns = Turns(dialogue, self._text, self._special)
+        check_complete(turns.text, dialogue)
+        spans = tuple(
+            turns.span(index)
             for index, message in enumerate(dialogue.messages)
             if message.role == "assistant" and index >= dialogue.learn_from
         )
         warnings = []
-        if drops_reasoning(text, dialogue):
+        if drops_reasoning(turns.text, dialogue):
             warnings.append(Kind.REASONING_DROPPED)
-        if not self._opens_reasoning(text, turns[-1][0], dialogue):
+        if self._asks_for_reasoning and not turns.opens_reasoning():
             warnings.append(Kind.REASONING_NOT_OPENED)
-        return Rendering(text, turns, tuple(warnings))
-
-    def _opens_reasoning(self, text: str, start: int, dialogue: Dialogue) -> bool:
-        """Tell whether reasoning stands open before the last turn, if its header opens it."""
-        if not self._asks_for_reasoning:
-            return True
-        header = self._text(dialogue.messages[:-1], dialogue, header=True)
-        opened = _REASONING_OPENED.search(header)
-        return opened is None or text.startswith(opened[0], start - len(opened[0]))
-
-    def _turn(self, index: int, text: str, dialogue: Dialogue) -> tuple[int, int]:
-        """Return where an assistant turn begins, its header left out, and where it ends."""
-        before, through = dialogue.messages[:index], dialogue.messages[: index + 1]
-        header = self._text(before, dialogue, header=True)
-        start = len(header) if text.startswith(header) else self._start(before, text, dialogue)
-        is_last = len(through) == len(dialogue.messages)
-        rendered = text if is_last else self._text(through, dialogue)
-        end = len(rendered) if text.startswith(rendered) else self._end(through, text, dialogue)
-        if start >= end:
-            raise _unstable("an assistant turn")
-        return start, end
-
-    def _start(self, before: Sequence[Message], text: str, dialogue: Dialogue) -> int:
-        at = self._end_of_words(len(before) - 1, dialogue.messages, dialogue)
-        header = self._text(before, dialogue, header=True)
-        follows = header[self._end_of_words(len(before) - 1, before, dialogue, header=True) :]
-        # Earlier turns, or all, may be rendered without the reasoning that the header opens.
-        for expected in (follows, _REASONING_OPENED.sub("", follows)):
-            if text.startswith(expected, at):
-                return at + len(expected)
-        raise _unstable("the header of an assistant turn")
-
-    def _end(self, through: Sequence[Message], text: str, dialogue: Dialogue) -> int:
-        at = self._end_of_words(len(through) - 1, dialogue.messages, dialogue)
-        closing = self._text(through, dialogue)
-        closing = closing[self._end_of_words(len(through) - 1, through, dialogue) :]
-        if text.startswith(closing, at):
-            return at + len(closing)
-        # Some templates close the last turn, and with it the dialogue, with one token more.
-        shared = closing[: _shared_length(closing, text[at:])]
-        ends = [shared.rfind(token) + len(token) for token in self._special if token in shared]
-        if not ends:
-            raise _unstable("what closes an earlier assistant turn")
-        return at + max(ends)
-
-    def _end_of_words(
-        self, index: int, messages: Sequence[Message], dialogue: Dialogue, *, header: bool = False
-    ) -> int:
-        """Return where the last word of a turn ends in a rendering: there a mark makes a change."""
-        plain = self._text(messages, dialogue, header=header)
-        mark = next(mark for mark in _MARKS if mark not in plain)
-        marked = [*messages]
-        marked[index] = _marked(messages[index], mark)
-        changed = self._text(marked, dialogue, header=header)
-        if mark not in changed:
-            raise _unstable(f"the end of a turn ({messages[index].role})")
-        return _shared_length(plain, changed)
+        return Rendering(turns.text, spans, tuple(warnings))
 
     def _text(
-        self, messages: Sequence[Message], dialogue: Dialogue, *, header: bool = False
+        self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], header: bool
     ) -> str:
         try:
-            return self._apply(messages, dialogue.tools, header=header)
+            return self._apply(messages, tools, header=header)
         except (TemplateError, TypeError) as error:
             # The template's own words are told if they stand in it, and so hold nothing of the row.
             said = str(error)
-            known = isinstance(error, TemplateError) and said in self._source(dialogue.tools)
+            known = isinstance(error, TemplateError) and said in self._source(tools)
             raise RowError(
                 Kind.TEMPLATE_REFUSES,
                 f"is refused by the model's chat template{f': {said}' if known and said else ''}",
@@ -195,7 +129,7 @@ class ChatTemplate:
                 raise Failure(
                     Reason.MODEL_UNSUPPORTED,
                     "the base model's chat template asks for the time in a way that can not be "
-                    f"fixed, so rows would encode differently each day; {_REMEDY}",
+                    f"fixed, so rows would encode differently each day; {REMEDY}",
                 )
             self._sources[bool(tools)] = source
         return source
@@ -225,16 +159,13 @@ class ChatTemplate:
             header = self._apply(_PROBE[:1], header=True)
         except (TemplateError, TypeError):
             return  # each row will be refused for it
-        self._asks_for_reasoning = _REASONING_OPENED.search(header) is not None
+        self._asks_for_reasoning = REASONING_OPENED.search(header) is not None
         if text.endswith(answer.content):
             raise Failure(
                 Reason.MODEL_UNSUPPORTED,
                 "the base model's chat template puts nothing after an assistant turn, so the model "
-                f"would not learn to stop; {_REMEDY}",
+                f"would not learn to stop; {REMEDY}",
             )
-
-
-_REMEDY = "set another chat_template in the model's tokenizer_config.json"
 
 
 def _plain(message: Message, *, calls_as_text: bool) -> dict[str, Any]:
@@ -256,30 +187,3 @@ def _plain_call(call: ToolCall, *, as_text: bool) -> dict[str, Any]:
     function = {"name": call.name, "arguments": arguments}
     identity = {} if call.id is None else {"id": call.id}
     return {**identity, "type": "function", "function": function}
-
-
-def _shared_length(left: str, right: str) -> int:
-    """Return how many characters two texts begin with in common."""
-    low, high = 0, min(len(left), len(right))
-    while low < high:
-        middle = (low + high + 1) // 2
-        if left[:middle] == right[:middle]:
-            low = middle
-        else:
-            high = middle - 1
-    return low
-
-
-def _marked(message: Message, mark: str) -> Message:
-    if message.tool_calls:
-        *calls, last = message.tool_calls
-        return message._replace(tool_calls=(*calls, replace(last, name=last.name + mark)))
-    return message._replace(content=message.content + mark)
-
-
-def _unstable(what: str) -> Failure:
-    return Failure(
-        Reason.MODEL_UNSUPPORTED,
-        f"the base model's chat template renders {what} differently once the dialogue goes on, so "
-        f"turns can not be told apart; {_REMEDY}",
-    )
