@@ -163,8 +163,8 @@ class Loop:
         for index in shares[failure.micro_batch]:
             source, line = self._data.train.place(int(index))
             lines.setdefault(sources[source].uri, []).append(line)
-        rows = ", ".join(
-            f"{uri} row {' '.join(map(str, sorted(found)))}" for uri, found in lines.items()
+        rows = "; ".join(
+            f"{uri} rows {', '.join(map(str, sorted(found)))}" for uri, found in lines.items()
         )
         return Failure(
             failure.reason,

@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from finetune_contract.checkpoint import CheckpointRef
 from finetune_contract.reasons import Reason, exit_code
 from finetune_contract.result import Outcome, Result
 from finetune_trainer.data.lines import parse_line
@@ -99,6 +100,19 @@ def test_the_first_cause_is_the_pods_result(
 ) -> None:
     result = pod_result(ends, attempt=1, stopped=stopped, memory_killed=killed)
     assert (result.reason, result.rank) == (reason, rank)
+
+
+def test_of_several_stops_the_one_that_knows_the_checkpoint_is_told() -> None:
+    checkpoint = CheckpointRef(attempt=1, step=5, uri="file:///c")
+    ends = []
+    for rank, update in enumerate(({}, {"step": 5}, {"step": 5, "checkpoint": checkpoint})):
+        end = ended(STOP, rank)
+        assert end.result is not None
+        ends.append(RankEnd(rank, end.result.model_copy(update=update), at=rank))
+    result = pod_result([*ends, silent(3)], attempt=1, stopped=True, memory_killed=False)
+    assert (result.reason, result.checkpoint) == (STOP, checkpoint)
+    result = pod_result([*ends[:2], ended(LOST, 3)], attempt=1, stopped=True, memory_killed=False)
+    assert (result.reason, result.step) == (STOP, 5)
 
 
 def test_the_first_writer_of_a_result_has_the_last_word(tmp_path: Path) -> None:

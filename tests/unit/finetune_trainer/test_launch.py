@@ -10,9 +10,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import psutil
@@ -28,6 +29,16 @@ from support.trainer_runs import run_config
 
 CANARY = "canary-9d41"
 TRAINING = re.compile(rb"step [1-9]")
+LITTLE_MEMORY = """
+import sys
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "transformers.models.llama.modeling_llama":
+            raise MemoryError
+
+sys.meta_path.insert(0, Finder())
+"""
 ENDLESS = {"maxSteps": 100_000, "schedule": "Constant"}
 
 
@@ -87,8 +98,10 @@ class Pod:
 
 
 @contextmanager
-def pods(*configs: RunConfig, directory: Path) -> Iterator[list[Pod]]:
-    """Start one launcher per node, in the environment that Kubeflow gives."""
+def pods(
+    *configs: RunConfig, directory: Path, last: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[list[Pod]]:
+    """Start one launcher per node, in the environment that Kubeflow gives, and the last in more."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
@@ -101,10 +114,11 @@ def pods(*configs: RunConfig, directory: Path) -> Iterator[list[Pod]]:
         "PET_NPROC_PER_NODE": "auto",
         "PET_MASTER_PORT": "1",
     }
-    started = [
-        Pod(config, directory / f"node-{rank}", **nodes, RANK=str(rank), PET_NODE_RANK=str(rank))
-        for rank, config in enumerate(configs)
-    ]
+    started = []
+    for rank, config in enumerate(configs):
+        own = {"RANK": str(rank), "PET_NODE_RANK": str(rank)}
+        more = last if rank == len(configs) - 1 else {}
+        started.append(Pod(config, directory / f"node-{rank}", **nodes, **own, **more))
     try:
         yield started
     finally:
@@ -152,15 +166,12 @@ def test_two_pods_publish_and_name_the_node_that_failed(
         assert first.result().artifact is not None
         assert second.result().outcome is Outcome.SUCCEEDED
 
-    # A node whose adapter does not fit stands for one with less memory than the others.
-    recipe = config.recipe.model_copy(
-        update={"lora": config.recipe.lora.model_copy(update={"rank": 2**40})}
-    )
     config = run_config(
         tmp_path, model=model, data=rows, workers=2, output=(tmp_path / "bad").as_uri()
     )
-    small = config.model_copy(update={"recipe": recipe})
-    with pods(config, small, directory=tmp_path / "bad-pods") as (first, second):
+    (tmp_path / "sitecustomize.py").write_text(LITTLE_MEMORY)
+    little = {"PYTHONPATH": str(tmp_path)}
+    with pods(config, config, directory=tmp_path / "bad-pods", last=little) as (first, second):
         for pod in (first, second):
             result = pod.result()
             assert (result.reason, result.rank) == (Reason.OUT_OF_MEMORY, 1)
@@ -191,6 +202,13 @@ def test_a_loss_that_is_not_finite_stops_at_its_step(rows: Path, tmp_path: Path)
     result = Pod(config, tmp_path / "pod").result()
     assert result.reason is Reason.NON_FINITE_LOSS
     assert result.step in (2, 3)
+    place = re.fullmatch(
+        rf"the loss of step {result.step} is not finite; "
+        rf"first in micro-batch \d of rank 0: {re.escape(rows.as_uri())} rows ([\d, ]+)",
+        result.message,
+    )
+    assert place is not None, result.message
+    assert {int(row) for row in place[1].split(",")} <= set(range(1, 17))
     assert not (tmp_path / "out" / "runs").exists()
 
 
@@ -205,24 +223,54 @@ def test_a_killed_rank_is_named(model: Path, rows: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+    "told",
+    [
+        "launcher",
+        *(pytest.param(told, marks=pytest.mark.slow) for told in ("keyboard", "torchrun", "rank")),
+    ],
 )
-def test_a_pod_that_is_told_to_stop_stops(
-    model: Path, rows: Path, tmp_path: Path, number: signal.Signals
+def test_a_pod_that_is_told_to_stop_saves_what_it_did(
+    model: Path, rows: Path, tmp_path: Path, told: str
 ) -> None:
     config = run_config(tmp_path, model=model, data=rows, training=ENDLESS, processesPerWorker=2)
     pod = Pod(config, tmp_path / "pod")
     pod.wait_until_training()
     ranks = pod.ranks()
-    pod.process.send_signal(number)
-    assert pod.result().reason is Reason.INTERRUPTED
+    match told:
+        case "launcher":
+            for _ in range(2):
+                pod.process.terminate()
+        case "keyboard":
+            pod.process.send_signal(signal.SIGINT)
+        case "torchrun":
+            ranks[0].parent().terminate()
+        case _:
+            ranks[1].terminate()
+    result = pod.result()
+    assert result.reason is Reason.INTERRUPTED
+    assert result.checkpoint is not None
+    assert result.checkpoint.step == result.step
     assert not any(rank.is_running() for rank in ranks.values())
+
+
+@pytest.mark.slow
+def test_one_pod_that_is_told_to_stop_stops_all(model: Path, rows: Path, tmp_path: Path) -> None:
+    config = run_config(tmp_path, model=model, data=rows, training=ENDLESS, workers=2)
+    with pods(config, config, directory=tmp_path) as (first, second):
+        first.wait_until_training()
+        second.process.terminate()
+        results = [pod.result() for pod in (first, second)]
+    assert {result.reason for result in results} == {Reason.INTERRUPTED}
+    assert results[0].checkpoint is not None
+    assert results[0].checkpoint == results[1].checkpoint
 
 
 def test_a_rank_waiting_for_a_dead_peer_still_obeys_sigterm(
     model: Path, rows: Path, tmp_path: Path
 ) -> None:
-    config = run_config(tmp_path, model=model, data=rows, training=ENDLESS, workers=2)
+    config = run_config(
+        tmp_path, model=model, data=rows, training=ENDLESS, workers=2, graceSeconds=4.0
+    )
     with pods(config, config, directory=tmp_path) as (first, second):
         first.wait_until_training()
         [peer] = second.ranks().values()
