@@ -1,0 +1,59 @@
+"""One operator on a World, pass by pass, for tests of what a pass writes."""
+
+from typing import Any
+
+from finetune_operator.api import ApiError
+from finetune_operator.backends.pytorchjob import PyTorchJob
+from finetune_operator.cache import Cache, Key
+from finetune_operator.events import Recorder
+from finetune_operator.reconcile import Reconciler
+from finetune_operator.settings import Settings
+from finetune_operator.sync import Synchroniser
+from support.bot_job import bot_job
+from support.model_cluster import ModelApi
+from support.model_world import World
+
+Json = Any
+KEY = Key("team", "bot")
+SETTINGS = Settings(trainer_image="trainer:1")
+
+
+class Bench:
+    """An operator on a World in which `refusals` says how creating a kind is refused."""
+
+    def __init__(self, **spec: Json) -> None:
+        self.world = World()
+        self.refusals: dict[str, ApiError] = {}
+        self.created: list[str] = []
+        self.ended: list[str] = []
+        self.world.add(bot_job(**spec))
+        self.cache = Cache()
+        self.api = ModelApi(self.world, self._check)
+        self.reconciler = Reconciler(
+            self.api,
+            self.cache,
+            SETTINGS,
+            PyTorchJob(),
+            clock=lambda: self.world.now,
+            recorder=Recorder(self.api),
+            on_attempt_end=self.ended.append,
+        )
+
+    def _check(self, body: Json) -> None:
+        self.created.append(body["kind"])
+        if refusal := self.refusals.get(body["kind"]):
+            raise refusal
+
+    async def relist(self) -> None:
+        await Synchroniser(self.api, self.cache, (), lambda key: None).relist()
+
+    async def do_pass(self) -> float | None:
+        await self.relist()
+        return await self.reconciler.reconcile(KEY)
+
+    def status(self) -> Json:
+        return self.world.job()["status"]
+
+    def told(self, kind: str) -> tuple[str, str, str]:
+        found = next(c for c in self.status()["conditions"] if c["type"] == kind)
+        return found["status"], found["reason"], found["message"]
