@@ -75,9 +75,11 @@ def gather_moments(engine: Engine, ranks: Ranks) -> Moments:
         }
 
         def place(spans: list[tuple[str, int, int]], flat: Tensor, whole: Tensors = whole) -> None:
-            parts = flat.split([numel for _, _, numel in spans])
-            for (name, start, numel), part in zip(spans, parts, strict=True):
+            offset = 0
+            for name, start, numel in spans:
+                part = flat.narrow(0, offset, numel)
                 whole[name].view(-1).narrow(0, start, numel).copy_(part)
+                offset += numel
 
         mine = [run.of(state[run.flat][kind]).detach().cpu().float() for run in runs]
         ranks.collect(spans, torch.cat([torch.empty(0), *mine]), place)
