@@ -36,7 +36,7 @@ class Settings:
 
     @property
     def fence_timeout(self) -> timedelta:
-        """How long the next attempt waits for the pods of the last one to go."""
+        """How long, after their grace period, the next attempt waits for the last one's pods."""
         return timedelta(seconds=self.fence_timeout_seconds)
 
     @classmethod
