@@ -24,6 +24,7 @@ from finetune_contract.reasons import Reason, exit_code
 from finetune_contract.result import Outcome, Result, decode
 from finetune_contract.runconfig import RunConfig
 from finetune_trainer.artifacts import open_artifact
+from finetune_trainer.launch import _environment
 from support.tiny_llama import dialogue, sums, write_model, write_rows
 from support.trainer_runs import run_config
 
@@ -251,6 +252,14 @@ def test_a_pod_that_is_told_to_stop_saves_what_it_did(
     assert result.checkpoint is not None
     assert result.checkpoint.step == result.step
     assert not any(rank.is_running() for rank in ranks.values())
+
+
+@pytest.mark.parametrize(("grace", "seconds"), [(120.0, "114"), (1.0, "1")])
+def test_torchrun_waits_for_its_ranks_nearly_as_long_as_the_pod_lives(
+    tmp_path: Path, grace: float, seconds: str
+) -> None:
+    layout = run_config(tmp_path, graceSeconds=grace).layout
+    assert _environment(layout)["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] == seconds
 
 
 @pytest.mark.slow

@@ -89,7 +89,6 @@ def test_a_publish_under_way_is_finished(server: ForkServer, inputs: Path, tmp_p
     assert ends[1].result.artifact is not None
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("at", ["rank 0", "rank 1", "all"])
 def test_a_stop_before_training_is_obeyed_at_once(
     server: ForkServer, inputs: Path, tmp_path: Path, at: str
