@@ -9,8 +9,11 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import sys
 from pathlib import Path
 
+from finetune_contract.recipe import Quantization
+from finetune_contract.runconfig import RunConfig
 from finetune_trainer.ending import ResultFile, explain, failed, own_frames
 from finetune_trainer.errors import Failure
 from finetune_trainer.runconfig import read_run_config
@@ -38,6 +41,7 @@ def main() -> int:
         leave=lambda: os._exit(file.write(failed(interrupted(), attempt=attempt, rank=rank))),
     )
     stop.listen()
+    _leave_out_unused(config)
     try:
         from finetune_trainer.rank import run_rank
 
@@ -46,6 +50,12 @@ def main() -> int:
         log.error("rank %d failed", rank, exc_info=error)
         frames = own_frames(error)
         return file.write(failed(explain(error), attempt=attempt, rank=rank, frames=frames))
+
+
+def _leave_out_unused(config: RunConfig) -> None:
+    """Hide bitsandbytes from PEFT, which imports it, and torch's compiler with it, where it is."""
+    if config.recipe.lora.quantization is Quantization.NONE:
+        sys.modules["bitsandbytes"] = None  # type: ignore[assignment] # Python's way to say so
 
 
 def _arguments() -> argparse.Namespace:

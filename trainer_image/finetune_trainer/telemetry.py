@@ -58,6 +58,7 @@ class Telemetry:
         self.history = Path(config.layout.scratch_dir, "telemetry", METRICS)
         self._config = config
         self._lost = 0
+        self._cut_short = False  # the last line may be, by a full disk
         self._delivery: Delivery | None = None
         self._waits = False  # for the tracker's files, which belong into the artifact
 
@@ -136,11 +137,13 @@ class Telemetry:
         record = {**finite, "time": round(time.time(), 3), "attempt": self._config.layout.attempt}
         try:
             with self.history.open("a") as file:
-                file.write(_line(record))
+                file.write("\n" * self._cut_short + _line(record))
+            self._cut_short = False
         except OSError as error:
             self._complain(error)
 
     def _complain(self, error: OSError) -> None:
+        self._cut_short = True
         self._lost += 1
         if self._lost == 1:
             log.warning("%s can not be kept, training goes on: %s", METRICS, error.strerror)
@@ -148,7 +151,7 @@ class Telemetry:
 
 def parse(history: bytes) -> Iterable[Record]:
     """Yield the records of a metrics.jsonl; a line that was cut short is passed over."""
-    for line in history.splitlines():
+    for line in filter(None, history.splitlines()):
         try:
             yield json.loads(line)
         except ValueError:
