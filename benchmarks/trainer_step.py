@@ -1,7 +1,8 @@
-"""Time of one optimizer step: this trainer against plain TRL SFTTrainer, the same settings.
+"""Time and memory of one optimizer step: this trainer against plain TRL SFTTrainer.
 
-One process each, fp32, LoRA on a random 28M Llama, batches of 8 rows without accumulation. Rounds
-alternate, so that whatever else the machine does falls on both; medians of all steps count.
+One process each, the same settings: fp32, LoRA on a random 28M Llama, batches of 8 rows without
+accumulation. Rounds alternate, so that whatever else the machine does falls on both; medians of all
+steps count. Memory is the highest resident set of a round, the libraries' share in it.
 
     python benchmarks/trainer_step.py [--rounds 5] [--steps 8] [--json FILE]
 """
@@ -13,7 +14,6 @@ import json
 import multiprocessing
 import os
 import random
-import socket
 import statistics
 import sys
 import tempfile
@@ -33,12 +33,16 @@ from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 from trl import SFTConfig, SFTTrainer
 
 from finetune_contract.runconfig import RunConfig
+from finetune_trainer.batch import step_batch
+from finetune_trainer.data.batches import BatchPlan
 from finetune_trainer.distributed import Ranks
-from finetune_trainer.lead import Lead
+from finetune_trainer.lead import Lead, fetch
+from finetune_trainer.prepare import prepare
 from finetune_trainer.progress import Reporter
-from finetune_trainer.train import load, train
+from finetune_trainer.resolve import resolve
+from finetune_trainer.train import load
 from support.tiny_llama import write_model, write_rows
-from support.trainer_runs import run_config
+from support.trainer_runs import free_port, run_config
 
 BATCH, RANK, ALPHA, RATE, LENGTH = 8, 16, 32, 2e-4, 256
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -51,7 +55,7 @@ SHAPE = {
     "num_key_value_heads": 8,
 }
 WARM_UP = 2  # first steps of a round, not counted
-BAR = 1.05
+TIME_BAR, MEMORY_BAR = 1.0, 1.05
 
 
 def rows(count: int) -> list[dict[str, Any]]:
@@ -66,35 +70,28 @@ def rows(count: int) -> list[dict[str, Any]]:
     ]
 
 
-class Timed(Reporter):
-    """Keeps the seconds of every step."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seconds: list[float] = []
-
-    def trained(self, loss: float, grad_norm: float, tokens: int, seconds: float) -> None:
-        self.seconds.append(seconds)
-
-
 def ours(config: RunConfig) -> Callable[[], list[float]]:
     """Return a function that trains one round and returns the seconds of its steps."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    alone = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "RANK": "0", "WORLD_SIZE": "1"}
-    os.environ.update({**alone, "LOCAL_RANK": "0"})
-    ranks = Ranks.meet()
+    alone = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "RANK": "0"}
+    os.environ.update({**alone, "WORLD_SIZE": "1", "LOCAL_RANK": "0"})
+    ranks, reporter = Ranks.meet(), Reporter()
     ranks.join()
-    lead = Lead(config, Timed())
-    start = lead.start()
-    data = lead.read_data()
-    engine, _ = load(config, start.model, ranks, Timed())
+    start = Lead(config, reporter).start()
+    directory = fetch(config, start.model, reporter, weights=False)
+    config, plan = resolve(config, start.model, directory, ranks.device)
+    reporter.planned(plan)
+    data = prepare(config, start.files, directory, ranks, reporter).train
+    engine, _ = load(config, start.model, ranks, reporter)
+    order = BatchPlan.of(config.recipe.training, data)
 
     def one_round() -> list[float]:
-        reporter = Timed()
-        train(config, engine, data, ranks, reporter)
-        return reporter.seconds
+        seconds = []
+        for step in range(order.steps):
+            started = time.monotonic()
+            batch = step_batch(order, step, data, config, 0, ranks.device)
+            engine.step(batch.micro_batches, batch.learned, RATE, lambda: False)
+            seconds.append(time.monotonic() - started)
+        return seconds
 
     return one_round
 
@@ -157,7 +154,7 @@ def trl(
 
 
 def contend(name: str, directory: Path, steps: int, pipe: Connection) -> None:
-    """Be one contender: do a round whenever told to, and answer with its steps' seconds."""
+    """Be one contender: do a round when told to, answer with its steps' seconds and its peak."""
     disable_progress_bar()
     set_verbosity_error()
     model, data = directory / "model", rows(BATCH * steps)
@@ -174,13 +171,21 @@ def contend(name: str, directory: Path, steps: int, pipe: Connection) -> None:
         one_round = ours(config)
     pipe.send(torch.get_num_threads())
     while pipe.recv():
-        pipe.send(one_round()[WARM_UP:])
+        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+        pipe.send((one_round()[WARM_UP:], peak_bytes()))
+
+
+def peak_bytes() -> int:
+    """Return the highest resident set since the peak began anew."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) * 1024
 
 
 def measure(rounds: int, steps: int) -> dict[str, Any]:
-    """Return the medians, their ratio and every step's seconds."""
+    """Return the medians, their ratios and every step's seconds."""
     spawn = multiprocessing.get_context("spawn")
     seconds: dict[str, list[float]] = {"trainer": [], "trl": []}
+    peaks: dict[str, list[int]] = {"trainer": [], "trl": []}
     pipes, threads = {}, {}
     with tempfile.TemporaryDirectory() as temporary:
         directory = Path(temporary)
@@ -196,14 +201,20 @@ def measure(rounds: int, steps: int) -> dict[str, Any]:
         for number in range(rounds):
             for name in list(seconds)[:: 1 if number % 2 == 0 else -1]:
                 pipes[name].send(True)
-                seconds[name] += pipes[name].recv()
+                steps_seconds, peak = pipes[name].recv()
+                seconds[name] += steps_seconds
+                peaks[name].append(peak)
         for pipe in pipes.values():
             pipe.send(False)
     medians = {name: statistics.median(values) for name, values in seconds.items()}
+    memory = {name: statistics.median(values) for name, values in peaks.items()}
     return {
         "medianSeconds": medians,
         "ratio": medians["trainer"] / medians["trl"],
-        "bar": BAR,
+        "bar": TIME_BAR,
+        "peakBytes": memory,
+        "memoryRatio": memory["trainer"] / memory["trl"],
+        "memoryBar": MEMORY_BAR,
         "threads": threads,
         "seconds": seconds,
     }
@@ -216,10 +227,15 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     found = measure(arguments.rounds, arguments.steps)
-    print("| | median step | steps |\n|---|---|---|")
+    print("| | median step | steps | peak memory |\n|---|---|---|---|")
     for name, median in found["medianSeconds"].items():
-        print(f"| {name} | {median * 1000:.0f} ms | {len(found['seconds'][name])} |")
-    print(f"\nratio {found['ratio']:.3f} (bar: at most {BAR})")
+        peak = found["peakBytes"][name] / 2**20
+        steps = len(found["seconds"][name])
+        print(f"| {name} | {median * 1000:.0f} ms | {steps} | {peak:.0f} MiB |")
+    print(
+        f"\ntime {found['ratio']:.3f} (bar: at most {TIME_BAR}), "
+        f"memory {found['memoryRatio']:.3f} (bar: at most {MEMORY_BAR})"
+    )
     if arguments.json:
         arguments.json.write_text(json.dumps(found, indent=2))
 

@@ -125,7 +125,7 @@ def _kept(model: ModelShape, adapter: AdapterShape, setting: Setting) -> tuple[i
 def _scores(model: ModelShape, setting: Setting) -> int:
     """Return the bytes of attention scores where a soft cap keeps fused kernels out."""
     length = setting.sequence_length
-    return 4 * FP32 * model.softcapped_heads * min(SCORE_BLOCK, length) * length
+    return 2 * FP32 * model.softcapped_heads * min(SCORE_BLOCK, length) * length
 
 
 def _logits(model: ModelShape, setting: Setting) -> int:
