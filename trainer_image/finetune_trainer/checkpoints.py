@@ -85,8 +85,9 @@ class Checkpoints:
     def newest(self, fits: Callable[[Snapshot], bool]) -> Snapshot | None:
         """Return the newest complete checkpoint that is whole, of the same provenance, and fits.
 
-        Those passed over are named in the log with the reason.
+        Those passed over are named in the log with the reason. Minutes count from here.
         """
+        self._last_time = time.monotonic()
         complete, _ = self._listed()
         for attempt, step in complete:
             base = checkpoint_path(self._layout.job.uid, attempt, step)
@@ -97,7 +98,7 @@ class Checkpoints:
                     raise
                 log.warning("passed over checkpoint %s: %s", base, failure.message)
                 continue
-            self._last_step, self._last_time = step, time.monotonic()
+            self._last_step = step
             self._complete(self._ref(attempt, step))
             return snapshot
         return None
