@@ -38,7 +38,9 @@ def _adapts_embeddings(model: Any, adapter: Path) -> bool:
 
 
 def _untie(model: Any) -> None:
-    """Give the output embedding a weight of its own: an update of one side is not the other's."""
+    """Give the output embedding a weight of its own: an update of one side is not the other's.
+
+    PEFT, when it merges, finds the two apart and says so in the configuration.
+    """
     shared = model.get_input_embeddings().weight.detach()
     model.get_output_embeddings().weight = nn.Parameter(shared.clone(), requires_grad=False)
-    model.config.tie_word_embeddings = False

@@ -108,10 +108,7 @@ def map_roles(model: Any) -> RoleMap:
     table = ARCHITECTURES.get(model_type)
     sides = _embeddings(model)
     found: dict[LoraTarget, list[Weight]] = {role: [weight] for role, weight in sides.items()}
-    taken = {weight.name for weight in sides.values()}
     for layer, below, weight in _layer_weights(model):
-        if weight.name in taken:
-            continue
         role = _by_inspection(layer, below) if table is None else _by_table(table, below)
         if role is None:
             log.info("%s plays no role of spec.lora.targets", weight.name)

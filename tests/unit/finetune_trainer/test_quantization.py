@@ -41,6 +41,7 @@ def test_linear_layers_are_stored_in_four_bits(tmp_path: Path, name: str, precis
     assert len(small) == {"llama": 14, "deepseek-v3": 15 + 3 + 6}[name]
     assert all(m.weight.quant_state.quant_type == "nf4" for m in small.values())
     assert {m.compute_dtype for m in small.values()} == {dtype}
+    assert all(m.weight.quant_state.nested for m in small.values())  # the scales are quantised too
     # One number format for all that ZeRO-3 shards.
     assert {p.dtype for p in made.model.parameters() if not p.requires_grad} == {dtype}
     assert {p.dtype for p in made.model.parameters() if p.requires_grad} == {torch.float32}
