@@ -55,7 +55,7 @@ def main() -> int:
 def _leave_out_unused(config: RunConfig) -> None:
     """Hide bitsandbytes from PEFT, which imports it, and torch's compiler with it, where it is."""
     if config.recipe.lora.quantization is Quantization.NONE:
-        sys.modules["bitsandbytes"] = None  # type: ignore[assignment] # Python's way to say so
+        sys.modules.setdefault("bitsandbytes", None)  # type: ignore[arg-type] # Python's own way
 
 
 def _arguments() -> argparse.Namespace:

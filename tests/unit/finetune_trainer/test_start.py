@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,12 +11,26 @@ from finetune_trainer.__main__ import _leave_out_unused
 from support.trainer_runs import run_config
 
 
-@pytest.mark.parametrize(("quantization", "hidden"), [("None", True), ("NF4", False)])
-def test_bitsandbytes_is_there_for_nf4_only(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quantization: str, hidden: bool
+@pytest.fixture
+def modules(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    modules: dict[str, Any] = {}
+    monkeypatch.setattr("finetune_trainer.__main__.sys.modules", modules)
+    return modules
+
+
+def test_bitsandbytes_is_hidden_where_nothing_needs_it(
+    tmp_path: Path, modules: dict[str, Any]
 ) -> None:
-    there = importlib.util.module_from_spec(importlib.util.spec_from_loader("bitsandbytes", None))
-    there.__spec__ = importlib.util.spec_from_loader("bitsandbytes", None)
-    monkeypatch.setitem(sys.modules, "bitsandbytes", there)
-    _leave_out_unused(run_config(tmp_path, lora={"quantization": quantization}))
-    assert (importlib.util.find_spec("bitsandbytes") is None) == hidden
+    _leave_out_unused(run_config(tmp_path))
+    assert modules == {"bitsandbytes": None}
+
+
+def test_nf4_finds_it(tmp_path: Path, modules: dict[str, Any]) -> None:
+    _leave_out_unused(run_config(tmp_path, lora={"quantization": "NF4"}))
+    assert modules == {}
+
+
+def test_what_is_imported_already_stays(tmp_path: Path, modules: dict[str, Any]) -> None:
+    modules["bitsandbytes"] = "imported"
+    _leave_out_unused(run_config(tmp_path))
+    assert modules == {"bitsandbytes": "imported"}
