@@ -117,6 +117,24 @@ def test_weights_have_their_shapes(directories: dict[str, Path]) -> None:
     assert found[LoraTarget.HEAD] == (Weight("lm_head", Kind.LINEAR, 32, 259),)
 
 
+def test_transposed_stacks_are_read_as_such(tmp_path: Path) -> None:
+    config = {
+        "model_type": "gpt_oss",
+        "num_hidden_layers": 1,
+        "hidden_size": 32,
+        "intermediate_size": 24,
+        "num_local_experts": 4,
+        "vocab_size": 64,
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    experts = map_roles(empty_model(tmp_path)).weights[LoraTarget.EXPERTS]
+    name = "model.layers.0.mlp.experts"
+    assert experts == (  # and no biases, which are matrices here
+        Weight(f"{name}.gate_up_proj", Kind.PARAMETER, 32, 48, 4),
+        Weight(f"{name}.down_proj", Kind.PARAMETER, 24, 32, 4),
+    )
+
+
 def test_what_is_folded_is_what_experts_and_routers_hold(directories: dict[str, Path]) -> None:
     found = map_roles(empty_model(directories["deepseek-v3"]))
     assert found.folded_elements(LoraRecipe()) == 0
