@@ -92,6 +92,13 @@ def test_which_rows_an_epoch_takes_does_not_depend_on_the_other_sources() -> Non
     assert of_second(Source(9)) == of_second(Source(4, 2.0))
 
 
+def test_each_pass_through_a_source_and_each_source_have_an_order_of_their_own() -> None:
+    seen = weighted(Source(40, 0.5), epochs=3)
+    assert set(seen[:20]) != set(seen[40:])
+    both = weighted(Source(40, 0.5), Source(40, 0.5))
+    assert {row for row in both if row < 40} != {row - 40 for row in both if row >= 40}
+
+
 def test_the_rows_of_sources_are_mixed() -> None:
     seen = np.array(weighted(Source(200), Source(200)))
     early = (seen[:200] < 200).sum()

@@ -184,12 +184,23 @@ def test_duplicates_tell_the_first_place_and_each_other(tmp_path: Path) -> None:
 PAIR_AS_TURNS = dialogue("x", "y")
 
 
-def test_duplicates_are_found_among_more_rows_than_are_kept_in_memory() -> None:
-    with DuplicateFinder() as finder:
-        for line in range(300_000):
-            finder.add((line % 299_990) * 64 + 5, Place(0, line))  # one part takes them all
-        found = list(finder.pairs())
-    assert found == [(Place(0, 299_990 + n), Place(0, n)) for n in range(10)]
+def test_duplicates_are_found_among_more_rows_than_are_kept_in_memory(tmp_path: Path) -> None:
+    tracemalloc.start()
+    with DuplicateFinder(tmp_path) as finder:
+        for line in range(60_000):
+            finder.add((line % 59_990) * 64 + 5, Place(0, line))  # one part takes them all
+        assert tracemalloc.get_traced_memory()[1] < 2**19
+        tracemalloc.stop()
+        assert list(finder.pairs()) == [(Place(0, 59_990 + n), Place(0, n)) for n in range(10)]
+
+
+def test_rows_are_spread_over_parts_that_are_looked_through_one_by_one(tmp_path: Path) -> None:
+    with DuplicateFinder(tmp_path) as finder:
+        for line in range(6400):
+            finder.add(line, Place(0, line))
+        assert list(finder.pairs()) == []
+        sizes = {path.stat().st_size for path in tmp_path.glob("row-keys-*/*")}
+    assert sizes == {100 * 20}
 
 
 def test_rows_and_digest_are_of_the_file_as_it_is(tmp_path: Path) -> None:

@@ -167,9 +167,24 @@ def test_words_that_a_template_moves_or_quotes_are_no_drop() -> None:
 
 
 def test_a_turn_that_says_what_another_says_is_missed_too() -> None:
-    once = "{% set messages = [messages[0], messages[1], messages[3]] %}" + CHATML
-    with pytest.raises(RowError, match=r"turn 3 \(user\) is left out"):
-        pieces(turns("mango", "melon", "mango", "melon"), once)
+    once = "{% set messages = messages[1:] %}" + CHATML
+    with pytest.raises(RowError, match=r"turn 2 \(assistant\) is left out"):
+        pieces(turns("mango", "mango"), once)
+
+
+def test_results_of_tools_may_be_quoted() -> None:
+    quoting = CHATML.replace(
+        "message['content'] +",
+        "(message['content'] | tojson if message['role'] == 'tool' else message['content'] ~ "
+        "(message.tool_calls[0].function | tojson if message.tool_calls else '')) +",
+    )
+    messages = (
+        Message("user", "a"),
+        Message("assistant", "", (ToolCall("f", {"k": "v"}),)),
+        Message("tool", 'so "é"\n'),
+        Message("assistant", "b"),
+    )
+    assert pieces(Dialogue(messages), quoting)[3] == (True, "b<|im_end|>")
 
 
 def test_a_users_words_about_reasoning_are_words() -> None:

@@ -6,6 +6,7 @@ import errno
 import multiprocessing
 import os
 import socket
+import tempfile
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -54,7 +55,10 @@ def made(what: Encoding, root: Path, load: Callable[[], Encoder] | None = None) 
     return encode_once(what, root, load or encoder, frozenset(), lambda lines: None)
 
 
-def test_what_is_encoded_is_used_again(tmp_path: Path, model: Path) -> None:
+def test_what_is_encoded_is_used_again(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", "/nonexistent")  # all goes to the data's own disk
     what = encoding(write_rows(tmp_path / "a.jsonl", sums(9)), model=model)
     first = made(what, tmp_path / "root")
     seen: list[int] = []
@@ -79,6 +83,9 @@ def test_all_that_decides_the_tokens_decides_the_name(
     names += [Encoding((typed,), model, 256, BadRows.FAIL).digest()]
     with monkeypatch.context() as patch:
         patch.setattr("finetune_trainer.data.encode.VERSION", 0)
+        names += [encoding(rows, model=model).digest()]
+    with monkeypatch.context() as patch:
+        patch.setattr("finetune_trainer.data.encoding.version", lambda name: "0")
         names += [encoding(rows, model=model).digest()]
     write_rows(rows, sums(4))
     names += [encoding(rows, model=model).digest()]
