@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from finetune_contract.recipe import Optimizer, TrainingRecipe
 from finetune_contract.runconfig import RunConfig
@@ -43,7 +44,7 @@ def adapted_model(config: RunConfig) -> Any:
 
 def path_of(uri: str) -> Path:
     """Return the path of a file:// URI."""
-    return Path(uri.removeprefix("file://"))
+    return Path(unquote(urlsplit(uri).path))
 
 
 def steps_of(config: RunConfig) -> Iterator[list[TokenRow]]:

@@ -112,13 +112,13 @@ def _kept(model: ModelShape, adapter: AdapterShape, setting: Setting) -> tuple[i
     kept = (model.layers - sparse) * dense + sparse * moe + FP32 * adapter.inputs
     # Gradients of the widest part of a layer, some of them fp32.
     widest = max(model.dense if dense else 0, model.experts + model.shared)
-    work = FP32 * 2 * (widest + model.routes * model.hidden + model.hidden)
+    work = (FP32 + size) * (widest + model.routes * model.hidden + model.hidden)
     if setting.checkpointing:
         work += max(dense, moe) + FP32 * adapter.inputs // model.layers
         kept = model.layers * size * model.hidden
         folded //= max(1, sparse)
     ends = (FP32 + 2 * size) * model.hidden
-    update = (size + 2 * FP32) * adapter.folded // max(1, sparse)
+    update = (size + FP32) * adapter.folded // max(1, sparse)
     return tokens * (kept + ends) + folded, tokens * work + update + _scores(model, setting)
 
 
