@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from finetune_api.job import KIND
 from support.model_cluster import Fault
 from support.model_world import WORKLOAD
-from support.simulation import TURN, Schedule, Simulation, play, quiet_life, take
+from support.simulation import TURN, Schedule, Simulation, play, take
 
 PODS = [f"bot-a{k}-{role}-0" for k in (1, 2, 3) for role in ("master", "worker")]
 ENDS = [
@@ -79,6 +79,14 @@ def test_any_schedule(schedule: Schedule) -> None:
 @given(SCHEDULES)
 def test_many_schedules(schedule: Schedule) -> None:
     play(schedule)
+
+
+def quiet_life() -> Schedule:
+    """A run in which one pod runs out of memory and the next attempt succeeds."""
+    turn = ("turn", TURN)
+    oom = ("end", ("bot-a1-worker-0", "OOMKilled"))
+    success = ("end", ("bot-a2-master-0", "Succeeded"))
+    return [turn, turn, oom, turn, turn, ("wait", 11), turn, turn, success, turn]
 
 
 @pytest.mark.parametrize("crash", [True, False], ids=["crash", "error"])

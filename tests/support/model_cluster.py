@@ -13,7 +13,7 @@ from support.model_world import World
 
 Json = Any
 Check = Callable[[Json], None]
-StatusCheck = Callable[[Json, Json], None]
+StatusCheck = Callable[[Json, Json, Json], None]  # stored, believed to be stored, new
 
 
 class Crash(BaseException):
@@ -36,7 +36,7 @@ class ModelApi:
         self,
         world: World,
         check: Check,
-        check_status: StatusCheck = lambda old, new: None,
+        check_status: StatusCheck = lambda old, believed, new: None,
     ) -> None:
         self.world = world
         self.fault: Fault | None = None
@@ -93,7 +93,7 @@ class ModelApi:
                 raise ApiError(404, "NotFound", "not found")
             if known["metadata"]["resourceVersion"] != body["metadata"]["resourceVersion"]:
                 raise ApiError(409, "Conflict", "the object has been modified")
-            self._check_status(known.get("status", {}), status)
+            self._check_status(known.get("status", {}), body["status"], status)
             return self.world.store({**copy.deepcopy(known), "status": copy.deepcopy(status)})
 
         return self._write(write)

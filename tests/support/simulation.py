@@ -122,8 +122,9 @@ class Simulation:
         stamp = long_ago.strftime("%Y-%m-%dT%H:%M:%SZ")
         return {a["number"] for a in attempts if a.get("endTime", "9") <= stamp}
 
-    def may_follow(self, old: Json, new: Json) -> None:
+    def may_follow(self, old: Json, believed: Json, new: Json) -> None:
         """Object to a status that forgets, goes back, or mixes attempts up."""
+        assert believed == old, "a patch made from something else leaves what should go"
         saved, known = new.get("checkpoint"), old.get("checkpoint")
         if known is not None:
             assert saved is not None, "the checkpoint was forgotten"
@@ -292,11 +293,3 @@ def play(schedule: Schedule) -> Json:
         return simulation.world.job()
     finally:
         simulation.close()
-
-
-def quiet_life() -> Schedule:
-    """A run in which one pod runs out of memory and the next attempt succeeds."""
-    turn = ("turn", TURN)
-    oom = ("end", ("bot-a1-worker-0", "OOMKilled"))
-    success = ("end", ("bot-a2-master-0", "Succeeded"))
-    return [turn, turn, oom, turn, turn, ("wait", 11), turn, turn, success, turn]
