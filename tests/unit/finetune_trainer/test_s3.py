@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import os
-import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,6 +18,7 @@ from finetune_trainer.errors import Conflict, Failure
 from finetune_trainer.publish import Output
 from finetune_trainer.sources import fetch_data, fetch_model, resolve_model
 from finetune_trainer.storage import CHUNK_BYTES, Role, Store
+from support.s3_server import s3_server, write_keys
 from support.trainer_runs import run_config
 from unit.finetune_trainer.test_publish import PROVENANCE, SUMMARY
 
@@ -28,37 +27,13 @@ CANARY = "canary-secret-55"
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[s3.S3Server]:
-    directory = tmp_path_factory.mktemp("s3")
-    server = s3.prepare(directory)
-    with (directory / "log").open("wb") as log:
-        process = subprocess.Popen(
-            server.command, env=server.environment, stdout=log, stderr=subprocess.STDOUT
-        )
-    try:
-        asyncio.run(asyncio.wait_for(s3.wait_ready(server), 60))
+    with s3_server(tmp_path_factory.mktemp("s3")) as server:
         yield server
-    finally:
-        process.kill()
-        process.wait()
-
-
-def credentials(directory: Path, server: s3.S3Server, **changes: str) -> str:
-    """Write a credentials directory as a Secret is mounted, and return it."""
-    directory.mkdir(exist_ok=True)
-    keys = {
-        "AWS_ACCESS_KEY_ID": server.credentials.access_key,
-        "AWS_SECRET_ACCESS_KEY": server.credentials.secret_key,
-        "AWS_ENDPOINT_URL": server.endpoint,
-        **changes,
-    }
-    for name, value in keys.items():
-        (directory / name).write_text(value + "\n")
-    return str(directory)
 
 
 @pytest.fixture
 def secret(server: s3.S3Server, tmp_path: Path) -> str:
-    return credentials(tmp_path / "secret", server)
+    return write_keys(tmp_path / "secret", server)
 
 
 @pytest.fixture
@@ -147,7 +122,7 @@ def test_what_does_not_exist_is_named(store: Store, secret: str, tmp_path: Path)
 def test_wrong_credentials_are_named_by_their_field(
     server: s3.S3Server, tmp_path: Path, key: str, role: Role
 ) -> None:
-    wrong = credentials(tmp_path / "wrong", server, **{key: CANARY})
+    wrong = write_keys(tmp_path / "wrong", server, **{key: CANARY})
     store = Store("s3://bucket/path", role, wrong)
     for action in (store.list, lambda: store.read("x"), lambda: store.write_if("x", b"", None)):
         failure = failure_of(action)
@@ -156,7 +131,7 @@ def test_wrong_credentials_are_named_by_their_field(
 
 
 def test_a_secret_without_a_key_is_named(server: s3.S3Server, tmp_path: Path) -> None:
-    secret = credentials(tmp_path / "secret", server)
+    secret = write_keys(tmp_path / "secret", server)
     Path(secret, "AWS_SECRET_ACCESS_KEY").unlink()
     failure = failure_of(Store, "s3://bucket/path", Role.OUTPUT, secret)
     assert failure.reason is Reason.ACCESS_DENIED
@@ -170,7 +145,7 @@ def test_a_store_that_does_not_answer_is_unavailable(
 ) -> None:
     monkeypatch.setattr("finetune_trainer.buckets.RETRY", {"max_retries": 1})
     [port] = s3.free_ports(1)
-    secret = credentials(tmp_path / "secret", server, AWS_ENDPOINT_URL=f"http://127.0.0.1:{port}")
+    secret = write_keys(tmp_path / "secret", server, AWS_ENDPOINT_URL=f"http://127.0.0.1:{port}")
     failure = failure_of(Store("s3://bucket/path", Role.DATA, secret).read, "x")
     assert failure.reason is Reason.STORAGE_UNAVAILABLE
     assert "s3://bucket/path/x (spec.data)" in failure.message
