@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from inspect import signature
 from itertools import pairwise
 from typing import Any
 
@@ -26,8 +27,10 @@ from finetune_contract.memory import SCORE_BLOCK
 
 try:
     from torch.nn.attention.varlen import varlen_attn
-except ImportError:  # torch before 2.10
-    varlen_attn = None  # type: ignore[assignment]
+
+    FUSED = "window_size" in signature(varlen_attn).parameters  # as older versions have not
+except ImportError:
+    FUSED = False
 
 NAME = "finetune_segmented"
 HALVES = (torch.float16, torch.bfloat16)
@@ -94,7 +97,7 @@ def segmented_attention(
 
 def _fused(query: Tensor, rule: _Rule) -> bool:
     return (
-        varlen_attn is not None
+        FUSED
         and query.is_cuda
         and query.dtype in HALVES
         and rule.softcap is None
