@@ -40,11 +40,13 @@ class Setting:
     offload: tuple[str, ...] = ()
 
     def config(self, inputs: Path, output: Path, attempt: int) -> RunConfig:
-        targets = ["Attention", "MLP"]
-        if self.model != "llama":
-            targets += [] if self.dropout else ["Experts"]
+        targets = ["Attention"]
+        if self.model != "qwen3-moe":
+            targets.append("MLP")
         if self.model == "deepseek-v3":
-            targets += ["SharedExperts"]
+            targets.append("SharedExperts")
+        if self.model != "llama" and not self.dropout:
+            targets.append("Experts")
         return run_config(
             inputs,
             model=inputs / self.model,
@@ -175,7 +177,7 @@ def pairwise() -> list[tuple[Setting, Fault]]:
         setting = Setting(MODELS[(stage + kind) % 3], stage, 0.1 * ((kind // 2 + stage) % 2))
         number, ranks = KINDS[kind]
         step = 1 + (5 * stage + 3 * kind) % STEPS
-        cases.append((setting, Fault(int(number), step, ranks, micro_batch=kind % 2)))
+        cases.append((setting, Fault(int(number), step, ranks, micro_batch=step % 2)))
     return cases
 
 
