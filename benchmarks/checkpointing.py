@@ -78,15 +78,15 @@ def measure(rounds: int, steps: int) -> dict[str, Any]:
         write_model(directory / "model", **SHAPE)
         write_rows(
             directory / "train.jsonl",
-            [dialogue(f"{i} ?" + "q" * (i % 60), "a" * (10 + i % 50)) for i in range(8 * steps)],
+            [dialogue(f"{i} ?" + "q" * (i % 30), "a" * (10 + i % 30)) for i in range(4 * steps)],
         )
 
         def config(saves: bool, uid: str) -> RunConfig:
             return run_config(
                 directory,
                 lora={"rank": 64, "alpha": 64},
-                training={"maxSteps": steps},
-                microBatchSize=8,
+                training={"maxSteps": steps, "globalBatchSize": 4},
+                microBatchSize=4,
                 job={"name": "bench", "namespace": "bench", "uid": uid},
                 checkpoint={"everySteps": EVERY if saves else 10 * steps, "everyMinutes": None},
             )
