@@ -172,6 +172,22 @@ def test_a_turn_that_says_what_another_says_is_missed_too() -> None:
         pieces(turns("mango", "mango"), once)
 
 
+@pytest.mark.parametrize(
+    ("written", "reason"),
+    [("message.tool_calls[0].function | tojson", "turn 2 calls a tool"), ("''", "has tool calls")],
+)
+def test_calls_that_a_template_leaves_out_are_refused_every_time(written: str, reason: str) -> None:
+    template = CHATML.replace(
+        "message['content'] +", f"message['content'] ~ ({written} if message.tool_calls else '') ~"
+    )
+    calls = (ToolCall("first", {}), ToolCall("second", {}))
+    encoder = Encoder(byte_tokenizer(template), 4096)
+    for _ in range(2):
+        with pytest.raises(RowError, match=reason) as caught:
+            encoder.encode(Dialogue((Message("user", "a"), Message("assistant", "", calls))))
+        assert caught.value.kind is Kind.TEMPLATE_DROPS_TOOLS
+
+
 def test_results_of_tools_may_be_quoted() -> None:
     quoting = CHATML.replace(
         "message['content'] +",
