@@ -59,14 +59,16 @@ PATIENCE = {
 }
 PASSING = [  # faults that end, and how often they strike
     pytest.param(UNAVAILABLE, 2, id="unavailable"),
-    pytest.param(FULL, 2, id="full"),
+    pytest.param(FULL, 2, id="full", marks=pytest.mark.slow),
     pytest.param(Cut(1000), 1, id="cut"),
     pytest.param(Slow(0.002), None, id="slow"),
     pytest.param(Lost(), 1, id="lost-answer"),
 ]
 LASTING = [
     pytest.param(UNAVAILABLE, Reason.STORAGE_UNAVAILABLE, "did not answer", id="unavailable"),
-    pytest.param(FULL, Reason.STORAGE_UNAVAILABLE, "no space left", id="full"),
+    pytest.param(
+        FULL, Reason.STORAGE_UNAVAILABLE, "no space left", id="full", marks=pytest.mark.slow
+    ),
     pytest.param(Cut(0), Reason.STORAGE_UNAVAILABLE, "did not answer", id="cut"),
     pytest.param(DENIED, Reason.ACCESS_DENIED, "credentialsSecretRef", id="denied"),
     pytest.param(EXPIRED, Reason.ACCESS_DENIED, "has expired", id="expired"),
@@ -81,7 +83,7 @@ def crossed(faults: Sequence[Any], places: Sequence[str]) -> list[Any]:
             *fault.values,
             place,
             id=f"{fault.id}-{place}",
-            marks=() if row % len(places) == column else pytest.mark.slow,
+            marks=fault.marks if row % len(places) == column else pytest.mark.slow,
         )
         for row, fault in enumerate(faults)
         for column, place in enumerate(places)
