@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from finetune_contract.runconfig import RunConfig
+from finetune_trainer import scoring
 from finetune_trainer.batch import MicroBatch
 from finetune_trainer.data.encode import EncodedRow
 from finetune_trainer.distributed import Ranks
@@ -27,6 +28,7 @@ from support.oracle import path_of
 LENGTHS = ((12, 5), (9, 20))  # of each rank's rows, a micro-batch each
 TOKENS = sum(length - 1 for lengths in LENGTHS for length in lengths)
 RATE = 1e-2
+VOCABULARY = 259  # of the tiny model
 
 
 def batches(rank: int) -> list[MicroBatch]:
@@ -148,6 +150,30 @@ def overflow(config: RunConfig, ranks: Ranks) -> dict[str, Any]:
     }
 
 
+def chunks(config: RunConfig, ranks: Ranks) -> dict[str, Any]:
+    """Step with the logits in chunks, of which the ranks have unlike numbers, and in one."""
+    outcomes, ended = [], []
+    for positions in (3, 1000):
+        with chunk_of(positions), made(config, ranks) as engine:
+            outcome = engine.step(batches(ranks.rank), TOKENS, RATE, lambda: False)
+            assert outcome is not None
+            outcomes.append(outcome)
+            ended.append(weights(engine))
+    return {
+        "losses": [outcome.loss for outcome in outcomes],
+        "norms": [outcome.grad_norm for outcome in outcomes],
+        "apart": max(float((ended[0][n] - w).abs().max()) for n, w in ended[1].items()),
+    }
+
+
+@contextmanager
+def chunk_of(positions: int) -> Iterator[None]:
+    plain = scoring.LOGITS_BYTES
+    scoring.LOGITS_BYTES = positions * 4 * VOCABULARY
+    yield
+    scoring.LOGITS_BYTES = plain
+
+
 def stop(config: RunConfig, ranks: Ranks) -> dict[str, Any]:
     answers = iter([False, True])
     with made(config, ranks) as engine:
@@ -178,6 +204,7 @@ def main() -> None:
             "gradient": not_finite_gradient(config, ranks),
             "overflow": overflow(config, ranks),
             "endless overflow": not_finite_gradient(config, ranks, scale_of_one_bit),
+            "chunks": chunks(config, ranks),
             "stop": stop(config, ranks),
             "loss sum": loss_sum(config, ranks),
         }

@@ -147,7 +147,9 @@ class Engine:
         checkpointing = config.layout.gradient_checkpointing is Checkpointing.ALWAYS
         scorer = Scorer(model, checkpointing=checkpointing)
         if scorer.head is not None:
-            set_z3_leaf_module(scorer.head, True)
+            # Neither do the hooks of an adapter in it count its chunks.
+            for module in (scorer.head, scorer.head.projection):
+                set_z3_leaf_module(module, True)
         trainable = list(self.parameters.values())
         for parameter in trainable:
             parameter.register_hook(self._take_gradient)
