@@ -28,12 +28,15 @@ from finetune_contract.memory import SCORE_BLOCK
 try:
     from torch.nn.attention.varlen import varlen_attn
 
-    FUSED = "window_size" in signature(varlen_attn).parameters  # as older versions have not
+    # As older versions have not.
+    FUSED = {"scale", "window_size", "enable_gqa"} <= signature(varlen_attn).parameters.keys()
 except ImportError:
     FUSED = False
 
 NAME = "finetune_segmented"
 HALVES = (torch.float16, torch.bfloat16)
+FLASH_CAPABILITY = (8, 0)  # CUDA compute capability
+FLASH_WIDTH = 256  # of a head, at most
 
 
 @dataclass(frozen=True)
@@ -96,13 +99,15 @@ def segmented_attention(
 
 
 def _fused(query: Tensor, rule: _Rule) -> bool:
+    return FUSED and _has_flash(query) and rule.softcap is None and rule.dropout == 0
+
+
+def _has_flash(query: Tensor) -> bool:
     return (
-        FUSED
-        and query.is_cuda
+        query.is_cuda
         and query.dtype in HALVES
-        and rule.softcap is None
-        and rule.dropout == 0
-        and query.shape[-1] <= 256
+        and query.shape[-1] <= FLASH_WIDTH
+        and torch.cuda.get_device_capability(query.device) >= FLASH_CAPABILITY
     )
 
 
@@ -128,16 +133,8 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, rule: _Rule) -> Tensor:
     """Return the causal attention of one segment, [B, heads, T, value width]."""
     length = query.shape[2]
     if rule.softcap is None and (rule.window is None or length <= rule.window):
-        return F.scaled_dot_product_attention(
-            query,
-            key,
-            value,
-            is_causal=True,
-            scale=rule.scale,
-            dropout_p=rule.dropout,
-            enable_gqa=query.shape[1] != key.shape[1],
-        )
-    block: Callable[..., Tensor] = _masked if rule.softcap is None else _softcapped
+        return _sdpa(rule, query, key, value, None)
+    block: Callable[..., Tensor] = _sdpa if rule.softcap is None else _softcapped
     outputs = []
     for start, end in pairwise([*range(0, length, SCORE_BLOCK), length]):
         first = 0 if rule.window is None else max(0, start - rule.window + 1)
@@ -162,22 +159,31 @@ def _seen(start: int, end: int, first: int, window: int | None, device: torch.de
     return (distance >= 0) if window is None else (distance >= 0) & (distance < window)
 
 
-def _masked(rule: _Rule, query: Tensor, key: Tensor, value: Tensor, seen: Tensor) -> Tensor:
+def _sdpa(rule: _Rule, query: Tensor, key: Tensor, value: Tensor, seen: Tensor | None) -> Tensor:
+    """Return torch's own attention, causal where no `seen` tells more."""
+    if query.is_cuda and not (seen is None and _has_flash(query)):
+        # Of the other kernels on a GPU only the one that keeps all scores takes fewer heads.
+        key, value = _repeated(query, key, value)
     return F.scaled_dot_product_attention(
         query,
         key,
         value,
         attn_mask=seen,
+        is_causal=seen is None,
         scale=rule.scale,
         dropout_p=rule.dropout,
         enable_gqa=query.shape[1] != key.shape[1],
     )
 
 
+def _repeated(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    groups = query.shape[1] // key.shape[1]
+    return key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+
+
 def _softcapped(rule: _Rule, query: Tensor, key: Tensor, value: Tensor, seen: Tensor) -> Tensor:
     assert rule.softcap is not None
-    groups = query.shape[1] // key.shape[1]
-    key, value = (t.repeat_interleave(groups, dim=1) for t in (key, value))
+    key, value = _repeated(query, key, value)
     scale = query.shape[-1] ** -0.5 if rule.scale is None else rule.scale
     scores = rule.softcap * torch.tanh(query @ key.transpose(2, 3) * (scale / rule.softcap))
     weights = scores.float().masked_fill(~seen, -torch.inf).softmax(-1).to(query.dtype)

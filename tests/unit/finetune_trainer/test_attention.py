@@ -119,3 +119,69 @@ def test_a_mask_is_refused() -> None:
     tensor = torch.zeros(1, 1, 2, 4)
     with pytest.raises(AssertionError, match="segments"):
         segmented_attention(torch.nn.Module(), tensor, tensor, tensor, torch.ones(1))
+
+
+class OnGpu(torch.Tensor):
+    """A tensor that says that it lies on a GPU."""
+
+    is_cuda = True
+
+
+def on_gpu(heads: int, width: int = 8, dtype: torch.dtype = torch.float16) -> torch.Tensor:
+    return torch.randn(1, heads, 6, width).to(dtype).as_subclass(OnGpu)
+
+
+FLASH = [
+    # number format, compute capability, width of a head, whether flash kernels serve
+    (torch.float16, (8, 0), 256, True),
+    (torch.bfloat16, (9, 0), 64, True),
+    (torch.float16, (7, 5), 64, False),  # T4, on which FP16 is advised
+    (torch.float16, (7, 0), 64, False),
+    (torch.float32, (8, 0), 64, False),
+    (torch.float16, (8, 0), 264, False),
+]
+
+
+@pytest.mark.parametrize(("dtype", "capability", "width", "serves"), FLASH)
+def test_flash_is_for_devices_that_have_it(
+    dtype: torch.dtype,
+    capability: tuple[int, int],
+    width: int,
+    serves: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(attention, "FUSED", True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    query, plain = on_gpu(4, width, dtype), attention._Rule(None, 0.0, None, None)
+    assert attention._fused(query, plain) == serves
+    assert not attention._fused(query, attention._Rule(None, 0.1, None, None))
+    assert not attention._fused(query, attention._Rule(None, 0.0, None, 2.0))
+    assert not attention._fused(query.as_subclass(torch.Tensor), plain)
+
+
+@pytest.mark.parametrize(
+    ("capability", "window", "heads"),
+    [((8, 0), None, 2), ((7, 5), None, 4), ((8, 0), 3, 4)],
+)
+def test_heads_are_repeated_where_a_gpu_would_keep_all_scores(
+    capability: tuple[int, int],
+    window: int | None,
+    heads: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    seen: list[tuple[int, bool]] = []
+    plain = torch.nn.functional.scaled_dot_product_attention
+
+    def noting(query: Any, key: Any, value: Any, **options: Any) -> torch.Tensor:
+        assert key.shape[1] == value.shape[1]
+        seen.append((key.shape[1], options["enable_gqa"]))
+        return plain(query, key, value, **options)
+
+    query, key, value = on_gpu(4), on_gpu(2), on_gpu(2)
+    bare = [t.as_subclass(torch.Tensor) for t in (query, key, value)]
+    expected = attention._attend(*bare, attention._Rule(None, 0.0, window, None))
+    monkeypatch.setattr("torch.nn.functional.scaled_dot_product_attention", noting)
+    out = attention._attend(query, key, value, attention._Rule(None, 0.0, window, None))
+    assert seen == [(heads, heads != 4)]
+    torch.testing.assert_close(out.as_subclass(torch.Tensor), expected)
