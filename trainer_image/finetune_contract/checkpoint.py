@@ -35,6 +35,7 @@ class TrainingState(Message):
     best: Evaluation | None = None
     evaluations_without_gain: Annotated[int, Field(ge=0)] = 0
     loss_scale: float = 1.0  # FP16 only
+    clean_steps: Annotated[int, Field(ge=0)] = 0  # that loss_scale has stood without an overflow
     tracking_run: str | None = None  # the tracker's id of the run, one across attempts
 
 

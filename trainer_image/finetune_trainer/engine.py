@@ -35,11 +35,13 @@ from finetune_trainer.batch import MicroBatch
 from finetune_trainer.distributed import Ranks
 from finetune_trainer.errors import Failure
 from finetune_trainer.methods import METHODS
+from finetune_trainer.random_state import random_state, restore_random_state
 from finetune_trainer.scoring import Scorer, score
 
 log = logging.getLogger(__name__)
 
 FIRST_LOSS_SCALE = 65536.0
+GROWTH_STEPS = 2000  # without an overflow, before FP16's loss scale doubles, as torch's GradScaler
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,8 @@ class Engine:
     """Steps the trainable parameters of a PEFT model.
 
     `parameters` are those parameters by the PEFT model's names; under ZeRO-3 they are whole only
-    inside `gathered`. `loss_scale` is FP16's; whoever restores a run restores it too.
+    inside `gathered`. `loss_scale` is FP16's, and `clean_steps` those that it stood without an
+    overflow; whoever restores a run restores both.
     """
 
     def __init__(self, model: Any, config: RunConfig, ranks: Ranks) -> None:
@@ -142,8 +145,9 @@ class Engine:
         self.stage = zero_stage(config.layout)
         self.parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
         torch.use_deterministic_algorithms(self._training.deterministic)
-        fp16 = self._training.precision is Precision.FP16
-        self.loss_scale = FIRST_LOSS_SCALE if fp16 else 1.0
+        self._scales = self._training.precision is Precision.FP16
+        self.loss_scale = FIRST_LOSS_SCALE if self._scales else 1.0
+        self.clean_steps = 0
         checkpointing = config.layout.gradient_checkpointing is Checkpointing.ALWAYS
         scorer = Scorer(model, checkpointing=checkpointing)
         if scorer.head is not None:
@@ -163,6 +167,7 @@ class Engine:
         self._pass = 0
         # Per micro-batch: the sum of losses, and of the norms of its gradients.
         self._sums = torch.zeros(2, self._passes, device=ranks.device)
+        self._norms = torch.zeros(ranks.world, self._passes)
 
     def step(
         self,
@@ -181,17 +186,19 @@ class Engine:
         assert len(batches) == self._passes
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        drawn = _random_state(self._ranks.device)
+        drawn = random_state(self._ranks.device)
         while self._accumulate(batches, tokens, stops):
             losses, bad_gradient = self._agreed()
             if bad_gradient is None:
-                return StepOutcome(losses / tokens, self._update())
+                outcome = StepOutcome(losses / tokens, self._update())
+                self._grow_scale()
+                return outcome
             if self.loss_scale == 1:
                 raise NonFinite("gradient", *bad_gradient)
             self._discard()
-            self.loss_scale = max(1.0, self.loss_scale / 2)
+            self.loss_scale, self.clean_steps = max(1.0, self.loss_scale / 2), 0
             log.warning("FP16 gradients overflow: again with loss scale %g", self.loss_scale)
-            _restore_random_state(drawn, self._ranks.device)
+            restore_random_state(drawn, self._ranks.device)
         return None
 
     def _accumulate(
@@ -223,20 +230,36 @@ class Engine:
         Raises NonFinite for a loss.
         """
         sums = self._ranks.gather(self._sums)  # [ranks, 2, micro-batches]
+        self._norms = sums[:, 1]
         bad = ~sums.isfinite()
         if bad[:, 0].any():
             raise NonFinite("loss", *_first(bad[:, 0]))
         return float(sums[:, 0].sum()), _first(bad[:, 1]) if bad[:, 1].any() else None
 
     def _update(self) -> float:
-        """Change the weights; return the gradient norm before clipping."""
+        """Change the weights; return the gradient norm before clipping.
+
+        Raises NonFinite, the weights untouched, where finite gradients have a sum that is not:
+        clipping would make zeros or NaN of it, and ZeRO's step quietly does nothing.
+        """
         if self.stage is ZeroStage.DDP:
             limit = self._training.max_grad_norm or math.inf
             norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), limit).item()
+            if math.isfinite(norm):
+                self.deepspeed.step()
+        else:
             self.deepspeed.step()
-            return norm
-        self.deepspeed.step()
-        return float(self.deepspeed.get_global_grad_norm())
+            norm = float(self.deepspeed.get_global_grad_norm())
+        if not math.isfinite(norm):
+            raise NonFinite("summed gradient", *divmod(int(self._norms.argmax()), self._passes))
+        return norm
+
+    def _grow_scale(self) -> None:
+        if not self._scales:
+            return
+        self.clean_steps += 1
+        if self.clean_steps == GROWTH_STEPS:
+            self.loss_scale, self.clean_steps = 2 * self.loss_scale, 0
 
     def _discard(self) -> None:
         """Let go of gradients that are not finite; weights and optimizer stay as they are.
@@ -277,14 +300,3 @@ def _first(bad: Tensor) -> tuple[int, int]:
     """Return (rank, micro-batch) of the earliest that is bad; bool [ranks, micro-batches]."""
     micro_batch, rank = bad.T.nonzero()[0].tolist()
     return rank, micro_batch
-
-
-def _random_state(device: torch.device) -> tuple[Tensor, ...]:
-    host = torch.get_rng_state()
-    return (host, torch.cuda.get_rng_state(device)) if device.type == "cuda" else (host,)
-
-
-def _restore_random_state(state: tuple[Tensor, ...], device: torch.device) -> None:
-    torch.set_rng_state(state[0])
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(state[1], device)

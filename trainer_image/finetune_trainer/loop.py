@@ -102,7 +102,7 @@ class Loop:
         if state.step:
             restore_weights(engine, snapshot.weights, ranks)
             restore_moments(engine, snapshot.moments, ranks)
-            engine.loss_scale = state.loss_scale
+            engine.loss_scale, engine.clean_steps = state.loss_scale, state.clean_steps
         self._evaluator.best = snapshot.best
         return state
 
@@ -151,6 +151,7 @@ class Loop:
                 "supervised_tokens": state.supervised_tokens + batch.learned,
                 "loss": outcome.loss,
                 "loss_scale": self._engine.loss_scale,
+                "clean_steps": self._engine.clean_steps,
             }
         )
 
