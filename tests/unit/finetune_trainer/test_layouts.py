@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -28,12 +28,16 @@ class Model:
 
     targets: tuple[str, ...]
     tolerance: float
+    name: str = "llama"
+    config: dict[str, Any] = field(default_factory=dict)
 
 
 MODELS = {
     "llama": Model(("Attention", "MLP"), 1e-5),
-    "qwen3-moe": Model(("Attention", "Experts"), 5e-5),
-    "deepseek-v3": Model(("Attention", "MLP", "Experts", "SharedExperts"), 5e-5),
+    "qwen3-moe": Model(("Attention", "Experts"), 5e-5, "qwen3-moe"),
+    "deepseek-v3": Model(("Attention", "MLP", "Experts", "SharedExperts"), 5e-5, "deepseek-v3"),
+    "llama, tied": Model(("Attention",), 1e-5, config={"tie_word_embeddings": True}),
+    "llama, head": Model(("MLP", "Head"), 1e-5),
 }
 OPTIMIZERS = {
     "AdamW": {"optimizer": "AdamW", "learningRate": 1e-3, "weightDecay": 0.1},
@@ -84,6 +88,8 @@ COVERING: set[Case] = {
     ("qwen3-moe", "AdamW", "2 processes, ZeRO-3"),
     ("deepseek-v3", "AdamW", "2 processes, ZeRO-3, checkpointing"),
     ("deepseek-v3", "SGD", "1 process, accumulation"),
+    ("llama, tied", "AdamW", "2 processes, ZeRO-3"),
+    ("llama, head", "AdamW", "2 processes, ZeRO-3"),
 }
 Runs = Callable[[Case], Trained]
 
@@ -99,8 +105,8 @@ def marked(cases: Iterable[Case]) -> list[Any]:
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("inputs")
-    for name in MODELS:
-        write_tiny(name, directory / name)
+    for name, model in MODELS.items():
+        write_tiny(model.name, directory / name, **model.config)
     write_rows(directory / "train.jsonl", sums(ROWS))
     return directory
 
