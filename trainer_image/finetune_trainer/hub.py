@@ -42,6 +42,7 @@ SCHEME = "hf://"
 DATASETS = "hf://datasets/"
 ATTEMPTS = 5
 TOO_MANY_REQUESTS, SERVER_ERRORS = 429, 500
+NO_SPACE = "os error 28"  # as hf_xet says it
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,23 @@ class Repository:
             raise self._unavailable(what) from error
         except httpx2.TransportError as error:
             raise self._unavailable(what) from error
+        except (OSError, RuntimeError) as error:
+            if not _is_transfer(error):
+                raise
+            raise self._transfer(error, what) from error
+
+    def _transfer(self, error: Exception, what: str) -> Failure:
+        """Return hf_xet's errors, which share no class, in the words of the job."""
+        if isinstance(error, PermissionError):
+            field = self.role.credentials_field
+            return Failure(
+                Reason.ACCESS_DENIED, f"the hub refused {what} with the HF_TOKEN of {field}"
+            )
+        if isinstance(error, FileNotFoundError):
+            return Failure(self.role.not_found, f"{what} does not exist")
+        if NO_SPACE in str(error):
+            return Failure(Reason.DISK_FULL, f"no space left to download {what}")
+        return self._unavailable(what)
 
     def _unavailable(self, what: str) -> Failure:
         return Failure(
@@ -178,7 +196,17 @@ def _is_passing(error: BaseException) -> bool:
     if isinstance(error, HfHubHTTPError) and error.response is not None:
         status = error.response.status_code
         return status == TOO_MANY_REQUESTS or status >= SERVER_ERRORS
-    return isinstance(error, httpx2.TransportError | LocalEntryNotFoundError)
+    if isinstance(error, httpx2.TransportError | LocalEntryNotFoundError):
+        return True
+    lasting = isinstance(error, PermissionError | FileNotFoundError) or NO_SPACE in str(error)
+    return _is_transfer(error) and not lasting
+
+
+def _is_transfer(error: BaseException) -> bool:
+    """Tell whether an error is hf_xet's: those of this machine's own disk have an errno."""
+    if isinstance(error, HfHubHTTPError):
+        return False
+    return isinstance(error, RuntimeError) or (isinstance(error, OSError) and error.errno is None)
 
 
 def _counter(on_bytes: OnBytes) -> type[Any]:

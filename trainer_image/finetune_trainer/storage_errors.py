@@ -14,10 +14,17 @@ from obstore.exceptions import (
     UnauthenticatedError,
 )
 
+from finetune_contract.credentials import CredentialKey
 from finetune_contract.reasons import Reason
 from finetune_trainer.errors import Failure
 
 EXPIRED_CODES = ("expiredtoken", "tokenrefreshrequired")
+# S3's, and obstore's words for a redirect that names no place.
+REGION_CODES = (
+    "incorrectly configured region",
+    "permanentredirect",
+    "authorizationheadermalformed",
+)
 ALTERED_CODES = ("baddigest", "contentsha256mismatch", "contentchecksummismatch")
 
 
@@ -74,6 +81,12 @@ def _generic(uri: str, field: str, not_found: Reason, text: str) -> Failure:
             Reason.ACCESS_DENIED,
             f"no credentials for {uri}: set {field}.credentialsSecretRef, or give the pod's "
             "ServiceAccount an identity",
+        )
+    if any(code in text for code in REGION_CODES):
+        return Failure(
+            Reason.ACCESS_DENIED,
+            f"the bucket of {uri} is in another region: set {CredentialKey.REGION} in the Secret "
+            f"of {field}.credentialsSecretRef",
         )
     if "nosuchbucket" in text or "404 not found" in text:
         return Failure(not_found, f"{uri} does not exist ({field})")

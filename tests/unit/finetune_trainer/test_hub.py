@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hf_xet import XetAuthenticationError, XetObjectNotFoundError
 
 from finetune_contract.reasons import Reason
 from finetune_contract.recipe import DataSource, ModelRecipe
@@ -141,3 +143,50 @@ def test_a_damaged_header_on_the_hub_is_named(hub: Hub) -> None:
     with pytest.raises(Failure, match=r"model\.safetensors is damaged") as caught:
         read_headers(source, None)
     assert caught.value.reason is Reason.MODEL_UNSUPPORTED
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "tries"),
+    [
+        (XetAuthenticationError("token"), Reason.ACCESS_DENIED, 1),
+        (XetObjectNotFoundError("xorb"), Reason.MODEL_NOT_FOUND, 1),
+        (RuntimeError("No space left on device (os error 28)"), Reason.DISK_FULL, 1),
+        (RuntimeError("canary: connection reset"), Reason.STORAGE_UNAVAILABLE, hub_module.ATTEMPTS),
+        (OSError("canary: stream ended"), Reason.STORAGE_UNAVAILABLE, hub_module.ATTEMPTS),
+    ],
+)
+def test_errors_of_the_transfer_are_told_apart(
+    hub: Hub,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    reason: Reason,
+    tries: int,
+) -> None:
+    source, tried = resolve_model(ModelRecipe(uri="hf://org/name"), None), []
+
+    def fail(*arguments: object, **options: object) -> None:
+        tried.append(arguments)
+        raise error
+
+    monkeypatch.setattr(hub_module, "hf_hub_download", fail)
+    with pytest.raises(Failure) as caught:
+        fetch_model(source, source.files[-1:], tmp_path, None)
+    assert (caught.value.reason, len(tried)) == (reason, tries)
+    assert "hf://org/name model.safetensors" in caught.value.message
+    assert "canary" not in caught.value.message
+
+
+def test_errors_of_this_machine_s_disk_stay_what_they_are(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, tried = resolve_model(ModelRecipe(uri="hf://org/name"), None), []
+
+    def fail(*arguments: object, **options: object) -> None:
+        tried.append(arguments)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(hub_module, "hf_hub_download", fail)
+    with pytest.raises(OSError, match="No space left"):
+        fetch_model(source, source.files[-1:], tmp_path, None)
+    assert len(tried) == 1

@@ -70,6 +70,8 @@ def test_other_uris_are_refused_by_name(uri: str) -> None:
         ("Server returned non-2xx status code: 403 Forbidden", Reason.ACCESS_DENIED),
         ("Server returned non-2xx status code: 401 Unauthorized", Reason.ACCESS_DENIED),
         ("<Code>AccessDenied</Code>", Reason.ACCESS_DENIED),
+        ("301: <Code>PermanentRedirect</Code>", Reason.ACCESS_DENIED),
+        ("400: <Code>AuthorizationHeaderMalformed</Code>", Reason.ACCESS_DENIED),
         ("Permission denied (os error 13)", Reason.ACCESS_DENIED),
         ("No space left on device (os error 28)", Reason.DISK_FULL),
         ("<Code>NoSuchBucket</Code>", Reason.OUTPUT_NOT_FOUND),
@@ -91,6 +93,23 @@ def test_generic_errors_are_told_apart_and_not_quoted(
     assert caught.value.reason is reason
     assert f"{store.uri}/path" in caught.value.message
     assert "canary" not in caught.value.message
+
+
+def test_another_region_is_named_with_its_remedy(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object, **options: object) -> None:
+        raise GenericError(
+            "Received redirect without LOCATION, this normally indicates an incorrectly "
+            "configured region"
+        )
+
+    monkeypatch.setattr("obstore.put", fail)
+    with pytest.raises(Failure) as caught:
+        store.write("path", b"")
+    assert caught.value.reason is Reason.ACCESS_DENIED
+    remedy = "set AWS_REGION in the Secret of spec.output.credentialsSecretRef"
+    assert remedy in caught.value.message
 
 
 def test_the_directory_of_a_file() -> None:
