@@ -1,13 +1,16 @@
-"""What a rank leaves out of its start."""
+"""What a rank leaves out of its start and out of its log."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from finetune_trainer.__main__ import _leave_out_unused
+from finetune_trainer.logs import OWN, start_logging
 from support.trainer_runs import run_config
 
 
@@ -34,3 +37,34 @@ def test_what_is_imported_already_stays(tmp_path: Path, modules: dict[str, Any])
     modules["bitsandbytes"] = "imported"
     _leave_out_unused(run_config(tmp_path))
     assert modules == {"bitsandbytes": "imported"}
+
+
+@pytest.fixture
+def levels() -> Iterator[None]:
+    """Undo what a rank does to the loggers."""
+    loggers = [logging.getLogger(n) for n in (None, *OWN, "bitsandbytes.backends.cpu.ops")]
+    before = [logger.level for logger in loggers]
+    yield
+    for logger, level in zip(loggers, before, strict=True):
+        logger.setLevel(level)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_the_log_has_this_project_s_lines_and_no_url_of_an_http_client(
+    levels: None,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    rank: int,
+) -> None:
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # else it is configured already
+    start_logging(rank)
+    for name in ("httpx2", "torch.nn.attention.varlen"):
+        logging.getLogger(name).info("HTTP Request: GET https://me:canary@host/a?Signature=canary")
+    logging.getLogger("bitsandbytes.backends.cpu.ops").warning("no canary kernel")
+    logging.getLogger("finetune_trainer.rank").info("own line")
+    logging.getLogger("__main__").info("main line")
+    logging.getLogger("finetune_trainer.rank").warning("own warning")
+    logging.getLogger("urllib3").warning("their warning")
+    lines = [line.split(" rank ")[1] for line in capsys.readouterr().err.splitlines()]
+    told = ["INFO own line", "INFO main line"] if rank == 0 else []
+    assert lines == [f"{rank} {t}" for t in [*told, "WARNING own warning", "WARNING their warning"]]
