@@ -107,7 +107,8 @@ class Checkpoints:
         step, began = snapshot.state.step, time.monotonic()
         try:
             self._upload(snapshot)
-        except (Failure, OSError, SafetensorError) as error:
+        # A run must not end, nor stop saving unnoticed, for whatever befalls one checkpoint.
+        except Exception as error:  # noqa: BLE001 - the thread's edge
             log.warning(
                 "checkpoint of step %d failed, training goes on: %s", step, explain(error).message
             )
@@ -116,8 +117,8 @@ class Checkpoints:
         log.info("checkpoint of step %d in %.1f s", step, time.monotonic() - began)
         try:
             self._sweep(step)
-        except Failure as failure:
-            log.warning("old checkpoints are still there: %s", failure.message)
+        except Exception as error:  # noqa: BLE001 - likewise
+            log.warning("old checkpoints are still there: %s", explain(error).message)
 
     def _complete(self, ref: CheckpointRef) -> None:
         self.latest = ref

@@ -240,6 +240,25 @@ def test_a_failed_write_is_told_and_tried_again(
     assert seen[-1].step == 6
 
 
+def test_no_fault_at_all_of_a_checkpoint_ends_its_thread_unheard(
+    start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    checkpoints = start()
+
+    def broken(*_: Any) -> None:
+        raise AttributeError("a fault nobody thought of")
+
+    with monkeypatch.context() as patch, caplog.at_level(logging.WARNING):
+        patch.setattr(Snapshot, "save", broken)
+        saved(checkpoints, 2)
+        assert "checkpoint of step 2 failed, training goes on" in caplog.text
+    with monkeypatch.context() as patch, caplog.at_level(logging.WARNING):
+        patch.setattr(Output, "is_claimed", broken)
+        saved(checkpoints, 4)
+        assert "old checkpoints are still there" in caplog.text
+    assert newest(checkpoints) == 4
+
+
 def test_what_stood_in_its_place_is_withdrawn_first(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
