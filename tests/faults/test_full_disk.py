@@ -9,12 +9,15 @@ from pathlib import Path
 TESTS = Path(__file__).parents[1]
 
 PROGRAM = """
+import subprocess
 import sys
 from pathlib import Path
 
 from finetune_contract.artifact import Latest
-from finetune_contract.reasons import Reason
+from finetune_contract.reasons import Reason, exit_code
+from finetune_contract.result import decode
 from finetune_trainer.artifacts import open_artifact
+from finetune_trainer.ending import ResultFile
 from finetune_trainer.errors import Failure
 from finetune_trainer.publish import Output
 from finetune_trainer.telemetry import StepRecord, Telemetry, parse
@@ -28,6 +31,9 @@ source.mkdir()
 (source / "adapter").write_bytes(bytes(3 << 20))
 telemetry = Telemetry.start(config, run_id=None, history=None, step=0)
 output = Output.claim(config.layout)
+
+reserved = ResultFile(small, 7)
+reserved.reserve()
 
 filler = small / "filler"
 with filler.open("wb", buffering=0) as file:
@@ -50,6 +56,17 @@ else:
 latest = Latest.model_validate_json((small / "out" / "latest.json").read_bytes())
 assert latest.artifact is None
 
+termination = large / "termination-log"
+runconfig = large / "runconfig.json"
+runconfig.write_text(config.to_json())
+arguments = ("--run-config", str(runconfig), "--termination-log", str(termination))
+command = [sys.executable, "-m", "finetune_trainer.launch", *arguments]
+subprocess.run(command, stdout=subprocess.DEVNULL)
+ended = decode(termination.read_text())
+assert ended and ended.reason is Reason.DISK_FULL, ended
+assert reserved.write(ended) == exit_code(Reason.DISK_FULL)
+assert reserved.read() == ended
+
 filler.unlink()
 telemetry.step(StepRecord(200, 1.0, 1.0, 1e-4, 1, 1, 1.0))
 assert [record["step"] for record in parse(telemetry.snapshot())][-1] == 200
@@ -60,7 +77,7 @@ print("held")
 """
 
 
-def test_a_full_disk_costs_curves_and_ends_a_publish_with_its_reason(tmp_path: Path) -> None:
+def test_a_full_disk_costs_curves_and_ends_the_rest_with_its_reason(tmp_path: Path) -> None:
     small, large = tmp_path / "small", tmp_path / "large"
     small.mkdir()
     large.mkdir()

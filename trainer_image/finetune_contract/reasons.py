@@ -42,6 +42,7 @@ class Reason(StrEnum):
     DISTRIBUTED_FAILURE = "DistributedFailure"
     INTERRUPTED = "Interrupted"
     DISK_FULL = "DiskFull"
+    DEVICE_FAILED = "DeviceFailed"
     TRAINER_ERROR = "TrainerError"
     # What only the cluster sees.
     SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105
@@ -209,6 +210,13 @@ TABLE: dict[Reason, Row] = {
         25,
         "The node's disk is full.",
         "Raise resources.limits.ephemeral-storage, or give model.cache a larger volume.",
+    ),
+    Reason.DEVICE_FAILED: Row(
+        Retry.INFRASTRUCTURE,
+        29,
+        "A GPU reported a fault of its own.",
+        "Look at the node's GPU (Xid errors in its kernel log); cordon the node if it happens "
+        "again.",
     ),
     Reason.TRAINER_ERROR: Row(
         Retry.COUNTED,

@@ -7,6 +7,7 @@ first, the run or the signal watcher, has the last word.
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import logging
 import os
 import sys
@@ -16,6 +17,7 @@ from finetune_contract.recipe import Quantization
 from finetune_contract.runconfig import RunConfig
 from finetune_trainer.ending import ResultFile, explain, failed, own_frames
 from finetune_trainer.errors import Failure
+from finetune_trainer.logs import start_logging
 from finetune_trainer.runconfig import read_run_config
 from finetune_trainer.stopping import Stop, interrupted
 
@@ -26,11 +28,10 @@ def main() -> int:
     """Return the exit code of the rank's Result."""
     arguments = _arguments()
     rank = int(os.environ["RANK"])
-    logging.basicConfig(
-        level=logging.INFO if rank == 0 else logging.WARNING,
-        format=f"%(asctime)s rank {rank} %(levelname)s %(message)s",
-    )
     file = ResultFile(arguments.result_dir, rank)
+    # Native code ends a process without a Result, as NCCL does at a time-out: this file tells it.
+    faulthandler.enable(file.crash.open("w"))
+    start_logging(rank)
     try:
         config = read_run_config(arguments.run_config)
     except Failure as failure:

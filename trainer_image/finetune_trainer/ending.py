@@ -9,9 +9,10 @@ import errno
 import os
 import traceback
 from pathlib import Path
+from threading import Lock
 
 from finetune_contract.reasons import Reason, exit_code
-from finetune_contract.result import Outcome, Result, decode
+from finetune_contract.result import MAX_BYTES, Outcome, Result, decode
 from finetune_trainer.errors import Failure
 
 PACKAGE = Path(__file__).parent
@@ -20,25 +21,43 @@ DISTRIBUTED_WORDS = ("gloo", "nccl", "connection closed by peer", "connection re
 MEMORY_ERRORS = {"OutOfMemoryError", "MemoryError"}
 MEMORY_WORDS = ("can't allocate memory", "cannot allocate memory", "out of memory")
 DISK_WORDS = ("no space left on device", "os error 28")
+DEVICE_WORDS = (
+    "uncorrectable ecc",
+    "uncorrectable nvlink",
+    "unspecified launch failure",
+    "fallen off the bus",
+)
 
 
 class ResultFile:
-    """One rank's Result on disk. It is written once: the first writer has the last word."""
+    """One rank's Result on disk. It is written once: the first writer has the last word.
+
+    `crash` is there from the rank's beginning, and holds what native code ended it with, if any.
+    """
 
     def __init__(self, directory: Path, rank: int) -> None:
         self._path = directory / f"rank-{rank}.json"
+        self._reserved = directory / f"rank-{rank}.reserved"
+        self._writing = Lock()
+        self.crash = directory / f"rank-{rank}.crash"
+
+    def reserve(self) -> None:
+        """Take the disk space now, so that a full disk can still be told. Raises OSError."""
+        with self._reserved.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, MAX_BYTES)
 
     def write(self, result: Result) -> int:
         """Write the Result, unless there is one; return the exit code of the one that stands."""
-        partial = self._path.with_suffix(f".{os.getpid()}-{id(result)}")
-        partial.write_text(result.encode())
-        try:
-            os.link(partial, self._path)  # fails if it exists, unlike a rename
-        except FileExistsError:
+        with self._writing:  # the threads that end this process write from there
             standing = self.read()
-            return exit_code(standing.reason if standing else result.reason)
-        finally:
-            partial.unlink()
+            if standing is not None:
+                return exit_code(standing.reason)
+            text = result.encode().encode()
+            file = os.open(self._reserved, os.O_WRONLY | os.O_CREAT, 0o600)
+            os.write(file, text)  # over what is reserved: cut first, it would give the space back
+            os.ftruncate(file, len(text))
+            os.close(file)
+            self._reserved.rename(self._path)
         return exit_code(result.reason)
 
     def read(self) -> Result | None:
@@ -72,6 +91,8 @@ def explain(error: BaseException) -> Failure:
         return error
     names = {kind.__name__ for kind in type(error).__mro__}
     text = str(error).lower()
+    if isinstance(error, RuntimeError) and any(word in text for word in DEVICE_WORDS):
+        return Failure(Reason.DEVICE_FAILED, "the GPU reported a fault; the pod's log has its text")
     if names & MEMORY_ERRORS or any(word in text for word in MEMORY_WORDS):
         return Failure(Reason.OUT_OF_MEMORY, "the process could not get the memory it asked for")
     if getattr(error, "errno", None) == errno.ENOSPC or any(word in text for word in DISK_WORDS):

@@ -23,7 +23,7 @@ from finetune_contract.layout import Layout
 from finetune_contract.reasons import Reason, exit_code
 from finetune_contract.result import Outcome, Result
 from finetune_contract.runconfig import RunConfig
-from finetune_trainer.ending import ResultFile, failed
+from finetune_trainer.ending import ResultFile, explain, failed
 from finetune_trainer.errors import Failure
 from finetune_trainer.machine import cpu_count, out_of_memory_kills
 from finetune_trainer.runconfig import read_run_config
@@ -33,6 +33,9 @@ from finetune_trainer.verdict import RankEnd, pod_result
 log = logging.getLogger(__name__)
 
 TERMINATION_LOG = Path("/dev/termination-log")
+# Nodes may pull images of many GB one after the other; how long a start may take at all is the
+# operator's to say.
+RENDEZVOUS_SECONDS = 3600
 RENDEZVOUS_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -102,8 +105,8 @@ def main() -> int:
         config = read_run_config(arguments.run_config)
         attempt = config.layout.attempt
         result = _run(config, arguments)
-    except Failure as failure:
-        result = failed(failure, attempt=attempt, rank=0)
+    except (Failure, OSError) as error:  # such as no space left for the ranks' Results
+        result = failed(explain(error), attempt=attempt, rank=0)
     return _leave(result, arguments.termination_log)
 
 
@@ -113,6 +116,11 @@ def _run(config: RunConfig, arguments: argparse.Namespace) -> Result:
     result_dir = Path(layout.scratch_dir, "results", f"node-{node.rank}")
     shutil.rmtree(result_dir, ignore_errors=True)
     result_dir.mkdir(parents=True)
+    first = node.rank * layout.processes_per_worker
+    ranks = range(first, first + layout.processes_per_worker)
+    files = {rank: ResultFile(result_dir, rank) for rank in ranks}
+    for file in files.values():
+        file.reserve()
     command = [*_torchrun(layout, node), "--run-config", str(arguments.run_config.absolute())]
     command += ["--result-dir", str(result_dir)]
     if arguments.progress_file:
@@ -122,11 +130,14 @@ def _run(config: RunConfig, arguments: argparse.Namespace) -> Result:
     process = subprocess.Popen(command, env=_environment(layout), start_new_session=True)
     stop.reach(process)
     process.wait()
-    first = node.rank * layout.processes_per_worker
-    ranks = range(first, first + layout.processes_per_worker)
+    ends = [RankEnd.read(file, rank) for rank, file in files.items()]
+    for end in ends:
+        if end.crash:
+            log.error("rank %d crashed in native code\n%s", end.rank, end.crash)
     return pod_result(
-        [RankEnd.read(ResultFile(result_dir, rank), rank) for rank in ranks],
+        ends,
         attempt=layout.attempt,
+        world=layout.world_size,
         stopped=stop.came,
         memory_killed=out_of_memory_kills() > kills,
     )
@@ -136,6 +147,7 @@ def _torchrun(layout: Layout, node: Node) -> list[str]:
     # No restarts: with a static rendezvous they hang; the next attempt is the operator's.
     return [
         *(sys.executable, "-m", "torch.distributed.run", "--rdzv-backend", "static"),
+        *("--rdzv-conf", f"timeout={RENDEZVOUS_SECONDS}"),
         *("--nnodes", str(layout.workers), "--node-rank", str(node.rank)),
         *("--nproc-per-node", str(layout.processes_per_worker), "--max-restarts", "0"),
         *("--master-addr", node.master_addr, "--master-port", str(node.master_port)),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ import torch.distributed as dist
 
 from finetune_contract.checkpoint import CheckpointRef
 from finetune_contract.reasons import Reason, exit_code
-from finetune_contract.result import Outcome, Result
+from finetune_contract.result import MAX_BYTES, Outcome, Result
 from finetune_trainer.data.lines import parse_line
 from finetune_trainer.ending import ResultFile, explain, failed, own_frames
 from finetune_trainer.errors import Failure
@@ -32,6 +34,11 @@ CANARY = "canary-31"
         (RuntimeError("CUDA error: out of memory"), Reason.OUT_OF_MEMORY),
         (OSError(errno.ENOSPC, CANARY), Reason.DISK_FULL),
         (RuntimeError("I/O error: No space left on device (os error 28)"), Reason.DISK_FULL),
+        (RuntimeError("CUDA error: uncorrectable ECC error"), Reason.DEVICE_FAILED),
+        (dist.DistBackendError("NCCL: unspecified launch failure"), Reason.DEVICE_FAILED),
+        (RuntimeError("GPU 3 has fallen off the bus"), Reason.DEVICE_FAILED),
+        (RuntimeError("CUDA error: uncorrectable NVLink error"), Reason.DEVICE_FAILED),
+        (ValueError("uncorrectable ECC"), Reason.TRAINER_ERROR),
         (dist.DistBackendError(CANARY), Reason.DISTRIBUTED_FAILURE),
         (dist.DistNetworkError(CANARY), Reason.DISTRIBUTED_FAILURE),
         (RuntimeError("[gloo/transport/tcp/pair.cc:537] reset"), Reason.DISTRIBUTED_FAILURE),
@@ -70,8 +77,8 @@ def ended(reason: Reason, rank: int, at: int = 0) -> RankEnd:
     return RankEnd(rank, Result(attempt=1, outcome=outcome, reason=reason, rank=rank), at)
 
 
-def silent(rank: int) -> RankEnd:
-    return RankEnd(rank, None)
+def silent(rank: int, crash: str | None = "") -> RankEnd:
+    return RankEnd(rank, None, crash=crash)
 
 
 OK, LOST, STOP = Reason.SUCCEEDED, Reason.DISTRIBUTED_FAILURE, Reason.INTERRUPTED
@@ -98,8 +105,46 @@ NAN, DISK = Reason.NON_FINITE_LOSS, Reason.DISK_FULL
 def test_the_first_cause_is_the_pods_result(
     ends: list[RankEnd], stopped: bool, killed: bool, reason: Reason, rank: int
 ) -> None:
-    result = pod_result(ends, attempt=1, stopped=stopped, memory_killed=killed)
+    result = pod_result(ends, attempt=1, world=4, stopped=stopped, memory_killed=killed)
     assert (result.reason, result.rank) == (reason, rank)
+
+
+ABORT = "Fatal Python error: Aborted\n\nThread 0x1"
+SEGFAULT = "Fatal Python error: Segmentation fault\n\nThread 0x1"
+
+
+@pytest.mark.parametrize(
+    ("ends", "world", "killed", "reason", "rank", "words"),
+    [
+        ([ended(LOST, 0), silent(1, ABORT)], 2, False, LOST, 1, "aborted, as NCCL does"),
+        ([silent(0, ABORT), silent(1)], 2, False, Reason.TRAINER_ERROR, 1, "often for memory"),
+        ([silent(0, ABORT), silent(1)], 2, True, Reason.OUT_OF_MEMORY, 1, "for memory"),
+        ([silent(0, ABORT)], 1, False, Reason.TRAINER_ERROR, 0, "crashed in native code"),
+        ([silent(0, ABORT), silent(1, SEGFAULT)], 2, False, Reason.TRAINER_ERROR, 1, "crashed in"),
+        ([silent(2, None), silent(3, None)], 4, False, LOST, 2, "did not find each other"),
+        ([silent(0, None)], 1, False, Reason.TRAINER_ERROR, 0, "often for memory"),
+        ([ended(LOST, 0), silent(1, None)], 2, False, Reason.TRAINER_ERROR, 1, "often for memory"),
+    ],
+)
+def test_a_rank_without_a_result_is_judged_by_its_crash(
+    ends: list[RankEnd], world: int, killed: bool, reason: Reason, rank: int, words: str
+) -> None:
+    result = pod_result(ends, attempt=1, world=world, stopped=False, memory_killed=killed)
+    assert (result.reason, result.rank) == (reason, rank)
+    assert words in result.message
+
+
+def test_a_crash_in_native_code_is_read_back(tmp_path: Path) -> None:
+    file = ResultFile(tmp_path, 0)
+    assert RankEnd.read(file, 0).crash is None
+    program = (
+        "import ctypes, faulthandler, sys; faulthandler.enable(open(sys.argv[1], 'w')); "
+        "ctypes.CDLL(None).abort()"
+    )
+    subprocess.run([sys.executable, "-c", program, str(file.crash)])
+    end = RankEnd.read(file, 0)
+    result = pod_result([end], attempt=1, world=2, stopped=False, memory_killed=False)
+    assert result.reason is Reason.DISTRIBUTED_FAILURE
 
 
 def test_of_several_stops_the_one_that_knows_the_checkpoint_is_told() -> None:
@@ -109,9 +154,10 @@ def test_of_several_stops_the_one_that_knows_the_checkpoint_is_told() -> None:
         end = ended(STOP, rank)
         assert end.result is not None
         ends.append(RankEnd(rank, end.result.model_copy(update=update), at=rank))
-    result = pod_result([*ends, silent(3)], attempt=1, stopped=True, memory_killed=False)
+    result = pod_result([*ends, silent(3)], attempt=1, world=4, stopped=True, memory_killed=False)
     assert (result.reason, result.checkpoint) == (STOP, checkpoint)
-    result = pod_result([*ends[:2], ended(LOST, 3)], attempt=1, stopped=True, memory_killed=False)
+    ends = [*ends[:2], ended(LOST, 3)]
+    result = pod_result(ends, attempt=1, world=4, stopped=True, memory_killed=False)
     assert (result.reason, result.step) == (STOP, 5)
 
 
@@ -125,6 +171,19 @@ def test_the_first_writer_of_a_result_has_the_last_word(tmp_path: Path) -> None:
     assert file.read() == first
     assert [f.name for f in tmp_path.iterdir()] == ["rank-3.json"]
     assert RankEnd.read(file, 3).at > 0
+
+
+def test_a_reserved_result_is_written_in_its_place(tmp_path: Path) -> None:
+    file = ResultFile(tmp_path, 3)
+    file.reserve()
+    [reserved] = tmp_path.iterdir()
+    before = reserved.stat()
+    assert before.st_blocks * 512 >= MAX_BYTES
+    result = failed(Failure(Reason.DISK_FULL, "full"), attempt=1, rank=3)
+    file.write(result)
+    [written] = tmp_path.iterdir()
+    assert written.stat().st_ino == before.st_ino
+    assert written.read_text() == result.encode()
 
 
 def test_the_container_is_read_from_its_cgroup(

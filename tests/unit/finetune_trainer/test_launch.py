@@ -24,7 +24,7 @@ from finetune_contract.reasons import Reason, exit_code
 from finetune_contract.result import Outcome, Result, decode
 from finetune_contract.runconfig import RunConfig
 from finetune_trainer.artifacts import open_artifact
-from finetune_trainer.launch import _environment
+from finetune_trainer.launch import Node, _environment, _torchrun
 from support.tiny_llama import dialogue, sums, write_model, write_rows
 from support.trainer_runs import run_config
 
@@ -213,14 +213,23 @@ def test_a_loss_that_is_not_finite_stops_at_its_step(rows: Path, tmp_path: Path)
     assert not (tmp_path / "out" / "runs").exists()
 
 
-def test_a_killed_rank_is_named(model: Path, rows: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "reason", "words"),
+    [
+        (signal.SIGKILL, Reason.TRAINER_ERROR, "killed"),
+        (signal.SIGABRT, Reason.DISTRIBUTED_FAILURE, "aborted"),  # as NCCL's watchdog ends it
+    ],
+)
+def test_a_killed_rank_is_named(
+    model: Path, rows: Path, tmp_path: Path, number: int, reason: Reason, words: str
+) -> None:
     config = run_config(tmp_path, model=model, data=rows, training=ENDLESS, processesPerWorker=2)
     pod = Pod(config, tmp_path / "pod")
     pod.wait_until_training()
-    pod.ranks()[1].kill()
+    pod.ranks()[1].send_signal(number)
     result = pod.result()
-    assert (result.reason, result.rank) == (Reason.TRAINER_ERROR, 1)
-    assert "killed" in result.message
+    assert (result.reason, result.rank) == (reason, 1)
+    assert words in result.message
 
 
 @pytest.mark.parametrize(
@@ -260,6 +269,11 @@ def test_torchrun_waits_for_its_ranks_nearly_as_long_as_the_pod_lives(
 ) -> None:
     layout = run_config(tmp_path, graceSeconds=grace).layout
     assert _environment(layout)["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] == seconds
+
+
+def test_nodes_have_an_hour_to_find_each_other(tmp_path: Path) -> None:
+    command = _torchrun(run_config(tmp_path, workers=2).layout, Node(1, "host", 1))
+    assert command[command.index("--rdzv-conf") + 1] == "timeout=3600"
 
 
 @pytest.mark.slow
