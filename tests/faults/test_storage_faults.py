@@ -5,6 +5,7 @@ A real S3 server behind a proxy that fails on command.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
@@ -181,6 +182,8 @@ class TestDownload:
         store = Store(uri, Role.MODEL, secret)
         for name in ("config.json", "a.safetensors", "b.safetensors"):
             store.write(name, name.encode())
+        index = {"weight_map": {"a": "a.safetensors", "b": "b.safetensors"}}
+        store.write("model.safetensors.index.json", json.dumps(index).encode())
         source = resolve_model(ModelRecipe(uri=uri), secret)
         proxy.fail("GET .*b.safetensors", UNAVAILABLE)
         failure_of(fetch_model, source, source.files, tmp_path / "models", secret)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx2
@@ -86,6 +87,11 @@ class Repository:
                     tqdm_class=_counter(on_bytes),
                 )
             )
+
+    def read(self, path: str, commit: str) -> bytes:
+        """Return the bytes of one small file of a commit."""
+        with TemporaryDirectory() as directory:
+            return self.download(path, commit, Path(directory), lambda count: None).read_bytes()
 
     def safetensors_header(self, path: str, commit: str) -> dict[str, tuple[str, tuple[int, ...]]]:
         """Return (dtype, shape) of each tensor of a file, from the file's first bytes alone."""

@@ -1,8 +1,8 @@
 """The job's inputs: resolved to an identity first, fetched to this node's disk second.
 
 A model's revision is the commit for `hf://`. For `s3://` and `file://` it is the sha256 of the
-listing of its files: one line `PATH SIZE ETAG` each, sorted by path; a file:// ETag is the file's
-sha256.
+listing of the files that are loaded: one line `PATH SIZE ETAG` each, sorted by path; a file:// ETag
+is the file's sha256.
 
 With a cache directory a node fetches a model once: files appear there under a lock, each by a
 rename, so a file that is there is whole.
@@ -11,8 +11,9 @@ rename, so a file that is there is whole.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,8 @@ from finetune_trainer.storage import Entry, OnBytes, Role, Store, split_file_uri
 from finetune_trainer.transfer import at_once, one_at_a_time
 
 WEIGHTS = ".safetensors"
+WHOLE = "model.safetensors"  # where transformers finds the weights: here first, as it does,
+INDEX = "model.safetensors.index.json"  # else in the files that this names
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 SMALL_FILES = (".json", ".jinja", ".txt", ".model")
 
@@ -52,15 +55,14 @@ def resolve_model(recipe: ModelRecipe, credentials_dir: str | None) -> ModelSour
     """Look at the model, without fetching it, and refuse what can not be loaded safely."""
     if recipe.uri.startswith(hub.SCHEME):
         repository = hub.model_repository(recipe.uri, recipe.revision, credentials_dir)
-        revision, listed = repository.resolve()
-    else:
-        if recipe.revision is not None:
-            raise Failure(Reason.MODEL_NOT_FOUND, "spec.model.revision is for hf:// models only")
-        listed = Store(recipe.uri, Role.MODEL, credentials_dir).list()
-        revision = _listing_digest(_model_files(listed))
-    files = _model_files(listed)
-    _check_files(recipe.uri, files, listed)
-    return ModelSource(ModelIdentity(uri=recipe.uri, revision=revision), files)
+        commit, listed = repository.resolve()
+        files = _model_files(recipe.uri, listed, lambda path: repository.read(path, commit))
+        return ModelSource(ModelIdentity(uri=recipe.uri, revision=commit), files)
+    if recipe.revision is not None:
+        raise Failure(Reason.MODEL_NOT_FOUND, "spec.model.revision is for hf:// models only")
+    store = Store(recipe.uri, Role.MODEL, credentials_dir)
+    files = _model_files(recipe.uri, store.list(), store.read)
+    return ModelSource(ModelIdentity(uri=recipe.uri, revision=_listing_digest(files)), files)
 
 
 def fetch_model(
@@ -141,23 +143,48 @@ def _download(store: Store, path: str, etag: str | None, target: Path, on_bytes:
         partial.unlink(missing_ok=True)
 
 
-def _model_files(listed: Iterable[Entry]) -> tuple[Entry, ...]:
-    """Keep the files that loading reads: no pickles, no code, nothing in sub-directories."""
-    return tuple(
-        sorted(
-            (f for f in listed if "/" not in f.path and f.path.endswith((WEIGHTS, *SMALL_FILES))),
-            key=lambda f: f.path,
+def _model_files(
+    uri: str, listed: Iterable[Entry], read: Callable[[str], bytes]
+) -> tuple[Entry, ...]:
+    """Keep the files that loading reads: no pickles, no code, nothing in sub-directories.
+
+    A repository may hold its weights a second time in another layout (consolidated.safetensors).
+    Raises Failure where there is nothing to load, or nothing that is safe to.
+    """
+    here = {f.path: f for f in listed if "/" not in f.path}
+    _check_files(uri, here)
+    weights = {WHOLE} if WHOLE in here else _shards(uri, read(INDEX))
+    missing = sorted(weights - here.keys())
+    if missing:
+        raise Failure(
+            Reason.MODEL_UNSUPPORTED,
+            f"{uri} lacks {len(missing)} of the files that {INDEX} names, such as {missing[0]}; "
+            "upload all *.safetensors files of the model",
         )
-    )
+    return tuple(here[n] for n in sorted(here) if n in weights or n.endswith(SMALL_FILES))
 
 
-def _check_files(uri: str, files: tuple[Entry, ...], listed: Iterable[Entry]) -> None:
-    names = {f.path for f in files}
+def _shards(uri: str, index: bytes) -> set[str]:
+    """Return the names of the files that an index tells of."""
+    try:
+        return set(json.loads(index)["weight_map"].values())
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Failure(
+            Reason.MODEL_UNSUPPORTED, f"{uri}/{INDEX} is damaged; upload it again"
+        ) from error
+
+
+def _check_files(uri: str, names: Collection[str]) -> None:
     if "config.json" not in names:
         raise Failure(Reason.MODEL_NOT_FOUND, f"{uri} holds no config.json (spec.model.uri)")
-    if any(name.endswith(WEIGHTS) for name in names):
+    if WHOLE in names or INDEX in names:
         return
-    pickles = sorted(f.path for f in listed if f.path.endswith(PICKLES))
+    if any(name.endswith(WEIGHTS) for name in names):
+        raise Failure(
+            Reason.MODEL_UNSUPPORTED,
+            f"{uri} holds neither {WHOLE} nor {INDEX}; save the model with save_pretrained",
+        )
+    pickles = sorted(name for name in names if name.endswith(PICKLES))
     if pickles:
         raise Failure(
             Reason.MODEL_UNSUPPORTED,

@@ -128,6 +128,19 @@ def test_a_model_of_pickles_is_refused(hub: Hub) -> None:
     assert "safe_serialization=True" in failure.message
 
 
+def test_an_index_on_the_hub_tells_which_files_are_weights(hub: Hub) -> None:
+    index = json.dumps({"weight_map": {"w": "model-1.safetensors"}}).encode()
+    hub.files["models/org/name"] = {
+        "config.json": b"{}",
+        "consolidated.safetensors": b"w",
+        "model-1.safetensors": b"w",
+        "model.safetensors.index.json": index,
+    }
+    source = resolve_model(ModelRecipe(uri="hf://org/name"), None)
+    assert "consolidated.safetensors" not in {f.path for f in source.files}
+    assert "model-1.safetensors" in {f.path for f in source.files}
+
+
 def test_headers_are_read_without_the_weights(hub: Hub) -> None:
     tensors = {"w": {"dtype": "BF16", "shape": [2, 3], "data_offsets": [0, 12]}}
     header = json.dumps({"__metadata__": {"format": "pt"}, **tensors}).encode()
