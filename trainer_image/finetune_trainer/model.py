@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,10 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from finetune_contract.reasons import Reason
 from finetune_contract.recipe import Precision
 from finetune_trainer.errors import Failure
+
+# What transformers' RuntimeErrors say of files that do not match config.json; others, such as a
+# lack of memory, are none of the model's.
+MISFITS = ("error(s) in loading state_dict", "conversion of the weights", "ignore_mismatched_sizes")
 
 DTYPES = {
     Precision.BF16: torch.bfloat16,
@@ -36,7 +41,7 @@ def read_config(directory: Path) -> dict[str, Any]:
 
 def empty_model(directory: Path) -> Any:
     """Return the model that config.json describes, on the meta device: names and shapes only."""
-    read_config(directory)
+    _refuse_quantised(read_config(directory))
     try:
         config = AutoConfig.from_pretrained(
             str(directory), local_files_only=True, trust_remote_code=False
@@ -50,6 +55,23 @@ def empty_model(directory: Path) -> Any:
             f"the model's config.json describes no causal language model that transformers "
             f"{transformers.__version__} knows; code in a model is never run",
         ) from error
+
+
+def _refuse_quantised(config: dict[str, Any]) -> None:
+    """Refuse weights that are stored quantised: few such formats can be trained or sharded."""
+    parts = (config, config.get("text_config"))
+    stored = next(
+        (p["quantization_config"] for p in parts if p and p.get("quantization_config")), None
+    )
+    if stored is None:
+        return
+    method = stored.get("quant_method") if isinstance(stored, dict) else None
+    raise Failure(
+        Reason.MODEL_UNSUPPORTED,
+        f"the model's weights are stored quantised (quant_method {method or 'not told'} in "
+        "config.json); take the model that was not, such as its BF16 version: "
+        "spec.lora.quantization NF4 quantises that when it is loaded",
+    )
 
 
 def load_model(directory: Path, precision: Precision | None, **options: Any) -> Any:
@@ -72,6 +94,22 @@ def load_model(directory: Path, precision: Precision | None, **options: Any) -> 
         raise Failure(
             Reason.MODEL_UNSUPPORTED,
             "a *.safetensors file of the model is damaged; upload it again",
+        ) from error
+    except OSError as error:
+        if error.errno not in (None, errno.ENOENT):
+            raise
+        raise Failure(
+            Reason.MODEL_UNSUPPORTED,
+            "a file of the model is missing; upload all *.safetensors files of the model and its "
+            "index",
+        ) from error
+    except RuntimeError as error:
+        if not any(words in str(error).lower() for words in MISFITS):
+            raise
+        raise Failure(
+            Reason.MODEL_UNSUPPORTED,
+            "the model's *.safetensors files hold tensors of other sizes than its config.json "
+            "tells of; upload both of one version of the model",
         ) from error
     missing = sorted(loading["missing_keys"])
     if missing:

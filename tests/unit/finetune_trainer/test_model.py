@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from finetune_contract.artifact import (
@@ -22,10 +24,11 @@ from finetune_contract.recipe import LoraRecipe, LoraTarget, Precision
 from finetune_trainer.errors import Failure
 from finetune_trainer.export import save_adapter, save_card, save_tokenizer
 from finetune_trainer.lora import adapt
-from finetune_trainer.model import load_model, read_config
+from finetune_trainer.model import empty_model, load_model, read_config
 from finetune_trainer.roles import map_roles
 from finetune_trainer.tokenizer import load_tokenizer
 from support.tiny_llama import byte_tokenizer, write_model
+from support.tiny_models import write_tiny
 
 IDENTITY = ModelIdentity(uri="hf://org/name", revision="c0ffee")
 
@@ -54,6 +57,54 @@ def test_missing_tensors_are_not_invented(directory: Path) -> None:
     save_file(tensors, weights, metadata={"format": "pt"})
     message = unsupported(load_model, directory, Precision.FP32)
     assert "lack 1 tensors, such as model.layers.1.mlp.up_proj.weight" in message
+
+
+def test_a_shard_that_is_gone_is_named(tmp_path: Path) -> None:
+    directory = write_tiny("llama", tmp_path, max_shard_size="40KB")
+    next(directory.glob("model-00002-of-*")).unlink()
+    assert "a file of the model is missing" in unsupported(load_model, directory, Precision.FP32)
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen3-moe"])
+def test_weights_of_another_size_are_refused(name: str, tmp_path: Path) -> None:
+    directory = write_tiny(name, tmp_path)
+    change_config(directory, intermediate_size=52, moe_intermediate_size=20)
+    assert "of other sizes than its config.json" in unsupported(
+        load_model, directory, Precision.FP32
+    )
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.EIO, "input/output"), torch.OutOfMemoryError("no memory")]
+)
+def test_faults_of_the_machine_are_not_the_model_s(
+    directory: Path, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_args: Any, **_named: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", fail)
+    with pytest.raises(type(error)):
+        load_model(directory, Precision.FP32)
+
+
+@pytest.mark.parametrize("method", ["gptq", "awq", "compressed-tensors", "fp8", "bitsandbytes"])
+def test_weights_that_are_stored_quantised_are_refused(directory: Path, method: str) -> None:
+    change_config(directory, quantization_config={"quant_method": method})
+    message = unsupported(empty_model, directory)
+    assert f"quant_method {method} " in message
+    assert "spec.lora.quantization NF4 quantises" in message
+    nested = {"text_config": {"quantization_config": {"quant_method": method}}}
+    change_config(directory, quantization_config=None, **nested)
+    assert f"quant_method {method} " in unsupported(empty_model, directory)
+    change_config(directory, text_config=None)
+    empty_model(directory)
+
+
+def change_config(directory: Path, **fields: Any) -> None:
+    path = directory / "config.json"
+    known = {**json.loads(path.read_text()), **fields}
+    path.write_text(json.dumps({k: v for k, v in known.items() if v is not None}))
 
 
 def test_damaged_files_are_named(directory: Path) -> None:
