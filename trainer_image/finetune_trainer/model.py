@@ -61,7 +61,12 @@ def _refuse_quantised(config: dict[str, Any]) -> None:
     """Refuse weights that are stored quantised: few such formats can be trained or sharded."""
     parts = (config, config.get("text_config"))
     stored = next(
-        (p["quantization_config"] for p in parts if p and p.get("quantization_config")), None
+        (
+            p["quantization_config"]
+            for p in parts
+            if isinstance(p, dict) and p.get("quantization_config")
+        ),
+        None,
     )
     if stored is None:
         return
@@ -75,8 +80,9 @@ def _refuse_quantised(config: dict[str, Any]) -> None:
 
 
 def load_model(directory: Path, precision: Precision | None, **options: Any) -> Any:
-    """Return the frozen base model on the CPU, or sharded where ZeRO-3 is configured.
+    """Return the frozen base model, on the CPU unless `options` name a device.
 
+    Where ZeRO-3 is configured it is sharded, unless it is quantised while it is loaded.
     Without a precision each weight keeps the number format it is stored in. `options` are those of
     transformers' `from_pretrained`.
     """
