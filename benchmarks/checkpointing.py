@@ -95,7 +95,7 @@ def measure(rounds: int, steps: int) -> dict[str, Any]:
         plain = config(False, "first")
         start = Lead(plain, reporter).start()
         files = fetch(plain, start.model, reporter, weights=False)
-        resolved, plan = resolve(plain, start.model, files, ranks.device)
+        resolved, plan = resolve(plain, start.model, files, ranks)
         reporter.planned(plan)
         data = prepare(resolved, start.files, files, ranks, reporter)
         engine, _ = load(resolved, start.model, ranks, reporter)
@@ -112,7 +112,7 @@ def measure(rounds: int, steps: int) -> dict[str, Any]:
                 if number:  # the first round warms up
                     seconds[saves].append(marks.times[-1] - marks.times[0])
         state = next((directory / "out").rglob("state.safetensors")).stat().st_size
-        ranks.leave()
+        ranks.wait()
     checkpoints = (steps - 1) // EVERY
     medians = {saves: statistics.median(values) for saves, values in seconds.items()}
     cost = (medians[True] - medians[False]) / checkpoints

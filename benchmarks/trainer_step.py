@@ -78,7 +78,7 @@ def ours(config: RunConfig) -> Callable[[], list[float]]:
     ranks.join()
     start = Lead(config, reporter).start()
     directory = fetch(config, start.model, reporter, weights=False)
-    config, plan = resolve(config, start.model, directory, ranks.device)
+    config, plan = resolve(config, start.model, directory, ranks)
     reporter.planned(plan)
     data = prepare(config, start.files, directory, ranks, reporter).train
     engine, _ = load(config, start.model, ranks, reporter)

@@ -209,7 +209,7 @@ def main() -> None:
             "loss sum": loss_sum(config, ranks),
         }
     (directory / f"rank-{ranks.rank}.json").write_text(json.dumps(seen))
-    ranks.leave()
+    ranks.wait()
 
 
 if __name__ == "__main__":

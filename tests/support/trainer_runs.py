@@ -127,7 +127,7 @@ def _main() -> None:
         target = Path(sys.argv[2], name)
         target.mkdir(exist_ok=True)
         _train_case(RunConfig.model_validate_json(document), ranks, target)
-    ranks.leave()
+    ranks.wait()
 
 
 def _train_case(config: RunConfig, ranks: Any, target: Path) -> None:
@@ -156,7 +156,7 @@ def _train_case(config: RunConfig, ranks: Any, target: Path) -> None:
     lead = Lead(config, reporter)
     start = ranks.lead(lead.start)
     directory = fetch(config, start.model, reporter, weights=False)
-    config, plan = ranks.lead(lambda: resolve(config, start.model, directory, ranks.device))
+    config, plan = resolve(config, start.model, directory, ranks)
     reporter.planned(plan)
     data = prepare(config, start.files, directory, ranks, reporter, start.eval_files)
     engine, model = load(config, start.model, ranks, reporter)

@@ -91,6 +91,7 @@ class Layout(Message):
     output_uri: str
     workers: Annotated[int, Field(ge=1)] = 1
     processes_per_worker: Annotated[int, Field(ge=1)] = 1
+    gpus: bool = False  # whether the pods ask for GPUs, so that going on without any is a failure
     micro_batch_size: Annotated[int, Field(ge=1)] | None = None  # Auto
     zero_stage: ZeroStage | None = None  # Auto
     offload: tuple[Offload, ...] = ()

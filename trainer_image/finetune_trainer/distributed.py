@@ -23,6 +23,7 @@ from torch._C._distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from finetune_contract.result import Result
+from finetune_trainer.device import choose_device, describe_device
 from finetune_trainer.errors import Failure
 
 T = TypeVar("T")
@@ -30,19 +31,20 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 AGREEMENT_TIMEOUT = timedelta(hours=12)
-RENDEZVOUS_TIMEOUT = timedelta(minutes=10)
+RENDEZVOUS_TIMEOUT = timedelta(hours=1)  # the nodes' pods may start that far apart
+COLLECTIVE_TIMEOUT = timedelta(minutes=30)  # of the device's group: loading may differ that much
 FIRST_FAILURE = "finetune/first-failure"
 WATCH_SECONDS = 2.0
 GRACE_SECONDS = 10.0  # in which a rank ends by itself, if it can
 
 
 class Ranks:
-    """This process among the others. Made once per process, by `join`."""
+    """This process among the others. Made once per process, by `join`, which settles the device."""
 
-    def __init__(self, store: Any, rank: int, world: int, device: torch.device) -> None:
+    def __init__(self, store: Any, rank: int, world: int) -> None:
         self.rank = rank
         self.world = world
-        self.device = device
+        self.device = torch.device("cpu")
         self._store = store
         self._news = store.clone()  # a connection of its own: the other may be held by a wait
         self._agreement: Any = None
@@ -52,25 +54,28 @@ class Ranks:
     def meet(cls) -> Ranks:
         """Connect to the other ranks' store, as torchrun's environment describes it."""
         store, rank, world = next(rendezvous("env://", timeout=RENDEZVOUS_TIMEOUT))
-        if torch.cuda.is_available():
-            device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-            torch.cuda.set_device(device)
-        else:
-            device = torch.device("cpu")
-        return cls(store, rank, world, device)
+        return cls(store, rank, world)
 
     @property
     def is_lead(self) -> bool:
         """Tell whether this is rank 0."""
         return self.rank == 0
 
-    def join(self) -> None:
-        """Form the process group; all ranks must call it."""
+    def join(self, *, gpus: bool = False) -> None:
+        """Form the process group; all ranks must call it.
+
+        Raises Failure(DeviceUnsupported) where a GPU is asked for and there is none, or too few.
+        """
+        self.device = choose_device(gpus=gpus, local_rank=int(os.environ["LOCAL_RANK"]))
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)
+        log.info("trains on %s", describe_device(self.device))
         dist.init_process_group(
             "nccl" if self.device.type == "cuda" else "gloo",
             store=PrefixStore("finetune", self._store),
             rank=self.rank,
             world_size=self.world,
+            timeout=COLLECTIVE_TIMEOUT,
             device_id=self.device if self.device.type == "cuda" else None,
         )
         self._agreement = dist.new_group(backend="gloo", timeout=AGREEMENT_TIMEOUT)
@@ -112,6 +117,19 @@ class Ranks:
             if found is not None:
                 raise found
         return [made for made, _ in outcomes]
+
+    def together(self, work: Callable[[], T]) -> T:
+        """Do `work` on every rank and return what this one made, once all have done it.
+
+        All ranks must call it, and all raise the lowest failing rank's failure.
+        """
+        made: list[T] = []
+        self.everywhere(lambda: made.append(work()))
+        return made[0]
+
+    def wait(self) -> None:
+        """Return once every rank has come here."""
+        dist.barrier(group=self._agreement)
 
     def sum(self, value: float) -> float:
         """Return the sum of a number over all ranks, in double precision."""
@@ -183,8 +201,3 @@ class Ranks:
             end(told)
 
         Thread(target=watch, name="peers", daemon=True).start()
-
-    def leave(self) -> None:
-        """Close the connections in order, once every rank is done."""
-        dist.barrier(group=self._agreement)
-        dist.destroy_process_group()

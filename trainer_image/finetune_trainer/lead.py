@@ -31,6 +31,7 @@ from finetune_trainer.publish import Output
 from finetune_trainer.report.page import RunFacts
 from finetune_trainer.snapshot import Snapshot
 from finetune_trainer.sources import ModelSource, fetch_data, fetch_model, resolve_model
+from finetune_trainer.storage import OnBytes
 from finetune_trainer.telemetry import StepRecord, Telemetry
 
 log = logging.getLogger(__name__)
@@ -146,7 +147,8 @@ class Lead:
         with tempfile.TemporaryDirectory(dir=scratch, prefix="artifact-") as name:
             directory = Path(name)
             merges = Export.MERGED in self._config.recipe.export
-            base = fetch(self._config, self._model, self._reporter, weights=merges)
+            # Here since it was loaded: no phase of its own.
+            base = _on_disk(self._config, self._model, weights=merges)
             serving = export(
                 model, self._config.recipe, self._provenance, summary, coverage, base, directory
             )
@@ -178,9 +180,17 @@ class Lead:
 def fetch(config: RunConfig, model: ModelSource, reporter: Reporter, *, weights: bool) -> Path:
     """Return the directory of the model on this machine, with or without its weights."""
     files = model.files if weights else model.small_files
-    cache = Path(config.layout.cache_dir or config.layout.scratch_dir, "models")
     reporter.begin(Phase.DOWNLOAD, sum(file.size for file in files))
-    return fetch_model(model, files, cache, config.layout.credentials.model, reporter.advance)
+    return _on_disk(config, model, weights=weights, on_bytes=reporter.advance)
+
+
+def _on_disk(
+    config: RunConfig, model: ModelSource, *, weights: bool, on_bytes: OnBytes = lambda count: None
+) -> Path:
+    layout = config.layout
+    files = model.files if weights else model.small_files
+    cache = Path(layout.cache_dir or layout.scratch_dir, "models")
+    return fetch_model(model, files, cache, layout.credentials.model, on_bytes)
 
 
 def _identity(file: DataFile) -> DatasetIdentity:

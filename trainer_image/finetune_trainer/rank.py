@@ -38,13 +38,14 @@ def run_rank(config: RunConfig, file: ResultFile, stop: Stop, progress_file: Pat
     ranks.watch_failures(lambda told: _follow(told, file))
     stop.leave = lambda: _leave(config, file, ranks, reporter)
     try:
-        ranks.join()
+        ranks.join(gpus=config.layout.gpus)
         with _reported(config, ranks, reporter, progress_file):
             artifact = train_and_publish(config, ranks, reporter, stop)
     except Exception as error:  # noqa: BLE001 - the process's edge: any end becomes a Result
         return _failure(error, config, ranks, reporter, stop)
     try:
-        ranks.leave()
+        # The group is not destroyed: NCCL's teardown can crash, and the process ends anyway.
+        ranks.wait()
     except RuntimeError as error:  # the artifact is committed: a peer lost now changes nothing
         log.warning("the ranks did not part in order: %s", error)
     return Result(

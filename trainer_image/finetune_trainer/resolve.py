@@ -8,6 +8,7 @@ set stays. A job that can not fit is refused here, with what would make it fit.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -20,6 +21,7 @@ from finetune_contract.recipe import LoraRecipe, Precision
 from finetune_contract.runconfig import RunConfig
 from finetune_contract.shape import AdapterShape, ModelShape
 from finetune_trainer.architectures import ARCHITECTURES
+from finetune_trainer.distributed import Ranks
 from finetune_trainer.errors import Failure
 from finetune_trainer.fitting import Fitter, Room, Wish
 from finetune_trainer.headers import read_headers
@@ -36,16 +38,36 @@ HAS_BF16 = (8, 0)  # CUDA compute capability
 
 
 def resolve(
-    config: RunConfig, model: ModelSource, directory: Path, device: torch.device
+    config: RunConfig, model: ModelSource, directory: Path, ranks: Ranks
 ) -> tuple[RunConfig, ResolvedPlan]:
-    """Return the RunConfig without Auto, and the plan that tells of it.
+    """Return the RunConfig without Auto, and the plan that tells of it; all ranks must call it.
 
     The directory holds the model's small files; of its weights only headers are read. Raises
     Failure: DeviceUnsupported, ModelUnsupported (a role that the model lacks), InsufficientMemory.
     """
+    rooms = ranks.everywhere(lambda: _survey(config, ranks.device))
+    least = smallest(room for room in rooms if room is not None)
+    return ranks.lead(lambda: settle(config, model, directory, ranks.device, least))
+
+
+def _survey(config: RunConfig, device: torch.device) -> Room:
+    """Return what this node offers. Nodes differ, so each is asked and any may refuse."""
+    check_device(config.recipe.training.precision, device)
+    check_quantization(config.recipe, device)
+    return room(device, config.layout)
+
+
+def smallest(rooms: Iterable[Room]) -> Room:
+    """Return what every one of these has."""
+    found = list(rooms)
+    return Room(min(r.device for r in found), min(r.host for r in found))
+
+
+def settle(
+    config: RunConfig, model: ModelSource, directory: Path, device: torch.device, least: Room
+) -> tuple[RunConfig, ResolvedPlan]:
+    """Do what `resolve` does, for processes that each have at least this room."""
     recipe, layout = config.recipe, config.layout
-    check_device(recipe.training.precision, device)
-    check_quantization(recipe, device)
     empty = empty_model(directory)
     adapter = adapter_shape(map_roles(empty), recipe.lora)
     headers = read_headers(model, layout.credentials.model)
@@ -55,7 +77,7 @@ def resolve(
         raise Failure(
             Reason.MODEL_UNSUPPORTED, f"the model's config.json has no {error.args[0]}"
         ) from error
-    fitter = Fitter(shape, adapter, room(device, layout))
+    fitter = Fitter(shape, adapter, least)
     wish = Wish.of(config, on_gpu=device.type == "cuda")
     setting = fitter.settle(wish)
     if setting is None:

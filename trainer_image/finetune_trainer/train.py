@@ -10,10 +10,10 @@ from finetune_contract.progress import Phase
 from finetune_contract.result import PublishedArtifact
 from finetune_contract.runconfig import RunConfig
 from finetune_trainer.distributed import Ranks
-from finetune_trainer.engine import Engine, prepare_deepspeed, sharded_loading
+from finetune_trainer.engine import Engine, prepare_deepspeed, sharded_loading, zero_stage
 from finetune_trainer.initial import fetch_initial
 from finetune_trainer.lead import Lead, fetch
-from finetune_trainer.load import load_adapted
+from finetune_trainer.load import load_adapted, placement_on
 from finetune_trainer.loop import Loop
 from finetune_trainer.prepare import Prepared, prepare
 from finetune_trainer.progress import Reporter
@@ -33,8 +33,8 @@ def train_and_publish(
     if start.finished is not None:
         log.info("latest.json names an artifact of the same provenance: nothing to train")
         return start.finished
-    directory = fetch(config, start.model, reporter, weights=False)
-    config, plan = ranks.lead(lambda: resolve(config, start.model, directory, ranks.device))
+    directory = ranks.together(lambda: fetch(config, start.model, reporter, weights=False))
+    config, plan = resolve(config, start.model, directory, ranks)
     reporter.planned(plan)
     data = prepare(config, start.files, directory, ranks, reporter, start.eval_files)
     engine, model = load(config, start.model, ranks, reporter)
@@ -48,13 +48,16 @@ def load(
     config: RunConfig, source: ModelSource, ranks: Ranks, reporter: Reporter
 ) -> tuple[Engine, Any]:
     """Return the engine and the PEFT model in it."""
-    directory = fetch(config, source, reporter, weights=True)
-    initial = fetch_initial(config, source.initial)
+    # Together: a node may have in its cache what another downloads for longer than NCCL waits.
+    directory = ranks.together(lambda: fetch(config, source, reporter, weights=True))
+    initial = ranks.together(lambda: fetch_initial(config, source.initial))
     reporter.begin(Phase.LOAD)
     prepare_deepspeed(ranks)
     with sharded_loading(config):
-        adapted = load_adapted(config.recipe, directory, initial)
+        placement = placement_on(ranks.device, zero_stage(config.layout))
+        adapted = load_adapted(config.recipe, directory, initial, placement)
         reporter.adapted(adapted.coverage)
+        ranks.wait()  # disks differ, and what follows broadcasts over NCCL
         engine = Engine(adapted.model, config, ranks)
     return engine, adapted.model
 

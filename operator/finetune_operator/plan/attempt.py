@@ -41,6 +41,7 @@ def attempt_objects(
         micro_batch_size=attempt.micro_batch_size,
         heartbeat_seconds=heartbeat_seconds,
         mounts=pod_mounts(job),
+        gpus=_asks_for_gpus(job),
     )
     own_account = job.spec.workers.service_account_name is None
     prepared = (
@@ -54,6 +55,11 @@ def attempt_objects(
     return Objects(
         prepared, backend.workload(job, number, pod_template(job, number, attempt.image))
     )
+
+
+def _asks_for_gpus(job: FineTuneJob) -> bool:
+    resources = job.spec.workers.resources
+    return GPU in ((resources.limits if resources else None) or {})
 
 
 def plan_status(job: FineTuneJob, micro_batch_size: int | None) -> PlanStatus:

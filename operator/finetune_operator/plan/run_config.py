@@ -34,12 +34,13 @@ def run_config(
     micro_batch_size: int | None,
     heartbeat_seconds: float | None,
     mounts: Mounts,
+    gpus: bool = False,
 ) -> RunConfig:
     """Return the RunConfig of one attempt.
 
     `uid` is metadata.uid, or the run id without a cluster; `micro_batch_size` None is Auto;
-    `heartbeat_seconds` is None where no Lease is to be renewed. Raises pydantic's ValidationError
-    if the batches do not fit together.
+    `heartbeat_seconds` is None where no Lease is to be renewed; `gpus` tells whether the trainer
+    must find GPUs. Raises pydantic's ValidationError if the batches do not fit together.
     """
     spec = job.spec
     heartbeat = heartbeat_seconds and contract.Heartbeat(
@@ -56,6 +57,7 @@ def run_config(
             output_uri=spec.output.uri,
             workers=spec.workers.replicas,
             processes_per_worker=spec.workers.processes_per_worker,
+            gpus=gpus,
             micro_batch_size=micro_batch_size,
             zero_stage=_zero_stage(spec),
             offload=tuple(spec.memory.offload),

@@ -140,6 +140,7 @@ def test_the_layout_follows_workers_memory_policy_and_mounts() -> None:
         ),
         micro_batch_size=2,
         mounts=Mounts("/c/m", "/c/d", "/c/o", "/c/t", "/cache", "/scratch"),
+        gpus=True,
     )
     assert made["layout"] == {
         "job": {"name": "bot", "namespace": "team", "uid": "u-1"},
@@ -148,6 +149,7 @@ def test_the_layout_follows_workers_memory_policy_and_mounts() -> None:
         "outputUri": "s3://b/bot",
         "workers": 2,
         "processesPerWorker": 4,
+        "gpus": True,
         "microBatchSize": 2,
         "zeroStage": 3,
         "offload": ["Parameters"],

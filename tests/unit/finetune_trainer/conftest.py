@@ -6,6 +6,7 @@ import socket
 from collections.abc import Iterator
 
 import pytest
+import torch.distributed as dist
 
 from finetune_trainer.distributed import Ranks
 from support.fork_server import ForkServer
@@ -37,4 +38,4 @@ def alone() -> Iterator[Ranks]:
         ranks = Ranks.meet()
         ranks.join()
         yield ranks
-        ranks.leave()
+        dist.destroy_process_group()

@@ -12,6 +12,7 @@ import pytest
 from finetune_contract.progress import Phase
 from finetune_contract.reasons import Reason
 from finetune_contract.runconfig import RunConfig
+from finetune_trainer import lead as lead_module
 from finetune_trainer.distributed import Ranks
 from finetune_trainer.errors import Failure
 from finetune_trainer.lead import Lead, fetch
@@ -56,7 +57,7 @@ def read_data(config: RunConfig, ranks: Ranks, reporter: Reporter) -> Prepared:
     """Do what a run does before it fetches weights."""
     start = Lead(config, reporter).start()
     directory = fetch(config, start.model, reporter, weights=False)
-    config, plan = resolve(config, start.model, directory, ranks.device)
+    config, plan = resolve(config, start.model, directory, ranks)
     reporter.planned(plan)
     return prepare(config, start.files, directory, ranks, reporter)
 
@@ -102,6 +103,28 @@ def test_no_weights_are_fetched_for_what_is_refused(
         read_data(job, alone, Reporter())
     assert caught.value.reason is reason
     assert not weights_fetched(tmp_path)
+
+
+def test_a_publish_does_not_look_like_a_download(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, reporter = config(tmp_path, sums(1)), Reporter()
+    lead = Lead(job, reporter)
+    lead.start()
+    Path(job.layout.scratch_dir).mkdir(exist_ok=True)
+    reporter.begin(Phase.TRAIN)
+    phases: list[Phase] = []
+
+    def export(*arguments: Any) -> None:
+        phases.append(reporter.latest.phase)
+        raise Failure(Reason.DISK_FULL, "enough is seen")
+
+    monkeypatch.setattr(lead_module, "export", export)
+    model: Any = None
+    summary: Any = None
+    with pytest.raises(Failure, match="enough"):
+        lead.publish(model, summary)
+    assert phases == [Phase.TRAIN]
 
 
 def test_a_missing_data_file_is_found_before_the_models_files(hub: Hub, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch.distributed as dist
 
 from finetune_contract.reasons import Reason
 from finetune_contract.recipe import BadRows, DataFormat
@@ -48,7 +49,7 @@ def alone() -> Iterator[Ranks]:
         ranks = Ranks.meet()
         ranks.join()
         yield ranks
-        ranks.leave()
+        dist.destroy_process_group()
 
 
 def run(planted: Planted, directory: Path, ranks: Ranks, on_bad_row: BadRows) -> Prepared:

@@ -192,7 +192,7 @@ def _rank(case: Case, directory: Path, rank: int, local: int, port: int, pipe: C
         pipe.send(("ok", case(rank, ranks, directory)))
     except Failure as failure:
         pipe.send((str(failure.reason), (failure.message, failure.rank)))
-    ranks.leave()
+    ranks.wait()
     os._exit(0)
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -15,10 +16,11 @@ from finetune_contract.reasons import Reason
 from finetune_contract.recipe import ModelRecipe, Precision
 from finetune_contract.runconfig import RunConfig
 from finetune_trainer import resolve as resolve_module
+from finetune_trainer.distributed import Ranks
 from finetune_trainer.errors import Failure
 from finetune_trainer.fitting import Room
 from finetune_trainer.headers import read_headers
-from finetune_trainer.resolve import check_device, resolve, room
+from finetune_trainer.resolve import check_device, resolve, room, smallest
 from finetune_trainer.sources import resolve_model
 from support.tiny_models import write_tiny
 from support.trainer_runs import run_config
@@ -34,6 +36,18 @@ def cut_weights(directory: Path) -> None:
         path.write_bytes(data[: 8 + int.from_bytes(data[:8], "little")])
 
 
+class Nodes:
+    """Two ranks, each on a node of its own, one after the other."""
+
+    device = CPU
+
+    def everywhere(self, work: Callable[[], Any]) -> list[Any]:
+        return [work(), work()]
+
+    def lead(self, work: Callable[[], Any]) -> Any:
+        return work()
+
+
 def settle(directory: Path, name: str = "llama", **options: Any) -> tuple[RunConfig, Any]:
     model = directory / "model"
     if not model.exists():
@@ -41,7 +55,7 @@ def settle(directory: Path, name: str = "llama", **options: Any) -> tuple[RunCon
         cut_weights(model)
     config = run_config(directory, **options)
     source = resolve_model(ModelRecipe(uri=model.as_uri()), None)
-    return resolve(config, source, model, CPU)
+    return resolve(config, source, model, cast(Ranks, Nodes()))
 
 
 def test_auto_is_settled_without_weights_and_told(tmp_path: Path) -> None:
@@ -54,6 +68,31 @@ def test_auto_is_settled_without_weights_and_told(tmp_path: Path) -> None:
     assert plan.memory.weights == 4 * 32_096
     assert plan.memory.available == room(CPU, layout).device
     assert plan.lora == ()
+
+
+@pytest.mark.parametrize("host", [2, 4])
+def test_the_node_with_the_least_memory_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: int
+) -> None:
+    rooms = iter([Room(3000 * MIB, host * 1000 * MIB), Room(2000 * MIB, 3000 * MIB)])
+    monkeypatch.setattr(resolve_module, "room", lambda *_: next(rooms))
+    _, plan = settle(tmp_path)
+    assert plan.memory.available == 2000 * MIB
+    pair = (Room(3, host), Room(2, 3))
+    assert smallest(pair) == smallest(reversed(pair)) == Room(2, min(host, 3))
+
+
+@pytest.mark.parametrize("check", ["check_device", "check_quantization"])
+def test_any_node_may_refuse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, check: str) -> None:
+    answers = iter([None, Failure(Reason.DEVICE_UNSUPPORTED, "the second node")])
+
+    def answer(*_: Any) -> None:
+        if (failure := next(answers)) is not None:
+            raise failure
+
+    monkeypatch.setattr(resolve_module, check, answer)
+    with pytest.raises(Failure, match="the second node"):
+        settle(tmp_path)
 
 
 def test_what_the_user_set_is_kept(tmp_path: Path) -> None:
