@@ -40,6 +40,8 @@ class Setting:
     offload: tuple[Offload, ...]
     checkpointing: bool
     on_gpu: bool
+    processes: int = 1  # of them that share a host
+    merges: bool = False  # the whole base into a merged model at the end
 
     @property
     def element(self) -> int:
@@ -88,13 +90,32 @@ def host_bytes(model: ModelShape, adapter: AdapterShape, setting: Setting) -> in
     return size
 
 
+def merging_fits(model: ModelShape, adapter: AdapterShape, setting: Setting, host: float) -> bool:
+    """Tell whether rank 0 can merge, with `host` bytes of memory for each process beside it.
+
+    It holds the base in the format it is stored in, while every process keeps what it trained.
+    """
+    if not setting.merges:
+        return True
+    held = host_bytes(model, adapter, setting)
+    if not setting.on_gpu:
+        parts = estimate(model, adapter, setting)
+        held += parts.weights + parts.adapter + parts.gradients + parts.optimizer + parts.overhead
+    return model.stored + setting.processes * held <= setting.processes * host
+
+
 def _weights(model: ModelShape, setting: Setting) -> int:
-    """Return the bytes of the frozen weights."""
+    """Return the bytes of the frozen weights.
+
+    What is quantised while it is loaded is whole on each device at first: ZeRO-3 shards and
+    offloads it only then.
+    """
+    if setting.quantization is Quantization.NF4:
+        rest = model.elements - model.quantisable
+        return rest * setting.element + round(model.quantisable * NF4_BYTES)
     if Offload.PARAMETERS in setting.offload:
         return 0
-    quantised = model.quantisable if setting.quantization is Quantization.NF4 else 0
-    size = (model.elements - quantised) * setting.element + round(quantised * NF4_BYTES)
-    return size // setting.sharded(ZeroStage.PARAMETERS)
+    return model.elements * setting.element // setting.sharded(ZeroStage.PARAMETERS)
 
 
 def _kept(model: ModelShape, adapter: AdapterShape, setting: Setting) -> tuple[int, int]:

@@ -12,6 +12,7 @@ from typing import Any
 _LAYER = re.compile(r"\.(?:layers|h|blocks)\.(\d+)\.")
 # Linear layers are quantised; stacks of experts are not, nor what stands at the model's two ends.
 _NEVER_QUANTISED = (".experts.", "embed", "lm_head", "norm", "wte", "wpe", ".gate.weight", "router")
+_WIDTHS = {"F64": 8, "F32": 4}  # bytes of an element, where it has not 2
 _SCALES = ("_scale_inv", "_scale")  # of weights stored in 8 bits; they are no weights
 
 
@@ -62,6 +63,7 @@ class ModelShape:
     elements: int  # all parameters
     quantisable: int  # of them in linear layers
     largest: int  # of them in the largest decoder layer or embedding
+    stored: int  # bytes of all, in the number formats of the files
 
     @classmethod
     def of(cls, config: Mapping[str, Any], headers: Mapping[str, TensorHeader]) -> ModelShape:
@@ -133,18 +135,20 @@ def _layer(name: str) -> int | None:
 
 def _elements(headers: Mapping[str, TensorHeader], layers: int) -> dict[str, int]:
     """Return sums over the tensors that are loaded: no scales, no layers for multi-token heads."""
-    total, quantisable = 0, 0
+    total, stored, quantisable = 0, 0, 0
     parts: dict[str, int] = defaultdict(int)
     for name, header in headers.items():
         layer = _layer(name)
         if name.endswith(_SCALES) or (layer is not None and layer >= layers):
             continue
         total += header.elements
+        stored += header.elements * _WIDTHS.get(header.dtype, 2)
         parts[name if layer is None else str(layer)] += header.elements
         if len(header.shape) == 2 and not any(word in name for word in _NEVER_QUANTISED):
             quantisable += header.elements
     return {
         "elements": total,
+        "stored": stored,
         "quantisable": quantisable,
         "largest": max(parts.values(), default=0),
     }

@@ -8,9 +8,9 @@ from itertools import combinations, product
 from typing import Any
 
 from finetune_contract.layout import Checkpointing, Offload, ZeroStage
-from finetune_contract.memory import Setting, estimate, host_bytes
+from finetune_contract.memory import Setting, estimate, host_bytes, merging_fits
 from finetune_contract.plan import MemoryEstimate
-from finetune_contract.recipe import Optimizer, Precision, Quantization
+from finetune_contract.recipe import Export, Optimizer, Precision, Quantization
 from finetune_contract.runconfig import RunConfig
 from finetune_contract.shape import AdapterShape, ModelShape
 
@@ -49,6 +49,7 @@ class Wish:
     offload: tuple[Offload, ...]
     checkpointing: Checkpointing
     on_gpu: bool
+    merges: bool = False
 
     @classmethod
     def of(cls, config: RunConfig, *, on_gpu: bool) -> Wish:
@@ -67,6 +68,7 @@ class Wish:
             offload=layout.offload,
             checkpointing=layout.gradient_checkpointing,
             on_gpu=on_gpu,
+            merges=Export.MERGED in recipe.export,
         )
 
     @property
@@ -115,6 +117,8 @@ class Wish:
             offload=self.offload,
             checkpointing=checkpointing,
             on_gpu=self.on_gpu,
+            processes=self.processes_per_worker,
+            merges=self.merges,
         )
 
 
@@ -144,7 +148,9 @@ class Fitter:
         """Tell whether a setting has room on the device and on the host."""
         on_host = host_bytes(self.model, self.adapter, setting)
         on_device = self.estimate(setting).total
-        return on_device <= USABLE * self.room.device and on_host <= USABLE * self.room.host
+        host = USABLE * self.room.host
+        fits = on_device <= USABLE * self.room.device and on_host <= host
+        return fits and merging_fits(self.model, self.adapter, setting, host)
 
     def remedies(self, wish: Wish) -> list[str]:
         """Return changes that each make the job fit, as few at a time as do."""
@@ -183,6 +189,9 @@ def _changes(wish: Wish) -> list[list[Change]]:
         kinds.append([("spec.training.microBatchSize 1", {"micro_batch_size": 1})])
     if wish.world > 1 and wish.stage not in (None, ZeroStage.PARAMETERS):
         kinds.append([("spec.memory.zeroStage 3", {"stage": ZeroStage.PARAMETERS})])
+    if wish.merges:
+        words = "spec.output.export [Adapter] (merging holds the base in the host's memory)"
+        kinds.append([(words, {"merges": False})])
     kinds += [_shorter(wish), _more_workers(wish)]
     if wish.on_gpu and wish.quantization is Quantization.NONE:
         kinds.append([("spec.lora.quantization NF4", {"quantization": Quantization.NF4})])

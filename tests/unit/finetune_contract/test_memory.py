@@ -17,6 +17,7 @@ from finetune_contract.memory import (
     Setting,
     estimate,
     host_bytes,
+    merging_fits,
 )
 from finetune_contract.plan import MemoryEstimate
 from finetune_contract.recipe import Optimizer, Precision, Quantization
@@ -99,6 +100,37 @@ def test_what_is_offloaded_is_the_hosts() -> None:
     assert on_host == HALF * LLAMA.elements // 8 + 4 * FP32 * ADAPTER.parameters // 8
 
 
+@pytest.mark.parametrize("offload", [(), tuple(Offload)])
+def test_what_is_quantised_is_loaded_whole_before_it_is_sharded(
+    offload: tuple[Offload, ...],
+) -> None:
+    nf4 = replace(PLAIN, quantization=Quantization.NF4)
+    sharded = replace(nf4, stage=ZeroStage.PARAMETERS, offload=offload)
+    assert need(sharded).weights == need(nf4).weights > 0
+
+
+@pytest.mark.parametrize(("dtype", "width"), [("F32", 4), ("BF16", 2), ("F64", 8)])
+def test_a_merged_model_is_held_as_the_base_is_stored(dtype: str, width: int) -> None:
+    headers = {n: TensorHeader(dtype, h.shape) for n, h in LLAMA_3_8B.headers.items()}
+    shape = ModelShape.of(LLAMA_3_8B.config, headers)
+    assert shape.stored == width * LLAMA.elements
+    merging = replace(PLAIN, processes=4, merges=True)  # rank 0 alone does, with the host's memory
+    assert merging_fits(shape, ADAPTER, merging, shape.stored / 4)
+    assert not merging_fits(shape, ADAPTER, merging, shape.stored / 4 - 1)
+    assert merging_fits(shape, ADAPTER, PLAIN, 0)
+
+
+def test_what_stays_on_the_host_is_there_beside_the_merged_model() -> None:
+    away = replace(PLAIN, offload=(Offload.OPTIMIZER,), merges=True)
+    on_host = host_bytes(LLAMA, ADAPTER, away)
+    assert on_host > 0
+    assert merging_fits(LLAMA, ADAPTER, away, LLAMA.stored + on_host)
+    assert not merging_fits(LLAMA, ADAPTER, away, LLAMA.stored + on_host - 1)
+    cpu = replace(PLAIN, on_gpu=False, merges=True)
+    assert not merging_fits(LLAMA, ADAPTER, cpu, LLAMA.stored + need(cpu).weights)
+    assert merging_fits(LLAMA, ADAPTER, cpu, LLAMA.stored + need(cpu).total)
+
+
 def test_logits_are_bounded_by_their_chunk() -> None:
     assert need(replace(PLAIN, sequence_length=100_000)).logits <= 3 * LOGITS_BYTES
 
@@ -175,11 +207,13 @@ def test_more_never_needs_less(setting: Setting, rank: int) -> None:
         (replace(setting, micro_batch_size=setting.micro_batch_size + 1), adapter),
         (setting, LLAMA_3_8B.adapter(rank + 1)),
         (replace(setting, precision=Precision.FP32), adapter),
-        (replace(setting, quantization=Quantization.NONE), adapter),
         (replace(setting, optimizer=Optimizer.ADAMW), adapter),
     )
     for larger, its_adapter in grown:
         assert estimate(LLAMA, its_adapter, larger).total >= total
+    if setting.stage is not ZeroStage.PARAMETERS:  # which shards what is not quantised only
+        plain = replace(setting, quantization=Quantization.NONE)
+        assert estimate(LLAMA, adapter, plain).total >= total
     spread = replace(setting, world=2 * setting.world)
     assert estimate(LLAMA, adapter, spread).total <= total
     again = replace(setting, checkpointing=True)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from finetune_contract.layout import Checkpointing, Offload, ZeroStage
-from finetune_contract.recipe import Optimizer, Precision, Quantization
+from finetune_contract.recipe import Export, Optimizer, Precision, Quantization
 from finetune_trainer.fitting import USABLE, Fitter, Room, Wish
 from support.published_models import LLAMA_3_8B, Published, deepseek_v3
+from support.trainer_runs import run_config
 
 GIB = 2**30
 WISH = Wish(
@@ -117,6 +119,23 @@ def test_what_is_offloaded_needs_room_on_the_host() -> None:
     away = replace(WISH, offload=tuple(Offload))
     assert fitter(LLAMA_3_8B, 12, host=32).settle(away) is not None
     assert fitter(LLAMA_3_8B, 12, host=8).settle(away) is None
+
+
+def test_a_merged_model_needs_room_on_the_host() -> None:
+    merging = replace(WISH, merges=True, processes_per_worker=2)
+    assert fitter(LLAMA_3_8B, 80, host=9).settle(merging) is not None
+    tight = fitter(LLAMA_3_8B, 80, host=7)
+    assert tight.settle(merging) is None
+    [remedy] = tight.remedies(merging)
+    assert remedy.startswith("spec.output.export [Adapter] ")
+    assert tight.settle(replace(merging, merges=False)) is not None
+
+
+def test_a_job_tells_whether_it_merges(tmp_path: Path) -> None:
+    config = run_config(tmp_path)
+    assert not Wish.of(config, on_gpu=True).merges
+    export = config.recipe.model_copy(update={"export": (Export.ADAPTER, Export.MERGED)})
+    assert Wish.of(config.model_copy(update={"recipe": export}), on_gpu=True).merges
 
 
 def test_some_of_a_device_is_left_to_its_allocator() -> None:
