@@ -165,8 +165,9 @@ TABLE: dict[Reason, Row] = {
     Reason.DEVICE_UNSUPPORTED: Row(
         Retry.NEVER,
         27,
-        "The device can not compute in the number format asked for.",
-        "Change training.precision or lora.quantization, or ask for another GPU.",
+        "The GPU asked for is not there, or can not compute in the number format asked for.",
+        "Update the node's driver or choose another workers.image where the message names them; "
+        "else change training.precision or lora.quantization, or ask for another GPU.",
     ),
     Reason.ADAPTER_MISMATCH: Row(
         Retry.NEVER,
