@@ -167,7 +167,10 @@ def _model_files(
 def _shards(uri: str, index: bytes) -> set[str]:
     """Return the names of the files that an index tells of."""
     try:
-        return set(json.loads(index)["weight_map"].values())
+        names = set(json.loads(index)["weight_map"].values())
+        if not all(name.endswith(WEIGHTS) for name in names):
+            raise ValueError("not safetensors")
+        return names
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Failure(
             Reason.MODEL_UNSUPPORTED, f"{uri}/{INDEX} is damaged; upload it again"

@@ -89,7 +89,15 @@ def test_a_shard_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", ["{", "[]", "{}", '{"weight_map": 1}', '{"weight_map": {"a": []}}']
+    "damage",
+    [
+        "{",
+        "[]",
+        "{}",
+        '{"weight_map": 1}',
+        '{"weight_map": {"a": []}}',
+        '{"weight_map": {"a": "config.json"}}',
+    ],
 )
 def test_a_damaged_index_is_named(tmp_path: Path, damage: str) -> None:
     recipe = with_index(tmp_path / "model", "config.json", *SHARDS)
