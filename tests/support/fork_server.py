@@ -28,7 +28,7 @@ SECONDS = 120.0  # after which a rank that has not ended is called hung
 
 @dataclass(frozen=True)
 class Fault:
-    """A signal that ranks send themselves, or with number 0 a store that stops answering.
+    """A signal that ranks send themselves, or with number 0 a store that never answers again.
 
     At "train" it comes before a micro-batch (from 0) of `step` (from 1), once the checkpoints of
     earlier steps are written; at "evaluate" and "checkpoint" when that begins after `step` steps;
@@ -187,9 +187,11 @@ def _plant(fault: Fault) -> None:
     from finetune_trainer.evaluate import Evaluator
     from finetune_trainer.lead import Lead
 
-    def strike(*reached: int) -> None:
-        if reached == (fault.step,):
-            os.kill(os.getpid(), fault.number) if fault.number else time.sleep(2 * SECONDS)
+    def strike(reached: int) -> None:
+        if fault.number and reached == fault.step:
+            os.kill(os.getpid(), fault.number)
+        if not fault.number and reached >= fault.step:
+            time.sleep(2 * SECONDS)
 
     match fault.at:
         case "train":
@@ -199,7 +201,7 @@ def _plant(fault: Fault) -> None:
         case "checkpoint":
             _before(Checkpoints, "_upload", lambda snapshot: strike(snapshot.state.step))
         case "publish":
-            _before(Lead, "publish", lambda model, summary: strike(summary.steps))
+            _before(Lead, "publish", lambda model, summary, skipped: strike(summary.steps))
 
 
 def _before(owner: Any, name: str, act: Callable[..., None]) -> None:

@@ -64,7 +64,7 @@ def test_a_store_that_hangs_costs_only_the_last_steps(
     server: ForkServer, inputs: Path, tmp_path: Path
 ) -> None:
     """The grace period is too short for the checkpoint: the one before stands."""
-    fault = Fault(0, 4, (0,), at="checkpoint")
+    fault = Fault(0, 3, (0,), at="checkpoint")
     directory = tmp_path / "attempt-1"
     pids = server.start(config(inputs, tmp_path, graceSeconds=1.0), directory, fault)
     log = directory / "log-0"
