@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import pytest
@@ -106,17 +107,20 @@ def test_a_later_claim_at_any_moment_before_the_commit_wins(
 ) -> None:
     """The old attempt is a zombie: it goes on writing after the new one claimed."""
     moments = 0
+    one_at_a_time = Lock()  # files go up in threads
+
+    def moment() -> None:
+        nonlocal moments
+        with one_at_a_time:
+            if moments == overtaken_at:
+                attempt(tmp_path, 2, "new")
+            moments += 1
 
     def around(write: Any) -> Any:
         def overtaken(*arguments: Any) -> Any:
-            nonlocal moments
-            if moments == overtaken_at:
-                attempt(tmp_path, 2, "new")
-            moments += 1
+            moment()
             answer = write(*arguments)
-            if moments == overtaken_at:
-                attempt(tmp_path, 2, "new")
-            moments += 1
+            moment()
             return answer
 
         return overtaken

@@ -107,7 +107,7 @@ def trl_losses(config: RunConfig, directory: Path) -> list[float]:
     rows = [
         {
             "input_ids": row.tokens,
-            "completion_mask": [int(at >= row.prompt) for at in range(len(row.tokens))],
+            "labels": [-100] * row.prompt + row.tokens[row.prompt :],
         }
         for batch in steps_of(config)
         for row in batch
@@ -124,12 +124,12 @@ def trl_losses(config: RunConfig, directory: Path) -> list[float]:
             lr_scheduler_type="constant",
             train_sampling_strategy="sequential",
             dataset_kwargs={"skip_prepare_dataset": True},
-            completion_only_loss=True,
             max_length=None,
             packing=False,
             bf16=False,
             gradient_checkpointing=False,
             use_cpu=True,
+            router_aux_loss_coef=0.0,  # ours is the language model's loss alone
             report_to="none",
             save_strategy="no",
             logging_steps=1,
