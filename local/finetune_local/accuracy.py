@@ -6,10 +6,12 @@ import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from logging import ERROR, getLogger
 from pathlib import Path
 from typing import Any
 
 from finetune_local.demo_data import Sum
+from finetune_trainer.logs import NOISY
 
 _NEW_TOKENS = 16
 _BATCH = 16
@@ -42,6 +44,7 @@ def measure(base: Path, adapter: Path, rows: Sequence[Sum]) -> Accuracy:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    getLogger(NOISY).setLevel(ERROR)
     warnings.simplefilter("ignore", FutureWarning)  # PEFT's use of transformers, not the reader's
     tokenizer = AutoTokenizer.from_pretrained(adapter, padding_side="left")
     plain = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)

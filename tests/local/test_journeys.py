@@ -169,7 +169,9 @@ def test_events_tell_the_story(journey: Journey) -> None:
 def test_what_keeps_pods_from_starting_is_named(
     journey: Journey, name: str, workers: dict, reason: str, says: str
 ) -> None:
-    journey.apply(job(name, workers=workers))
+    # The worker's init container does not listen to SIGTERM.
+    policy = {"terminationGracePeriodSeconds": 10}
+    journey.apply(job(name, workers=workers, runPolicy=policy))
     waiting = journey.wait_for_reason(name, reason)
     assert says in condition(waiting, "Reconciling")["message"]
     _delete(journey, name)
