@@ -209,7 +209,8 @@ def test_plain_peft_loads_what_was_published(
     assert float((untrained - expected).abs().max()) > 0.01  # the adapter does something
 
 
-@pytest.mark.parametrize("model", list(MODELS))
+# TRL refuses an adapter on the head: it reads the head's weight directly.
+@pytest.mark.parametrize("model", [model for model in MODELS if "head" not in model])
 @pytest.mark.slow
 def test_the_oracle_loses_what_trl_loses(
     model: str, inputs: Path, oracle: Callable[[str, str], Expected], tmp_path: Path
