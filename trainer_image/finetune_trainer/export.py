@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,8 @@ from safetensors.torch import save_file
 from finetune_contract.artifact import ModelIdentity, Provenance, Serving, TrainingSummary
 from finetune_contract.plan import RoleCoverage
 from finetune_contract.recipe import Export, Recipe
-from finetune_trainer.hub import SCHEME
+from finetune_trainer.card import save_card
+from finetune_trainer.hub import base_model_name
 from finetune_trainer.lora import ADAPTER, adapted_weights, loadable_targets
 from finetune_trainer.merge import save_merged
 from finetune_trainer.serving import vllm_serving
@@ -22,7 +22,6 @@ from finetune_trainer.tokenizer import load_tokenizer
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
-CARD = "README.md"
 MERGED = "merged"
 
 
@@ -51,11 +50,6 @@ def export(
     return serving
 
 
-def base_model_name(uri: str) -> str:
-    """Return what loaders know the base model by: the hub's `ORG/NAME`, else the URI."""
-    return uri.removeprefix(SCHEME)
-
-
 def save_adapter(model: Any, identity: ModelIdentity, directory: Path) -> None:
     """Write weights (fp32 safetensors) and adapter_config.json in PEFT's format.
 
@@ -80,71 +74,3 @@ def save_tokenizer(tokenizer: Any, directory: Path) -> None:
         tokenizer.init_kwargs.pop(key, None)  # about this machine, not about the tokenizer
     tokenizer.name_or_path = ""
     tokenizer.save_pretrained(str(directory))
-
-
-def save_card(
-    recipe: Recipe,
-    provenance: Provenance,
-    training: TrainingSummary,
-    coverage: Sequence[RoleCoverage],
-    serving: Serving,
-    directory: Path,
-) -> None:
-    """Write the model card: what it was made from, how, and how to load it."""
-    base = base_model_name(provenance.model.uri)
-    roles = "\n".join(f"| {c.role} | {c.adapted} of {c.found} |" for c in coverage)
-    served = "yes" if serving.vllm else f"no: {serving.why_not}"
-    datasets = "\n".join(f"| {d.uri} | {d.rows} | {d.sha256} |" for d in provenance.datasets)
-    settings = json.dumps(recipe.model_dump(mode="json", by_alias=True), indent=2)
-    (directory / CARD).write_text(
-        f"""---
-base_model: {base}
-library_name: peft
-pipeline_tag: text-generation
-tags: [lora, {recipe.method.lower()}]
----
-
-# LoRA adapter for {base}
-
-| | |
-|---|---|
-| Base model | {provenance.model.uri} |
-| Revision | {provenance.model.revision} |
-| Method | {recipe.method} |
-| Optimizer steps | {training.steps} |
-| Learned tokens | {training.supervised_tokens} |
-| Final loss | {training.final_loss:.4f} |
-| Recipe | {provenance.recipe_digest} |
-| Began with | {provenance.init_from or "a new adapter"} |
-| Served by vLLM | {served} |
-
-## Weights adapted
-
-| Role | Weights |
-|---|---|
-{roles}
-
-## Data
-
-| File | Rows | sha256 |
-|---|---|---|
-{datasets}
-
-## How to load it
-
-```python
-from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-base = AutoModelForCausalLM.from_pretrained("PATH OR NAME OF THE BASE MODEL")
-model = PeftModel.from_pretrained(base, "PATH OF THIS DIRECTORY")
-tokenizer = AutoTokenizer.from_pretrained("PATH OF THIS DIRECTORY")
-```
-
-## Recipe
-
-```json
-{settings}
-```
-"""
-    )

@@ -46,6 +46,11 @@ TOO_MANY_REQUESTS, SERVER_ERRORS = 429, 500
 NO_SPACE = "os error 28"  # as hf_xet says it
 
 
+def base_model_name(uri: str) -> str:
+    """Return what loaders know the base model by: the hub's `ORG/NAME`, else the URI."""
+    return uri.removeprefix(SCHEME)
+
+
 @dataclass(frozen=True)
 class Repository:
     """A repository on the hub, as a job's field names it."""
