@@ -21,8 +21,8 @@ from finetune_contract.artifact import (
 from finetune_contract.plan import RoleCoverage
 from finetune_contract.reasons import Reason
 from finetune_contract.recipe import LoraRecipe, LoraTarget, Precision
-from finetune_trainer.errors import Failure
 from finetune_trainer.card import save_card
+from finetune_trainer.errors import Failure
 from finetune_trainer.export import save_adapter, save_tokenizer
 from finetune_trainer.lora import adapt
 from finetune_trainer.model import empty_model, load_model, read_config
