@@ -7,8 +7,10 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 COMMIT = "c0ffee00" * 5
@@ -31,90 +33,7 @@ class Hub:
 def hub_server() -> Iterator[Hub]:
     """Serve a Hub on loopback."""
     hub = Hub()
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_HEAD(self) -> None:
-            self._answer()
-
-        def do_GET(self) -> None:
-            self._answer()
-
-        def log_message(self, *arguments: object) -> None:
-            pass
-
-        def _answer(self) -> None:
-            path = unquote(urlsplit(self.path).path)
-            hub.requests.append(f"{self.command} {path}")
-            if hub.failures:
-                hub.failures -= 1
-                self._send(503)
-            elif path.startswith("/api/"):
-                self._repository(path.removeprefix("/api/"))
-            else:
-                self._file(path.removeprefix("/"))
-
-        def _repository(self, path: str) -> None:
-            name, _, revision = path.partition("/revision/")
-            if self._refused(name):
-                return
-            if revision not in ("", "main", COMMIT):
-                self._send(404, code="RevisionNotFound")
-                return
-            siblings = [
-                {"rfilename": path, "size": len(data), "blobId": hashlib.sha1(data).hexdigest()}
-                for path, data in hub.files[name].items()
-            ]
-            short = name.split("/", 1)[1]
-            info = {"id": short, "modelId": short, "sha": COMMIT, "siblings": siblings}
-            self._send(200, json.dumps({**info, "tags": [], "downloads": 0}).encode())
-
-        def _file(self, path: str) -> None:
-            name, _, rest = path.partition("/resolve/")
-            name = name if name.startswith("datasets/") else f"models/{name}"
-            if self._refused(name):
-                return
-            revision, _, file = rest.partition("/")
-            if revision != COMMIT or file not in hub.files[name]:
-                self._send(404, code="EntryNotFound")
-                return
-            self._content(hub.files[name][file])
-
-        def _content(self, body: bytes) -> None:
-            asked = self.headers.get("Range")
-            if asked is None:
-                self._send(200, body)
-                return
-            first, last = asked.removeprefix("bytes=").split("-")
-            part = body[int(first) : int(last) + 1]
-            hub.sent += len(part)
-            self._send(206, part)
-
-        def _refused(self, name: str) -> bool:
-            if name not in hub.files:
-                self._send(404, code="RepoNotFound")
-                return True
-            if name in hub.gated:
-                self._send(403, code="GatedRepo")
-                return True
-            if hub.token and self.headers.get("Authorization") != f"Bearer {hub.token}":
-                self._send(403)
-                return True
-            return False
-
-        def _send(self, status: int, body: bytes = b"", code: str | None = None) -> None:
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.send_header("ETag", f'"{hashlib.sha1(body).hexdigest()}"')
-            self.send_header("X-Repo-Commit", COMMIT)
-            if code:
-                self.send_header("X-Error-Code", code)
-            self.end_headers()
-            if self.command == "GET":
-                self.wfile.write(body)
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, hub))
     hub.url = f"http://127.0.0.1:{server.server_port}"
     Thread(target=server.serve_forever, daemon=True).start()
     try:
@@ -122,3 +41,90 @@ def hub_server() -> Iterator[Hub]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def __init__(self, hub: Hub, *arguments: Any) -> None:
+        self.hub = hub  # before the base class, which answers while it is made
+        super().__init__(*arguments)
+
+    def do_HEAD(self) -> None:
+        self._answer()
+
+    def do_GET(self) -> None:
+        self._answer()
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+    def _answer(self) -> None:
+        path = unquote(urlsplit(self.path).path)
+        self.hub.requests.append(f"{self.command} {path}")
+        if self.hub.failures:
+            self.hub.failures -= 1
+            self._send(503)
+        elif path.startswith("/api/"):
+            self._repository(path.removeprefix("/api/"))
+        else:
+            self._file(path.removeprefix("/"))
+
+    def _repository(self, path: str) -> None:
+        name, _, revision = path.partition("/revision/")
+        if self._refused(name):
+            return
+        if revision not in ("", "main", COMMIT):
+            self._send(404, code="RevisionNotFound")
+            return
+        siblings = [
+            {"rfilename": path, "size": len(data), "blobId": hashlib.sha1(data).hexdigest()}
+            for path, data in self.hub.files[name].items()
+        ]
+        short = name.split("/", 1)[1]
+        info = {"id": short, "modelId": short, "sha": COMMIT, "siblings": siblings}
+        self._send(200, json.dumps({**info, "tags": [], "downloads": 0}).encode())
+
+    def _file(self, path: str) -> None:
+        name, _, rest = path.partition("/resolve/")
+        name = name if name.startswith("datasets/") else f"models/{name}"
+        if self._refused(name):
+            return
+        revision, _, file = rest.partition("/")
+        if revision != COMMIT or file not in self.hub.files[name]:
+            self._send(404, code="EntryNotFound")
+            return
+        self._content(self.hub.files[name][file])
+
+    def _content(self, body: bytes) -> None:
+        asked = self.headers.get("Range")
+        if asked is None:
+            self._send(200, body)
+            return
+        first, last = asked.removeprefix("bytes=").split("-")
+        part = body[int(first) : int(last) + 1]
+        self.hub.sent += len(part)
+        self._send(206, part)
+
+    def _refused(self, name: str) -> bool:
+        if name not in self.hub.files:
+            self._send(404, code="RepoNotFound")
+            return True
+        if name in self.hub.gated:
+            self._send(403, code="GatedRepo")
+            return True
+        if self.hub.token and self.headers.get("Authorization") != f"Bearer {self.hub.token}":
+            self._send(403)
+            return True
+        return False
+
+    def _send(self, status: int, body: bytes = b"", code: str | None = None) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("ETag", f'"{hashlib.sha1(body).hexdigest()}"')
+        self.send_header("X-Repo-Commit", COMMIT)
+        if code:
+            self.send_header("X-Error-Code", code)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 import torch.distributed as dist
 
+from finetune_trainer import tracking
 from finetune_trainer.distributed import Ranks
 from support.fork_server import ForkServer
 
@@ -39,3 +40,10 @@ def alone() -> Iterator[Ranks]:
         ranks.join()
         yield ranks
         dist.destroy_process_group()
+
+
+@pytest.fixture
+def prompt_tracking(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Send to trackers at once, and wait for what would be given up on a busy machine."""
+    monkeypatch.setattr(tracking, "SEND_SECONDS", 0.02)
+    monkeypatch.setattr(tracking, "CLOSE_SECONDS", 60.0)
