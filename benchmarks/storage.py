@@ -25,17 +25,16 @@ from minio import Minio
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from finetune_contract.artifact import MANIFEST, VERSION, Manifest, RunIdentity, TrainingSummary
+from finetune_contract.artifact import MANIFEST, VERSION, Manifest, RunIdentity
 from finetune_local.s3 import REGION, S3Server
 from finetune_trainer.artifacts import open_artifact
 from finetune_trainer.storage import Role, Store
 from finetune_trainer.transfer import upload_all
+from support.published import PROVENANCE, SUMMARY
 from support.s3_server import s3_server, write_keys
-from unit.finetune_trainer.test_publish import PROVENANCE
 
 FILES = 40
 BUCKET = "bench"
-SUMMARY = TrainingSummary(steps=1, supervised_tokens=1, final_loss=1.0, published_step=1)
 
 
 def write_files(directory: Path, megabytes: int) -> None:

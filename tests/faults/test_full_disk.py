@@ -22,7 +22,7 @@ from finetune_trainer.errors import Failure
 from finetune_trainer.publish import Output
 from finetune_trainer.telemetry import StepRecord, Telemetry, parse
 from support.trainer_runs import run_config
-from unit.finetune_trainer.test_publish import PROVENANCE, SUMMARY
+from support.published import PROVENANCE, SUMMARY
 
 small, large = Path(sys.argv[1]), Path(sys.argv[2])
 config = run_config(small)

@@ -8,24 +8,13 @@ from typing import Any
 
 import pytest
 
-from finetune_contract.artifact import (
-    DatasetIdentity,
-    Latest,
-    ModelIdentity,
-    Provenance,
-    TrainingSummary,
-)
+from finetune_contract.artifact import Latest
 from finetune_trainer.artifacts import open_artifact
 from finetune_trainer.errors import Failure
 from finetune_trainer.publish import Output
+from support.published import PROVENANCE, SUMMARY
 from support.trainer_runs import run_config
 
-SUMMARY = TrainingSummary(steps=1, published_step=1, supervised_tokens=1, final_loss=1.0)
-PROVENANCE = Provenance(
-    recipe_digest="sha256:" + "1" * 64,
-    model=ModelIdentity(uri="hf://org/name", revision="abc"),
-    datasets=(DatasetIdentity(uri="s3://d/a.jsonl", sha256="sha256:" + "2" * 64, rows=3),),
-)
 WRITES = ("upload", "write", "write_if")
 
 

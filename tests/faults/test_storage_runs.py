@@ -11,28 +11,14 @@ from finetune_contract.artifact import Latest
 from finetune_contract.reasons import Reason
 from finetune_contract.result import Outcome
 from finetune_contract.runconfig import RunConfig
-from finetune_local.s3 import S3Server
 from finetune_trainer.artifacts import open_artifact
 from finetune_trainer.storage import Role, Store
-from support.fault_proxy import DENIED, UNAVAILABLE, FaultProxy, fault_proxy
+from support.fault_proxy import DENIED, UNAVAILABLE, FaultProxy
 from support.fork_server import Ended, ForkServer
-from support.s3_server import s3_server, write_keys
 from support.tiny_llama import sums, write_model, write_rows
 from support.trainer_runs import run_config
 
 STEPS = 6
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    with s3_server(tmp_path_factory.mktemp("s3")) as server:
-        yield server
-
-
-@pytest.fixture
-def proxy(server: S3Server) -> Iterator[FaultProxy]:
-    with fault_proxy(server.endpoint) as proxy:
-        yield proxy
 
 
 @pytest.fixture(scope="module")
@@ -85,10 +71,7 @@ class Job:
 
 
 @pytest.fixture
-def job(
-    tmp_path: Path, inputs: Path, server: S3Server, proxy: FaultProxy, ranks: ForkServer
-) -> Job:
-    secret = write_keys(tmp_path / "secret", server, AWS_ENDPOINT_URL=proxy.endpoint)
+def job(tmp_path: Path, inputs: Path, secret: str, ranks: ForkServer) -> Job:
     return Job(tmp_path, inputs, secret, ranks)
 
 

@@ -18,9 +18,9 @@ from finetune_trainer.errors import Conflict, Failure
 from finetune_trainer.publish import Output
 from finetune_trainer.sources import fetch_data, fetch_model, resolve_model
 from finetune_trainer.storage import CHUNK_BYTES, Role, Store
+from support.published import PROVENANCE, SUMMARY
 from support.s3_server import s3_server, write_keys
 from support.trainer_runs import run_config
-from unit.finetune_trainer.test_publish import PROVENANCE, SUMMARY
 
 CANARY = "canary-secret-55"
 
