@@ -151,6 +151,25 @@ class FineTuneJobSpec(ApiModel):
                 ".training.globalBatchSize",
             ),
             rule(
+                "!has(self.method.grpo) || "
+                "self.training.globalBatchSize % self.method.grpo.groupSize == 0",
+                "training.globalBatchSize counts completions: it must be a multiple of "
+                "method.grpo.groupSize",
+                ".training.globalBatchSize",
+            ),
+            rule(
+                "!has(self.method.grpo) || "
+                "self.method.grpo.rollout.maxTokens < self.training.sequenceLength",
+                "method.grpo.rollout.maxTokens must leave room for prompts: raise "
+                "training.sequenceLength",
+                ".training.sequenceLength",
+            ),
+            rule(
+                "!has(self.method.grpo) || !has(self.data.eval) || size(self.data.eval) == 0",
+                "GRPO is judged by its rewards; remove data.eval",
+                ".data.eval",
+            ),
+            rule(
                 "!has(self.eval.everySteps) || (has(self.data.eval) && size(self.data.eval) > 0)",
                 "eval.everySteps needs rows to evaluate on; set data.eval",
                 ".data.eval",

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
+from finetune_api.grpo import Grpo
 from finetune_api.types import (
     ApiModel,
     DecimalString,
@@ -34,7 +35,20 @@ class Method(ApiModel):
     """What is optimised."""
 
     type: MethodType = MethodType.SFT
-    """`SFT`: supervised fine-tuning on the assistant's turns."""
+    """`SFT`: supervised fine-tuning on the assistant's turns. `GRPO`: reinforcement learning from
+    rewards of your own; rows are prompts, and their other columns are handed to the rewards."""
+    grpo: Grpo | None = None
+    """Set for type GRPO only."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "has(self.type) && self.type == 'GRPO' ? has(self.grpo) : !has(self.grpo)",
+                "type GRPO needs the block grpo, with at least one reward; other types have none",
+                ".grpo",
+            )
+        )
+    )
 
 
 class Lora(ApiModel):

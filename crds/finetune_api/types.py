@@ -33,8 +33,8 @@ class ApiModel(BaseModel):
     )
 
 
-_DECIMAL = "^[0-9]+([.][0-9]+)?([eE][-+]?[0-9]{1,2})?$"
-DecimalString = Annotated[str, Field(max_length=24, pattern=_DECIMAL)]
+DECIMAL = "^[0-9]+([.][0-9]+)?([eE][-+]?[0-9]{1,2})?$"
+DecimalString = Annotated[str, Field(max_length=24, pattern=DECIMAL)]
 """A non-negative number as a string, since the API has no floats."""
 
 
@@ -45,14 +45,14 @@ def bound(field: str, comparison: str, message: str) -> dict[str, str]:
     because the pattern has refused them already.
     """
     value = f"self.{field}"
-    expression = f"!has({value}) || !{value}.matches('{_DECIMAL}') || double({value}) {comparison}"
+    expression = f"!has({value}) || !{value}.matches('{DECIMAL}') || double({value}) {comparison}"
     return rule(expression, message, f".{field}")
 
 
 def decimal_is_zero(field: str) -> str:
     """Return CEL: a DecimalString field of `self` is zero, absent or malformed."""
     value = f"self.{field}"
-    return f"(!has({value}) || !{value}.matches('{_DECIMAL}') || double({value}) == 0.0)"
+    return f"(!has({value}) || !{value}.matches('{DECIMAL}') || double({value}) == 0.0)"
 
 
 def listed(field: str, value: str) -> str:

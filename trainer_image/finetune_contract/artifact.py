@@ -43,6 +43,13 @@ class DatasetIdentity(Message):
     rows: Annotated[int, Field(ge=0)]
 
 
+class RewardIdentity(Message):
+    """What a reward was beyond its recipe: the digest of user code, or a reward model's commit."""
+
+    name: str
+    revision: str
+
+
 class RunIdentity(Message):
     """The attempt that wrote the artifact."""
 
@@ -59,6 +66,7 @@ class Provenance(Message):
     datasets: tuple[DatasetIdentity, ...]
     eval_datasets: tuple[DatasetIdentity, ...] = ()
     init_from: Digest | None = None  # the manifest of the adapter that training began with
+    rewards: tuple[RewardIdentity, ...] = ()
 
 
 class TrainingSummary(Message):
@@ -71,6 +79,7 @@ class TrainingSummary(Message):
     eval_loss: float | None = None  # of the published adapter
     stopped_early: bool = False
     skipped_rows: int = 0
+    final_reward: float | None = None  # GRPO: mean total of the last step's completions
 
 
 class Serving(Message):

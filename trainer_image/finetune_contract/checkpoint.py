@@ -36,6 +36,7 @@ class TrainingState(Message):
     evaluations_without_gain: Annotated[int, Field(ge=0)] = 0
     loss_scale: float = 1.0  # FP16 only
     clean_steps: Annotated[int, Field(ge=0)] = 0  # that loss_scale has stood without an overflow
+    idle_steps: Annotated[int, Field(ge=0)] = 0  # GRPO: in a row, with nothing to learn from
     tracking_run: str | None = None  # the tracker's id of the run, one across attempts
 
 

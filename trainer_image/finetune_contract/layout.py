@@ -42,6 +42,13 @@ class TrackingType(StrEnum):
     TENSORBOARD = "TensorBoard"
 
 
+class RolloutEngine(StrEnum):
+    """What draws completions."""
+
+    BUILTIN = "Builtin"
+    OPENAI = "OpenAI"
+
+
 class JobRef(Message):
     """The job an attempt belongs to. For `finetune run` the uid is the run id."""
 
@@ -57,6 +64,8 @@ class Credentials(Message):
     data: str | None = None
     output: str | None = None
     tracking: str | None = None
+    rollout: str | None = None
+    rewards: dict[str, str] | None = None  # by the reward's name
 
 
 class Heartbeat(Message):
@@ -82,6 +91,25 @@ class Tracking(Message):
     project: str
 
 
+class Rollout(Message):
+    """Where completions are drawn; `uri` and `adapter_directory` are an OpenAI server's."""
+
+    engine: RolloutEngine = RolloutEngine.BUILTIN
+    uri: str | None = None
+    adapter_directory: str | None = None  # shared with the server
+
+
+class RewardRunner(Message):
+    """The isolated reward runner of a pod: its socket, and where user code lies.
+
+    Without a socket the pod's launcher starts a runner of its own.
+    """
+
+    socket: str | None = None
+    # Files with Python source, by the reward's name.
+    sources: dict[str, str] | None = None
+
+
 class Layout(Message):
     """Where and how an attempt runs. None stands for Auto where a field says so."""
 
@@ -99,6 +127,8 @@ class Layout(Message):
     packing: bool = True
     checkpoint: CheckpointPolicy = CheckpointPolicy()
     tracking: Tracking | None = None
+    rollout: Rollout | None = None  # GRPO only; None: Builtin
+    reward_runner: RewardRunner | None = None  # GRPO only; None: as without a socket
     credentials: Credentials = Credentials()
     cache_dir: str | None = None  # a directory that outlives the pod and is shared by the node
     scratch_dir: str = "/tmp/finetune"  # noqa: S108 - private to the container

@@ -20,17 +20,29 @@ class Phase(StrEnum):
     DOWNLOAD = "Download"
     LOAD = "Load"
     PREPARE = "Prepare"
+    ROLLOUT = "Rollout"
+    SCORE = "Score"
     TRAIN = "Train"
     EVALUATE = "Evaluate"
     PUBLISH = "Publish"
 
 
+class RewardProgress(Message):
+    """A reward over the completions of the last step that it scored; `errors` of the whole run."""
+
+    name: str
+    mean: float | None = None
+    std: float | None = None
+    errors: Annotated[int, Field(ge=0)] = 0
+
+
 class Progress(Message):
     """A phase with its own counter, and what was reached in earlier phases.
 
-    The counter counts bytes in Download and Publish, rows in Prepare and Evaluate, else optimizer
-    steps. `step` counts optimizer steps done, whatever the phase; `resumed_step` is where this
-    attempt began, if it did not begin at 0.
+    The counter counts bytes in Download and Publish, rows in Prepare and Evaluate, completions in
+    Rollout and Score, else optimizer steps. `step` counts optimizer steps done, whatever the phase;
+    `resumed_step` is where this attempt began, if it did not begin at 0. `note` says what the run
+    waits for, if it does.
     """
 
     phase: Phase
@@ -43,6 +55,9 @@ class Progress(Message):
     loss: float | None = None
     eval_loss: float | None = None
     tokens_per_second: float | None = None
+    reward: float | None = None  # mean total of the last step's completions
+    rewards: tuple[RewardProgress, ...] = ()
+    note: Annotated[str, Field(max_length=500)] | None = None
     eta_seconds: Annotated[int, Field(ge=0)] | None = None
 
     def summary(self) -> str:

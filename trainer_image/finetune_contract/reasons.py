@@ -35,6 +35,10 @@ class Reason(StrEnum):
     INSUFFICIENT_MEMORY = "InsufficientMemory"
     DEVICE_UNSUPPORTED = "DeviceUnsupported"
     ADAPTER_MISMATCH = "AdapterMismatch"
+    REWARD_INVALID = "RewardInvalid"
+    REWARD_FAILED = "RewardFailed"
+    NOTHING_TO_LEARN = "NothingToLearn"
+    SANDBOX_UNAVAILABLE = "SandboxUnavailable"
     # The machines.
     OUT_OF_MEMORY = "OutOfMemory"
     STORAGE_UNAVAILABLE = "StorageUnavailable"
@@ -43,6 +47,8 @@ class Reason(StrEnum):
     INTERRUPTED = "Interrupted"
     DISK_FULL = "DiskFull"
     DEVICE_FAILED = "DeviceFailed"
+    REWARD_UNAVAILABLE = "RewardUnavailable"
+    ROLLOUT_UNAVAILABLE = "RolloutUnavailable"
     TRAINER_ERROR = "TrainerError"
     # What only the cluster sees.
     SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105
@@ -175,6 +181,31 @@ TABLE: dict[Reason, Row] = {
         "The adapter of model.initFrom does not fit the job.",
         "Name a published adapter of the same base model, rank and targets, or change those.",
     ),
+    Reason.REWARD_INVALID: Row(
+        Retry.NEVER,
+        30,
+        "A reward can not be used: its code does not load, or a column that it needs is missing.",
+        "Correct what the message names; `finetune reward test` shows it on a laptop.",
+    ),
+    Reason.REWARD_FAILED: Row(
+        Retry.NEVER,
+        31,
+        "A reward failed on as many completions in a row as its failAfter allows.",
+        "Read the errors in the message; mend the reward, or set its onError to Mask.",
+    ),
+    Reason.NOTHING_TO_LEARN: Row(
+        Retry.NEVER,
+        32,
+        "For grpo.nothingToLearnSteps steps no group of completions had anything to learn from.",
+        "Do what the message says of the reward or of rollout.maxTokens that it names.",
+    ),
+    Reason.SANDBOX_UNAVAILABLE: Row(
+        Retry.NEVER,
+        34,
+        "The node's kernel can not confine the process that runs a reward's code.",
+        "Use nodes with seccomp and Landlock (Linux 5.13), or set allowUnconfined for code that "
+        "you trust.",
+    ),
     Reason.OUT_OF_MEMORY: Row(
         Retry.SMALLER_BATCH,
         20,
@@ -218,6 +249,18 @@ TABLE: dict[Reason, Row] = {
         "A GPU reported a fault of its own.",
         "Look at the node's GPU (Xid errors in its kernel log); cordon the node if it happens "
         "again.",
+    ),
+    Reason.REWARD_UNAVAILABLE: Row(
+        Retry.COUNTED,
+        33,
+        "A reward's service was down for longer than its pauseSeconds.",
+        "Bring the service back; the next attempt goes on from the checkpoint.",
+    ),
+    Reason.ROLLOUT_UNAVAILABLE: Row(
+        Retry.COUNTED,
+        35,
+        "The server that draws completions does not answer, or refused the adapter.",
+        "Check the server of grpo.rollout.uri and that it shares rollout.adapterDirectory.",
     ),
     Reason.TRAINER_ERROR: Row(
         Retry.COUNTED,

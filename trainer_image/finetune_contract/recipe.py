@@ -7,7 +7,8 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from finetune_contract.model import Message, canonical_json, sha256_digest
+from finetune_contract.grpo import GrpoRecipe
+from finetune_contract.model import Message, sha256_digest
 
 
 class DataFormat(StrEnum):
@@ -71,6 +72,7 @@ class MethodType(StrEnum):
     """What is optimised."""
 
     SFT = "SFT"
+    GRPO = "GRPO"
 
 
 class Publish(StrEnum):
@@ -183,6 +185,7 @@ class Recipe(Message):
     model: ModelRecipe
     data: DataRecipe
     method: MethodType = MethodType.SFT
+    grpo: GrpoRecipe | None = None  # for the method GRPO, and only for it
     lora: LoraRecipe = LoraRecipe()
     training: TrainingRecipe = TrainingRecipe()
     eval: EvalRecipe = EvalRecipe()
@@ -198,6 +201,17 @@ class Recipe(Message):
         return self
 
     @model_validator(mode="after")
+    def _grpo_fits(self) -> Recipe:
+        if (self.method is MethodType.GRPO) != (self.grpo is not None):
+            raise ValueError("method GRPO needs grpo, and no other method has it")
+        if self.grpo is not None:
+            if self.training.global_batch_size % self.grpo.group_size:
+                raise ValueError("training.globalBatchSize must be a multiple of groupSize")
+            if self.grpo.sampling.max_tokens >= self.training.sequence_length:
+                raise ValueError("rollout.maxTokens leaves no room for prompts in sequenceLength")
+        return self
+
+    @model_validator(mode="after")
     def _best_needs_eval(self) -> Recipe:
         wants = self.eval.publish is Publish.BEST or self.eval.patience is not None
         if wants and not (self.data.eval and self.eval.every_steps):
@@ -205,6 +219,5 @@ class Recipe(Message):
         return self
 
     def digest(self) -> str:
-        """Return `sha256:<hex>` of the canonical JSON."""
-        fields = self.model_dump(mode="json", by_alias=True)
-        return sha256_digest(canonical_json(fields).encode())
+        """Return `sha256:<hex>` of the canonical JSON; a field not set has no part in it."""
+        return sha256_digest(self.to_json().encode())

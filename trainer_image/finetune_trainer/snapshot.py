@@ -2,7 +2,8 @@
 
 `state.safetensors` holds `weight.NAME`, and `exp_avg.NAME` and `exp_avg_sq.NAME` under AdamW, each
 whole and fp32 by the PEFT model's names, and `updates`, the count that Adam corrects its bias by.
-`best.safetensors` holds `weight.NAME` of the best evaluation so far.
+`best.safetensors` holds `weight.NAME` of the best evaluation so far. `rollouts.safetensors` holds
+the completions that further steps are to be taken on, by names of the method's own.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from finetune_trainer.telemetry import METRICS
 
 STATE = "state.safetensors"
 BEST = "best.safetensors"
+ROLLOUTS = "rollouts.safetensors"
 WEIGHT = "weight"
 UPDATES = "updates"
 
@@ -31,6 +33,7 @@ class Snapshot:
     weights: Tensors
     moments: Moments
     best: Tensors = field(default_factory=dict)  # empty unless the best adapter is published
+    rollouts: Tensors = field(default_factory=dict)  # of any dtype; empty but for GRPO
     history: bytes = b""  # metrics.jsonl
 
     @classmethod
@@ -51,6 +54,8 @@ class Snapshot:
         save_file(tensors, directory / STATE)
         if self.best:
             save_file(_prefixed(WEIGHT, self.best), directory / BEST)
+        if self.rollouts:
+            save_file(self.rollouts, directory / ROLLOUTS)
         if self.history:
             (directory / METRICS).write_bytes(self.history)
 
@@ -60,11 +65,13 @@ class Snapshot:
         kinds = _by_kind(load_file(directory / STATE))
         updates = kinds.pop(UPDATES)[""]
         best, history = directory / BEST, directory / METRICS
+        rollouts = directory / ROLLOUTS
         return cls(
             state=state,
             weights=kinds.pop(WEIGHT),
             moments=Moments(int(updates), kinds),
             best=_by_kind(load_file(best))[WEIGHT] if best.exists() else {},
+            rollouts=load_file(rollouts) if rollouts.exists() else {},
             history=history.read_bytes() if history.exists() else b"",
         )
 
