@@ -17,6 +17,15 @@ from finetune_operator.observe import ContainerEnd, Observed, Pod
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 UID = "job-uid"
+MEMORY = {  # bytes; 190 in all
+    "weights": 100,
+    "adapter": 20,
+    "gradients": 3,
+    "optimizer": 4,
+    "activations": 50,
+    "logits": 6,
+    "overhead": 7,
+}
 
 
 def at(seconds: float) -> datetime:
@@ -104,23 +113,13 @@ def checkpoint_ref(step: int, number: int = 1) -> CheckpointRef:
 
 
 def resolved_plan(micro_batch_size: int = 4, **fields: Any) -> ResolvedPlan:
-    memory = MemoryEstimate(
-        weights=100,
-        adapter=20,
-        gradients=3,
-        optimizer=4,
-        activations=50,
-        logits=6,
-        overhead=7,
-        available=1_000,
-    )
     known: dict[str, Any] = {
         "micro_batch_size": micro_batch_size,
         "accumulation_steps": 16 // micro_batch_size,
         "zero_stage": 2,
         "gradient_checkpointing": True,
         "packing": True,
-        "memory": memory,
+        "memory": MemoryEstimate(**MEMORY, available=1_000),
     }
     return ResolvedPlan(**{**known, **fields})
 

@@ -1,9 +1,10 @@
-"""One operator after another in one World, and what must never happen there."""
+"""Schedules of disorder: one operator after another in one World, then peace."""
 
 from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from finetune_operator.backends.pytorchjob import PyTorchJob
@@ -14,14 +15,13 @@ from finetune_operator.reconcile import Reconciler
 from finetune_operator.settings import Settings
 from finetune_operator.sync import Synchroniser
 from support.bot_job import bot_job
+from support.invariants import FENCE, GRACE, check_the_end, condition, may_create, may_follow
 from support.model_cluster import Crash, Fault, ModelApi
-from support.model_world import WORKLOAD, World, artifact, attempt_of, belongs, watched_kinds
+from support.model_world import WORKLOAD, World, watched_kinds
 
 Json = Any
 Schedule = list[tuple[str, Any]]
 KEY = Key("team", "bot")
-FENCE = 60
-GRACE = 10
 SETTINGS = Settings(
     trainer_image="trainer:1",
     fence_timeout_seconds=FENCE,
@@ -54,7 +54,9 @@ class Simulation:
     def start_operator(self) -> None:
         """A new process: nothing remembered, everything listed."""
         self.cache = Cache()
-        self.api = ModelApi(self.world, self.may_create, self.may_follow)
+        self.api = ModelApi(
+            self.world, partial(may_create, self.world), partial(may_follow, self.world)
+        )
         self.reconciler = Reconciler(
             self.api,
             self.cache,
@@ -82,6 +84,10 @@ class Simulation:
         for event, body in self.world.deliveries(kind, count):
             self.tell(event, body)
 
+    def deliver_all(self) -> None:
+        for kind in watched_kinds():
+            self.deliver(kind, 1_000)
+
     def tell(self, event: str, body: Json) -> None:
         if event == "DELETED":
             self.cache.remove(body)
@@ -94,60 +100,14 @@ class Simulation:
             event, body = told[index % len(told)]
             self.tell(event, {**body, "metadata": dict(body["metadata"])})
 
-    # -- what must never happen --------------------------------------------------------------
+    def start_pods(self) -> None:
+        for pod in self.world.all("Pod"):
+            self.world.kubelet(pod["metadata"]["name"])
 
-    def may_create(self, body: Json) -> None:
-        """Object to a workload that could run, or commit, beside another."""
-        if body["kind"] != WORKLOAD:
-            return
-        attempt = attempt_of(body)
-        status = self.world.job()["status"]
-        last = status["attempts"][-1]
-        assert last["number"] == attempt, "it does not stand in status as the newest attempt"
-        assert last["state"] == "Starting", f"its state is {last['state']}"
-        assert "workloadUid" not in last, "it had been made before"
-        succeeded = {c["type"]: c["status"] for c in status["conditions"]}["Succeeded"]
-        assert succeeded == "Unknown", "a finished job never runs again"
-        fenced = self._fenced(status["attempts"])
-        for pod in self.world.live_pods():
-            assert attempt_of(pod) in fenced, f"{pod['metadata']['name']} still runs"
-        for lease in self.world.all("Lease"):
-            assert attempt_of(lease) == attempt, "the Lease of an older attempt stands"
-        for other in self.world.all(WORKLOAD):
-            older = attempt_of(other)
-            assert older in fenced or PyTorchJob().outcome(other) is not None, "another stands"
-
-    def _fenced(self, attempts: list[Json]) -> set[int]:
-        long_ago = self.world.now - timedelta(seconds=FENCE + GRACE)
-        stamp = long_ago.strftime("%Y-%m-%dT%H:%M:%SZ")
-        return {a["number"] for a in attempts if a.get("endTime", "9") <= stamp}
-
-    def may_follow(self, old: Json, believed: Json, new: Json) -> None:
-        """Object to a status that forgets, goes back, or mixes attempts up."""
-        assert believed == old, "a patch made from something else leaves what should go"
-        saved, known = new.get("checkpoint"), old.get("checkpoint")
-        if known is not None:
-            assert saved is not None, "the checkpoint was forgotten"
-            assert saved["step"] >= known["step"], "the checkpoint went back"
-        if saved is not None:
-            assert saved["step"] <= self.world.saved["step"], "nobody saved it"
-        before = {a["number"]: a for a in old.get("attempts", [])}
-        for attempt in new.get("attempts", []):
-            was = before.get(attempt["number"], {})
-            if was.get("state") in ("Failed", "Suspended", "Succeeded"):
-                counts = {k: v for k, v in attempt.items() if k in ("lastStep", "lostSteps")}
-                assert attempt == was | counts, "the record of a closed attempt changed"
-            if "lastStep" in attempt:
-                done = self.world.steps[attempt["number"]]
-                assert was.get("lastStep", 0) <= attempt["lastStep"] <= done
-                assert 0 <= attempt.get("lostSteps", 0) <= attempt["lastStep"]
-            if "resumedStep" in was:
-                assert attempt["resumedStep"] == was["resumedStep"]
-        if progress := new.get("progress"):
-            assert progress["attempt"] == new["attempts"][-1]["number"]
-            assert progress["step"] <= self.world.steps[progress["attempt"]]
-
-    # -- peace ---------------------------------------------------------------------------------
+    def touch(self) -> None:
+        """Give the job a new version that changes nothing."""
+        job = self.world.job()
+        self.world.store({**job, "metadata": {**job["metadata"]}})
 
     def make_peace(self) -> None:
         """No more faults: everyone does their part until the job is finished."""
@@ -167,10 +127,8 @@ class Simulation:
         self.world.lose_nodes()
         self.world.collect()
         self.world.train_operator()
-        for pod in self.world.all("Pod"):
-            self.world.kubelet(pod["metadata"]["name"])
-        for kind in watched_kinds():
-            self.deliver(kind, 1_000)
+        self.start_pods()
+        self.deliver_all()
         self.do_pass()
         self.do_pass()
         for pod in self.world.all("Pod"):
@@ -184,35 +142,7 @@ class Simulation:
         self.world.store(changed)
 
     def finished(self) -> bool:
-        return self.condition("Succeeded") in ("True", "False")
-
-    def condition(self, kind: str) -> str | None:
-        conditions = self.world.job().get("status", {}).get("conditions", [])
-        return next((c["status"] for c in conditions if c["type"] == kind), None)
-
-    def check_the_end(self) -> None:
-        job = self.world.job()
-        status = job["status"]
-        attempts = status["attempts"]
-        assert [a["number"] for a in attempts] == list(range(1, len(attempts) + 1))
-        assert all(a["state"] in ("Failed", "Suspended") for a in attempts[:-1])
-        if self.condition("Succeeded") == "True":
-            told = dict(status["artifact"])
-            accepted = told.pop("attempt")
-            assert accepted == attempts[-1]["number"]
-            assert accepted in self.world.committed, "nobody committed what status shows"
-            assert told == artifact(job["metadata"]["uid"], accepted)
-            assert (self.condition("Ready"), self.condition("Stalled")) == ("True", None)
-        else:
-            assert (self.condition("Ready"), self.condition("Stalled")) == ("False", "True")
-            assert attempts[-1]["state"] == "Failed"
-        assert self.condition("Reconciling") is None
-        strays = [
-            (k, n)
-            for (k, n), b in self.world.objects.items()
-            if k != "Pod" and belongs(b, "bot") and f"-a{attempts[-1]['number']}" not in n
-        ]
-        assert all(name == "bot-finetune" for _, name in strays), strays
+        return condition(self.world.job(), "Succeeded") in ("True", "False")
 
     def check_silence(self) -> None:
         """Converged: no pass writes, a relist and a new operator included."""
@@ -242,8 +172,7 @@ def take(simulation: Simulation, name: str, argument: Any) -> None:
         case "deliver":
             simulation.deliver(*argument)
         case "deliver all":
-            for kind in watched_kinds():
-                simulation.deliver(kind, 1_000)
+            simulation.deliver_all()
         case "repeat":
             simulation.repeat(*argument)
         case "gap":
@@ -255,8 +184,7 @@ def take(simulation: Simulation, name: str, argument: Any) -> None:
         case "training-operator":
             world.train_operator()
         case "start pods":
-            for pod in world.all("Pod"):
-                world.kubelet(pod["metadata"]["name"])
+            simulation.start_pods()
         case "end":
             world.end(*argument)
         case "unreachable":
@@ -274,8 +202,7 @@ def take(simulation: Simulation, name: str, argument: Any) -> None:
         case "suspend" if not simulation.finished():
             simulation.edit(argument)
         case "label":
-            job = world.job()
-            world.store({**job, "metadata": {**job["metadata"]}})
+            simulation.touch()
         case "wait":
             world.now += timedelta(seconds=argument)
 
@@ -288,7 +215,7 @@ def play(schedule: Schedule) -> Json:
         # A gap is closed by the next periodic list.
         simulation.relist()
         simulation.make_peace()
-        simulation.check_the_end()
+        check_the_end(simulation.world)
         simulation.check_silence()
         return simulation.world.job()
     finally:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finetune_contract.progress import Phase
+from finetune_local.apiserver.patches import merge_patch as patched
 from finetune_operator.backends.pytorchjob import PyTorchJob
 from finetune_operator.observe import Obstacle, newest_warning, observe
 from finetune_operator.patch import merge_patch
@@ -230,21 +231,8 @@ VALUES = st.recursive(
 OBJECTS = st.dictionaries(st.sampled_from("abc"), VALUES, max_size=3)
 
 
-def merged(old: Json, patch: Json) -> Json:
-    """RFC 7396."""
-    if not isinstance(patch, dict):
-        return patch
-    result = dict(old) if isinstance(old, dict) else {}
-    for key, value in patch.items():
-        if value is None:
-            result.pop(key, None)
-        else:
-            result[key] = merged(result.get(key), value)
-    return result
-
-
 @given(OBJECTS, OBJECTS)
 def test_a_merge_patch_leads_from_the_old_to_the_new(old: Json, new: Json) -> None:
     patch = merge_patch(old, new)
-    assert merged(old, patch) == new
+    assert patched(old, patch) == new
     assert (patch == {}) == (old == new)

@@ -22,6 +22,7 @@ from finetune_operator.observe import Report
 from finetune_operator.settings import Settings
 from finetune_operator.status import invalid_status, status_of
 from support.operator_values import (
+    MEMORY,
     at,
     attempt,
     checkpoint_ref,
@@ -162,17 +163,7 @@ def test_the_plan_is_the_jobs_size_until_the_trainer_tells_it() -> None:
         zero_stage=2,
         gradient_checkpointing=True,
         packing=True,
-        memory=MemoryStatus(
-            estimate=190,
-            available=1_000,
-            weights=100,
-            adapter=20,
-            gradients=3,
-            optimizer=4,
-            activations=50,
-            logits=6,
-            overhead=7,
-        ),
+        memory=MemoryStatus(estimate=190, available=1_000, **MEMORY),
         lora=[RoleStatus(role=LoraTarget.MLP, found=3, adapted=2)],
     )
 
