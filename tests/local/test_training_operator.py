@@ -53,10 +53,6 @@ async def submit(pods: Pods, short: str, *scripts: str, **more: Any) -> str:
     return name
 
 
-async def get(pods: Pods, name: str) -> Object:
-    return await pods.client.get(JOBS.path(NAMESPACE, name))
-
-
 def conditions(job: Object) -> dict[str, str]:
     return {one["type"]: one["status"] for one in job.get("status", {}).get("conditions", [])}
 
@@ -65,7 +61,7 @@ async def until_condition(pods: Pods, name: str, kind: str) -> Object:
     job: Object = {}
 
     async def holds() -> bool:
-        job.update(await get(pods, name))
+        job.update(await pods.get(name, JOBS))
         return conditions(job).get(kind) == "True"
 
     await eventually(holds)
@@ -113,7 +109,7 @@ async def test_a_deleted_worker_comes_back_without_a_word(pods: Pods) -> None:
         return pod is not None and pod["metadata"]["uid"] != uid
 
     await eventually(replaced)
-    assert conditions(await get(pods, name)) == conditions(before)
+    assert conditions(await pods.get(name, JOBS)) == conditions(before)
     await pods.client.delete(JOBS.path(NAMESPACE, name))
     await pods.until_gone(f"{name}-worker-0")
 
@@ -159,15 +155,7 @@ async def test_a_job_of_the_same_name_waits_for_the_old_pods(pods: Pods) -> None
     name = await submit(pods, "twice", script, grace=30)
     first = (await pods.until_phase(f"{name}-master-0", "Running"))["metadata"]["uid"]
     await pods.client.delete(JOBS.path(NAMESPACE, name))
-
-    async def is_gone() -> bool:
-        try:
-            await get(pods, name)
-        except ApiError as error:
-            return error.status == 404
-        return False
-
-    await eventually(is_gone)
+    await pods.until_gone(name, JOBS)
     await pods.put(JOBS, manifest(name, "exit 0"))
     await until_condition(pods, name, "Succeeded")
     assert (await pods.get(f"{name}-master-0"))["metadata"]["uid"] != first
@@ -196,16 +184,8 @@ async def test_clean_pod_policy(pods: Pods, policy: str, left: set[str]) -> None
 
 async def test_time_to_live_and_garbage_collection(pods: Pods) -> None:
     name = await submit(pods, "ttl", "true", ttlSecondsAfterFinished=1)
-
-    async def is_gone() -> bool:
-        try:
-            await get(pods, name)
-        except ApiError as error:
-            return error.status == 404
-        return False
-
     await pods.until_event(name, "PyTorchJobSucceeded")
-    await eventually(is_gone)
+    await pods.until_gone(name, JOBS)
     await pods.until_gone(f"{name}-master-0")
 
     async def no_service_left() -> bool:

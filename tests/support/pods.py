@@ -35,13 +35,13 @@ class Pods:
     async def put(self, resource: Resource, item: Object) -> None:
         await self.client.create(resource.path(NAMESPACE), item)
 
-    async def get(self, name: str) -> Object:
-        return await self.client.get(PODS.path(NAMESPACE, name))
+    async def get(self, name: str, resource: Resource = PODS) -> Object:
+        return await self.client.get(resource.path(NAMESPACE, name))
 
-    async def find(self, name: str) -> Object | None:
-        """The pod, or None where there is none."""
+    async def find(self, name: str, resource: Resource = PODS) -> Object | None:
+        """The object, a pod unless said, or None where there is none."""
         try:
-            return await self.get(name)
+            return await self.get(name, resource)
         except ApiError as error:
             if error.status == 404:
                 return None
@@ -63,12 +63,11 @@ class Pods:
     async def until_phase(self, name: str, *phases: str) -> Object:
         return await self.until(name, lambda pod: pod["status"].get("phase") in phases)
 
-    async def until_gone(self, name: str) -> None:
-        async with asyncio.timeout(SECONDS):
-            while True:
-                if await self.find(name) is None:
-                    return
-                await asyncio.sleep(0.05)
+    async def until_gone(self, name: str, resource: Resource = PODS) -> None:
+        async def is_gone() -> bool:
+            return await self.find(name, resource) is None
+
+        await eventually(is_gone)
 
     async def delete(self, name: str, grace_seconds: int | None = None) -> None:
         await self.client.delete(PODS.path(NAMESPACE, name), grace_seconds=grace_seconds)
