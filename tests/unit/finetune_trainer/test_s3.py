@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,12 +13,13 @@ from finetune_contract.reasons import Reason
 from finetune_contract.recipe import DataSource, ModelRecipe
 from finetune_local import s3
 from finetune_trainer.artifacts import open_artifact
-from finetune_trainer.errors import Conflict, Failure
+from finetune_trainer.errors import Failure
 from finetune_trainer.publish import Output
 from finetune_trainer.sources import fetch_data, fetch_model, resolve_model
 from finetune_trainer.storage import CHUNK_BYTES, Role, Store
 from support.published import PROVENANCE, SUMMARY
 from support.s3_server import s3_server, write_keys
+from support.store_contract import ConditionalWrites
 from support.trainer_runs import run_config
 
 CANARY = "canary-secret-55"
@@ -79,30 +79,8 @@ def test_an_object_that_changed_since_it_was_listed_is_not_read(store: Store) ->
     assert "a changed while it was read" in failure.message
 
 
-def test_conditional_writes(store: Store) -> None:
-    first = store.write_if("a", b"1", None)
-    with pytest.raises(Conflict):
-        store.write_if("a", b"2", None)
-    second = store.write_if("a", b"2", first)
-    with pytest.raises(Conflict):
-        store.write_if("a", b"3", first)
-    with pytest.raises(Conflict):
-        store.write_if("none", b"3", first)
-    assert store.read_tagged("a") == (b"2", second)
-
-
-def test_of_racing_writers_one_wins(store: Store) -> None:
-    etag = store.write_if("a", b"start", None)
-
-    def race(number: int) -> bool:
-        try:
-            store.write_if("a", b"%d" % number, etag)
-        except Conflict:
-            return False
-        return True
-
-    with ThreadPoolExecutor(8) as pool:
-        assert sum(pool.map(race, range(8))) == 1
+class TestConditionalWritesOnS3(ConditionalWrites):
+    """As the server answers them."""
 
 
 def test_what_does_not_exist_is_named(store: Store, secret: str, tmp_path: Path) -> None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from obstore.exceptions import GenericError
 
 from finetune_contract.reasons import Reason
-from finetune_trainer.errors import Conflict, Failure
+from finetune_trainer.errors import Failure
 from finetune_trainer.storage import Role, Store, split_file_uri
+from support.store_contract import ConditionalWrites
 
 
 @pytest.fixture
@@ -31,28 +31,8 @@ def test_files_are_objects_whose_etag_is_their_sha256(store: Store, tmp_path: Pa
     assert store.read_tagged("none") is None
 
 
-def test_conditional_writes(store: Store) -> None:
-    first = store.write_if("a", b"1", None)
-    with pytest.raises(Conflict):
-        store.write_if("a", b"2", None)
-    second = store.write_if("a", b"2", first)
-    with pytest.raises(Conflict):
-        store.write_if("a", b"3", first)
-    assert store.read_tagged("a") == (b"2", second)
-
-
-def test_of_racing_writers_one_wins(store: Store) -> None:
-    etag = store.write_if("a", b"start", None)
-
-    def race(number: int) -> bool:
-        try:
-            store.write_if("a", b"%d" % number, etag)
-        except Conflict:
-            return False
-        return True
-
-    with ThreadPoolExecutor(8) as pool:
-        assert sum(pool.map(race, range(32))) == 1
+class TestConditionalWritesOfFiles(ConditionalWrites):
+    """They hold for file:// too."""
 
 
 @pytest.mark.parametrize("uri", ["gs://bucket/path", "s3:///path", "file://host/path", "/path"])
