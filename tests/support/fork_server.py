@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,8 +20,8 @@ from typing import Any
 
 from finetune_contract.result import Result, decode
 from finetune_contract.runconfig import RunConfig
+from support.trainer_runs import PYTHONPATH, rank_environments
 
-ROOT = Path(__file__).parents[2]
 SECONDS = 120.0  # after which a rank that has not ended is called hung
 
 
@@ -64,7 +63,7 @@ class ForkServer:
                 **os.environ,
                 "OMP_NUM_THREADS": "1",
                 "OMP_WAIT_POLICY": "PASSIVE",
-                "PYTHONPATH": os.pathsep.join([str(ROOT / "trainer_image"), str(ROOT / "tests")]),
+                "PYTHONPATH": PYTHONPATH,
             },
         )
 
@@ -79,18 +78,13 @@ class ForkServer:
         directory.mkdir(parents=True)
         Path(config.layout.scratch_dir).mkdir(parents=True, exist_ok=True)
         (directory / "runconfig.json").write_text(config.to_json())
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = str(probe.getsockname()[1])
-        world = config.layout.world_size
-        shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(world)}
         return [
             self._ask(
-                environment={**environment, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+                environment={**environment, **found_by},
                 directory=str(directory),
                 fault=asdict(fault) if fault and rank in fault.ranks else None,
             )
-            for rank in range(world)
+            for rank, found_by in enumerate(rank_environments(config.layout.world_size))
         ]
 
     def wait(self, pids: Sequence[int], directory: Path) -> list[Ended]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -25,6 +24,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from finetune_local import binaries
+from support.ports import free_port
 
 _KUBECONFIG, _ASSETS = "KUBE_CONFORMANCE_KUBECONFIG", "KUBEBUILDER_ASSETS"
 
@@ -47,12 +47,6 @@ def running(directory: Path) -> Iterator[Path]:
         yield from _real_server(Path(path), directory)
     else:
         yield from _embedded_server(directory)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Processes:
@@ -104,7 +98,7 @@ def _collector(config: Path) -> list[str]:
 
 def _real_server(assets: Path, directory: Path) -> Iterator[Path]:
     processes = Processes(directory)
-    token, etcd, peer, port = uuid.uuid4().hex, _free_port(), _free_port(), _free_port()
+    token, etcd, peer, port = uuid.uuid4().hex, free_port(), free_port(), free_port()
     config = _write_credentials(directory, port, token)
     etcd_url, peer_url = f"http://127.0.0.1:{etcd}", f"http://127.0.0.1:{peer}"
     try:

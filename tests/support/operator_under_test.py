@@ -10,7 +10,6 @@ import copy
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ import yaml
 
 from finetune_contract.progress import ANNOTATION
 from finetune_local import assets, binaries
+from support.ports import free_port
 
 Json = Any
 GROUPS = {
@@ -109,9 +109,7 @@ class Bench:
     def start(self, **settings: str) -> None:
         log = self.directory / f"operator-{len(self.logs)}.log"
         self.logs.append(log)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         environment = {
             "PATH": os.environ["PATH"],
             "HOME": str(self.directory),

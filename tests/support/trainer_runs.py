@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -17,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from finetune_contract.runconfig import VERSION, RunConfig
+from support.ports import free_port
 
-SOURCES = Path(__file__).parents[2] / "trainer_image"
+ROOT = Path(__file__).parents[2]
+PYTHONPATH = os.pathsep.join((str(ROOT / "trainer_image"), str(ROOT / "tests")))
 
 
 def run_config(
@@ -80,22 +81,12 @@ def train_group(world: int, cases: Mapping[str, RunConfig], directory: Path) -> 
         Path(config.layout.scratch_dir).mkdir(parents=True, exist_ok=True)
     documents = {name: config.to_json() for name, config in cases.items()}
     (directory / "cases.json").write_text(json.dumps(documents))
-    port = free_port()
     processes = [
         subprocess.Popen(
             [sys.executable, __file__, str(directory / "cases.json"), str(directory)],
-            env={
-                **os.environ,
-                "MASTER_ADDR": "127.0.0.1",
-                "MASTER_PORT": str(port),
-                "OMP_NUM_THREADS": "1",
-                "RANK": str(rank),
-                "WORLD_SIZE": str(world),
-                "LOCAL_RANK": str(rank),
-                "PYTHONPATH": str(SOURCES),
-            },
+            env={**os.environ, **rank, "OMP_NUM_THREADS": "1", "PYTHONPATH": PYTHONPATH},
         )
-        for rank in range(world)
+        for rank in rank_environments(world)
     ]
     codes = [process.wait() for process in processes]
     assert codes == [0] * world
@@ -106,11 +97,10 @@ def train_group(world: int, cases: Mapping[str, RunConfig], directory: Path) -> 
     return trained
 
 
-def free_port() -> int:
-    """Return a port of the loopback interface that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def rank_environments(world: int = 1) -> list[dict[str, str]]:
+    """Return what the ranks of a new process group on this machine find each other by."""
+    group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(world)}
+    return [{**group, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(world)]
 
 
 def _uri(place: Path | str) -> str:

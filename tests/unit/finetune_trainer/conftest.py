@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +10,7 @@ import torch.distributed as dist
 from finetune_trainer import tracking
 from finetune_trainer.distributed import Ranks
 from support.fork_server import ForkServer
+from support.trainer_runs import rank_environments
 
 
 @pytest.fixture(scope="session")
@@ -24,17 +24,9 @@ def server() -> Iterator[ForkServer]:
 @pytest.fixture(scope="module")
 def alone() -> Iterator[Ranks]:
     """A group of this process alone."""
-    with socket.socket() as probe, pytest.MonkeyPatch.context() as patch:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-        probe.close()
-        for name, value in {
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": port,
-            "RANK": "0",
-            "WORLD_SIZE": "1",
-            "LOCAL_RANK": "0",
-        }.items():
+    [environment] = rank_environments()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
             patch.setenv(name, value)
         ranks = Ranks.meet()
         ranks.join()

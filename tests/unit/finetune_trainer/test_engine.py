@@ -15,7 +15,7 @@ import pytest
 
 from finetune_contract.layout import ZeroStage
 from support.tiny_llama import write_model
-from support.trainer_runs import SOURCES, free_port, run_config
+from support.trainer_runs import PYTHONPATH, rank_environments, run_config
 
 COVERING = (ZeroStage.DDP, ZeroStage.PARAMETERS)
 STAGES = [
@@ -53,22 +53,17 @@ def run_ranks(stages: list[ZeroStage], directory: Path) -> list[dict[str, Any]]:
         for stage in stages
     }
     (directory / "cases.json").write_text(json.dumps(configs))
-    port = str(free_port())
     ranks = [
         subprocess.Popen(
             [sys.executable, str(SCRIPT), str(directory)],
             env={
                 **os.environ,
-                "MASTER_ADDR": "127.0.0.1",
-                "MASTER_PORT": port,
+                **rank,
                 "OMP_NUM_THREADS": "1",
-                "RANK": str(rank),
-                "LOCAL_RANK": str(rank),
-                "WORLD_SIZE": "2",
-                "PYTHONPATH": os.pathsep.join((str(SOURCES), str(SCRIPT.parents[1]))),
+                "PYTHONPATH": PYTHONPATH,
             },
         )
-        for rank in range(2)
+        for rank in rank_environments(2)
     ]
     assert [rank.wait() for rank in ranks] == [0, 0]
     return [json.loads((directory / f"rank-{rank}.json").read_text()) for rank in range(2)]

@@ -3,33 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
-import psutil
 import pytest
 
 from finetune_contract.progress import Phase, Progress
-from finetune_contract.reasons import Reason, exit_code
-from finetune_contract.result import Outcome, Result, decode
-from finetune_contract.runconfig import RunConfig
+from finetune_contract.reasons import Reason
+from finetune_contract.result import Outcome
 from finetune_trainer.artifacts import open_artifact
 from finetune_trainer.launch import Node, _environment, _torchrun
+from support.launched import ENDLESS, Pod, pods
 from support.tiny_llama import dialogue, sums, write_model, write_rows
 from support.trainer_runs import run_config
 
 CANARY = "canary-9d41"
-TRAINING = re.compile(rb"step [1-9]")
 LITTLE_MEMORY = """
 import sys
 
@@ -40,7 +29,6 @@ class Finder:
 
 sys.meta_path.insert(0, Finder())
 """
-ENDLESS = {"maxSteps": 100_000, "schedule": "Constant"}
 
 
 @pytest.fixture(scope="module")
@@ -51,80 +39,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def rows(tmp_path: Path) -> Path:
     return write_rows(tmp_path / "train.jsonl", sums(16))
-
-
-class Pod:
-    """A launcher at work."""
-
-    def __init__(self, config: RunConfig | str, directory: Path, **environment: str) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
-        text = config if isinstance(config, str) else config.to_json()
-        (directory / "runconfig.json").write_text(text)
-        self._termination_log = directory / "termination-log"
-        self.progress_file = directory / "progress.json"
-        self._log = directory / "log"
-        self.process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "finetune_trainer.launch"),
-                *("--run-config", str(directory / "runconfig.json")),
-                *("--termination-log", str(self._termination_log)),
-                *("--progress-file", str(self.progress_file)),
-            ],
-            env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-            stdout=self._log.open("wb"),
-            stderr=subprocess.STDOUT,
-        )
-
-    def wait_until_training(self) -> None:
-        while not TRAINING.search(self._log.read_bytes()):
-            assert self.process.poll() is None, self._log.read_text()
-            time.sleep(0.1)
-
-    def ranks(self) -> dict[int, psutil.Process]:
-        """Return the processes of the ranks."""
-        children = psutil.Process(self.process.pid).children(recursive=True)
-        return {
-            int(child.environ()["RANK"]): child
-            for child in children
-            if "RANK" in child.environ() and "--result-dir" in child.cmdline()
-        }
-
-    def result(self) -> Result:
-        """Wait for the end and return what the pod left."""
-        code = self.process.wait()
-        result = decode(self._termination_log.read_text())
-        assert result is not None
-        assert code == exit_code(result.reason), self._log.read_text()
-        return result
-
-
-@contextmanager
-def pods(
-    *configs: RunConfig, directory: Path, last: Mapping[str, str] = MappingProxyType({})
-) -> Iterator[list[Pod]]:
-    """Start one launcher per node, in the environment that Kubeflow gives, and the last in more."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    world = str(configs[0].layout.world_size)
-    nodes = {
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": port,
-        "WORLD_SIZE": world,
-        "PET_NNODES": str(len(configs)),
-        "PET_NPROC_PER_NODE": "auto",
-        "PET_MASTER_PORT": "1",
-    }
-    started = []
-    for rank, config in enumerate(configs):
-        own = {"RANK": str(rank), "PET_NODE_RANK": str(rank)}
-        more = last if rank == len(configs) - 1 else {}
-        started.append(Pod(config, directory / f"node-{rank}", **nodes, **own, **more))
-    try:
-        yield started
-    finally:
-        for pod in started:
-            pod.process.kill()
 
 
 def test_one_pod_of_two_ranks_publishes(model: Path, rows: Path, tmp_path: Path) -> None:
@@ -213,56 +127,6 @@ def test_a_loss_that_is_not_finite_stops_at_its_step(rows: Path, tmp_path: Path)
     assert not (tmp_path / "out" / "runs").exists()
 
 
-@pytest.mark.parametrize(
-    ("number", "reason", "words"),
-    [
-        (signal.SIGKILL, Reason.TRAINER_ERROR, "killed"),
-        (signal.SIGABRT, Reason.DISTRIBUTED_FAILURE, "aborted"),  # as NCCL's watchdog ends it
-    ],
-)
-def test_a_killed_rank_is_named(
-    model: Path, rows: Path, tmp_path: Path, number: int, reason: Reason, words: str
-) -> None:
-    config = run_config(tmp_path, model=model, data=rows, training=ENDLESS, processesPerWorker=2)
-    pod = Pod(config, tmp_path / "pod")
-    pod.wait_until_training()
-    pod.ranks()[1].send_signal(number)
-    result = pod.result()
-    assert (result.reason, result.rank) == (reason, 1)
-    assert words in result.message
-
-
-@pytest.mark.parametrize(
-    "told",
-    [
-        "launcher",
-        *(pytest.param(told, marks=pytest.mark.slow) for told in ("keyboard", "torchrun", "rank")),
-    ],
-)
-def test_a_pod_that_is_told_to_stop_saves_what_it_did(
-    model: Path, rows: Path, tmp_path: Path, told: str
-) -> None:
-    config = run_config(tmp_path, model=model, data=rows, training=ENDLESS, processesPerWorker=2)
-    pod = Pod(config, tmp_path / "pod")
-    pod.wait_until_training()
-    ranks = pod.ranks()
-    match told:
-        case "launcher":
-            for _ in range(2):
-                pod.process.terminate()
-        case "keyboard":
-            pod.process.send_signal(signal.SIGINT)
-        case "torchrun":
-            ranks[0].parent().terminate()
-        case _:
-            ranks[1].terminate()
-    result = pod.result()
-    assert result.reason is Reason.INTERRUPTED
-    assert result.checkpoint is not None
-    assert result.checkpoint.step == result.step
-    assert not any(rank.is_running() for rank in ranks.values())
-
-
 @pytest.mark.parametrize(("grace", "seconds"), [(120.0, "114"), (1.0, "1")])
 def test_torchrun_waits_for_its_ranks_nearly_as_long_as_the_pod_lives(
     tmp_path: Path, grace: float, seconds: str
@@ -274,35 +138,6 @@ def test_torchrun_waits_for_its_ranks_nearly_as_long_as_the_pod_lives(
 def test_nodes_have_an_hour_to_find_each_other(tmp_path: Path) -> None:
     command = _torchrun(run_config(tmp_path, workers=2).layout, Node(1, "host", 1))
     assert command[command.index("--rdzv-conf") + 1] == "timeout=3600"
-
-
-@pytest.mark.slow
-def test_one_pod_that_is_told_to_stop_stops_all(model: Path, rows: Path, tmp_path: Path) -> None:
-    config = run_config(tmp_path, model=model, data=rows, training=ENDLESS, workers=2)
-    with pods(config, config, directory=tmp_path) as (first, second):
-        first.wait_until_training()
-        second.process.terminate()
-        results = [pod.result() for pod in (first, second)]
-    assert {result.reason for result in results} == {Reason.INTERRUPTED}
-    assert results[0].checkpoint is not None
-    assert results[0].checkpoint == results[1].checkpoint
-
-
-def test_a_rank_waiting_for_a_dead_peer_still_obeys_sigterm(
-    model: Path, rows: Path, tmp_path: Path
-) -> None:
-    config = run_config(
-        tmp_path, model=model, data=rows, training=ENDLESS, workers=2, graceSeconds=4.0
-    )
-    with pods(config, config, directory=tmp_path) as (first, second):
-        first.wait_until_training()
-        [peer] = second.ranks().values()
-        peer.suspend()
-        try:
-            first.process.terminate()
-            assert first.result().reason is Reason.INTERRUPTED
-        finally:
-            peer.kill()
 
 
 @pytest.mark.parametrize(

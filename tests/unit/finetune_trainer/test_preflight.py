@@ -6,12 +6,9 @@ The model directory here holds a tokenizer and no weights.
 from __future__ import annotations
 
 import json
-import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch.distributed as dist
 
 from finetune_contract.reasons import Reason
 from finetune_contract.recipe import BadRows, DataFormat
@@ -35,21 +32,6 @@ from support.planted_faults import (
     row,
 )
 from support.trainer_runs import run_config
-
-
-@pytest.fixture(scope="module")
-def alone() -> Iterator[Ranks]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    variables = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_PORT": port}
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in {**variables, "MASTER_ADDR": "127.0.0.1"}.items():
-            patch.setenv(name, value)
-        ranks = Ranks.meet()
-        ranks.join()
-        yield ranks
-        dist.destroy_process_group()
 
 
 def run(planted: Planted, directory: Path, ranks: Ranks, on_bad_row: BadRows) -> Prepared:

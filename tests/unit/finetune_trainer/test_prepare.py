@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
-import socket
 import tempfile
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -27,6 +26,7 @@ from finetune_trainer.distributed import Ranks
 from finetune_trainer.errors import Failure
 from finetune_trainer.prepare import prepare
 from finetune_trainer.progress import Reporter
+from support.ports import free_port
 from support.tiny_llama import CHATML, byte_tokenizer, sums, write_rows
 from support.trainer_runs import run_config
 
@@ -164,9 +164,7 @@ Case = Callable[[int, Ranks, Path], Any]
 
 def on_two_ranks(case: Case, directory: Path, local_ranks: tuple[int, int]) -> list[Report]:
     """Return what a case returned or failed with on each of two ranks."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     fork = multiprocessing.get_context("fork")  # torch is imported already
     pipes, processes = [], []
     for rank, local in enumerate(local_ranks):
