@@ -164,12 +164,11 @@ def _between(s: Scene) -> Decision:
 
 def _final_end(s: Scene, last: Attempt) -> End | None:
     """Return the job's failure, if no attempt may follow the last one."""
-    if last.state is AttemptState.FAILED:
-        why = gives_up(s.job, s.attempts, s.settings)
-        if why is not None:
-            text = "; ".join(part for part in (attempt_end(last), why) if part)
-            return End(Reason(last.reason or ""), text)
-    return deadline(s)
+    why = gives_up(s.job, s.attempts, s.settings)
+    if why is None:
+        return deadline(s)
+    text = "; ".join(part for part in (attempt_end(last), why) if part)
+    return End(Reason(last.reason or ""), text)
 
 
 def _backoff_left(s: Scene, last: Attempt) -> timedelta:

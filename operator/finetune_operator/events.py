@@ -85,16 +85,25 @@ class Recorder:
         name = f"{metadata['name']}.{hashlib.sha256(text.encode()).hexdigest()[:16]}"
         count = self._counts.get(name, 0) + 1
         try:
-            if count == 1:
+            if count == 1 or not await self._repeat(metadata["namespace"], name, count, now):
+                count = 1
                 await self._api.create(_event(body, name, transition, now))
-            else:
-                again = {"count": count, "lastTimestamp": rfc3339(now)}
-                await self._api.patch_event(metadata["namespace"], name, again)
         except (ApiError, Unreachable) as error:
             log.info("an Event about %s was lost: %s", metadata["name"], error)
         self._counts[name] = count
         if len(self._counts) > _REMEMBERED:
             self._counts.popitem(last=False)
+
+    async def _repeat(self, namespace: str, name: str, count: int, now: datetime) -> bool:
+        """Count an Event again; return False if it has expired, an hour later by default."""
+        again = {"count": count, "lastTimestamp": rfc3339(now)}
+        try:
+            await self._api.patch_event(namespace, name, again)
+        except ApiError as error:
+            if error.code != 404:
+                raise
+            return False
+        return True
 
 
 def _event(body: Object, name: str, transition: Transition, now: datetime) -> Object:

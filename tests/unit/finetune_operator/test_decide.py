@@ -120,6 +120,43 @@ def test_an_absence_is_confirmed_before_it_is_acted_on(
     assert decided(*attempts, seconds=101, pods=pods, children=children).confirm is confirms
 
 
+@pytest.mark.parametrize(
+    ("reason", "suspend", "course"),
+    [
+        (Reason.DATA_INVALID, False, Course.FAILED),
+        (Reason.SUSPENDED, True, Course.SUSPENDED),
+        (Reason.SUSPENDED, False, Course.PROGRESSING),
+        (Reason.POD_LOST, False, Course.PROGRESSING),
+    ],
+)
+def test_whatever_follows_an_absence_is_confirmed_and_strays_go_with_it(
+    reason: Reason, suspend: bool, course: Course
+) -> None:
+    stray = replace(LEASE, name="bot-a7", attempt=7)
+    policy = {"suspend": suspend}
+    made = decided(stopping(reason=reason), seconds=101, children=(stray,), runPolicy=policy)
+    assert (made.verdict.course, made.confirm) == (course, True)
+    assert names(made) == ["Lease/bot-a7"]
+
+
+@pytest.mark.parametrize(
+    ("pods", "state"),
+    [
+        ((ended(0, 1, reason="OOMKilled"), pod(1)), AttemptState.STOPPING),
+        ((ended(0, 1, reason="OOMKilled"), ended(1, 1)), AttemptState.FAILED),
+        ((ended(0, 0, result=success(number=3)), pod(1)), AttemptState.SUCCEEDED),
+    ],
+)
+def test_the_end_of_an_attempt_leaves_the_records_of_those_before(
+    pods: Any, state: AttemptState
+) -> None:
+    before = [attempt(number, reason=Reason.POD_LOST, **FAILED) for number in (1, 2)]
+    now = attempt(3, **{**RUNNING, "pod_uids": [p.uid for p in pods]})
+    made = decided(*before, now, seconds=200, pods=tuple(replace(p, attempt=3) for p in pods))
+    assert list(made.attempts[:2]) == before
+    assert (made.attempts[2].number, made.attempts[2].state) == (3, state)
+
+
 def test_out_of_memory_halves_what_auto_had_chosen() -> None:
     record = attempt(
         micro_batch_size=8, reason=Reason.OUT_OF_MEMORY, **{**FAILED, "end_time": stamp(0)}
@@ -130,10 +167,12 @@ def test_out_of_memory_halves_what_auto_had_chosen() -> None:
 
 
 def test_an_adapter_published_while_the_attempt_is_stopped_is_accepted() -> None:
-    record = stopping(reason=Reason.SUSPENDED, failed_rank=1, lost_steps=2)
-    pods = (ended(0, 0, result=success()), pod(1))
-    made = decided(record, seconds=150, pods=pods, children=(WORKLOAD,))
+    record = stopping(reason=Reason.SUSPENDED, failed_rank=1, last_step=12, lost_steps=2)
+    pods = (ended(0, 0, result=success().model_copy(update={"step": 20})), pod(1))
+    stray = replace(LEASE, name="bot-a7", attempt=7)
+    made = decided(record, seconds=150, pods=pods, children=(WORKLOAD, LEASE, stray))
     assert made.verdict.course is Course.SUCCEEDED
+    assert names(made) == ["Lease/bot-a7"]
     assert made.artifact is not None
     assert made.artifact.attempt == 1
     done = made.attempts[-1]
@@ -143,6 +182,7 @@ def test_an_adapter_published_while_the_attempt_is_stopped_is_accepted() -> None
         stamp(100),
     )
     assert (done.message, done.failed_rank, done.lost_steps) == (None, None, None)
+    assert done.last_step == 20
     other = (ended(0, 0, result=success(number=2)), pod(1))
     still = decided(record, seconds=150, pods=other, children=(WORKLOAD,))
     assert last_state(still) is AttemptState.STOPPING
@@ -204,6 +244,7 @@ def test_children_live_as_long_as_the_user_says(
     assert names(made) == deleted
     assert made.after == (timedelta(seconds=after) if after else None)
     assert made.run is None
+    assert decided(conditions=SUCCEEDED).run is None, "even without a record of attempts"
 
 
 def test_strays_go_and_strangers_stay() -> None:

@@ -1,12 +1,16 @@
 """An Event tells of each transition once, and is counted when it repeats."""
 
+import asyncio
 from typing import Any
+
+import kubernetes_validate
+import pytest
 
 from finetune_api.status import AttemptState, Condition, ConditionType, FineTuneJobStatus
 from finetune_contract.reasons import Reason
 from finetune_operator.api import ApiError
 from finetune_operator.events import Recorder, Transition, transitions
-from support.operator_values import NOW, attempt, stamp
+from support.operator_values import NOW, at, attempt, stamp
 
 
 def status(reason: Reason, truth: Any = "Unknown", *attempts: Any) -> FineTuneJobStatus:
@@ -68,20 +72,24 @@ def test_only_a_change_is_told() -> None:
 
 
 class Journal:
-    """An Api that takes Events, and refuses if told to."""
+    """An Api that takes Events, and refuses or forgets if told to."""
 
-    def __init__(self, refuse: bool = False) -> None:
+    def __init__(self) -> None:
         self.created: list[Any] = []
         self.patched: list[Any] = []
-        self._refuse = refuse
+        self.refusal: ApiError | None = None
 
     async def create(self, body: Any) -> Any:
-        if self._refuse:
-            raise ApiError(403, "Forbidden", "the namespace goes away")
+        if self.refusal:
+            raise self.refusal
         self.created.append(body)
         return body
 
     async def patch_event(self, namespace: str, name: str, patch: Any) -> None:
+        if self.refusal:
+            raise self.refusal
+        if name not in [body["metadata"]["name"] for body in self.created]:
+            raise ApiError(404, "NotFound", f'events "{name}" not found')
         self.patched.append((namespace, name, patch))
 
 
@@ -90,29 +98,107 @@ JOB = {
     "kind": "FineTuneJob",
     "metadata": {"name": "bot", "namespace": "team", "uid": "u"},
 }
+FAILED = Transition(True, "Failed", "why")
 
 
-async def test_the_same_event_again_is_counted() -> None:
-    journal = Journal()
-    recorder = Recorder(journal)  # type: ignore[arg-type]
-    for _ in range(3):
-        await recorder.record(JOB, Transition(True, "Failed", "why"), NOW)
-    await recorder.record(JOB, Transition(True, "Failed", "other"), NOW)
-    first, second = journal.created
-    assert first["involvedObject"]["uid"] == "u"
-    assert (first["type"], first["reason"], first["message"]) == ("Warning", "Failed", "why")
-    assert first["metadata"]["name"] != second["metadata"]["name"]
-    assert [p[2]["count"] for p in journal.patched] == [2, 3]
-    assert {p[1] for p in journal.patched} == {first["metadata"]["name"]}
+@pytest.fixture
+def journal() -> Journal:
+    return Journal()
 
 
-async def test_a_lost_event_has_no_consequence() -> None:
-    await Recorder(Journal(refuse=True)).record(  # type: ignore[arg-type]
-        JOB, Transition(False, "Running", "why"), NOW
+@pytest.fixture
+def recorder(journal: Journal) -> Recorder:
+    return Recorder(journal)  # type: ignore[arg-type]
+
+
+async def test_an_event_is_one_that_the_server_takes_and_kubectl_describe_finds(
+    journal: Journal, recorder: Recorder
+) -> None:
+    await recorder.record(JOB, FAILED, NOW)
+    await recorder.record(JOB, Transition(False, "Running", "why"), NOW)
+    failed, running = journal.created
+    kubernetes_validate.validate(failed, "1.33", strict=True)
+    assert (failed["type"], failed["reason"], failed["message"]) == ("Warning", "Failed", "why")
+    assert (running["type"], running["reason"]) == ("Normal", "Running")
+    assert failed["metadata"]["namespace"] == "team"
+    assert failed["metadata"]["name"].startswith("bot.")
+    assert failed["involvedObject"] == {
+        "apiVersion": "finetune.dev/v1alpha1",
+        "kind": "FineTuneJob",
+        "name": "bot",
+        "namespace": "team",
+        "uid": "u",
+    }
+    assert (failed["count"], failed["firstTimestamp"], failed["lastTimestamp"]) == (
+        1,
+        stamp(0),
+        stamp(0),
     )
+    assert failed["source"]["component"] == failed["reportingComponent"] == "finetune-operator"
 
 
-async def test_a_long_message_is_cut() -> None:
-    journal = Journal()
-    await Recorder(journal).record(JOB, Transition(False, "Running", "x" * 2000), NOW)  # type: ignore[arg-type]
+async def test_the_same_event_again_is_counted(journal: Journal, recorder: Recorder) -> None:
+    for seconds in range(3):
+        await recorder.record(JOB, FAILED, at(seconds))
+    (event,) = journal.created
+    assert journal.patched == [
+        ("team", event["metadata"]["name"], {"count": 2, "lastTimestamp": stamp(1)}),
+        ("team", event["metadata"]["name"], {"count": 3, "lastTimestamp": stamp(2)}),
+    ]
+
+
+async def test_another_job_reason_or_message_is_another_event(
+    journal: Journal, recorder: Recorder
+) -> None:
+    successor = {**JOB, "metadata": {"name": "bot", "namespace": "team", "uid": "v"}}
+    for body, transition in [
+        (JOB, FAILED),
+        (JOB, Transition(True, "Failed", "other")),
+        (JOB, Transition(True, "AttemptFailed", "why")),
+        (successor, FAILED),
+    ]:
+        await recorder.record(body, transition, NOW)
+    assert len({body["metadata"]["name"] for body in journal.created}) == 4
+
+
+async def test_an_event_that_has_expired_begins_anew(journal: Journal, recorder: Recorder) -> None:
+    await recorder.record(JOB, FAILED, NOW)
+    await recorder.record(JOB, FAILED, NOW)
+    journal.created.clear()
+    await recorder.record(JOB, FAILED, at(7_200))
+    await recorder.record(JOB, FAILED, at(7_201))
+    (event,) = journal.created
+    assert (event["count"], event["firstTimestamp"]) == (1, stamp(7_200))
+    assert journal.patched[-1][2]["count"] == 2
+
+
+@pytest.mark.parametrize("code", [403, 409, 404])
+async def test_a_lost_event_has_no_consequence(
+    code: int, journal: Journal, recorder: Recorder
+) -> None:
+    journal.refusal = ApiError(code, "", "the namespace goes away")
+    await recorder.record(JOB, FAILED, NOW)
+    await recorder.record(JOB, FAILED, NOW)
+    journal.refusal = None
+    await recorder.record(JOB, FAILED, NOW)
+    assert len(journal.created) == 1
+
+
+async def test_a_long_message_is_cut(journal: Journal, recorder: Recorder) -> None:
+    await recorder.record(JOB, Transition(False, "Running", "x" * 2000), NOW)
     assert len(journal.created[0]["message"]) == 1024
+
+
+async def test_what_was_noted_is_written_in_turn_and_too_much_of_it_is_lost(
+    journal: Journal, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("finetune_operator.events._REMEMBERED", 2)
+    for number in range(2_000):
+        recorder.note(JOB, Transition(False, "Running", str(number)), NOW)
+    task = asyncio.create_task(recorder.run())
+    async with asyncio.timeout(10):
+        while len(journal.created) < 1_024:  # noqa: ASYNC110 - the condition is the test's
+            await asyncio.sleep(0)
+    task.cancel()
+    assert [body["message"] for body in journal.created] == [str(n) for n in range(1_024)]
+    assert len(recorder._counts) == 2, "nor does what is remembered grow for ever"

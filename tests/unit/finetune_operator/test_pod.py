@@ -1,0 +1,32 @@
+"""What a user writes of pods is what the template says; what they leave out, it leaves out."""
+
+from typing import Any
+
+import pytest
+
+from finetune_operator.plan.pod import pod_template
+from support.operator_values import job
+
+
+def spec(**workers: Any) -> Any:
+    return pod_template(job(workers=workers), 1, "trainer:1")["spec"]
+
+
+def test_a_toleration_is_taken_over_word_for_word() -> None:
+    asked = {
+        "key": "node.kubernetes.io/unreachable",
+        "operator": "Exists",
+        "effect": "NoExecute",
+        "tolerationSeconds": 30,
+    }
+    assert spec(tolerations=[asked])["tolerations"] == [asked]
+    assert "tolerations" not in spec()
+
+
+@pytest.mark.parametrize(
+    "source", [{}, {"medium": "Memory"}, {"sizeLimit": "8Gi"}, {"medium": "Memory", "sizeLimit": 5}]
+)
+def test_an_empty_dir_says_no_more_than_the_user(source: dict[str, Any]) -> None:
+    volume = {"name": "work", "mountPath": "/work", "emptyDir": source}
+    (made,) = [v for v in spec(volumes=[volume])["volumes"] if v["name"] == "user-work"]
+    assert made["emptyDir"] == {key: str(value) for key, value in source.items()}
