@@ -8,7 +8,7 @@ what a deleted pod had said is kept.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from finetune_api.job import KIND
@@ -105,12 +105,11 @@ class Cache:
         self._forget_if_empty(key)
         return key
 
-    def replace(self, kind: str, items: Iterable[Object], at: str, scope: Scope) -> set[Key]:
+    def replace(self, kind: str, items: Sequence[Object], at: str, scope: Scope) -> set[Key]:
         """Take in a list; return the jobs for which it shows anything new.
 
         What it lacks is gone, unless it is newer than the list.
         """
-        items = list(items)
         listed = {item["metadata"]["uid"] for item in items}
         changed = {self.put(item) for item in items}
         for body in self._all(kind, scope):

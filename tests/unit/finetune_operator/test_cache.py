@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from finetune_operator.cache import Cache, Key
 
 KEY = Key("team", "bot")
@@ -67,6 +69,32 @@ def test_a_deleted_object_never_comes_back() -> None:
     assert names(cache) == []
 
 
+def test_a_deletion_that_is_seen_first_is_remembered() -> None:
+    cache = Cache()
+    assert cache.remove(body(resourceVersion="6")) is None
+    assert cache.put(body()) is None
+    cache.put(job(uid="j"))
+    cache.remove(job(uid="j"))
+    assert cache.put(job(uid="j", resourceVersion="9")) is None
+    assert cache.job(KEY) is None
+
+
+def test_only_so_many_deletions_are_remembered_the_newest_of_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("finetune_operator.cache._TOMBSTONES", 2)
+    cache = Cache()
+    for uid in ("first", "second", "third"):
+        cache.remove(body(uid=uid))
+    assert cache.put(body(uid="third", resourceVersion="6")) is None
+    assert cache.put(body(uid="second", resourceVersion="7")) is None
+    assert cache.put(body(uid="first", resourceVersion="8")) == KEY
+
+
+def test_the_deletion_of_a_stranger_is_no_news() -> None:
+    assert Cache().remove(body(labels={})) is None
+
+
 def test_the_deletion_of_a_predecessor_leaves_its_successor() -> None:
     cache = Cache()
     cache.put(body(uid="new", resourceVersion="8"))
@@ -87,6 +115,9 @@ def test_the_last_words_of_pods_are_kept_for_the_newest_attempt() -> None:
     cache.put(body(note="running"))
     cache.remove(body(resourceVersion="6", note="ended"))
     assert [b["metadata"]["note"] for b in cache.departed(KEY)] == ["ended"]
+    cache.put(body(name="bot-a1-worker-0", uid="w1"))
+    cache.remove(body(name="bot-a1-worker-0", uid="w1", resourceVersion="6"))
+    assert [b["metadata"]["uid"] for b in cache.departed(KEY)] == ["u1", "w1"]
     later = {"finetune.dev/job": "bot", "finetune.dev/attempt": "2"}
     cache.put(body(name="bot-a2-master-0", uid="u2", labels=later))
     cache.remove(body(name="bot-a2-master-0", uid="u2", labels=later, resourceVersion="6"))
@@ -126,6 +157,7 @@ def test_a_list_does_not_remove_what_is_newer_than_it() -> None:
     cache.put(body(resourceVersion="11"))
     assert cache.replace("Pod", [], "10", None) == set()
     assert names(cache) == ["bot-a1-master-0"]
+    assert cache.replace("Pod", [], "", None) == set(), "it does not say how new it is"
     assert cache.replace("Pod", [], "11", None) == {KEY}
 
 
