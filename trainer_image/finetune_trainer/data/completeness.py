@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from finetune_trainer.data.faults import Kind, RowError
+from finetune_trainer.data.messages import Message
 from finetune_trainer.data.rows import Dialogue
 
 THOUGHT_BEGIN, THOUGHT_END = "<think>", "</think>"
@@ -43,10 +44,15 @@ def check_complete(text: str, dialogue: Dialogue) -> None:
 
 def drops_reasoning(text: str, dialogue: Dialogue) -> bool:
     """Tell whether an assistant turn's reasoning is not in the rendering."""
-    for message in dialogue.messages:
-        thought = message.reasoning or ""
-        if message.role == "assistant" and not thought and THOUGHT_END in message.content:
-            thought = message.content.rpartition(THOUGHT_END)[0].rpartition(THOUGHT_BEGIN)[2]
-        if thought.strip() not in text:
-            return True
-    return False
+    return any(
+        thought.strip() not in text
+        for message in dialogue.messages
+        if message.role == "assistant"
+        for thought in _thoughts(message)
+    )
+
+
+def _thoughts(message: Message) -> tuple[str, str]:
+    """Return the reasoning in a message's own field, and that in its content; "" for none."""
+    before, _, _ = message.content.rpartition(THOUGHT_END)
+    return message.reasoning or "", before.rpartition(THOUGHT_BEGIN)[2]
