@@ -9,10 +9,6 @@ difference of the medians, over the checkpoints of a round, against a minute bet
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import socket
 import statistics
 import sys
 import tempfile
@@ -22,26 +18,18 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
+from finetune_contract.layout import CheckpointPolicy, JobRef
 from finetune_contract.runconfig import RunConfig
-from finetune_trainer.distributed import Ranks
-from finetune_trainer.lead import Lead, fetch
-from finetune_trainer.prepare import prepare
+from finetune_trainer.lead import Lead
 from finetune_trainer.progress import Reporter
-from finetune_trainer.resolve import resolve
 from finetune_trainer.stopping import Stop
 from finetune_trainer.telemetry import StepRecord
-from finetune_trainer.train import load, train
+from finetune_trainer.train import train
+from harness.command_line import command_line, save
+from harness.one_process import LLAMA_28M, Ready, ready
 from support.tiny_llama import dialogue, write_model, write_rows
 from support.trainer_runs import run_config
 
-SHAPE = {
-    "vocab_size": 8192,
-    "hidden_size": 512,
-    "intermediate_size": 1408,
-    "num_hidden_layers": 6,
-    "num_attention_heads": 8,
-    "num_key_value_heads": 8,
-}
 EVERY = 4  # steps between checkpoints
 BAR = 0.03  # of a minute
 
@@ -57,16 +45,35 @@ class Marks(Reporter):
         self.times.append(time.monotonic())
 
 
-def alone() -> Ranks:
-    """Return a group of this process alone."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    os.environ.update({"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "LOCAL_RANK": "0"})
-    os.environ.update({"RANK": "0", "WORLD_SIZE": "1"})
-    ranks = Ranks.meet()
-    ranks.join()
-    return ranks
+def write_inputs(directory: Path, steps: int) -> None:
+    (directory / "scratch").mkdir()
+    write_model(directory / "model", **LLAMA_28M)
+    write_rows(
+        directory / "train.jsonl",
+        [dialogue(f"{i} ?" + "q" * (i % 30), "a" * (10 + i % 30)) for i in range(4 * steps)],
+    )
+
+
+def recipe(directory: Path, steps: int) -> RunConfig:
+    return run_config(
+        directory,
+        lora={"rank": 64, "alpha": 64},
+        training={"maxSteps": steps, "globalBatchSize": 4},
+        microBatchSize=4,
+    )
+
+
+def one_round(trainer: Ready, uid: str, every_steps: int) -> float:
+    """Train as a job of its own; return the seconds from the first step's end to the last's."""
+    job = JobRef(name="bench", namespace="bench", uid=uid)
+    checkpoint = CheckpointPolicy(every_steps=every_steps, every_minutes=None)
+    layout = trainer.config.layout.model_copy(update={"job": job, "checkpoint": checkpoint})
+    run = trainer.config.model_copy(update={"layout": layout})
+    marks, stop = Marks(), Stop(60, lambda: None)
+    lead = Lead(run, marks)
+    lead.start()
+    train(run, trainer.engine, trainer.data, lead, trainer.ranks, marks, stop)
+    return marks.times[-1] - marks.times[0]
 
 
 def measure(rounds: int, steps: int) -> dict[str, Any]:
@@ -74,45 +81,16 @@ def measure(rounds: int, steps: int) -> dict[str, Any]:
     seconds: dict[bool, list[float]] = {True: [], False: []}
     with tempfile.TemporaryDirectory() as temporary:
         directory = Path(temporary)
-        (directory / "scratch").mkdir()
-        write_model(directory / "model", **SHAPE)
-        write_rows(
-            directory / "train.jsonl",
-            [dialogue(f"{i} ?" + "q" * (i % 30), "a" * (10 + i % 30)) for i in range(4 * steps)],
-        )
-
-        def config(saves: bool, uid: str) -> RunConfig:
-            return run_config(
-                directory,
-                lora={"rank": 64, "alpha": 64},
-                training={"maxSteps": steps, "globalBatchSize": 4},
-                microBatchSize=4,
-                job={"name": "bench", "namespace": "bench", "uid": uid},
-                checkpoint={"everySteps": EVERY if saves else 10 * steps, "everyMinutes": None},
-            )
-
-        ranks, reporter = alone(), Marks()
-        plain = config(False, "first")
-        start = Lead(plain, reporter).start()
-        files = fetch(plain, start.model, reporter, weights=False)
-        resolved, plan = resolve(plain, start.model, files, ranks)
-        reporter.planned(plan)
-        data = prepare(resolved, start.files, files, ranks, reporter)
-        engine, _ = load(resolved, start.model, ranks, reporter)
+        write_inputs(directory, steps)
+        trainer = ready(recipe(directory, steps))
         for number in range(rounds + 1):
             for saves in (True, False) if number % 2 else (False, True):
-                job, marks = config(saves, f"{number}-{saves}"), Marks()
-                layout = resolved.layout.model_copy(
-                    update={"job": job.layout.job, "checkpoint": job.layout.checkpoint}
-                )
-                run = resolved.model_copy(update={"layout": layout})
-                lead = Lead(run, marks)
-                lead.start()
-                train(run, engine, data, lead, ranks, marks, Stop(60, lambda: None))
+                every = EVERY if saves else 10 * steps
+                spent = one_round(trainer, f"{number}-{saves}", every)
                 if number:  # the first round warms up
-                    seconds[saves].append(marks.times[-1] - marks.times[0])
+                    seconds[saves].append(spent)
         state = next((directory / "out").rglob("state.safetensors")).stat().st_size
-        ranks.wait()
+        trainer.ranks.wait()
     checkpoints = (steps - 1) // EVERY
     medians = {saves: statistics.median(values) for saves, values in seconds.items()}
     cost = (medians[True] - medians[False]) / checkpoints
@@ -128,10 +106,8 @@ def measure(rounds: int, steps: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser = command_line(__doc__, rounds=5)
     parser.add_argument("--steps", type=int, default=12)
-    parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     found = measure(arguments.rounds, arguments.steps)
     for name in ("With", "Without"):
@@ -143,8 +119,7 @@ def main() -> None:
         f"a checkpoint of {found['megabytes']:.1f} MB costs {found['secondsPerCheckpoint']:.3f} s, "
         f"{found['shareOfAMinute']:.2%} of a minute (bar: at most {BAR:.0%})"
     )
-    if arguments.json:
-        arguments.json.write_text(json.dumps(found, indent=2))
+    save(found, arguments.json)
 
 
 if __name__ == "__main__":

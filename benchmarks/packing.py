@@ -10,8 +10,6 @@ does. Rounds alternate, medians count.
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import sys
 import tempfile
@@ -33,6 +31,7 @@ from finetune_trainer.lora import adapt
 from finetune_trainer.model import load_model
 from finetune_trainer.roles import map_roles
 from finetune_trainer.scoring import Scorer, score
+from harness.command_line import command_line, save
 from support.tiny_llama import write_model
 
 MICRO_BATCH, ROWS = 8, 64
@@ -121,10 +120,7 @@ def _positions(batches: list[MicroBatch]) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
+    arguments = command_line(__doc__, rounds=5).parse_args()
     disable_progress_bar()
     set_verbosity_error()
     found = measure(arguments.rounds)
@@ -135,8 +131,7 @@ def main() -> None:
         f"\npacked over padded {found['overPadded']:.2f} (bar: at least {BAR}), "
         f"over grouped {found['overGrouped']:.2f}"
     )
-    if arguments.json:
-        arguments.json.write_text(json.dumps(found, indent=2))
+    save(found, arguments.json)
 
 
 if __name__ == "__main__":

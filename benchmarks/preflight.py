@@ -8,7 +8,6 @@ process of its own; medians of rounds count. A pass that only parses the JSON is
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
 import resource
@@ -17,6 +16,8 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+from harness.command_line import command_line, save
 
 BAR_SECONDS = 10.0
 PARSE = "import json,sys\nfor line in open(sys.argv[1], encoding='utf-8'): json.loads(line)"
@@ -47,10 +48,8 @@ def cpu_seconds(code: str, *arguments: str) -> float:
 
 def main() -> int:
     """Measure, print and tell whether the bar holds."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser = command_line(__doc__, rounds=3)
     parser.add_argument("--rows", type=int, default=100_000)
-    parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory, "train.jsonl")
@@ -65,10 +64,7 @@ def main() -> int:
         f"{arguments.rows:,} rows, {megabytes:.0f} MB: {check:.2f} s CPU; "
         f"parsing the JSON alone {parse:.2f} s; bar {BAR_SECONDS:.0f} s"
     )
-    if arguments.json:
-        arguments.json.write_text(
-            json.dumps({"rows": arguments.rows, "check": check, "parse": parse})
-        )
+    save({"rows": arguments.rows, "check": check, "parse": parse}, arguments.json)
     return 0 if check <= BAR_SECONDS else 1
 
 

@@ -8,8 +8,6 @@ is not counted: what is left is the start itself. Where the time goes is read of
 
 from __future__ import annotations
 
-import argparse
-import json
 import re
 import resource
 import statistics
@@ -22,6 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
+from harness.command_line import command_line, save
 from support.tiny_llama import sums, write_model, write_rows
 from support.trainer_runs import run_config
 
@@ -73,10 +72,7 @@ def _cpu_seconds() -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
+    arguments = command_line(__doc__, rounds=5).parse_args()
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         write_model(directory / "model")
@@ -87,8 +83,7 @@ def main() -> None:
     for stage, seconds in medians.items():
         print(f"{stage:28} {seconds:6.2f} s")
     print(f"bar: {BAR:.0f} s to the first step, {'met' if medians['in all'] <= BAR else 'missed'}")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(medians))
+    save(medians, arguments.json)
 
 
 if __name__ == "__main__":

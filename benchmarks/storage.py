@@ -9,8 +9,6 @@ server (SeaweedFS) on loopback, files on tmpfs where there is one. Rounds altern
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import random
 import shutil
@@ -30,6 +28,7 @@ from finetune_local.s3 import REGION, S3Server
 from finetune_trainer.artifacts import open_artifact
 from finetune_trainer.storage import Role, Store
 from finetune_trainer.transfer import upload_all
+from harness.command_line import command_line, save
 from support.published import PROVENANCE, SUMMARY
 from support.s3_server import s3_server, write_keys
 
@@ -123,10 +122,8 @@ def measure(rounds: int, megabytes: int, directory: Path) -> dict[str, dict[str,
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser = command_line(__doc__, rounds=5)
     parser.add_argument("--megabytes", type=int, default=600)
-    parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as directory:
@@ -134,8 +131,7 @@ def main() -> None:
     for verb, rates in measured.items():
         ours, plain = rates["ours"], rates["minio"]
         print(f"{verb:9} {ours:6.0f} MB/s, minio {plain:6.0f} MB/s: {ours / plain:.2f}x")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(measured))
+    save(measured, arguments.json)
 
 
 if __name__ == "__main__":

@@ -9,10 +9,7 @@ steps count. Memory is the highest resident set of a round, the libraries' share
 
 from __future__ import annotations
 
-import argparse
-import json
 import multiprocessing
-import os
 import random
 import statistics
 import sys
@@ -30,30 +27,19 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from datasets import Dataset as TrlDataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
-from trl import SFTConfig, SFTTrainer
+from trl import SFTTrainer
 
 from finetune_contract.runconfig import RunConfig
-from finetune_trainer.batch import step_batch
 from finetune_trainer.data.batches import BatchPlan
-from finetune_trainer.distributed import Ranks
-from finetune_trainer.lead import Lead, fetch
-from finetune_trainer.prepare import prepare
-from finetune_trainer.progress import Reporter
-from finetune_trainer.resolve import resolve
-from finetune_trainer.train import load
+from finetune_trainer.supervised import step_batch
+from harness.command_line import command_line, save
+from harness.one_process import LLAMA_28M, ready
+from support.oracle import plain_sft_config
 from support.tiny_llama import write_model, write_rows
-from support.trainer_runs import free_port, run_config
+from support.trainer_runs import run_config
 
 BATCH, RANK, ALPHA, RATE, LENGTH = 8, 16, 32, 2e-4, 256
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-SHAPE = {
-    "vocab_size": 8192,
-    "hidden_size": 512,
-    "intermediate_size": 1408,
-    "num_hidden_layers": 6,
-    "num_attention_heads": 8,
-    "num_key_value_heads": 8,
-}
 WARM_UP = 2  # first steps of a round, not counted
 TIME_BAR, MEMORY_BAR = 1.0, 1.05
 
@@ -72,24 +58,16 @@ def rows(count: int) -> list[dict[str, Any]]:
 
 def ours(config: RunConfig) -> Callable[[], list[float]]:
     """Return a function that trains one round and returns the seconds of its steps."""
-    alone = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "RANK": "0"}
-    os.environ.update({**alone, "WORLD_SIZE": "1", "LOCAL_RANK": "0"})
-    ranks, reporter = Ranks.meet(), Reporter()
-    ranks.join()
-    start = Lead(config, reporter).start()
-    directory = fetch(config, start.model, reporter, weights=False)
-    config, plan = resolve(config, start.model, directory, ranks)
-    reporter.planned(plan)
-    data = prepare(config, start.files, directory, ranks, reporter).train
-    engine, _ = load(config, start.model, ranks, reporter)
+    trainer = ready(config)
+    config, data, engine = trainer.config, trainer.data.train, trainer.engine
     order = BatchPlan.of(config.recipe.training, data)
 
     def one_round() -> list[float]:
         seconds = []
         for step in range(order.steps):
             started = time.monotonic()
-            batch = step_batch(order, step, data, config, 0, ranks.device)
-            engine.step(batch.micro_batches, batch.learned, RATE, lambda: False)
+            batch = step_batch(order, step, data, config, 0, trainer.ranks.device)
+            engine.step(batch.micro_batches, batch.normaliser, RATE, lambda: False)
             seconds.append(time.monotonic() - started)
         return seconds
 
@@ -118,24 +96,16 @@ def trl(
     timer = StepTimer()
     trainer = SFTTrainer(
         model=AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32),
-        args=SFTConfig(
-            output_dir=str(out),
+        args=plain_sft_config(
+            out,
             max_steps=steps,
             per_device_train_batch_size=BATCH,
             learning_rate=RATE,
             max_length=LENGTH,
             max_grad_norm=1.0,
             completion_only_loss=True,
-            packing=False,
             padding_free=False,
-            bf16=False,
-            gradient_checkpointing=False,
-            use_cpu=True,
-            report_to="none",
-            save_strategy="no",
             logging_strategy="no",
-            disable_tqdm=True,
-            dataloader_pin_memory=False,
         ),
         train_dataset=TrlDataset.from_list(data),
         processing_class=AutoTokenizer.from_pretrained(model),
@@ -190,7 +160,7 @@ def measure(rounds: int, steps: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as temporary:
         directory = Path(temporary)
         (directory / "scratch").mkdir()
-        write_model(directory / "model", **SHAPE)
+        write_model(directory / "model", **LLAMA_28M)
         for name in seconds:
             pipes[name], theirs = spawn.Pipe()
             spawn.Process(
@@ -221,10 +191,8 @@ def measure(rounds: int, steps: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser = command_line(__doc__, rounds=5)
     parser.add_argument("--steps", type=int, default=8)
-    parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     found = measure(arguments.rounds, arguments.steps)
     print("| | median step | steps | peak memory |\n|---|---|---|---|")
@@ -236,8 +204,7 @@ def main() -> None:
         f"\ntime {found['ratio']:.3f} (bar: at most {TIME_BAR}), "
         f"memory {found['memoryRatio']:.3f} (bar: at most {MEMORY_BAR})"
     )
-    if arguments.json:
-        arguments.json.write_text(json.dumps(found, indent=2))
+    save(found, arguments.json)
 
 
 if __name__ == "__main__":

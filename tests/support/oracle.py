@@ -101,7 +101,7 @@ def trl_losses(config: RunConfig, directory: Path) -> list[float]:
     """Return the losses that TRL's SFTTrainer reports, a step each, on the same batches."""
     from datasets import Dataset
     from transformers import AutoTokenizer
-    from trl import SFTConfig, SFTTrainer
+    from trl import SFTTrainer
 
     training = config.recipe.training
     rows = [
@@ -114,8 +114,8 @@ def trl_losses(config: RunConfig, directory: Path) -> list[float]:
     ]
     trainer = SFTTrainer(
         model=adapted_model(config),
-        args=SFTConfig(
-            output_dir=str(directory),
+        args=plain_sft_config(
+            directory,
             per_device_train_batch_size=training.global_batch_size,
             num_train_epochs=1,
             learning_rate=training.learning_rate,
@@ -125,22 +125,32 @@ def trl_losses(config: RunConfig, directory: Path) -> list[float]:
             train_sampling_strategy="sequential",
             dataset_kwargs={"skip_prepare_dataset": True},
             max_length=None,
-            packing=False,
-            bf16=False,
-            gradient_checkpointing=False,
-            use_cpu=True,
             router_aux_loss_coef=0.0,  # ours is the language model's loss alone
-            report_to="none",
-            save_strategy="no",
             logging_steps=1,
-            disable_tqdm=True,
-            dataloader_pin_memory=False,
         ),
         train_dataset=Dataset.from_list(rows),
         processing_class=AutoTokenizer.from_pretrained(path_of(config.recipe.model.uri)),
     )
     trainer.train()
     return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+
+def plain_sft_config(directory: Path, **settings: Any) -> Any:
+    """Return TRL's SFTConfig for plain training on the CPU in fp32 that leaves nothing behind."""
+    from trl import SFTConfig
+
+    return SFTConfig(
+        output_dir=str(directory),
+        packing=False,
+        bf16=False,
+        gradient_checkpointing=False,
+        use_cpu=True,
+        report_to="none",
+        save_strategy="no",
+        disable_tqdm=True,
+        dataloader_pin_memory=False,
+        **settings,
+    )
 
 
 def _optimizer(recipe: TrainingRecipe, parameters: list[Any]) -> Any:
