@@ -1,5 +1,7 @@
 """Names that are taken, objects that are refused, changed or deleted: how a decision is applied."""
 
+import asyncio
+
 import pytest
 
 from finetune_api.job import KIND
@@ -34,20 +36,24 @@ async def test_a_refusal_by_the_cluster_ends_the_job_in_its_words(refusal: ApiEr
     await bench.do_pass()
     truth, reason, message = bench.told("Stalled")
     assert (truth, reason) == ("True", "BackendRefused")
-    assert refusal.message in message
+    assert f"PyTorchJob bot-a1: {refusal.message}" in message
     assert bench.told("Succeeded")[0] == "False"
     attempt = bench.status()["attempts"][0]
     assert (attempt["state"], attempt["reason"]) == ("Failed", "BackendRefused")
     assert bench.ended == ["BackendRefused"]
     writes = bench.world.writes
-    await bench.do_pass()
+    assert await bench.do_pass() is None, "a finished job needs no further look"
     assert bench.world.writes == writes
 
 
 @pytest.mark.parametrize(
     ("refusal", "reason", "words"),
     [
-        (ApiError(404, "", "404 page not found"), "BackendUnavailable", "does not serve"),
+        (
+            ApiError(404, "", "404 page not found"),
+            "BackendUnavailable",
+            "does not serve kubeflow.org/v1 PyTorchJob",
+        ),
         (
             ApiError(404, "NotFound", "the server could not find the requested resource"),
             "BackendUnavailable",
@@ -56,7 +62,7 @@ async def test_a_refusal_by_the_cluster_ends_the_job_in_its_words(refusal: ApiEr
         (
             ApiError(403, "Forbidden", 'User "operator" cannot create resource "pytorchjobs"'),
             "OperatorForbidden",
-            "cannot create",
+            'may not write PyTorchJob bot-a1: User "operator" cannot create',
         ),
     ],
 )
@@ -122,6 +128,16 @@ async def test_a_deleted_jobs_object_is_removed_and_its_name_used() -> None:
     assert kept["uid"] == bench.world.job()["metadata"]["uid"]
 
 
+async def test_an_object_may_have_other_owners_too() -> None:
+    bench = Bench()
+    await bench.do_pass()
+    body = bench.world.objects["ServiceAccount", "bot-finetune"]
+    owners = [*body["metadata"]["ownerReferences"], {"kind": "Team", "uid": "team"}]
+    bench.world.store({**body, "metadata": {**body["metadata"], "ownerReferences": owners}})
+    await bench.do_pass()
+    assert bench.told("Reconciling")[1] == "Pending"
+
+
 async def test_an_object_that_is_being_deleted_is_waited_for() -> None:
     bench = Bench()
     await bench.do_pass()
@@ -135,8 +151,9 @@ async def test_what_differs_from_the_plan_is_applied_and_what_an_attempt_was_giv
     bench = Bench()
     await bench.do_pass()
     await bench.do_pass()
-    for kind, name in [("Role", "bot-a1"), ("ConfigMap", "bot-a1"), ("PyTorchJob", "bot-a1")]:
-        body = bench.world.objects[kind, name]
+    kinds = ("Role", "ConfigMap", "Lease", "PyTorchJob")
+    for kind in kinds:
+        body = bench.world.objects[kind, "bot-a1"]
         old = {**body["metadata"], "annotations": {"finetune.dev/plan": "old"}}
         bench.world.store({**body, "metadata": old})
     writes = bench.world.writes
@@ -144,10 +161,10 @@ async def test_what_differs_from_the_plan_is_applied_and_what_an_attempt_was_giv
     assert bench.world.writes == writes + 1
     told = {
         kind: bench.world.objects[kind, "bot-a1"]["metadata"]["annotations"]["finetune.dev/plan"]
-        for kind in ("Role", "ConfigMap", "PyTorchJob")
+        for kind in kinds
     }
     assert told["Role"] != "old"
-    assert told["ConfigMap"] == told["PyTorchJob"] == "old"
+    assert told["ConfigMap"] == told["Lease"] == told["PyTorchJob"] == "old"
 
 
 async def test_a_missing_sibling_is_made_again_and_the_pytorchjob_is_not() -> None:
@@ -163,6 +180,48 @@ async def test_a_missing_sibling_is_made_again_and_the_pytorchjob_is_not() -> No
     await bench.do_pass()
     assert bench.created == []
     assert bench.status()["attempts"][0]["reason"] == "PodLost"
+
+
+async def test_a_failed_write_leaves_none_of_its_siblings_half_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bench = Bench()
+    bench.refusals["Role"] = ApiError(500, "InternalError", "etcd is slow")
+    create = bench.api.create
+
+    async def slowly(body: Json) -> Json:
+        for _ in range(10 * (body["kind"] == "Lease")):
+            await asyncio.sleep(0)
+        return await create(body)
+
+    monkeypatch.setattr(bench.api, "create", slowly)
+    with pytest.raises(RetryLater):
+        await bench.do_pass()
+    assert bench.cache.find(KEY, "Lease", "bot-a1") is not None
+
+
+@pytest.mark.parametrize("successor", [False, True])
+async def test_a_deletion_may_be_shown_before_it_is_answered(
+    successor: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench()
+    await bench.do_pass()
+    await bench.do_pass()
+    lease = bench.world.objects["Lease", "bot-a1"]
+    delete = bench.api.delete
+
+    async def overtaken(kind: str, namespace: str, name: str, uid: str) -> None:
+        await delete(kind, namespace, name, uid)
+        if kind == "Lease":
+            bench.cache.remove(lease)
+            if successor:
+                bench.cache.put({**lease, "metadata": {**lease["metadata"], "uid": "new"}})
+
+    monkeypatch.setattr(bench.api, "delete", overtaken)
+    bench.world.drop("PyTorchJob", "bot-a1")
+    await bench.do_pass()
+    known = bench.cache.find(KEY, "Lease", "bot-a1")
+    assert (known and known["metadata"]["uid"]) == ("new" if successor else None)
 
 
 @pytest.mark.parametrize(("finalizers", "known"), [([], False), (["example.com/keep"], True)])
