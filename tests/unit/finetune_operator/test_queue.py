@@ -102,6 +102,37 @@ async def test_a_failing_key_comes_back_later_and_later_until_it_succeeds() -> N
         assert queue._failures == {}
 
 
+async def test_the_back_off_is_each_keys_own_and_has_a_cap_for_ever() -> None:
+    good = False
+
+    async def handle(key: str) -> None:
+        if key == "bad" and not good:
+            raise RetryLater
+
+    queue: WorkQueue[str] = WorkQueue(handle, base=0.25, cap=1.5)
+    assert [await queue._handle("bad") for _ in range(5)] == [0.25, 0.5, 1.0, 1.5, 1.5]
+    assert await queue._handle("good") is None
+    for _ in range(2_000):
+        delay = await queue._handle("bad")
+    assert delay == 1.5
+    good = True
+    assert await queue._handle("bad") is None
+    good = False
+    assert await queue._handle("bad") == 0.25
+
+
+async def test_no_appointment_outlives_the_queue() -> None:
+    async def handle(_: str) -> float:
+        return 3600.0
+
+    queue: WorkQueue[str] = WorkQueue(handle)
+    async with running(queue):
+        queue.add("a")
+        await until(lambda: "a" in queue._timers)
+        (timer,) = queue._timers.values()
+    assert timer.cancelled()
+
+
 async def test_a_key_comes_back_when_it_asked_to() -> None:
     count = 0
 

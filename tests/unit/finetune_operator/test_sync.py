@@ -58,6 +58,37 @@ async def test_the_gate_opens_after_the_first_complete_list(
     assert (KEY, True) in added
 
 
+@pytest.mark.parametrize(
+    ("failures", "missing", "relist", "pauses"),
+    [
+        (0, set(), 300, [30, 300, 300]),
+        (0, set(), 10, [10, 10, 10]),
+        (2, set(), 300, [1, 1, 30, 300]),
+        (0, {"PyTorchJob"}, 300, [30, 30, 30]),
+        (0, {KIND}, 300, [1, 1, 1]),
+    ],
+)
+async def test_lists_come_at_once_after_a_failure_soon_after_the_first_then_at_leisure(
+    failures: int,
+    missing: set[str],
+    relist: float,
+    pauses: list[float],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    api, slept = Faulty(world(), failures), []
+    api.missing = missing
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) == len(pauses):
+            raise asyncio.CancelledError
+
+    monkeypatch.setattr("finetune_operator.sync.asyncio.sleep", sleep)
+    with pytest.raises(asyncio.CancelledError):
+        await Synchroniser(api, Cache(), (), lambda key: None).run(relist)
+    assert slept == pauses
+
+
 async def test_jobs_come_last_so_that_none_seems_childless() -> None:
     api = Faulty(world())
     await Synchroniser(api, Cache(), ("a", "b"), lambda key: None).relist()
