@@ -21,14 +21,17 @@ from finetune_trainer import scoring
 from finetune_trainer.batch import MicroBatch
 from finetune_trainer.data.encode import EncodedRow
 from finetune_trainer.distributed import Ranks
-from finetune_trainer.engine import Engine, NonFinite, prepare_deepspeed, sharded_loading
+from finetune_trainer.engine import Engine, NonFinite
 from finetune_trainer.load import load_adapted
+from finetune_trainer.sharding import prepare_deepspeed, sharded_loading
 from support.oracle import path_of
 
 LENGTHS = ((12, 5), (9, 20))  # of each rank's rows, a micro-batch each
 TOKENS = sum(length - 1 for lengths in LENGTHS for length in lengths)
 RATE = 1e-2
 VOCABULARY = 259  # of the tiny model
+
+Summed = tuple[torch.Tensor, torch.Tensor]
 
 
 def batches(rank: int) -> list[MicroBatch]:
@@ -75,13 +78,14 @@ def refused(engine: Engine, rank: int) -> dict[str, Any]:
 
 def not_finite_loss(config: RunConfig, ranks: Ranks) -> dict[str, Any]:
     with made(config, ranks) as engine:
-        plain = engine._loss_sum
+        plain = engine._objective
 
-        def poisoned(log_probs: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        def poisoned(log_probs: torch.Tensor, batch: MicroBatch) -> Summed:
             last = engine._pass == 1 and ranks.rank == 1
-            return plain(log_probs, weights) * (float("nan") if last else 1.0)
+            loss, stats = plain(log_probs, batch)
+            return loss * (float("nan") if last else 1.0), stats
 
-        engine._loss_sum = poisoned
+        engine._objective = poisoned
         return refused(engine, ranks.rank)
 
 
@@ -90,14 +94,14 @@ def not_finite_gradient(
 ) -> dict[str, Any]:
     with made(config, ranks) as engine:
         prepare(engine)
-        plain = engine._loss_sum
+        plain = engine._objective
 
-        def poisoned(log_probs: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        def poisoned(log_probs: torch.Tensor, batch: MicroBatch) -> Summed:
             if engine._pass == 1 and ranks.rank == 1:
                 log_probs.register_hook(lambda gradient: gradient * float("inf"))
-            return plain(log_probs, weights)
+            return plain(log_probs, batch)
 
-        engine._loss_sum = poisoned
+        engine._objective = poisoned
         return refused(engine, ranks.rank)
 
 
@@ -111,15 +115,15 @@ def overflow(config: RunConfig, ranks: Ranks) -> dict[str, Any]:
     asked = []
     with made(config, ranks) as engine:
         engine.loss_scale = 65536.0
-        plain = engine._loss_sum
+        plain = engine._objective
 
-        def overflowing(log_probs: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        def overflowing(log_probs: torch.Tensor, batch: MicroBatch) -> Summed:
             dropped["scaled"].append(float(torch.rand(())))
             if engine.loss_scale > 16384 and engine._pass == 0 and ranks.rank == 0:
                 log_probs.register_hook(lambda gradient: gradient * float("inf"))
-            return plain(log_probs, weights)
+            return plain(log_probs, batch)
 
-        engine._loss_sum = overflowing
+        engine._objective = overflowing
         torch.manual_seed(ranks.rank)
         outcome = engine.step(
             batches(ranks.rank), TOKENS, RATE, lambda: asked.append(1) is not None
@@ -128,11 +132,11 @@ def overflow(config: RunConfig, ranks: Ranks) -> dict[str, Any]:
         scaled, scale = weights(engine), engine.loss_scale
     with made(config, ranks) as engine:
 
-        def noting(log_probs: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        def noting(log_probs: torch.Tensor, batch: MicroBatch) -> Summed:
             dropped["plain"].append(float(torch.rand(())))
-            return plain(log_probs, weights)
+            return plain(log_probs, batch)
 
-        engine._loss_sum = noting
+        engine._objective = noting
         torch.manual_seed(ranks.rank)
         expected = engine.step(batches(ranks.rank), TOKENS, RATE, lambda: False)
         assert expected is not None

@@ -10,12 +10,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from finetune_contract.runconfig import RunConfig
 from finetune_trainer.attention import Segments
-from finetune_trainer.data.batches import BatchPlan, deal
-from finetune_trainer.data.dataset import Dataset
 from finetune_trainer.data.encode import EncodedRow
-from finetune_trainer.data.order import Indices
 
 
 @dataclass(frozen=True)
@@ -84,51 +80,4 @@ def _micro_batch(
         times=torch.from_numpy(at_times - 1).to(device),
         targets=torch.from_numpy(ids[at_rows, at_times]).to(device),
         weights=torch.ones(len(at_rows), device=device),
-    )
-
-
-@dataclass(frozen=True)
-class StepBatch:
-    """One rank's micro-batches of an optimizer step, and counts over all ranks."""
-
-    micro_batches: tuple[MicroBatch, ...]
-    tokens: int
-    learned: int
-
-
-def step_batch(
-    plan: BatchPlan,
-    step: int,
-    data: Dataset,
-    config: RunConfig,
-    rank: int,
-    device: torch.device,
-) -> StepBatch:
-    """Return a rank's share of a step's batch. Every rank holds all rows, so it can count alone."""
-    rows = [data.row(int(index)) for index in plan.batch(step)]
-    packed = config.layout.packing
-    return StepBatch(
-        micro_batches=tuple(
-            MicroBatch.of([data.row(int(index)) for index in share], device, packed=packed)
-            if len(share)
-            else MicroBatch.idle(device, packed=packed)
-            for share in step_shares(plan, step, data, config, rank)
-        ),
-        tokens=sum(len(row.tokens) for row in rows),
-        learned=sum(int(row.learned.sum()) for row in rows),
-    )
-
-
-def step_shares(
-    plan: BatchPlan, step: int, data: Dataset, config: RunConfig, rank: int
-) -> list[Indices]:
-    """Return the dataset indices of each of a rank's micro-batches."""
-    indices = plan.batch(step)
-    return deal(
-        indices,
-        data.offsets[indices + 1] - data.offsets[indices],
-        rank=rank,
-        world=config.layout.world_size,
-        micro_batch_size=config.micro_batch_size,
-        passes=config.accumulation_steps,
     )

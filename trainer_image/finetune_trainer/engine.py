@@ -1,8 +1,9 @@
-"""The DeepSpeed engine: one optimizer step whose loss is the mean over all its learned tokens.
+"""The DeepSpeed engine: one optimizer step whose loss is a mean over the whole step.
 
-DeepSpeed averages gradients over ranks and over micro-batches, as if each held equally many
-tokens. The loss handed to it is therefore the sum over tokens, divided by the tokens of the whole
-step and multiplied by ranks x micro-batches, so that layout never changes the numbers.
+DeepSpeed averages gradients over ranks and over micro-batches, as if each held equally much. The
+loss handed to it is therefore a sum over tokens, divided by the normaliser of the whole step (for
+SFT its learned tokens) and multiplied by ranks x micro-batches, so that layout never changes the
+numbers.
 
 Its own mixed precision stays off: the base is frozen, in whatever format it was loaded, and the
 adapters are fp32 all through, so the master weights are the weights. What FP16 needs, a scaled loss
@@ -21,22 +22,20 @@ from typing import Any
 
 import deepspeed
 import torch
-from deepspeed.ops import __compatible_ops__
 from deepspeed.utils import set_z3_leaf_module
 from torch import Tensor
-from transformers.integrations import HfDeepSpeedConfig
 
-from finetune_contract.layout import Checkpointing, Layout, Offload, ZeroStage
-from finetune_contract.memory import BUCKET_ELEMENTS, LIVE_ELEMENTS
+from finetune_contract.layout import Checkpointing, ZeroStage
 from finetune_contract.reasons import Reason
 from finetune_contract.recipe import Optimizer, Precision, TrainingRecipe
 from finetune_contract.runconfig import RunConfig
 from finetune_trainer.batch import MicroBatch
 from finetune_trainer.distributed import Ranks
 from finetune_trainer.errors import Failure
-from finetune_trainer.methods import METHODS
+from finetune_trainer.methods import objective
 from finetune_trainer.random_state import random_state, restore_random_state
 from finetune_trainer.scoring import Scorer, score
+from finetune_trainer.sharding import deepspeed_config, zero_stage
 
 log = logging.getLogger(__name__)
 
@@ -46,10 +45,11 @@ GROWTH_STEPS = 2000  # without an overflow, before FP16's loss scale doubles, as
 
 @dataclass(frozen=True)
 class StepOutcome:
-    """A step's mean loss per learned token and its gradient norm before clipping."""
+    """A step's mean loss, its gradient norm before clipping, and its objective's stats, summed."""
 
     loss: float
     grad_norm: float
+    stats: dict[str, float]
 
 
 class NonFinite(Failure):
@@ -65,70 +65,6 @@ class NonFinite(Failure):
         self.micro_batch = micro_batch
 
 
-def zero_stage(layout: Layout) -> ZeroStage:
-    """Return the stage in effect.
-
-    One process has nobody to shard with, and plain steps cost less; but only ZeRO offloads.
-    """
-    assert layout.zero_stage is not None, "Auto is resolved before"
-    if layout.world_size == 1 and not layout.offload:
-        return ZeroStage.DDP
-    return layout.zero_stage
-
-
-def deepspeed_config(config: RunConfig) -> dict[str, Any]:
-    """Return DeepSpeed's configuration for a layout."""
-    training, layout = config.recipe.training, config.layout
-    stage = zero_stage(layout)
-    zero: dict[str, Any] = {
-        "stage": int(stage),
-        "overlap_comm": False,
-        "reduce_bucket_size": BUCKET_ELEMENTS,
-        "allgather_bucket_size": BUCKET_ELEMENTS,
-        "stage3_prefetch_bucket_size": LIVE_ELEMENTS // 2,
-        "stage3_max_live_parameters": LIVE_ELEMENTS,
-        "stage3_max_reuse_distance": LIVE_ELEMENTS,
-    }
-    if Offload.OPTIMIZER in layout.offload:
-        zero["offload_optimizer"] = {"device": "cpu"}
-    if Offload.PARAMETERS in layout.offload:
-        zero["offload_param"] = {"device": "cpu"}
-    return {
-        "train_micro_batch_size_per_gpu": config.micro_batch_size,
-        "gradient_accumulation_steps": config.accumulation_steps,
-        "gradient_clipping": 0.0 if stage is ZeroStage.DDP else training.max_grad_norm,
-        "zero_optimization": zero,
-        # torch's own optimizers need no compiler on the machine.
-        "zero_allow_untested_optimizer": True,
-        "zero_force_ds_cpu_optimizer": False,
-        "steps_per_print": 2**31,
-    }
-
-
-def prepare_deepspeed(ranks: Ranks) -> None:
-    """Make DeepSpeed use the process group that exists."""
-    __compatible_ops__["deepspeed_shm_comm"] = False  # would be compiled at start
-    backend = "nccl" if ranks.device.type == "cuda" else "gloo"
-    deepspeed.init_distributed(backend, auto_mpi_discovery=False, verbose=False)
-
-
-@contextmanager
-def sharded_loading(config: RunConfig) -> Iterator[None]:
-    """Let transformers load parameters straight into ZeRO-3 shards, where that is the stage."""
-    if zero_stage(config.layout) is ZeroStage.PARAMETERS:
-        # Here alone these stand for the number format of the shards.
-        precision = config.recipe.training.precision
-        formats = {
-            "bf16": {"enabled": precision is Precision.BF16},
-            "fp16": {"enabled": precision is Precision.FP16},
-        }
-        alive = HfDeepSpeedConfig({**deepspeed_config(config), **formats})
-        yield
-        del alive  # transformers holds it weakly
-    else:
-        yield
-
-
 class Engine:
     """Steps the trainable parameters of a PEFT model.
 
@@ -140,7 +76,8 @@ class Engine:
     def __init__(self, model: Any, config: RunConfig, ranks: Ranks) -> None:
         self._ranks = ranks
         self._training = config.recipe.training
-        self._loss_sum = METHODS[config.recipe.method]
+        self._objective = objective(config.recipe)
+        self._stats = self._objective.stats
         self._passes = config.accumulation_steps
         self.stage = zero_stage(config.layout)
         self.parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
@@ -165,32 +102,34 @@ class Engine:
         )
         self.deepspeed.train()
         self._pass = 0
-        # Per micro-batch: the sum of losses, and of the norms of its gradients.
-        self._sums = torch.zeros(2, self._passes, device=ranks.device)
+        # Per micro-batch: the sum of losses, of the norms of its gradients, of each stat.
+        rows = 2 + len(self._stats)
+        self._sums = torch.zeros(rows, self._passes, device=ranks.device)
         self._norms = torch.zeros(ranks.world, self._passes)
 
     def step(
         self,
         batches: Sequence[MicroBatch],
-        tokens: int,
+        normaliser: float,
         rate: float,
         stops: Callable[[], bool],
     ) -> StepOutcome | None:
         """Do one optimizer step over this rank's micro-batches.
 
-        `tokens` are the learned tokens of the step on all ranks. `stops` is asked before each
-        micro-batch and must answer all ranks alike: once true, the step is left undone and None
-        returned. Raises NonFinite before the weights are touched. Where FP16's scaled gradients
-        overflow, the step is done again with half the scale.
+        `normaliser` is what the loss summed over all ranks is divided by. `stops` is asked before
+        each micro-batch and must answer all ranks alike: once true, the step is left undone and
+        None returned. Raises NonFinite before the weights are touched. Where FP16's scaled
+        gradients overflow, the step is done again with half the scale.
         """
         assert len(batches) == self._passes
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         drawn = random_state(self._ranks.device)
-        while self._accumulate(batches, tokens, stops):
-            losses, bad_gradient = self._agreed()
+        while self._accumulate(batches, normaliser, stops):
+            sums, bad_gradient = self._agreed()
             if bad_gradient is None:
-                outcome = StepOutcome(losses / tokens, self._update())
+                stats = dict(zip(self._stats, sums[2:], strict=True))
+                outcome = StepOutcome(sums[0] / normaliser, self._update(), stats)
                 self._grow_scale()
                 return outcome
             if self.loss_scale == 1:
@@ -202,16 +141,17 @@ class Engine:
         return None
 
     def _accumulate(
-        self, batches: Sequence[MicroBatch], tokens: int, stops: Callable[[], bool]
+        self, batches: Sequence[MicroBatch], normaliser: float, stops: Callable[[], bool]
     ) -> bool:
         """Add up the gradients of all micro-batches; tell whether it came to the end."""
-        factor = self.loss_scale * self._ranks.world * self._passes / tokens
+        factor = self.loss_scale * self._ranks.world * self._passes / normaliser
         self._sums.zero_()
         for self._pass, batch in enumerate(batches):
             if stops():
                 return False
-            loss = self._loss_sum(score(self.deepspeed, batch), batch.weights)
+            loss, stats = self._objective(score(self.deepspeed, batch), batch)
             self._sums[0, self._pass] = loss.detach()
+            self._sums[2:, self._pass] = stats
             self.deepspeed.backward(loss * factor)
             if self._pass < self._passes - 1:
                 self.deepspeed.step()
@@ -224,17 +164,17 @@ class Engine:
         self._sums[1, self._pass] += torch.linalg.vector_norm(gradient)
         return gradient
 
-    def _agreed(self) -> tuple[float, tuple[int, int] | None]:
-        """Return the summed loss of all ranks, and where a gradient is not finite, if anywhere.
+    def _agreed(self) -> tuple[list[float], tuple[int, int] | None]:
+        """Return the sums over all ranks, and where a gradient is not finite, if anywhere.
 
         Raises NonFinite for a loss.
         """
-        sums = self._ranks.gather(self._sums)  # [ranks, 2, micro-batches]
+        sums = self._ranks.gather(self._sums)  # [ranks, 2 + stats, micro-batches]
         self._norms = sums[:, 1]
         bad = ~sums.isfinite()
         if bad[:, 0].any():
             raise NonFinite("loss", *_first(bad[:, 0]))
-        return float(sums[:, 0].sum()), _first(bad[:, 1]) if bad[:, 1].any() else None
+        return sums.sum((0, 2)).tolist(), _first(bad[:, 1]) if bad[:, 1].any() else None
 
     def _update(self) -> float:
         """Change the weights; return the gradient norm before clipping.
@@ -280,7 +220,7 @@ class Engine:
         total = torch.zeros((), dtype=torch.float64, device=self._ranks.device)
         with torch.no_grad():
             for batch in batches:
-                total += self._loss_sum(score(self.deepspeed, batch), batch.weights)
+                total += self._objective(score(self.deepspeed, batch), batch)[0]
         self.deepspeed.train()
         return total.item()
 

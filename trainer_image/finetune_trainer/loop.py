@@ -16,12 +16,11 @@ from finetune_contract.artifact import TrainingSummary
 from finetune_contract.checkpoint import TrainingState
 from finetune_contract.progress import Phase
 from finetune_contract.runconfig import RunConfig
-from finetune_trainer.batch import step_batch, step_shares
-from finetune_trainer.data.batches import BatchPlan
 from finetune_trainer.distributed import Ranks
 from finetune_trainer.engine import Engine, NonFinite
 from finetune_trainer.errors import Failure
 from finetune_trainer.evaluate import Evaluator
+from finetune_trainer.feed import Feed
 from finetune_trainer.lead import Lead
 from finetune_trainer.optimizer_state import (
     gather_moments,
@@ -48,6 +47,7 @@ class Loop:
         config: RunConfig,
         engine: Engine,
         data: Prepared,
+        feed: Feed,
         lead: Lead,
         ranks: Ranks,
         reporter: Reporter,
@@ -61,7 +61,7 @@ class Loop:
         self._ranks = ranks
         self._reporter = reporter
         self._stop = stop
-        self._plan = BatchPlan.of(self._recipe, data.train)
+        self._feed = feed
         self._evaluator = Evaluator(config, engine, data.eval, ranks, reporter)
 
     def run(self) -> TrainingSummary:
@@ -69,7 +69,7 @@ class Loop:
 
         Raises Interrupted, after a checkpoint, when any rank is told to stop.
         """
-        steps, evaluator = self._plan.steps, self._evaluator
+        steps, evaluator = self._feed.steps, self._evaluator
         state = self._resume()
         self._reporter.begin(Phase.TRAIN, steps)
         self._reporter.resumed(state.step)
@@ -104,6 +104,7 @@ class Loop:
             restore_moments(engine, snapshot.moments, ranks)
             engine.loss_scale, engine.clean_steps = state.loss_scale, state.clean_steps
         self._evaluator.best = snapshot.best
+        self._feed.resume(state, snapshot.rollouts)
         return state
 
     def _stops(self) -> bool:
@@ -119,18 +120,13 @@ class Loop:
     def _step(self, state: TrainingState) -> TrainingState:
         """Return the state after one more step; the same where a stop left it undone."""
         began = time.monotonic()
+        batch = self._feed.batch(state, self._stops)
+        if batch is None:
+            return state
         seed_step(self._recipe.seed, state.step, self._ranks.rank)
-        batch = step_batch(
-            self._plan,
-            state.step,
-            self._data.train,
-            self._config,
-            self._ranks.rank,
-            self._ranks.device,
-        )
-        rate = learning_rate(self._recipe, state.step, self._plan.steps)
+        rate = learning_rate(self._recipe, state.step, self._feed.steps)
         try:
-            outcome = self._engine.step(batch.micro_batches, batch.learned, rate, self._stops)
+            outcome = self._engine.step(batch.micro_batches, batch.normaliser, rate, self._stops)
         except NonFinite as failure:
             raise self._located(failure, state.step) from failure
         if outcome is None:
@@ -143,9 +139,10 @@ class Loop:
             tokens=batch.tokens,
             supervised_tokens=batch.learned,
             seconds=time.monotonic() - began,
+            metrics=self._feed.metrics(outcome),
         )
         self._lead.trained(record)
-        return state.model_copy(
+        after = state.model_copy(
             update={
                 "step": record.step,
                 "supervised_tokens": state.supervised_tokens + batch.learned,
@@ -154,19 +151,12 @@ class Loop:
                 "clean_steps": self._engine.clean_steps,
             }
         )
+        return self._feed.stepped(after)
 
     def _located(self, failure: NonFinite, step: int) -> Failure:
         """Return the failure with the step, from 1, and the rows of the micro-batch."""
         assert failure.rank is not None
-        shares = step_shares(self._plan, step, self._data.train, self._config, failure.rank)
-        sources = self._config.recipe.data.train
-        lines: dict[str, list[int]] = {}
-        for index in shares[failure.micro_batch]:
-            source, line = self._data.train.place(int(index))
-            lines.setdefault(sources[source].uri, []).append(line)
-        rows = "; ".join(
-            f"{uri} rows {', '.join(map(str, sorted(found)))}" for uri, found in lines.items()
-        )
+        rows = self._feed.rows(failure.rank, failure.micro_batch)
         return Failure(
             failure.reason,
             f"the {failure.what} of step {step + 1} is not finite; first in micro-batch "
@@ -179,8 +169,10 @@ class Loop:
         """Take the state off the device; it is written while training goes on."""
         engine, ranks = self._engine, self._ranks
         weights, moments = gather_weights(engine, ranks), gather_moments(engine, ranks)
+        rollouts = self._feed.save()
         if ranks.is_lead:
-            self._lead.save(Snapshot(state, weights, moments, self._evaluator.best))
+            best = self._evaluator.best
+            self._lead.save(Snapshot(state, weights, moments, best, rollouts))
 
     def _settle(self, state: TrainingState) -> None:
         """Save the state, unless it is saved, before anything else happens."""
@@ -202,7 +194,7 @@ class Loop:
             final_loss=state.loss,
             published_step=published,
             eval_loss=evaluation.loss if evaluation and evaluation.step == published else None,
-            stopped_early=state.step < self._plan.steps,
+            stopped_early=state.step < self._feed.steps,
             skipped_rows=self._data.skipped,
         )
 

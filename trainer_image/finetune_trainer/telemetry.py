@@ -10,7 +10,7 @@ import logging
 import math
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ Record = dict[str, Any]
 @dataclass(frozen=True)
 class StepRecord:
     """One optimizer step. `tokens` counts all tokens of the step on all ranks, `seconds` its
-    wall time; `grad_norm` is before clipping."""
+    wall time; `grad_norm` is before clipping; `metrics` are the method's own, by name."""
 
     step: int  # counted from 1
     loss: float
@@ -44,14 +44,15 @@ class StepRecord:
     tokens: int
     supervised_tokens: int
     seconds: float
+    metrics: dict[str, float] = field(default_factory=dict)
 
 
 class Telemetry:
     """Rank 0's records, one JSON object per step and per evaluation.
 
-    A step's has the fields of StepRecord and `tokens_per_second`; an evaluation's has `step` and
-    `eval_loss`; both have `time` (seconds since the epoch) and `attempt`. What is not finite is
-    null.
+    A step's has the fields of StepRecord, its metrics one by one, and `tokens_per_second`; an
+    evaluation's has `step` and `eval_loss`; both have `time` (seconds since the epoch) and
+    `attempt`. What is not finite is null.
     """
 
     def __init__(self, config: RunConfig) -> None:
@@ -95,7 +96,9 @@ class Telemetry:
     def step(self, record: StepRecord) -> None:
         """Note an optimizer step."""
         rate = record.tokens / record.seconds if record.seconds > 0 else math.nan
-        self._note({**asdict(record), "tokens_per_second": round(rate, 1)})
+        fields = asdict(record)
+        metrics = fields.pop("metrics")
+        self._note({**fields, **metrics, "tokens_per_second": round(rate, 1)})
 
     def evaluated(self, step: int, loss: float) -> None:
         """Note the eval loss after `step` steps."""

@@ -10,7 +10,7 @@ from finetune_contract.progress import Phase
 from finetune_contract.result import PublishedArtifact
 from finetune_contract.runconfig import RunConfig
 from finetune_trainer.distributed import Ranks
-from finetune_trainer.engine import Engine, prepare_deepspeed, sharded_loading, zero_stage
+from finetune_trainer.engine import Engine
 from finetune_trainer.initial import fetch_initial
 from finetune_trainer.lead import Lead, fetch
 from finetune_trainer.load import load_adapted, placement_on
@@ -18,8 +18,10 @@ from finetune_trainer.loop import Loop
 from finetune_trainer.prepare import Prepared, prepare
 from finetune_trainer.progress import Reporter
 from finetune_trainer.resolve import resolve
+from finetune_trainer.sharding import prepare_deepspeed, sharded_loading, zero_stage
 from finetune_trainer.sources import ModelSource
 from finetune_trainer.stopping import Stop
+from finetune_trainer.supervised import SupervisedFeed
 
 log = logging.getLogger(__name__)
 
@@ -73,4 +75,5 @@ def train(
 ) -> TrainingSummary:
     """Do the recipe's steps that no checkpoint has done; the engine then holds what to publish."""
     stop.postpone()
-    return Loop(config, engine, data, lead, ranks, reporter, stop).run()
+    feed = SupervisedFeed(config, data.train, ranks)
+    return Loop(config, engine, data, feed, lead, ranks, reporter, stop).run()

@@ -31,6 +31,7 @@ def engine(*, scales: bool, stage: ZeroStage = ZeroStage.OPTIMIZER, norm: float 
     """Return an engine of two ranks with three micro-batches each, of which nothing is computed."""
     made: Any = object.__new__(Engine)
     made.stage = stage
+    made._stats = ()
     made._scales, made._passes = scales, 3
     made.loss_scale, made.clean_steps = 1024.0 if scales else 1.0, 0
     made._ranks = SimpleNamespace(device=torch.device("cpu"))
@@ -39,7 +40,7 @@ def engine(*, scales: bool, stage: ZeroStage = ZeroStage.OPTIMIZER, norm: float 
     made.deepspeed = Steps(norm)
     made._norms = torch.tensor([[1.0, 2.0, 3.0], [4.0, 9.0, 6.0]])
     made._accumulate = lambda *_: True
-    made._agreed = lambda: (2.0, None)
+    made._agreed = lambda: ([2.0, 1.0], None)
     made._discard = lambda: None
     return made
 
@@ -62,7 +63,7 @@ def test_the_scale_doubles_after_many_steps_without_an_overflow() -> None:
 def test_an_overflow_begins_the_count_again() -> None:
     made = engine(scales=True)
     made.clean_steps = GROWTH_STEPS - 1
-    answers = iter([(2.0, (0, 0)), (2.0, None)])
+    answers = iter([([2.0, 1.0], (0, 0)), ([2.0, 1.0], None)])
     made._agreed = lambda: next(answers)
     step(made)
     assert (made.loss_scale, made.clean_steps) == (512.0, 1)

@@ -1,18 +1,38 @@
 """What is optimised: one small pure file per method, and the registry that names them.
 
-A method turns the log-probabilities of learned tokens into a loss summed over tokens; the engine
-divides by the number of learned tokens of the whole optimizer step.
+An objective turns the log-probabilities of learned tokens into a loss summed over tokens; the
+engine divides it by the normaliser of the whole optimizer step.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 from torch import Tensor
 
-from finetune_contract.recipe import MethodType
-from finetune_trainer.methods import sft
+from finetune_contract.recipe import MethodType, Recipe
+from finetune_trainer.batch import MicroBatch
+from finetune_trainer.methods.sft import SupervisedObjective
 
-LossSum = Callable[[Tensor, Tensor], Tensor]
 
-METHODS: dict[MethodType, LossSum] = {MethodType.SFT: sft.loss_sum}
+class Objective(Protocol):
+    """A method's loss. `stats` names what it counts beside the loss."""
+
+    stats: tuple[str, ...]
+
+    def __call__(self, log_probs: Tensor, batch: MicroBatch) -> tuple[Tensor, Tensor]:
+        """Return the summed loss, a scalar, and the sums of the stats, fp32 [S], detached.
+
+        `log_probs` is fp32 [P], of the micro-batch's learned tokens.
+        """
+
+
+METHODS: dict[MethodType, Callable[[Recipe], Objective]] = {
+    MethodType.SFT: lambda recipe: SupervisedObjective(),
+}
+
+
+def objective(recipe: Recipe) -> Objective:
+    """Return the objective of a recipe's method."""
+    return METHODS[recipe.method](recipe)

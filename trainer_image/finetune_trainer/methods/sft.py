@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from finetune_trainer.batch import MicroBatch
 
-def loss_sum(log_probs: Tensor, weights: Tensor) -> Tensor:
-    """Return the scalar sum of -weights * log_probs, both fp32 [P]; a weight is 1, padding's 0."""
-    return -(weights * log_probs).sum()
+
+class SupervisedObjective:
+    """The sum of -weight * log-probability; a weight is 1, padding's 0."""
+
+    stats: tuple[str, ...] = ()
+
+    def __call__(self, log_probs: Tensor, batch: MicroBatch) -> tuple[Tensor, Tensor]:
+        """Return the summed loss, and no stats."""
+        return -(batch.weights * log_probs).sum(), log_probs.new_empty(0)
