@@ -16,7 +16,7 @@ from finetune_contract.result import MAX_BYTES, Outcome, Result, decode
 from finetune_trainer.errors import Failure
 
 PACKAGE = Path(__file__).parent
-DISTRIBUTED_ERRORS = {"DistError", "DistBackendError", "DistNetworkError", "DistStoreError"}
+DISTRIBUTED_ERRORS = {"DistError"}  # of torch, whose others are kinds of it
 DISTRIBUTED_WORDS = ("gloo", "nccl", "connection closed by peer", "connection reset by peer")
 MEMORY_ERRORS = {"OutOfMemoryError", "MemoryError"}
 MEMORY_WORDS = ("can't allocate memory", "cannot allocate memory", "out of memory")

@@ -225,10 +225,11 @@ def _more_workers(wish: Wish) -> list[Change]:
 
 
 def _offloads(wish: Wish) -> list[Change]:
-    """Return offloads beyond those asked for; they choose their ZeRO stage."""
+    """Return offloads beyond those asked for; each needs its own ZeRO stages."""
     both = (Offload.OPTIMIZER, Offload.PARAMETERS)
+    auto = "" if wish.stage is None else " and zeroStage Auto"
     return [
-        (f"spec.memory.offload [{', '.join(offload)}]", {"offload": offload, "stage": None})
+        (f"spec.memory.offload [{', '.join(offload)}]{auto}", {"offload": offload, "stage": None})
         for offload in ((Offload.OPTIMIZER,), both)
         if len(offload) > len(wish.offload)
     ]

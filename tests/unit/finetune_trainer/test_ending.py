@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
+from threading import Event, Thread
 
 import pytest
 import torch
@@ -33,7 +34,8 @@ CANARY = "canary-31"
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), Reason.OUT_OF_MEMORY),
         (RuntimeError("CUDA error: out of memory"), Reason.OUT_OF_MEMORY),
         (OSError(errno.ENOSPC, CANARY), Reason.DISK_FULL),
-        (RuntimeError("I/O error: No space left on device (os error 28)"), Reason.DISK_FULL),
+        (RuntimeError("I/O error: No space left on device"), Reason.DISK_FULL),
+        (RuntimeError("Generic LocalFileSystem error (os error 28)"), Reason.DISK_FULL),
         (RuntimeError("CUDA error: uncorrectable ECC error"), Reason.DEVICE_FAILED),
         (dist.DistBackendError("NCCL: unspecified launch failure"), Reason.DEVICE_FAILED),
         (RuntimeError("GPU 3 has fallen off the bus"), Reason.DEVICE_FAILED),
@@ -41,6 +43,7 @@ CANARY = "canary-31"
         (ValueError("uncorrectable ECC"), Reason.TRAINER_ERROR),
         (dist.DistBackendError(CANARY), Reason.DISTRIBUTED_FAILURE),
         (dist.DistNetworkError(CANARY), Reason.DISTRIBUTED_FAILURE),
+        (dist.DistStoreError(CANARY), Reason.DISTRIBUTED_FAILURE),
         (RuntimeError("[gloo/transport/tcp/pair.cc:537] reset"), Reason.DISTRIBUTED_FAILURE),
         (RuntimeError("Connection closed by peer [127.0.0.1]"), Reason.DISTRIBUTED_FAILURE),
         (RuntimeError(CANARY), Reason.TRAINER_ERROR),
@@ -171,6 +174,32 @@ def test_the_first_writer_of_a_result_has_the_last_word(tmp_path: Path) -> None:
     assert file.read() == first
     assert [f.name for f in tmp_path.iterdir()] == ["rank-3.json"]
     assert RankEnd.read(file, 3).at > 0
+
+
+def test_a_second_thread_waits_and_finds_the_first_ones_result(tmp_path: Path) -> None:
+    file = ResultFile(tmp_path, 0)
+    begun, go_on = Event(), Event()
+    first = failed(Failure(Reason.INTERRUPTED, "stop"), attempt=1, rank=0)
+
+    class Slow(Result):
+        def encode(self) -> str:
+            begun.set()
+            go_on.wait()
+            return super().encode()
+
+    second = failed(Failure(Reason.DISK_FULL, "full"), attempt=1, rank=0)
+    codes: list[int] = []
+    slow = Thread(target=lambda: file.write(Slow(**dict(first))))
+    late = Thread(target=lambda: codes.append(file.write(second)))
+    slow.start()
+    begun.wait()
+    late.start()
+    late.join(0.1)
+    go_on.set()
+    slow.join()
+    late.join()
+    assert file.read() == first
+    assert codes == [exit_code(Reason.INTERRUPTED)]
 
 
 def test_a_reserved_result_is_written_in_its_place(tmp_path: Path) -> None:

@@ -155,6 +155,7 @@ REFUSED = [
     (replace(WISH, micro_batch_size=16), 30, ["spec.training.microBatchSize 1"]),
     (replace(WISH, processes_per_worker=8, stage=ZeroStage.GRADIENTS), 14, [
         "spec.memory.zeroStage 3",
+        "spec.memory.offload [Optimizer] and zeroStage Auto",
     ]),
     (WISH, 12, ["spec.workers.replicas 4", "spec.lora.quantization NF4"]),
 ]  # fmt: skip
