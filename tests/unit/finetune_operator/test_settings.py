@@ -42,17 +42,22 @@ def test_every_field_has_its_variable() -> None:
 
 
 @pytest.mark.parametrize(
-    ("variable", "value"),
+    ("variable", "value", "remedy"),
     [
-        ("FINETUNE_TRAINER_IMAGE", ""),
-        ("FINETUNE_HEARTBEAT_SECONDS", "soon"),
-        ("FINETUNE_BIND_PORT", "8.5"),
-        ("FINETUNE_RETRY_CAP_SECONDS", "-1"),
+        ("FINETUNE_TRAINER_IMAGE", "", "must name the trainer's image"),
+        ("FINETUNE_HEARTBEAT_SECONDS", "soon", "must be a number, not 'soon'"),
+        ("FINETUNE_BIND_PORT", "8.5", "must be a number, not '8.5'"),
+        ("FINETUNE_RETRY_CAP_SECONDS", "-1", "must not be negative, not '-1'"),
     ],
 )
-def test_a_wrong_one_is_named(variable: str, value: str) -> None:
-    with pytest.raises(InvalidSetting, match=variable):
+def test_a_wrong_one_is_named_with_what_is_wanted(variable: str, value: str, remedy: str) -> None:
+    with pytest.raises(InvalidSetting, match=f"^{variable} {remedy}$"):
         Settings.from_environment({**IMAGE, variable: value})
+
+
+def test_nothing_may_be_waited_for() -> None:
+    given = {**IMAGE, "FINETUNE_RETRY_BASE_SECONDS": "0"}
+    assert Settings.from_environment(given).retry_base_seconds == 0
 
 
 def test_the_process_says_so_and_ends() -> None:
