@@ -9,6 +9,11 @@ from typing import Any
 
 from finetune_api.job import KIND
 from finetune_operator.api import ApiError, Listing, Unreachable
+from finetune_operator.backends.pytorchjob import PyTorchJob
+from finetune_operator.cache import Cache
+from finetune_operator.events import Recorder
+from finetune_operator.reconcile import Reconciler
+from finetune_operator.settings import Settings
 from support.model_world import World
 
 Json = Any
@@ -129,3 +134,16 @@ class ModelApi:
             self.dead = True
             raise Crash
         raise Unreachable("the connection was lost")
+
+
+def reconciler_on(api: ModelApi, cache: Cache, settings: Settings, **options: Any) -> Reconciler:
+    """Return a reconciler that lives by the World's clock."""
+    return Reconciler(
+        api,
+        cache,
+        settings,
+        PyTorchJob(),
+        clock=lambda: api.world.now,
+        recorder=Recorder(api),
+        **options,
+    )

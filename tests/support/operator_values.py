@@ -14,6 +14,7 @@ from finetune_contract.plan import MemoryEstimate, ResolvedPlan
 from finetune_contract.reasons import Reason
 from finetune_contract.result import Outcome, PublishedArtifact, Result
 from finetune_operator.observe import ContainerEnd, Observed, Pod
+from support.bot_job import bot_job
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 UID = "job-uid"
@@ -37,18 +38,9 @@ def stamp(seconds: float) -> str:
 
 
 def job(status: FineTuneJobStatus | None = None, **spec: Any) -> FineTuneJob:
-    body = {
-        "apiVersion": "finetune.dev/v1alpha1",
-        "kind": "FineTuneJob",
-        "metadata": {"name": "bot", "namespace": "team", "uid": UID, "generation": 1},
-        "spec": {
-            "model": {"uri": "hf://o/m"},
-            "data": {"train": [{"uri": "s3://d/a.jsonl"}]},
-            "output": {"uri": "s3://adapters/bot/"},
-            "workers": {"replicas": 2},
-            **spec,
-        },
-    }
+    usual = {"output": {"uri": "s3://adapters/bot/"}, "workers": {"replicas": 2}}
+    body = bot_job(**{**usual, **spec})
+    body["metadata"]["uid"] = UID
     return parse(body).model_copy(update={"status": status})
 
 

@@ -3,14 +3,11 @@
 from typing import Any
 
 from finetune_operator.api import ApiError
-from finetune_operator.backends.pytorchjob import PyTorchJob
 from finetune_operator.cache import Cache, Key
-from finetune_operator.events import Recorder
-from finetune_operator.reconcile import Reconciler
 from finetune_operator.settings import Settings
 from finetune_operator.sync import Synchroniser
 from support.bot_job import bot_job
-from support.model_cluster import ModelApi
+from support.model_cluster import ModelApi, reconciler_on
 from support.model_world import World
 
 Json = Any
@@ -29,14 +26,8 @@ class Bench:
         self.world.add(bot_job(**spec))
         self.cache = Cache()
         self.api = ModelApi(self.world, self._check)
-        self.reconciler = Reconciler(
-            self.api,
-            self.cache,
-            SETTINGS,
-            PyTorchJob(),
-            clock=lambda: self.world.now,
-            recorder=Recorder(self.api),
-            on_attempt_end=self.ended.append,
+        self.reconciler = reconciler_on(
+            self.api, self.cache, SETTINGS, on_attempt_end=self.ended.append
         )
 
     def _check(self, body: Json) -> None:

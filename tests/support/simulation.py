@@ -7,16 +7,13 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
-from finetune_operator.backends.pytorchjob import PyTorchJob
 from finetune_operator.cache import Cache, Key
-from finetune_operator.events import Recorder
 from finetune_operator.queue import RetryLater
-from finetune_operator.reconcile import Reconciler
 from finetune_operator.settings import Settings
 from finetune_operator.sync import Synchroniser
 from support.bot_job import bot_job
 from support.invariants import FENCE, GRACE, check_the_end, condition, may_create, may_follow
-from support.model_cluster import Crash, Fault, ModelApi
+from support.model_cluster import Crash, Fault, ModelApi, reconciler_on
 from support.model_world import WORKLOAD, World, watched_kinds
 
 Json = Any
@@ -57,14 +54,7 @@ class Simulation:
         self.api = ModelApi(
             self.world, partial(may_create, self.world), partial(may_follow, self.world)
         )
-        self.reconciler = Reconciler(
-            self.api,
-            self.cache,
-            SETTINGS,
-            PyTorchJob(),
-            clock=lambda: self.world.now,
-            recorder=Recorder(self.api),
-        )
+        self.reconciler = reconciler_on(self.api, self.cache, SETTINGS)
         for queue in self.world.pending.values():
             queue.clear()
         self.relist()

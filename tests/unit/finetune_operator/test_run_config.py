@@ -40,79 +40,80 @@ def config(of: FineTuneJob, **changes: Any) -> Any:
     return json.loads(run_config(of, **{**arguments, **changes}).to_json())
 
 
+EVERY_FIELD: dict[str, Any] = {
+    "model": {"uri": "hf://o/m", "revision": "abc", "initFrom": "s3://b/older"},
+    "data": {
+        "train": [
+            {"uri": "s3://d/a.jsonl", "format": "Messages", "weight": "0.5"},
+            {"uri": "s3://d/b.jsonl"},
+        ],
+        "eval": [{"uri": "s3://d/e.jsonl", "format": "PromptCompletion"}],
+        "onBadRow": "Skip",
+    },
+    "lora": {
+        "rank": 4,
+        "alpha": 9,
+        "dropout": "0.25",
+        "targets": ["MLP", "Head"],
+        "rslora": True,
+        "quantization": "NF4",
+    },
+    "training": {
+        "learningRate": "3e-4",
+        "maxSteps": 7,
+        "globalBatchSize": 24,
+        "sequenceLength": 64,
+        "precision": "FP16",
+        "schedule": "Linear",
+        "warmupRatio": "0.5",
+        "weightDecay": "0.125",
+        "maxGradNorm": "2",
+        "seed": 11,
+        "deterministic": True,
+    },
+    "eval": {"everySteps": 5, "publish": "Best", "patience": 3},
+}
+RECIPE_OF_EVERY_FIELD = {
+    "model": {"uri": "hf://o/m", "revision": "abc", "initFrom": "s3://b/older"},
+    "data": {
+        "train": [
+            {"uri": "s3://d/a.jsonl", "format": "Messages", "weight": 0.5},
+            {"uri": "s3://d/b.jsonl", "format": "Auto", "weight": 1.0},
+        ],
+        "eval": [{"uri": "s3://d/e.jsonl", "format": "PromptCompletion", "weight": 1.0}],
+        "onBadRow": "Skip",
+    },
+    "method": "SFT",
+    "lora": {
+        "rank": 4,
+        "alpha": 9,
+        "dropout": 0.25,
+        "targets": ["MLP", "Head"],
+        "rslora": True,
+        "dora": False,
+        "quantization": "NF4",
+    },
+    "training": {
+        "learningRate": 3e-4,
+        "maxSteps": 7,
+        "globalBatchSize": 24,
+        "sequenceLength": 64,
+        "precision": "FP16",
+        "optimizer": "AdamW",
+        "schedule": "Linear",
+        "warmupRatio": 0.5,
+        "weightDecay": 0.125,
+        "maxGradNorm": 2.0,
+        "seed": 11,
+        "deterministic": True,
+    },
+    "eval": {"everySteps": 5, "publish": "Best", "patience": 3},
+    "export": ["Adapter"],
+}
+
+
 def test_every_field_of_the_recipe_arrives() -> None:
-    made = config(
-        job(
-            model={"uri": "hf://o/m", "revision": "abc", "initFrom": "s3://b/older"},
-            data={
-                "train": [
-                    {"uri": "s3://d/a.jsonl", "format": "Messages", "weight": "0.5"},
-                    {"uri": "s3://d/b.jsonl"},
-                ],
-                "eval": [{"uri": "s3://d/e.jsonl", "format": "PromptCompletion"}],
-                "onBadRow": "Skip",
-            },
-            lora={
-                "rank": 4,
-                "alpha": 9,
-                "dropout": "0.25",
-                "targets": ["MLP", "Head"],
-                "rslora": True,
-                "quantization": "NF4",
-            },
-            training={
-                "learningRate": "3e-4",
-                "maxSteps": 7,
-                "globalBatchSize": 24,
-                "sequenceLength": 64,
-                "precision": "FP16",
-                "schedule": "Linear",
-                "warmupRatio": "0.5",
-                "weightDecay": "0.125",
-                "maxGradNorm": "2",
-                "seed": 11,
-                "deterministic": True,
-            },
-            eval={"everySteps": 5, "publish": "Best", "patience": 3},
-        )
-    )
-    assert made["recipe"] == {
-        "model": {"uri": "hf://o/m", "revision": "abc", "initFrom": "s3://b/older"},
-        "data": {
-            "train": [
-                {"uri": "s3://d/a.jsonl", "format": "Messages", "weight": 0.5},
-                {"uri": "s3://d/b.jsonl", "format": "Auto", "weight": 1.0},
-            ],
-            "eval": [{"uri": "s3://d/e.jsonl", "format": "PromptCompletion", "weight": 1.0}],
-            "onBadRow": "Skip",
-        },
-        "method": "SFT",
-        "lora": {
-            "rank": 4,
-            "alpha": 9,
-            "dropout": 0.25,
-            "targets": ["MLP", "Head"],
-            "rslora": True,
-            "dora": False,
-            "quantization": "NF4",
-        },
-        "training": {
-            "learningRate": 3e-4,
-            "maxSteps": 7,
-            "globalBatchSize": 24,
-            "sequenceLength": 64,
-            "precision": "FP16",
-            "optimizer": "AdamW",
-            "schedule": "Linear",
-            "warmupRatio": 0.5,
-            "weightDecay": 0.125,
-            "maxGradNorm": 2.0,
-            "seed": 11,
-            "deterministic": True,
-        },
-        "eval": {"everySteps": 5, "publish": "Best", "patience": 3},
-        "export": ["Adapter"],
-    }
+    assert config(job(**EVERY_FIELD))["recipe"] == RECIPE_OF_EVERY_FIELD
 
 
 def test_dora_is_part_of_the_recipe() -> None:
@@ -140,6 +141,7 @@ def test_the_layout_follows_workers_memory_policy_and_mounts() -> None:
         ),
         micro_batch_size=2,
         mounts=Mounts("/c/m", "/c/d", "/c/o", "/c/t", "/cache", "/scratch"),
+        heartbeat_seconds=2.5,
         gpus=True,
     )
     assert made["layout"] == {
@@ -160,7 +162,7 @@ def test_the_layout_follows_workers_memory_policy_and_mounts() -> None:
         "credentials": {"model": "/c/m", "data": "/c/d", "output": "/c/o", "tracking": "/c/t"},
         "cacheDir": "/cache",
         "scratchDir": "/scratch",
-        "heartbeat": {"lease": "bot-a2", "intervalSeconds": 15.0},
+        "heartbeat": {"lease": "bot-a2", "intervalSeconds": 2.5},
         "graceSeconds": 60.0,
     }
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from finetune_contract.artifact import MANIFEST, DatasetIdentity, ModelIdentity, Provenance
+from finetune_contract.artifact import MANIFEST, Provenance
 from finetune_contract.checkpoint import CheckpointManifest, CheckpointRef, TrainingState
 from finetune_contract.reasons import Reason
 from finetune_trainer import checkpoints as checkpoints_module
@@ -22,13 +22,9 @@ from finetune_trainer.optimizer_state import Moments
 from finetune_trainer.publish import Output
 from finetune_trainer.snapshot import BEST, STATE, Snapshot
 from finetune_trainer.storage import Store
+from support.published import PROVENANCE
 from support.trainer_runs import run_config
 
-PROVENANCE = Provenance(
-    recipe_digest=f"sha256:{1:064x}",
-    model=ModelIdentity(uri="hf://org/name", revision="abc"),
-    datasets=(DatasetIdentity(uri="file:///d.jsonl", sha256=f"sha256:{2:064x}", rows=3),),
-)
 Start = Callable[..., Checkpoints]
 
 
