@@ -57,14 +57,15 @@ def may_follow(world: World, old: Json, believed: Json, new: Json) -> None:
             counts = {k: v for k, v in attempt.items() if k in ("lastStep", "lostSteps")}
             assert attempt == was | counts, "the record of a closed attempt changed"
         if "lastStep" in attempt:
-            done = world.steps[attempt["number"]]
-            assert was.get("lastStep", 0) <= attempt["lastStep"] <= done
+            done = world.most_steps[attempt["number"]]
+            steps = (was.get("lastStep", 0), attempt["lastStep"], done)
+            assert sorted(steps) == list(steps), f"attempt {attempt['number']} counts {steps}"
             assert 0 <= attempt.get("lostSteps", 0) <= attempt["lastStep"]
         if "resumedStep" in was:
             assert attempt["resumedStep"] == was["resumedStep"]
     if progress := new.get("progress"):
         assert progress["attempt"] == new["attempts"][-1]["number"]
-        assert progress["step"] <= world.steps[progress["attempt"]]
+        assert progress["step"] <= world.most_steps[progress["attempt"]]
 
 
 def check_the_end(world: World) -> None:

@@ -38,7 +38,8 @@ class World:
     unreachable: set[str] = field(default_factory=set)
     claim: tuple[int, str] | None = None  # attempt and run that may commit
     committed: list[int] = field(default_factory=list)
-    steps: dict[int, int] = field(default_factory=dict)  # done, by attempt
+    steps: dict[int, int] = field(default_factory=dict)  # done by the present rank 0, by attempt
+    most_steps: dict[int, int] = field(default_factory=dict)  # that any rank 0 of it did
     resumed: dict[int, int] = field(default_factory=dict)
     saved: Json = None  # the newest complete checkpoint
     polite: bool = False  # pods that are deleted save a checkpoint and say so
@@ -145,7 +146,8 @@ class World:
         if name.endswith("-master-0"):
             attempt = attempt_of(body)
             self.claim = (attempt, body["metadata"]["uid"])
-            self.resumed[attempt] = self.steps[attempt] = self.saved["step"] if self.saved else 0
+            self.resumed[attempt] = self.saved["step"] if self.saved else 0
+            self._reach(attempt, self.resumed[attempt])
 
     def train(self, name: str, steps: int, save: bool) -> None:
         """Do steps on a running rank 0, save perhaps, and report into the Lease if it is there."""
@@ -153,7 +155,7 @@ class World:
         if pod is None or pod["status"]["phase"] != "Running" or not name.endswith("-master-0"):
             return
         attempt = attempt_of(pod)
-        self.steps[attempt] += steps
+        self._reach(attempt, self.steps[attempt] + steps)
         if save:
             self._save(attempt)
         lease = self.objects.get(("Lease", f"bot-a{attempt}"))
@@ -163,6 +165,10 @@ class World:
         body["metadata"]["annotations"][ANNOTATION] = json.dumps(self._progress(attempt))
         body["spec"] = {"renewTime": self.stamp()}
         self.store(body)
+
+    def _reach(self, attempt: int, step: int) -> None:
+        self.steps[attempt] = step
+        self.most_steps[attempt] = max(step, self.most_steps.get(attempt, 0))
 
     def _save(self, attempt: int) -> None:
         step = self.steps[attempt]
