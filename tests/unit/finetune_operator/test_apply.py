@@ -99,7 +99,7 @@ async def test_a_strangers_object_is_neither_changed_nor_taken() -> None:
     bench.world.add(foreign())
     assert await bench.do_pass() == 5
     assert bench.told("Reconciling")[1] == "NameTaken"
-    assert "ConfigMap bot-a1" in bench.told("Reconciling")[2]
+    assert "ConfigMap bot-a1 exists and is not this job's" in bench.told("Reconciling")[2]
     assert "PyTorchJob" not in bench.created
     assert "labels" not in bench.world.objects["ConfigMap", "bot-a1"]["metadata"]
 
@@ -144,7 +144,7 @@ async def test_an_object_that_is_being_deleted_is_waited_for() -> None:
     body = bench.world.objects["ServiceAccount", "bot-finetune"]
     bench.world.store({**body, "metadata": {**body["metadata"], "deletionTimestamp": "now"}})
     assert await bench.do_pass() == 5
-    assert "is being deleted" in bench.told("Reconciling")[2]
+    assert "ServiceAccount bot-finetune is being deleted" in bench.told("Reconciling")[2]
 
 
 async def test_what_differs_from_the_plan_is_applied_and_what_an_attempt_was_given_is_not() -> None:
@@ -246,7 +246,7 @@ async def test_a_name_that_was_free_again_when_looked_at_is_tried_later() -> Non
     assert await bench.do_pass() == 5
     truth, reason, message = bench.told("Reconciling")
     assert (truth, reason) == ("True", "NameTaken")
-    assert "Lease bot-a1" in message
+    assert "Lease bot-a1 went away while it was looked at" in message
 
 
 async def test_a_refusal_that_only_sounds_like_a_missing_right_is_one_of_the_cluster() -> None:

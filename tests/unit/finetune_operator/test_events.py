@@ -8,7 +8,7 @@ import pytest
 
 from finetune_api.status import AttemptState, Condition, ConditionType, FineTuneJobStatus
 from finetune_contract.reasons import Reason
-from finetune_operator.api import ApiError
+from finetune_operator.api import ApiError, Unreachable
 from finetune_operator.events import Recorder, Transition, transitions
 from support.operator_values import NOW, at, attempt, stamp
 
@@ -49,6 +49,12 @@ def test_going_on_from_a_checkpoint_is_told_once() -> None:
     assert told(started, started) == []
 
 
+def test_a_success_is_no_failed_attempt() -> None:
+    before = status(Reason.RUNNING, "Unknown", attempt())
+    done = attempt(reason=Reason.SUCCEEDED, **{**ENDED, "state": AttemptState.SUCCEEDED})
+    assert told(before, status(Reason.SUCCEEDED, "True", done)) == [(False, "Succeeded", "why")]
+
+
 def test_a_suspension_is_no_failed_attempt() -> None:
     before = status(Reason.PENDING, "Unknown", attempt())
     after = status(Reason.SUSPENDED, "Unknown", attempt(reason=Reason.SUSPENDED, **ENDED))
@@ -77,7 +83,7 @@ class Journal:
     def __init__(self) -> None:
         self.created: list[Any] = []
         self.patched: list[Any] = []
-        self.refusal: ApiError | None = None
+        self.refusal: ApiError | Unreachable | None = None
 
     async def create(self, body: Any) -> Any:
         if self.refusal:
@@ -172,11 +178,14 @@ async def test_an_event_that_has_expired_begins_anew(journal: Journal, recorder:
     assert journal.patched[-1][2]["count"] == 2
 
 
-@pytest.mark.parametrize("code", [403, 409, 404])
+@pytest.mark.parametrize(
+    "refusal",
+    [*(ApiError(code, "", "the namespace goes away") for code in (403, 404, 409)), Unreachable()],
+)
 async def test_a_lost_event_has_no_consequence(
-    code: int, journal: Journal, recorder: Recorder
+    refusal: ApiError | Unreachable, journal: Journal, recorder: Recorder
 ) -> None:
-    journal.refusal = ApiError(code, "", "the namespace goes away")
+    journal.refusal = refusal
     await recorder.record(JOB, FAILED, NOW)
     await recorder.record(JOB, FAILED, NOW)
     journal.refusal = None
@@ -202,3 +211,5 @@ async def test_what_was_noted_is_written_in_turn_and_too_much_of_it_is_lost(
     task.cancel()
     assert [body["message"] for body in journal.created] == [str(n) for n in range(1_024)]
     assert len(recorder._counts) == 2, "nor does what is remembered grow for ever"
+    await recorder.record(JOB, Transition(False, "Running", "1023"), NOW)
+    assert journal.patched[-1][2]["count"] == 2, "the newest are remembered"
