@@ -131,3 +131,23 @@ def test_whole_files_that_are_no_checkpoint_are_passed_over(
     with caplog.at_level(logging.WARNING):
         assert newest(start(attempt=2)) == 1
     assert "its files are not those of a checkpoint" in caplog.text
+
+
+def test_one_that_vanishes_after_it_was_listed_is_passed_over(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved(start(), 1, 2)
+    listed = Store.paths
+
+    def swept(self: Store, prefix: str) -> list[str]:
+        found = list(listed(self, prefix))
+        (tmp_path / "out/runs/uid-1/a1/checkpoints/00000002" / MANIFEST).unlink()
+        return found
+
+    again = start(attempt=2)
+    monkeypatch.setattr(Store, "paths", swept)
+    assert newest(again) == 1
+
+
+def test_the_first_step_may_be_saved(start: Start) -> None:
+    assert start(everySteps=1, everyMinutes=None).due(1)

@@ -1,0 +1,157 @@
+"""Rank 0 tells the tracker how it ended, and hands its curves from attempt to attempt."""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import nullcontext
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from finetune_contract.artifact import TrainingSummary
+from finetune_contract.checkpoint import Evaluation, TrainingState
+from finetune_contract.reasons import Reason
+from finetune_trainer import lead as lead_module
+from finetune_trainer.errors import Failure
+from finetune_trainer.lead import Lead
+from finetune_trainer.optimizer_state import Moments
+from finetune_trainer.progress import Reporter
+from finetune_trainer.snapshot import Snapshot
+from finetune_trainer.telemetry import StepRecord
+from support.tiny_llama import sums, write_model, write_rows
+from support.trainer_runs import run_config
+
+RECORD = StepRecord(1, 2.0, 0.5, 1e-4, 300, 100, 0.5)
+
+
+class Curves:
+    """Stands in for the telemetry of an attempt."""
+
+    run_id = "run-7"
+
+    def __init__(self) -> None:
+        self.began: dict[str, Any] = {}
+        self.told: list[Any] = []
+
+    def start(self, _: Any, **known: Any) -> Curves:
+        self.began = known
+        return self
+
+    def step(self, record: StepRecord) -> None:
+        self.told.append(record)
+
+    def evaluated(self, step: int, loss: float) -> None:
+        self.told.append((step, loss))
+
+    def snapshot(self) -> bytes:
+        return b'{"step":1}\n'
+
+    def files(self, facts: Any) -> dict[str, Path]:
+        return {}
+
+    def close(self, reason: Reason) -> None:
+        self.told.append(reason)
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("inputs")
+    write_model(directory / "model")
+    write_rows(directory / "train.jsonl", sums(2))
+    return directory
+
+
+@pytest.fixture
+def curves(monkeypatch: pytest.MonkeyPatch) -> Curves:
+    curves = Curves()
+    monkeypatch.setattr(lead_module, "Telemetry", curves)
+    return curves
+
+
+def started(inputs: Path, directory: Path, attempt: int = 1) -> Lead:
+    config = run_config(
+        inputs,
+        output=(directory / "out").as_uri(),
+        scratchDir=str(directory / "scratch"),
+        attempt=attempt,
+    )
+    Path(config.layout.scratch_dir).mkdir(exist_ok=True)
+    lead = Lead(config, Reporter())
+    lead.start()
+    return lead
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (None, Reason.SUCCEEDED),
+        (Failure(Reason.DISK_FULL, "full"), Reason.DISK_FULL),
+        (MemoryError(), Reason.OUT_OF_MEMORY),
+    ],
+)
+def test_the_tracker_is_told_how_it_ended(
+    inputs: Path, curves: Curves, tmp_path: Path, error: Exception | None, reason: Reason
+) -> None:
+    lead = started(inputs, tmp_path)
+    lead.resume(lambda snapshot: True)
+    with nullcontext() if error is None else pytest.raises(type(error)), lead.telling():
+        if error is not None:
+            raise error
+    assert curves.told == [reason]
+
+
+def test_what_ends_before_there_are_curves_is_not_hidden(inputs: Path, tmp_path: Path) -> None:
+    lead = started(inputs, tmp_path)
+    with pytest.raises(Failure, match="full"), lead.telling():
+        raise Failure(Reason.DISK_FULL, "full")
+
+
+def test_steps_and_evaluations_are_noted(inputs: Path, curves: Curves, tmp_path: Path) -> None:
+    lead = started(inputs, tmp_path)
+    assert lead.saved() is None
+    lead.resume(lambda snapshot: True)
+    assert curves.began == {"run_id": None, "history": b"", "step": 0}
+    lead.trained(RECORD)
+    lead.evaluated(Evaluation(step=1, loss=1.5))
+    assert curves.told == [RECORD, (1, 1.5)]
+
+
+def test_the_next_attempt_goes_on_with_curves_and_run(
+    inputs: Path, curves: Curves, tmp_path: Path
+) -> None:
+    lead = started(inputs, tmp_path)
+    lead.resume(lambda snapshot: True)
+    state = TrainingState(step=3, supervised_tokens=9, loss=1.0)
+    lead.save(Snapshot(state, {"a": torch.ones(2)}, Moments()))
+    saved = lead.saved()
+    assert saved is not None
+    assert saved.step == 3
+    started(inputs, tmp_path, attempt=2).resume(lambda snapshot: True)
+    assert curves.began == {"run_id": "run-7", "history": curves.snapshot(), "step": 3}
+
+
+def test_an_artifact_is_made_in_the_scratch_directory_with_the_rows_left_out(
+    inputs: Path, curves: Curves, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lead = started(inputs, tmp_path)
+    lead.resume(lambda snapshot: True)
+    skipped = tmp_path / "skipped.jsonl"
+    skipped.write_text('{"row":2}\n')
+    files: list[Path] = []
+
+    def export(*arguments: Any) -> None:
+        directory = arguments[-1]
+        (directory / "adapter_model.safetensors").write_bytes(b"weights")
+        files.append(directory)
+
+    monkeypatch.setattr(lead_module, "export", export)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "read-only"))
+    summary = TrainingSummary(steps=1, supervised_tokens=1, final_loss=1.0, published_step=1)
+    lead.publish(SimpleNamespace(), summary, skipped)
+    [directory] = files
+    assert directory.parent == tmp_path / "scratch"
+    artifact = tmp_path / "out/runs/uid-1/a1/artifact"
+    assert (artifact / "skipped.jsonl").read_text() == '{"row":2}\n'
