@@ -84,6 +84,27 @@ def test_a_pod_that_ended_well_belongs_to_the_run() -> None:
     assert made.attempts[-1].pod_uids == ["pod-0", "pod-1"]
 
 
+def test_a_pod_that_went_before_all_were_seen_is_not_of_the_run() -> None:
+    gone = replace(pod(0, uid="first"), gone=True, running=False)
+    early = decided(attempt(state="Starting"), pods=(gone, pod(1)), children=(WORKLOAD,))
+    assert (early.attempts[-1].pod_uids, last_state(early)) == (None, AttemptState.STARTING)
+    both = decided(attempt(state="Starting"), pods=(gone, *PODS), children=(WORKLOAD,))
+    assert (both.attempts[-1].pod_uids, last_state(both)) == (
+        ["pod-0", "pod-1"],
+        AttemptState.RUNNING,
+    )
+
+
+def test_following_an_attempt_leaves_the_records_of_those_before() -> None:
+    lost = {"state": AttemptState.FAILED, "end_time": stamp(0), "reason": Reason.POD_LOST}
+    before = [attempt(number, message="why", **lost) for number in (1, 2, 3)]
+    workload = replace(WORKLOAD, name="bot-a4", attempt=4)
+    pods = tuple(replace(p, attempt=4) for p in PODS)
+    made = decided(*before, attempt(4, state="Starting"), pods=pods, children=(workload,))
+    assert list(made.attempts[:3]) == before
+    assert [a.number for a in made.attempts] == [1, 2, 3, 4]
+
+
 def test_a_pod_that_is_to_go_is_looked_at_again() -> None:
     going = decided(attempt(**RUNNING), pods=(pod(0), pod(1, due=at(9))), children=(WORKLOAD,))
     assert going.after == timedelta(seconds=10)
@@ -121,11 +142,12 @@ def test_the_last_words_of_pods_that_were_told_to_stop_are_heard() -> None:
     assert (made.state, made.last_step, made.lost_steps) == (AttemptState.STOPPING, 10, 0)
 
 
-def test_a_symptom_is_given_time_and_nothing_is_removed_meanwhile() -> None:
+def test_a_symptom_is_given_time_and_only_strays_are_removed_meanwhile() -> None:
     pods = (ended(0, 23, seconds=5), pod(1))
-    made = decided(attempt(**RUNNING), seconds=6, pods=pods, children=(WORKLOAD, LEASE))
+    stray = replace(LEASE, name="bot-a7", attempt=7)
+    made = decided(attempt(**RUNNING), seconds=6, pods=pods, children=(WORKLOAD, LEASE, stray))
     assert last_state(made) is AttemptState.RUNNING
-    assert (names(made), made.after) == ([], timedelta(seconds=10))
+    assert (names(made), made.after) == (["Lease/bot-a7"], timedelta(seconds=10))
 
 
 @pytest.mark.parametrize(
@@ -143,6 +165,15 @@ def test_a_pod_with_a_node_is_looked_at_when_it_has_had_its_moment(
     assert made.after == timedelta(seconds=after)
 
 
+def test_of_several_slow_pods_the_first_to_have_had_its_moment_is_waited_for() -> None:
+    slow = [pod(n, phase="Pending", running=False, scheduled=at(s)) for n, s in ((0, 2), (1, 1))]
+    made = decided(attempt(state="Starting"), seconds=3, pods=tuple(slow), children=(WORKLOAD,))
+    assert made.after == timedelta(seconds=1)
+    done = replace(slow[1], scheduled=None), ended(0, 0)
+    made = decided(attempt(state="Starting"), seconds=1, pods=done, children=(WORKLOAD,))
+    assert made.after == timedelta(seconds=10), "one that has ended has had it"
+
+
 @pytest.mark.parametrize(
     ("seconds", "pods", "asks"),
     [
@@ -152,6 +183,8 @@ def test_a_pod_with_a_node_is_looked_at_when_it_has_had_its_moment(
         (2, (replace(STUCK, obstacle=None), pod(1)), ()),
         (3, (replace(STUCK, obstacle=None, scheduled=None), pod(1)), ()),
         (3, (STUCK, pod(1)), ()),
+        (3, (replace(STUCK, obstacle=None), pod(1, running=False)), ("pod-0",)),
+        (3, (replace(STUCK, obstacle=None, scheduled=None), ended(1, 0)), ()),
         (3, PODS, ()),
     ],
 )
