@@ -22,6 +22,18 @@ class Message(BaseModel):
         return canonical_json(self.model_dump(mode="json", by_alias=True, exclude_none=True))
 
 
+class Terse(Message):
+    """A message that leaves its defaults unsaid, so that they must never change.
+
+    A field that is added leaves the text of messages that do not use it as it was: their digest
+    stays, and readers that do not know the field go on.
+    """
+
+    def to_json(self) -> str:
+        """Return canonical JSON of what is not a default."""
+        return canonical_json(self.model_dump(mode="json", by_alias=True, exclude_defaults=True))
+
+
 def canonical_json(value: Any) -> str:
     """Return the one JSON text of a value, so that equal values have equal digests."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)

@@ -1,4 +1,7 @@
-"""The recipe: all that decides the artifact. Its digest names a training, whatever the layout."""
+"""The recipe: all that decides the artifact. Its digest names a training, whatever the layout.
+
+A default never changes: the digest leaves defaults out. Another one is a new field.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from finetune_contract.grpo import GrpoRecipe
-from finetune_contract.model import Message, sha256_digest
+from finetune_contract.model import Message, Terse, sha256_digest
 
 
 class DataFormat(StrEnum):
@@ -179,7 +182,7 @@ class EvalRecipe(Message):
     patience: Annotated[int, Field(ge=1)] | None = None
 
 
-class Recipe(Message):
+class Recipe(Terse):
     """What decides the artifact."""
 
     model: ModelRecipe
@@ -219,5 +222,5 @@ class Recipe(Message):
         return self
 
     def digest(self) -> str:
-        """Return `sha256:<hex>` of the canonical JSON; a field not set has no part in it."""
+        """Return `sha256:<hex>` of the canonical JSON; a default has no part in it."""
         return sha256_digest(self.to_json().encode())

@@ -11,15 +11,15 @@ from typing import Literal
 from pydantic import model_validator
 
 from finetune_contract.layout import Layout
-from finetune_contract.model import Message
+from finetune_contract.model import Terse
 from finetune_contract.recipe import Recipe
 
 VERSION: Literal["finetune.dev/runconfig/v1alpha1"] = "finetune.dev/runconfig/v1alpha1"
 FILE_NAME = "runconfig.json"
 
 
-class RunConfig(Message):
-    """The whole document."""
+class RunConfig(Terse):
+    """The whole document. An older trainer reads it too, if the job uses nothing newer."""
 
     version: Literal["finetune.dev/runconfig/v1alpha1"]
     recipe: Recipe

@@ -1,6 +1,5 @@
 """The RunConfig says what the job says, and nothing of a cluster that is not there."""
 
-import json
 import subprocess
 import sys
 from typing import Any
@@ -10,6 +9,7 @@ from pydantic import ValidationError
 
 from finetune_api.job import FineTuneJob
 from finetune_api.validation import parse
+from finetune_contract.runconfig import RunConfig
 from finetune_operator.plan.run_config import Mounts, run_config
 
 
@@ -37,7 +37,9 @@ def config(of: FineTuneJob, **changes: Any) -> Any:
         "heartbeat_seconds": 15.0,
         "mounts": Mounts(),
     }
-    return json.loads(run_config(of, **{**arguments, **changes}).to_json())
+    told = run_config(of, **{**arguments, **changes}).to_json()
+    understood = RunConfig.model_validate_json(told)
+    return understood.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
 EVERY_FIELD: dict[str, Any] = {
