@@ -93,7 +93,10 @@ EVERYTHING: dict[str, Any] = {
     ("recipe", "digest"),
     [
         ({}, "337e57e0708b901d7e386b8f362783f1ae88ba53b2cce4391185384885bf47a6"),
-        ({"lora": {"rank": 8}, "training": {"epochs": 3}}, "afb4b68e2328b4083b919748f1e021898afc3c72d5f2d10ec349bd3308c34081"),
+        (
+            {"lora": {"rank": 8}, "training": {"epochs": 3}},
+            "afb4b68e2328b4083b919748f1e021898afc3c72d5f2d10ec349bd3308c34081",
+        ),
         (EVERYTHING, "6af7dd6e4a52e98f8ba6a24ee4a2f99e1bc755923fe2bf34aab9aba3a4f983d6"),
     ],
     ids=["minimal", "few fields", "many fields"],
