@@ -58,7 +58,10 @@ def reasons_reference() -> str:
 
 def _reason_row(reason: str, row: Row) -> str:
     code = "" if row.exit_code is None else str(row.exit_code)
-    return f"| `{reason}` | {row.meaning} | {row.advice} | {_RETRIES[row.retry]} | {code} |"
+    follows = _RETRIES[row.retry]
+    if row.once_begun is not None:
+        follows = f"before the first step: {follows}; after it: {_RETRIES[row.once_begun]}"
+    return f"| `{reason}` | {row.meaning} | {row.advice} | {follows} | {code} |"
 
 
 def _rows(path: str, node: Schema) -> Iterator[str]:

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from finetune_api.job import FineTuneJob
 from finetune_api.status import Attempt, AttemptState
-from finetune_contract.reasons import TABLE, Reason, Retry
+from finetune_contract.reasons import Reason, Retry, retry_of
 from finetune_operator.observe import timestamp
 from finetune_operator.plan.run_config import micro_batch_size
 from finetune_operator.settings import Settings
@@ -15,25 +15,31 @@ from finetune_operator.settings import Settings
 _COUNTED = {Retry.COUNTED, Retry.SMALLER_BATCH}
 
 
-def retry_class(attempt: Attempt) -> Retry:
-    """Return what the table says of the attempt's reason."""
-    return TABLE[Reason(attempt.reason)].retry if attempt.reason else Retry.NONE
+def retry_classes(attempts: Sequence[Attempt]) -> list[Retry]:
+    """Return what the table says of each attempt's reason; a step that was done counts from then
+    on, so that an attempt whose keys are still the old ones at its start does not end the job."""
+    classes: list[Retry] = []
+    begun = False
+    for attempt in attempts:
+        begun = begun or bool(attempt.last_step)
+        classes.append(retry_of(Reason(attempt.reason), begun) if attempt.reason else Retry.NONE)
+    return classes
 
 
 def gives_up(job: FineTuneJob, attempts: Sequence[Attempt], settings: Settings) -> str | None:
     """Return why no attempt follows the last one, in words that end a message; None if one does."""
-    last = attempts[-1]
-    match retry_class(last):
+    last, classes = attempts[-1], retry_classes(attempts)
+    match classes[-1]:
         case Retry.NEVER | Retry.WAIT:
             return ""
         case Retry.COUNTED | Retry.SMALLER_BATCH as kind:
             if kind is Retry.SMALLER_BATCH and last.micro_batch_size == 1:
                 return "microBatchSize is 1 already"
-            counted = sum(retry_class(a) in _COUNTED for a in attempts)
+            counted = sum(kind in _COUNTED for kind in classes)
             allowed = job.spec.run_policy.max_attempts
             return f"it was attempt {counted} of {allowed}" if counted >= allowed else None
         case Retry.INFRASTRUCTURE:
-            lost = sum(retry_class(a) is Retry.INFRASTRUCTURE for a in attempts)
+            lost = classes.count(Retry.INFRASTRUCTURE)
             cap = settings.max_infrastructure_attempts
             return f"the infrastructure ended {lost} attempts" if lost >= cap else None
         case Retry.NONE:
@@ -63,10 +69,11 @@ def next_micro_batch(job: FineTuneJob, attempts: Sequence[Attempt]) -> int | Non
     The job's own until an attempt runs out of memory; then at most half of what really ran, always
     one that divides the global batch, and 1 where the trainer had no time to tell.
     """
-    if not any(retry_class(a) is Retry.SMALLER_BATCH for a in attempts):
+    classes = retry_classes(attempts)
+    if Retry.SMALLER_BATCH not in classes:
         return micro_batch_size(job.spec)
     last = attempts[-1]
-    if retry_class(last) is not Retry.SMALLER_BATCH:
+    if classes[-1] is not Retry.SMALLER_BATCH:
         return last.micro_batch_size
     if last.micro_batch_size is None:
         return 1

@@ -85,6 +85,7 @@ class Row:
     exit_code: int | None
     meaning: str
     advice: str
+    once_begun: Retry | None = None  # instead of `retry`, once the job has done an optimizer step
 
 
 TABLE: dict[Reason, Row] = {
@@ -137,6 +138,7 @@ TABLE: dict[Reason, Row] = {
         15,
         "The store refused the credentials.",
         "Check the keys in the Secret named by the credentialsSecretRef in the message.",
+        once_begun=Retry.COUNTED,
     ),
     Reason.STORAGE_UNSUPPORTED: Row(
         Retry.NEVER,
@@ -161,6 +163,7 @@ TABLE: dict[Reason, Row] = {
         19,
         "The bucket or directory to publish to does not exist.",
         "Create it, or correct spec.output.uri.",
+        once_begun=Retry.COUNTED,
     ),
     Reason.INSUFFICIENT_MEMORY: Row(
         Retry.NEVER,
@@ -240,7 +243,7 @@ TABLE: dict[Reason, Row] = {
     Reason.DISK_FULL: Row(
         Retry.COUNTED,
         25,
-        "The node's disk is full.",
+        "The node's disk is full, or the pod took more of it than its limit allows.",
         "Raise resources.limits.ephemeral-storage, or give model.cache a larger volume.",
     ),
     Reason.DEVICE_FAILED: Row(
@@ -359,6 +362,15 @@ def exit_code(reason: Reason) -> int:
 def reason_of_exit_code(code: int) -> Reason | None:
     """Return the reason that an exit code of our processes tells; None if it is not ours."""
     return _BY_EXIT_CODE.get(code)
+
+
+def retry_of(reason: Reason, begun: bool) -> Retry:
+    """Return what follows an attempt's end; `begun`: it, or one before it, did an optimizer step.
+
+    Inputs and credentials that have served a step were right: what fails then can be mended.
+    """
+    row = TABLE[reason]
+    return row.once_begun if begun and row.once_begun is not None else row.retry
 
 
 def advice(reason: Reason) -> str:
