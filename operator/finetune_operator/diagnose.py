@@ -49,6 +49,12 @@ _IMAGE_REASONS = {
     "ImageInspectError",
     "RegistryUnavailable",
 }
+# A pod over a limit of its own is called evicted as well, but no other node would change that.
+_OVER_ITS_STORAGE = re.compile(
+    r"ephemeral local storage usage exceeds"
+    r"|exceeded its local ephemeral storage limit"
+    r"|EmptyDir volume .+ exceeds the limit"
+)
 _NOT_FOUND = re.compile(r'(secret|configmap|persistentvolumeclaim) "([^"]+)" not found', re.I)
 
 
@@ -142,7 +148,9 @@ def _pod_end(pod: Pod, attempt: int, now: datetime) -> End | None:
     if pod.end is not None and pod.end.exit_code == 0 and pod.node_rank != 0:
         return None
     if pod.disrupted or pod.reason in _CLUSTER_ENDS:
-        return End(Reason.EVICTED, f"{pod.name}: {pod.disrupted or pod.message or pod.reason}")
+        why = (pod.disrupted or pod.message or pod.reason).strip()
+        full = _OVER_ITS_STORAGE.search(why)
+        return End(Reason.DISK_FULL if full else Reason.EVICTED, f"{pod.name}: {why}")
     if pod.end is not None:
         return _container_end(pod, pod.end, attempt)
     if pod.phase == "Failed":
