@@ -94,6 +94,19 @@ class Attempt(ApiModel):
     """Steps it did after the last complete checkpoint, which the next attempt does again."""
 
 
+class RewardStatus(ApiModel):
+    """One reward over the completions of the last step that it scored."""
+
+    name: str
+    """Its name in spec.method.grpo.rewards."""
+    mean: str | None = None
+    """Mean score."""
+    std: str | None = None
+    """Standard deviation of the scores."""
+    errors: int = 0
+    """Completions of the whole run that it could not score."""
+
+
 class ProgressStatus(ApiModel):
     """What the running attempt last reported."""
 
@@ -104,8 +117,8 @@ class ProgressStatus(ApiModel):
     summary: str
     """Phase and counter in a few words."""
     done: int
-    """The phase's counter: bytes in Download and Publish, rows in Prepare and Evaluate, else
-    steps."""
+    """The phase's counter: bytes in Download and Publish, rows in Prepare and Evaluate, completions
+    in Rollout and Score, else steps."""
     total: int | None = None
     """Where the counter ends."""
     step: int | None = None
@@ -116,6 +129,14 @@ class ProgressStatus(ApiModel):
     """Mean loss per supervised token of data.eval, when last evaluated."""
     tokens_per_second: str | None = None
     """Tokens of all workers per second, padding not counted."""
+    reward: str | None = None
+    """Mean total reward of the last step's completions."""
+    rewards: Annotated[
+        list[RewardStatus] | None, Field(json_schema_extra={"x-kubernetes-list-type": "atomic"})
+    ] = None
+    """The rewards one by one."""
+    note: str | None = None
+    """What the run waits for, or what fails without ending it, such as checkpoints."""
     eta_seconds: int | None = None
     """Seconds left in Train."""
     last_report_time: Timestamp

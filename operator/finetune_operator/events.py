@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from finetune_api.status import ConditionType, FineTuneJobStatus
+from finetune_api.status import ConditionType, FineTuneJobStatus, ProgressStatus
 from finetune_contract.reasons import TABLE, Reason, Retry
 from finetune_operator.api import Api, ApiError, Object, Unreachable
 from finetune_operator.conditions import find, rfc3339
@@ -34,7 +34,7 @@ class Transition:
 
 
 def transitions(old: FineTuneJobStatus, new: FineTuneJobStatus) -> Iterator[Transition]:
-    """Yield what happened between two statuses: attempts' starts and ends, and a new reason."""
+    """Yield what happened between two statuses: attempts' starts and ends, a note, a reason."""
     before = {a.number: a for a in old.attempts or ()}
     for attempt in new.attempts or ():
         known = before.get(attempt.number)
@@ -48,6 +48,7 @@ def transitions(old: FineTuneJobStatus, new: FineTuneJobStatus) -> Iterator[Tran
         if ended and attempt.reason not in (Reason.SUCCEEDED, Reason.SUSPENDED):
             text = f"attempt {attempt.number}: {attempt.reason}: {attempt.message}"
             yield Transition(True, "AttemptFailed", text)
+    yield from _noted(old.progress, new.progress)
     was, now = find(old, ConditionType.SUCCEEDED), find(new, ConditionType.SUCCEEDED)
     if now is None or (was is not None and (was.status, was.reason) == (now.status, now.reason)):
         return
@@ -58,6 +59,12 @@ def transitions(old: FineTuneJobStatus, new: FineTuneJobStatus) -> Iterator[Tran
         yield Transition(True, now.reason, now.message)
     elif now.reason in (Reason.SUCCEEDED, Reason.SUSPENDED, Reason.RUNNING):
         yield Transition(False, now.reason, now.message)
+
+
+def _noted(old: ProgressStatus | None, new: ProgressStatus | None) -> Iterator[Transition]:
+    before = (old.attempt, old.note) if old else None
+    if new is not None and new.note and (new.attempt, new.note) != before:
+        yield Transition(True, "AttemptNote", f"attempt {new.attempt}: {new.note}")
 
 
 class Recorder:

@@ -12,6 +12,7 @@ from finetune_api.status import (
     FineTuneJobStatus,
     PlanStatus,
     ProgressStatus,
+    RewardStatus,
 )
 from finetune_operator.conditions import Truth, condition, rfc3339
 from finetune_operator.decision import Course, Decision, Verdict
@@ -139,6 +140,15 @@ def _progress_status(report: Report) -> ProgressStatus:
         loss=_decimal(progress.loss, 4),
         eval_loss=_decimal(progress.eval_loss, 4),
         tokens_per_second=_decimal(progress.tokens_per_second, 0),
+        reward=_decimal(progress.reward, 4),
+        rewards=[
+            RewardStatus(
+                name=r.name, mean=_decimal(r.mean, 4), std=_decimal(r.std, 4), errors=r.errors
+            )
+            for r in progress.rewards
+        ]
+        or None,
+        note=progress.note,
         eta_seconds=progress.eta_seconds,
         last_report_time=rfc3339(report.time),
     )
