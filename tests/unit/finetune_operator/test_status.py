@@ -33,6 +33,7 @@ from support.operator_values import (
 )
 
 SETTINGS = Settings(trainer_image="t", progress_seconds=30)
+VERDICT = Verdict(Course.PROGRESSING, Reason.RUNNING, "why")
 
 
 def made(
@@ -195,6 +196,16 @@ def test_progress_of_another_attempt_is_none_of_this_ones() -> None:
     older = first.progress.model_copy(update={"attempt": 7})
     stale = first.model_copy(update={"progress": older})
     assert made(old=stale).progress is None
+
+
+def test_the_first_report_of_the_next_attempt_is_followed_at_once() -> None:
+    first = made(reports=(report(0, done=9),), run=attempt())
+    next_one = attempt(2)
+    decision = Decision((attempt(), next_one), VERDICT, run=next_one)
+    observed = seen(reports=(report(1, number=2, done=1),))
+    status = status_of(job(status=first), observed, decision, at(1), SETTINGS)
+    assert status.progress is not None
+    assert (status.progress.attempt, status.progress.done) == (2, 1)
 
 
 def test_progress_stays_when_its_lease_is_gone() -> None:

@@ -80,6 +80,9 @@ def test_any_pod_of_the_attempt_is_heard_and_no_other() -> None:
     assert heard(pod_of(1, None), second).last_step == 5
     assert heard(second, reports=(report(2, step=9),), number=2).last_step == 9
     assert heard(second, number=2) == Told()
+    both = (report(1, step=5, resumed_step=2), report(2, step=9, resumed_step=5))
+    assert (heard(reports=both, number=2).last_step, heard(reports=both).last_step) == (9, 5)
+    assert heard(reports=both[:1], number=2) == Told()
     posing = pod_of(2, result(1, step=5))
     assert heard(posing, number=2) == Told()
 
@@ -87,6 +90,13 @@ def test_any_pod_of_the_attempt_is_heard_and_no_other() -> None:
 def test_a_checkpoint_outside_of_the_output_is_none() -> None:
     elsewhere = checkpoint_ref(8).model_copy(update={"uri": "s3://adapters/bot-of-another/8"})
     assert heard(reports=(report(checkpoint=elsewhere),)).checkpoint is None
+
+
+def test_of_checkpoints_of_one_step_the_later_attempts_is_the_newest() -> None:
+    first, second = checkpoint_ref(8), checkpoint_ref(8, number=2)
+    for pair in [(first, second), (second, first)]:
+        pods = [pod_of(2, result(2, checkpoint=ref), rank) for rank, ref in enumerate(pair)]
+        assert heard(*pods, number=2).checkpoint == second
 
 
 def test_an_attempt_that_only_resumed_stands_where_it_began() -> None:
