@@ -30,6 +30,19 @@ def test_an_end_says_of_whom_it_speaks(pods: Any, outcome: bool | None, message:
     assert end.message == message
 
 
+@pytest.mark.parametrize(
+    ("children", "message"),
+    [
+        ((), "PyTorchJob bot-a1 was deleted"),
+        ((replace(WORKLOAD, uid="other"),), "PyTorchJob bot-a1 was deleted or replaced"),
+    ],
+)
+def test_a_lost_workload_is_named(children: Any, message: str) -> None:
+    end = end_of(job(), attempt(), Observed(children), at(60))
+    assert end is not None
+    assert end.message == message
+
+
 def test_a_secret_that_the_job_does_not_name_is_not_said_to_be_named() -> None:
     stuck = pod(
         running=False, phase="Pending", obstacle=Obstacle("Waiting", 'secret "other" not found')
