@@ -150,7 +150,13 @@ def _scores(model: ModelShape, setting: Setting) -> int:
 
 
 def _logits(model: ModelShape, setting: Setting) -> int:
-    """Return the bytes of a chunk's logits, their log-softmax and its gradient."""
+    """Return the bytes of a chunk's logits, their log-softmax and its gradient.
+
+    Where they exist whole: as the model makes them, as they are picked out, in fp32, and those two.
+    """
+    if model.whole_logits:
+        copies = 2 if setting.element == FP32 else 3
+        return setting.tokens * model.vocabulary * (2 * setting.element + copies * FP32)
     chunk = max(1, min(setting.tokens, LOGITS_BYTES // (FP32 * model.vocabulary)))
     return chunk * model.vocabulary * 3 * FP32
 

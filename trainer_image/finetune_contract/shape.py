@@ -64,6 +64,7 @@ class ModelShape:
     quantisable: int  # of them in linear layers
     largest: int  # of them in the largest decoder layer or embedding
     stored: int  # bytes of all, in the number formats of the files
+    whole_logits: bool = False  # all positions' exist at once, not a chunk's
 
     @classmethod
     def of(cls, config: Mapping[str, Any], headers: Mapping[str, TensorHeader]) -> ModelShape:

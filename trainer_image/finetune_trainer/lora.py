@@ -43,11 +43,31 @@ def adapt(model: Any, recipe: LoraRecipe, roles: RoleMap, seed: int) -> Adapted:
     Failure(ModelUnsupported), naming role and layers, when less than asked can be adapted.
     """
     asked = roles.asked(recipe.targets)
-    _refuse_bare(model, asked, recipe)
+    refuse_bare(model, asked, recipe)
     torch.manual_seed(seed)
     with _exact_names():
         adapted = get_peft_model(model, _config(recipe, asked))
     return Adapted(adapted, _coverage(adapted, asked))
+
+
+def refuse_bare(
+    model: Any, asked: Mapping[LoraTarget, tuple[Weight, ...]], recipe: LoraRecipe
+) -> None:
+    """Refuse dropout and DoRA where PEFT has them for layers only, in training or in loading.
+
+    The model may be empty. Raises Failure(ModelUnsupported).
+    """
+    layers = [w.name for role in asked.values() for w in role if w.kind is not Kind.PARAMETER]
+    misread = _misread(model, layers) if recipe.dora else set()
+    field = "spec.lora.dora" if recipe.dora else "spec.lora.dropout"
+    for role, weights in asked.items():
+        bare = [w.name for w in weights if w.kind is Kind.PARAMETER or w.name in misread]
+        if bare and (recipe.dora or recipe.dropout):
+            raise Failure(
+                Reason.MODEL_UNSUPPORTED,
+                f"{field} does not work with spec.lora.targets {role}: PEFT adapts {bare[0]} of "
+                "the base model as a bare parameter; leave out one of the two",
+            )
 
 
 def adapted_weights(model: Any) -> dict[str, Kind]:
@@ -116,23 +136,6 @@ def _exact_names() -> Iterator[None]:
         yield
     finally:
         conversion.convert_peft_config_for_transformers = rewrite
-
-
-def _refuse_bare(
-    model: Any, asked: Mapping[LoraTarget, tuple[Weight, ...]], recipe: LoraRecipe
-) -> None:
-    """Refuse dropout and DoRA where PEFT has them for layers only, in training or in loading."""
-    layers = [w.name for role in asked.values() for w in role if w.kind is not Kind.PARAMETER]
-    misread = _misread(model, layers) if recipe.dora else set()
-    field = "spec.lora.dora" if recipe.dora else "spec.lora.dropout"
-    for role, weights in asked.items():
-        bare = [w.name for w in weights if w.kind is Kind.PARAMETER or w.name in misread]
-        if bare and (recipe.dora or recipe.dropout):
-            raise Failure(
-                Reason.MODEL_UNSUPPORTED,
-                f"{field} does not work with spec.lora.targets {role}: PEFT adapts {bare[0]} of "
-                "the base model as a bare parameter; leave out one of the two",
-            )
 
 
 def _coverage(

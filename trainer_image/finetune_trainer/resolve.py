@@ -8,8 +8,10 @@ set stays. A job that can not fit is refused here, with what would make it fit.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -19,17 +21,20 @@ from finetune_contract.plan import MemoryEstimate, ResolvedPlan
 from finetune_contract.reasons import Reason
 from finetune_contract.recipe import LoraRecipe, Precision
 from finetune_contract.runconfig import RunConfig
-from finetune_contract.shape import AdapterShape, ModelShape
+from finetune_contract.shape import AdapterShape, ModelShape, TensorHeader
 from finetune_trainer.architectures import ARCHITECTURES
 from finetune_trainer.distributed import Ranks
 from finetune_trainer.errors import Failure
 from finetune_trainer.fitting import Fitter, Room, Wish
 from finetune_trainer.headers import read_headers
+from finetune_trainer.lora import refuse_bare
 from finetune_trainer.machine import memory_bytes
 from finetune_trainer.model import empty_model
 from finetune_trainer.quantization import check_quantization
 from finetune_trainer.roles import Kind, RoleMap, map_roles
+from finetune_trainer.scoring import splits
 from finetune_trainer.sources import ModelSource
+from finetune_trainer.twin import check_causal
 
 log = logging.getLogger(__name__)
 
@@ -69,24 +74,33 @@ def settle(
     """Do what `resolve` does, for processes that each have at least this room."""
     recipe, layout = config.recipe, config.layout
     empty = empty_model(directory)
-    adapter = adapter_shape(map_roles(empty), recipe.lora)
-    headers = read_headers(model, layout.credentials.model)
+    known = empty.config.model_type in ARCHITECTURES
+    roles = map_roles(empty)
+    refuse_bare(empty, roles.asked(recipe.lora.targets), recipe.lora)
+    if not known:
+        check_causal(empty)
+    adapter = adapter_shape(roles, recipe.lora)
+    shape = _shape(empty, read_headers(model, layout.credentials.model))
+    fitter = Fitter(shape, adapter, least)
+    wish = Wish.of(config, on_gpu=device.type == "cuda")
+    setting = fitter.settle(wish)
+    if setting is None:
+        raise _insufficient(fitter, wish)
+    packing = layout.packing and known
+    if packing != layout.packing:
+        log.warning("model_type %s is padded, not packed", empty.config.model_type)
+    resolved = _settled(config, setting, packing=packing)
+    return resolved, _plan(resolved, setting, fitter.estimate(setting))
+
+
+def _shape(empty: Any, headers: Mapping[str, TensorHeader]) -> ModelShape:
     try:
         shape = ModelShape.of(empty.config.get_text_config().to_dict(), headers)
     except KeyError as error:
         raise Failure(
             Reason.MODEL_UNSUPPORTED, f"the model's config.json has no {error.args[0]}"
         ) from error
-    fitter = Fitter(shape, adapter, least)
-    wish = Wish.of(config, on_gpu=device.type == "cuda")
-    setting = fitter.settle(wish)
-    if setting is None:
-        raise _insufficient(fitter, wish)
-    packing = layout.packing and empty.config.model_type in ARCHITECTURES
-    if packing != layout.packing:
-        log.warning("model_type %s is padded, not packed", empty.config.model_type)
-    resolved = _settled(config, setting, packing=packing)
-    return resolved, _plan(resolved, setting, fitter.estimate(setting))
+    return replace(shape, whole_logits=not splits(empty))
 
 
 def check_device(precision: Precision, device: torch.device) -> None:

@@ -2,7 +2,8 @@
 
 The backbone runs once. Vocabulary projection and cross-entropy run only where a token is learned,
 and in chunks of positions whose logits are computed again in the backward pass: the logits of a
-large vocabulary never exist whole.
+large vocabulary never exist whole. Where a model is more than a backbone and a projection they do,
+and the memory formula counts them.
 """
 
 from __future__ import annotations
@@ -19,22 +20,25 @@ from finetune_trainer import attention
 from finetune_trainer.architectures import ARCHITECTURES
 from finetune_trainer.attention import Segments
 from finetune_trainer.batch import MicroBatch
+from finetune_trainer.twin import probe_ids, small_twin
+
+ALIKE = 1e-3  # of the spread of log-probabilities, far above rounding
 
 
 class Scorer(nn.Module):
     """Wraps a PEFT model; its parameters keep their names below `model.`.
 
-    An architecture whose forward pass is not known to be a backbone and a head runs whole.
+    `head` is None where the model must run whole; only what `packs` takes packed rows.
     """
 
     def __init__(self, model: Any, *, checkpointing: bool) -> None:
         super().__init__()
         self.model = model
         causal = model.get_base_model()
-        self.head: Head | None = None
-        if causal.config.model_type in ARCHITECTURES:
+        self.packs = causal.config.model_type in ARCHITECTURES
+        self.head = Head(causal) if splits(causal) else None
+        if self.packs:
             causal.set_attn_implementation(attention.NAME)
-            self.head = Head(causal)
         if checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
 
@@ -48,15 +52,16 @@ class Scorer(nn.Module):
         targets: Tensor,
     ) -> Tensor:
         """Return the log-probabilities, fp32 [P], of what a MicroBatch learns."""
+        packed: dict[str, Any] = {}
+        if segments is not None:
+            assert self.packs, "packed rows need the attention that keeps them apart"
+            packed = {"position_ids": position_ids, "segments": segments}
         if self.head is None:
-            assert segments is None, "packed rows need the attention that keeps them apart"
-            kept, columns = torch.unique(times, return_inverse=True)
-            logits = self.model(input_ids=input_ids, logits_to_keep=kept, use_cache=False).logits
-            return log_probs(logits[rows, columns], targets)
+            # Not `logits_to_keep`: a model that does not know it takes it and returns all.
+            logits = self.model(input_ids=input_ids, use_cache=False, **packed).logits
+            return log_probs(logits[rows, times], targets)
         backbone = self.model.get_base_model().base_model
-        hidden = backbone(
-            input_ids=input_ids, position_ids=position_ids, segments=segments, use_cache=False
-        ).last_hidden_state
+        hidden = backbone(input_ids=input_ids, use_cache=False, **packed).last_hidden_state
         scored: Tensor = self.head(hidden[rows, times], targets)
         return scored
 
@@ -93,6 +98,29 @@ class Head(nn.Module):
         if self._softcap is not None:
             logits = torch.tanh(logits / self._softcap) * self._softcap
         return log_probs(logits, targets)
+
+
+def splits(causal: Any) -> bool:
+    """Tell whether a causal language model is a backbone and a Head.
+
+    What is not in the table is tried on a small random model of its class, whose own forward pass
+    must give the same.
+    """
+    if causal.config.model_type in ARCHITECTURES:
+        return True
+    twin = small_twin(causal)
+    if twin is None:
+        return False
+    ids = probe_ids()
+    with torch.no_grad():
+        whole = log_probs(twin(input_ids=ids, use_cache=False).logits[0], ids[0])
+        try:
+            hidden = twin.base_model(input_ids=ids, use_cache=False).last_hidden_state
+            split = Head(twin)(hidden[0], ids[0])
+        # Of a class with another backbone, or with more between the two.
+        except (AttributeError, RuntimeError, TypeError):
+            return False
+    return bool((split - whole).abs().max() <= ALIKE * whole.std())
 
 
 def log_probs(logits: Tensor, targets: Tensor) -> Tensor:

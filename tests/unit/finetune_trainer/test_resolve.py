@@ -16,9 +16,10 @@ from finetune_contract.reasons import Reason
 from finetune_contract.recipe import ModelRecipe, Precision
 from finetune_contract.runconfig import RunConfig
 from finetune_trainer import resolve as resolve_module
+from finetune_trainer import twin
 from finetune_trainer.distributed import Ranks
 from finetune_trainer.errors import Failure
-from finetune_trainer.fitting import Room
+from finetune_trainer.fitting import Fitter, Room
 from finetune_trainer.headers import read_headers
 from finetune_trainer.resolve import check_device, resolve, room, smallest
 from finetune_trainer.sources import resolve_model
@@ -143,6 +144,63 @@ def test_a_role_that_the_model_lacks_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Failure, match=r"no layer in the role Experts of spec\.lora\.targets") as e:
         settle(tmp_path, lora={"targets": ["Experts"]})
     assert e.value.reason is Reason.MODEL_UNSUPPORTED
+
+
+def test_what_peft_can_not_do_is_refused_without_weights(tmp_path: Path) -> None:
+    with pytest.raises(Failure, match=r"spec\.lora\.dora does not work with .* Router"):
+        settle(tmp_path, "qwen3-moe", lora={"targets": ["Router"], "dora": True})
+
+
+ENCODERS = {"bert": {}, "roberta": {"pad_token_id": 1}}
+
+
+@pytest.mark.parametrize("model_type", ENCODERS)
+def test_a_model_that_sees_what_it_is_to_predict_is_refused(
+    model_type: str, tmp_path: Path
+) -> None:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.for_model(
+        model_type,
+        **ENCODERS[model_type],
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=48,
+        vocab_size=259,
+    )
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "model")
+    with pytest.raises(
+        Failure, match=f"model_type {model_type}\\) is no causal language"
+    ) as caught:
+        settle(tmp_path, lora={"targets": ["Attention"]})
+    assert caught.value.reason is Reason.MODEL_UNSUPPORTED
+
+
+def test_a_model_that_can_not_be_tried_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(twin, "MOST_PARAMETERS", 10)
+    settle(tmp_path, "olmo2")
+    assert "model_type olmo2 could not be checked for causal attention" in caplog.messages
+
+
+@pytest.mark.parametrize("splits", [True, False])
+def test_logits_that_exist_whole_are_counted(
+    splits: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes = []
+
+    class Seen(Fitter):
+        def settle(self, wish: Any) -> Any:
+            shapes.append(self.model)
+            return super().settle(wish)
+
+    monkeypatch.setattr(resolve_module, "Fitter", Seen)
+    if not splits:
+        monkeypatch.setattr(twin, "MOST_PARAMETERS", 10)
+    settle(tmp_path, "olmo2")
+    assert [shape.whole_logits for shape in shapes] == [not splits]
 
 
 def test_the_host_s_memory_is_divided_among_its_processes(

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from finetune_contract.recipe import LoraRecipe, LoraTarget, Precision
-from finetune_trainer import scoring
+from finetune_trainer import scoring, twin
 from finetune_trainer.batch import MicroBatch
 from finetune_trainer.data.encode import EncodedRow
 from finetune_trainer.lora import adapt
-from finetune_trainer.model import load_model
+from finetune_trainer.model import empty_model, load_model
 from finetune_trainer.roles import map_roles
 from finetune_trainer.scoring import Scorer, score
 from support.tensor_sizes import LargestTensor
@@ -70,7 +70,7 @@ def gradients(model: Any, loss: torch.Tensor) -> dict[str, torch.Tensor]:
         ("llama", (LoraTarget.ATTENTION, LoraTarget.HEAD), {}),
         ("qwen2", (LoraTarget.ATTENTION,), {"tie_word_embeddings": True}),
         ("gemma2", (LoraTarget.ATTENTION,), {"final_logit_softcapping": 3.0}),
-        ("olmo2", (LoraTarget.ATTENTION,), {}),  # not in the table: the model's own forward pass
+        ("olmo2", (LoraTarget.ATTENTION,), {}),  # not in the table
     ],
 )
 def test_chunks_score_as_the_whole_does(
@@ -88,7 +88,8 @@ def test_chunks_score_as_the_whole_does(
     vocabulary = model.config.vocab_size
     monkeypatch.setattr(scoring, "LOGITS_BYTES", chunk * vocabulary * 4)
     scorer = Scorer(model, checkpointing=False)
-    batch = MicroBatch.of(rows, CPU, packed=scorer.head is not None)
+    assert scorer.head is not None
+    batch = MicroBatch.of(rows, CPU, packed=scorer.packs)
     got = score(scorer, batch)
     torch.testing.assert_close(got, wanted, atol=1e-5, rtol=0)
     found = gradients(model, (got * weights).sum())
@@ -96,6 +97,44 @@ def test_chunks_score_as_the_whole_does(
     for path, gradient in wanted_gradients.items():
         near = 1e-5 * max(1.0, float(gradient.abs().max()))
         torch.testing.assert_close(found[path], gradient, atol=near, rtol=0, msg=path)
+
+
+def test_a_model_that_must_run_whole_scores_as_it_does_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, rows = adapted("olmo2", tmp_path, (LoraTarget.ATTENTION,)), encoded()
+    wanted = expected(model, rows)
+    causal = model.get_base_model()
+    whole = causal.forward
+    # As models do that take any keyword and know no `logits_to_keep`.
+    monkeypatch.setattr(
+        causal, "forward", lambda *args, logits_to_keep=None, **named: whole(*args, **named)
+    )
+    monkeypatch.setattr(scoring, "splits", lambda _: False)
+    scorer = Scorer(model, checkpointing=False)
+    assert scorer.head is None
+    got = score(scorer, MicroBatch.of(rows, CPU))
+    torch.testing.assert_close(got, wanted, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("logit_scale", 0.25), ("final_logit_softcapping", 2.0)]
+)
+def test_a_head_that_is_more_than_is_known_is_no_head(
+    field: str, value: float, tmp_path: Path
+) -> None:
+    causal = empty_model(write_tiny("olmo2", tmp_path))
+    assert scoring.splits(causal)
+    setattr(causal.config, field, value)  # which the class itself does not look at
+    assert not scoring.splits(causal)
+
+
+def test_what_no_small_model_can_be_made_of_runs_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    causal = empty_model(write_tiny("olmo2", tmp_path))
+    monkeypatch.setattr(twin, "MOST_PARAMETERS", 10)
+    assert not scoring.splits(causal)
 
 
 def head_of(vocabulary: int, width: int) -> scoring.Head:
