@@ -29,9 +29,10 @@ def totals(scores: Floats, rewards: Sequence[Reward]) -> Floats:
 
 
 def gated(total: Floats, scores: Floats, rewards: Sequence[Reward]) -> Floats:
-    """Return totals [N] with 0 where a gate is missed, NaN where a gate's score is missing."""
-    for index, reward in enumerate(rewards):
-        if reward.gate is not None:
-            column = scores[:, index]
-            total = np.where(np.isnan(column), np.nan, np.where(column < reward.gate, 0.0, total))
-    return total
+    """Return totals [N] with 0 where any gate is missed, else NaN where a gate has no score."""
+    gates = [(i, reward.gate) for i, reward in enumerate(rewards) if reward.gate is not None]
+    missed, unknown = np.zeros((2, len(scores)), dtype=np.bool_)
+    for index, gate in gates:
+        missed |= scores[:, index] < gate
+        unknown |= np.isnan(scores[:, index])
+    return np.where(missed, 0.0, np.where(unknown, np.nan, total))

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from finetune_trainer.attention import Segments
 from finetune_trainer.data.encode import EncodedRow
+from finetune_trainer.policy import PolicyTerms
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class MicroBatch:
     times: Tensor  # int64 [P]: and where in the second
     targets: Tensor  # int64 [P]: its id
     weights: Tensor  # fp32 [P]: 1, or 0 in a micro-batch that only keeps the ranks in step
+    policy: PolicyTerms | None = None  # reinforcement learning only
 
     @classmethod
     def of(

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from finetune_contract.recipe import MethodType, Recipe
 from finetune_trainer.batch import MicroBatch
+from finetune_trainer.methods.grpo.objective import GrpoObjective
 from finetune_trainer.methods.sft import SupervisedObjective
 
 
@@ -28,8 +29,14 @@ class Objective(Protocol):
         """
 
 
+def _grpo(recipe: Recipe) -> Objective:
+    assert recipe.grpo is not None, "the recipe sees to it"
+    return GrpoObjective(recipe.grpo)
+
+
 METHODS: dict[MethodType, Callable[[Recipe], Objective]] = {
     MethodType.SFT: lambda recipe: SupervisedObjective(),
+    MethodType.GRPO: _grpo,
 }
 
 

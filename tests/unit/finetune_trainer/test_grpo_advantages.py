@@ -1,0 +1,135 @@
+"""Scores -> advantages, against plain arithmetic; what is missing is left out, never made up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from finetune_contract.grpo import GrpoRecipe
+from finetune_trainer.methods.grpo.advantages import Advantages, advantages
+from support import grpo_oracle
+from support.grpo_oracle import Rules
+
+LIMIT = 64
+
+
+def recipe(weights: list[float], gates: list[float | None], size: int, **fields: Any) -> GrpoRecipe:
+    rewards = [
+        {"name": f"r{index}", "weight": weight, "gate": gate, "regex": {"pattern": "x"}}
+        for index, (weight, gate) in enumerate(zip(weights, gates, strict=True))
+    ]
+    return GrpoRecipe.model_validate(
+        {"groupSize": size, "rewards": rewards, "sampling": {"maxTokens": LIMIT}, **fields}
+    )
+
+
+def of(table: list[list[float | None]], made: GrpoRecipe, **more: Any) -> Advantages:
+    scores = np.array(table, dtype=np.float64)
+    lengths = np.array(more.get("lengths", [1] * len(table)), dtype=np.int64)
+    truncated = np.array(more.get("truncated", [False] * len(table)))
+    return advantages(scores, lengths, truncated, made)
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> tuple[list[list[float | None]], list[int], Rules]:
+    size, groups, rewards = (
+        draw(st.integers(2, 5)),
+        draw(st.integers(1, 4)),
+        draw(st.integers(1, 3)),
+    )
+    score = st.one_of(st.none(), st.sampled_from([0.0, 0.5, 1.0]), st.floats(-2, 2, width=16))
+    table = [[draw(score) for _ in range(rewards)] for _ in range(size * groups)]
+    weights = [draw(st.sampled_from([0.0, 0.5, 1.0, 3.0])) for _ in range(rewards)]
+    weights[draw(st.integers(0, rewards - 1))] = 1.0
+    gates = [draw(st.sampled_from([None, None, 0.5])) for _ in range(rewards)]
+    rules = Rules(
+        size=size,
+        weights=weights,
+        gates=gates,
+        scale=draw(st.sampled_from(["Group", "Batch", "None"])),
+        aggregate=draw(st.sampled_from(["WeightedSum", "GDPO"])),
+        max_tokens=LIMIT,
+        punish=draw(st.sampled_from([0, 0, 16])),
+    )
+    return table, [draw(st.integers(1, LIMIT)) for _ in table], rules
+
+
+@given(cases())
+def test_every_variant_is_the_arithmetic(case: tuple[Any, list[int], Rules]) -> None:
+    table, lengths, rules = case
+    made = recipe(
+        list(rules.weights),
+        list(rules.gates),
+        rules.size,
+        scaleRewards=rules.scale,
+        aggregate=rules.aggregate,
+        softPunishTokens=rules.punish,
+    )
+    found = of(table, made, lengths=lengths)
+    assert found.values.tolist() == pytest.approx(
+        grpo_oracle.advantages(table, lengths, rules), abs=1e-6, rel=1e-6
+    )
+    assert found.kept.tolist() == [grpo_oracle.total(row, rules) is not None for row in table]
+    assert np.isnan(found.totals).tolist() == (~found.kept).tolist()
+
+
+def test_a_row_without_scores_moves_neither_baseline_nor_spread() -> None:
+    made = recipe([1.0], [None], 4)
+    found = of([[1.0], [0.0], [None], [0.5]], made)
+    alone = of([[1.0], [0.0], [0.5]], recipe([1.0], [None], 3))
+    assert found.kept.tolist() == [True, True, False, True]
+    assert found.values[[0, 1, 3]].tolist() == pytest.approx(alone.values.tolist())
+    assert found.values[2] == 0
+
+
+def test_a_missing_reward_changes_no_scale() -> None:
+    """One of two equal rewards abstains: the total is that of both."""
+    made = recipe([1.0, 3.0], [None, None], 2)
+    assert of([[1.0, 1.0], [1.0, None]], made).totals.tolist() == [4.0, 4.0]
+
+
+def test_a_missed_gate_is_zero_and_an_unknown_gate_leaves_out() -> None:
+    made = recipe([1.0, 0.0], [None, 0.5], 3)
+    found = of([[1.0, 0.9], [1.0, 0.4], [1.0, None]], made)
+    assert found.totals[:2].tolist() == [1.0, 0.0]
+    assert np.isnan(found.totals[2])
+    assert found.kept.tolist() == [True, True, False]
+
+
+def test_equal_scores_are_exactly_nothing_to_learn() -> None:
+    found = of([[0.1]] * 3 + [[0.1], [0.2], [0.1]], recipe([1.0], [None], 3))
+    assert found.values[:3].tolist() == [0, 0, 0]
+    assert found.spread.tolist() == [False, True]
+
+
+def test_a_group_of_which_one_is_left_has_nothing_to_learn_from() -> None:
+    found = of([[1.0], [None], [None]], recipe([1.0], [None], 3))
+    assert (found.values.tolist(), found.spread.tolist()) == ([0, 0, 0], [False])
+
+
+def test_cut_completions_leave_the_loss_but_not_the_baseline() -> None:
+    table, cut = [[1.0], [0.0], [0.0]], [False, True, False]
+    masked = of(table, recipe([1.0], [None], 3, maskTruncated=True), truncated=cut)
+    plain = of(table, recipe([1.0], [None], 3), truncated=cut)
+    assert masked.kept.tolist() == [True, False, True]
+    assert masked.values.tolist() == pytest.approx([plain.values[0], 0.0, plain.values[2]])
+    nothing = of(table, recipe([1.0], [None], 3, maskTruncated=True), truncated=[True] * 3)
+    assert nothing.spread.tolist() == [False]
+
+
+def test_dr_grpo_divides_by_nothing_and_the_others_by_the_group() -> None:
+    table = [[1.0], [0.0], [0.5], [0.5]]
+    plain = of(table, recipe([1.0], [None], 4, loss="DrGRPO")).values
+    assert plain.tolist() == [0.5, -0.5, 0, 0]
+    scaled = of(table, recipe([1.0], [None], 4, loss="GRPO")).values
+    assert scaled[0] == pytest.approx(0.5 / (np.std([1, 0, 0.5, 0.5], ddof=1) + 1e-4))
+
+
+def test_length_is_punished_before_the_limit() -> None:
+    made = recipe([1.0], [None], 5, softPunishTokens=16)
+    found = of([[1.0]] * 5, made, lengths=[1, 48, 56, 63, 64])
+    assert found.totals.tolist() == pytest.approx([1, 1, 0.5, 1 - 15 / 16, 0])
