@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
+from transformers import AutoConfig
 
 from finetune_contract.layout import ZeroStage
 from finetune_contract.recipe import Recipe
 from finetune_trainer.initial import load_initial
 from finetune_trainer.lora import Adapted, adapt
 from finetune_trainer.model import load_model
+from finetune_trainer.positions import fix_frequencies
 from finetune_trainer.quantization import keep_layout, loading_options
 from finetune_trainer.roles import map_roles
+
+log = logging.getLogger(__name__)
+
+_DRAWS = ("drop", "jitter")  # in the names of what draws random numbers in training
 
 
 def load_adapted(
@@ -29,12 +37,34 @@ def load_adapted(
     `placement` is `placement_on`'s.
     """
     options = {**loading_options(recipe), **(placement or {})}
+    options["config"] = training_config(directory, recipe.training.sequence_length)
     base = load_model(directory, recipe.training.precision, **options)
+    for module in base.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
     keep_layout(base)
     adapted = adapt(base, recipe.lora, map_roles(base), recipe.training.seed)
     if initial is not None:
         load_initial(adapted.model, initial)
     return adapted
+
+
+def training_config(directory: Path, sequence_length: int) -> Any:
+    """Return transformers' configuration of the base, so that layout decides nothing.
+
+    Dropout of the base itself would draw by process and micro-batch, and adapters have their own.
+    """
+    config = AutoConfig.from_pretrained(
+        str(directory), local_files_only=True, trust_remote_code=False
+    )
+    fix_frequencies(config, sequence_length)
+    parts = [config, *(getattr(config, name, None) for name in config.sub_configs)]
+    for part in (part for part in parts if part is not None):
+        for name, value in part.to_dict().items():
+            if isinstance(value, float) and value and any(word in name for word in _DRAWS):
+                log.info("%s %g of the base model is not used in training", name, value)
+                setattr(part, name, 0.0)
+    return config
 
 
 def placement_on(device: torch.device, stage: ZeroStage) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from finetune_trainer.headers import read_headers
 from finetune_trainer.lora import refuse_bare
 from finetune_trainer.machine import memory_bytes
 from finetune_trainer.model import empty_model
+from finetune_trainer.positions import check_length
 from finetune_trainer.quantization import check_quantization
 from finetune_trainer.roles import Kind, RoleMap, map_roles
 from finetune_trainer.scoring import splits
@@ -77,6 +78,7 @@ def settle(
     known = empty.config.model_type in ARCHITECTURES
     roles = map_roles(empty)
     refuse_bare(empty, roles.asked(recipe.lora.targets), recipe.lora)
+    check_length(empty, recipe.training.sequence_length)
     if not known:
         check_causal(empty)
     adapter = adapter_shape(roles, recipe.lora)
