@@ -72,6 +72,7 @@ def one_round(trainer: Ready, uid: str, every_steps: int) -> float:
     marks, stop = Marks(), Stop(60, lambda: None)
     lead = Lead(run, marks)
     lead.start()
+    lead.claim()
     train(run, trainer.engine, trainer.data, lead, trainer.ranks, marks, stop)
     return marks.times[-1] - marks.times[0]
 

@@ -15,11 +15,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from finetune_api.job import KIND
+from finetune_contract.artifact import artifact_path
 from finetune_contract.checkpoint import checkpoint_path
 from finetune_contract.progress import ANNOTATION
 from finetune_operator.backends.pytorchjob import PyTorchJob
 from finetune_operator.plan.names import ATTEMPT_LABEL, JOB_LABEL
 from finetune_operator.resources import CHILDREN
+from support.published import RUN
 
 Json = Any
 NAMESPACE = "team"
@@ -173,7 +175,7 @@ class World:
     def _save(self, attempt: int) -> None:
         step = self.steps[attempt]
         if self.saved is None or self.saved["step"] < step:
-            path = checkpoint_path(self.job()["metadata"]["uid"], attempt, step)
+            path = checkpoint_path(self.job()["metadata"]["uid"], attempt, RUN, step)
             uri = f"s3://adapters/bot/{path}"
             self.saved = {"attempt": attempt, "step": step, "uri": uri}
 
@@ -263,7 +265,7 @@ def attempt_of(body: Json) -> int:
 
 
 def artifact(uid: str, attempt: int) -> Json:
-    path = f"s3://adapters/bot/runs/{uid}/a{attempt}/artifact"
+    path = f"s3://adapters/bot/{artifact_path(uid, attempt, RUN)}"
     return {"uri": path, "digest": f"sha256:{attempt:064x}", "bytes": 1}
 
 

@@ -15,6 +15,7 @@ from finetune_contract.reasons import Reason
 from finetune_contract.result import Outcome, PublishedArtifact, Result
 from finetune_operator.observe import ContainerEnd, Observed, Pod
 from support.bot_job import bot_job
+from support.published import RUN
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 UID = "job-uid"
@@ -100,7 +101,7 @@ def success(uri: str = "s3://adapters/bot/runs/job-uid/a1/artifact", number: int
 
 
 def checkpoint_ref(step: int, number: int = 1) -> CheckpointRef:
-    path = f"s3://adapters/bot/{checkpoint_path(UID, number, step)}"
+    path = f"s3://adapters/bot/{checkpoint_path(UID, number, RUN, step)}"
     return CheckpointRef(attempt=number, step=step, uri=path)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from finetune_contract.artifact import (
     DatasetIdentity,
     ModelIdentity,
@@ -14,4 +16,11 @@ PROVENANCE = Provenance(
     model=ModelIdentity(uri="hf://org/name", revision="abc"),
     datasets=(DatasetIdentity(uri="s3://d/a.jsonl", sha256="sha256:" + "2" * 64, rows=3),),
 )
+RUN = "c0ffee"  # a start of an attempt, where it does not matter which
 SUMMARY = TrainingSummary(steps=4, published_step=4, supervised_tokens=99, final_loss=0.5)
+
+
+def run_directory(output: Path, attempt: int = 1) -> Path:
+    """Return where an attempt of the job uid-1 has written that was started once."""
+    [found] = (output / f"runs/uid-1/a{attempt}").iterdir()
+    return found

@@ -149,6 +149,7 @@ def _train_case(config: RunConfig, ranks: Any, target: Path) -> None:
     config, plan = resolve(config, start.model, directory, ranks)
     reporter.planned(plan)
     data = prepare(config, start.files, directory, ranks, reporter, start.eval_files)
+    ranks.lead(lead.claim)
     engine, model = load(config, start.model, ranks, reporter)
     stop = Stop(config.layout.grace_seconds, leave=lambda: None)
     summary = train(config, engine, data, lead, ranks, reporter, stop)

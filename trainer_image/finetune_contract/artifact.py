@@ -119,7 +119,7 @@ class Claim(Message):
 
     uid: str
     attempt: Annotated[int, Field(ge=1)]
-    run: str
+    run: Annotated[str, Field(pattern=r"^[0-9a-f]+$")]
 
 
 class ArtifactPointer(Message):
@@ -138,11 +138,16 @@ class Latest(Message):
     artifact: ArtifactPointer | None = None
 
 
-def attempt_path(uid: str, attempt: int) -> str:
-    """Return the prefix, relative to output.uri, under which alone an attempt writes."""
-    return f"runs/{uid}/a{attempt}"
+def job_path(uid: str) -> str:
+    """Return the directory of a job's attempts, relative to output.uri."""
+    return f"runs/{uid}"
 
 
-def artifact_path(uid: str, attempt: int) -> str:
+def run_path(uid: str, attempt: int, run: str) -> str:
+    """Return the prefix under which alone one start of an attempt writes; `run` is its claim's."""
+    return f"{job_path(uid)}/a{attempt}/{run}"
+
+
+def artifact_path(uid: str, attempt: int, run: str) -> str:
     """Return the directory of an attempt's artifact, relative to output.uri."""
-    return f"{attempt_path(uid, attempt)}/artifact"
+    return f"{run_path(uid, attempt, run)}/artifact"

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from finetune_contract.artifact import FileEntry, Provenance, attempt_path
+from finetune_contract.artifact import FileEntry, Provenance, run_path
 from finetune_contract.model import Message, sha256_digest
 
 VERSION: Literal["finetune.dev/checkpoint/v1alpha1"] = "finetune.dev/checkpoint/v1alpha1"
@@ -66,11 +66,6 @@ class CheckpointRef(Message):
     uri: str
 
 
-def checkpoints_path(uid: str, attempt: int) -> str:
-    """Return the directory of an attempt's checkpoints, relative to output.uri."""
-    return f"{attempt_path(uid, attempt)}/checkpoints"
-
-
-def checkpoint_path(uid: str, attempt: int, step: int) -> str:
-    """Return the directory of one checkpoint; names sort by step."""
-    return f"{checkpoints_path(uid, attempt)}/{step:08d}"
+def checkpoint_path(uid: str, attempt: int, run: str, step: int) -> str:
+    """Return the directory of one checkpoint, relative to output.uri; names sort by step."""
+    return f"{run_path(uid, attempt, run)}/checkpoints/{step:08d}"

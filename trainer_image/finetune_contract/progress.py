@@ -12,6 +12,7 @@ from finetune_contract.model import Message
 from finetune_contract.plan import ResolvedPlan
 
 ANNOTATION = "finetune.dev/progress"
+LONGEST_NOTE = 500  # characters
 
 
 class Phase(StrEnum):
@@ -42,7 +43,7 @@ class Progress(Message):
     The counter counts bytes in Download and Publish, rows in Prepare and Evaluate, completions in
     Rollout and Score, else optimizer steps. `step` counts optimizer steps done, whatever the phase;
     `resumed_step` is where this attempt began, if it did not begin at 0. `note` says what the run
-    waits for, if it does.
+    waits for, or what fails while it goes on.
     """
 
     phase: Phase
@@ -57,7 +58,7 @@ class Progress(Message):
     tokens_per_second: float | None = None
     reward: float | None = None  # mean total of the last step's completions
     rewards: tuple[RewardProgress, ...] = ()
-    note: Annotated[str, Field(max_length=500)] | None = None
+    note: Annotated[str, Field(max_length=LONGEST_NOTE)] | None = None
     eta_seconds: Annotated[int, Field(ge=0)] | None = None
 
     def summary(self) -> str:

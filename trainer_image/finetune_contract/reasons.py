@@ -35,6 +35,7 @@ class Reason(StrEnum):
     INSUFFICIENT_MEMORY = "InsufficientMemory"
     DEVICE_UNSUPPORTED = "DeviceUnsupported"
     ADAPTER_MISMATCH = "AdapterMismatch"
+    INPUT_CHANGED = "InputChanged"
     REWARD_INVALID = "RewardInvalid"
     REWARD_FAILED = "RewardFailed"
     NOTHING_TO_LEARN = "NothingToLearn"
@@ -183,6 +184,14 @@ TABLE: dict[Reason, Row] = {
         28,
         "The adapter of model.initFrom does not fit the job.",
         "Name a published adapter of the same base model, rank and targets, or change those.",
+    ),
+    Reason.INPUT_CHANGED: Row(
+        Retry.COUNTED,
+        36,
+        "The model, a data file or the adapter of model.initFrom is another than at the newest "
+        "checkpoint.",
+        "Put back what the message names: the next attempt goes on from the checkpoint. To train "
+        "on what is there now, create the job anew.",
     ),
     Reason.REWARD_INVALID: Row(
         Retry.NEVER,

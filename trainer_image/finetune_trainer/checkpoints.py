@@ -1,31 +1,26 @@
 """Checkpoints in the bucket: written behind the training's back, found again at the next start.
 
 Rank 0's. Files go first and the manifest last, so a checkpoint that was cut short does not exist. A
-store that fails costs that checkpoint: it is told in the log, and the next time is a new one.
+store that fails costs that checkpoint: it is told, and the next time is a new one. Where another
+has claimed the output none is written any more.
 """
 
 from __future__ import annotations
 
 import logging
-import re
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
 
-from pydantic import ValidationError
 from safetensors import SafetensorError
 
-from finetune_contract.artifact import MANIFEST, FileEntry, Provenance, attempt_path
-from finetune_contract.checkpoint import (
-    VERSION,
-    CheckpointManifest,
-    CheckpointRef,
-    checkpoint_path,
-)
+from finetune_contract.artifact import MANIFEST, FileEntry, Provenance
+from finetune_contract.checkpoint import VERSION, CheckpointManifest, CheckpointRef
 from finetune_contract.layout import Layout
 from finetune_contract.reasons import Reason
+from finetune_trainer.archive import DAMAGED, Archive, Place
 from finetune_trainer.artifacts import download
 from finetune_trainer.ending import explain
 from finetune_trainer.errors import Failure
@@ -35,12 +30,12 @@ from finetune_trainer.storage import hash_file
 
 log = logging.getLogger(__name__)
 
-Place = tuple[int, int]  # attempt, step
-DAMAGED = (Reason.VERIFICATION_FAILED, Reason.OUTPUT_NOT_FOUND)
-
 
 class Checkpoints:
-    """The checkpoints of one job: this attempt's and those of the attempts before it."""
+    """The checkpoints of one job: this attempt's and those of the attempts before it.
+
+    `on_trouble` is told what fails while training goes on, and None once it no longer does.
+    """
 
     def __init__(
         self,
@@ -48,13 +43,17 @@ class Checkpoints:
         provenance: Provenance,
         layout: Layout,
         on_complete: Callable[[CheckpointRef], None],
+        on_trouble: Callable[[str | None], None] = lambda note: None,
     ) -> None:
         self._output = output
         self._store = output.store
         self._provenance = provenance
         self._layout = layout
+        self._archive = Archive(output.store, layout)
         self._on_complete = on_complete
+        self._on_trouble = on_trouble
         self.latest: CheckpointRef | None = None  # complete, and known to this attempt
+        self.superseded: Failure | None = None  # once it is seen that the claim is lost
         self._writer: Thread | None = None
         self._last_step = 0
         self._last_time = time.monotonic()
@@ -88,46 +87,54 @@ class Checkpoints:
         Those passed over are named in the log with the reason. Minutes count from here.
         """
         self._last_time = time.monotonic()
-        complete, _ = self._listed()
-        for attempt, step in complete:
-            base = checkpoint_path(self._layout.job.uid, attempt, step)
+        complete, _ = self._archive.listed()
+        for place in complete:
             try:
-                snapshot = self._read(base, fits)
+                snapshot = self._read(place, fits)
             except Failure as failure:
                 if failure.reason not in DAMAGED:
                     raise
-                log.warning("passed over checkpoint %s: %s", base, failure.message)
+                path = self._archive.path(place)
+                log.warning("passed over checkpoint %s: %s", path, failure.message)
                 continue
-            self._last_step = step
-            self._complete(self._ref(attempt, step))
+            self._last_step = place.step
+            self._complete(place)
             return snapshot
         return None
 
     def _write(self, snapshot: Snapshot) -> None:
         step, began = snapshot.state.step, time.monotonic()
+        place = Place(self._layout.attempt, step, self._output.run)
         try:
-            self._upload(snapshot)
+            self._output.check_claim()
+            self._upload(snapshot, self._archive.path(place))
         # A run must not end, nor stop saving unnoticed, for whatever befalls one checkpoint.
         except Exception as error:  # noqa: BLE001 - the thread's edge
-            log.warning(
-                "checkpoint of step %d failed, training goes on: %s", step, explain(error).message
-            )
+            self._failed(f"checkpoint of step {step} failed, training goes on", error)
             return
-        self._complete(self._ref(self._layout.attempt, step))
+        self._complete(place)
+        self._on_trouble(None)
         log.info("checkpoint of step %d in %.1f s", step, time.monotonic() - began)
         try:
-            self._sweep(step)
+            self._sweep(place)
         except Exception as error:  # noqa: BLE001 - likewise
-            log.warning("old checkpoints are still there: %s", explain(error).message)
+            self._failed("old checkpoints are still there", error)
 
-    def _complete(self, ref: CheckpointRef) -> None:
-        self.latest = ref
-        self._on_complete(ref)
+    def _failed(self, what: str, error: Exception) -> None:
+        failure = explain(error)
+        if failure.reason is Reason.SUPERSEDED:
+            self.superseded = failure
+            return
+        note = f"{what}: {failure.message}"
+        log.warning("%s", note)
+        self._on_trouble(note)
 
-    def _upload(self, snapshot: Snapshot) -> None:
+    def _complete(self, place: Place) -> None:
+        self.latest = self._archive.ref(place)
+        self._on_complete(self.latest)
+
+    def _upload(self, snapshot: Snapshot, base: str) -> None:
         layout, files = self._layout, []
-        base = checkpoint_path(layout.job.uid, layout.attempt, snapshot.state.step)
-        self._store.delete(f"{base}/{MANIFEST}")  # of an earlier start of this attempt
         with tempfile.TemporaryDirectory(dir=layout.scratch_dir, prefix="checkpoint-") as name:
             snapshot.save(Path(name))
             for path in sorted(Path(name).iterdir()):
@@ -143,13 +150,8 @@ class Checkpoints:
         )
         self._store.write(f"{base}/{MANIFEST}", manifest.encode())
 
-    def _read(self, base: str, fits: Callable[[Snapshot], bool]) -> Snapshot:
-        try:
-            manifest = CheckpointManifest.model_validate_json(
-                self._store.read(f"{base}/{MANIFEST}")
-            )
-        except ValidationError as error:
-            raise _damaged("its manifest is not one of this version") from error
+    def _read(self, place: Place, fits: Callable[[Snapshot], bool]) -> Snapshot:
+        manifest = self._archive.manifest(place)
         if manifest.provenance != self._provenance:
             raise _damaged(f"its {_difference(manifest.provenance, self._provenance)} is another")
         scratch = self._layout.scratch_dir
@@ -157,7 +159,7 @@ class Checkpoints:
             for entry in manifest.files:
                 if Path(entry.path).name != entry.path:
                     raise _damaged(f"its manifest names a file outside it: {entry.path}")
-                download(self._store, base, entry, Path(name, entry.path))
+                download(self._store, self._archive.path(place), entry, Path(name, entry.path))
             try:
                 snapshot = Snapshot.load(manifest.state, Path(name))
             except (SafetensorError, FileNotFoundError, KeyError) as error:
@@ -166,43 +168,28 @@ class Checkpoints:
             raise _damaged("its tensors are not those of the model")
         return snapshot
 
-    def _sweep(self, written: int) -> None:
+    def _sweep(self, written: Place) -> None:
         """Delete complete checkpoints beyond `keep`, and what is left of those cut short.
 
-        Never what a later attempt has: it lists and reads while this one may still be ending.
+        Never those of another provenance, nor what a later attempt has: it lists and reads while
+        this one may still be ending.
         """
-        if not self._output.is_claimed():
-            return
-        complete, torn = self._listed()
-        for place in complete[self._layout.checkpoint.keep :]:
-            self._delete(place)
+        self._output.check_claim()
+        complete, torn = self._archive.listed()
+        ours = [place for place in complete if self._is_ours(place)]
+        for place in ours[self._layout.checkpoint.keep :]:
+            self._archive.delete(place)
         for place in torn:
-            if place < (self._layout.attempt, written):
-                self._delete(place)
+            if place < written:
+                self._archive.delete(place)
 
-    def _delete(self, place: Place) -> None:
-        base = checkpoint_path(self._layout.job.uid, *place)
-        self._store.delete(f"{base}/{MANIFEST}")
-        for path in self._store.paths(base):
-            self._store.delete(path)
-
-    def _listed(self) -> tuple[list[Place], list[Place]]:
-        """Return where there are checkpoints, newest first: complete ones, and torn ones."""
-        runs = re.escape(attempt_path(self._layout.job.uid, 0).removesuffix("a0"))
-        pattern = re.compile(rf"{runs}a(\d+)/checkpoints/(\d+)/(.+)")
-        found: dict[Place, set[str]] = {}
-        for path in self._store.paths(f"runs/{self._layout.job.uid}"):
-            if (match := pattern.fullmatch(path)) and int(match[1]) <= self._layout.attempt:
-                found.setdefault((int(match[1]), int(match[2])), set()).add(match[3])
-        places = sorted(found, reverse=True)
-        return (
-            [place for place in places if MANIFEST in found[place]],
-            [place for place in places if MANIFEST not in found[place]],
-        )
-
-    def _ref(self, attempt: int, step: int) -> CheckpointRef:
-        base = checkpoint_path(self._layout.job.uid, attempt, step)
-        return CheckpointRef(attempt=attempt, step=step, uri=f"{self._store.uri}/{base}")
+    def _is_ours(self, place: Place) -> bool:
+        try:
+            return self._archive.manifest(place).provenance == self._provenance
+        except Failure as failure:
+            if failure.reason not in DAMAGED:
+                raise
+            return False
 
 
 def _difference(theirs: Provenance, ours: Provenance) -> str:

@@ -21,13 +21,15 @@ from finetune_contract.reasons import Reason
 from finetune_contract.recipe import DataSource, Export
 from finetune_contract.result import PublishedArtifact
 from finetune_contract.runconfig import RunConfig
+from finetune_trainer.archive import Archive
 from finetune_trainer.checkpoints import Checkpoints
 from finetune_trainer.data.check import DataFile
 from finetune_trainer.ending import explain
 from finetune_trainer.export import export
 from finetune_trainer.initial import check_initial
+from finetune_trainer.inputs import refuse_changed
 from finetune_trainer.progress import Reporter
-from finetune_trainer.publish import Output
+from finetune_trainer.publish import Output, find_published, open_output
 from finetune_trainer.report.page import RunFacts
 from finetune_trainer.snapshot import Snapshot
 from finetune_trainer.sources import ModelSource, fetch_data, fetch_model, resolve_model
@@ -61,11 +63,17 @@ class Lead:
         self._reporter = reporter
 
     def start(self) -> Start:
-        """Claim the output, resolve the inputs, look whether the same was made before."""
+        """Resolve the inputs as the job began with, look whether the same was made before."""
         recipe, layout = self._config.recipe, self._config.layout
-        self._output = Output.claim(layout)
+        store = open_output(layout)
+        saved = Archive(store, layout).newest_of(recipe.digest())
         self._reporter.begin(Phase.DOWNLOAD)
-        model = resolve_model(recipe.model, layout.credentials.model)
+        model = resolve_model(
+            recipe.model,
+            layout.credentials.model,
+            pinned=saved.provenance.model if saved else None,
+            cache=_model_cache(self._config),
+        )
         initial = check_initial(recipe, model.identity, layout.credentials.model)
         self._model = replace(model, initial=initial)
         files = tuple(self._fetch_data(source) for source in recipe.data.train)
@@ -77,11 +85,19 @@ class Lead:
             eval_datasets=tuple(map(_identity, eval_files)),
             init_from=initial,
         )
-        self._checkpoints = Checkpoints(
-            self._output, self._provenance, layout, self._reporter.checkpointed
-        )
-        finished = self._output.finished(self._provenance, self._reporter.advance)
+        began_with = saved.provenance if saved else self._provenance
+        finished = find_published(store, began_with, self._reporter.advance)
+        if finished is None:
+            refuse_changed(saved, self._provenance)
         return Start(self._model, files, eval_files, finished)
+
+    def claim(self) -> None:
+        """Claim the output: from here on another job's run with the same output ends."""
+        layout, reporter = self._config.layout, self._reporter
+        self._output = Output.claim(layout)
+        self._checkpoints = Checkpoints(
+            self._output, self._provenance, layout, reporter.checkpointed, reporter.noted
+        )
 
     def resume(self, fits: Callable[[Snapshot], bool]) -> Snapshot:
         """Return the newest checkpoint that fits, else the beginning; go on with its curves."""
@@ -118,10 +134,20 @@ class Lead:
         state = snapshot.state.model_copy(update={"tracking_run": self._telemetry.run_id})
         self._checkpoints.save(replace(snapshot, state=state, history=self._telemetry.snapshot()))
 
+    @property
+    def superseded(self) -> bool:
+        """Tell whether a checkpoint has seen that another claimed the output."""
+        return self._checkpoints is not None and self._checkpoints.superseded is not None
+
     def saved(self) -> CheckpointRef | None:
-        """Return the newest complete checkpoint, once none is being written."""
+        """Return the newest complete checkpoint, once none is being written.
+
+        Raises Superseded if one has seen that another claimed the output.
+        """
         assert self._checkpoints is not None
         self._checkpoints.wait()
+        if self._checkpoints.superseded is not None:
+            raise self._checkpoints.superseded
         return self._checkpoints.latest
 
     @contextmanager
@@ -187,10 +213,13 @@ def fetch(config: RunConfig, model: ModelSource, reporter: Reporter, *, weights:
 def _on_disk(
     config: RunConfig, model: ModelSource, *, weights: bool, on_bytes: OnBytes = lambda count: None
 ) -> Path:
-    layout = config.layout
     files = model.files if weights else model.small_files
-    cache = Path(layout.cache_dir or layout.scratch_dir, "models")
-    return fetch_model(model, files, cache, layout.credentials.model, on_bytes)
+    credentials = config.layout.credentials.model
+    return fetch_model(model, files, _model_cache(config), credentials, on_bytes)
+
+
+def _model_cache(config: RunConfig) -> Path:
+    return Path(config.layout.cache_dir or config.layout.scratch_dir, "models")
 
 
 def _identity(file: DataFile) -> DatasetIdentity:

@@ -67,7 +67,8 @@ class Loop:
     def run(self) -> TrainingSummary:
         """Go on to the end and leave the weights to publish in the engine.
 
-        Raises Interrupted, after a checkpoint, when any rank is told to stop.
+        Raises Interrupted, after a checkpoint, when any rank is told to stop, and Superseded once a
+        checkpoint has seen that another claimed the output.
         """
         steps, evaluator = self._feed.steps, self._evaluator
         state = self._resume()
@@ -77,9 +78,11 @@ class Loop:
         while True:
             if evaluator.due(state, steps):
                 state = self._evaluate(state)
-            stops, due = self._ranks.agree(self._stop.came, self._lead.checkpoint_due(state.step))
+            stops, due, lost = self._ranks.agree(
+                self._stop.came, self._lead.checkpoint_due(state.step), self._lead.superseded
+            )
             ends = state.step == steps or evaluator.gave_up(state)
-            if stops or ends:
+            if stops or ends or lost:
                 self._settle(state)
             elif due:
                 self._checkpoint(state)

@@ -13,7 +13,7 @@ from typing import Any
 
 from finetune_contract.checkpoint import CheckpointRef
 from finetune_contract.plan import ResolvedPlan, RoleCoverage
-from finetune_contract.progress import Phase, Progress
+from finetune_contract.progress import LONGEST_NOTE, Phase, Progress
 from finetune_trainer.telemetry import StepRecord
 
 log = logging.getLogger(__name__)
@@ -77,6 +77,10 @@ class Reporter:
     def checkpointed(self, checkpoint: CheckpointRef) -> None:
         """Note a complete checkpoint."""
         self._update(checkpoint=checkpoint)
+
+    def noted(self, note: str | None) -> None:
+        """Tell what fails while the run goes on; None once it no longer does."""
+        self._update(note=note and note[:LONGEST_NOTE])
 
     def evaluated(self, loss: float) -> None:
         """Note an eval loss."""

@@ -1,8 +1,9 @@
 """The way of an adapter into the bucket: claim, upload, manifest last, read back, commit.
 
-Object stores have no locks. An attempt writes below a prefix of its own and, at its start, claims
-`latest.json` by a conditional PUT whose ETag it keeps. Its one commit is If-Match on that ETag:
-when a later claim has been made, the commit loses and nothing readers see has changed.
+Object stores have no locks. Each start of an attempt writes below a prefix of its own and, once its
+inputs are settled, claims `latest.json` by a conditional PUT whose ETag it keeps. Its one commit is
+If-Match on that ETag: when a later claim has been made, the commit loses and nothing readers see
+has changed.
 """
 
 from __future__ import annotations
@@ -41,6 +42,32 @@ CLAIM_TRIES = 5
 STALE_ETAG = '"00000000000000000000000000000000"'
 
 
+def open_output(layout: Layout) -> Store:
+    """Return the store of the output URI, unclaimed; raise Superseded if a later attempt has it."""
+    store = _store(layout)
+    _refuse_later(read_latest(store), layout)
+    return store
+
+
+def find_published(
+    store: Store, provenance: Provenance, on_bytes: OnBytes
+) -> PublishedArtifact | None:
+    """Return the artifact that latest.json names, if it is whole and made from the same."""
+    found = read_latest(store)
+    pointer = found[0].artifact if found else None
+    if pointer is None or pointer.provenance != provenance:
+        return None
+    try:
+        manifest = read_pointed(store, pointer)
+        verify(store, pointer.path, manifest, on_bytes)
+    except Failure as failure:
+        if failure.reason is not Reason.VERIFICATION_FAILED:
+            raise
+        log.warning("an equal artifact is there but damaged, training again: %s", failure)
+        return None
+    return _published(store, pointer.path, manifest)
+
+
 @dataclass(frozen=True)
 class Output:
     """An attempt's claim on an output URI."""
@@ -58,12 +85,11 @@ class Output:
         Raises Superseded if a later attempt of the job holds it, StorageUnsupported if the store
         does not honour conditional writes.
         """
-        store = Store(layout.output_uri, Role.OUTPUT, layout.credentials.output)
+        store = _store(layout)
         claim = Claim(uid=layout.job.uid, attempt=layout.attempt, run=secrets.token_hex(8))
         for _ in range(CLAIM_TRIES):
             found = read_latest(store)
-            if found is not None:
-                _refuse_later(found[0].claim, claim)
+            _refuse_later(found, layout)
             latest = Latest(
                 version=VERSION, claim=claim, artifact=found[0].artifact if found else None
             )
@@ -81,29 +107,20 @@ class Output:
         )
 
     @property
+    def run(self) -> str:
+        """Return what tells this start of the attempt from others."""
+        return self.latest.claim.run
+
+    @property
     def path(self) -> str:
         """Return the artifact's directory, relative to the output URI."""
-        return artifact_path(self.job.uid, self.attempt)
+        return artifact_path(self.job.uid, self.attempt, self.run)
 
-    def is_claimed(self) -> bool:
-        """Tell whether no later claim has been made."""
+    def check_claim(self) -> None:
+        """Raise Superseded if a later claim has been made."""
         found = read_latest(self.store)
-        return found is not None and found[1] == self.etag
-
-    def finished(self, provenance: Provenance, on_bytes: OnBytes) -> PublishedArtifact | None:
-        """Return the artifact that latest.json names, if it is whole and made from the same."""
-        pointer = self.latest.artifact
-        if pointer is None or pointer.provenance != provenance:
-            return None
-        try:
-            manifest = read_pointed(self.store, pointer)
-            verify(self.store, pointer.path, manifest, on_bytes)
-        except Failure as failure:
-            if failure.reason is not Reason.VERIFICATION_FAILED:
-                raise
-            log.warning("an equal artifact is there but damaged, training again: %s", failure)
-            return None
-        return _published(self.store, pointer.path, manifest)
+        if found is None or found[1] != self.etag:
+            raise _superseded(found[0].claim if found else None)
 
     def publish(
         self,
@@ -114,7 +131,8 @@ class Output:
         lora: tuple[RoleCoverage, ...] = (),
         serving: Serving | None = None,
     ) -> PublishedArtifact:
-        """Upload a directory as the artifact, read it back and commit it."""
+        """Upload a directory as the artifact, read it back and commit it, if it may be."""
+        self.check_claim()
         files = upload_all(self.store, self.path, directory, on_bytes)
         manifest = Manifest(
             version=VERSION,
@@ -152,8 +170,13 @@ class Output:
                 raise _superseded(found[0].claim if found else None) from conflict
 
 
-def _refuse_later(held: Claim, ours: Claim) -> None:
-    if held.uid == ours.uid and held.attempt > ours.attempt:
+def _store(layout: Layout) -> Store:
+    return Store(layout.output_uri, Role.OUTPUT, layout.credentials.output)
+
+
+def _refuse_later(found: tuple[Latest, str] | None, ours: Layout) -> None:
+    held = found[0].claim if found else None
+    if held is not None and held.uid == ours.job.uid and held.attempt > ours.attempt:
         raise _superseded(held)
 
 

@@ -1,8 +1,8 @@
 """The job's inputs: resolved to an identity first, fetched to this node's disk second.
 
 A model's revision is the commit for `hf://`. For `s3://` and `file://` it is the sha256 of the
-listing of the files that are loaded: one line `PATH SIZE ETAG` each, sorted by path; a file:// ETag
-is the file's sha256.
+listing of the files that are loaded: one line `PATH SIZE ETAG` each, sorted by path, where for
+`file://` the file's sha256 stands in place of the ETag.
 
 With a cache directory a node fetches a model once: files appear there under a lock, each by a
 rename, so a file that is there is whole.
@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from filelock import FileLock
@@ -23,6 +23,7 @@ from finetune_contract.artifact import ModelIdentity
 from finetune_contract.reasons import Reason
 from finetune_contract.recipe import DataSource, ModelRecipe
 from finetune_trainer import hub
+from finetune_trainer.digests import digest_of
 from finetune_trainer.errors import Failure
 from finetune_trainer.storage import Entry, OnBytes, Role, Store, split_file_uri
 from finetune_trainer.transfer import at_once, one_at_a_time
@@ -51,10 +52,21 @@ class ModelSource:
         return tuple(f for f in self.files if not f.path.endswith(WEIGHTS))
 
 
-def resolve_model(recipe: ModelRecipe, credentials_dir: str | None) -> ModelSource:
-    """Look at the model, without fetching it, and refuse what can not be loaded safely."""
+def resolve_model(
+    recipe: ModelRecipe,
+    credentials_dir: str | None,
+    *,
+    pinned: ModelIdentity | None = None,
+    cache: Path | None = None,
+) -> ModelSource:
+    """Look at the model, without fetching it, and refuse what can not be loaded safely.
+
+    An hf:// model is resolved to the commit of `pinned`, if that is given. `cache` is where digests
+    of file:// models are kept.
+    """
     if recipe.uri.startswith(hub.SCHEME):
-        repository = hub.model_repository(recipe.uri, recipe.revision, credentials_dir)
+        revision = pinned.revision if pinned else recipe.revision
+        repository = hub.model_repository(recipe.uri, revision, credentials_dir)
         commit, listed = repository.resolve()
         files = _model_files(recipe.uri, listed, lambda path: repository.read(path, commit))
         return ModelSource(ModelIdentity(uri=recipe.uri, revision=commit), files)
@@ -62,6 +74,8 @@ def resolve_model(recipe: ModelRecipe, credentials_dir: str | None) -> ModelSour
         raise Failure(Reason.MODEL_NOT_FOUND, "spec.model.revision is for hf:// models only")
     store = Store(recipe.uri, Role.MODEL, credentials_dir)
     files = _model_files(recipe.uri, store.list(), store.read)
+    if store.is_local:
+        files = tuple(replace(f, etag=digest_of(store.local_path(f.path), cache)) for f in files)
     return ModelSource(ModelIdentity(uri=recipe.uri, revision=_listing_digest(files)), files)
 
 

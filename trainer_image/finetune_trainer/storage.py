@@ -95,18 +95,16 @@ class Store:
         return Path("/", self._root, path)
 
     def list(self, prefix: str = "") -> list[Entry]:
-        """Return the objects below a prefix, sorted by path; a file:// ETag is its sha256."""
+        """Return the objects below a prefix, sorted by path; nothing is read of them."""
         entries = [
-            self._entry(str(meta["path"]), int(meta["size"]), meta.get("e_tag"))
+            Entry(self._relative(meta), int(meta["size"]), str(meta["e_tag"]))
             for meta in self._listed(prefix)
         ]
         return sorted(entries, key=lambda entry: entry.path)
 
     def paths(self, prefix: str = "") -> Sequence[str]:
         """Return the paths of the objects below a prefix, sorted; nothing is read of them."""
-        return sorted(
-            str(meta["path"])[len(self._root) :].lstrip("/") for meta in self._listed(prefix)
-        )
+        return sorted(map(self._relative, self._listed(prefix)))
 
     def delete(self, path: str) -> None:
         """Remove an object, if it exists; on a disk also the directory that it leaves empty."""
@@ -241,11 +239,8 @@ class Store:
     def _key(self, path: str) -> str:
         return "/".join(part for part in (self._root, path) if part)
 
-    def _entry(self, key: str, size: int, etag: str | None) -> Entry:
-        path = key[len(self._root) :].lstrip("/")
-        if self.is_local:
-            return Entry(path, size, hash_file(self.local_path(path)))
-        return Entry(path, size, str(etag))
+    def _relative(self, meta: Any) -> str:
+        return str(meta["path"])[len(self._root) :].lstrip("/")
 
 
 def split_file_uri(uri: str) -> tuple[str, str]:

@@ -16,8 +16,8 @@ from finetune_contract.artifact import (
     RunIdentity,
     TrainingSummary,
     artifact_path,
-    attempt_path,
 )
+from finetune_contract.checkpoint import checkpoint_path
 from finetune_contract.progress import Phase, Progress
 
 DIGEST = "sha256:" + "a" * 64
@@ -50,9 +50,9 @@ def test_an_artifact_has_files_with_whole_digests() -> None:
         FileEntry(path="a", sha256="sha256:abc", bytes=1)
 
 
-def test_an_attempt_has_a_prefix_of_its_own() -> None:
-    assert attempt_path("uid", 3) == "runs/uid/a3"
-    assert artifact_path("uid", 3) == "runs/uid/a3/artifact"
+def test_each_start_of_an_attempt_has_a_prefix_of_its_own() -> None:
+    assert artifact_path("uid", 3, "c0ffee") == "runs/uid/a3/c0ffee/artifact"
+    assert checkpoint_path("uid", 3, "c0ffee", 20) == "runs/uid/a3/c0ffee/checkpoints/00000020"
 
 
 def test_progress_in_a_column() -> None:

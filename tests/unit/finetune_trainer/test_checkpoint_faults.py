@@ -21,6 +21,7 @@ from finetune_trainer.publish import Output
 from finetune_trainer.snapshot import BEST, STATE, Snapshot
 from finetune_trainer.storage import Store, hash_file
 from finetune_trainer.telemetry import METRICS
+from support.published import run_directory
 from support.trainer_runs import run_config
 
 PROVENANCE = Provenance(
@@ -118,7 +119,7 @@ def test_whole_files_that_are_no_checkpoint_are_passed_over(
     start: Start, tmp_path: Path, other: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     saved(start(), 1, 2)
-    directory = tmp_path / "out/runs/uid-1/a1/checkpoints/00000002"
+    directory = run_directory(tmp_path / "out") / "checkpoints/00000002"
     manifest = json.loads((directory / MANIFEST).read_text())
     entries = {entry["path"]: entry for entry in manifest["files"]}
     if other is None:
@@ -141,7 +142,7 @@ def test_one_that_vanishes_after_it_was_listed_is_passed_over(
 
     def swept(self: Store, prefix: str) -> list[str]:
         found = list(listed(self, prefix))
-        (tmp_path / "out/runs/uid-1/a1/checkpoints/00000002" / MANIFEST).unlink()
+        (run_directory(tmp_path / "out") / "checkpoints/00000002" / MANIFEST).unlink()
         return found
 
     again = start(attempt=2)

@@ -16,13 +16,14 @@ from finetune_contract.artifact import MANIFEST, Provenance
 from finetune_contract.checkpoint import CheckpointManifest, CheckpointRef, TrainingState
 from finetune_contract.reasons import Reason
 from finetune_trainer import checkpoints as checkpoints_module
+from finetune_trainer.archive import Archive
 from finetune_trainer.checkpoints import Checkpoints
 from finetune_trainer.errors import Failure
 from finetune_trainer.optimizer_state import Moments
 from finetune_trainer.publish import Output
 from finetune_trainer.snapshot import BEST, STATE, Snapshot
 from finetune_trainer.storage import Store
-from support.published import PROVENANCE
+from support.published import PROVENANCE, run_directory
 from support.trainer_runs import run_config
 
 Start = Callable[..., Checkpoints]
@@ -47,11 +48,17 @@ def seen() -> list[CheckpointRef]:
 
 
 @pytest.fixture
-def start(tmp_path: Path, seen: list[CheckpointRef]) -> Start:
+def notes() -> list[str | None]:
+    """What was told of trouble."""
+    return []
+
+
+@pytest.fixture
+def start(tmp_path: Path, seen: list[CheckpointRef], notes: list[str | None]) -> Start:
     def start(attempt: int = 1, provenance: Provenance = PROVENANCE, **policy: Any) -> Checkpoints:
         layout = run_config(tmp_path, attempt=attempt, checkpoint=policy).layout
         Path(layout.scratch_dir).mkdir(exist_ok=True)
-        return Checkpoints(Output.claim(layout), provenance, layout, seen.append)
+        return Checkpoints(Output.claim(layout), provenance, layout, seen.append, notes.append)
 
     return start
 
@@ -63,13 +70,13 @@ def saved(checkpoints: Checkpoints, *steps: int) -> None:
 
 
 def place(directory: Path, attempt: int, step: int) -> Path:
-    return directory / f"out/runs/uid-1/a{attempt}/checkpoints/{step:08d}"
+    return run_directory(directory / "out", attempt) / f"checkpoints/{step:08d}"
 
 
 def present(directory: Path) -> list[tuple[int, int]]:
     """Return attempts and steps of complete checkpoints."""
     found = (directory / "out/runs").rglob(f"checkpoints/*/{MANIFEST}")
-    return sorted((int(p.parts[-4][1:]), int(p.parts[-2])) for p in found)
+    return sorted((int(p.parts[-5][1:]), int(p.parts[-2])) for p in found)
 
 
 def newest(checkpoints: Checkpoints) -> int | None:
@@ -142,7 +149,7 @@ def test_a_damaged_checkpoint_is_passed_over_by_name(
     harm(place(tmp_path, 1, 4) / name)
     assert newest(start(attempt=2)) == 2
     [message] = [m for m in caplog.messages if "passed over" in m]
-    assert "a1/checkpoints/00000004" in message
+    assert str(place(tmp_path, 1, 4).relative_to(tmp_path / "out")) in message
     assert told in message
 
 
@@ -199,7 +206,8 @@ def test_attempts_share_keep_and_sweep_what_was_torn(start: Start, tmp_path: Pat
         place(tmp_path, 1, step).mkdir()
         (place(tmp_path, 1, step) / STATE).write_bytes(b"half")
     second = start(attempt=2)
-    later = place(tmp_path, 3, 1)  # a later attempt is at work: nothing of it is touched
+    # A later attempt is at work: nothing of it is touched.
+    later = tmp_path / "out/runs/uid-1/a3/c0ffee/checkpoints/00000001"
     later.mkdir(parents=True)
     (later / STATE).write_bytes(b"being written")
     saved(second, 6)
@@ -209,16 +217,64 @@ def test_attempts_share_keep_and_sweep_what_was_torn(start: Start, tmp_path: Pat
     assert (later / STATE).exists()
 
 
-def test_an_attempt_that_lost_its_claim_deletes_nothing(start: Start, tmp_path: Path) -> None:
+def test_those_of_another_provenance_are_kept(start: Start, tmp_path: Path) -> None:
+    saved(start(), 2, 4)
+    other = PROVENANCE.model_copy(update={"recipe_digest": f"sha256:{9:064x}"})
+    saved(start(attempt=2, provenance=other, keep=1), 1, 3)
+    assert present(tmp_path) == [(1, 2), (1, 4), (2, 3)]
+
+
+def test_an_attempt_that_lost_its_claim_writes_and_deletes_nothing(
+    start: Start, tmp_path: Path, notes: list[str | None]
+) -> None:
     first = start(keep=1)
     saved(first, 2)
+    assert first.superseded is None
     start(attempt=2)
     saved(first, 4)
+    assert present(tmp_path) == [(1, 2)]
+    assert first.superseded is not None
+    assert first.superseded.reason is Reason.SUPERSEDED
+    assert "was claimed by attempt 2" in first.superseded.message
+    assert notes == [None]
+
+
+def test_an_attempt_that_loses_its_claim_while_it_writes_deletes_nothing(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = start(keep=1)
+    saved(first, 2)
+    upload = Store.upload
+
+    def overtaken(self: Store, path: str, source: Path) -> None:
+        start(attempt=2)
+        upload(self, path, source)
+
+    monkeypatch.setattr(Store, "upload", overtaken)
+    saved(first, 4)
     assert present(tmp_path) == [(1, 2), (1, 4)]
+    assert first.superseded is not None
+
+
+def test_a_store_that_does_not_tell_of_the_claim_ends_nothing(
+    start: Start, monkeypatch: pytest.MonkeyPatch, notes: list[str | None]
+) -> None:
+    def unavailable(self: Store, path: str) -> None:
+        raise Failure(Reason.STORAGE_UNAVAILABLE, "503")
+
+    checkpoints = start()
+    monkeypatch.setattr(Store, "read_tagged", unavailable)
+    saved(checkpoints, 2)
+    assert checkpoints.superseded is None
+    assert notes == ["checkpoint of step 2 failed, training goes on: 503"]
 
 
 def test_a_failed_write_is_told_and_tried_again(
-    start: Start, tmp_path: Path, seen: list[CheckpointRef], caplog: pytest.LogCaptureFixture
+    start: Start,
+    tmp_path: Path,
+    seen: list[CheckpointRef],
+    notes: list[str | None],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     checkpoints = start(everySteps=2, everyMinutes=None)
     saved(checkpoints, 2)
@@ -227,6 +283,8 @@ def test_a_failed_write_is_told_and_tried_again(
     with caplog.at_level(logging.WARNING):
         saved(checkpoints, 4)
     assert "checkpoint of step 4 failed, training goes on" in caplog.text
+    assert notes[0] is None
+    assert "checkpoint of step 4 failed, training goes on: " in str(notes[1])
     assert checkpoints.latest == seen[-1]
     assert seen[-1].step == 2
     assert present(tmp_path) == [(1, 2)]
@@ -234,6 +292,7 @@ def test_a_failed_write_is_told_and_tried_again(
     assert checkpoints.due(6)
     saved(checkpoints, 6)
     assert seen[-1].step == 6
+    assert notes[2:] == [None]
 
 
 def test_no_fault_at_all_of_a_checkpoint_ends_its_thread_unheard(
@@ -249,13 +308,13 @@ def test_no_fault_at_all_of_a_checkpoint_ends_its_thread_unheard(
         saved(checkpoints, 2)
         assert "checkpoint of step 2 failed, training goes on" in caplog.text
     with monkeypatch.context() as patch, caplog.at_level(logging.WARNING):
-        patch.setattr(Output, "is_claimed", broken)
+        patch.setattr(Archive, "listed", broken)
         saved(checkpoints, 4)
         assert "old checkpoints are still there" in caplog.text
     assert newest(checkpoints) == 4
 
 
-def test_what_stood_in_its_place_is_withdrawn_first(
+def test_a_second_start_of_an_attempt_leaves_what_the_first_saved(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saved(start(), 2)
@@ -263,9 +322,11 @@ def test_what_stood_in_its_place_is_withdrawn_first(
     def broken(self: Store, path: str, source: Path) -> None:
         raise Failure(Reason.STORAGE_UNAVAILABLE, "503")
 
+    second = start()
     monkeypatch.setattr(Store, "upload", broken)
-    saved(start(), 2)  # the same attempt, started twice
-    assert present(tmp_path) == []
+    saved(second, 2)
+    assert present(tmp_path) == [(1, 2)]
+    assert newest(second) == 2
 
 
 def test_the_next_waits_for_the_one_before(

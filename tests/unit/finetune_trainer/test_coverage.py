@@ -92,7 +92,7 @@ def job(
 
 
 def published(case: Trained, name: str) -> Path:
-    (directory,) = (case.directory.parents[1] / name).glob("out/runs/*/a1/artifact")
+    (directory,) = (case.directory.parents[1] / name).glob("out/runs/*/a1/*/artifact")
     return directory
 
 

@@ -15,6 +15,7 @@ from finetune_contract.progress import Phase
 from finetune_contract.reasons import Reason, exit_code
 from finetune_contract.runconfig import RunConfig
 from support.fork_server import Ended, Fault, ForkServer
+from support.published import run_directory
 from support.tiny_llama import dialogue, sums, write_model, write_rows
 from support.trainer_runs import run_config
 
@@ -65,7 +66,7 @@ class Outcome:
 
 def outcome(ends: list[Ended], output: Path, attempt: int = 1) -> Outcome:
     assert [end.code for end in ends] == [0] * len(ends), ends[0].log
-    directory = output / f"runs/uid-1/a{attempt}/artifact"
+    directory = run_directory(output, attempt) / "artifact"
     records = map(json.loads, (directory / "metrics.jsonl").read_text().splitlines())
     losses = {record["step"]: record["eval_loss"] for record in records if "eval_loss" in record}
     manifest = Manifest.model_validate_json((directory / "manifest.json").read_text())
@@ -125,7 +126,7 @@ def test_best_publishes_the_step_of_the_lowest_loss(best: tuple[Outcome, Path]) 
     summary = found.manifest.training
     assert (summary.steps, summary.published_step, summary.stopped_early) == (STEPS, lowest, False)
     assert lowest < STEPS, "the rate is meant to be too high"
-    saved = load_file(output / f"runs/uid-1/a1/checkpoints/{lowest:08d}/state.safetensors")
+    saved = load_file(run_directory(output) / f"checkpoints/{lowest:08d}/state.safetensors")
     weights = {
         name.removeprefix("weight.").replace(".default", ""): tensor
         for name, tensor in saved.items()

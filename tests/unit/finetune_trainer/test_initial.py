@@ -278,6 +278,7 @@ def test_the_artifact_names_what_it_began_with_and_what_it_reaches(
     reporter = Reporter()
     lead = Lead(config, reporter)
     start = lead.start()
+    lead.claim()
     assert start.model.initial == theirs.digest
     begun = load_adapted(config.recipe, model, fetch_initial(config, start.model.initial))
     reporter.planned(PLAN)

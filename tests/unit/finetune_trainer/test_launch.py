@@ -15,6 +15,7 @@ from finetune_contract.result import Outcome
 from finetune_trainer.artifacts import open_artifact
 from finetune_trainer.launch import Node, _environment, _torchrun
 from support.launched import ENDLESS, Pod, pods
+from support.published import run_directory
 from support.tiny_llama import dialogue, sums, write_model, write_rows
 from support.trainer_runs import run_config
 
@@ -47,7 +48,7 @@ def test_one_pod_of_two_ranks_publishes(model: Path, rows: Path, tmp_path: Path)
     result = pod.result()
     assert result.outcome is Outcome.SUCCEEDED
     assert result.artifact is not None
-    assert result.artifact.uri == f"{tmp_path.as_uri()}/out/runs/uid-1/a1/artifact"
+    assert result.artifact.uri == (run_directory(tmp_path / "out") / "artifact").as_uri()
     directory = open_artifact(result.artifact.uri, None, tmp_path / "opened")
     adapter = json.loads((directory / "adapter_config.json").read_text())
     assert adapter["base_model_name_or_path"] == model.as_uri()

@@ -111,6 +111,7 @@ def test_a_publish_does_not_look_like_a_download(
     job, reporter = config(tmp_path, sums(1)), Reporter()
     lead = Lead(job, reporter)
     lead.start()
+    lead.claim()
     Path(job.layout.scratch_dir).mkdir(exist_ok=True)
     reporter.begin(Phase.TRAIN)
     phases: list[Phase] = []

@@ -21,6 +21,7 @@ from finetune_trainer.optimizer_state import Moments
 from finetune_trainer.progress import Reporter
 from finetune_trainer.snapshot import Snapshot
 from finetune_trainer.telemetry import StepRecord
+from support.published import run_directory
 from support.tiny_llama import sums, write_model, write_rows
 from support.trainer_runs import run_config
 
@@ -81,6 +82,7 @@ def started(inputs: Path, directory: Path, attempt: int = 1) -> Lead:
     Path(config.layout.scratch_dir).mkdir(exist_ok=True)
     lead = Lead(config, Reporter())
     lead.start()
+    lead.claim()
     return lead
 
 
@@ -153,5 +155,5 @@ def test_an_artifact_is_made_in_the_scratch_directory_with_the_rows_left_out(
     lead.publish(SimpleNamespace(), summary, skipped)
     [directory] = files
     assert directory.parent == tmp_path / "scratch"
-    artifact = tmp_path / "out/runs/uid-1/a1/artifact"
+    artifact = run_directory(tmp_path / "out") / "artifact"
     assert (artifact / "skipped.jsonl").read_text() == '{"row":2}\n'

@@ -13,8 +13,8 @@ from finetune_contract.reasons import Reason
 from finetune_contract.result import PublishedArtifact
 from finetune_trainer.artifacts import open_artifact
 from finetune_trainer.errors import Failure
-from finetune_trainer.publish import Output
-from support.published import PROVENANCE, SUMMARY
+from finetune_trainer.publish import Output, find_published, open_output
+from support.published import PROVENANCE, SUMMARY, run_directory
 from support.trainer_runs import run_config
 
 
@@ -44,7 +44,7 @@ def test_published_files_are_described_by_the_manifest_and_pointed_to(tmp_path: 
     (source / "deep" / "b").write_text("bbb")
     published = output.publish(source, PROVENANCE, SUMMARY, counted.append)
     assert sum(counted) == 2 * 5  # written, then read back
-    directory = tmp_path / "out" / "runs" / "uid-1" / "a1" / "artifact"
+    directory = run_directory(tmp_path / "out") / "artifact"
     manifest = Manifest.model_validate_json((directory / "manifest.json").read_bytes())
     assert [(f.path, f.bytes) for f in manifest.files] == [("a", 2), ("deep/b", 3)]
     assert manifest.run.model_dump() == {"name": "job", "uid": "uid-1", "attempt": 1}
@@ -52,7 +52,8 @@ def test_published_files_are_described_by_the_manifest_and_pointed_to(tmp_path: 
     assert published == PublishedArtifact(uri=directory.as_uri(), digest=manifest.digest(), bytes=5)
     pointer = latest(tmp_path).artifact
     assert pointer is not None
-    assert (pointer.path, pointer.digest) == ("runs/uid-1/a1/artifact", manifest.digest())
+    assert pointer.path == str(directory.relative_to(tmp_path / "out"))
+    assert pointer.digest == manifest.digest()
     assert pointer.provenance == PROVENANCE
     for uri in (tmp_path / "out", directory):
         opened = open_artifact(uri.as_uri(), None, tmp_path / "opened")
@@ -97,11 +98,61 @@ def test_an_old_attempt_that_starts_late_does_not_take_the_claim(tmp_path: Path)
     assert claim(tmp_path, uid="uid-2", attempt=1).attempt == 1  # another job's attempt 1 may
 
 
-def test_a_second_run_of_the_same_attempt_fences_off_the_first(tmp_path: Path) -> None:
+def readers_find(root: Path) -> str:
+    """Return the weights that a reader gets, every file of the artifact verified."""
+    directory = open_artifact((root / "out").as_uri(), None, root / "opened")
+    return (directory / "adapter_model.safetensors").read_text()
+
+
+def test_of_two_starts_of_an_attempt_the_first_may_publish_last(tmp_path: Path) -> None:
     first, second = claim(tmp_path), claim(tmp_path)
-    with pytest.raises(Failure):
+    publish(second, tmp_path, "second")
+    with pytest.raises(Failure, match="attempt 1 of the job with uid uid-1") as caught:
+        publish(first, tmp_path, "first")
+    assert caught.value.reason is Reason.SUPERSEDED
+    assert readers_find(tmp_path) == "second"
+
+
+def test_of_two_starts_of_an_attempt_the_second_may_come_into_the_firsts_uploads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = claim(tmp_path)
+    upload = first.store.upload
+
+    def overtaken(path: str, source: Path) -> None:
+        if source.name == "README.md":
+            publish(claim(tmp_path), tmp_path / "elsewhere", "second")
+        upload(path, source)
+
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.setattr(first.store, "upload", overtaken)
+    with pytest.raises(Failure) as caught:
+        publish(first, tmp_path, "first")
+    assert caught.value.reason is Reason.SUPERSEDED
+    assert readers_find(tmp_path) == "second"
+
+
+def test_nothing_is_uploaded_for_a_claim_that_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = claim(tmp_path)
+    claim(tmp_path)
+    monkeypatch.setattr(first.store, "upload", lambda *_: pytest.fail("uploaded"))
+    with pytest.raises(Failure) as caught:
         publish(first, tmp_path)
-    publish(second, tmp_path)
+    assert caught.value.reason is Reason.SUPERSEDED
+
+
+def test_looking_at_an_output_claims_nothing(tmp_path: Path) -> None:
+    running = claim(tmp_path, uid="uid-1", attempt=2)
+    for uid, attempt in (("uid-1", 2), ("uid-2", 1)):
+        job = {"name": "job", "namespace": "ns", "uid": uid}
+        store = open_output(run_config(tmp_path, job=job, attempt=attempt).layout)
+        assert find_published(store, PROVENANCE, lambda count: None) is None
+    with pytest.raises(Failure, match="was claimed by attempt 2") as caught:
+        open_output(run_config(tmp_path, job={**job, "uid": "uid-1"}, attempt=1).layout)
+    assert caught.value.reason is Reason.SUPERSEDED
+    publish(running, tmp_path)
 
 
 def test_a_commit_whose_answer_was_lost_counts(
@@ -150,17 +201,19 @@ def test_what_is_damaged_on_its_way_is_not_committed(
 def test_an_equal_artifact_is_found_and_verified(tmp_path: Path) -> None:
     published = publish(claim(tmp_path), tmp_path)
     read: list[int] = []
-    assert claim(tmp_path, uid="uid-2").finished(PROVENANCE, read.append) == published
+    store = claim(tmp_path, uid="uid-2").store
+    assert find_published(store, PROVENANCE, read.append) == published
     assert sum(read) == published.bytes
     other = PROVENANCE.model_copy(update={"recipe_digest": "sha256:" + "3" * 64})
-    assert claim(tmp_path, uid="uid-2").finished(other, read.append) is None
-    assert claim(tmp_path / "empty").finished(PROVENANCE, read.append) is None
+    assert find_published(store, other, read.append) is None
+    assert find_published(claim(tmp_path / "empty").store, PROVENANCE, read.append) is None
 
 
 def test_an_equal_artifact_that_is_damaged_is_made_again(tmp_path: Path) -> None:
     published = publish(claim(tmp_path), tmp_path)
     Path(published.uri.removeprefix("file://"), "README.md").write_text("carb")
-    assert claim(tmp_path, uid="uid-2").finished(PROVENANCE, lambda count: None) is None
+    store = open_output(run_config(tmp_path).layout)
+    assert find_published(store, PROVENANCE, lambda count: None) is None
 
 
 @pytest.fixture

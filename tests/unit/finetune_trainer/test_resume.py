@@ -14,6 +14,7 @@ import pytest
 from finetune_contract.reasons import Reason, exit_code
 from finetune_contract.runconfig import RunConfig
 from support.fork_server import Ended, Fault, ForkServer
+from support.published import run_directory
 from support.tiny_llama import sums, write_rows
 from support.tiny_models import write_tiny
 from support.trainer_runs import run_config
@@ -106,7 +107,7 @@ def runs(server: ForkServer, tmp_path_factory: pytest.TempPathFactory) -> Runs:
 
 def finished(ends: list[Ended], job: Path, attempt: int) -> Path:
     assert [end.code for end in ends] == [0] * len(ends), ends[0].log
-    return job / f"runs/uid-1/a{attempt}/artifact/adapter_model.safetensors"
+    return run_directory(job, attempt) / "artifact/adapter_model.safetensors"
 
 
 def digest(path: Path) -> str:

@@ -1,0 +1,48 @@
+"""What a job began with: the inputs that its checkpoints were made from.
+
+A branch of a repository moves on and files are published anew, while a job runs for days and is
+started again. What can be pinned is taken as it was (the commit of an hf:// model); what can not
+is refused, rather than that all steps done are lost without a word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from finetune_contract.artifact import DatasetIdentity, Provenance
+from finetune_contract.checkpoint import CheckpointManifest
+from finetune_contract.reasons import Reason
+from finetune_trainer.errors import Failure
+
+
+def refuse_changed(saved: CheckpointManifest | None, ours: Provenance) -> None:
+    """Raise InputChanged, naming the inputs, if a checkpoint of the recipe was made from others."""
+    if saved is None:
+        return
+    changed = list(_changed(saved.provenance, ours))
+    if changed:
+        raise Failure(
+            Reason.INPUT_CHANGED,
+            f"changed since the checkpoint of step {saved.state.step}: {', '.join(changed)}; put "
+            "back what was there, or create the job anew to train on what is there now",
+        )
+
+
+def _changed(theirs: Provenance, ours: Provenance) -> Iterator[str]:
+    if theirs.model != ours.model:
+        yield f"{ours.model.uri} (spec.model)"
+    yield from _changed_files("spec.data.train", theirs.datasets, ours.datasets)
+    yield from _changed_files("spec.data.eval", theirs.eval_datasets, ours.eval_datasets)
+    if theirs.init_from != ours.init_from:
+        yield "the adapter of spec.model.initFrom"
+    for reward in ours.rewards:
+        if reward not in theirs.rewards:
+            yield f"the reward {reward.name}"
+
+
+def _changed_files(
+    field: str, theirs: Sequence[DatasetIdentity], ours: Sequence[DatasetIdentity]
+) -> Iterator[str]:
+    for before, now in zip(theirs, ours, strict=True):  # of one recipe
+        if before != now:
+            yield f"{now.uri} ({field})"
