@@ -41,16 +41,26 @@ FLASH_WIDTH = 256  # of a head, at most
 
 @dataclass(frozen=True)
 class Segments:
-    """Where rows stand in a packed sequence of T tokens; their lengths sum to T."""
+    """Where rows stand in a packed sequence of T tokens; their lengths sum to T.
+
+    With `families`, they come in families: the first of each is a prefix, seen whole by the others
+    of its family, which do not see each other.
+    """
 
     lengths: tuple[int, ...]
     bounds: Tensor  # int32 [rows + 1], on the device: 0, and where each row ends
+    families: tuple[int, ...] | None = None  # rows of each, prefix included; None: no prefixes
 
     @classmethod
-    def of(cls, lengths: tuple[int, ...], device: torch.device) -> Segments:
+    def of(
+        cls,
+        lengths: tuple[int, ...],
+        device: torch.device,
+        families: tuple[int, ...] | None = None,
+    ) -> Segments:
         """Return the segments of rows that stand one after the other."""
         ends = torch.tensor((0, *lengths)).cumsum(0)
-        return cls(lengths, ends.to(device, torch.int32))
+        return cls(lengths, ends.to(device, torch.int32), families)
 
 
 @dataclass(frozen=True)
@@ -87,7 +97,9 @@ def segmented_attention(
     if value_width < width:  # fused kernels want one width; zeros add nothing to the output
         value = F.pad(value, (0, width - value_width))
     rule = _Rule(scaling, dropout, sliding_window, softcap)
-    if segments is not None and _fused(query, rule):
+    if segments is not None and segments.families is not None:
+        out = _attend_families(query, key, value, segments, rule).transpose(1, 2)
+    elif segments is not None and _fused(query, rule):
         out = _varlen(query, key, value, segments, rule)
     elif segments is not None:
         lengths = list(segments.lengths)
@@ -127,6 +139,49 @@ def _varlen(query: Tensor, key: Tensor, value: Tensor, segments: Segments, rule:
     )
     assert isinstance(out, Tensor)
     return out[None]
+
+
+def _attend_families(
+    query: Tensor, key: Tensor, value: Tensor, segments: Segments, rule: _Rule
+) -> Tensor:
+    """Return the attention of packed families, [1, heads, T, value width]."""
+    assert segments.families is not None
+    rows = [torch.split(t, list(segments.lengths), dim=2) for t in (query, key, value)]
+    outputs, first = [], 0
+    for size in segments.families:
+        queries, keys, values = (list(row[first : first + size]) for row in rows)
+        outputs.append(_attend(queries[0], keys[0], values[0], rule))
+        if size > 1:
+            outputs += _attend_after(queries, keys, values, rule)
+        first += size
+    return torch.cat(outputs, dim=2)
+
+
+def _attend_after(
+    queries: list[Tensor], keys: list[Tensor], values: list[Tensor], rule: _Rule
+) -> list[Tensor]:
+    """Return the attention of all rows of a family but the first, which all of them see.
+
+    They are done at once, side by side: what pads the shorter ones stands behind their last query.
+    """
+    prefix, lengths = keys[0].shape[2], [row.shape[2] for row in queries[1:]]
+    longest = max(lengths)
+
+    def stacked(rows: list[Tensor]) -> Tensor:
+        return torch.cat([F.pad(row, (0, 0, 0, longest - row.shape[2])) for row in rows[1:]])
+
+    def with_prefix(rows: list[Tensor]) -> Tensor:
+        return torch.cat([rows[0].expand(len(lengths), -1, -1, -1), stacked(rows)], dim=2)
+
+    seen = _seen(prefix, prefix + longest, 0, rule.window, queries[0].device)
+    block: Callable[..., Tensor] = _sdpa if rule.softcap is None else _softcapped
+    # Done again in the backward pass, so that no copy of the prefix is kept.
+    out = checkpoint(
+        partial(block, rule),
+        *(stacked(queries), with_prefix(keys), with_prefix(values), seen),
+        use_reentrant=False,
+    )
+    return [row[None, :, :length] for row, length in zip(out, lengths, strict=True)]
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, rule: _Rule) -> Tensor:

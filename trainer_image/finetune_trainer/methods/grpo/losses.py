@@ -53,7 +53,7 @@ def kl(log_probs: Tensor, reference: Tensor) -> Tensor:
 
 
 def token_weights(terms: PolicyTerms, recipe: GrpoRecipe) -> Tensor:
-    """Return what each token's loss is multiplied with, [P], before the division by `normaliser`."""
+    """Return what each token's loss is multiplied by, [P], before it is divided by `normaliser`."""
     if recipe.loss in BY_COMPLETION:
         return terms.lengths.reciprocal()[terms.completions]
     return torch.ones_like(terms.advantages)
