@@ -193,7 +193,7 @@ def _plant(fault: Fault) -> None:
         case "evaluate":
             _before(Evaluator, "evaluate", lambda state, stops: strike(state.step))
         case "checkpoint":
-            _before(Checkpoints, "_upload", lambda snapshot: strike(snapshot.state.step))
+            _before(Checkpoints, "_upload", lambda snapshot, base: strike(snapshot.state.step))
         case "publish":
             _before(Lead, "publish", lambda model, summary, skipped: strike(summary.steps))
 

@@ -18,10 +18,15 @@ COMMIT = "c0ffee00" * 5
 
 @dataclass
 class Hub:
-    """`files` by `models/ORG/NAME` or `datasets/ORG/NAME`; `requests` are what came."""
+    """`files` by `models/ORG/NAME` or `datasets/ORG/NAME`; `requests` are what came.
+
+    `commits` are those of every repository, the last one that of the branch main; the files are the
+    same in all of them.
+    """
 
     url: str = ""
     files: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    commits: list[str] = field(default_factory=lambda: [COMMIT])
     gated: set[str] = field(default_factory=set)
     token: str | None = None  # what is asked for, if anything
     failures: int = 0  # how many requests to answer with 503 first
@@ -48,6 +53,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def __init__(self, hub: Hub, *arguments: Any) -> None:
         self.hub = hub  # before the base class, which answers while it is made
+        self.commit = COMMIT
         super().__init__(*arguments)
 
     def do_HEAD(self) -> None:
@@ -74,7 +80,7 @@ class _Handler(BaseHTTPRequestHandler):
         name, _, revision = path.partition("/revision/")
         if self._refused(name):
             return
-        if revision not in ("", "main", COMMIT):
+        if revision not in ("", "main", *self.hub.commits):
             self._send(404, code="RevisionNotFound")
             return
         siblings = [
@@ -82,7 +88,8 @@ class _Handler(BaseHTTPRequestHandler):
             for path, data in self.hub.files[name].items()
         ]
         short = name.split("/", 1)[1]
-        info = {"id": short, "modelId": short, "sha": COMMIT, "siblings": siblings}
+        commit = revision if revision in self.hub.commits else self.hub.commits[-1]
+        info = {"id": short, "modelId": short, "sha": commit, "siblings": siblings}
         self._send(200, json.dumps({**info, "tags": [], "downloads": 0}).encode())
 
     def _file(self, path: str) -> None:
@@ -91,9 +98,10 @@ class _Handler(BaseHTTPRequestHandler):
         if self._refused(name):
             return
         revision, _, file = rest.partition("/")
-        if revision != COMMIT or file not in self.hub.files[name]:
+        if revision not in self.hub.commits or file not in self.hub.files[name]:
             self._send(404, code="EntryNotFound")
             return
+        self.commit = revision
         self._content(self.hub.files[name][file])
 
     def _content(self, body: bytes) -> None:
@@ -122,7 +130,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.send_header("ETag", f'"{hashlib.sha1(body).hexdigest()}"')
-        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("X-Repo-Commit", self.commit)
         if code:
             self.send_header("X-Error-Code", code)
         self.end_headers()

@@ -39,7 +39,7 @@ def train_and_publish(
     config, plan = resolve(config, start.model, directory, ranks)
     reporter.planned(plan)
     data = prepare(config, start.files, directory, ranks, reporter, start.eval_files)
-    ranks.lead(lead.claim)  # now that nothing can be refused for what another job would end for
+    ranks.lead(lead.claim)  # once the inputs are good: a run that has the output ends by it
     engine, model = load(config, start.model, ranks, reporter)
     with lead.telling():
         summary = train(config, engine, data, lead, ranks, reporter, stop)
