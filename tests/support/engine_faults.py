@@ -22,6 +22,7 @@ from finetune_trainer.batch import MicroBatch
 from finetune_trainer.data.encode import EncodedRow
 from finetune_trainer.distributed import Ranks
 from finetune_trainer.engine import Engine, NonFinite
+from finetune_trainer.errors import Failure
 from finetune_trainer.load import load_adapted
 from finetune_trainer.sharding import prepare_deepspeed, sharded_loading
 from support.oracle import path_of
@@ -30,6 +31,7 @@ LENGTHS = ((12, 5), (9, 20))  # of each rank's rows, a micro-batch each
 TOKENS = sum(length - 1 for lengths in LENGTHS for length in lengths)
 RATE = 1e-2
 VOCABULARY = 259  # of the tiny model
+UNUSED = "layers.1.self_attn.k_proj"
 
 Summed = tuple[torch.Tensor, torch.Tensor]
 
@@ -186,6 +188,23 @@ def stop(config: RunConfig, ranks: Ranks) -> dict[str, Any]:
         return {"outcome": outcome, "unchanged": same(engine, before)}
 
 
+def unused(config: RunConfig, ranks: Ranks) -> dict[str, Any]:
+    """Step a model that reads one layer's weight past its adapter."""
+    with made(config, ranks) as engine:
+        projection = next(m for n, m in engine.deepspeed.named_modules() if n.endswith(UNUSED))
+        projection.forward = lambda hidden: projection.base_layer(hidden)
+        before = weights(engine)
+        try:
+            engine.step(batches(ranks.rank), TOKENS, RATE, lambda: False)
+        except Failure as failure:
+            return {
+                "reason": failure.reason,
+                "message": failure.message,
+                "unchanged": same(engine, before),
+            }
+    return {}
+
+
 def loss_sum(config: RunConfig, ranks: Ranks) -> dict[str, Any]:
     with made(config, ranks) as engine:
         summed = ranks.sum(engine.loss_sum(batches(ranks.rank)))
@@ -210,6 +229,7 @@ def main() -> None:
             "endless overflow": not_finite_gradient(config, ranks, scale_of_one_bit),
             "chunks": chunks(config, ranks),
             "stop": stop(config, ranks),
+            "unused": unused(config, ranks),
             "loss sum": loss_sum(config, ranks),
         }
     (directory / f"rank-{ranks.rank}.json").write_text(json.dumps(seen))

@@ -15,9 +15,11 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import deepspeed
@@ -41,6 +43,9 @@ log = logging.getLogger(__name__)
 
 FIRST_LOSS_SCALE = 65536.0
 GROWTH_STEPS = 2000  # without an overflow, before FP16's loss scale doubles, as torch's GradScaler
+
+
+_ROUTED = re.compile(r"\.experts\.\d+\.")
 
 
 @dataclass(frozen=True)
@@ -92,8 +97,9 @@ class Engine:
             for module in (scorer.head, scorer.head.projection):
                 set_z3_leaf_module(module, True)
         trainable = list(self.parameters.values())
-        for parameter in trainable:
-            parameter.register_hook(self._take_gradient)
+        self._reached: set[str] | None = set()  # by a gradient, until the first step has shown it
+        for name, parameter in self.parameters.items():
+            parameter.register_hook(partial(self._take_gradient, name))
         self.deepspeed, self.optimizer, _, _ = deepspeed.initialize(
             model=scorer,
             optimizer=_optimizer(self._training, trainable),
@@ -118,14 +124,16 @@ class Engine:
 
         `normaliser` is what the loss summed over all ranks is divided by. `stops` is asked before
         each micro-batch and must answer all ranks alike: once true, the step is left undone and
-        None returned. Raises NonFinite before the weights are touched. Where FP16's scaled
-        gradients overflow, the step is done again with half the scale.
+        None returned. Raises NonFinite, and in the first step Failure(ModelUnsupported), before
+        the weights are touched. Where FP16's scaled gradients overflow, the step is done again
+        with half the scale.
         """
         assert len(batches) == self._passes
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         drawn = random_state(self._ranks.device)
         while self._accumulate(batches, normaliser, stops):
+            self._check_reached()
             sums, bad_gradient = self._agreed()
             if bad_gradient is None:
                 stats = dict(zip(self._stats, sums[2:], strict=True))
@@ -157,12 +165,33 @@ class Engine:
                 self.deepspeed.step()
         return True
 
-    def _take_gradient(self, gradient: Tensor) -> Tensor:
+    def _take_gradient(self, name: str, gradient: Tensor) -> Tensor:
         """Scale a gradient back, and note its norm: it is finite only if all its elements are."""
+        if self._reached is not None:
+            self._reached.add(name)
         if self.loss_scale != 1:
             gradient = gradient / self.loss_scale
         self._sums[1, self._pass] += torch.linalg.vector_norm(gradient)
         return gradient
+
+    def _check_reached(self) -> None:
+        """Refuse a model that leaves an adapter unused: it would be published untrained.
+
+        An expert that has a layer of its own gets a gradient only where a token is routed to it.
+        """
+        if self._reached is None:
+            return
+        names = [name for name in self.parameters if not _ROUTED.search(name)]
+        found = torch.tensor([name in self._reached for name in names])
+        missed = (~self._ranks.gather(found).bool().any(0)).nonzero().flatten().tolist()
+        self._reached = None
+        if missed:
+            raise Failure(
+                Reason.MODEL_UNSUPPORTED,
+                f"no gradient reaches {len(missed)} of {len(names)} adapter tensors of "
+                f"spec.lora.targets, such as {names[missed[0]]}: the base model's forward pass "
+                "does not use the layer; leave out its role",
+            )
 
     def _agreed(self) -> tuple[list[float], tuple[int, int] | None]:
         """Return the sums over all ranks, and where a gradient is not finite, if anywhere.

@@ -13,6 +13,8 @@ from enum import Enum
 from typing import Any
 
 from torch import nn
+from torch.nn.modules.conv import _ConvNd
+from transformers.pytorch_utils import Conv1D
 
 from finetune_contract.reasons import Reason
 from finetune_contract.recipe import LoraRecipe, LoraTarget
@@ -27,6 +29,11 @@ _LEAVES = {
     LoraTarget.ATTENTION: ("q_proj", "k_proj", "v_proj", "o_proj", "qkv_proj"),
     LoraTarget.MLP: ("gate_proj", "up_proj", "down_proj", "gate_up_proj"),
 }
+
+
+# Whose bare parameters are sure to be used by their owner's forward pass, where alone PEFT adds an
+# update. Others, such as the convolution of linear attention, may be read from outside.
+_BARE = (LoraTarget.EXPERTS, LoraTarget.ROUTER)
 
 
 class Kind(Enum):
@@ -110,6 +117,8 @@ def map_roles(model: Any) -> RoleMap:
     found: dict[LoraTarget, list[Weight]] = {role: [weight] for role, weight in sides.items()}
     for layer, below, weight in _layer_weights(model):
         role = _by_inspection(layer, below) if table is None else _by_table(table, below)
+        if table is None and weight.kind is Kind.PARAMETER and role not in _BARE:
+            role = None
         if role is None:
             log.info("%s plays no role of spec.lora.targets", weight.name)
         else:
@@ -137,8 +146,10 @@ def _layer_weights(model: Any) -> Iterator[tuple[nn.Module, str, Weight]]:
     stack, layers = _decoder_layers(model)
     for index, layer in enumerate(layers):
         for name, module in layer.named_modules():
-            if isinstance(module, nn.Linear):
+            if isinstance(module, nn.Linear | Conv1D):
                 yield layer, name, _weight(f"{stack}.{index}.{name}", module)
+                continue
+            if isinstance(module, _ConvNd):
                 continue
             for own, parameter in module.named_parameters(recurse=False):
                 path = f"{name}.{own}" if name else own
@@ -170,7 +181,9 @@ def _decoder_layers(model: Any) -> tuple[str, nn.ModuleList]:
     return max(outermost, key=lambda named: len(named[1]))
 
 
-def _weight(name: str, module: nn.Linear | nn.Embedding) -> Weight:
+def _weight(name: str, module: Any) -> Weight:
+    if isinstance(module, Conv1D):  # GPT-2's linear layer, which holds its matrix transposed
+        return Weight(name, Kind.LINEAR, module.nx, module.nf)
     if isinstance(module, nn.Linear):
         return Weight(name, Kind.LINEAR, module.in_features, module.out_features)
     return Weight(name, Kind.EMBEDDING, module.num_embeddings, module.embedding_dim)

@@ -120,6 +120,18 @@ def test_a_stop_leaves_the_weights_alone(stage: ZeroStage, reports: Reports) -> 
 
 
 @pytest.mark.parametrize("stage", STAGES)
+def test_an_adapter_that_the_model_does_not_use_is_named(
+    stage: ZeroStage, reports: Reports
+) -> None:
+    for report in reports(stage):
+        found = report["unused"]
+        assert found["reason"] == "ModelUnsupported"
+        assert found["message"].startswith("no gradient reaches 2 of 18 adapter tensors")
+        assert "layers.1.self_attn.k_proj.lora_A" in found["message"]
+        assert found["unchanged"]
+
+
+@pytest.mark.parametrize("stage", STAGES)
 def test_the_eval_loss_is_the_step_s_without_dropout(stage: ZeroStage, reports: Reports) -> None:
     for report in reports(stage):
         found = report["loss sum"]

@@ -135,6 +135,33 @@ def test_transposed_stacks_are_read_as_such(tmp_path: Path) -> None:
     )
 
 
+def test_a_weight_that_is_read_from_outside_its_layer_plays_no_role(tmp_path: Path) -> None:
+    config = {
+        "model_type": "qwen3_next",
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "layer_types": ["linear_attention", "full_attention"],
+        "vocab_size": 64,
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    found = map_roles(empty_model(tmp_path)).weights
+    attention = {weight.name.split(".", 3)[-1] for weight in found[LoraTarget.ATTENTION]}
+    linear = {f"linear_attn.{name}" for name in ("in_proj_qkvz", "in_proj_ba", "out_proj")}
+    assert attention == linear | {f"self_attn.{name}_proj" for name in "qkvo"}  # and no conv1d
+    assert {w.kind for w in found[LoraTarget.EXPERTS]} == {Kind.PARAMETER}
+
+
+def test_transposed_layers_are_layers(tmp_path: Path) -> None:
+    config = {"model_type": "gpt2", "n_embd": 32, "n_layer": 1, "n_head": 4, "vocab_size": 64}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    found = map_roles(empty_model(tmp_path)).weights
+    attention = Weight("transformer.h.0.attn.c_attn", Kind.LINEAR, 32, 96)
+    assert found[LoraTarget.ATTENTION][0] == attention
+    assert found[LoraTarget.MLP][0] == Weight("transformer.h.0.mlp.c_fc", Kind.LINEAR, 32, 128)
+
+
 def test_what_is_folded_is_what_experts_and_routers_hold(directories: dict[str, Path]) -> None:
     found = map_roles(empty_model(directories["deepseek-v3"]))
     assert found.folded_elements(LoraRecipe()) == 0
@@ -216,6 +243,8 @@ class Block(nn.Module):
             {"gate": nn.Linear(8, 2), "experts": nn.ModuleList(experts)}
         )
         named = ("in_proj", "qkv_proj", "down_proj")
+        self.attention.register_parameter("bare", nn.Parameter(torch.zeros(8, 8)))
+        self.block_sparse_moe["experts"].append(nn.Conv1d(8, 8, 1))
         self.mixer = nn.ModuleDict({name: nn.Linear(8, 8) for name in named})
 
 
