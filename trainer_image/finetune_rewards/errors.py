@@ -1,0 +1,44 @@
+"""What of a reward ends a run. A single completion that fails is an `Item`, never one of these.
+
+A message names the reward and the remedy: it travels into the job's status.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from finetune_contract.reasons import Reason
+
+
+class RewardError(Exception):
+    """The run ends with `reason`, a row of the contract's table."""
+
+    reason: ClassVar[Reason]
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class RewardInvalid(RewardError):
+    """A reward can not be used as it is written: its settings, its code, or a missing column."""
+
+    reason = Reason.REWARD_INVALID
+
+
+class RewardFailed(RewardError):
+    """A reward failed on as many completions in a row as its failAfter allows."""
+
+    reason = Reason.REWARD_FAILED
+
+
+class RewardUnavailable(RewardError):
+    """A reward's service was down for longer than its pauseSeconds."""
+
+    reason = Reason.REWARD_UNAVAILABLE
+
+
+class SandboxUnavailable(RewardError):
+    """The kernel can not confine the process that would run a reward's code."""
+
+    reason = Reason.SANDBOX_UNAVAILABLE
