@@ -112,6 +112,12 @@ def _train(ready: LocalRun) -> Result:
     from finetune_local.run import execute
 
     ERR.print(f"run {ready.run_id}, log {ready.log}", highlight=False)
+    if ready.changed:
+        ERR.print(
+            f"the file is not the one that the run was started with ({', '.join(ready.changed)}): "
+            "only checkpoints of the same file count; without one the run starts at step 0",
+            highlight=False,
+        )
     try:
         with ProgressBar() as bar:
             result = execute(ready, bar.show)

@@ -8,10 +8,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from finetune_api.job import FineTuneJob
 from finetune_api.spec import FineTuneJobSpec
@@ -19,6 +20,7 @@ from finetune_api.types import SecretRef
 from finetune_contract import result as contract_result
 from finetune_contract.progress import Progress
 from finetune_contract.reasons import Reason, reason_of_exit_code
+from finetune_contract.recipe import Recipe
 from finetune_contract.result import Outcome, Result
 from finetune_contract.runconfig import FILE_NAME, RunConfig
 from finetune_local.paths import cache_dir, state_dir
@@ -35,11 +37,15 @@ class CannotRun(Exception):
 
 @dataclass(frozen=True)
 class LocalRun:
-    """One run that is ready to start."""
+    """One run that is ready to start.
+
+    `changed` names what of the recipe is another than when the run was last started.
+    """
 
     run_id: str
     directory: Path
     config: RunConfig
+    changed: tuple[str, ...] = ()
 
     @property
     def log(self) -> Path:
@@ -67,7 +73,7 @@ def prepare(
     spec = job.spec
     run_id = resume or f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
     directory = state_dir() / "runs" / run_id
-    attempt = _next_attempt(directory) if resume else 1
+    before = _last_config(directory) if resume else None
     mounts = Mounts(
         model_credentials=_directory(spec.model.credentials_secret_ref, "model", secret_dirs),
         data_credentials=_directory(spec.data.credentials_secret_ref, "data", secret_dirs),
@@ -82,7 +88,7 @@ def prepare(
     )
     planned = run_config(
         job,
-        attempt=attempt,
+        attempt=before.layout.attempt + 1 if before else 1,
         uid=run_id,
         image=_LOCAL_IMAGE,
         micro_batch_size=micro_batch_size(spec),
@@ -99,7 +105,8 @@ def prepare(
     config = planned.model_copy(update={"layout": layout})
     (directory / "scratch").mkdir(parents=True, exist_ok=True)
     (directory / FILE_NAME).write_text(config.to_json())
-    return LocalRun(run_id, directory, config)
+    changed = _changed(_fields(before.recipe), _fields(config.recipe)) if before else ()
+    return LocalRun(run_id, directory, config, tuple(changed))
 
 
 def execute(run: LocalRun, on_progress: Callable[[Progress], None]) -> Result:
@@ -190,15 +197,29 @@ def _directory(ref: SecretRef | None, stanza: str, secret_dirs: Mapping[str, Pat
     return str(path.absolute())
 
 
-def _next_attempt(directory: Path) -> int:
-    """Return the number after the last attempt of a run; its checkpoints are then found."""
+def _last_config(directory: Path) -> RunConfig:
+    """Return what the last attempt of a run was told."""
     try:
         text = (directory / FILE_NAME).read_text()
     except FileNotFoundError:
         raise CannotRun(
             f"--resume {directory.name}: there is no such run in {directory.parent}"
         ) from None
-    return RunConfig.model_validate_json(text).layout.attempt + 1
+    return RunConfig.model_validate_json(text)
+
+
+def _fields(recipe: Recipe) -> dict[str, Any]:
+    return recipe.model_dump(mode="json", by_alias=True)
+
+
+def _changed(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Yield the names of the fields that differ, such as `training.seed`."""
+    for name, value in now.items():
+        theirs = before[name]
+        if isinstance(value, Mapping) and isinstance(theirs, Mapping):
+            yield from _changed(theirs, value, f"{prefix}{name}.")
+        elif value != theirs:
+            yield f"{prefix}{name}"
 
 
 def _model_cache(spec: FineTuneJobSpec) -> Path:

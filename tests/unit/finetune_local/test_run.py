@@ -102,6 +102,18 @@ def test_a_run_is_gone_on_with_by_its_id(tmp_path: Path) -> None:
     assert prepare(_job(), secrets).run_id != first.run_id
 
 
+def test_what_is_another_in_the_file_since_the_run_was_started_is_named(tmp_path: Path) -> None:
+    secrets = _secrets(tmp_path, "models", "rows", "out")
+    first = prepare(_job(), secrets)
+    training = {"globalBatchSize": 8, "microBatchSize": 1}  # the latter is no part of the recipe
+    assert first.changed == ()
+    assert prepare(_job(training=training), secrets, resume=first.run_id).changed == ()
+    edited = _job(training={**training, "seed": 3}, lora={"rank": 4, "targets": ["MLP"]})
+    again = prepare(edited, secrets, resume=first.run_id)
+    assert again.changed == ("lora.rank", "lora.targets", "training.seed")
+    assert prepare(edited, secrets, resume=first.run_id).changed == ()
+
+
 def test_a_run_that_is_not_there_is_not_gone_on_with(tmp_path: Path) -> None:
     secrets = _secrets(tmp_path, "models", "rows", "out")
     with pytest.raises(CannotRun, match="--resume nothing: there is no such run in"):
