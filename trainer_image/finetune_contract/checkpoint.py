@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from finetune_contract.artifact import FileEntry, Provenance, run_path
-from finetune_contract.model import Message, sha256_digest
+from finetune_contract.model import Message, Telling, sha256_digest
 
 VERSION: Literal["finetune.dev/checkpoint/v1alpha1"] = "finetune.dev/checkpoint/v1alpha1"
 
@@ -58,7 +58,7 @@ class CheckpointManifest(Message):
         return sha256_digest(self.encode())
 
 
-class CheckpointRef(Message):
+class CheckpointRef(Telling):
     """A complete checkpoint, as Progress tells of it."""
 
     attempt: Annotated[int, Field(ge=1)]

@@ -34,6 +34,13 @@ class Terse(Message):
         return canonical_json(self.model_dump(mode="json", by_alias=True, exclude_defaults=True))
 
 
+class Telling(Message):
+    """What a trainer tells. An operator may be older than its trainer: fields that it does not know
+    are passed over."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
 def canonical_json(value: Any) -> str:
     """Return the one JSON text of a value, so that equal values have equal digests."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)

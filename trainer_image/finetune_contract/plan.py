@@ -7,13 +7,13 @@ from typing import Annotated
 from pydantic import Field
 
 from finetune_contract.layout import ZeroStage
-from finetune_contract.model import Message
+from finetune_contract.model import Telling
 from finetune_contract.recipe import LoraTarget
 
 Bytes = Annotated[int, Field(ge=0)]
 
 
-class MemoryEstimate(Message):
+class MemoryEstimate(Telling):
     """Peak bytes of one process on its device (a GPU, or the host where there is none): a formula's
     answer, not a measurement. `available` is what the device has; None if it does not tell."""
 
@@ -40,7 +40,7 @@ class MemoryEstimate(Message):
         )
 
 
-class RoleCoverage(Message):
+class RoleCoverage(Telling):
     """The weight matrices that play a role, and how many of them got an adapter."""
 
     role: LoraTarget
@@ -48,7 +48,7 @@ class RoleCoverage(Message):
     adapted: Annotated[int, Field(ge=0)]
 
 
-class ResolvedPlan(Message):
+class ResolvedPlan(Telling):
     """The Auto values as they were resolved, what they cost, and what LoRA reaches.
 
     `lora` is empty until the model is loaded.

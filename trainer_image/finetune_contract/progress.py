@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field
 
 from finetune_contract.checkpoint import CheckpointRef
-from finetune_contract.model import Message
+from finetune_contract.model import Telling
 from finetune_contract.plan import ResolvedPlan
 
 ANNOTATION = "finetune.dev/progress"
@@ -28,7 +28,7 @@ class Phase(StrEnum):
     PUBLISH = "Publish"
 
 
-class RewardProgress(Message):
+class RewardProgress(Telling):
     """A reward over the completions of the last step that it scored; `errors` of the whole run."""
 
     name: str
@@ -37,7 +37,7 @@ class RewardProgress(Message):
     errors: Annotated[int, Field(ge=0)] = 0
 
 
-class Progress(Message):
+class Progress(Telling):
     """A phase with its own counter, and what was reached in earlier phases.
 
     The counter counts bytes in Download and Publish, rows in Prepare and Evaluate, completions in

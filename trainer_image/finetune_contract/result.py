@@ -13,7 +13,7 @@ from typing import Annotated
 from pydantic import Field, ValidationError
 
 from finetune_contract.checkpoint import CheckpointRef
-from finetune_contract.model import Message
+from finetune_contract.model import Telling
 from finetune_contract.plan import ResolvedPlan
 from finetune_contract.reasons import Reason
 
@@ -27,7 +27,7 @@ class Outcome(StrEnum):
     FAILED = "Failed"
 
 
-class PublishedArtifact(Message):
+class PublishedArtifact(Telling):
     """An artifact that was read back and found whole."""
 
     uri: str
@@ -35,7 +35,7 @@ class PublishedArtifact(Message):
     bytes: Annotated[int, Field(ge=0)]
 
 
-class Result(Message):
+class Result(Telling):
     """One per pod. `frames` are the project's own stack frames, innermost last; never data rows.
 
     `step` is the optimizer step under way at a failure, counted from 1; else the steps done.
