@@ -162,6 +162,16 @@ def test_what_the_job_has_published_is_found_whatever_changed_since(
     assert start.finished == published
 
 
+def test_a_model_on_disk_is_read_for_its_digest_once(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = job(tmp_path, model, cacheDir=str(tmp_path / "cache"))
+    _, first = started(config)
+    monkeypatch.setattr("finetune_trainer.digests.hash_file", lambda path: pytest.fail(str(path)))
+    _, again = started(config)
+    assert again.model == first.model
+
+
 def test_no_claim_is_made_before_the_inputs_are_good(model: Path, tmp_path: Path) -> None:
     running = Output.claim(job(tmp_path, model).layout)
     other = {"name": "other", "namespace": "tests", "uid": "uid-2"}

@@ -8,17 +8,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from finetune_contract.progress import Phase
+from finetune_contract.checkpoint import TrainingState
+from finetune_contract.progress import Phase, Progress
 from finetune_contract.reasons import Reason
 from finetune_contract.runconfig import RunConfig
 from finetune_trainer import lead as lead_module
 from finetune_trainer.distributed import Ranks
 from finetune_trainer.errors import Failure
 from finetune_trainer.lead import Lead, fetch
+from finetune_trainer.optimizer_state import Moments
 from finetune_trainer.prepare import Prepared, prepare
 from finetune_trainer.progress import Reporter
 from finetune_trainer.resolve import resolve
+from finetune_trainer.snapshot import Snapshot
+from finetune_trainer.storage import Store
 from support.hub_server import COMMIT, Hub, hub_server
 from support.tiny_llama import dialogue, sums, write_model, write_rows
 from support.trainer_runs import run_config
@@ -135,3 +140,31 @@ def test_a_missing_data_file_is_found_before_the_models_files(hub: Hub, tmp_path
         Lead(job, Reporter()).start()
     assert caught.value.reason is Reason.DATA_NOT_FOUND
     assert not any("resolve" in request for request in hub.requests)
+
+
+def test_a_checkpoint_that_fails_is_told_in_progress(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reporter = Reporter()
+    job = config(tmp_path, sums(1))
+    Path(job.layout.scratch_dir).mkdir()
+    lead = Lead(job, reporter)
+    lead.start()
+    lead.claim()
+    lead.resume(lambda _: True)
+    state = TrainingState(step=2, supervised_tokens=1, loss=1.0)
+
+    def denied(self: Store, path: str, source: Path) -> None:
+        raise Failure(Reason.ACCESS_DENIED, "the store refused access to " + 600 * "x")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "upload", denied)
+        lead.save(Snapshot(state, {"a": torch.ones(2)}, Moments()))
+        lead.saved()
+    note = reporter.latest.note
+    assert note is not None
+    assert note.startswith("checkpoint of step 2 failed, training goes on: the store refused")
+    assert Progress.model_validate_json(reporter.latest.to_json()).note == note  # not too long
+    lead.save(Snapshot(state, {"a": torch.ones(2)}, Moments()))
+    lead.saved()
+    assert reporter.latest.note is None
