@@ -1,0 +1,89 @@
+"""The runner as a process: `python -m finetune_rewards --rewards FILE --socket PATH`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import signal
+import sys
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from finetune_contract.reasons import Reason, exit_code
+from finetune_contract.rewards import Reward
+from finetune_rewards.client import RunnerClient
+from finetune_rewards.errors import RewardError
+from finetune_rewards.runner import Runner
+from finetune_rewards.server import Server
+
+log = logging.getLogger(__name__)
+
+PROBE_SECONDS = 1.0
+
+
+def main() -> int:
+    """Serve until SIGTERM or, if asked so, the end of standard input; or probe a runner."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s rewards %(levelname)s %(message)s")
+    arguments = _arguments()
+    if arguments.probe:
+        return asyncio.run(_probe(arguments.socket))
+    try:
+        rewards = TypeAdapter(list[Reward]).validate_json(arguments.rewards.read_bytes())
+    except (OSError, ValidationError) as error:
+        log.error("%s can not be read as rewards: %s", arguments.rewards, error)
+        return exit_code(Reason.INVALID_RUN_CONFIG)
+    asyncio.run(_serve(rewards, dict(arguments.source), arguments.socket, arguments.until_eof))
+    return 0
+
+
+async def _serve(
+    rewards: list[Reward], sources: dict[str, Path], socket: Path, until_eof: bool
+) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        loop.add_signal_handler(number, stop.set)
+    if until_eof:
+        loop.add_reader(sys.stdin, stop.set)  # nobody writes to it, so it is readable at its end
+    await Server(Runner(rewards, sources)).serve(socket, stop)
+
+
+async def _probe(socket: Path) -> int:
+    """Return 0 where a runner answers at the socket with its rewards loaded."""
+    try:
+        await RunnerClient(socket, 0.0, PROBE_SECONDS).rewards()
+    except RewardError as error:
+        log.error("%s", error)
+        return 1
+    return 0
+
+
+def _source(text: str) -> tuple[str, Path]:
+    name, equals, path = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=PATH")
+    return name, Path(path)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m finetune_rewards", description=__doc__)
+    parser.add_argument("--socket", type=Path, required=True)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--rewards", type=Path, help="JSON list of the recipe's rewards")
+    what.add_argument("--probe", action="store_true", help="exit with 0 if a runner answers")
+    parser.add_argument(
+        "--source",
+        type=_source,
+        action="append",
+        default=[],
+        metavar="NAME=PATH",
+        help="where a reward's source lies; may be given again",
+    )
+    parser.add_argument("--until-eof", action="store_true", help="end with standard input")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,157 @@
+"""A place for one worker: batches take turns there, and a worker that fails is replaced.
+
+An answer is always as long as what was asked: what a worker does not score is an error, by name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from finetune_contract.reasons import Reason
+from finetune_rewards import frames
+from finetune_rewards.answers import error, one_line
+from finetune_rewards.protocol import BadAnswer, Problem, most_answer, unpack_items
+from finetune_rewards.samples import Item
+from finetune_rewards.worker_process import COMMAND, WorkerFailed, WorkerProcess
+
+log = logging.getLogger(__name__)
+
+LOAD_SECONDS = 60.0
+MOST_HELLO = 0  # a worker's first message has no body
+
+
+class Unusable(Exception):
+    """What the worker was to load can not be used."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.message)
+        self.problem = problem
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What a worker loads, and for how many seconds it may keep silent.
+
+    With `singly` it answers completion by completion, and one that it fails on costs no other;
+    `total_seconds` bounds a batch then.
+    """
+
+    name: str
+    load: frames.Header
+    body: bytes
+    seconds: float
+    singly: bool = False
+    total_seconds: float = float("inf")
+
+
+class Station:
+    """One worker at a time."""
+
+    def __init__(self, assignment: Assignment, command: Sequence[str] = COMMAND) -> None:
+        self._assignment = assignment
+        self._command = command
+        self._turn = asyncio.Lock()
+        self._worker: WorkerProcess | None = None
+        self._numbers = itertools.count()
+        self._replacing: asyncio.Task[None] | None = None
+        self._stopped = False
+
+    async def start(self) -> Problem | None:
+        """Have a worker ready; return why there can be none."""
+        async with self._turn:
+            try:
+                await self._ready()
+            except Unusable as unusable:
+                return unusable.problem
+            return None
+
+    async def stop(self) -> None:
+        """End the worker; a batch under way fails."""
+        self._stopped = True
+        if self._replacing:
+            self._replacing.cancel()
+        await self._discard()
+
+    async def score(self, reward: str, body: bytes, count: int) -> list[Item]:
+        """Return `count` items for the samples in `body`."""
+        async with self._turn:
+            items: list[Item] = []
+            deadline = time.monotonic() + self._assignment.total_seconds
+            while len(items) < count:
+                left = count - len(items)
+                try:
+                    await self._ready()
+                    await self._extend(items, reward, body, count, deadline)
+                except WorkerFailed as failure:
+                    await self._discard()
+                    late = time.monotonic() > deadline
+                    items += [error(str(failure))] * (
+                        1 if self._assignment.singly and not late else left
+                    )
+                except Unusable as unusable:
+                    items += [error(str(unusable))] * left
+        if self._worker is None and not self._stopped:  # so that the next batch need not wait
+            self._replacing = asyncio.create_task(self._replace())
+        return items
+
+    async def _extend(
+        self, items: list[Item], reward: str, body: bytes, count: int, deadline: float
+    ) -> None:
+        assert self._worker is not None
+        seconds = self._assignment.seconds
+        chunk = 1 if self._assignment.singly else count
+        number = next(self._numbers)
+        asked = {"id": number, "reward": reward, "start": len(items), "chunk": chunk}
+        await self._worker.send(asked, body, seconds)
+        while len(items) < count:
+            if time.monotonic() > deadline:
+                raise WorkerFailed("the batch's other completions took all the time there is")
+            header, answer = await self._worker.receive(most_answer(chunk), seconds)
+            if header.get("id") != number:
+                raise WorkerFailed("the answer is not to what was asked")
+            try:
+                items += unpack_items(answer, chunk)
+            except BadAnswer as bad:
+                raise WorkerFailed(str(bad)) from bad
+            if header.get("spent"):
+                await self._discard()
+                return
+
+    async def _ready(self) -> None:
+        if self._worker is not None and self._worker.alive:
+            return
+        await self._discard()
+        if self._stopped:
+            raise WorkerFailed("the runner was told to stop")
+        self._worker = WorkerProcess(self._assignment.name, self._command)
+        await self._worker.open()
+        try:
+            await self._worker.send(self._assignment.load, self._assignment.body, LOAD_SECONDS)
+            header, _ = await self._worker.receive(MOST_HELLO, LOAD_SECONDS)
+        except WorkerFailed as failure:
+            header = {"reason": Reason.REWARD_INVALID, "message": f"it does not load: {failure}"}
+        if not header.get("ready"):
+            await self._discard()
+            raise Unusable(self._problem(header))
+        for lack in header.get("lacks", ()):
+            log.warning("%s: runs without %s", self._assignment.name, one_line(str(lack)))
+
+    def _problem(self, header: frames.Header) -> Problem:
+        reason = Reason(header["reason"])
+        return Problem(reason, one_line(str(header["message"])))
+
+    async def _discard(self) -> None:
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            await worker.end()
+
+    async def _replace(self) -> None:
+        async with self._turn:
+            with contextlib.suppress(Unusable, WorkerFailed):  # told to who asks next
+                await self._ready()

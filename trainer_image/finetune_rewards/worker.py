@@ -1,0 +1,113 @@
+"""A worker: confines itself, loads what it is told to, and scores batches until its input ends.
+
+Started by the runner as `python -m finetune_rewards.worker PARENT_PID`. Its standard input and
+output carry messages; the code that it loads sees an empty input, and prints into the log.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+
+from finetune_contract.reasons import Reason
+from finetune_contract.rewards import Reward
+from finetune_rewards import frames
+from finetune_rewards.answers import items
+from finetune_rewards.blame import Code
+from finetune_rewards.builtin import Scorer, scorer
+from finetune_rewards.confine import process
+from finetune_rewards.errors import RewardInvalid
+from finetune_rewards.function import Function, Invalid
+from finetune_rewards.protocol import pack_items, unpack_samples
+from finetune_rewards.samples import Item, Samples
+
+Score = Callable[[Samples], list[Item]]
+
+
+def main() -> None:
+    """Serve until the runner closes the pipe."""
+    process.end_with_parent(int(sys.argv[1]))
+    requests, answers = _claim_pipes()
+    header, body = frames.read_from(requests)
+    try:
+        scorers, lacks = _prepare(header, body)
+    except process.Lacking as lacking:
+        _refuse(answers, Reason.SANDBOX_UNAVAILABLE, str(lacking))
+    except (Invalid, RewardInvalid) as invalid:
+        _refuse(answers, Reason.REWARD_INVALID, str(invalid))
+    else:
+        frames.write_to(answers, {"ready": True, "lacks": lacks})
+        _serve(requests, answers, scorers)
+
+
+def _claim_pipes() -> tuple[int, int]:
+    requests, answers = os.dup(0), os.dup(1)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.dup2(2, 1)
+    os.closerange(max(requests, answers) + 1, os.sysconf("SC_OPEN_MAX"))
+    return requests, answers
+
+
+def _prepare(header: frames.Header, body: bytes) -> tuple[dict[str, Score], tuple[str, ...]]:
+    if header["load"] == "builtins":
+        # Loaded first: this code is trusted, and some of it unpacks its data through files.
+        scorers = _builtins(body)
+        return scorers, process.confine(header["memoryBytes"], allow_unconfined=True)
+    lacks = process.confine(header["memoryBytes"], header["allowUnconfined"])
+    code = Code(header["file"], _decoded(body, header["file"]))
+    return {header["name"]: Function(code, header["function"]).score}, lacks
+
+
+def _decoded(source: bytes, file: str) -> str:
+    try:
+        return source.decode()
+    except UnicodeDecodeError as error:
+        raise Invalid(f"{file} is not UTF-8") from error
+
+
+def _builtins(body: bytes) -> dict[str, Score]:
+    rewards = [Reward.model_validate(value) for value in json.loads(body)]
+    return {reward.name: _guarded(scorer(reward)) for reward in rewards}
+
+
+def _guarded(score: Scorer) -> Score:
+    def items_of(samples: Samples) -> list[Item]:
+        try:
+            return items(score(samples), len(samples))
+        except MemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001 - of libraries that read whatever a model writes
+            return [Item(error=type(error).__name__)] * len(samples)
+
+    return items_of
+
+
+def _serve(requests: int, answers: int, scorers: dict[str, Score]) -> None:
+    while True:
+        try:
+            header, body = frames.read_from(requests)
+        except EOFError:
+            return
+        samples = unpack_samples(body)
+        size = header["chunk"]
+        for start in range(header["start"], len(samples), size):
+            part = samples.slice(start, start + size)
+            try:
+                found, spent = scorers[header["reward"]](part), False
+            except MemoryError:  # what is left may be too little to go on with
+                found, spent = [Item(error="MemoryError")] * len(part), True
+            answer = {"id": header["id"], "spent": spent}
+            frames.write_to(answers, answer, pack_items(found))
+            if spent:
+                return
+
+
+def _refuse(answers: int, reason: Reason, message: str) -> None:
+    frames.write_to(answers, {"ready": False, "reason": reason, "message": message})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,194 @@
+"""The runner's end of one worker process: started, spoken with, watched, killed.
+
+Whatever the process does, its end here is short: its whole group is killed, and nothing of what it
+did lives on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Awaitable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from finetune_rewards import frames
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+# Isolated from PYTHONPATH, the user's site and the working directory; unbuffered.
+COMMAND = (sys.executable, "-s", "-P", "-B", "-u", "-m", "finetune_rewards.worker")
+# Hashes, and so the order of sets, are alike in every run. One thread each: an address space is
+# bounded, and a library would reserve some of it per core.
+ENVIRONMENT = {
+    "LC_ALL": "C.UTF-8",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "PYTHONHASHSEED": "0",
+}
+MOST_THREADS = 128  # nothing else bounds those of root
+WATCH_SECONDS = 0.1
+DYING_SECONDS = 2.0  # between a channel's end and its process's
+LOG_BYTES = 64 * 1024  # per batch; the rest of what a worker prints is dropped
+
+
+class WorkerFailed(Exception):
+    """The worker gave no usable answer; the message says why, in a few words."""
+
+
+class WorkerProcess:
+    """One process, until it fails or is ended."""
+
+    def __init__(self, name: str, command: Sequence[str]) -> None:
+        """Start it; `name` is said in the log."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._popen = subprocess.Popen(
+                [*command, str(os.getpid())],
+                stdin=theirs.fileno(),
+                stdout=theirs.fileno(),
+                stderr=subprocess.PIPE,
+                cwd="/",
+                env=ENVIRONMENT,
+                start_new_session=True,
+            )
+        self._socket = ours
+        self._log = _Log(name)
+        self._why = ""
+
+    async def open(self) -> None:
+        """Begin to listen to it and to watch it."""
+        loop = asyncio.get_running_loop()
+        self._reader, self._writer = await asyncio.open_unix_connection(sock=self._socket)
+        self._log_pipe, _ = await loop.connect_read_pipe(lambda: self._log, self._popen.stderr)
+        self._watching = asyncio.create_task(self._watch())
+
+    @property
+    def alive(self) -> bool:
+        """Tell whether the process has not ended."""
+        return self._popen.poll() is None
+
+    async def send(self, header: frames.Header, body: bytes, seconds: float) -> None:
+        """Hand a message over; raise WorkerFailed where it is not taken in time."""
+        self._log.refill()
+        self._allow_cpu(seconds)
+        self._writer.write(frames.encode(header, body))
+        await self._in_time(self._writer.drain(), seconds)
+
+    async def receive(self, most_body: int, seconds: float) -> tuple[frames.Header, bytes]:
+        """Return its next message; raise WorkerFailed where none comes, or anything else."""
+        message: tuple[frames.Header, bytes] = await self._in_time(
+            frames.read(self._reader, most_body), seconds
+        )
+        return message
+
+    async def end(self) -> int:
+        """Kill what there is of it; return its exit status, negative for a signal."""
+        self._kill()
+        self._watching.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._watching
+        status = await asyncio.to_thread(self._popen.wait)
+        self._writer.close()
+        self._log_pipe.close()
+        return status
+
+    async def _in_time(self, work: Awaitable[T], seconds: float) -> T:
+        try:
+            return await asyncio.wait_for(work, seconds)
+        except TimeoutError:
+            raise WorkerFailed(f"no answer within {seconds:g} s") from None
+        except frames.BadFrame as error:
+            raise WorkerFailed(str(error)) from error
+        except (OSError, asyncio.IncompleteReadError) as error:
+            raise WorkerFailed(await self._death()) from error
+
+    async def _death(self) -> str:
+        try:
+            status = await asyncio.to_thread(self._popen.wait, DYING_SECONDS)
+        except subprocess.TimeoutExpired:
+            return "the process closed its channel"
+        if self._why:
+            return self._why
+        if status < 0:
+            return f"the process was ended by {signal.Signals(-status).name}"
+        return f"the process ended with exit code {status}"
+
+    async def _watch(self) -> None:
+        while self.alive:
+            if _threads(self._popen.pid) > MOST_THREADS:
+                self._why = f"the process had more than {MOST_THREADS} threads"
+                self._kill()
+            await asyncio.sleep(WATCH_SECONDS)
+
+    def _allow_cpu(self, seconds: float) -> None:
+        """Let the process use its cores for so long, whatever it used before."""
+        most = math.ceil(_cpu_seconds(self._popen.pid) + seconds * (os.cpu_count() or 1)) + 1
+        with contextlib.suppress(ProcessLookupError):  # that it ended is told when it is read from
+            hard = resource.prlimit(self._popen.pid, resource.RLIMIT_CPU)[1]
+            resource.prlimit(self._popen.pid, resource.RLIMIT_CPU, (most, hard))
+
+    def _kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._popen.pid, signal.SIGKILL)
+
+
+class _Log(asyncio.Protocol):
+    """What a worker prints, line by line into the runner's log, up to a bound per batch."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._left = LOG_BYTES
+        self._dropped = 0
+        self._line = b""
+
+    def refill(self) -> None:
+        """Begin a batch."""
+        if self._dropped:
+            log.warning("%s: %d more bytes of output were dropped", self._name, self._dropped)
+        self._left, self._dropped = LOG_BYTES, 0
+
+    def data_received(self, data: bytes) -> None:
+        kept = data[: self._left]
+        self._left -= len(kept)
+        self._dropped += len(data) - len(kept)
+        *lines, self._line = (self._line + kept).split(b"\n")
+        for line in lines:
+            log.info("%s: %s", self._name, printable(line))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._line:
+            log.info("%s: %s", self._name, printable(self._line))
+        self.refill()
+
+
+def printable(line: bytes) -> str:
+    """Return a line of a worker's as it may stand in a log: no control characters."""
+    return "".join(c if c.isprintable() else " " for c in line.decode(errors="replace")).rstrip()
+
+
+def _threads(pid: int) -> int:
+    return int(_stat(pid)[17])
+
+
+def _cpu_seconds(pid: int) -> float:
+    user, system = _stat(pid)[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
+def _stat(pid: int) -> list[str]:
+    """Return the fields of proc(5)'s stat from the third on; zeros once the process is gone."""
+    try:
+        text = Path("/proc", str(pid), "stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ["0"] * 50
+    return text.rpartition(")")[2].split()
