@@ -238,11 +238,7 @@ def _blocked(job: FineTuneJob, pod: Pod, observed: Observed) -> Blocked | None:
 
 def _missing(job: FineTuneJob, pod: Pod, kind: str, name: str) -> Blocked:
     if kind == "secret":
-        users = [
-            f"spec.{part}.credentialsSecretRef"
-            for part, ref in credentials(job).items()
-            if ref.name == name
-        ]
+        users = [of.field for of in credentials(job).values() if of.secret == name]
         named = f", named by {' and '.join(users)}," if users else ""
         text = f'Secret "{name}"{named} does not exist in namespace {job.namespace}'
         return Blocked(Reason.SECRET_NOT_FOUND, text, pod.scheduled)

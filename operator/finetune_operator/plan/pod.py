@@ -6,8 +6,17 @@ from typing import Any
 
 from finetune_api.job import FineTuneJob
 from finetune_contract.runconfig import FILE_NAME
+from finetune_operator.plan.method import isolated_rewards
 from finetune_operator.plan.names import Object, labels, service_account_name
-from finetune_operator.plan.volumes import RUN_CONFIG_DIRECTORY, volumes
+from finetune_operator.plan.reward_runner import (
+    CONFINED,
+    REWARDS_FILE,
+    REWARDS_PATH,
+    SPARED,
+    runner_volumes,
+    sidecar,
+)
+from finetune_operator.plan.volumes import RUN_CONFIG_DIRECTORY, RUN_CONFIG_VOLUME, volumes
 
 CONTAINER = "pytorch"  # the name that PyTorchJob asks for
 USER = 65532
@@ -26,13 +35,34 @@ _ENVIRONMENT = {
 
 def pod_template(job: FineTuneJob, attempt: int, image: str) -> Object:
     """Return the template of every pod of an attempt."""
-    workers = job.spec.workers
     mounted = volumes(job, attempt)
     spec: dict[str, Any] = {
+        **pod_settings(job, job.spec.run_policy.termination_grace_period_seconds),
+        "containers": [_container(job, image, [mount for _, mount in mounted])],
+        "volumes": [volume for volume, _ in mounted],
+    }
+    metadata: Object = {"labels": labels(job, attempt)}
+    if isolated_rewards(job.spec):
+        document = {
+            "name": RUN_CONFIG_VOLUME,
+            "mountPath": REWARDS_PATH,
+            "subPath": REWARDS_FILE,
+            "readOnly": True,
+        }
+        spec["initContainers"] = [sidecar(job, image, document)]
+        spec["volumes"] += runner_volumes(job)
+        metadata["annotations"] = SPARED
+    return {"metadata": metadata, "spec": spec}
+
+
+def pod_settings(job: FineTuneJob, grace_seconds: int) -> Object:
+    """Return who a pod of the job runs as, on which nodes, and how long it has to end."""
+    workers = job.spec.workers
+    settings: Object = {
         "serviceAccountName": service_account_name(job),
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": job.spec.run_policy.termination_grace_period_seconds,
+        "terminationGracePeriodSeconds": grace_seconds,
         "securityContext": {
             "runAsNonRoot": True,
             "runAsUser": USER,
@@ -41,16 +71,14 @@ def pod_template(job: FineTuneJob, attempt: int, image: str) -> Object:
             "fsGroupChangePolicy": "OnRootMismatch",
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "containers": [_container(job, image, [mount for _, mount in mounted])],
-        "volumes": [volume for volume, _ in mounted],
     }
     if workers.node_selector:
-        spec["nodeSelector"] = dict(workers.node_selector)
+        settings["nodeSelector"] = dict(workers.node_selector)
     if workers.tolerations:
-        spec["tolerations"] = [
+        settings["tolerations"] = [
             t.model_dump(by_alias=True, exclude_none=True) for t in workers.tolerations
         ]
-    return {"metadata": {"labels": labels(job, attempt)}, "spec": spec}
+    return settings
 
 
 def _container(job: FineTuneJob, image: str, mounts: list[dict[str, Any]]) -> Object:
@@ -67,13 +95,7 @@ def _container(job: FineTuneJob, image: str, mounts: list[dict[str, Any]]) -> Ob
         "env": [{"name": name, "value": value} for name, value in _ENVIRONMENT.items()],
         "volumeMounts": mounts,
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "capabilities": {"drop": ["ALL"]},
-            "readOnlyRootFilesystem": True,
-            "runAsNonRoot": True,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": CONFINED,
     }
     resources = job.spec.workers.resources
     if resources is not None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from finetune_api.job import FineTuneJob
 from finetune_api.spec import FineTuneJobSpec
@@ -10,6 +11,7 @@ from finetune_api.training import AUTO
 from finetune_contract import layout as contract
 from finetune_contract import recipe as contract_recipe
 from finetune_contract.runconfig import VERSION, RunConfig
+from finetune_operator.plan.method import grpo_recipe, rollout
 from finetune_operator.plan.names import attempt_name
 
 
@@ -23,6 +25,10 @@ class Mounts:
     tracking_credentials: str | None = None
     cache: str | None = None
     scratch: str = "/tmp/finetune"  # noqa: S108 - private to the container
+    rollout_credentials: str | None = None
+    reward_credentials: Mapping[str, str] = field(default_factory=dict)  # by the reward's name
+    reward_socket: str | None = None  # of the isolated runner, where one runs already
+    reward_sources: Mapping[str, str] = field(default_factory=dict)  # by the reward's name
 
 
 def run_config(
@@ -69,12 +75,9 @@ def run_config(
                 keep=spec.checkpoint.keep,
             ),
             tracking=_tracking(spec, namespace),
-            credentials=contract.Credentials(
-                model=mounts.model_credentials,
-                data=mounts.data_credentials,
-                output=mounts.output_credentials,
-                tracking=mounts.tracking_credentials,
-            ),
+            rollout=rollout(spec),
+            reward_runner=_reward_runner(mounts),
+            credentials=_credentials(mounts),
             cache_dir=mounts.cache,
             scratch_dir=mounts.scratch,
             heartbeat=heartbeat or None,
@@ -103,6 +106,25 @@ def _tracking(spec: FineTuneJobSpec, namespace: str) -> contract.Tracking | None
     )
 
 
+def _reward_runner(mounts: Mounts) -> contract.RewardRunner | None:
+    if mounts.reward_socket is None and not mounts.reward_sources:
+        return None
+    return contract.RewardRunner(
+        socket=mounts.reward_socket, sources=dict(mounts.reward_sources) or None
+    )
+
+
+def _credentials(mounts: Mounts) -> contract.Credentials:
+    return contract.Credentials(
+        model=mounts.model_credentials,
+        data=mounts.data_credentials,
+        output=mounts.output_credentials,
+        tracking=mounts.tracking_credentials,
+        rollout=mounts.rollout_credentials,
+        rewards=dict(mounts.reward_credentials) or None,
+    )
+
+
 def recipe(spec: FineTuneJobSpec) -> contract_recipe.Recipe:
     """Return what decides the artifact: every field but those of the layout."""
     return contract_recipe.Recipe(
@@ -111,6 +133,7 @@ def recipe(spec: FineTuneJobSpec) -> contract_recipe.Recipe:
         ),
         data=_data(spec),
         method=spec.method.type,
+        grpo=grpo_recipe(spec),
         lora=contract_recipe.LoraRecipe(
             rank=spec.lora.rank,
             alpha=spec.lora.alpha,

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from finetune_api.job import FineTuneJob
 from finetune_api.types import SecretRef
 from finetune_api.workers import Volume
+from finetune_operator.plan.method import isolated_rewards
 from finetune_operator.plan.names import attempt_name
 from finetune_operator.plan.run_config import Mounts
 
+RUN_CONFIG_VOLUME = "run-config"
 RUN_CONFIG_DIRECTORY = "/etc/finetune/run"
 CREDENTIALS_DIRECTORY = "/etc/finetune/credentials"
 CACHE_DIRECTORY = "/var/cache/finetune"
@@ -17,18 +20,44 @@ TOKEN_DIRECTORY = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105 
 SHARED_MEMORY = "/dev/shm"  # noqa: S108 - a mount point
 _GROUP_READABLE = 0o440
 
+# Where the reward runner listens; it and the trainer share nothing else.
+SOCKET_DIRECTORY = "/run/finetune/rewards"
+SOCKET = f"{SOCKET_DIRECTORY}/socket"
+SOCKET_VOLUME = "rewards-socket"
+
 VolumeAndMount = tuple[dict[str, Any], dict[str, Any]]
 
 
-def credentials(job: FineTuneJob) -> dict[str, SecretRef]:
+@dataclass(frozen=True)
+class Credential:
+    """A Secret that the job names, and the field that names it."""
+
+    field: str
+    secret: str
+
+
+def credentials(job: FineTuneJob) -> dict[str, Credential]:
     """Return the Secrets that the job names, by the part of the job that uses them."""
-    refs = {
-        "model": job.spec.model.credentials_secret_ref,
-        "data": job.spec.data.credentials_secret_ref,
-        "output": job.spec.output.credentials_secret_ref,
-        "tracking": job.spec.tracking.credentials_secret_ref if job.spec.tracking else None,
+    spec = job.spec
+    refs: dict[str, tuple[str, SecretRef | None]] = {
+        "model": ("spec.model", spec.model.credentials_secret_ref),
+        "data": ("spec.data", spec.data.credentials_secret_ref),
+        "output": ("spec.output", spec.output.credentials_secret_ref),
     }
-    return {part: ref for part, ref in refs.items() if ref is not None}
+    if spec.tracking is not None:
+        refs["tracking"] = ("spec.tracking", spec.tracking.credentials_secret_ref)
+    if spec.method.grpo is not None:
+        of_rollout = spec.method.grpo.rollout.credentials_secret_ref
+        refs["rollout"] = ("spec.method.grpo.rollout", of_rollout)
+        for reward in spec.method.grpo.rewards:
+            if reward.http is not None:
+                field = f"spec.method.grpo.rewards[{reward.name}].http"
+                refs[_reward_part(reward.name)] = (field, reward.http.credentials_secret_ref)
+    return {
+        part: Credential(f"{field}.credentialsSecretRef", ref.name)
+        for part, (field, ref) in refs.items()
+        if ref is not None
+    }
 
 
 def credentials_volume(part: str) -> str:
@@ -36,15 +65,27 @@ def credentials_volume(part: str) -> str:
     return f"{part}-credentials"
 
 
+def credentials_directory(part: str) -> str:
+    """Return where the credentials of a part of the job are mounted."""
+    return f"{CREDENTIALS_DIRECTORY}/{part}"
+
+
 def pod_mounts(job: FineTuneJob) -> Mounts:
     """Return where the trainer finds things in a pod."""
-    directories = {part: f"{CREDENTIALS_DIRECTORY}/{part}" for part in credentials(job)}
+    directories = {part: credentials_directory(part) for part in credentials(job)}
+    grpo = job.spec.method.grpo
+    of_rewards = {
+        r.name: directories.get(_reward_part(r.name)) for r in (grpo and grpo.rewards) or ()
+    }
     return Mounts(
         model_credentials=directories.get("model"),
         data_credentials=directories.get("data"),
         output_credentials=directories.get("output"),
         tracking_credentials=directories.get("tracking"),
         cache=CACHE_DIRECTORY if job.spec.model.cache else None,
+        rollout_credentials=directories.get("rollout"),
+        reward_credentials={name: path for name, path in of_rewards.items() if path is not None},
+        reward_socket=SOCKET if isolated_rewards(job.spec) else None,
     )
 
 
@@ -52,19 +93,38 @@ def volumes(job: FineTuneJob, attempt: int) -> list[VolumeAndMount]:
     """Return every volume of a pod with its mount in the `pytorch` container."""
     run_config = {"configMap": {"name": attempt_name(job.name, attempt)}}
     found = [
-        _volume("run-config", run_config, RUN_CONFIG_DIRECTORY, read_only=True),
+        _volume(RUN_CONFIG_VOLUME, run_config, RUN_CONFIG_DIRECTORY, read_only=True),
         _volume("scratch", {"emptyDir": {}}, "/tmp"),  # noqa: S108 - a mount point
         _volume("token", {"projected": _token()}, TOKEN_DIRECTORY, read_only=True),
     ]
-    for part, ref in credentials(job).items():
-        source = {"secret": {"secretName": ref.name, "defaultMode": _GROUP_READABLE}}
-        mount = f"{CREDENTIALS_DIRECTORY}/{part}"
-        found.append(_volume(credentials_volume(part), source, mount, read_only=True))
+    found += [credentials_mount(part, of.secret) for part, of in credentials(job).items()]
     found += _cache(job) + _shared_memory(job)
-    for volume in job.spec.workers.volumes or []:
-        name = f"user-{volume.name}"
-        found.append(_volume(name, _source(volume), volume.mount_path, read_only=volume.read_only))
-    return found
+    if isolated_rewards(job.spec):
+        found.append(_volume(SOCKET_VOLUME, small_empty_dir(), SOCKET_DIRECTORY, read_only=True))
+    return found + user_volumes(job)
+
+
+def credentials_mount(part: str, secret: str) -> VolumeAndMount:
+    """Return the volume with the credentials of a part of the job, and its mount."""
+    source = {"secret": {"secretName": secret, "defaultMode": _GROUP_READABLE}}
+    return _volume(credentials_volume(part), source, credentials_directory(part), read_only=True)
+
+
+def user_volumes(job: FineTuneJob) -> list[VolumeAndMount]:
+    """Return the volumes of spec.workers.volumes with their mounts."""
+    return [
+        _volume(f"user-{v.name}", _source(v), v.mount_path, read_only=v.read_only)
+        for v in job.spec.workers.volumes or []
+    ]
+
+
+def small_empty_dir() -> dict[str, Any]:
+    """Return an emptyDir that can fill neither the node's disk nor, past its limit, memory."""
+    return {"emptyDir": {"medium": "Memory", "sizeLimit": "64Mi"}}
+
+
+def _reward_part(name: str) -> str:
+    return f"reward-{name}"
 
 
 def _volume(
