@@ -1,0 +1,161 @@
+"""A circuit breaker that holds a run while a service is down, and sends again what was lost.
+
+A request without an answer says little: the service may be down, or choke on this one. So the
+last request that was answered is sent again. If that is answered, only the request is at fault, and
+its completions have errors. If not, the circuit opens: nothing is sent but one probe at a time,
+until one is answered. What was lost then starts over, with all its retries.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
+
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception_type,
+    stop_after_attempt,
+    wait_random_exponential,
+)
+
+from finetune_rewards.errors import RewardUnavailable
+
+log = logging.getLogger(__name__)
+
+FIRST_WAIT_SECONDS = 0.1
+LONGEST_WAIT_SECONDS = 10.0
+LONGEST_RETRY_AFTER_SECONDS = 60.0
+FIRST_PROBE_SECONDS = 0.5
+LONGEST_PROBE_SECONDS = 30.0
+MOST_OUTAGES = 5  # that one request may be lost to; a request that fells the service ends here
+
+Asked = TypeVar("Asked")
+Answered = TypeVar("Answered")
+Note = Callable[[str | None], None]
+
+
+class Unanswered(Exception):
+    """A request got no answer of its own; `retry_after` seconds is the service's wish."""
+
+    def __init__(self, cause: str, retry_after: float | None = None) -> None:
+        super().__init__(cause)
+        self.retry_after = retry_after
+
+
+class Circuit(Generic[Asked, Answered]):
+    """One service's requests. `send` raises Unanswered; `note` hears why the run waits, and None
+    when it goes on."""
+
+    def __init__(
+        self,
+        name: str,
+        send: Callable[[Asked], Awaitable[Answered]],
+        *,
+        retries: int,
+        pause_seconds: float,
+        note: Note,
+    ) -> None:
+        self._name, self._send, self._note = name, send, note
+        self._pause_seconds = pause_seconds
+        self._retrying = AsyncRetrying(
+            retry=retry_if_exception_type(Unanswered),
+            stop=stop_after_attempt(retries + 1),
+            wait=_wait,
+            reraise=True,
+        )
+        self._closed = asyncio.Event()
+        self._closed.set()
+        self._probing = asyncio.Lock()
+        self._known: Asked | None = None  # the last request that was answered
+        self._answered_at = self._closed_at = float("-inf")
+
+    async def ask(self, request: Asked) -> Answered:
+        """Return the answer, however long the service is away.
+
+        Raises:
+            Unanswered: if the service is up, but does not answer this request.
+            RewardUnavailable: if it was down for `pause_seconds`.
+        """
+        outages = 0
+        while True:
+            try:
+                return await self._retrying.copy()(self._attempt, request)
+            except Unanswered:
+                at_fault = await self._at_fault(request)
+                outages += 1
+                if at_fault or outages == MOST_OUTAGES:
+                    raise
+
+    async def _attempt(self, request: Asked) -> Answered:
+        await self._closed.wait()
+        answer = await self._send(request)
+        self._known, self._answered_at = request, _now()
+        return answer
+
+    async def _at_fault(self, request: Asked) -> bool:
+        """Return, once the service is up, whether it was so when the request got no answer."""
+        lost_at = _now()
+        async with self._probing:
+            if lost_at < self._closed_at:
+                return False
+            if lost_at < self._answered_at:
+                return True
+            return await self._probe(request)
+
+    async def _probe(self, request: Asked) -> bool:
+        """Return, once a probe is answered, whether it was the first, and not the request itself.
+
+        Where nothing was answered yet, the request is the probe, and others still pass.
+        """
+        since, wait, down = _now(), FIRST_PROBE_SECONDS, False
+        while True:
+            probe = request if self._known is None else self._known
+            try:
+                await self._send(probe)
+            except Unanswered as error:
+                down = True
+                self._open(str(error))
+                if _now() - since >= self._pause_seconds:
+                    raise RewardUnavailable(
+                        f"reward {self._name}: no answer for {self._pause_seconds:g} s: {error}"
+                    ) from None
+                left = since + self._pause_seconds - _now()
+                await asyncio.sleep(min(left, max(_asked(error), wait * random.uniform(0.5, 1))))
+                wait = min(2 * wait, LONGEST_PROBE_SECONDS)
+            else:
+                self._known, self._answered_at = probe, _now()
+                if down:
+                    self._close()
+                return not down and probe is not request
+
+    def _open(self, cause: str) -> None:
+        if self._known is not None:
+            self._closed.clear()
+        log.warning("waits for reward %s: %s", self._name, cause)
+        self._note(f"waits for reward {self._name}: {cause}")
+
+    def _close(self) -> None:
+        self._closed_at = _now()
+        self._closed.set()
+        self._note(None)
+        log.warning("reward %s answers again", self._name)
+
+
+def _wait(state: RetryCallState) -> float:
+    """Return the seconds before the next attempt: the service's wish, else exponential with full
+    jitter, so that requests that failed together do not come back together."""
+    error = state.outcome.exception() if state.outcome else None
+    asked = _asked(error) if isinstance(error, Unanswered) else 0.0
+    return asked or wait_random_exponential(FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS)(state)
+
+
+def _asked(error: Unanswered) -> float:
+    return min(error.retry_after or 0.0, LONGEST_RETRY_AFTER_SECONDS)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

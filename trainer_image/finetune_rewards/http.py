@@ -1,0 +1,231 @@
+"""A reward that a service gives over HTTP; docs/reward-openapi.yaml is its interface.
+
+Everything that comes back is foreign: it is bounded in time and size, redirects are not followed,
+and only a finite number is a score.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx2
+
+from finetune_contract.rewards import Reward
+from finetune_rewards.answers import error, items
+from finetune_rewards.circuit import Circuit, Note, Unanswered
+from finetune_rewards.errors import RewardInvalid
+from finetune_rewards.samples import Answer, Item, Samples
+from finetune_rewards.together import together
+
+VERSION = 1
+MOST_BYTES = 4 * 2**20  # of one answer
+TOKEN = "token"  # noqa: S105 - the key's name
+IDEMPOTENCY_KEY = "Idempotency-Key"
+
+# Beside 5xx: what whoever minds the service or its Secret can mend while the run waits.
+_UNANSWERED = (
+    HTTPStatus.UNAUTHORIZED,
+    HTTPStatus.FORBIDDEN,
+    HTTPStatus.REQUEST_TIMEOUT,
+    HTTPStatus.TOO_MANY_REQUESTS,
+)
+
+
+class _BadAnswer(Exception):
+    """The service answered, but nothing that can be used."""
+
+
+@dataclass(frozen=True)
+class _Request:
+    """A batch as it is sent, and sent again: the key tells the service that it is the same."""
+
+    body: bytes
+    count: int
+    key: str = field(default_factory=lambda: str(uuid.uuid4()))
+
+
+class HttpScorer:
+    """Scores through one service. Used as an async context manager, in one event loop."""
+
+    def __init__(
+        self, reward: Reward, *, credentials_dir: str | None, ranks: int, note: Note
+    ) -> None:
+        """Raise RewardInvalid if the credentials have no usable token."""
+        assert reward.http is not None
+        self._reward, self._settings = reward, reward.http
+        self._credentials_dir = credentials_dir
+        self._token()
+        here = max(1, self._settings.concurrency // ranks)
+        self._client = _client(here)
+        self._slots = asyncio.Semaphore(here)
+        self._circuit = Circuit(
+            reward.name,
+            self._send,
+            retries=self._settings.retries,
+            pause_seconds=self._settings.pause_seconds,
+            note=note,
+        )
+
+    async def __aenter__(self) -> Self:
+        """Return the scorer."""
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+    async def score(self, samples: Samples) -> Answer:
+        """Return an item per completion; waits while the service is down.
+
+        Raises:
+            RewardUnavailable: if that took longer than the reward's pauseSeconds.
+        """
+        started, size = time.monotonic(), self._settings.batch_size
+        parts = [samples.slice(at, at + size) for at in range(0, len(samples), size)]
+        answers = await together([self._part(part) for part in parts])
+        found = [item for answer in answers for item in answer]
+        return Answer(found, time.monotonic() - started)
+
+    async def _part(self, samples: Samples) -> list[Item]:
+        request = _Request(_body(self._reward.name, samples), len(samples))
+        try:
+            return await self._circuit.ask(request)
+        except Unanswered as problem:
+            return [error(f"no answer: {problem}")] * len(samples)
+
+    async def _send(self, request: _Request) -> list[Item]:
+        """Send a request once, and judge what comes back."""
+        try:
+            async with self._slots, asyncio.timeout(self._settings.timeout_seconds):
+                return _items(await self._exchange(request), request.count)
+        except TimeoutError:
+            limit = f"{self._settings.timeout_seconds:g}"
+            raise Unanswered(f"no answer within {limit} s") from None
+        except (httpx2.TransportError, ssl.SSLError) as problem:
+            raise Unanswered(type(problem).__name__) from problem
+        except _BadAnswer as problem:
+            return [error(str(problem))] * request.count
+
+    async def _exchange(self, request: _Request) -> bytes:
+        """Return the content of an answer; raise Unanswered where another try may help."""
+        headers = {
+            "Content-Type": "application/json",
+            "Accept": "application/json",
+            "Accept-Encoding": "identity",  # what comes is then as large as it looks
+            IDEMPOTENCY_KEY: request.key,
+        }
+        # Read each time: the kubelet renews it under a running pod.
+        if (token := self._token()) is not None:
+            headers["Authorization"] = f"Bearer {token}"
+        url = self._settings.url
+        async with self._client.stream(
+            "POST", url, content=request.body, headers=headers
+        ) as answer:
+            status = answer.status_code
+            if status in _UNANSWERED or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+                raise Unanswered(_spoken(status), _retry_after(answer.headers))
+            if not answer.is_success:
+                raise _BadAnswer(f"the service answered {_spoken(status)}")
+            return await _bounded(answer)
+
+    def _token(self) -> str | None:
+        if self._credentials_dir is None:
+            return None
+        where = f"reward {self._reward.name}: the Secret of http.credentialsSecretRef"
+        try:
+            token = Path(self._credentials_dir, TOKEN).read_text(encoding="utf-8").strip()
+        except FileNotFoundError:
+            raise RewardInvalid(f"{where} has no key {TOKEN!r}") from None
+        if not token or not token.isascii() or not token.isprintable():
+            raise RewardInvalid(f"{where}: {TOKEN!r} is no token that a header can carry")
+        return token
+
+
+def _client(connections: int) -> httpx2.AsyncClient:
+    """Return a client without proxies of the environment; `_send` limits the time."""
+    return httpx2.AsyncClient(
+        trust_env=False,
+        follow_redirects=False,
+        timeout=None,
+        limits=httpx2.Limits(max_connections=connections, max_keepalive_connections=connections),
+    )
+
+
+def _body(name: str, samples: Samples) -> bytes:
+    """Return one request's document."""
+    rows = [
+        {
+            "prompt": samples.prompts[index],
+            "completion": samples.completions[index],
+            "columns": {column: values[index] for column, values in samples.columns.items()},
+        }
+        for index in range(len(samples))
+    ]
+    document = {"version": VERSION, "reward": name, "step": samples.step, "samples": rows}
+    return json.dumps(document).encode()
+
+
+async def _bounded(answer: httpx2.Response) -> bytes:
+    """Return the content, if it is neither compressed nor larger than MOST_BYTES."""
+    if answer.headers.get("Content-Encoding", "identity") != "identity":
+        raise _BadAnswer("the answer is compressed")
+    content = bytearray()
+    async for chunk in answer.aiter_raw():
+        content += chunk
+        if len(content) > MOST_BYTES:
+            raise _BadAnswer(f"the answer is larger than {MOST_BYTES // 2**20} MiB")
+    return bytes(content)
+
+
+def _items(content: bytes, count: int) -> list[Item]:
+    """Return the items of an answer; those that the service calls errors are errors."""
+    try:
+        document = json.loads(content)
+    except (ValueError, RecursionError):
+        raise _BadAnswer("the answer is not JSON") from None
+    if not isinstance(document, dict) or "scores" not in document:
+        raise _BadAnswer("the answer is no object with scores")
+    errors = document.get("errors") or {}
+    if not isinstance(errors, dict):
+        raise _BadAnswer("errors of the answer is no object")
+    found = items(document["scores"], count)
+    return [
+        error(f"the service says: {errors[str(index)]}") if str(index) in errors else item
+        for index, item in enumerate(found)
+    ]
+
+
+def _spoken(status: int) -> str:
+    try:
+        return f"{status} {HTTPStatus(status).phrase}"
+    except ValueError:
+        return str(status)
+
+
+def _retry_after(headers: Mapping[str, Any]) -> float | None:
+    """Return the seconds of Retry-After, a number or a date (RFC 9110, section 10.2.3)."""
+    value = str(headers.get("Retry-After", "")).strip()
+    if value.isdecimal():
+        return float(value)
+    try:
+        at = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    return max(0.0, (at.replace(tzinfo=at.tzinfo or UTC) - datetime.now(UTC)).total_seconds())

@@ -1,0 +1,203 @@
+"""All rewards of a run, asked at once, for callers that know no event loop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+
+from finetune_contract.artifact import RewardIdentity
+from finetune_contract.rewards import Reward
+from finetune_rewards.answers import items
+from finetune_rewards.circuit import Note
+from finetune_rewards.http import HttpScorer
+from finetune_rewards.samples import Answer, Samples
+from finetune_rewards.tally import RewardStats, Tally
+from finetune_rewards.together import together
+
+Answers = dict[str, Answer]
+ModelScorer = Callable[[Samples], Sequence[float]]
+
+
+class Runner(Protocol):
+    """The isolated runner, which holds every builtin and Python reward of the run."""
+
+    async def score(self, samples: Samples) -> dict[str, Answer]:
+        """Return each isolated reward's answer."""
+
+    async def describe(self) -> tuple[RewardIdentity, ...]:
+        """Return what the user's code is; raise RewardInvalid where it does not load."""
+
+
+class Panel:
+    """Scores batches by every reward. Made by `open`; not for several threads at once."""
+
+    def __init__(
+        self,
+        rewards: Sequence[Reward],
+        portal: BlockingPortal,
+        runner: Runner | None,
+        services: Mapping[str, HttpScorer],
+        model_scorers: Mapping[str, ModelScorer],
+    ) -> None:
+        self.rewards = tuple(rewards)
+        self._portal = portal
+        self._runner = runner
+        self._services = services
+        self._model_scorers = model_scorers
+        self._tallies = {reward.name: Tally(reward) for reward in rewards}
+
+    @classmethod
+    @contextmanager
+    def open(
+        cls,
+        rewards: Sequence[Reward],
+        *,
+        runner: Runner | None = None,
+        credentials: Mapping[str, str] | None = None,
+        model_scorers: Mapping[str, ModelScorer] | None = None,
+        ranks: int = 1,
+        note: Note = lambda _: None,
+    ) -> Iterator[Panel]:
+        """Yield a panel.
+
+        Args:
+            rewards: all of the recipe's.
+            runner: scores those that are isolated; needed if there are any.
+            credentials: directories with the key `token`, by the reward's name.
+            model_scorers: by the name of each model reward; called in the caller's thread.
+            ranks: processes that share a service's `concurrency`.
+            note: told why the run waits, None once it goes on; called in another thread.
+
+        Raises:
+            RewardInvalid: if a service's credentials can not be used.
+            ValueError: if nobody scores one of the rewards.
+        """
+        scorers = dict(model_scorers or {})
+        for reward in rewards:
+            if reward.isolated and runner is None:
+                raise ValueError(f"reward {reward.name} needs a runner")
+            if reward.model is not None and reward.name not in scorers:
+                raise ValueError(f"reward {reward.name} needs a model scorer")
+        services = _services(rewards, credentials or {}, ranks, _Notes(note))
+        with (
+            start_blocking_portal() as portal,
+            portal.wrap_async_context_manager(services) as opened,
+        ):
+            isolated = runner if any(reward.isolated for reward in rewards) else None
+            yield cls(rewards, portal, isolated, opened, scorers)
+
+    def score(self, samples: Samples) -> Answers:
+        """Return each reward's answer, one item per completion, in the order of the rewards.
+
+        All rewards work at the same time. Waits while a service is down.
+
+        Raises:
+            RewardFailed: if a reward failed as often in a row as its failAfter allows.
+            RewardUnavailable: if a service was down for longer than its pauseSeconds.
+            RewardInvalid: if a reward turns out to be unusable.
+        """
+        if not len(samples):
+            return {reward.name: Answer([], 0.0) for reward in self.rewards}
+        elsewhere = self._portal.start_task_soon(self._elsewhere, samples)
+        try:
+            found = {name: _timed(scorer, samples) for name, scorer in self._model_scorers.items()}
+            found |= elsewhere.result()
+        except BaseException:
+            elsewhere.cancel()
+            raise
+        answers = {reward.name: _whole(found, reward, len(samples)) for reward in self.rewards}
+        for name, answer in answers.items():
+            self._tallies[name].add(answer)
+        return answers
+
+    def identities(self) -> tuple[RewardIdentity, ...]:
+        """Return what the isolated rewards are beyond the recipe: digests of the user's code.
+
+        Raises:
+            RewardInvalid: if code does not load, or settings can not be used.
+            SandboxUnavailable: if the kernel can not confine the code.
+        """
+        return () if self._runner is None else self._portal.call(self._runner.describe)
+
+    def stats(self) -> tuple[RewardStats, ...]:
+        """Return this process's counts, and mean and spread of its last batch."""
+        return tuple(self._tallies[reward.name].stats() for reward in self.rewards)
+
+    def score_matrix(self, answers: Mapping[str, Answer]) -> npt.NDArray[np.float64]:
+        """Return scores [N, rewards] for `totals`; NaN for an abstention and for an error."""
+        return np.array(
+            [[item.score for item in answers[reward.name].items] for reward in self.rewards],
+            dtype=np.float64,
+        ).T
+
+    async def _elsewhere(self, samples: Samples) -> Answers:
+        work: list[Coroutine[Any, Any, Answers]] = [
+            _named(name, service, samples) for name, service in self._services.items()
+        ]
+        if self._runner is not None:
+            work.append(self._runner.score(samples))
+        found: Answers = {}
+        for answers in await together(work):
+            found |= answers
+        return found
+
+
+class _Notes:
+    """Several services' notes as one."""
+
+    def __init__(self, note: Note) -> None:
+        self._note = note
+        self._texts: dict[str, str] = {}
+
+    def of(self, name: str) -> Note:
+        """Return where one service tells its own."""
+
+        def tell(text: str | None) -> None:
+            self._texts.pop(name, None)
+            if text is not None:
+                self._texts[name] = text
+            self._note("; ".join(self._texts.values()) or None)
+
+        return tell
+
+
+@asynccontextmanager
+async def _services(
+    rewards: Sequence[Reward], credentials: Mapping[str, str], ranks: int, notes: _Notes
+) -> AsyncIterator[dict[str, HttpScorer]]:
+    async with AsyncExitStack() as stack:
+        yield {
+            reward.name: await stack.enter_async_context(
+                HttpScorer(
+                    reward,
+                    credentials_dir=credentials.get(reward.name),
+                    ranks=ranks,
+                    note=notes.of(reward.name),
+                )
+            )
+            for reward in rewards
+            if reward.http is not None
+        }
+
+
+async def _named(name: str, service: HttpScorer, samples: Samples) -> Answers:
+    return {name: await service.score(samples)}
+
+
+def _timed(scorer: ModelScorer, samples: Samples) -> Answer:
+    started = time.monotonic()
+    found = items(list(scorer(samples)), len(samples))
+    return Answer(found, time.monotonic() - started)
+
+
+def _whole(found: Answers, reward: Reward, count: int) -> Answer:
+    answer = found.get(reward.name)
+    if answer is None or len(answer.items) != count:
+        return Answer.failed(count, "the runner gave no answer")
+    return answer
