@@ -131,14 +131,15 @@ def _data_file(path: Path, data_format: DataFormat) -> DataFile:
 def _encoder(model: str, sequence_length: int) -> Encoder:
     try:
         from finetune_trainer.data.encode import Encoder
-        from finetune_trainer.tokenizer import load_tokenizer
+        from finetune_trainer.tokenizer import load_tokenizer, vocabulary_size
     except ModuleNotFoundError as error:
         print_error(
             f"--model needs {error.name}; install it with: "
             'python -m pip install "finetune-operator[trainer]"'
         )
         raise typer.Exit(2) from None
-    return Encoder(load_tokenizer(Path(model)), sequence_length)
+    directory = Path(model)
+    return Encoder(load_tokenizer(directory), sequence_length, vocabulary_size(directory))
 
 
 def _check(

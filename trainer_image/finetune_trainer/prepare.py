@@ -26,7 +26,7 @@ from finetune_trainer.distributed import Ranks
 from finetune_trainer.errors import Failure
 from finetune_trainer.progress import Reporter
 from finetune_trainer.sources import fetch_data
-from finetune_trainer.tokenizer import load_tokenizer
+from finetune_trainer.tokenizer import load_tokenizer, vocabulary_size
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +98,8 @@ def _encode_all(
 
     @cache  # not needed where both datasets are there already
     def encoder() -> Encoder:
-        return Encoder(load_tokenizer(model_directory), length)
+        tokenizer = load_tokenizer(model_directory)
+        return Encoder(tokenizer, length, vocabulary_size(model_directory))
 
     def encoding(files: Sequence[DataFile], against: Path | None) -> Encoding:
         name = None if against is None else against.name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -27,3 +28,16 @@ def load_tokenizer(directory: Path) -> Any:
             Reason.MODEL_UNSUPPORTED, "the model has no fast tokenizer; it needs a tokenizer.json"
         )
     return tokenizer
+
+
+def vocabulary_size(directory: Path) -> int | None:
+    """Return how many tokens the base model knows by its config.json; None if that does not tell.
+
+    A tokenizer may have fewer, and one of another model more.
+    """
+    path = directory / "config.json"
+    if not path.exists():
+        return None
+    config = json.loads(path.read_bytes())
+    found = config.get("vocab_size") or config.get("text_config", {}).get("vocab_size")
+    return None if found is None else int(found)

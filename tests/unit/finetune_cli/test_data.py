@@ -131,6 +131,15 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     assert "none.jsonl: No such file" in result.stderr
 
 
+def test_a_tokenizer_of_another_model_is_named(tmp_path: Path) -> None:
+    path, _ = WARNINGS[0].write(tmp_path)
+    model = WARNINGS[0].model(tmp_path)
+    (model / "config.json").write_text('{"vocab_size": 20}')
+    result = check(path, "--model", model)
+    assert result.exit_code == 3
+    assert "but the model has 20 " in result.stderr
+
+
 def test_a_model_that_is_not_there(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_bytes(TEXT)

@@ -11,6 +11,7 @@ from itertools import groupby
 from typing import Any
 
 import pytest
+from tokenizers import processors
 
 from finetune_contract.reasons import Reason
 from finetune_trainer.data.encode import Encoder
@@ -44,12 +45,16 @@ def turns(*contents: str, system: str | None = None, learn_from: int = 0) -> Dia
 
 def pieces(row: Row, template: str | None, **tokenizer: Any) -> list[tuple[bool, str]]:
     """Return the runs of learned and not learned tokens as text."""
-    fast = byte_tokenizer(template, **tokenizer)
-    encoded = Encoder(fast, 4096).encode(row)
+    return pieces_by(byte_tokenizer(template, **tokenizer), row)
+
+
+def pieces_by(tokenizer: Any, row: Row) -> list[tuple[bool, str]]:
+    """Return the same with a tokenizer."""
+    encoded = Encoder(tokenizer, 4096).encode(row)
     assert len(encoded.tokens) == len(encoded.learned)
     pairs = zip(encoded.learned.tolist(), encoded.tokens.tolist(), strict=True)
     return [
-        (learned, fast.decode([token for _, token in run]))
+        (learned, tokenizer.decode([token for _, token in run]))
         for learned, run in groupby(pairs, key=lambda pair: pair[0])
     ]
 
@@ -73,6 +78,57 @@ def test_a_template_that_renders_earlier_turns_differently() -> None:
 
 def test_text_pairs_are_joined_where_there_is_none() -> None:
     assert pieces(TextPair("2+2=", "4"), None) == [(False, "2+2="), (True, "4<|im_end|>")]
+
+
+def trimming(template: str | None, **tokenizer: Any) -> Any:
+    """Return the tokenizer with GPT-NeoX's offsets, which leave out white space."""
+    fast = byte_tokenizer(template, **tokenizer)
+    end = (fast.eos_token, fast.eos_token_id)
+    fast.backend_tokenizer.post_processor = processors.Sequence(
+        [
+            processors.ByteLevel(trim_offsets=True),
+            processors.TemplateProcessing(single=f"{end[0]} $A", special_tokens=[end]),
+        ]
+    )
+    return fast
+
+
+def test_white_space_is_learned_where_the_tokenizer_trims_it_from_offsets() -> None:
+    fast = trimming(None)
+    offsets = fast("a  b", return_offsets_mapping=True)["offset_mapping"]
+    assert offsets[2] == (2, 2)  # the first of two spaces, where it ends
+    end = "<|im_end|>"
+    assert pieces_by(fast, TextPair("2+2= ", "\n 4 = 4 \n")) == [
+        (False, f"{end}2+2= "),
+        (True, f"\n 4 = 4 \n{end}"),
+    ]
+    assert fast("a  b", return_offsets_mapping=True)["offset_mapping"] == offsets
+
+
+def test_a_token_whose_white_space_is_the_prompt_s_is_the_prompt_s() -> None:
+    fast = trimming(None, merges=[("Ġ", "4")])
+    assert pieces_by(fast, TextPair("2+2= ", "4 or 5")) == [
+        (False, "<|im_end|>2+2= 4"),
+        (True, " or 5<|im_end|>"),
+    ]
+
+
+def test_white_space_after_a_turn_is_not_learned_where_offsets_are_trimmed() -> None:
+    assert pieces_by(trimming(CHATML), turns("Hi", " Yo ")) == [
+        (False, "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"),
+        (True, " Yo <|im_end|>"),
+        (False, "\n"),
+    ]
+
+
+def test_a_token_that_the_model_does_not_know_is_the_model_s_fault() -> None:
+    row = turns("a", "b")
+    fast = byte_tokenizer()
+    largest = int(Encoder(fast, 4096).encode(row).tokens.max())
+    Encoder(fast, 4096, largest + 1).encode(row)
+    with pytest.raises(Failure, match=f"makes token {largest}, but the model has {largest} ") as e:
+        Encoder(fast, 4096, largest).encode(row)
+    assert e.value.reason is Reason.MODEL_UNSUPPORTED
 
 
 def test_the_first_token_is_never_learned() -> None:

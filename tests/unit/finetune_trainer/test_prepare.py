@@ -250,6 +250,14 @@ def test_every_node_encodes_for_itself(tmp_path: Path, model: Path) -> None:
     assert first[6] == 0.5
 
 
+def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path, model: Path) -> None:
+    write_rows(tmp_path / "train.jsonl", sums(7))
+    (model / "config.json").write_text('{"text_config": {"vocab_size": 100}}')
+    for reason, told in on_two_ranks(prepared, tmp_path, (0, 0)):
+        assert reason == "ModelUnsupported"
+        assert "but the model has 100 " in told[0]
+
+
 def test_one_rank_of_a_node_encodes_for_all(tmp_path: Path, model: Path) -> None:
     write_rows(tmp_path / "train.jsonl", sums(7))
 

@@ -215,3 +215,8 @@ def test_equal_keys_mean_equal_teaching() -> None:
     assert key({"prompt": "ab", "completion": "c"}, pair) != key(
         {"prompt": "a", "completion": "bc"}, pair
     )
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    assert key({"prompt": "a", "completion": "b"}, pair) == key({"messages": turns})
+    assert key({"prompt": "a", "completion": "b"}, pair) == key(
+        {"prompt": turns[:1], "completion": turns[1:]}, pair
+    )

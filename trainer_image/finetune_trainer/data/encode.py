@@ -12,19 +12,21 @@ otherwise it is prompt + completion + end-of-sequence, and the last two are lear
 
 from __future__ import annotations
 
+import copy
+import json
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from finetune_contract.reasons import Reason
 from finetune_trainer.data.faults import Kind, RowError
-from finetune_trainer.data.messages import Message
 from finetune_trainer.data.rows import Dialogue, Row, TextPair
 from finetune_trainer.data.template import ChatTemplate, Tokenizer
 from finetune_trainer.errors import Failure
 
-VERSION = 1  # to be raised whenever the same row would encode to other tokens or another mask
+VERSION = 2  # to be raised whenever the same row would encode to other tokens or another mask
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class _Tokens:
     ids: list[int]
     starts: npt.NDArray[np.int64]  # character offsets in the rendering
     ends: npt.NDArray[np.int64]
+    added: npt.NDArray[np.bool_]  # by the tokenizer, such as a beginning of sequence
 
     def text_at(self, index: int, text: str) -> str:
         """Return what a token stands for in the rendering."""
@@ -48,11 +51,17 @@ class _Tokens:
 
 
 class Encoder:
-    """Encodes rows for one tokenizer and refuses those of more than `sequence_length` tokens."""
+    """Encodes rows for one tokenizer and refuses those of more than `sequence_length` tokens.
 
-    def __init__(self, tokenizer: Tokenizer, sequence_length: int) -> None:
-        self._tokenizer = tokenizer
+    `vocabulary` is how many tokens the model knows, where that is known.
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, sequence_length: int, vocabulary: int | None = None
+    ) -> None:
+        self._tokenizer = _with_exact_offsets(tokenizer)
         self._sequence_length = sequence_length
+        self._vocabulary = vocabulary
         added = {i: token for i, token in tokenizer.added_tokens_decoder.items() if token.special}
         self._special = frozenset(tokenizer.all_special_ids) | set(added)
         self._template = (
@@ -66,7 +75,7 @@ class Encoder:
         if isinstance(row, TextPair):
             if self._template is None:
                 return self._fitting(self._encode_text(row))
-            row = Dialogue((Message("user", row.prompt), Message("assistant", row.completion)))
+            row = row.dialogue()
         if self._template is None:
             raise Failure(
                 Reason.MODEL_UNSUPPORTED,
@@ -82,13 +91,20 @@ class Encoder:
                 f"has {len(row.tokens)} tokens, more than training.sequenceLength "
                 f"{self._sequence_length}",
             )
+        largest = int(row.tokens.max())
+        if self._vocabulary is not None and largest >= self._vocabulary:
+            raise Failure(
+                Reason.MODEL_UNSUPPORTED,
+                f"the base model's tokenizer makes token {largest}, but the model has "
+                f"{self._vocabulary} (vocab_size in config.json); upload both of one model",
+            )
         return row
 
     def _encode_text(self, pair: TextPair) -> EncodedRow:
         if self._tokenizer.eos_token_id is None:
             raise Failure(Reason.MODEL_UNSUPPORTED, "the base model has no end-of-sequence token")
         tokens = self._tokenize(pair.prompt + pair.completion, add_special_tokens=True)
-        learned = (tokens.starts >= len(pair.prompt)) & (tokens.ends > tokens.starts)
+        learned = (tokens.starts >= len(pair.prompt)) & ~tokens.added
         ids = tokens.ids
         if ids[-1:] == [self._tokenizer.eos_token_id]:
             ids, learned = ids[:-1], learned[:-1]
@@ -126,10 +142,38 @@ class Encoder:
             text,
             add_special_tokens=add_special_tokens,
             return_offsets_mapping=True,
+            return_special_tokens_mask=True,
             return_attention_mask=False,
         )
         offsets = np.array(encoded["offset_mapping"], dtype=np.int64).reshape(-1, 2)
-        return _Tokens(list(encoded["input_ids"]), offsets[:, 0], offsets[:, 1])
+        added = np.array(encoded["special_tokens_mask"], dtype=np.bool_)
+        return _Tokens(list(encoded["input_ids"]), offsets[:, 0], offsets[:, 1], added)
+
+
+def _with_exact_offsets(tokenizer: Tokenizer) -> Tokenizer:
+    """Return a tokenizer of the same tokens whose offsets hold a token's white space too.
+
+    GPT-NeoX's, RoBERTa's and their like leave it out (`trim_offsets`), so that one could not tell
+    on which side of a border it stands.
+    """
+    backend = tokenizer.backend_tokenizer
+    specification = json.loads(backend.to_str())
+    if not _untrimmed(specification["post_processor"]):
+        return tokenizer
+    exact = copy.deepcopy(tokenizer)
+    again = type(backend).from_str(json.dumps(specification))
+    exact.backend_tokenizer.post_processor = again.post_processor
+    return exact
+
+
+def _untrimmed(processor: dict[str, Any] | None) -> bool:
+    """Change a post-processor so that it does not trim; tell whether it did."""
+    if processor is None:
+        return False
+    trimmed = bool(processor.get("trim_offsets"))
+    if trimmed:
+        processor["trim_offsets"] = False
+    return any([trimmed, *map(_untrimmed, processor.get("processors", ()))])
 
 
 def _row(

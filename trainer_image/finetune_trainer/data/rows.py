@@ -42,6 +42,10 @@ class TextPair:
     prompt: str
     completion: str
 
+    def dialogue(self) -> Dialogue:
+        """Return the two turns that it becomes where the model has a chat template."""
+        return Dialogue((Message("user", self.prompt), Message("assistant", self.completion)))
+
 
 Row = Dialogue | TextPair
 
@@ -85,11 +89,9 @@ def parse_row(value: dict[str, Any], data_format: DataFormat) -> Row:
 
 
 def row_key(row: Row) -> int:
-    """Return 64 bits that rows have in common if they teach the same."""
-    if isinstance(row, TextPair):
-        text = f"{row.prompt}\0{row.completion}"
-    else:
-        text = as_text(row.messages, row.tools)
+    """Return 64 bits that rows have in common if they teach the same, in whichever format."""
+    dialogue = row.dialogue() if isinstance(row, TextPair) else row
+    text = as_text(dialogue.messages, dialogue.tools)
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little")
 
 

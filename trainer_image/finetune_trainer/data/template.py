@@ -33,6 +33,7 @@ class Tokenizer(Protocol):
     eos_token: str | None
     all_special_ids: list[int]
     added_tokens_decoder: dict[int, Any]
+    backend_tokenizer: Any  # of the library tokenizers
 
     def __call__(self, text: str, **options: Any) -> Any:
         """Tokenise."""
