@@ -6,17 +6,13 @@ output carry messages; the code that it loads sees an empty input, and prints in
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Callable
 
 from finetune_contract.reasons import Reason
-from finetune_contract.rewards import Reward
 from finetune_rewards import frames
-from finetune_rewards.answers import items
 from finetune_rewards.blame import Code
-from finetune_rewards.builtin import Scorer, scorer
 from finetune_rewards.confine import process
 from finetune_rewards.errors import RewardInvalid
 from finetune_rewards.function import Function, Invalid
@@ -53,8 +49,11 @@ def _claim_pipes() -> tuple[int, int]:
 
 def _prepare(header: frames.Header, body: bytes) -> tuple[dict[str, Score], tuple[str, ...]]:
     if header["load"] == "builtins":
-        # Loaded first: this code is trusted, and some of it unpacks its data through files.
-        scorers = _builtins(body)
+        # Loaded first: this code is trusted, and some of it unpacks its data through files. Not
+        # imported for a user's function, which would start several times as slowly.
+        from finetune_rewards.scorers import load
+
+        scorers = load(body)
         return scorers, process.confine(header["memoryBytes"], allow_unconfined=True)
     lacks = process.confine(header["memoryBytes"], header["allowUnconfined"])
     code = Code(header["file"], _decoded(body, header["file"]))
@@ -66,23 +65,6 @@ def _decoded(source: bytes, file: str) -> str:
         return source.decode()
     except UnicodeDecodeError as error:
         raise Invalid(f"{file} is not UTF-8") from error
-
-
-def _builtins(body: bytes) -> dict[str, Score]:
-    rewards = [Reward.model_validate(value) for value in json.loads(body)]
-    return {reward.name: _guarded(scorer(reward)) for reward in rewards}
-
-
-def _guarded(score: Scorer) -> Score:
-    def items_of(samples: Samples) -> list[Item]:
-        try:
-            return items(score(samples), len(samples))
-        except MemoryError:
-            raise
-        except Exception as error:  # noqa: BLE001 - of libraries that read whatever a model writes
-            return [Item(error=type(error).__name__)] * len(samples)
-
-    return items_of
 
 
 def _serve(requests: int, answers: int, scorers: dict[str, Score]) -> None:

@@ -26,6 +26,7 @@ from finetune_contract.runconfig import RunConfig
 from finetune_trainer.ending import ResultFile, explain, failed
 from finetune_trainer.errors import Failure
 from finetune_trainer.machine import cpu_count, out_of_memory_kills
+from finetune_trainer.reward_runner import launched_runner
 from finetune_trainer.runconfig import read_run_config
 from finetune_trainer.stopping import TORCHRUN_KILLS
 from finetune_trainer.verdict import RankEnd, pod_result
@@ -127,9 +128,10 @@ def _run(config: RunConfig, arguments: argparse.Namespace) -> Result:
         command += ["--progress-file", str(arguments.progress_file.absolute())]
     kills = out_of_memory_kills()
     stop = Stop()
-    process = subprocess.Popen(command, env=_environment(layout), start_new_session=True)
-    stop.reach(process)
-    process.wait()
+    with launched_runner(config, node.rank):
+        process = subprocess.Popen(command, env=_environment(layout), start_new_session=True)
+        stop.reach(process)
+        process.wait()
     ends = [RankEnd.read(file, rank) for rank, file in files.items()]
     for end in ends:
         if end.crash:
