@@ -79,7 +79,7 @@ def plain_torch(config: RunConfig) -> Expected:
     model = adapted_model(config)
     parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
     training = config.recipe.training
-    optimizer = _optimizer(training, list(parameters.values()))
+    optimizer = optimizer_of(training, list(parameters.values()))
     limit = training.max_grad_norm or math.inf
     losses, norms = [], []
     for batch in steps_of(config):
@@ -153,7 +153,8 @@ def plain_sft_config(directory: Path, **settings: Any) -> Any:
     )
 
 
-def _optimizer(recipe: TrainingRecipe, parameters: list[Any]) -> Any:
+def optimizer_of(recipe: TrainingRecipe, parameters: list[Any]) -> Any:
+    """Return torch's own optimizer of a recipe."""
     import torch
 
     kind = torch.optim.AdamW if recipe.optimizer is Optimizer.ADAMW else torch.optim.SGD

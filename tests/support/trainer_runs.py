@@ -30,13 +30,18 @@ def run_config(
     output: str | None = None,
     training: Mapping[str, Any] | None = None,
     lora: Mapping[str, Any] | None = None,
+    grpo: Mapping[str, Any] | None = None,
     **layout: Any,
 ) -> RunConfig:
-    """Return a fp32 RunConfig whose inputs and output are below a directory unless given."""
+    """Return a fp32 RunConfig whose inputs and output are below a directory unless given.
+
+    With `grpo` its method is GRPO.
+    """
     return RunConfig.model_validate(
         {
             "version": VERSION,
             "recipe": {
+                **({} if grpo is None else {"method": "GRPO", "grpo": dict(grpo)}),
                 "model": {"uri": _uri(model or directory / "model")},
                 "data": {"train": [{"uri": _uri(data or directory / "train.jsonl")}]},
                 "lora": {"rank": 4, "alpha": 8, **(lora or {})},
