@@ -1,0 +1,141 @@
+"""Try a user's reward functions on a few rows, before anything that costs a GPU starts.
+
+The same runner as beside the trainer scores an answer of each row's own and then an empty one. What
+would fail on every completion of a run is refused; what merely looks odd is said.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from finetune_contract.reasons import Reason, exit_code
+from finetune_contract.result import Outcome, Result
+from finetune_contract.rewards import Reward
+from finetune_rewards.errors import RewardInvalid, SandboxUnavailable
+from finetune_rewards.protocol import Problem, pack_samples
+from finetune_rewards.runner import Runner
+from finetune_rewards.samples import Answer, Samples, Text, text_of
+
+log = logging.getLogger(__name__)
+
+# Columns that hold what a good completion is, or contains.
+ANSWERS = ("completion", "answer", "solution")
+
+
+async def check(
+    rewards: Sequence[Reward], sources: Mapping[str, Path], rows: Sequence[dict[str, Any]]
+) -> list[str]:
+    """Return a line on each reward: what it scored, and what looks wrong with that.
+
+    Args:
+        rewards: isolated ones.
+        sources: the files of those that are code, by the reward's name.
+        rows: {"prompt": text or messages, "columns": {...}} each; at least one.
+
+    Raises:
+        RewardInvalid: if a reward does not load or can score nothing, in words for the user.
+        SandboxUnavailable: if this kernel can not confine it.
+    """
+    runner = Runner(rewards, sources)
+    try:
+        await runner.start()
+        for described in runner.describe():
+            if described.problem is not None:
+                raise _refusal(described.name, described.problem)
+        tries = [_samples(rows, answered=True), _samples(rows, answered=False)]
+        answers = [await runner.score(pack_samples(s), len(s)) for s in tries]
+    finally:
+        await runner.stop()
+    return [_verdict(reward.name, *(found[reward.name] for found in answers)) for reward in rewards]
+
+
+def _refusal(name: str, problem: Problem) -> RewardInvalid | SandboxUnavailable:
+    kind = SandboxUnavailable if problem.reason is SandboxUnavailable.reason else RewardInvalid
+    return kind(f"reward {name}: {problem.message}")
+
+
+def _samples(rows: Sequence[dict[str, Any]], *, answered: bool) -> Samples:
+    names = sorted({name for row in rows for name in row["columns"]})
+    completions = [_completion(row, answered) for row in rows]
+    return Samples(
+        prompts=[row["prompt"] for row in rows],
+        completions=completions,
+        # No tokenizer is here; a word stands for a token.
+        completion_ids=[[0] * len(text_of(completion).split()) for completion in completions],
+        columns={name: [row["columns"].get(name) for row in rows] for name in names},
+    )
+
+
+def _completion(row: dict[str, Any], answered: bool) -> Text:
+    """Return the row's own answer, the prompt's text if it has none; or an empty completion."""
+    columns, prompt = row["columns"], row["prompt"]
+    text = ""
+    if answered:
+        own = [columns[name] for name in ANSWERS if isinstance(columns.get(name), str)]
+        last = prompt if isinstance(prompt, str) else prompt[-1].get("content")
+        text = own[0] if own else str(last or "")
+    return text if isinstance(prompt, str) else [{"role": "assistant", "content": text}]
+
+
+def _verdict(name: str, answered: Answer, empty: Answer) -> str:
+    """Return what is to be said of a reward; raise RewardInvalid if it scored nothing at all."""
+    items = [*answered.items, *empty.items]
+    errors = [item.error for item in items if item.error is not None]
+    scores = [item.score for item in items if item.score is not None]
+    if len(errors) == len(items):
+        raise RewardInvalid(f"reward {name}: it fails on every row: {errors[0]}")
+    said = [f"reward {name}: {len(scores)} scores"]
+    if scores:
+        said[0] += f" from {min(scores):g} to {max(scores):g}"
+        if min(scores) == max(scores):
+            said.append("all are equal, so nothing would be learned from them")
+    else:
+        said.append("it abstained from every row")
+    if errors:
+        kind = "empty completions" if len(errors) == len(empty.items) else "some completions"
+        said.append(f"it fails on {kind}: {errors[-1]}")
+    return "; ".join(said)
+
+
+def main() -> int:
+    """Write the Result; return its exit code."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s check %(levelname)s %(message)s")
+    arguments = _arguments()
+    rewards = TypeAdapter(list[Reward]).validate_json(arguments.rewards.read_bytes())
+    rows = [json.loads(line) for line in arguments.rows.read_text().splitlines()]
+    try:
+        lines = asyncio.run(check(rewards, dict(arguments.source), rows))
+        outcome, reason, message = Outcome.SUCCEEDED, Reason.SUCCEEDED, "; ".join(lines)
+    except (RewardInvalid, SandboxUnavailable) as error:
+        outcome, reason, message = Outcome.FAILED, error.reason, error.message
+    log.info("%s: %s", reason, message)
+    result = Result(attempt=1, outcome=outcome, reason=reason, message=message)
+    arguments.termination_log.write_text(result.encode())
+    return exit_code(reason)
+
+
+def _source(text: str) -> tuple[str, Path]:
+    name, _, path = text.partition("=")
+    return name, Path(path)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m finetune_rewards.check", description=__doc__)
+    parser.add_argument("--rewards", type=Path, required=True, help="JSON list of rewards")
+    parser.add_argument("--rows", type=Path, required=True, help="JSON Lines of sample_rows")
+    parser.add_argument("--source", type=_source, action="append", default=[], metavar="NAME=PATH")
+    parser.add_argument("--termination-log", type=Path, default=Path("/dev/termination-log"))
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
