@@ -188,6 +188,17 @@ def stop(config: RunConfig, ranks: Ranks) -> dict[str, Any]:
         return {"outcome": outcome, "unchanged": same(engine, before)}
 
 
+def deterministic(config: RunConfig, ranks: Ranks) -> dict[str, bool]:
+    """Tell whether torch is held to deterministic kernels, by what the recipe asks for."""
+    found = {}
+    for asked in (True, False):
+        training = config.recipe.training.model_copy(update={"deterministic": asked})
+        recipe = config.recipe.model_copy(update={"training": training})
+        with made(config.model_copy(update={"recipe": recipe}), ranks):
+            found[str(asked)] = torch.are_deterministic_algorithms_enabled()
+    return found
+
+
 def unused(config: RunConfig, ranks: Ranks) -> dict[str, Any]:
     """Step a model that reads one layer's weight past its adapter."""
     with made(config, ranks) as engine:
@@ -229,6 +240,7 @@ def main() -> None:
             "endless overflow": not_finite_gradient(config, ranks, scale_of_one_bit),
             "chunks": chunks(config, ranks),
             "stop": stop(config, ranks),
+            "deterministic": deterministic(config, ranks),
             "unused": unused(config, ranks),
             "loss sum": loss_sum(config, ranks),
         }

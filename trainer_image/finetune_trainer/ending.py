@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import traceback
 from pathlib import Path
 from threading import Lock
@@ -19,7 +20,13 @@ PACKAGE = Path(__file__).parent
 DISTRIBUTED_ERRORS = {"DistError"}  # of torch, whose others are kinds of it
 DISTRIBUTED_WORDS = ("gloo", "nccl", "connection closed by peer", "connection reset by peer")
 MEMORY_ERRORS = {"OutOfMemoryError", "MemoryError"}
-MEMORY_WORDS = ("can't allocate memory", "cannot allocate memory", "out of memory")
+MEMORY_WORDS = (
+    "can't allocate memory",
+    "cannot allocate memory",
+    "out of memory",
+    "cublas_status_alloc_failed",
+    "cudnn_status_alloc_failed",
+)
 DISK_WORDS = ("no space left on device", "os error 28")
 DEVICE_WORDS = (
     "uncorrectable ecc",
@@ -27,6 +34,10 @@ DEVICE_WORDS = (
     "unspecified launch failure",
     "fallen off the bus",
 )
+
+
+# What torch says under `use_deterministic_algorithms`: the operation's name and no more.
+NOT_DETERMINISTIC = re.compile(r"([\w.:]+) does not have a deterministic implementation")
 
 
 class ResultFile:
@@ -101,6 +112,12 @@ def explain(error: BaseException) -> Failure:
         isinstance(error, RuntimeError) and any(word in text for word in DISTRIBUTED_WORDS)
     ):
         return Failure(Reason.DISTRIBUTED_FAILURE, "lost the connection to another rank")
+    if isinstance(error, RuntimeError) and (found := NOT_DETERMINISTIC.match(str(error))):
+        return Failure(
+            Reason.DEVICE_UNSUPPORTED,
+            f"spec.training.deterministic: {found[1]} has no deterministic kernel on this device; "
+            "set it to false",
+        )
     kind = type(error)
     return Failure(
         Reason.TRAINER_ERROR, f"{kind.__module__}.{kind.__qualname__}; the pod's log has its text"

@@ -33,6 +33,8 @@ CANARY = "canary-31"
         (torch.OutOfMemoryError(CANARY), Reason.OUT_OF_MEMORY),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), Reason.OUT_OF_MEMORY),
         (RuntimeError("CUDA error: out of memory"), Reason.OUT_OF_MEMORY),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling"), Reason.OUT_OF_MEMORY),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), Reason.OUT_OF_MEMORY),
         (OSError(errno.ENOSPC, CANARY), Reason.DISK_FULL),
         (RuntimeError("I/O error: No space left on device"), Reason.DISK_FULL),
         (RuntimeError("Generic LocalFileSystem error (os error 28)"), Reason.DISK_FULL),
@@ -55,6 +57,22 @@ def test_exceptions_have_reasons(error: Exception, reason: Reason) -> None:
     assert failure.reason is reason
     assert failure.message
     assert CANARY not in failure.message
+
+
+def test_an_operation_without_a_deterministic_kernel_is_named() -> None:
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        with pytest.raises(RuntimeError) as caught:
+            torch.zeros(3).put_(torch.tensor([0, 0]), torch.tensor([1.0, 2.0]))
+    finally:
+        torch.use_deterministic_algorithms(before)
+    failure = explain(caught.value)
+    assert failure.reason is Reason.DEVICE_UNSUPPORTED
+    assert failure.message == (
+        "spec.training.deterministic: put_ has no deterministic kernel on this device; set it to "
+        "false"
+    )
 
 
 def test_an_unknown_error_is_named_by_its_kind_and_our_frames() -> None:

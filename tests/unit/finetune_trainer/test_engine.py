@@ -120,6 +120,14 @@ def test_a_stop_leaves_the_weights_alone(stage: ZeroStage, reports: Reports) -> 
 
 
 @pytest.mark.parametrize("stage", STAGES)
+def test_kernels_are_deterministic_where_the_recipe_asks(
+    stage: ZeroStage, reports: Reports
+) -> None:
+    for report in reports(stage):
+        assert report["deterministic"] == {"True": True, "False": False}
+
+
+@pytest.mark.parametrize("stage", STAGES)
 def test_an_adapter_that_the_model_does_not_use_is_named(
     stage: ZeroStage, reports: Reports
 ) -> None:
