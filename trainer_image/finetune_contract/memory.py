@@ -42,6 +42,7 @@ class Setting:
     on_gpu: bool
     processes: int = 1  # of them that share a host
     merges: bool = False  # the whole base into a merged model at the end
+    keeps_best: bool = False  # the weights of the lowest eval loss, beside those that train
 
     @property
     def element(self) -> int:
@@ -88,6 +89,23 @@ def host_bytes(model: ModelShape, adapter: AdapterShape, setting: Setting) -> in
     if Offload.PARAMETERS in setting.offload:
         size += setting.element * model.elements // setting.sharded(ZeroStage.PARAMETERS)
     return size
+
+
+def snapshot_bytes(adapter: AdapterShape, setting: Setting) -> int:
+    """Return what rank 0 keeps in the host's memory while a checkpoint is written: whole, fp32."""
+    kinds = 1 if setting.optimizer is Optimizer.SGD else 3  # weights, moments
+    return FP32 * (kinds + setting.keeps_best) * adapter.parameters
+
+
+def saving_fits(model: ModelShape, adapter: AdapterShape, setting: Setting, host: float) -> bool:
+    """Tell whether rank 0 can save, with `host` bytes of memory for each process beside it.
+
+    Every process goes on training meanwhile.
+    """
+    held = host_bytes(model, adapter, setting)
+    if not setting.on_gpu:
+        held += estimate(model, adapter, setting).total
+    return snapshot_bytes(adapter, setting) + setting.processes * held <= setting.processes * host
 
 
 def merging_fits(model: ModelShape, adapter: AdapterShape, setting: Setting, host: float) -> bool:

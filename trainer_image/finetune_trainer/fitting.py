@@ -8,9 +8,9 @@ from itertools import combinations, product
 from typing import Any
 
 from finetune_contract.layout import Checkpointing, Offload, ZeroStage
-from finetune_contract.memory import Setting, estimate, host_bytes, merging_fits
+from finetune_contract.memory import Setting, estimate, host_bytes, merging_fits, saving_fits
 from finetune_contract.plan import MemoryEstimate
-from finetune_contract.recipe import Export, Optimizer, Precision, Quantization
+from finetune_contract.recipe import Export, Optimizer, Precision, Publish, Quantization
 from finetune_contract.runconfig import RunConfig
 from finetune_contract.shape import AdapterShape, ModelShape
 
@@ -50,6 +50,7 @@ class Wish:
     checkpointing: Checkpointing
     on_gpu: bool
     merges: bool = False
+    keeps_best: bool = False
 
     @classmethod
     def of(cls, config: RunConfig, *, on_gpu: bool) -> Wish:
@@ -69,6 +70,7 @@ class Wish:
             checkpointing=layout.gradient_checkpointing,
             on_gpu=on_gpu,
             merges=Export.MERGED in recipe.export,
+            keeps_best=recipe.eval.publish is Publish.BEST,
         )
 
     @property
@@ -119,6 +121,7 @@ class Wish:
             on_gpu=self.on_gpu,
             processes=self.processes_per_worker,
             merges=self.merges,
+            keeps_best=self.keeps_best,
         )
 
 
@@ -150,7 +153,13 @@ class Fitter:
         on_device = self.estimate(setting).total
         host = USABLE * self.room.host
         fits = on_device <= USABLE * self.room.device and on_host <= host
-        return fits and merging_fits(self.model, self.adapter, setting, host)
+        return (
+            fits and self.saves(setting) and merging_fits(self.model, self.adapter, setting, host)
+        )
+
+    def saves(self, setting: Setting) -> bool:
+        """Tell whether rank 0 has room on the host for a checkpoint that is being written."""
+        return saving_fits(self.model, self.adapter, setting, USABLE * self.room.host)
 
     def remedies(self, wish: Wish) -> list[str]:
         """Return changes that each make the job fit, as few at a time as do."""

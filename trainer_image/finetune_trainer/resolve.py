@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from finetune_contract.layout import Checkpointing, Layout
-from finetune_contract.memory import Setting
+from finetune_contract.memory import Setting, snapshot_bytes
 from finetune_contract.plan import MemoryEstimate, ResolvedPlan
 from finetune_contract.reasons import Reason
 from finetune_contract.recipe import LoraRecipe, Precision
@@ -25,7 +25,7 @@ from finetune_contract.shape import AdapterShape, ModelShape, TensorHeader
 from finetune_trainer.architectures import ARCHITECTURES
 from finetune_trainer.distributed import Ranks
 from finetune_trainer.errors import Failure
-from finetune_trainer.fitting import Fitter, Room, Wish
+from finetune_trainer.fitting import USABLE, Fitter, Room, Wish
 from finetune_trainer.headers import read_headers
 from finetune_trainer.lora import refuse_bare
 from finetune_trainer.machine import memory_bytes
@@ -175,16 +175,21 @@ def _plan(config: RunConfig, setting: Setting, memory: MemoryEstimate) -> Resolv
 
 
 def _insufficient(fitter: Fitter, wish: Wish) -> Failure:
-    needed = fitter.estimate(fitter.smallest(wish))
+    setting = fitter.smallest(wish)
+    memory = fitter.estimate(setting)
+    needed = f"each process needs about {_numbers(memory)}"
+    if memory.total <= USABLE * fitter.room.device and not fitter.saves(setting):
+        needed += (
+            f", and rank 0 {snapshot_bytes(fitter.adapter, setting) / GIB:.1f} GiB of the host's "
+            "memory for a checkpoint (memory of spec.workers.resources, spec.lora.rank)"
+        )
     remedies = fitter.remedies(wish)
     advice = (
         f"by the formula one of these would fit: {'; '.join(remedies)}"
         if remedies
         else "no setting makes it fit: use devices with more memory or a smaller model"
     )
-    return Failure(
-        Reason.INSUFFICIENT_MEMORY, f"each process needs about {_numbers(needed)}; {advice}"
-    )
+    return Failure(Reason.INSUFFICIENT_MEMORY, f"{needed}; {advice}")
 
 
 def _numbers(memory: MemoryEstimate) -> str:

@@ -18,6 +18,8 @@ from finetune_contract.memory import (
     estimate,
     host_bytes,
     merging_fits,
+    saving_fits,
+    snapshot_bytes,
 )
 from finetune_contract.plan import MemoryEstimate
 from finetune_contract.recipe import Optimizer, Precision, Quantization
@@ -98,6 +100,22 @@ def test_what_is_offloaded_is_the_hosts() -> None:
     assert host_bytes(LLAMA, ADAPTER, PLAIN) == 0
     on_host = host_bytes(LLAMA, ADAPTER, away)
     assert on_host == HALF * LLAMA.elements // 8 + 4 * FP32 * ADAPTER.parameters // 8
+
+
+def test_rank_0_holds_a_checkpoint_beside_what_trains() -> None:
+    plain = replace(PLAIN, processes=4)
+    weights = FP32 * ADAPTER.parameters
+    assert snapshot_bytes(ADAPTER, plain) == 3 * weights
+    assert snapshot_bytes(ADAPTER, replace(plain, optimizer=Optimizer.SGD)) == weights
+    assert snapshot_bytes(ADAPTER, replace(plain, keeps_best=True)) == 4 * weights
+    away, cpu = replace(plain, offload=(Offload.OPTIMIZER,)), replace(plain, on_gpu=False)
+    for setting, held in (
+        (plain, 0),
+        (away, host_bytes(LLAMA, ADAPTER, away)),
+        (cpu, need(cpu).total),
+    ):
+        assert saving_fits(LLAMA, ADAPTER, setting, held + 3 * weights / 4)
+        assert not saving_fits(LLAMA, ADAPTER, setting, held + 3 * weights / 4 - 1)
 
 
 @pytest.mark.parametrize("offload", [(), tuple(Offload)])

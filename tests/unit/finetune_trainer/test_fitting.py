@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 
 from finetune_contract.layout import Checkpointing, Offload, ZeroStage
-from finetune_contract.recipe import Export, Optimizer, Precision, Quantization
+from finetune_contract.recipe import (
+    EvalRecipe,
+    Export,
+    Optimizer,
+    Precision,
+    Publish,
+    Quantization,
+)
 from finetune_trainer.fitting import USABLE, Fitter, Room, Wish
 from support.published_models import LLAMA_3_8B, Published, deepseek_v3
 from support.trainer_runs import run_config
@@ -129,6 +136,21 @@ def test_a_merged_model_needs_room_on_the_host() -> None:
     [remedy] = tight.remedies(merging)
     assert remedy.startswith("spec.output.export [Adapter] ")
     assert tight.settle(replace(merging, merges=False)) is not None
+
+
+def test_a_checkpoint_needs_room_on_the_host() -> None:
+    rank_0 = 12 * LLAMA_3_8B.adapter(16).parameters / GIB / USABLE
+    assert fitter(LLAMA_3_8B, 80, host=1.01 * rank_0).settle(WISH) is not None
+    assert fitter(LLAMA_3_8B, 80, host=0.99 * rank_0).settle(WISH) is None
+    best = replace(WISH, keeps_best=True)
+    assert fitter(LLAMA_3_8B, 80, host=1.01 * rank_0).settle(best) is None
+
+
+def test_a_job_tells_whether_it_keeps_the_best(tmp_path: Path) -> None:
+    config = run_config(tmp_path)
+    assert not Wish.of(config, on_gpu=True).keeps_best
+    best = config.recipe.model_copy(update={"eval": EvalRecipe(publish=Publish.BEST)})
+    assert Wish.of(config.model_copy(update={"recipe": best}), on_gpu=True).keeps_best
 
 
 def test_a_job_tells_whether_it_merges(tmp_path: Path) -> None:

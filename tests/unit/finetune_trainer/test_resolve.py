@@ -129,7 +129,16 @@ def test_what_can_not_fit_is_refused_with_numbers_and_remedies(
     message = caught.value.message
     assert message.startswith("each process needs about 1.0 of 1.0 GiB (weights 0.0, ")
     assert "one of these would fit: " in message
+    assert "checkpoint" not in message
     assert "spec.training.microBatchSize 1" in message
+
+
+def test_a_host_without_room_for_a_checkpoint_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resolve_module, "room", lambda *_: Room(1000 * 1000 * MIB, MIB))
+    with pytest.raises(Failure, match=r"host's memory for a checkpoint .*workers\.resources"):
+        settle(tmp_path)
 
 
 def test_without_a_remedy_a_larger_device_is_advised(
