@@ -28,7 +28,7 @@ from finetune_trainer.errors import Failure
 from finetune_trainer.machine import cpu_count, out_of_memory_kills
 from finetune_trainer.reward_runner import launched_runner
 from finetune_trainer.runconfig import read_run_config
-from finetune_trainer.stopping import TORCHRUN_KILLS
+from finetune_trainer.stopping import TORCHRUN_KILLS, TORCHRUN_VARIABLE, kept_grace
 from finetune_trainer.verdict import RankEnd, pod_result
 
 log = logging.getLogger(__name__)
@@ -126,6 +126,7 @@ def _run(config: RunConfig, arguments: argparse.Namespace) -> Result:
     command += ["--result-dir", str(result_dir)]
     if arguments.progress_file:
         command += ["--progress-file", str(arguments.progress_file.absolute())]
+    _warn_of_short_grace(layout)
     kills = out_of_memory_kills()
     stop = Stop()
     with launched_runner(config, node.rank):
@@ -143,6 +144,17 @@ def _run(config: RunConfig, arguments: argparse.Namespace) -> Result:
         stopped=stop.came,
         memory_killed=out_of_memory_kills() > kills,
     )
+
+
+def _warn_of_short_grace(layout: Layout) -> None:
+    kept = kept_grace(layout.grace_seconds)
+    if kept < layout.grace_seconds:
+        log.warning(
+            "this torch ends ranks %g s after SIGTERM, although "
+            "spec.runPolicy.terminationGracePeriodSeconds is %g: a last checkpoint must be written "
+            "within that; a newer torch waits longer",
+            *(kept, layout.grace_seconds),
+        )
 
 
 def _torchrun(layout: Layout, node: Node) -> list[str]:
@@ -174,7 +186,7 @@ def _environment(layout: Layout) -> dict[str, str]:
         "TOKENIZERS_PARALLELISM": "false",
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # what deterministic algorithms ask for
         # How long torchrun waits for ranks after SIGTERM before SIGKILL.
-        "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(math.ceil(TORCHRUN_KILLS * layout.grace_seconds)),
+        TORCHRUN_VARIABLE: str(math.ceil(TORCHRUN_KILLS * layout.grace_seconds)),
     }
     return {**defaults, **kept}
 

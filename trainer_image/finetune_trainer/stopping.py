@@ -10,6 +10,8 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
 from threading import Thread
 from types import FrameType
 
@@ -19,6 +21,8 @@ from finetune_trainer.errors import Failure
 # Shares of the grace period, counted from the signal; the rest is for the launcher's Result.
 RANK_LEAVES = 0.85
 TORCHRUN_KILLS = 0.95
+TORCHRUN_VARIABLE = "TORCH_ELASTIC_SHUTDOWN_TIMEOUT"
+TORCHRUN_SECONDS = 30.0  # that ranks have where it does not know the variable
 
 
 class Stop:
@@ -32,7 +36,7 @@ class Stop:
     def __init__(self, grace_seconds: float, leave: Callable[[], None]) -> None:
         self.came = False
         self.leave = leave
-        self._grace_seconds = grace_seconds
+        self._grace_seconds = kept_grace(grace_seconds)
         self._postponed = False
 
     def postpone(self) -> None:
@@ -55,6 +59,16 @@ class Stop:
             self.leave()
 
         Thread(target=watch, name="signals", daemon=True).start()
+
+
+def kept_grace(grace_seconds: float) -> float:
+    """Return how much of a pod's grace period the installed torchrun lets its ranks have."""
+    found = find_spec("torch")  # which is not imported by this
+    assert found is not None
+    assert found.origin is not None
+    launcher = Path(found.origin).parent / "distributed" / "launcher" / "api.py"
+    known = TORCHRUN_VARIABLE in launcher.read_text()
+    return grace_seconds if known else min(grace_seconds, TORCHRUN_SECONDS)
 
 
 def interrupted(step: int | None = None) -> Failure:
