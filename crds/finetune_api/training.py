@@ -59,7 +59,9 @@ class Lora(ApiModel):
     alpha: Annotated[int, Field(ge=1, le=8192)] = 32
     """The update is scaled by alpha / rank."""
     dropout: DecimalString = "0"
-    """Dropout on the adapter's input, at least 0 and below 1."""
+    """Dropout on the adapter's input, at least 0 and below 1. Above 0 the numbers depend on workers,
+    microBatchSize and packing too: each process and forward pass draws its own. Dropout of the base
+    model itself is always off."""
     targets: Annotated[
         list[LoraTarget],
         Field(min_length=1, max_length=8, json_schema_extra={"x-kubernetes-list-type": "set"}),
@@ -110,15 +112,17 @@ class Training(ApiModel):
     """Optimizer steps, over as many passes as that takes."""
     global_batch_size: Annotated[int, Field(ge=1, le=65536)] = 32
     """Rows per optimizer step over all workers. With fixed data and seed it decides the numbers;
-    workers and microBatchSize do not."""
+    workers and microBatchSize do not, unless lora.dropout is above 0."""
     micro_batch_size: IntOrString = AUTO
     """Rows per forward pass of one process; gradients are accumulated up to globalBatchSize. `Auto`
-    takes the most that memory is estimated to hold."""
+    takes the most that memory is estimated to hold, up to 16 rows and 32,768 tokens on a GPU or 4,096
+    on a CPU: more gains nothing."""
     sequence_length: Annotated[int, Field(ge=8, le=1_048_576)] = 2048
-    """The longest row, in tokens; a longer one is refused by file and line before training."""
+    """The longest row, in tokens; a longer one is refused by file and line before training. It also
+    chooses LongRoPE's factors, and may not exceed a model's table of positions."""
     packing: bool = True
     """Put the rows of a forward pass one after the other instead of padding them to equal length.
-    No row sees another; the numbers stay the same."""
+    No row sees another; the numbers stay the same, unless lora.dropout is above 0."""
     precision: Precision = Precision.BF16
     """Number format of the base model; the adapter itself is trained in FP32. FP16 (with a dynamic
     loss scale) is for GPUs without BF16."""
@@ -134,7 +138,8 @@ class Training(ApiModel):
     """Seed of the adapter's initial weights, of the order of rows and of dropout."""
     deterministic: bool = False
     """Use deterministic kernels only, so that equal runs on equal machines are equal to the bit.
-    Slower on GPUs; an operation that has no such kernel ends the job by name."""
+    Slower on GPUs; an operation that has no such kernel ends the job with DeviceUnsupported and is
+    named."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
