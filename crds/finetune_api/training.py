@@ -59,9 +59,9 @@ class Lora(ApiModel):
     alpha: Annotated[int, Field(ge=1, le=8192)] = 32
     """The update is scaled by alpha / rank."""
     dropout: DecimalString = "0"
-    """Dropout on the adapter's input, at least 0 and below 1. Above 0 the numbers depend on workers,
-    microBatchSize and packing too: each process and forward pass draws its own. Dropout of the base
-    model itself is always off."""
+    """Dropout on the adapter's input, at least 0 and below 1. Above 0 the numbers depend on
+    workers, microBatchSize and packing too: each process and forward pass draws its own. Dropout of
+    the base model itself is always off."""
     targets: Annotated[
         list[LoraTarget],
         Field(min_length=1, max_length=8, json_schema_extra={"x-kubernetes-list-type": "set"}),
@@ -115,8 +115,8 @@ class Training(ApiModel):
     workers and microBatchSize do not, unless lora.dropout is above 0."""
     micro_batch_size: IntOrString = AUTO
     """Rows per forward pass of one process; gradients are accumulated up to globalBatchSize. `Auto`
-    takes the most that memory is estimated to hold, up to 16 rows and 32,768 tokens on a GPU or 4,096
-    on a CPU: more gains nothing."""
+    takes the most that memory is estimated to hold, up to 16 rows and 32,768 tokens on a GPU or
+    4,096 on a CPU: more gains nothing."""
     sequence_length: Annotated[int, Field(ge=8, le=1_048_576)] = 2048
     """The longest row, in tokens; a longer one is refused by file and line before training. It also
     chooses LongRoPE's factors, and may not exceed a model's table of positions."""
