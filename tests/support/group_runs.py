@@ -22,8 +22,6 @@ from support.fixed_rollouts import ITERATIONS, Buffer, Fixed, read
 from support.oracle import path_of
 from support.trainer_runs import PYTHONPATH, rank_environments
 
-RATE = 0.05  # of the step that gives every adapter matrix a gradient
-
 
 @dataclass(frozen=True)
 class Stepped:
@@ -142,7 +140,7 @@ def _step_case(config: RunConfig, buffers: list[Buffer], ranks: Any, target: Pat
     from safetensors.torch import save_file
 
     rate = config.recipe.training.learning_rate
-    outcomes = []
+    outcomes, apart = [], None
     with _engine(config, ranks) as engine:
         for buffer in buffers:
             batches = micro_batches(buffer, config, ranks.rank, packed=config.layout.packing)
@@ -151,7 +149,8 @@ def _step_case(config: RunConfig, buffers: list[Buffer], ranks: Any, target: Pat
                 outcomes.append(engine.step(batches, by, rate, lambda: False))
         with engine.gathered():
             weights = {n: p.detach().clone() for n, p in engine.parameters.items()}
-    apart = _apart(config, buffers[0], ranks) if config.layout.packing else None
+        if config.layout.packing:
+            apart = _apart(engine, config, buffers[0], ranks)
     if ranks.is_lead:
         save_file(weights, target / "adapter.safetensors")
         told = {
@@ -163,35 +162,29 @@ def _step_case(config: RunConfig, buffers: list[Buffer], ranks: Any, target: Pat
         (target / "told.json").write_text(json.dumps(told))
 
 
-def _apart(config: RunConfig, buffer: Buffer, ranks: Any) -> Apart:
-    """Compare on one engine, by a step of rate 0 either way."""
+def _apart(engine: Any, config: RunConfig, buffer: Buffer, ranks: Any) -> Apart:
+    """Compare by a step of rate 0 either way, after which the weights are the same."""
     import torch
 
     from finetune_trainer.scoring import score
 
-    by = _normaliser(buffer, config)
-    shared, alone = (
-        micro_batches(buffer, config, ranks.rank, packed=packed) for packed in (True, False)
-    )
     gradients: dict[str, torch.Tensor] = {}
 
     def add(name: str, gradient: torch.Tensor) -> None:
         gradients[name] = gradients.get(name, 0) + gradient.detach()
 
-    plain = config.recipe.training.model_copy(update={"weight_decay": 0.0})
-    recipe = config.recipe.model_copy(update={"training": plain})
-    with _engine(config.model_copy(update={"recipe": recipe}), ranks) as engine:
-        for name, parameter in engine.parameters.items():
-            parameter.register_hook(lambda gradient, name=name: add(name, gradient))
-        engine.step(shared, by, RATE, lambda: False)
-        found = []
-        for batches in (shared, alone):
-            gradients.clear()
-            with torch.no_grad():
-                scored = torch.cat([score(engine.deepspeed, batch) for batch in batches])
-            outcome = engine.step(batches, by, 0.0, lambda: False)
-            summed = {n: ranks.gather(gradients[n]).sum(0) for n in engine.parameters}
-            found.append((scored, summed, outcome.grad_norm))
+    for name, parameter in engine.parameters.items():
+        parameter.register_hook(lambda gradient, name=name: add(name, gradient))
+    by = _normaliser(buffer, config)
+    found = []
+    for packed in (True, False):
+        batches = micro_batches(buffer, config, ranks.rank, packed=packed)
+        with torch.no_grad():
+            scored = torch.cat([score(engine.deepspeed, batch) for batch in batches])
+        gradients.clear()
+        outcome = engine.step(batches, by, 0.0, lambda: False)
+        summed = {n: ranks.gather(gradients[n]).sum(0) for n in engine.parameters}
+        found.append((scored, summed, outcome.grad_norm))
     (scores, slopes, norm), (own_scores, own_slopes, own_norm) = found
     return Apart(
         log_probs=max(ranks.gather((scores - own_scores).abs().max()).tolist()),
