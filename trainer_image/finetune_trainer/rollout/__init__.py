@@ -4,3 +4,20 @@ One interface (`base`), two engines: `builtin` generates with the training model
 server that is given each step's adapter. Which tokens the built-in one draws depends on the request
 and the weights alone (`sampling`), never on ranks, batches or ZeRO stage.
 """
+
+from __future__ import annotations
+
+from typing import Any
+
+from finetune_contract.runconfig import RunConfig
+from finetune_trainer.distributed import Ranks
+from finetune_trainer.engine import Engine
+from finetune_trainer.rollout.base import RolloutEngine
+from finetune_trainer.rollout.builtin import BuiltinEngine
+
+
+def rollout_engine(
+    config: RunConfig, engine: Engine, model: Any, tokenizer: Any, ranks: Ranks
+) -> RolloutEngine:
+    """Return the engine that the layout asks for; `model` is the PEFT model in `engine`."""
+    return BuiltinEngine(config, engine, model, tokenizer, ranks)

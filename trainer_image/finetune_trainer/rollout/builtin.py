@@ -1,0 +1,219 @@
+"""Completions by the training model itself.
+
+A forward pass is the unit of work: every rank does its own, and after each few all agree whether a
+stop came and whether all have finished. Under ZeRO-3, where a forward pass is a collective, a rank
+that has finished goes on with passes of a single token.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from finetune_contract.layout import ZeroStage
+from finetune_contract.reasons import Reason
+from finetune_contract.recipe import Quantization
+from finetune_contract.runconfig import RunConfig
+from finetune_trainer.distributed import Ranks
+from finetune_trainer.engine import Engine
+from finetune_trainer.errors import Failure
+from finetune_trainer.rollout.base import Completion, Request
+from finetune_trainer.rollout.budget import SHARE, Piece, batches, free_bytes
+from finetune_trainer.rollout.decoders import Decoder, PlainDecoder, SharedDecoder, attention_for
+from finetune_trainer.rollout.endings import Endings
+from finetune_trainer.rollout.merged import mergeable_bytes, merged
+from finetune_trainer.rollout.sampling import draw_tokens, uniform_noise
+
+log = logging.getLogger(__name__)
+
+PASSES = 8  # between two agreements of all ranks
+
+
+@dataclass
+class _Row:
+    """A completion that is being drawn."""
+
+    request: int
+    sample: int
+    tokens: list[int] = field(default_factory=list)
+
+
+class BuiltinEngine:
+    """Generates with the PEFT model in the training engine."""
+
+    def __init__(
+        self, config: RunConfig, engine: Engine, model: Any, tokenizer: Any, ranks: Ranks
+    ) -> None:
+        assert config.recipe.grpo is not None
+        self._sampling = config.recipe.grpo.sampling
+        self._seed = config.recipe.training.seed
+        self._processes = config.layout.processes_per_worker
+        self._engine = engine
+        self._model = model
+        self._causal = model.get_base_model()
+        self._ranks = ranks
+        self._endings = Endings(self._causal, tokenizer, self._sampling.stop)
+        self._shares = engine.deepspeed.module.packs
+        self._gathers = engine.stage is ZeroStage.PARAMETERS
+        self._whole = not self._gathers and config.recipe.lora.quantization is Quantization.NONE
+        self._token_bytes = 0  # of keys and values, once known
+        if self._gathers:
+            log.warning(
+                "under ZeRO-3 the weights are gathered for every token that the built-in rollout "
+                "engine draws; an OpenAI-compatible server (grpo.rollout) is faster"
+            )
+
+    def draw(
+        self,
+        requests: Sequence[Request],
+        step: int,
+        stops: Callable[[], bool],
+        on_done: Callable[[int], None],
+    ) -> list[list[Completion]] | None:
+        """Return each request's completions, in order; None where a stop came."""
+        drawn: list[dict[int, Completion]] = [{} for _ in requests]
+
+        def take(row: _Row, truncated: bool) -> None:
+            tokens = np.array(row.tokens, dtype=np.int32)
+            drawn[row.request][row.sample] = Completion(tokens, truncated)
+            on_done(1)
+
+        with self._prepared() as room:
+            if not self._run(self._passes(requests, room, take), stops):
+                return None
+        return [[found[sample] for sample in range(len(found))] for found in drawn]
+
+    @contextmanager
+    def _prepared(self) -> Iterator[int]:
+        """Make the model ready to generate, and then to train; yield how many tokens to keep."""
+        self._engine.deepspeed.eval()
+        try:
+            with ExitStack() as stack:
+                stack.enter_context(torch.no_grad())
+                if self._shares:
+                    stack.enter_context(attention_for(self._causal))
+                if self._whole and mergeable_bytes(self._model) <= SHARE * self._free():
+                    stack.enter_context(merged(self._model))
+                yield self._room()
+        finally:
+            self._engine.deepspeed.train()
+
+    def _free(self) -> int:
+        return free_bytes(self._ranks.device, self._processes)
+
+    def _room(self) -> int:
+        """Return for how many tokens there is memory."""
+        usable = int(SHARE * self._free())
+        if not self._token_bytes:
+            self._token_bytes = self._read_one()
+            log.info(
+                "rollouts keep at most %d MiB of keys and values, %d bytes a token",
+                *(usable // 2**20, self._token_bytes),
+            )
+        return usable // self._token_bytes
+
+    def _read_one(self) -> int:
+        """Do the forward pass of a prompt of one token; return what is kept of it, in bytes."""
+        decoder = self._decoder([np.zeros(1, np.int32)], [0])
+        for _ in decoder.read():
+            pass
+        return decoder.kept_bytes
+
+    def _decoder(self, prompts: Sequence[Any], owners: Sequence[int]) -> Decoder:
+        kind = SharedDecoder if self._shares else PlainDecoder
+        return kind(self._causal, prompts, owners, self._ranks.device)
+
+    def _run(self, work: Iterator[None], stops: Callable[[], bool]) -> bool:
+        """Do this rank's forward passes beside the others'; tell whether all came to the end."""
+        busy = True
+        while self._ranks.agree(busy)[0]:
+            if stops():
+                return False
+            for _ in range(PASSES):
+                busy = busy and next(work, False) is None
+                if self._gathers and not busy:
+                    self._read_one()
+        return True
+
+    def _passes(
+        self, requests: Sequence[Request], room: int, take: Callable[[_Row, bool], None]
+    ) -> Iterator[None]:
+        """Draw all completions, batch after batch; yield after each forward pass."""
+        parts = batches(
+            [len(request.prompt) for request in requests],
+            [request.samples for request in requests],
+            self._sampling.max_tokens,
+            room,
+            one_length=not self._shares,
+        )
+        for pieces in parts:
+            yield from self._batch(requests, pieces, take)
+
+    def _batch(
+        self,
+        requests: Sequence[Request],
+        pieces: Sequence[Piece],
+        take: Callable[[_Row, bool], None],
+    ) -> Iterator[None]:
+        owners = [index for index, piece in enumerate(pieces) for _ in range(piece.count)]
+        decoder = self._decoder([requests[piece.prompt].prompt for piece in pieces], owners)
+        read = []
+        for part in decoder.read():
+            read.append(part)
+            yield
+        logits = torch.cat(read)[owners]
+        rows = [_Row(piece.prompt, sample) for piece in pieces for sample in piece.samples]
+        noise = self._noise(requests, rows)
+        for place in range(self._sampling.max_tokens):
+            tokens = self._tokens(logits, noise[:, place])
+            going = self._settle(rows, tokens.tolist(), take)
+            if not going:
+                return
+            if len(going) < len(rows):
+                kept = torch.tensor(going, device=tokens.device)
+                decoder.keep(kept)
+                tokens, noise = tokens[kept], noise[kept]
+                rows = [rows[index] for index in going]
+            logits = decoder.step(tokens)
+            yield
+
+    def _noise(self, requests: Sequence[Request], rows: Sequence[_Row]) -> Tensor:
+        """Return the uniform numbers, fp64 [rows, tokens]."""
+        numbers = [
+            uniform_noise(
+                self._seed, requests[row.request].key, row.sample, self._sampling.max_tokens
+            )
+            for row in rows
+        ]
+        return torch.from_numpy(np.stack(numbers)).to(self._ranks.device)
+
+    def _tokens(self, logits: Tensor, noise: Tensor) -> Tensor:
+        if not logits.amax(-1).isfinite().all():
+            raise Failure(
+                Reason.NON_FINITE_LOSS,
+                "the model's logits are not finite while completions are drawn",
+                rank=self._ranks.rank,
+            )
+        return draw_tokens(logits, noise, self._sampling)
+
+    def _settle(
+        self, rows: Sequence[_Row], tokens: Sequence[int], take: Callable[[_Row, bool], None]
+    ) -> list[int]:
+        """Give each row its token, hand over those that end, return which go on."""
+        going = []
+        for index, (row, token) in enumerate(zip(rows, tokens, strict=True)):
+            row.tokens.append(token)
+            if self._endings.ended(row.tokens):
+                take(row, False)
+            elif len(row.tokens) == self._sampling.max_tokens:
+                take(row, True)
+            else:
+                going.append(index)
+        return going

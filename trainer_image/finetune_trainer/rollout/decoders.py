@@ -1,0 +1,160 @@
+"""Ways to run a causal language model over prompts, then token by token over their completions.
+
+`SharedDecoder` is for the architectures whose attention the trainer replaces anyway; `PlainDecoder`
+asks nothing of a model but what transformers' `generate` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from finetune_trainer.attention import Segments
+from finetune_trainer.rollout.prefixed import NAME, SharedPrefixes
+
+READ_TOKENS = 8192  # of prompts in one forward pass, if none is longer
+
+Prompts = Sequence[npt.NDArray[np.int32]]
+
+
+class Decoder(Protocol):
+    """Runs R rows, of which several may begin with one prompt. Not under autograd."""
+
+    def read(self) -> Iterator[Tensor]:
+        """Read the prompts; yield the logits [b, V] after the next of them per forward pass."""
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """Append a token, int64 [R], to each row; return the logits [R, V] after them."""
+
+    def keep(self, rows: Tensor) -> None:
+        """Drop all rows but these, ascending; they are numbered anew."""
+
+    @property
+    def kept_bytes(self) -> int:
+        """Return the bytes of what is kept of the tokens so far."""
+
+
+class SharedDecoder:
+    """Keeps a prompt's keys and values once for all of its rows; prompts may differ in length."""
+
+    def __init__(
+        self, causal: Any, prompts: Prompts, rows: Sequence[int], device: torch.device
+    ) -> None:
+        self._causal = causal
+        self._device = device
+        self._prompts = prompts
+        self._lengths = [len(prompt) for prompt in prompts]
+        self._prefixes = SharedPrefixes(self._lengths, rows, device)
+
+    def read(self) -> Iterator[Tensor]:
+        """Read the prompts; yield the logits [b, V] after the next of them per forward pass."""
+        for first, end in pairwise(_bounds(self._lengths)):
+            lengths = self._lengths[first:end]
+            self._prefixes.read(first, lengths)
+            device = self._device
+            ids = torch.from_numpy(np.concatenate(self._prompts[first:end])).to(device)
+            positions = torch.cat([torch.arange(n, device=device) for n in lengths])
+            ends = torch.tensor(lengths, device=device).cumsum(0) - 1
+            yield self._run(
+                ids.long()[None], positions[None], ends, Segments.of(tuple(lengths), device)
+            )[0]
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """Append a token, int64 [R], to each row; return the logits [R, V] after them."""
+        logits = self._run(tokens[:, None], self._prefixes.positions, 1, None)
+        self._prefixes.advance()
+        return logits[:, 0]
+
+    def keep(self, rows: Tensor) -> None:
+        """Drop all rows but these, ascending; they are numbered anew."""
+        self._prefixes.keep(rows)
+
+    @property
+    def kept_bytes(self) -> int:
+        """Return the bytes of keys and values so far."""
+        return self._prefixes.kept_bytes
+
+    def _run(
+        self,
+        ids: Tensor,
+        positions: Tensor,
+        places: Tensor | int,
+        segments: Segments | None,
+    ) -> Tensor:
+        logits: Tensor = self._causal(
+            input_ids=ids,
+            position_ids=positions,
+            logits_to_keep=places,
+            use_cache=False,
+            segments=segments,
+            prefixes=self._prefixes,
+        ).logits
+        return logits
+
+
+class PlainDecoder:
+    """Uses the model's own attention and cache; prompts are of one length, so none is padded."""
+
+    def __init__(
+        self, causal: Any, prompts: Prompts, rows: Sequence[int], device: torch.device
+    ) -> None:
+        self._causal = causal
+        self._device = device
+        self._ids = torch.from_numpy(np.stack(prompts)).long().to(device)
+        self._rows = torch.tensor(rows, device=device)
+        self._cache = DynamicCache(config=causal.config)
+
+    def read(self) -> Iterator[Tensor]:
+        """Read the prompts; yield the logits [b, V] after the next of them per forward pass."""
+        logits = self._run(self._ids)
+        self._cache.batch_select_indices(self._rows)
+        yield logits
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """Append a token, int64 [R], to each row; return the logits [R, V] after them."""
+        return self._run(tokens[:, None])
+
+    def keep(self, rows: Tensor) -> None:
+        """Drop all rows but these, ascending; they are numbered anew."""
+        self._cache.batch_select_indices(rows)
+
+    @property
+    def kept_bytes(self) -> int:
+        """Return the bytes of keys, values and other states so far."""
+        held = (value for layer in self._cache.layers for value in vars(layer).values())
+        return sum(value.nbytes for value in held if isinstance(value, Tensor))
+
+    def _run(self, ids: Tensor) -> Tensor:
+        out = self._causal(input_ids=ids, past_key_values=self._cache, use_cache=True)
+        logits: Tensor = out.logits[:, -1]
+        return logits
+
+
+@contextmanager
+def attention_for(causal: Any, name: str = NAME) -> Iterator[None]:
+    """Let a model attend as named, and then as before."""
+    before = causal.config._attn_implementation
+    causal.set_attn_implementation(name)
+    try:
+        yield
+    finally:
+        causal.set_attn_implementation(before)
+
+
+def _bounds(lengths: Sequence[int]) -> list[int]:
+    """Return where forward passes over prompts of these lengths begin, and the end."""
+    bounds, tokens = [0], 0
+    for index, length in enumerate(lengths):
+        if tokens and tokens + length > READ_TOKENS:
+            bounds.append(index)
+            tokens = 0
+        tokens += length
+    return [*bounds, len(lengths)]
