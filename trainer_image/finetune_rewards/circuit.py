@@ -47,14 +47,15 @@ class Unanswered(Exception):
 
 
 class Circuit(Generic[Asked, Answered]):
-    """One service's requests. `send` raises Unanswered; `note` hears why the run waits, and None
-    when it goes on."""
+    """One service's requests, `at_once` of them under way and a probe. `send` raises Unanswered;
+    `note` hears why the run waits, and None when it goes on."""
 
     def __init__(
         self,
         name: str,
         send: Callable[[Asked], Awaitable[Answered]],
         *,
+        at_once: int,
         retries: int,
         pause_seconds: float,
         note: Note,
@@ -67,6 +68,7 @@ class Circuit(Generic[Asked, Answered]):
             wait=_wait,
             reraise=True,
         )
+        self._slots = asyncio.Semaphore(at_once)
         self._closed = asyncio.Event()
         self._closed.set()
         self._probing = asyncio.Lock()
@@ -91,8 +93,9 @@ class Circuit(Generic[Asked, Answered]):
                     raise
 
     async def _attempt(self, request: Asked) -> Answered:
-        await self._closed.wait()
-        answer = await self._send(request)
+        async with self._slots:
+            await self._closed.wait()
+            answer = await self._send(request)
         self._known, self._answered_at = request, _now()
         return answer
 
@@ -107,11 +110,11 @@ class Circuit(Generic[Asked, Answered]):
             return await self._probe(request)
 
     async def _probe(self, request: Asked) -> bool:
-        """Return, once a probe is answered, whether it was the first, and not the request itself.
+        """Return, once a probe is answered, whether the service seems to have been up all along.
 
         Where nothing was answered yet, the request is the probe, and others still pass.
         """
-        since, wait, down = _now(), FIRST_PROBE_SECONDS, False
+        since, wait, down = _now(), FIRST_PROBE_SECONDS, self._known is None
         while True:
             probe = request if self._known is None else self._known
             try:
@@ -130,7 +133,7 @@ class Circuit(Generic[Asked, Answered]):
                 self._known, self._answered_at = probe, _now()
                 if down:
                     self._close()
-                return not down and probe is not request
+                return not down
 
     def _open(self, cause: str) -> None:
         if self._known is not None:
@@ -142,7 +145,7 @@ class Circuit(Generic[Asked, Answered]):
         self._closed_at = _now()
         self._closed.set()
         self._note(None)
-        log.warning("reward %s answers again", self._name)
+        log.info("reward %s answers", self._name)
 
 
 def _wait(state: RetryCallState) -> float:

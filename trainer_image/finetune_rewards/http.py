@@ -68,11 +68,11 @@ class HttpScorer:
         self._credentials_dir = credentials_dir
         self._token()
         here = max(1, self._settings.concurrency // ranks)
-        self._client = _client(here)
-        self._slots = asyncio.Semaphore(here)
+        self._client = _client(here + 1)
         self._circuit = Circuit(
             reward.name,
             self._send,
+            at_once=here,
             retries=self._settings.retries,
             pause_seconds=self._settings.pause_seconds,
             note=note,
@@ -113,7 +113,7 @@ class HttpScorer:
     async def _send(self, request: _Request) -> list[Item]:
         """Send a request once, and judge what comes back."""
         try:
-            async with self._slots, asyncio.timeout(self._settings.timeout_seconds):
+            async with asyncio.timeout(self._settings.timeout_seconds):
                 return _items(await self._exchange(request), request.count)
         except TimeoutError:
             limit = f"{self._settings.timeout_seconds:g}"

@@ -1,0 +1,132 @@
+"""The circuit breaker: what is lost to an outage is sent again; what fells a service is not."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from finetune_rewards import circuit
+from finetune_rewards.circuit import MOST_OUTAGES, Circuit, Unanswered
+from finetune_rewards.errors import RewardUnavailable
+
+
+@pytest.fixture(autouse=True)
+def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(circuit, "FIRST_WAIT_SECONDS", 0.001)
+    monkeypatch.setattr(circuit, "FIRST_PROBE_SECONDS", 0.001)
+    monkeypatch.setattr(circuit, "LONGEST_PROBE_SECONDS", 0.005)
+
+
+class Service:
+    """Answers a text in upper case; some texts it never answers, some fell it for a while."""
+
+    def __init__(self, *, chokes: str = "", fells: str = "") -> None:
+        self.chokes, self.fells = chokes, fells
+        self.sent: list[str] = []
+        self.down_for = 0  # requests
+
+    async def send(self, text: str) -> str:
+        self.sent.append(text)
+        await asyncio.sleep(0)
+        if text in self.fells:
+            self.down_for = 10
+        if self.down_for:
+            self.down_for -= 1
+            raise Unanswered("down")
+        if text in self.chokes:
+            raise Unanswered("choked")
+        return text.upper()
+
+    def circuit(self, **settings: float) -> Circuit[str, str]:
+        self.notes: list[str | None] = []
+        self.noted = asyncio.Event()
+
+        def note(text: str | None) -> None:
+            self.notes.append(text)
+            self.noted.set()
+
+        given = {"at_once": 8, "retries": 1, "pause_seconds": 60.0, **settings}
+        return Circuit(
+            "judge",
+            self.send,
+            at_once=int(given["at_once"]),
+            retries=int(given["retries"]),
+            pause_seconds=given["pause_seconds"],
+            note=note,
+        )
+
+
+async def outcomes(asked: Circuit[str, str], texts: str) -> list[str]:
+    answers = await asyncio.gather(*map(asked.ask, texts), return_exceptions=True)
+    return [str(answer) for answer in answers]
+
+
+async def test_retries_are_counted() -> None:
+    service = Service(chokes="x")
+    asked = service.circuit(retries=2)
+    assert await asked.ask("a") == "A"
+    with pytest.raises(Unanswered, match="choked"):
+        await asked.ask("x")
+    # Three tries, then the request that is known to be answered: the service is up.
+    assert service.sent == ["a", "x", "x", "x", "a"]
+    assert service.notes == []
+
+
+async def test_one_probe_serves_all_that_wait_for_it() -> None:
+    service = Service(chokes="xyz")
+    asked = service.circuit(retries=0)
+    await asked.ask("a")
+    assert await outcomes(asked, "xyz") == ["choked"] * 3
+    assert service.sent.count("a") == 2
+
+
+async def test_an_outage_loses_nothing_and_excuses_nothing() -> None:
+    service = Service(chokes="x")
+    asked = service.circuit(retries=1)
+    await asked.ask("a")
+    service.down_for = 30
+    assert await outcomes(asked, "bcxd") == ["B", "C", "choked", "D"]
+    assert service.notes[-1] is None
+    assert set(service.notes[:-1]) == {"waits for reward judge: down"}
+
+
+async def test_nothing_passes_while_the_circuit_is_open() -> None:
+    service = Service()
+    asked = service.circuit(retries=0)
+    await asked.ask("a")
+    service.down_for = 40
+    first = asyncio.create_task(asked.ask("b"))
+    await service.noted.wait()
+    before = len(service.sent)
+    assert await outcomes(asked, "cde") == ["C", "D", "E"]
+    assert await first == "B"
+    held = service.sent[before : service.sent.index("c")]
+    assert set(held) <= {"a", "b"}
+    assert held.count("b") <= 1
+    assert len(held) > 10
+
+
+async def test_a_request_that_fells_the_service_ends_somewhen() -> None:
+    service = Service(fells="x")
+    asked = service.circuit(retries=0)
+    await asked.ask("a")
+    with pytest.raises(Unanswered):
+        await asked.ask("x")
+    assert service.sent.count("x") == MOST_OUTAGES
+    assert await asked.ask("b") == "B"
+
+
+async def test_a_service_that_is_new_is_found_by_whichever_request_it_answers() -> None:
+    service = Service(chokes="x")
+    asked = service.circuit(at_once=1, retries=0)
+    assert await outcomes(asked, "xab") == ["choked", "A", "B"]
+
+
+async def test_the_pause_has_an_end() -> None:
+    service = Service()
+    asked = service.circuit(pause_seconds=0.02)
+    await asked.ask("a")
+    service.down_for = 10**9
+    with pytest.raises(RewardUnavailable, match=r"reward judge: no answer for 0\.02 s: down"):
+        await asked.ask("b")

@@ -1,0 +1,239 @@
+"""The panel: all rewards at once, counted; an error is never a score."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from aiohttp import web
+
+from finetune_contract.artifact import RewardIdentity
+from finetune_contract.rewards import Reward
+from finetune_rewards import circuit
+from finetune_rewards.errors import RewardFailed, RewardInvalid
+from finetune_rewards.panel import Panel
+from finetune_rewards.samples import Answer, Item, Samples
+from support.judge_server import Document, judge_server, lengths
+
+REGEX = {"regex": {"pattern": "a"}}
+
+
+def reward(name: str, **settings: Any) -> Reward:
+    return Reward.model_validate({"name": name, **settings})
+
+
+def batch(*texts: str) -> Samples:
+    return Samples(["?"] * len(texts), list(texts), [[1]] * len(texts))
+
+
+class Runner:
+    """The isolated runner, as far as the panel knows it."""
+
+    def __init__(self, answers: Callable[[Samples], dict[str, list[Item]]]) -> None:
+        self.answers = answers
+        self.asked = 0
+
+    async def score(self, samples: Samples) -> dict[str, Answer]:
+        self.asked += 1
+        return {name: Answer(items, 0.5) for name, items in self.answers(samples).items()}
+
+    async def describe(self) -> tuple[RewardIdentity, ...]:
+        return (RewardIdentity(name="mine", revision="sha256:1"),)
+
+
+def runner_of(**items: list[Item]) -> Runner:
+    return Runner(lambda samples: items)
+
+
+def test_every_kind_of_reward_answers() -> None:
+    main = threading.current_thread()
+    threads: list[threading.Thread] = []
+
+    def model(samples: Samples) -> list[float]:
+        threads.append(threading.current_thread())
+        return [0.25] * len(samples)
+
+    with judge_server() as judge:
+        rewards = [
+            reward("judge", http={"url": judge.url}),
+            reward("mine", python={"configMap": "c", "key": "k"}),
+            reward("model", model={"uri": "hf://a/b"}),
+        ]
+        runner = runner_of(mine=[Item(score=1.0), Item(), Item(error="no")])
+        with Panel.open(rewards, runner=runner, model_scorers={"model": model}) as panel:
+            answers = panel.score(batch("a", "bb", "ccc"))
+            matrix = panel.score_matrix(answers)
+            assert panel.identities() == (RewardIdentity(name="mine", revision="sha256:1"),)
+    assert list(answers) == ["judge", "mine", "model"]
+    assert matrix.dtype == np.float64
+    np.testing.assert_array_equal(matrix, [[1, 1, 0.25], [2, np.nan, 0.25], [3, np.nan, 0.25]])
+    assert threads == [main]
+
+
+def test_rewards_work_at_the_same_time() -> None:
+    """Each of three waits until the others are asked, too."""
+    everyone = threading.Barrier(3, timeout=30)
+
+    async def behave(document: Document, number: int) -> web.StreamResponse:
+        return web.json_response({"scores": lengths(document)})
+
+    def model(samples: Samples) -> list[float]:
+        everyone.wait()
+        return [0.0] * len(samples)
+
+    class Waiting(Runner):
+        async def score(self, samples: Samples) -> dict[str, Answer]:
+            from anyio.to_thread import run_sync
+
+            await run_sync(everyone.wait)
+            return await super().score(samples)
+
+    with judge_server() as judge:
+
+        async def waits(document: Document, number: int) -> web.StreamResponse:
+            from anyio.to_thread import run_sync
+
+            await run_sync(everyone.wait)
+            return await behave(document, number)
+
+        judge.behave = waits
+        rewards = [
+            reward("judge", http={"url": judge.url}),
+            reward("mine", **REGEX),
+            reward("model", model={"uri": "hf://a/b"}),
+        ]
+        runner = Waiting(lambda samples: {"mine": [Item(score=1.0)]})
+        with Panel.open(rewards, runner=runner, model_scorers={"model": model}) as panel:
+            assert panel.score_matrix(panel.score(batch("a"))).tolist() == [[1.0, 1.0, 0.0]]
+
+
+def test_counts_are_of_the_run_and_spread_of_the_batch() -> None:
+    batches = iter(
+        [
+            [Item(score=1.0), Item(score=3.0), Item(error="x"), Item()],
+            [Item(error="x"), Item(error="y"), Item(), Item()],
+        ]
+    )
+    with Panel.open([reward("a", **REGEX)], runner=Runner(lambda _: {"a": next(batches)})) as panel:
+        panel.score(batch(*"abcd"))
+        [stats] = panel.stats()
+        assert (stats.name, stats.mean, stats.std) == ("a", 2.0, 1.0)
+        assert (stats.errors, stats.abstentions, stats.seconds) == (1, 1, 0.5)
+        panel.score(batch(*"abcd"))
+        [stats] = panel.stats()
+        assert (stats.mean, stats.std, stats.errors, stats.abstentions) == (None, None, 3, 3)
+
+
+def failing(*pattern: str) -> Runner:
+    """Return a runner with one batch per word: e is an error, s a score, anything else abstains."""
+    words = iter(pattern)
+    kinds = {"e": Item(error="broken"), "s": Item(score=0.0)}
+    return Runner(lambda _: {"a": [kinds.get(letter, Item()) for letter in next(words)]})
+
+
+@pytest.mark.parametrize("words", [("ee-", "-e"), ("eee",), ("seee",), ("eses", "eee")])
+def test_failures_in_a_row_end_the_run(words: tuple[str, ...]) -> None:
+    judge = reward("a", **REGEX, onError="FailAfter", failAfter=3)
+    with Panel.open([judge], runner=failing(*words)) as panel:
+        for word in words[:-1]:
+            panel.score(batch(*word))
+        with pytest.raises(RewardFailed, match="a failed on 3 completions in a row: broken"):
+            panel.score(batch(*words[-1]))
+
+
+@pytest.mark.parametrize("settings", [{"onError": "FailAfter", "failAfter": 3}, {}])
+def test_failures_between_scores_do_not(settings: dict[str, Any]) -> None:
+    words = ["ees", "eesee", "s"] if settings else ["eeee", "eeee"]
+    with Panel.open([reward("a", **REGEX, **settings)], runner=failing(*words)) as panel:
+        for word in words:
+            panel.score(batch(*word))
+
+
+def test_the_last_different_errors_are_told() -> None:
+    items = [Item(error=text) for text in ("one", "two", "two", "three", "four", "two")]
+    judge = reward("a", **REGEX, onError="FailAfter", failAfter=6)
+    with (
+        Panel.open([judge], runner=runner_of(a=items)) as panel,
+        pytest.raises(RewardFailed, match=r"in a row: three; four; two$"),
+    ):
+        panel.score(batch(*"abcdef"))
+
+
+@pytest.mark.parametrize("answers", [{}, {"a": [Item(score=1.0)]}])
+def test_a_missing_or_short_answer_is_an_error(answers: dict[str, list[Item]]) -> None:
+    with Panel.open([reward("a", **REGEX)], runner=runner_of(**answers)) as panel:
+        found = panel.score(batch("a", "b"))["a"].items
+    assert [item.score for item in found] == [None, None]
+    assert all(item.error for item in found)
+
+
+def test_a_models_nan_is_an_error() -> None:
+    judge = reward("a", model={"uri": "hf://a/b"})
+    with Panel.open([judge], model_scorers={"a": lambda _: [float("nan"), 1.0]}) as panel:
+        found = panel.score(batch("a", "b"))["a"].items
+    assert found == [Item(error="the score is nan"), Item(score=1.0)]
+
+
+def test_nobody_is_asked_about_nothing() -> None:
+    runner = runner_of(a=[])
+    with Panel.open([reward("a", **REGEX)], runner=runner) as panel:
+        answers = panel.score(batch())
+        assert panel.score_matrix(answers).shape == (0, 1)
+    assert runner.asked == 0
+
+
+def test_an_invalid_reward_ends_the_run_in_its_own_words() -> None:
+    class Broken(Runner):
+        async def score(self, samples: Samples) -> dict[str, Answer]:
+            raise RewardInvalid("reward a: no")
+
+    with (
+        Panel.open([reward("a", **REGEX)], runner=Broken(lambda _: {})) as panel,
+        pytest.raises(RewardInvalid, match="reward a: no"),
+    ):
+        panel.score(batch("a"))
+
+
+def test_credentials_go_to_their_reward(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("secret")
+    with judge_server() as judge, judge_server() as other:
+        rewards = [reward("a", http={"url": judge.url}), reward("b", http={"url": other.url})]
+        with Panel.open(rewards, credentials={"a": str(tmp_path)}) as panel:
+            panel.score(batch("x"))
+        assert judge.requests[0].headers["Authorization"] == "Bearer secret"
+        assert "Authorization" not in other.requests[0].headers
+
+
+def test_notes_of_several_services_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(circuit, "FIRST_PROBE_SECONDS", 0.01)
+    notes: list[str | None] = []
+
+    async def behave(document: Document, number: int) -> web.StreamResponse:
+        both = " ".join(filter(None, notes))
+        if "reward a" in both and "reward b" in both and "; " in both:
+            return web.json_response({"scores": lengths(document)})
+        return web.Response(status=503)
+
+    with judge_server(behave) as judge:
+        rewards = [reward(name, http={"url": judge.url, "retries": 0}) for name in "ab"]
+        with Panel.open(rewards, note=notes.append) as panel:
+            panel.score(batch("x"))
+    assert any(note and note.count("waits for reward") == 2 for note in notes)
+    assert notes[-1] is None
+
+
+def test_every_reward_needs_somebody_who_scores_it() -> None:
+    with (
+        pytest.raises(ValueError, match="reward a needs a runner"),
+        Panel.open([reward("a", **REGEX)]),
+    ):
+        pass
+    with (
+        pytest.raises(ValueError, match="reward m needs a model scorer"),
+        Panel.open([reward("m", model={"uri": "hf://a/b"})]),
+    ):
+        pass

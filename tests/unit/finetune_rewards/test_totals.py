@@ -1,0 +1,100 @@
+"""Totals: scores that are missing are never zeros."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from finetune_contract.rewards import Reward
+from finetune_rewards.totals import totals
+
+NAN = float("nan")
+
+
+def rewards(*settings: dict[str, Any]) -> list[Reward]:
+    return [
+        Reward.model_validate({"name": f"r{index}", "regex": {"pattern": "a"}, **setting})
+        for index, setting in enumerate(settings)
+    ]
+
+
+def one(scores: list[float], *settings: dict[str, Any]) -> float:
+    [total] = totals(np.array([scores]), rewards(*settings))
+    return float(total)
+
+
+def test_weights_of_the_present_are_scaled_up() -> None:
+    weights = ({"weight": 1}, {"weight": 3})
+    assert one([1, 0.5], *weights) == 2.5
+    assert one([1, NAN], *weights) == 4.0
+    assert one([NAN, 0.5], *weights) == 2.0
+    assert np.isnan(one([NAN, NAN], *weights))
+
+
+def test_a_reward_without_weight_scores_nothing_alone() -> None:
+    weights = ({"weight": 0}, {"weight": 2})
+    assert one([7, 1], *weights) == 2.0
+    assert np.isnan(one([7, NAN], *weights))
+
+
+@pytest.mark.parametrize(
+    ("scores", "total"),
+    [
+        ([1, 1], 2.0),
+        ([1, 0.5], 1.5),
+        ([1, 0.4], 0.0),
+        ([-1, 0.4], 0.0),
+        ([1, NAN], NAN),
+        ([NAN, 0.4], 0.0),
+        ([NAN, 0.5], 1.0),
+    ],
+)
+def test_a_gate_zeroes_below_and_leaves_out_the_unknown(scores: list[float], total: float) -> None:
+    assert one(scores, {}, {"gate": 0.5}) == pytest.approx(total, nan_ok=True)
+
+
+def test_a_gate_may_have_no_weight() -> None:
+    assert one([0.7, 1], {}, {"gate": 1, "weight": 0}) == 0.7
+    assert one([0.7, 0], {}, {"gate": 1, "weight": 0}) == 0.0
+    assert np.isnan(one([NAN, 1], {}, {"gate": 1, "weight": 0}))
+
+
+finite = st.floats(-100, 100)
+rows = st.lists(
+    st.tuples(finite | st.just(NAN), finite | st.just(NAN), finite | st.just(NAN)),
+    min_size=1,
+    max_size=6,
+)
+weights = st.tuples(*[st.floats(0.125, 8)] * 3)
+
+
+@given(rows=rows, weights=weights)
+def test_a_total_is_the_mean_of_what_is_there_times_all_weights(
+    rows: list[tuple[float, ...]], weights: tuple[float, ...]
+) -> None:
+    found = totals(np.array(rows), rewards(*({"weight": weight} for weight in weights)))
+    for row, total in zip(rows, found, strict=True):
+        there = [(w, s) for w, s in zip(weights, row, strict=True) if not np.isnan(s)]
+        if not there:
+            assert np.isnan(total)
+            continue
+        mean = sum(w * s for w, s in there) / sum(w for w, _ in there)
+        assert total == pytest.approx(mean * sum(weights), rel=1e-9, abs=1e-9)
+        scores = [s for _, s in there]
+        assert min(scores) - 1e-9 <= total / sum(weights) <= max(scores) + 1e-9
+
+
+@given(scores=st.lists(finite, min_size=3, max_size=3), weights=weights, lost=st.integers(0, 2))
+def test_losing_an_equal_score_changes_nothing(
+    scores: list[float], weights: tuple[float, ...], lost: int
+) -> None:
+    """So an error is not taken for 0, nor for anything else."""
+    judged = rewards(*({"weight": weight} for weight in weights))
+    same = np.full((1, 3), scores[0])
+    missing = same.copy()
+    missing[0, lost] = NAN
+    assert totals(missing, judged) == pytest.approx(totals(same, judged), rel=1e-9, abs=1e-9)
