@@ -23,6 +23,7 @@ from finetune_contract.runconfig import RunConfig
 from finetune_trainer.lead import Lead
 from finetune_trainer.progress import Reporter
 from finetune_trainer.stopping import Stop
+from finetune_trainer.supervised import SupervisedFeed
 from finetune_trainer.telemetry import StepRecord
 from finetune_trainer.train import train
 from harness.command_line import command_line, save
@@ -73,7 +74,8 @@ def one_round(trainer: Ready, uid: str, every_steps: int) -> float:
     lead = Lead(run, marks)
     lead.start()
     lead.claim()
-    train(run, trainer.engine, trainer.data, lead, trainer.ranks, marks, stop)
+    feed = SupervisedFeed(run, trainer.data.train, trainer.ranks)
+    train(run, trainer.engine, trainer.data, feed, lead, trainer.ranks, marks, stop)
     return marks.times[-1] - marks.times[0]
 
 

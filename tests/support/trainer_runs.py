@@ -136,7 +136,7 @@ def _train_case(config: RunConfig, ranks: Any, target: Path) -> None:
     from finetune_trainer.resolve import resolve
     from finetune_trainer.stopping import Stop
     from finetune_trainer.telemetry import StepRecord
-    from finetune_trainer.train import load, train
+    from finetune_trainer.train import load, make_feed, train
 
     losses: list[float] = []
     norms: list[float] = []
@@ -157,7 +157,8 @@ def _train_case(config: RunConfig, ranks: Any, target: Path) -> None:
     ranks.lead(lead.claim)
     engine, model = load(config, start.model, ranks, reporter)
     stop = Stop(config.layout.grace_seconds, leave=lambda: None)
-    summary = train(config, engine, data, lead, ranks, reporter, stop)
+    feed = make_feed(config, engine, model, data, directory, None, ranks, reporter)
+    summary = train(config, engine, data, feed, lead, ranks, reporter, stop)
     model.eval()
     with torch.no_grad():
         logits = model(input_ids=torch.from_numpy(data.train.row(0).tokens).long()[None]).logits

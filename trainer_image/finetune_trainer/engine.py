@@ -253,6 +253,17 @@ class Engine:
         self.deepspeed.train()
         return total.item()
 
+    def log_probs(self, batches: Sequence[MicroBatch]) -> list[Tensor]:
+        """Return each micro-batch's log-probabilities, fp32 [P], without dropout or gradients.
+
+        Under ZeRO-3 every rank must come with equally many micro-batches.
+        """
+        self.deepspeed.eval()
+        with torch.no_grad():
+            found = [score(self.deepspeed, batch) for batch in batches]
+        self.deepspeed.train()
+        return found
+
     @contextmanager
     def gathered(self) -> Iterator[None]:
         """Hold the whole trainable parameters on every rank; all ranks must enter."""

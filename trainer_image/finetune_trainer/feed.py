@@ -23,7 +23,12 @@ class StepBatch:
 
 
 class Feed(Protocol):
-    """The batches of a run, of which all ranks ask in the same order."""
+    """The batches of a run, of which all ranks ask in the same order.
+
+    `reward` is the mean total of the completions last learned from; None without rewards.
+    """
+
+    reward: float | None
 
     @property
     def steps(self) -> int:

@@ -14,7 +14,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from finetune_contract.artifact import DatasetIdentity, Provenance, TrainingSummary
+from finetune_contract.artifact import (
+    DatasetIdentity,
+    Provenance,
+    RewardIdentity,
+    TrainingSummary,
+)
 from finetune_contract.checkpoint import CheckpointRef, Evaluation
 from finetune_contract.progress import Phase
 from finetune_contract.reasons import Reason
@@ -62,7 +67,7 @@ class Lead:
         self._config = config
         self._reporter = reporter
 
-    def start(self) -> Start:
+    def start(self, rewards: tuple[RewardIdentity, ...] = ()) -> Start:
         """Resolve the inputs as the job began with, look whether the same was made before."""
         recipe, layout = self._config.recipe, self._config.layout
         store = open_output(layout)
@@ -84,6 +89,7 @@ class Lead:
             datasets=tuple(map(_identity, files)),
             eval_datasets=tuple(map(_identity, eval_files)),
             init_from=initial,
+            rewards=rewards,
         )
         began_with = saved.provenance if saved else self._provenance
         finished = find_published(store, began_with, self._reporter.advance)

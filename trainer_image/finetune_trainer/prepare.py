@@ -20,8 +20,10 @@ from finetune_contract.runconfig import RunConfig
 from finetune_trainer.data.check import DataFile
 from finetune_trainer.data.dataset import Dataset, Index, open_dataset, read_index, read_keys
 from finetune_trainer.data.encode import Encoder
-from finetune_trainer.data.encoding import SKIPPED, Encoding, encode_once
+from finetune_trainer.data.encoding import SKIPPED, Encodes, Encoding, Form, encode_once
 from finetune_trainer.data.faults import TABLE, Kind
+from finetune_trainer.data.prompt_dataset import Prompts, open_prompts, prompt_form
+from finetune_trainer.data.prompts import PromptEncoder
 from finetune_trainer.distributed import Ranks
 from finetune_trainer.errors import Failure
 from finetune_trainer.progress import Reporter
@@ -39,6 +41,7 @@ class Prepared:
     eval: Dataset | None
     skipped: int
     skipped_file: Path | None  # JSON Lines: uri, row, reason; on rank 0's disk
+    prompts: Prompts | None = None  # GRPO: what is beside the tokens of `train`
 
 
 @dataclass(frozen=True)
@@ -73,8 +76,11 @@ def prepare(
     skipped = sum(index.skipped for index in indices)
     if ranks.is_lead:
         _log_warnings(indices[0])
+    weights = [source.weight for source in data.train]
+    prompts = None if config.recipe.grpo is None else open_prompts(train, weights)
     return Prepared(
-        train=open_dataset(train, [source.weight for source in data.train]),
+        train=prompts.data if prompts else open_dataset(train, weights),
+        prompts=prompts,
         eval=None if held_out is None else open_dataset(held_out, [1.0] * len(data.eval)),
         skipped=skipped,
         skipped_file=_list_skipped(config, datasets) if skipped and ranks.is_lead else None,
@@ -96,14 +102,21 @@ def _encode_all(
         eval_files = _on_this_node(config, recipe.data.eval, eval_files)
     length = recipe.training.sequence_length
 
+    form = Form()
+    if recipe.grpo is not None:
+        length -= recipe.grpo.sampling.max_tokens
+        form = prompt_form(recipe.grpo.rewards)
+
     @cache  # not needed where both datasets are there already
-    def encoder() -> Encoder:
+    def encoder() -> Encodes:
         tokenizer = load_tokenizer(model_directory)
+        if recipe.grpo is not None:
+            return PromptEncoder(tokenizer, length)
         return Encoder(tokenizer, length, vocabulary_size(model_directory))
 
     def encoding(files: Sequence[DataFile], against: Path | None) -> Encoding:
         name = None if against is None else against.name
-        return Encoding(tuple(files), model_directory, length, recipe.data.on_bad_row, name)
+        return Encoding(tuple(files), model_directory, length, recipe.data.on_bad_row, name, form)
 
     on_eval, eval_keys, eval_lines = None, frozenset[int](), 0
     if eval_files:

@@ -13,7 +13,7 @@ from typing import Any
 
 from finetune_contract.checkpoint import CheckpointRef
 from finetune_contract.plan import ResolvedPlan, RoleCoverage
-from finetune_contract.progress import LONGEST_NOTE, Phase, Progress
+from finetune_contract.progress import LONGEST_NOTE, Phase, Progress, RewardProgress
 from finetune_trainer.telemetry import StepRecord
 
 log = logging.getLogger(__name__)
@@ -85,6 +85,10 @@ class Reporter:
     def evaluated(self, loss: float) -> None:
         """Note an eval loss."""
         self._update(eval_loss=loss)
+
+    def rewarded(self, reward: float | None, rewards: tuple[RewardProgress, ...]) -> None:
+        """Note how the last completions were scored."""
+        self._update(reward=reward, rewards=rewards)
 
     def trained(self, record: StepRecord) -> None:
         """Note a finished optimizer step."""

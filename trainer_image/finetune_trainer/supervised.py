@@ -21,6 +21,8 @@ from finetune_trainer.optimizer_state import Tensors
 class SupervisedFeed:
     """Feeds rows in the order of a BatchPlan; needs no state of its own."""
 
+    reward: float | None = None
+
     def __init__(self, config: RunConfig, data: Dataset, ranks: Ranks) -> None:
         self._config = config
         self._data = data
@@ -44,14 +46,7 @@ class SupervisedFeed:
     def rows(self, rank: int, micro_batch: int) -> str:
         """Return the files and lines of a micro-batch of the last batch."""
         shares = step_shares(self._plan, self._step, self._data, self._config, rank)
-        sources = self._config.recipe.data.train
-        lines: dict[str, list[int]] = {}
-        for index in shares[micro_batch]:
-            source, line = self._data.place(int(index))
-            lines.setdefault(sources[source].uri, []).append(line)
-        return "; ".join(
-            f"{uri} rows {', '.join(map(str, sorted(found)))}" for uri, found in lines.items()
-        )
+        return self._data.lines_of(shares[micro_batch], self._config.recipe.data.train)
 
     def stepped(self, state: TrainingState) -> TrainingState:
         """Return the state: there is nothing to count."""

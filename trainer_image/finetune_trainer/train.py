@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
 from finetune_contract.artifact import TrainingSummary
 from finetune_contract.progress import Phase
 from finetune_contract.result import PublishedArtifact
 from finetune_contract.runconfig import RunConfig
+from finetune_rewards.panel import Panel
 from finetune_trainer.distributed import Ranks
 from finetune_trainer.engine import Engine
+from finetune_trainer.feed import Feed
+from finetune_trainer.grpo.feed import GrpoFeed
+from finetune_trainer.grpo.panel import identities, opened_panel
+from finetune_trainer.grpo.plan import PromptPlan
+from finetune_trainer.grpo.rollouts import Collector
 from finetune_trainer.initial import fetch_initial
 from finetune_trainer.lead import Lead, fetch
 from finetune_trainer.load import load_adapted, placement_on
@@ -18,10 +25,12 @@ from finetune_trainer.loop import Loop
 from finetune_trainer.prepare import Prepared, prepare
 from finetune_trainer.progress import Reporter
 from finetune_trainer.resolve import resolve
+from finetune_trainer.rollout import rollout_engine
 from finetune_trainer.sharding import prepare_deepspeed, sharded_loading, zero_stage
 from finetune_trainer.sources import ModelSource
 from finetune_trainer.stopping import Stop
 from finetune_trainer.supervised import SupervisedFeed
+from finetune_trainer.tokenizer import load_tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -30,21 +39,24 @@ def train_and_publish(
     config: RunConfig, ranks: Ranks, reporter: Reporter, stop: Stop
 ) -> PublishedArtifact:
     """Return the published artifact, the same on every rank."""
-    lead = Lead(config, reporter)
-    start = ranks.lead(lead.start)
-    if start.finished is not None:
-        log.info("latest.json names an artifact of the same provenance: nothing to train")
-        return start.finished
-    directory = ranks.together(lambda: fetch(config, start.model, reporter, weights=False))
-    config, plan = resolve(config, start.model, directory, ranks)
-    reporter.planned(plan)
-    data = prepare(config, start.files, directory, ranks, reporter, start.eval_files)
-    ranks.lead(lead.claim)  # once the inputs are good: a run that has the output ends by it
-    engine, model = load(config, start.model, ranks, reporter)
-    with lead.telling():
-        summary = train(config, engine, data, lead, ranks, reporter, stop)
-        with engine.gathered():
-            return ranks.lead(lambda: lead.publish(model, summary, data.skipped_file))
+    with opened_panel(config, ranks, reporter) as panel:
+        rewards = identities(panel, ranks)
+        lead = Lead(config, reporter)
+        start = ranks.lead(lambda: lead.start(rewards))
+        if start.finished is not None:
+            log.info("latest.json names an artifact of the same provenance: nothing to train")
+            return start.finished
+        directory = ranks.together(lambda: fetch(config, start.model, reporter, weights=False))
+        config, plan = resolve(config, start.model, directory, ranks)
+        reporter.planned(plan)
+        data = prepare(config, start.files, directory, ranks, reporter, start.eval_files)
+        ranks.lead(lead.claim)  # once the inputs are good: a run that has the output ends by it
+        engine, model = load(config, start.model, ranks, reporter)
+        feed = make_feed(config, engine, model, data, directory, panel, ranks, reporter)
+        with lead.telling():
+            summary = train(config, engine, data, feed, lead, ranks, reporter, stop)
+            with engine.gathered():
+                return ranks.lead(lambda: lead.publish(model, summary, data.skipped_file))
 
 
 def load(
@@ -65,10 +77,32 @@ def load(
     return engine, adapted.model
 
 
+def make_feed(
+    config: RunConfig,
+    engine: Engine,
+    model: Any,
+    data: Prepared,
+    directory: Path,
+    panel: Panel | None,
+    ranks: Ranks,
+    reporter: Reporter,
+) -> Feed:
+    """Return the method's batches; `directory` holds the model's tokenizer."""
+    grpo, prompts = config.recipe.grpo, data.prompts
+    if grpo is None or prompts is None or panel is None:
+        return SupervisedFeed(config, data.train, ranks)
+    tokenizer = load_tokenizer(directory)
+    drawer = rollout_engine(config, engine, model, tokenizer, ranks)
+    plan = PromptPlan.of(config.recipe, data.train)
+    collector = Collector(grpo, plan, prompts, tokenizer, drawer, panel, ranks, reporter)
+    return GrpoFeed(config, prompts, plan, collector, engine, ranks, reporter)
+
+
 def train(
     config: RunConfig,
     engine: Engine,
     data: Prepared,
+    feed: Feed,
     lead: Lead,
     ranks: Ranks,
     reporter: Reporter,
@@ -76,5 +110,4 @@ def train(
 ) -> TrainingSummary:
     """Do the recipe's steps that no checkpoint has done; the engine then holds what to publish."""
     stop.postpone()
-    feed = SupervisedFeed(config, data.train, ranks)
     return Loop(config, engine, data, feed, lead, ranks, reporter, stop).run()

@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from finetune_contract.recipe import DataFormat
 from finetune_trainer.data.duplicates import DuplicateFinder, Place
@@ -49,6 +50,20 @@ class CheckedRow:
 
 Accept = Callable[[DataFile, CheckedRow], None]
 OnLines = Callable[[int], None]
+Reader = Callable[[dict[str, Any]], Row]  # raises RowError
+
+
+def row_reader(data_format: DataFormat) -> Reader:
+    """Return what reads the rows of one file; Auto is the format of the first that has one."""
+    known: DataFormat | None = None if data_format is DataFormat.AUTO else data_format
+
+    def read(value: dict[str, Any]) -> Row:
+        nonlocal known
+        if known is None:
+            known = detect_format(value)
+        return parse_row(value, known)
+
+    return read
 
 
 def count_rows(path: Path) -> tuple[int, str]:
@@ -67,20 +82,22 @@ def check_files(
     findings: Findings,
     accept: Accept,
     *,
+    reader: Callable[[DataFormat], Reader] = row_reader,
     scratch: Path | None = None,
     eval_keys: Container[int] = frozenset(),
     on_lines: OnLines = lambda lines: None,
 ) -> tuple[int, ...]:
     """Hand every good row to `accept`, note all others, and return the good rows of each file.
 
-    `accept` may refuse a row by RowError. `eval_keys` are of rows that must not be here, `scratch`
-    is where the rows' keys lie meanwhile, `on_lines` is told how many lines have been read.
+    `accept` may refuse a row by RowError. `reader` makes what reads the rows of a file, `eval_keys`
+    are of rows that must not be here, `scratch` is where the rows' keys lie meanwhile, `on_lines`
+    is told how many lines have been read.
     """
     good = [0] * len(files)
     lines_before = 0
     with DuplicateFinder(scratch) as finder:
         for number, file in enumerate(files):
-            for checked in _checked_rows(file, findings, eval_keys):
+            for checked in _checked_rows(file, reader(file.format), findings, eval_keys):
                 try:
                     accept(file, checked)
                 except RowError as error:
@@ -100,9 +117,8 @@ def check_files(
 
 
 def _checked_rows(
-    file: DataFile, findings: Findings, eval_keys: Container[int]
+    file: DataFile, read: Reader, findings: Findings, eval_keys: Container[int]
 ) -> Iterator[CheckedRow]:
-    data_format: DataFormat | None = None if file.format is DataFormat.AUTO else file.format
     with file.path.open("rb") as lines:
         try:
             check_head(lines.read(HEAD_BYTES))
@@ -113,10 +129,7 @@ def _checked_rows(
         lines.seek(0)
         for line, text in numbered_lines(lines):
             try:
-                value = parse_line(text)
-                if data_format is None:
-                    data_format = detect_format(value)
-                row = parse_row(value, data_format)
+                row = read(parse_line(text))
                 key = row_key(row)
                 if key in eval_keys:
                     raise RowError(Kind.OVERLAP_WITH_EVAL, "is in the eval data too")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -18,10 +18,12 @@ from typing import IO
 import numpy as np
 import numpy.typing as npt
 
+from finetune_contract.recipe import DataSource
 from finetune_trainer.data.encode import EncodedRow
 
 INDEX = "index.json"
 FILES = ("tokens", "learned", "offsets", "keys", "lines")
+DOCUMENTS, DOCUMENT_OFFSETS = "documents", "document_offsets"  # see prompt_dataset
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,16 @@ class Dataset:
         ends = np.cumsum([source.rows for source in self.sources])
         return int(np.searchsorted(ends, index, side="right")), int(self.lines[index])
 
+    def lines_of(self, rows: Iterable[int], sources: Sequence[DataSource]) -> str:
+        """Return in words which lines of which files rows stand in."""
+        lines: dict[str, list[int]] = {}
+        for index in rows:
+            source, line = self.place(int(index))
+            lines.setdefault(sources[source].uri, []).append(line)
+        return "; ".join(
+            f"{uri} rows {', '.join(map(str, sorted(found)))}" for uri, found in lines.items()
+        )
+
 
 @dataclass(frozen=True)
 class Index:
@@ -69,15 +81,16 @@ class Index:
     tokens: int
     skipped: int
     warnings: dict[str, int]
+    documents: int | None = None  # bytes that stand beside the tokens of prompts
 
 
 class DatasetWriter:
     """Appends rows to a directory's files; memory does not grow with them."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, more: tuple[str, ...] = ()) -> None:
         assert sys.byteorder == "little", "the files are little-endian"
         self._directory = directory
-        self._files = {name: (directory / name).open("wb") for name in FILES}
+        self._files = {name: (directory / name).open("wb") for name in (*FILES, *more)}
         self.tokens = 0  # written
         self._append("offsets", np.zeros(1, dtype=np.int64))
 
@@ -128,6 +141,8 @@ def read_index(directory: Path) -> Index | None:
         "keys": 8 * rows,
         "lines": 8 * rows,
     }
+    if index.documents is not None:
+        sizes |= {DOCUMENTS: index.documents, DOCUMENT_OFFSETS: 8 * (rows + 1)}
     whole = all((directory / name).stat().st_size == size for name, size in sizes.items())
     return index if whole else None
 

@@ -15,23 +15,27 @@ from collections.abc import Callable, Container
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any, Protocol
 
 from filelock import FileLock
 
 from finetune_contract.model import canonical_json, sha256_digest
 from finetune_contract.reasons import Reason
-from finetune_contract.recipe import BadRows
+from finetune_contract.recipe import BadRows, DataFormat
 from finetune_trainer.data import encode
 from finetune_trainer.data.check import (
     CheckedRow,
     DataFile,
     OnLines,
+    Reader,
     check_files,
     count_rows,
+    row_reader,
 )
 from finetune_trainer.data.dataset import DatasetWriter, Index, read_index
-from finetune_trainer.data.encode import Encoder
+from finetune_trainer.data.encode import EncodedRow
 from finetune_trainer.data.faults import Fault, Findings
+from finetune_trainer.data.rows import Row
 from finetune_trainer.errors import Failure
 
 log = logging.getLogger(__name__)
@@ -39,6 +43,23 @@ log = logging.getLogger(__name__)
 SKIPPED = "skipped_rows.jsonl"
 TOKENIZER_FILES = (".json", ".jinja", ".txt", ".model")
 LIBRARIES = ("tokenizers", "transformers", "jinja2")
+
+
+class Encodes(Protocol):
+    """Makes tokens of rows."""
+
+    def encode(self, row: Row) -> EncodedRow:
+        """Return the tokens of a row; raise RowError if it can not be trained on."""
+        ...
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a method reads and keeps rows; `decides` is what changes their bytes."""
+
+    decides: tuple[Any, ...] = ()
+    reader: Callable[[DataFormat], Reader] = row_reader
+    writer: Callable[[Path], DatasetWriter] = DatasetWriter
 
 
 @dataclass(frozen=True)
@@ -50,6 +71,7 @@ class Encoding:
     sequence_length: int
     on_bad_row: BadRows
     against: str | None = None  # the digest of the eval data, whose rows must not be among these
+    form: Form = Form()
 
     def digest(self) -> str:
         """Return the name of the dataset, 64 hexadecimal digits."""
@@ -64,6 +86,7 @@ class Encoding:
             "sequence_length": self.sequence_length,
             "on_bad_row": self.on_bad_row,
             "against": self.against,
+            "form": self.form.decides,
         }
         return sha256_digest(canonical_json(decides).encode()).removeprefix("sha256:")
 
@@ -71,7 +94,7 @@ class Encoding:
 def encode_once(
     encoding: Encoding,
     root: Path,
-    load_encoder: Callable[[], Encoder],
+    load_encoder: Callable[[], Encodes],
     eval_keys: Container[int],
     on_lines: OnLines,
 ) -> Path:
@@ -101,7 +124,7 @@ def encode_once(
 def _encode(
     encoding: Encoding,
     directory: Path,
-    encoder: Encoder,
+    encoder: Encodes,
     eval_keys: Container[int],
     on_lines: OnLines,
 ) -> None:
@@ -118,11 +141,12 @@ def _encode(
         findings.warn(file.uri, checked.line, encoded.warnings)
 
     findings = Findings(encoding.on_bad_row, listen)
-    with (directory / SKIPPED).open("w") as skipped, DatasetWriter(directory) as writer:
+    with (directory / SKIPPED).open("w") as skipped, encoding.form.writer(directory) as writer:
         good = check_files(
             encoding.files,
             findings,
             accept,
+            reader=encoding.form.reader,
             scratch=directory,
             eval_keys=eval_keys,
             on_lines=on_lines,

@@ -57,6 +57,8 @@ class Kind(StrEnum):
     AMBIGUOUS_FORMAT = "AmbiguousFormat"
     EMPTY_COMPLETION = "EmptyCompletion"
     EMPTY_MESSAGES = "EmptyMessages"
+    EMPTY_PROMPT = "EmptyPrompt"
+    MISSING_COLUMN = "MissingColumn"
     NON_TEXT_CONTENT = "NonTextContent"
     # Turns.
     UNKNOWN_ROLE = "UnknownRole"
@@ -64,6 +66,7 @@ class Kind(StrEnum):
     WRONG_ROLE_ORDER = "WrongRoleOrder"
     NO_ASSISTANT_TURN = "NoAssistantTurn"
     LAST_TURN_NOT_ASSISTANT = "LastTurnNotAssistant"
+    LAST_TURN_NOT_USER = "LastTurnNotUser"
     # Tools.
     BAD_TOOLS = "BadTools"
     BAD_TOOL_CALL = "BadToolCall"
@@ -74,6 +77,7 @@ class Kind(StrEnum):
     DUPLICATE_ROW = "DuplicateRow"
     # What only the model's tokenizer tells.
     TOO_LONG = "TooLong"
+    PROMPT_TOO_LONG = "PromptTooLong"
     NO_SUPERVISED_TOKEN = "NoSupervisedToken"  # noqa: S105
     TEMPLATE_REFUSES = "TemplateRefuses"
     TEMPLATE_DROPS_TURN = "TemplateDropsTurn"
@@ -121,12 +125,15 @@ TABLE: dict[Kind, About] = {
     Kind.AMBIGUOUS_FORMAT: About(_ROW, "The row has messages as well as prompt or completion."),
     Kind.EMPTY_COMPLETION: About(_ROW, "A completion or assistant turn has nothing to learn."),
     Kind.EMPTY_MESSAGES: About(_ROW, "A list of messages is empty."),
+    Kind.EMPTY_PROMPT: About(_ROW, "GRPO: a prompt of text is empty."),
+    Kind.MISSING_COLUMN: About(_ROW, "GRPO: a column that a builtin reward reads is not there."),
     Kind.NON_TEXT_CONTENT: About(_ROW, "A turn's content is not text, such as a list of images."),
     Kind.UNKNOWN_ROLE: About(_ROW, "A role is none of system, user, assistant, tool."),
     Kind.SYSTEM_NOT_FIRST: About(_ROW, "A system turn stands after other turns."),
     Kind.WRONG_ROLE_ORDER: About(_ROW, "User and assistant do not take turns."),
     Kind.NO_ASSISTANT_TURN: About(_ROW, "No assistant turn, so nothing to learn."),
     Kind.LAST_TURN_NOT_ASSISTANT: About(_ROW, "The last turn is not the assistant's."),
+    Kind.LAST_TURN_NOT_USER: About(_ROW, "GRPO: a prompt ends with the assistant's turn."),
     Kind.BAD_TOOLS: About(_ROW, "The row's list of tools is malformed."),
     Kind.BAD_TOOL_CALL: About(_ROW, "A tool call lacks its name or JSON arguments."),
     Kind.RESULT_WITHOUT_CALL: About(_ROW, "A tool turn answers no call."),
@@ -134,6 +141,9 @@ TABLE: dict[Kind, About] = {
     Kind.OVERLAP_WITH_EVAL: About(_ROW, "A train row is in the eval data too."),
     Kind.DUPLICATE_ROW: About(_WARNING, "The row is there before, in this or another train file."),
     Kind.TOO_LONG: About(_ROW, "The row has more tokens than training.sequenceLength.", True),
+    Kind.PROMPT_TOO_LONG: About(
+        _ROW, "GRPO: a prompt has more tokens than sequenceLength - rollout.maxTokens.", True
+    ),
     Kind.NO_SUPERVISED_TOKEN: About(_ROW, "No token of the row is learned.", True),
     Kind.TEMPLATE_REFUSES: About(_ROW, "The model's chat template raises an error.", True),
     Kind.TEMPLATE_DROPS_TURN: About(_ROW, "The chat template leaves out what a turn says.", True),

@@ -91,6 +91,14 @@ class ChatTemplate:
             warnings.append(Kind.REASONING_NOT_OPENED)
         return Rendering(turns.text, spans, tuple(warnings))
 
+    def prompt(self, dialogue: Dialogue) -> str:
+        """Return the text that an assistant's turn is to follow; raise RowError as `render`."""
+        if any(message.tool_calls for message in dialogue.messages):
+            self._learn_calls()
+        text = self._text(dialogue.messages, dialogue.tools, True)
+        check_complete(text, dialogue)
+        return text
+
     def _text(
         self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], header: bool
     ) -> str:

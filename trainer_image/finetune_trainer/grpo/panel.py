@@ -1,0 +1,57 @@
+"""The rewards of a run, opened on every rank: each asks its own pod's runner."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from finetune_contract.artifact import RewardIdentity
+from finetune_contract.runconfig import RunConfig
+from finetune_rewards.client import RunnerClient
+from finetune_rewards.errors import RewardError
+from finetune_rewards.panel import Panel
+from finetune_trainer.distributed import Ranks
+from finetune_trainer.errors import Failure
+from finetune_trainer.progress import Reporter
+from finetune_trainer.reward_runner import own_socket_path
+
+
+@contextmanager
+def opened_panel(config: RunConfig, ranks: Ranks, reporter: Reporter) -> Iterator[Panel | None]:
+    """Yield the rewards; None for a method without. Raises Failure for one that can not be used."""
+    grpo, layout = config.recipe.grpo, config.layout
+    if grpo is None:
+        yield None
+        return
+    with Panel.open(
+        grpo.rewards,
+        runner=RunnerClient(own_socket_path(layout)),
+        credentials=layout.credentials.rewards,
+        ranks=ranks.world,
+        note=reporter.noted,
+    ) as panel:
+        yield panel
+
+
+def identities(panel: Panel | None, ranks: Ranks) -> tuple[RewardIdentity, ...]:
+    """Return what users' rewards are, once every rank's runner has loaded them.
+
+    All ranks must call it. Raises Failure: RewardInvalid, SandboxUnavailable.
+    """
+    if panel is None:
+        return ()
+
+    def ask() -> tuple[RewardIdentity, ...]:
+        with failing_as_told():
+            return panel.identities()
+
+    return ranks.together(ask)
+
+
+@contextmanager
+def failing_as_told() -> Iterator[None]:
+    """Raise what of a reward ends a run as the trainer's Failure."""
+    try:
+        yield
+    except RewardError as error:
+        raise Failure(error.reason, error.message) from error

@@ -1,0 +1,175 @@
+"""Completions of a buffer: drawn and scored, and groups without spread drawn again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from finetune_contract.grpo import GrpoRecipe
+from finetune_contract.progress import Phase
+from finetune_trainer.data.order import Indices
+from finetune_trainer.data.prompt_dataset import Prompts
+from finetune_trainer.distributed import Ranks
+from finetune_trainer.grpo.plan import PromptPlan
+from finetune_trainer.grpo.scores import Panel, Scores, decoded, scored
+from finetune_trainer.methods.grpo.advantages import Advantages, advantages
+from finetune_trainer.progress import Reporter
+from finetune_trainer.rollout.base import Completion, Request, RolloutEngine
+
+Stops = Callable[[], bool]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a buffer took."""
+
+    rollout_seconds: float
+    score_seconds: float
+    drawn: int  # groups, those that were replaced among them
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """N completions of prompts, in groups that stand one after the other; alike on all ranks."""
+
+    rows: Indices  # [groups], of the prompts in their dataset
+    completions: list[Completion]  # N
+    scores: Scores
+    found: Advantages
+    cost: Cost
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """Return the completions' tokens, [N]."""
+        return np.array([len(one.tokens) for one in self.completions], dtype=np.int64)
+
+    @property
+    def truncated(self) -> npt.NDArray[np.bool_]:
+        """Return which completions were cut, [N]."""
+        return np.array([one.truncated for one in self.completions], dtype=np.bool_)
+
+
+class Collector:
+    """Makes the rollouts of buffers; all ranks must ask for the same ones."""
+
+    def __init__(
+        self,
+        recipe: GrpoRecipe,
+        plan: PromptPlan,
+        prompts: Prompts,
+        tokenizer: Any,
+        engine: RolloutEngine,
+        panel: Panel,
+        ranks: Ranks,
+        reporter: Reporter,
+    ) -> None:
+        self._recipe = recipe
+        self._plan = plan
+        self._prompts = prompts
+        self._tokenizer = tokenizer
+        self._engine = engine
+        self._panel = panel
+        self._ranks = ranks
+        self._reporter = reporter
+        self._spent = {Phase.ROLLOUT: 0.0, Phase.SCORE: 0.0}
+
+    def collect(self, buffer: int, step: int, stops: Stops) -> Rollouts | None:
+        """Return the rollouts of a buffer by the weights after `step` steps; None on a stop.
+
+        Raises Failure for what ends the run.
+        """
+        self._spent = {Phase.ROLLOUT: 0.0, Phase.SCORE: 0.0}
+        rows = self._plan.rows(buffer)
+        slots = np.arange(len(rows))
+        first = self._round(buffer, 0, slots, rows, step, stops)
+        if first is None:
+            return None
+        completions, scores = first
+        found = self._advantages(completions, scores)
+        drawn = len(rows)
+        for attempt in range(1, self._plan.rounds + 1):
+            slots = np.flatnonzero(~found.spread)
+            others = self._plan.replacements(buffer, attempt, len(slots), rows)
+            slots = slots[: len(others)]
+            if not len(slots):
+                break
+            again = self._round(buffer, attempt, slots, others, step, stops)
+            if again is None:
+                return None
+            rows = rows.copy()
+            rows[slots] = others
+            places = self._places(slots)
+            for place, completion in zip(places, again[0], strict=True):
+                completions[int(place)] = completion
+            scores = scores.put(places, again[1])
+            found = self._advantages(completions, scores)
+            drawn += len(slots)
+        cost = Cost(self._spent[Phase.ROLLOUT], self._spent[Phase.SCORE], drawn)
+        return Rollouts(rows, completions, scores, found, cost)
+
+    def _round(
+        self, buffer: int, attempt: int, slots: Indices, rows: Indices, step: int, stops: Stops
+    ) -> tuple[list[Completion], Scores] | None:
+        """Return completions and scores of one group per slot of the buffer."""
+        completions = self._draw(buffer, attempt, slots, rows, step, stops)
+        if completions is None or stops():
+            return None
+        return completions, self._score(rows, completions, step)
+
+    def _draw(
+        self, buffer: int, attempt: int, slots: Indices, rows: Indices, step: int, stops: Stops
+    ) -> list[Completion] | None:
+        size, ranks = self._recipe.group_size, self._ranks
+        requests = [
+            Request(self._prompts.tokens(int(row)), (buffer, int(row), attempt, int(slot)), size)
+            for row, slot in zip(rows, slots, strict=True)
+        ][ranks.rank :: ranks.world]
+        done, total = 0, len(rows) * size
+
+        def on_done(count: int) -> None:
+            nonlocal done
+            done += count
+            self._reporter.reach(min(total, done * ranks.world))
+
+        began = time.monotonic()
+        with self._reporter.aside(Phase.ROLLOUT, total):
+            by_rank = ranks.everywhere(lambda: self._engine.draw(requests, step, stops, on_done))
+        self._spent[Phase.ROLLOUT] += time.monotonic() - began
+        if any(drawn is None for drawn in by_rank):
+            return None
+        groups: list[list[Completion]] = [[]] * len(rows)
+        for rank, drawn in enumerate(by_rank):
+            groups[rank :: ranks.world] = drawn or []
+        return list(chain.from_iterable(groups))
+
+    def _score(self, rows: Indices, completions: list[Completion], step: int) -> Scores:
+        """Ask the rewards for the completions that this rank has drawn, gather the others'."""
+        mine = self._places(np.arange(self._ranks.rank, len(rows), self._ranks.world))
+        share = [completions[int(place)] for place in mine]
+        texts = [
+            self._tokenizer.decode(one.tokens.tolist(), skip_special_tokens=True) for one in share
+        ]
+        of_rows = [int(rows[place // self._recipe.group_size]) for place in mine]
+        samples = decoded(self._prompts, of_rows, share, texts, step)
+        began = time.monotonic()
+        with self._reporter.aside(Phase.SCORE, len(completions)):
+            rewards = self._recipe.rewards
+            scores = scored(self._panel, samples, mine, len(completions), self._ranks, rewards)
+        self._spent[Phase.SCORE] += time.monotonic() - began
+        return scores
+
+    def _places(self, slots: Indices) -> Indices:
+        """Return where the completions of some groups stand."""
+        size = self._recipe.group_size
+        return (slots[:, None] * size + np.arange(size)).reshape(-1)
+
+    def _advantages(self, completions: list[Completion], scores: Scores) -> Advantages:
+        lengths = np.array([len(one.tokens) for one in completions], dtype=np.int64)
+        truncated = np.array([one.truncated for one in completions], dtype=np.bool_)
+        return advantages(scores.values, lengths, truncated, self._recipe)

@@ -1,0 +1,106 @@
+"""Scores of completions: each rank asks for its share, then all know all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from finetune_contract.rewards import Reward
+from finetune_rewards.samples import Answer, Samples, Text
+from finetune_trainer.data.prompt_dataset import Prompts
+from finetune_trainer.distributed import Ranks
+from finetune_trainer.grpo.panel import failing_as_told
+from finetune_trainer.rollout.base import Completion
+
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+
+
+class Panel(Protocol):
+    """All rewards of a recipe."""
+
+    def score(self, samples: Samples) -> dict[str, Answer]:
+        """Return every reward's answer, by name; raise RewardError where the run can not go on."""
+        ...
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Of N completions by R rewards."""
+
+    values: Floats  # [N, R], NaN where there is none
+    failed: Bools  # [N, R]: no score because of an error
+    seconds: Floats  # [R], that the slowest rank waited
+    errors: dict[str, str]  # a reward's first error, by its name
+
+    def put(self, at: npt.NDArray[np.int64], others: Scores) -> Scores:
+        """Return these with others in the place of some; the time adds up."""
+        values, failed = self.values.copy(), self.failed.copy()
+        values[at], failed[at] = others.values, others.failed
+        errors = {**others.errors, **self.errors}
+        return Scores(values, failed, self.seconds + others.seconds, errors)
+
+
+def decoded(
+    prompts: Prompts,
+    rows: Sequence[int],
+    completions: Sequence[Completion],
+    texts: Sequence[str],
+    step: int,
+) -> Samples:
+    """Return what the rewards are asked of completions of prompts, one row for each."""
+    documents = {row: prompts.document(row) for row in set(rows)}
+    asked: list[Text] = [documents[row]["prompt"] for row in rows]
+    return Samples(
+        prompts=asked,
+        completions=[
+            text if isinstance(prompt, str) else [{"role": "assistant", "content": text}]
+            for prompt, text in zip(asked, texts, strict=True)
+        ],
+        completion_ids=[completion.tokens.tolist() for completion in completions],
+        columns={
+            name: [documents[row]["columns"].get(name) for row in rows] for name in prompts.columns
+        },
+        step=step,
+    )
+
+
+def scored(
+    panel: Panel,
+    samples: Samples,
+    mine: npt.NDArray[np.int64],
+    total: int,
+    ranks: Ranks,
+    rewards: Sequence[Reward],
+) -> Scores:
+    """Return the scores of `total` completions, of which `samples` are this rank's, at `mine`.
+
+    All ranks must call it. Raises Failure with the reason of a RewardError.
+    """
+
+    def ask() -> tuple[npt.NDArray[np.int64], dict[str, Answer]]:
+        with failing_as_told():
+            return mine, panel.score(samples) if len(samples) else {}
+
+    values = np.full((total, len(rewards)), np.nan)
+    failed = np.zeros((total, len(rewards)), dtype=np.bool_)
+    seconds, errors = np.zeros(len(rewards)), dict[str, str]()
+    for told in ranks.everywhere(ask):
+        assert told is not None, "every rank asks"
+        theirs, answers = told
+        for index, reward in enumerate(rewards):
+            answer = answers.get(reward.name)
+            if answer is None:
+                continue
+            seconds[index] = max(seconds[index], answer.seconds)
+            for at, item in zip(theirs, answer.items, strict=True):
+                if item.score is not None:
+                    values[at, index] = item.score
+                elif item.error is not None:
+                    failed[at, index] = True
+                    errors.setdefault(reward.name, item.error)
+    return Scores(values, failed, seconds, errors)
