@@ -25,7 +25,8 @@ class _TooLong(BaseException):
 
 
 def scorer(settings: MathReward, name: str) -> Callable[[Samples], list[float | None]]:
-    """Return 1 for the column's value, 0 for another or none; None where nobody can tell."""
+    """Return 1 for the column's value, 0 for another or none; None where the column holds nothing
+    that can be compared. Raises TimeoutError for one that takes longer than SECONDS."""
     equal = _comparison()
 
     def score(samples: Samples) -> list[float | None]:
@@ -47,7 +48,7 @@ def _score(completion: str, answer: str | None, equal: Equal) -> float | None:
         with _limited():
             same = equal(completion, answer)
     except _TooLong:
-        return None
+        raise TimeoutError(f"not compared within {SECONDS:g} s") from None
     return None if same is None else float(same)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -13,11 +12,9 @@ from finetune_rewards.columns import column
 from finetune_rewards.errors import RewardInvalid
 from finetune_rewards.samples import Samples, text_of
 
-log = logging.getLogger(__name__)
-
 
 def scorer(settings: ReasoningGymReward, name: str) -> Callable[[Samples], list[float | None]]:
-    """Return the task's score; None where the column holds no entry, or the task can not say."""
+    """Return the task's score; None where the column holds no entry."""
     from reasoning_gym import get_score_answer_fn
 
     pattern = compiled(settings.pattern, name, group=True) if settings.pattern else None
@@ -33,11 +30,7 @@ def scorer(settings: ReasoningGymReward, name: str) -> Callable[[Samples], list[
         if entry is None:
             return None
         answer = completion.strip() if pattern is None else last_group(pattern, completion)
-        try:
-            return float(score_answer(answer, entry))
-        except Exception as error:  # noqa: BLE001 - over a hundred tasks, each with its own parser
-            log.warning("reward %s: %s: %s", name, settings.task, type(error).__name__)
-            return None
+        return float(score_answer(answer, entry))
 
     def score(samples: Samples) -> list[float | None]:
         entries = column(samples, settings.entry, name)
