@@ -13,7 +13,7 @@ import pytest
 
 from finetune_contract.grpo import GrpoLoss
 from finetune_contract.runconfig import RunConfig
-from support.fixed_rollouts import GROUP, GROUPS, draw, plain_steps, write
+from support.fixed_rollouts import GROUP, GROUPS, draw, plain_steps, read, write
 from support.group_runs import Apart, Stepped, step_group
 from support.oracle import Expected
 from support.tiny_models import write_tiny
@@ -60,10 +60,10 @@ CASES: list[Case] = [
     *product(("llama",), list(GrpoLoss), OPTIMIZERS, LAYOUTS),
     *product(("deepseek-v3",), (GrpoLoss.DAPO, GrpoLoss.GSPO), OPTIMIZERS, LAYOUTS),
 ]
-SPLIT, SHARDED = "1 process, accumulation", "2 processes, ZeRO-3"
+SPLIT, SHARDED = "1 process, accumulation", "2 processes, ZeRO-2"
 COVERING: set[Case] = {
     *product(("llama",), ("DAPO",), ("AdamW",), LAYOUTS),
-    *product(("llama",), ("DAPO",), ("SGD",), (SPLIT, "2 processes, ZeRO-2", SHARDED)),
+    *product(("llama",), ("DAPO",), ("SGD",), (SPLIT, SHARDED)),
     *product(("llama",), ("GRPO", "DrGRPO", "GSPO", "CISPO"), ("SGD",), (SPLIT, SHARDED)),
     ("deepseek-v3", "DAPO", "SGD", SPLIT),
     ("deepseek-v3", "DAPO", "AdamW", "2 processes, ZeRO-2"),
@@ -136,8 +136,6 @@ def stepped(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Runs:
 
 @pytest.fixture(scope="module")
 def oracle(inputs: Path) -> Oracle:
-    from support.fixed_rollouts import read
-
     @cache
     def steps(model: str, loss: str, optimizer: str) -> Expected:
         config = config_of(inputs, (model, loss, optimizer, SPLIT))
