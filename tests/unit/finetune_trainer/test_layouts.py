@@ -38,6 +38,7 @@ MODELS = {
     "deepseek-v3": Model(("Attention", "MLP", "Experts", "SharedExperts"), 5e-5, "deepseek-v3"),
     "llama, tied": Model(("Attention",), 1e-5, config={"tie_word_embeddings": True}),
     "llama, head": Model(("MLP", "Head"), 1e-5),
+    "olmo2, by inspection": Model(("Attention", "MLP"), 1e-5, "olmo2"),
 }
 OPTIMIZERS = {
     "AdamW": {"optimizer": "AdamW", "learningRate": 1e-3, "weightDecay": 0.1},
@@ -90,6 +91,7 @@ COVERING: set[Case] = {
     ("deepseek-v3", "SGD", "1 process, accumulation"),
     ("llama, tied", "AdamW", "2 processes, ZeRO-3"),
     ("llama, head", "AdamW", "2 processes, ZeRO-3"),
+    ("olmo2, by inspection", "AdamW", "2 processes, ZeRO-3, checkpointing"),
 }
 Runs = Callable[[Case], Trained]
 

@@ -160,6 +160,14 @@ def test_what_peft_can_not_do_is_refused_without_weights(tmp_path: Path) -> None
         settle(tmp_path, "qwen3-moe", lora={"targets": ["Router"], "dora": True})
 
 
+def test_sequences_beyond_a_model_s_positions_are_refused_without_weights(tmp_path: Path) -> None:
+    rope = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
+    write_tiny("llama", tmp_path / "model", rope_parameters=rope)
+    settle(tmp_path, training={"sequenceLength": 256})
+    with pytest.raises(Failure, match=r"spec\.training\.sequenceLength is 257, but the base model"):
+        settle(tmp_path, training={"sequenceLength": 257})
+
+
 ENCODERS = {"bert": {}, "roberta": {"pad_token_id": 1}}
 
 
