@@ -94,6 +94,33 @@ class Attempt(ApiModel):
     """Steps it did after the last complete checkpoint, which the next attempt does again."""
 
 
+class RewardCheckState(StrEnum):
+    """How far the check of the rewards is."""
+
+    RUNNING = "Running"
+    PASSED = "Passed"
+    FAILED = "Failed"
+
+
+class RewardCheckStatus(ApiModel):
+    """The trial of the job's own reward functions on a few rows, before the first attempt."""
+
+    state: RewardCheckState
+    """How far it is."""
+    plan: str
+    """Digest of what is tried; a spec that changes it is tried anew."""
+    pod_uid: str | None = None
+    """uid of the pod `<job>-rewards`, once it was seen."""
+    failures: int = 0
+    """Pods that ended without a verdict, such as by an eviction."""
+    start_time: Timestamp | None = None
+    """When it began."""
+    end_time: Timestamp | None = None
+    """When the last pod's end was seen."""
+    message: str | None = None
+    """What was found, or how the last pod ended."""
+
+
 class RewardStatus(ApiModel):
     """One reward over the completions of the last step that it scored."""
 
@@ -259,6 +286,8 @@ class FineTuneJobStatus(ApiModel):
         ),
     ] = None
     """Every attempt, oldest first; each stands here before its objects are made."""
+    reward_check: RewardCheckStatus | None = None
+    """The trial of python rewards; the first attempt starts once it has passed."""
     progress: ProgressStatus | None = None
     """What the running attempt last reported."""
     checkpoint: CheckpointStatus | None = None

@@ -49,13 +49,13 @@ def _pods(s: Scene, attempt: Attempt) -> list[Pod]:
 def _start_timeout(s: Scene, attempt: Attempt) -> End | None:
     """End an attempt whose pods wait for something that only the user can bring."""
     block = blocked(s.job, _pods(s, attempt), s.observed)
-    left = _time_to_start(s, block)
+    left = time_to_start(s, block)
     if block is None or left is None or left > timedelta():
         return None
     return End(Reason.START_TIMEOUT, f"{block.reason}: {block.message}")
 
 
-def _time_to_start(s: Scene, block: Blocked | None) -> timedelta | None:
+def time_to_start(s: Scene, block: Blocked | None) -> timedelta | None:
     """Return the time left to remove what blocks a pod; None if it may take as long as it likes."""
     if block is None or block.since is None:
         return None
@@ -78,8 +78,8 @@ def _go_on(s: Scene, attempt: Attempt) -> Decision:
         }
     )
     steady = all_run and not any(p.due for p in pods)
-    looks_again = None if steady else _next_look(s, pods)
-    waits = [w for w in (_time_to_start(s, block), s.deadline_left(), looks_again) if w is not None]
+    looks_again = None if steady else next_look(s, pods)
+    waits = [w for w in (time_to_start(s, block), s.deadline_left(), looks_again) if w is not None]
     before = [corrected(a, seen, said) for a in s.attempts[-2:-1]]
     return Decision(
         (*s.attempts[:-2], *before, seen),
@@ -93,7 +93,7 @@ def _go_on(s: Scene, attempt: Attempt) -> Decision:
     )
 
 
-def _next_look(s: Scene, pods: list[Pod]) -> timedelta:
+def next_look(s: Scene, pods: list[Pod]) -> timedelta:
     """Return when the next pod will have taken long enough to start to be looked at."""
     given = [p.scheduled for p in pods if p.scheduled and not p.running and not p.finished]
     soon = [left for at in given if (left := at + LOOK_AFTER - s.now) > timedelta()]
@@ -120,6 +120,11 @@ def _to_look_at(
     started = timestamp(attempt.start_time)
     if not pods and workload is not None and started and s.now - started >= LOOK_AFTER:
         return (workload.uid,)
+    return stuck_pods(s, pods)
+
+
+def stuck_pods(s: Scene, pods: list[Pod]) -> tuple[str, ...]:
+    """Return the uid of the first pod that has had a node for a while but does not run."""
     stuck = [
         p.uid
         for p in pods

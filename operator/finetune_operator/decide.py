@@ -11,7 +11,13 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from finetune_api.job import FineTuneJob
-from finetune_api.status import ArtifactStatus, Attempt, AttemptState, FineTuneJobStatus
+from finetune_api.status import (
+    ArtifactStatus,
+    Attempt,
+    AttemptState,
+    FineTuneJobStatus,
+    RewardCheckState,
+)
 from finetune_contract.reasons import Reason
 from finetune_contract.result import PublishedArtifact
 from finetune_operator.active import deadline, follow
@@ -21,6 +27,7 @@ from finetune_operator.diagnose import End, published
 from finetune_operator.observe import Observed, Pod, timestamp
 from finetune_operator.plan.run_config import recipe
 from finetune_operator.retry import backoff, gives_up, next_micro_batch
+from finetune_operator.reward_check import checked, paused, unfinished_checks
 from finetune_operator.settings import Settings
 from finetune_operator.told import accounted, learned, told
 from finetune_operator.wording import attempt_end, bounded, with_advice
@@ -44,8 +51,9 @@ def decide(job: FineTuneJob, observed: Observed, now: datetime, settings: Settin
 
 
 def refused(decision: Decision, message: str, now: datetime) -> Decision:
-    """Return the decision after the cluster refused the attempt's objects for good."""
-    assert decision.run is not None, "only an attempt's objects are refused"
+    """Return the decision after the cluster refused its objects for good."""
+    if decision.run is None:
+        return _refused_check(decision, message, now)
     ended = decision.run.model_copy(
         update={
             "state": AttemptState.FAILED,
@@ -57,6 +65,20 @@ def refused(decision: Decision, message: str, now: datetime) -> Decision:
     text = with_advice(attempt_end(ended), Reason.BACKEND_REFUSED)
     verdict = Verdict(Course.FAILED, Reason.BACKEND_REFUSED, text)
     return Decision((*decision.attempts[:-1], ended), verdict)
+
+
+def _refused_check(decision: Decision, message: str, now: datetime) -> Decision:
+    assert decision.reward_check is not None, "only an attempt's or a check's objects are refused"
+    failed = decision.reward_check.model_copy(
+        update={
+            "state": RewardCheckState.FAILED,
+            "end_time": rfc3339(now),
+            "message": bounded(message),
+        }
+    )
+    text = with_advice(message, Reason.BACKEND_REFUSED)
+    verdict = Verdict(Course.FAILED, Reason.BACKEND_REFUSED, text)
+    return Decision(decision.attempts, verdict, reward_check=failed)
 
 
 def _active(s: Scene, attempt: Attempt) -> Decision:
@@ -154,12 +176,22 @@ def _between(s: Scene) -> Decision:
         return Decision(s.attempts, verdict, delete=s.others(last.number), confirm=s.confirm)
     if s.job.spec.run_policy.suspend:
         verdict = Verdict(Course.SUSPENDED, Reason.SUSPENDED, "spec.runPolicy.suspend is true")
-        return Decision(s.attempts, verdict, delete=s.others(None), confirm=s.confirm)
+        gone = (*s.others(None), *unfinished_checks(s))
+        return Decision(s.attempts, verdict, delete=gone, confirm=s.confirm, reward_check=paused(s))
     if last is not None and (wait := _backoff_left(s, last)) > timedelta():
         text = f"{attempt_end(last)}; attempt {last.number + 1} follows"
         verdict = Verdict(Course.PROGRESSING, Reason.RETRYING, text)
         return Decision(s.attempts, verdict, delete=s.others(None), after=wait, confirm=s.confirm)
-    return _start(s)
+    return _start(s) if s.attempts else _first(s)
+
+
+def _first(s: Scene) -> Decision:
+    """Start the first attempt, once the code that is to score it has been tried."""
+    found = checked(s)
+    if isinstance(found, Decision):
+        return found
+    start = _start(s)
+    return replace(start, reward_check=found, delete=(*start.delete, *unfinished_checks(s)))
 
 
 def _final_end(s: Scene, last: Attempt) -> End | None:
@@ -207,7 +239,9 @@ def _finished(s: Scene) -> Decision:
     return Decision(
         s.attempts,
         Verdict(Course.KEPT, Reason.SUCCEEDED),
-        delete=s.others(None, shared=False) if expired else s.others(last),
+        delete=s.others(None, shared=False)
+        if expired
+        else (*s.others(last), *unfinished_checks(s)),
         after=None if expired else left,
         artifact=s.status.artifact,
     )

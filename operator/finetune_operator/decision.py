@@ -7,9 +7,10 @@ from datetime import datetime, timedelta
 from enum import Enum
 
 from finetune_api.job import FineTuneJob
-from finetune_api.status import ArtifactStatus, Attempt, FineTuneJobStatus
+from finetune_api.status import ArtifactStatus, Attempt, FineTuneJobStatus, RewardCheckStatus
 from finetune_contract.reasons import Reason
-from finetune_operator.observe import Child, Observed
+from finetune_operator.observe import Child, Observed, timestamp
+from finetune_operator.plan.reward_check import RewardCheck
 from finetune_operator.retry import active_time
 from finetune_operator.settings import Settings
 
@@ -48,6 +49,8 @@ class Decision:
     artifact: ArtifactStatus | None = None
     confirm: bool = False  # it rests on an absence: read from the server, and decide again
     look: tuple[str, ...] = ()  # uids of objects whose Events would tell what keeps pods from going
+    reward_check: RewardCheckStatus | None = None  # what to record of it; None: what stands
+    run_check: RewardCheck | None = None  # its objects must exist
 
 
 @dataclass(frozen=True)
@@ -81,8 +84,12 @@ class Scene:
         return tuple(doomed)
 
     def deadline_left(self) -> timedelta | None:
-        """Return how long the attempts may yet run; None without a deadline."""
+        """Return how long check and attempts may yet run; None without a deadline."""
         seconds = self.job.spec.run_policy.active_deadline_seconds
         if seconds is None:
             return None
-        return timedelta(seconds=seconds) - active_time(self.attempts, self.now)
+        check = self.status.reward_check
+        begun = timestamp(check.start_time) if check else None
+        ended = timestamp(check.end_time) if check else None
+        checking = (ended or self.now) - begun if begun else timedelta()
+        return timedelta(seconds=seconds) - active_time(self.attempts, self.now) - checking

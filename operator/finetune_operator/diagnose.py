@@ -82,7 +82,7 @@ class Blocked:
 def published(job: FineTuneJob, attempt: Attempt, pods: list[Pod]) -> PublishedArtifact | None:
     """Return the artifact that rank 0's pod read back and reported for this attempt."""
     for pod in pods:
-        result = _result(pod, attempt.number)
+        result = result_of(pod, attempt.number)
         if pod.node_rank == 0 and result is not None and result.outcome is Outcome.SUCCEEDED:
             artifact = result.artifact
             below = job.spec.output.uri.rstrip("/") + "/"
@@ -108,13 +108,13 @@ def blocked(job: FineTuneJob, pods: list[Pod], observed: Observed) -> Blocked | 
     return next((b for b in found if b is not None), None)
 
 
-def _result(pod: Pod, attempt: int) -> Result | None:
+def result_of(pod: Pod, attempt: int) -> Result | None:
     result = pod.end.result if pod.end else None
     return result if result is not None and result.attempt == attempt else None
 
 
 def _failed_pods(attempt: Attempt, pods: list[Pod], now: datetime) -> End | None:
-    ends = [(pod, end) for pod in pods if (end := _pod_end(pod, attempt.number, now)) is not None]
+    ends = [(pod, end) for pod in pods if (end := pod_end(pod, attempt.number, now)) is not None]
     if not ends:
         return None
     pod, end = min(ends, key=lambda pair: _nearness(*pair))
@@ -136,7 +136,7 @@ def _finished_at(pod: Pod) -> datetime:
     return (pod.end and pod.end.finished) or datetime.min.replace(tzinfo=UTC)
 
 
-def _pod_end(pod: Pod, attempt: int, now: datetime) -> End | None:
+def pod_end(pod: Pod, attempt: int, now: datetime) -> End | None:
     """Return how a pod failed; None while it has not ended, or if it ended well."""
     if not pod.finished:
         if pod.due is None or now < pod.due + OVERDUE:
@@ -162,7 +162,7 @@ def _pod_end(pod: Pod, attempt: int, now: datetime) -> End | None:
 
 
 def _container_end(pod: Pod, end: ContainerEnd, attempt: int) -> End | None:
-    result = _result(pod, attempt)
+    result = result_of(pod, attempt)
     if end.reason == "OOMKilled":
         return End(Reason.OUT_OF_MEMORY, f"{pod.name} was killed at its memory limit")
     if result is not None and result.outcome is Outcome.FAILED:

@@ -11,7 +11,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from finetune_api.status import ConditionType, FineTuneJobStatus, ProgressStatus
+from finetune_api.status import (
+    ConditionType,
+    FineTuneJobStatus,
+    ProgressStatus,
+    RewardCheckState,
+    RewardCheckStatus,
+)
 from finetune_contract.reasons import TABLE, Reason, Retry
 from finetune_operator.api import Api, ApiError, Object, Unreachable
 from finetune_operator.conditions import find, rfc3339
@@ -48,6 +54,7 @@ def transitions(old: FineTuneJobStatus, new: FineTuneJobStatus) -> Iterator[Tran
         if ended and attempt.reason not in (Reason.SUCCEEDED, Reason.SUSPENDED):
             text = f"attempt {attempt.number}: {attempt.reason}: {attempt.message}"
             yield Transition(True, "AttemptFailed", text)
+    yield from _tried(old.reward_check, new.reward_check)
     yield from _noted(old.progress, new.progress)
     was, now = find(old, ConditionType.SUCCEEDED), find(new, ConditionType.SUCCEEDED)
     if now is None or (was is not None and (was.status, was.reason) == (now.status, now.reason)):
@@ -59,6 +66,13 @@ def transitions(old: FineTuneJobStatus, new: FineTuneJobStatus) -> Iterator[Tran
         yield Transition(True, now.reason, now.message)
     elif now.reason in (Reason.SUCCEEDED, Reason.SUSPENDED, Reason.RUNNING):
         yield Transition(False, now.reason, now.message)
+
+
+def _tried(old: RewardCheckStatus | None, new: RewardCheckStatus | None) -> Iterator[Transition]:
+    if new is None or new.end_time is None or (old and old.end_time == new.end_time):
+        return
+    passed = new.state is RewardCheckState.PASSED
+    yield Transition(not passed, "RewardsTried", new.message or "")
 
 
 def _noted(old: ProgressStatus | None, new: ProgressStatus | None) -> Iterator[Transition]:

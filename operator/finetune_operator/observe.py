@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -15,6 +15,7 @@ from finetune_contract.result import Result, decode
 from finetune_operator.backends import Backend
 from finetune_operator.plan.names import ATTEMPT_LABEL, HASH_ANNOTATION, UID_LABEL, Object
 from finetune_operator.plan.pod import CONTAINER
+from finetune_operator.plan.reward_runner import SIDECAR
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Obstacle:
 
 @dataclass(frozen=True)
 class Pod:
-    """A pod of the job."""
+    """A pod of the job. The one that tries the rewards counts as rank 0 of attempt 1."""
 
     name: str
     uid: str
@@ -69,6 +70,7 @@ class Pod:
     obstacle: Obstacle | None
     init_failure: str | None
     end: ContainerEnd | None
+    plan: str | None = None  # digest of the content it was written with, where that is ours
 
     @property
     def finished(self) -> bool:
@@ -93,6 +95,7 @@ class Observed:
     pods: tuple[Pod, ...] = ()
     reports: tuple[Report, ...] = ()
     warnings: Mapping[str, str] = field(default_factory=dict)  # newest event by uid, if a warning
+    checks: tuple[Pod, ...] = ()  # pods that try the rewards; deleted ones included
 
     def workload(self, job_uid: str, attempt: int) -> Child | None:
         """Return the object that makes the attempt's pods."""
@@ -114,20 +117,31 @@ def observe(
     """
     found: list[Child] = []
     pods: list[Pod] = []
+    checks: list[Pod] = []
     reports: list[Report] = []
     for body in children:
         own = body["metadata"].get("labels", {}).get(UID_LABEL) == job.uid
-        if body["kind"] == "Pod":
-            pods += [pod for pod in [_pod(body, backend, gone=False)] if own and pod]
-            continue
-        found.append(_child(body, backend))
-        if body["kind"] == "Lease" and own:
-            reports += [report for report in [_report(body)] if report]
+        if body["kind"] == "Pod" and _job_uid(body):
+            found.append(_child(body, backend))
+            checks += [_check_pod(body, gone=False)] if own else []
+        elif body["kind"] == "Pod":
+            pods += _attempt_pods(body, backend, gone=False) if own else []
+        else:
+            found.append(_child(body, backend))
+            if body["kind"] == "Lease" and own:
+                reports += [report for report in [_report(body)] if report]
     for body in departed:
-        own = body["metadata"].get("labels", {}).get(UID_LABEL) == job.uid
-        pods += [pod for pod in [_pod(body, backend, gone=True)] if own and pod]
+        if body["metadata"].get("labels", {}).get(UID_LABEL) != job.uid:
+            continue
+        if _job_uid(body):
+            checks.append(_check_pod(body, gone=True))
+        else:
+            pods += _attempt_pods(body, backend, gone=True)
     return Observed(
-        tuple(sorted(found, key=lambda c: (c.kind, c.name))), tuple(pods), tuple(reports)
+        tuple(sorted(found, key=lambda c: (c.kind, c.name))),
+        tuple(pods),
+        tuple(reports),
+        checks=tuple(checks),
     )
 
 
@@ -150,18 +164,20 @@ def _attempt(body: Object) -> int | None:
     return int(label) if label.isdecimal() else None
 
 
+def _job_uid(body: Object) -> str | None:
+    """Return the uid of the FineTuneJob that controls an object itself, not by a workload."""
+    owners = body["metadata"].get("ownerReferences", [])
+    jobs = (o["uid"] for o in owners if o.get("controller") and o.get("kind") == KIND)
+    return next(jobs, None)
+
+
 def _child(body: Object, backend: Backend) -> Child:
     metadata = body["metadata"]
-    owners = [
-        o
-        for o in metadata.get("ownerReferences", [])
-        if o.get("controller") and o.get("kind") == KIND
-    ]
     return Child(
         kind=body["kind"],
         name=metadata["name"],
         uid=metadata["uid"],
-        owner_uid=owners[0]["uid"] if owners else None,
+        owner_uid=_job_uid(body),
         attempt=_attempt(body),
         plan=metadata.get("annotations", {}).get(HASH_ANNOTATION),
         deleting="deletionTimestamp" in metadata,
@@ -183,15 +199,27 @@ def _report(body: Object) -> Report | None:
         return None
 
 
-def _pod(body: Object, backend: Backend, gone: bool) -> Pod | None:
+def _attempt_pods(body: Object, backend: Backend, *, gone: bool) -> list[Pod]:
+    """Return the pod, if it is one of an attempt."""
     attempt, rank = _attempt(body), backend.node_rank(body["metadata"]["name"])
     if attempt is None or rank is None:
-        return None
+        return []
+    return [_pod(body, attempt, rank, CONTAINER, gone=gone)]
+
+
+def _check_pod(body: Object, *, gone: bool) -> Pod:
+    """Return the pod that tries the rewards; if its first container failed, that is its end."""
+    pod = _pod(body, 1, 0, SIDECAR, gone=gone)
+    failed = _failed_init(body.get("status", {}))
+    return pod if pod.end or failed is None else replace(pod, end=_end(failed[1]))
+
+
+def _pod(body: Object, attempt: int, rank: int, container: str, *, gone: bool) -> Pod:
     status = body.get("status", {})
     conditions = {c["type"]: c for c in status.get("conditions") or []}
     scheduled = conditions.get("PodScheduled", {})
     containers = status.get("containerStatuses") or []
-    main: dict[str, Any] = next((c for c in containers if c["name"] == CONTAINER), {})
+    main: dict[str, Any] = next((c for c in containers if c["name"] == container), {})
     disruption = conditions.get("DisruptionTarget", {})
     return Pod(
         name=body["metadata"]["name"],
@@ -213,6 +241,7 @@ def _pod(body: Object, backend: Backend, gone: bool) -> Pod | None:
         obstacle=_obstacle(status, scheduled),
         init_failure=_init_failure(status),
         end=_end(main.get("state", {}).get("terminated")),
+        plan=body["metadata"].get("annotations", {}).get(HASH_ANNOTATION),
     )
 
 
@@ -232,10 +261,17 @@ def _obstacle(status: dict[str, Any], scheduled: dict[str, Any]) -> Obstacle | N
 
 
 def _init_failure(status: dict[str, Any]) -> str | None:
+    failed = _failed_init(status)
+    return failed and f"init container {failed[0]} ended with code {failed[1]['exitCode']}"
+
+
+def _failed_init(status: dict[str, Any]) -> tuple[str, dict[str, Any]] | None:
+    """Return name and end of the init container that failed; a sidecar's end is none."""
     for container in status.get("initContainerStatuses") or []:
         ended = container.get("state", {}).get("terminated")
-        if ended and ended.get("exitCode"):
-            return f"init container {container['name']} ended with code {ended['exitCode']}"
+        name = container.get("name", "")
+        if name != SIDECAR and ended and ended.get("exitCode"):
+            return name, ended
     return None
 
 

@@ -13,6 +13,7 @@ from datetime import datetime
 
 from finetune_api.job import KIND, FineTuneJob
 from finetune_api.status import FineTuneJobStatus
+from finetune_contract.reasons import Reason
 from finetune_operator.api import Api, ApiError, Object, Unreachable
 from finetune_operator.apply import Applier
 from finetune_operator.backends import Backend
@@ -26,6 +27,7 @@ from finetune_operator.parse import Parser, parse_status
 from finetune_operator.plan.attempt import Objects, attempt_objects
 from finetune_operator.plan.names import JOB_LABEL
 from finetune_operator.queue import RetryLater
+from finetune_operator.reward_hosts import refused_hosts
 from finetune_operator.settings import Settings
 from finetune_operator.status import invalid_status, status_of
 
@@ -77,12 +79,14 @@ class Reconciler:
     async def _pass(self, body: Object) -> float | None:
         now = self._clock()
         try:
-            job = self._parser.parse(body)
+            job = self._parse(body)
         except Stalled as stalled:
             await self._stall(body, stalled, now)
             return None
         observed, decision = await self._decide(job, now)
-        if decision.attempts != tuple((job.status and job.status.attempts) or ()):
+        known = job.status or FineTuneJobStatus()
+        same_check = decision.reward_check in (None, known.reward_check)
+        if decision.attempts != tuple(known.attempts or ()) or not same_check:
             # Written ahead: an attempt stands in status before anything of it exists, and its end
             # stands there before anything of it is deleted.
             ahead = status_of(job, observed, decision, now, self._settings)
@@ -100,6 +104,15 @@ class Reconciler:
             return 0.0
         after = decision.after.total_seconds() if decision.after else None
         return waiting.after if waiting else after
+
+    def _parse(self, body: Object) -> FineTuneJob:
+        """Return the job; one that has begun goes on, whatever hosts are allowed since."""
+        job = self._parser.parse(body)
+        if not (job.status and job.status.attempts):
+            refused = refused_hosts(job, self._settings.reward_hosts)
+            if refused:
+                raise Stalled(Reason.INVALID_SPEC, "; ".join(refused))
+        return job
 
     async def _decide(self, job: FineTuneJob, now: datetime) -> tuple[Observed, Decision]:
         """Decide on the cache; where that rests on an absence, or on Events, ask the server too."""
@@ -140,6 +153,8 @@ class Reconciler:
         return found
 
     def _objects(self, job: FineTuneJob, decision: Decision) -> Objects | None:
+        if decision.run_check is not None:
+            return Objects(decision.run_check.prepared, decision.run_check.pod)
         if decision.run is None:
             return None
         return attempt_objects(job, decision.run, self._backend, self._settings.heartbeat_seconds)

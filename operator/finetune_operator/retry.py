@@ -56,6 +56,11 @@ def backoff(attempts: Sequence[Attempt], settings: Settings) -> timedelta:
         if attempt.state is not AttemptState.FAILED:
             break
         failures += 1
+    return doubled(failures, settings)
+
+
+def doubled(failures: int, settings: Settings) -> timedelta:
+    """Return the pause after so many failures in a row."""
     if failures == 0:
         return timedelta()
     # 2**32 times any base is beyond any cap, and larger powers overflow a float.

@@ -12,6 +12,7 @@ from finetune_api.status import (
     FineTuneJobStatus,
     PlanStatus,
     ProgressStatus,
+    RewardCheckStatus,
     RewardStatus,
 )
 from finetune_operator.conditions import Truth, condition, rfc3339
@@ -19,6 +20,7 @@ from finetune_operator.decision import Course, Decision, Verdict
 from finetune_operator.errors import Stalled, Waiting
 from finetune_operator.observe import Observed, Report, timestamp
 from finetune_operator.plan.attempt import plan_status, told_plan
+from finetune_operator.plan.method import python_rewards
 from finetune_operator.plan.run_config import micro_batch_size
 from finetune_operator.settings import Settings
 from finetune_operator.told import checkpoint, told
@@ -71,11 +73,20 @@ def status_of(
         observed_generation=job.generation,
         conditions=_conditions(old, verdict, job.generation, now),
         attempts=list(decision.attempts) or None,
+        reward_check=_reward_check(job, old, decision),
         progress=_progress(old, last, report),
         checkpoint=checkpoint(job, old.checkpoint, observed, waits),
         artifact=decision.artifact,
         plan=_plan(job, old, last, observed),
     )
+
+
+def _reward_check(
+    job: FineTuneJob, old: FineTuneJobStatus, decision: Decision
+) -> RewardCheckStatus | None:
+    if not python_rewards(job.spec):
+        return None
+    return decision.reward_check or old.reward_check
 
 
 def invalid_status(

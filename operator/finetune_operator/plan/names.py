@@ -28,6 +28,11 @@ def shared_name(job_name: str) -> str:
     return f"{job_name}-finetune"
 
 
+def reward_check_name(job_name: str) -> str:
+    """Return the name of the pod that tries the rewards before the first attempt."""
+    return f"{job_name}-rewards"
+
+
 def service_account_name(job: FineTuneJob) -> str:
     """Return the ServiceAccount that the pods run as: the user's, or the job's own."""
     return job.spec.workers.service_account_name or shared_name(job.name)
@@ -43,22 +48,31 @@ def labels(job: FineTuneJob, attempt: int | None = None) -> dict[str, str]:
 
 
 def child(
-    job: FineTuneJob, api_version: str, kind: str, attempt: int | None, **content: Any
+    job: FineTuneJob,
+    api_version: str,
+    kind: str,
+    attempt: int | None,
+    *,
+    name: str | None = None,
+    annotations: dict[str, str] | None = None,
+    **content: Any,
 ) -> Object:
     """Return a child of the job; of one attempt, or (with None) shared by all of them.
 
-    It goes with its owner, but does not hold up the owner's deletion. The annotation is a digest of
+    It goes with its owner, but does not hold up the owner's deletion. One annotation is a digest of
     the content, so that what has not changed is not written again.
     """
-    name = shared_name(job.name) if attempt is None else attempt_name(job.name, attempt)
+    usual = shared_name(job.name) if attempt is None else attempt_name(job.name, attempt)
+    told = {"annotations": annotations, **content} if annotations else content
+    digest = sha256_digest(canonical_json(told).encode())[7:23]
     return {
         "apiVersion": api_version,
         "kind": kind,
         "metadata": {
-            "name": name,
+            "name": name or usual,
             "namespace": job.namespace,
             "labels": labels(job, attempt),
-            "annotations": {HASH_ANNOTATION: sha256_digest(canonical_json(content).encode())[7:23]},
+            "annotations": {**(annotations or {}), HASH_ANNOTATION: digest},
             "ownerReferences": [
                 {
                     "apiVersion": f"{GROUP}/{VERSION}",

@@ -22,7 +22,7 @@ CONTAINER = "pytorch"  # the name that PyTorchJob asks for
 USER = 65532
 # The root file system is read-only and the user has no entry in /etc/passwd: caches go to /tmp, and
 # libraries that ask for the user's name must find one.
-_ENVIRONMENT = {
+ENVIRONMENT = {
     "HOME": "/tmp",  # noqa: S108 - an emptyDir of the pod
     "USER": "finetune",
     "HF_HOME": "/tmp/huggingface",  # noqa: S108
@@ -92,7 +92,7 @@ def _container(job: FineTuneJob, image: str, mounts: list[dict[str, Any]]) -> Ob
             "--run-config",
             f"{RUN_CONFIG_DIRECTORY}/{FILE_NAME}",
         ],
-        "env": [{"name": name, "value": value} for name, value in _ENVIRONMENT.items()],
+        "env": [{"name": name, "value": value} for name, value in ENVIRONMENT.items()],
         "volumeMounts": mounts,
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "securityContext": CONFINED,

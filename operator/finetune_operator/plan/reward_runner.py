@@ -7,9 +7,11 @@ run scores with one code from its beginning to its end.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from finetune_api.job import FineTuneJob
+from finetune_api.rewards import Reward
 from finetune_contract.model import canonical_json
 from finetune_operator.plan.method import (
     amount,
@@ -30,7 +32,8 @@ SPARED = {
     "azure.workload.identity/skip-containers": SIDECAR,
 }
 _TMP_VOLUME = "rewards-tmp"
-_BASE_MEMORY = 2**30  # bytes; for the runner and the builtin rewards
+_RUNNER_MEMORY = 2**29  # bytes
+_BUILTIN_MEMORY = 2 * 2**30  # what the process of the builtin rewards may take
 _ENVIRONMENT = {"HOME": "/tmp", "USER": "finetune"}  # noqa: S108 - an emptyDir of the container's
 CONFINED: Object = {
     "allowPrivilegeEscalation": False,
@@ -43,11 +46,19 @@ CONFINED: Object = {
 
 def rewards_document(job: FineTuneJob) -> str | None:
     """Return the JSON of the rewards that the runner scores; None if there are none."""
-    found = [reward_recipe(reward) for reward in isolated_rewards(job.spec)]
-    if not found:
-        return None
+    found = isolated_rewards(job.spec)
+    return _document(found) if found else None
+
+
+def python_document(job: FineTuneJob) -> str:
+    """Return the JSON of the rewards that are code of the user's."""
+    return _document(r for r in isolated_rewards(job.spec) if r.python is not None)
+
+
+def _document(rewards: Iterable[Reward]) -> str:
+    recipes = [reward_recipe(reward) for reward in rewards]
     return canonical_json(
-        [r.model_dump(mode="json", by_alias=True, exclude_none=True) for r in found]
+        [r.model_dump(mode="json", by_alias=True, exclude_none=True) for r in recipes]
     )
 
 
@@ -56,7 +67,7 @@ def sidecar(job: FineTuneJob, image: str, document: Object) -> Object:
 
     `document` is the mount of the JSON of its rewards.
     """
-    command = ["python", "-m", "finetune_rewards", "serve", "--rewards", REWARDS_PATH]
+    command = ["python", "-m", "finetune_rewards", "--rewards", REWARDS_PATH]
     command += ["--socket", SOCKET, *source_arguments(job)]
     mounts = [
         document,
@@ -67,8 +78,11 @@ def sidecar(job: FineTuneJob, image: str, document: Object) -> Object:
 
 
 def runner(job: FineTuneJob, image: str, command: list[str], mounts: list[Object]) -> Object:
-    """Return a container that runs rewards."""
-    memory = _BASE_MEMORY + sum(amount(p.memory) for p in python_rewards(job.spec).values())
+    """Return a container that runs rewards, with room for what their processes may take."""
+    own = python_rewards(job.spec)
+    memory = _RUNNER_MEMORY + sum(amount(source.memory) for source in own.values())
+    if len(own) < len(isolated_rewards(job.spec)):
+        memory += _BUILTIN_MEMORY
     return {
         "name": SIDECAR,
         "image": image,

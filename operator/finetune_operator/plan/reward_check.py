@@ -1,0 +1,123 @@
+"""The pod that tries a user's reward functions on a few rows before the first attempt.
+
+Two containers, so that what holds the data's credentials never runs the user's code: the first
+copies rows, the second, with neither credentials nor token, scores them. It runs where the attempts
+will, so that their kernel is the one that is tried.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from finetune_api.job import FineTuneJob
+from finetune_operator.plan.method import python_rewards
+from finetune_operator.plan.names import HASH_ANNOTATION, Object, child, reward_check_name
+from finetune_operator.plan.network_policy import network_policy
+from finetune_operator.plan.pod import ENVIRONMENT, pod_settings
+from finetune_operator.plan.reward_runner import (
+    CONFINED,
+    REWARDS_FILE,
+    REWARDS_PATH,
+    SPARED,
+    python_document,
+    runner,
+    runner_mounts,
+    runner_volumes,
+    source_arguments,
+)
+from finetune_operator.plan.service_account import service_account
+from finetune_operator.plan.volumes import (
+    credentials,
+    credentials_directory,
+    credentials_mount,
+    user_volumes,
+)
+
+ROWS_CONTAINER = "rows"
+_ROWS_DIRECTORY = "/run/finetune/rows"
+_ROWS_PATH = f"{_ROWS_DIRECTORY}/rows.jsonl"
+_DOCUMENT = "finetune.dev/rewards"  # annotation, shown to the container as a file
+_GRACE_SECONDS = 10
+
+
+@dataclass(frozen=True)
+class RewardCheck:
+    """`prepared` are written before the pod; `plan` is the digest of what is checked."""
+
+    prepared: tuple[Object, ...]
+    pod: Object
+    plan: str
+
+
+def reward_check(job: FineTuneJob, image: str) -> RewardCheck | None:
+    """Return what checks the job's reward functions; None for a job without any."""
+    if not python_rewards(job.spec):
+        return None
+    pod = child(
+        job,
+        "v1",
+        "Pod",
+        None,
+        name=reward_check_name(job.name),
+        annotations={**SPARED, _DOCUMENT: python_document(job)},
+        spec=_spec(job, image),
+    )
+    own_account = job.spec.workers.service_account_name is None
+    prepared = (*((service_account(job),) if own_account else ()), network_policy(job))
+    return RewardCheck(prepared, pod, pod["metadata"]["annotations"][HASH_ANNOTATION])
+
+
+def _spec(job: FineTuneJob, image: str) -> Object:
+    data = credentials(job).get("data")
+    secrets = [credentials_mount("data", data.secret)] if data else []
+    mounted = [*secrets, *user_volumes(job)]
+    command = ["python", "-m", "finetune_rewards.check", "--rewards", REWARDS_PATH]
+    command += ["--rows", _ROWS_PATH, *source_arguments(job)]
+    document = {
+        "name": "rewards",
+        "mountPath": REWARDS_PATH,
+        "subPath": REWARDS_FILE,
+        "readOnly": True,
+    }
+    rows = {"name": "rows", "mountPath": _ROWS_DIRECTORY, "readOnly": True}
+    annotation = {"fieldPath": f"metadata.annotations['{_DOCUMENT}']"}
+    return {
+        **pod_settings(job, _GRACE_SECONDS),
+        "restartPolicy": "Never",
+        "initContainers": [_rows_container(job, image, [mount for _, mount in mounted])],
+        "containers": [runner(job, image, command, [document, rows, *runner_mounts(job)])],
+        "volumes": [
+            *(volume for volume, _ in mounted),
+            {"name": "rows", "emptyDir": {"sizeLimit": "256Mi"}},
+            {"name": "rows-tmp", "emptyDir": {}},
+            {
+                "name": "rewards",
+                "downwardAPI": {"items": [{"path": REWARDS_FILE, "fieldRef": annotation}]},
+            },
+            *runner_volumes(job),
+        ],
+    }
+
+
+def _rows_container(job: FineTuneJob, image: str, mounts: list[Object]) -> Object:
+    command = ["python", "-m", "finetune_trainer.sample_rows", "--output", _ROWS_PATH]
+    command += ["--uri", job.spec.data.train[0].uri]
+    if "data" in credentials(job):
+        command += ["--credentials", credentials_directory("data")]
+    return {
+        "name": ROWS_CONTAINER,
+        "image": image,
+        "command": command,
+        "env": [{"name": name, "value": value} for name, value in ENVIRONMENT.items()],
+        "volumeMounts": [
+            *mounts,
+            {"name": "rows", "mountPath": _ROWS_DIRECTORY},
+            {"name": "rows-tmp", "mountPath": "/tmp"},  # noqa: S108 - a mount point
+        ],
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "resources": {
+            "requests": {"cpu": "100m", "memory": "256Mi"},
+            "limits": {"cpu": "2", "memory": "2Gi"},
+        },
+        "securityContext": CONFINED,
+    }

@@ -1,0 +1,118 @@
+"""Which hosts HTTP rewards may call: what a resolver could read otherwise is refused."""
+
+import pytest
+
+from finetune_operator.reward_hosts import refusal_of, refused_hosts
+from support.operator_values import job
+
+NAMESPACE = "team-a"
+ALLOWED = ("judge.example.com", "*.scores.example", "10.1.2.3", "fd00::7")
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "judge",
+        "judge:8080",
+        "JUDGE",
+        "judge.team-a",
+        "judge.team-a.svc",
+        "judge.team-a.svc.cluster.local",
+        "judge.team-a.svc.cluster.local.",
+        "Judge.Example.COM",
+        "judge.example.com.",
+        "judge.example.com:8443",
+        "a.scores.example",
+        "a.b.scores.example",
+        "10.1.2.3",
+        "[fd00::7]:80",
+    ],
+)
+def test_services_of_the_namespace_and_allowed_hosts_may_be_called(host: str) -> None:
+    for scheme in ("http", "https"):
+        assert refusal_of(f"{scheme}://{host}/score", NAMESPACE, ALLOWED) is None
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "judge.team-b",
+        "judge.team-b.svc.cluster.local",
+        "a.judge.team-a.svc",
+        "judge.team-a.svc.cluster",
+        "judge.team-a.svc.cluster.local.evil.example",
+        "judge.",
+        "judge.team-a.",
+        "judge.team-a.svc.",
+        "evil.example",
+        "evil-judge.example.com",
+        "judge.example.com.evil.example",
+        "scores.example",
+        "evilscores.example",
+        "127.0.0.1",
+        "127.1",
+        "2130706433",
+        "0x7f000001",
+        "10.1.2.4",
+        "010.1.2.3",
+        "[::1]",
+        "[fd00::8]",
+        "[::ffff:10.1.2.3]",
+        "169.254.169.254",
+        "judge%2eexample%2ecom",
+        "judge\\.evil.example",
+        "jüdge.example.com",
+        "\uff4audge",
+        "judge.example.com@evil.example",
+        "user:word@judge.example.com",
+        "user@judge",
+        "",
+        ":80",
+        "judge:port",
+        "-judge",
+        "1judge",
+    ],
+)
+def test_all_others_may_not(host: str) -> None:
+    assert refusal_of(f"http://{host}/score", NAMESPACE, ALLOWED) is not None
+
+
+def test_a_namespace_that_may_be_a_top_level_domain_has_to_be_followed_by_svc() -> None:
+    """`evil.dev` is looked up on the internet where namespace dev has no such Service."""
+    for namespace in ("dev", "xn--p1ai"):
+        refusal = refusal_of(f"http://evil.{namespace}/", namespace, ())
+        assert refusal is not None
+        assert f"write evil.{namespace}.svc" in refusal
+        assert refusal_of(f"http://evil.{namespace}.svc/", namespace, ()) is None
+        assert refusal_of("http://evil/", namespace, ()) is None
+    assert refusal_of("http://evil.dev/", "dev", ("evil.dev",)) is None
+
+
+def test_a_wildcard_is_no_wildcard_for_addresses_or_for_everything() -> None:
+    assert refusal_of("http://10.1.2.3/", NAMESPACE, ("*.2.3",)) is not None
+    assert refusal_of("http://evil.example/", NAMESPACE, ("*.", "*", "")) is not None
+
+
+def test_no_other_scheme() -> None:
+    assert refusal_of("file:///etc/passwd", NAMESPACE, ALLOWED) is not None
+    assert refusal_of("ftp://judge/score", NAMESPACE, ALLOWED) is not None
+
+
+def test_the_refusal_names_field_host_and_the_value_to_set() -> None:
+    rewards = [
+        {"name": "near", "http": {"url": "http://judge/score"}},
+        {"name": "far", "http": {"url": "https://Judge.Example.org:8443/score"}},
+        {"name": "length", "length": {"most": 5}},
+    ]
+    of = job(method={"type": "GRPO", "grpo": {"rewards": rewards}})
+    (refusal,) = refused_hosts(of, ("example.org",))
+    assert refusal.startswith("spec.method.grpo.rewards[far].http.url: judge.example.org ")
+    assert refusal.endswith("set the chart's rewards.allowedHosts to [judge.example.org]")
+    assert refused_hosts(of, ("judge.example.org",)) == []
+    assert refused_hosts(job(), ()) == []
+
+
+def test_a_password_in_the_url_is_not_repeated() -> None:
+    refusal = refusal_of("http://user:hunter2@judge/score", NAMESPACE, ())
+    assert refusal is not None
+    assert "hunter2" not in refusal
