@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,13 +15,14 @@ from rich.progress import Progress
 from rich.table import Table
 
 from finetune_cli.console import ERR, INVALID_FILE, OUT, print_error, print_out
-from finetune_contract.recipe import DataFormat
-from finetune_trainer.data.check import CheckedRow, DataFile, check_files
+from finetune_contract.recipe import DataFormat, MethodType
+from finetune_trainer.data.check import CheckedRow, DataFile, Reader, check_files, row_reader
 from finetune_trainer.data.faults import Fault, Findings, Severity
+from finetune_trainer.data.prompts import prompt_reader
 from finetune_trainer.errors import Failure
 
 if TYPE_CHECKING:
-    from finetune_trainer.data.encode import Encoder
+    from finetune_trainer.data.encoding import Encodes
 
 LISTED = 1000  # faults kept for the output; all are counted
 SHOWN = 50  # of them in the table
@@ -92,6 +94,12 @@ def check(
     sequence_length: Annotated[
         int, typer.Option(min=8, help="training.sequenceLength; needs --model.")
     ] = 2048,
+    method: Annotated[
+        MethodType, typer.Option(help="The method: with GRPO rows are prompts.")
+    ] = MethodType.SFT,
+    max_tokens: Annotated[
+        int, typer.Option(min=1, help="grpo.rollout.maxTokens; needs --method GRPO and --model.")
+    ] = 512,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Check data files without a cluster, a GPU or torch.
@@ -107,8 +115,13 @@ def check(
     report = Report([*held_out, *train])
     report.findings = Findings(listener=report.listen)
     try:
-        encoder = None if model is None else _encoder(model, sequence_length)
-        _check(report, train, held_out, encoder)
+        reader: Callable[[DataFormat], Reader] = row_reader
+        room = None
+        if method is MethodType.GRPO:
+            # Which columns rewards read stands in the job.
+            reader, room = partial(prompt_reader, needed={}), sequence_length - max_tokens
+        encoder = None if model is None else _encoder(model, sequence_length, room)
+        _check(report, train, held_out, reader, encoder)
     except Failure as failure:
         print_error(failure.message)
         raise typer.Exit(INVALID_FILE) from None
@@ -128,9 +141,10 @@ def _data_file(path: Path, data_format: DataFormat) -> DataFile:
         raise typer.Exit(INVALID_FILE) from None
 
 
-def _encoder(model: str, sequence_length: int) -> Encoder:
+def _encoder(model: str, sequence_length: int, prompt_room: int | None) -> Encodes:
     try:
         from finetune_trainer.data.encode import Encoder
+        from finetune_trainer.data.prompt_encoder import PromptEncoder
         from finetune_trainer.tokenizer import load_tokenizer, vocabulary_size
     except ModuleNotFoundError as error:
         print_error(
@@ -139,11 +153,17 @@ def _encoder(model: str, sequence_length: int) -> Encoder:
         )
         raise typer.Exit(2) from None
     directory = Path(model)
+    if prompt_room is not None:
+        return PromptEncoder(load_tokenizer(directory), prompt_room)
     return Encoder(load_tokenizer(directory), sequence_length, vocabulary_size(directory))
 
 
 def _check(
-    report: Report, train: list[DataFile], held_out: list[DataFile], encoder: Encoder | None
+    report: Report,
+    train: list[DataFile],
+    held_out: list[DataFile],
+    reader: Callable[[DataFormat], Reader],
+    encoder: Encodes | None,
 ) -> None:
     """Check the eval files first, as the trainer does: no train row may be among theirs."""
     eval_keys: set[int] = set()
@@ -164,10 +184,17 @@ def _check(
         def on_lines(before: int) -> Callable[[int], None]:
             return lambda lines: bar.update(task, completed=before + lines)
 
-        good = check_files(held_out, report.findings, accept_eval, on_lines=on_lines(0))
+        good = check_files(
+            held_out, report.findings, accept_eval, reader=reader, on_lines=on_lines(0)
+        )
         done = sum(file.lines or 0 for file in held_out)
         report.good = good + check_files(
-            train, report.findings, accept, eval_keys=eval_keys, on_lines=on_lines(done)
+            train,
+            report.findings,
+            accept,
+            reader=reader,
+            eval_keys=eval_keys,
+            on_lines=on_lines(done),
         )
 
 

@@ -22,7 +22,7 @@ def grpo_config(
     socket: Path | None = None,
     **options: Any,
 ) -> RunConfig:
-    """Return what `run_config` does, with method GRPO; batches are of 16 completions in groups of 4.
+    """Return what `run_config` does, with method GRPO; a batch is 16 completions, a group 4.
 
     `socket` is a reward runner's.
     """

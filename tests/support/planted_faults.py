@@ -276,5 +276,43 @@ ENCODED.append(
         template=UNSTABLE,
     )
 )
+
+
+def prompt(number: int) -> dict[str, Any]:
+    """Return a good row of GRPO, one for each number."""
+    return {"prompt": f"{number}?", "answer": f"{number}"}
+
+
+def bad_prompt(kind: Kind, line: Any, words: str, name: str = "") -> Planted:
+    """Return a file of prompts with one bad row."""
+    return Planted(kind, among(line, others=prompt), words=words, name=name)
+
+
+PROMPTS = [
+    bad_prompt(Kind.MISSING_FIELD, {"answer": CANARY}, "has neither 'prompt' nor 'messages'"),
+    bad_prompt(Kind.MISSPELT_FIELD, {"promt": CANARY, "answer": "1"}, "(found 'promt')"),
+    bad_prompt(Kind.WRONG_TYPE, {"prompt": 7, "answer": CANARY}, "neither text nor a list"),
+    bad_prompt(Kind.EMPTY_PROMPT, {"prompt": " \n", "answer": CANARY}, "an empty prompt"),
+    bad_prompt(Kind.EMPTY_MESSAGES, {"prompt": [], "answer": CANARY}, "'prompt' is empty"),
+    bad_prompt(
+        Kind.AMBIGUOUS_FORMAT,
+        {**row(ASK), "prompt": CANARY, "answer": "1"},
+        "prompt as well as messages",
+    ),
+    bad_prompt(
+        Kind.LAST_TURN_NOT_USER, row(ASK, ANSWER, answer="1"), "ends with an assistant turn"
+    ),
+    bad_prompt(Kind.WRONG_ROLE_ORDER, row(ASK, ASK, answer="1"), "turn 2 is user where"),
+    bad_prompt(Kind.UNKNOWN_ROLE, row(("human", CANARY), answer="1"), "none of system"),
+    bad_prompt(
+        Kind.CALL_WITHOUT_RESULT, row(ASK, CALL, answer="1"), "each tool call needs its result"
+    ),
+    bad_prompt(Kind.MISSING_COLUMN, {"prompt": CANARY}, "no 'answer', which reward right reads"),
+    bad_prompt(Kind.MISSING_COLUMN, {"prompt": CANARY, "answer": None}, "has no 'answer'", "null"),
+    bad_prompt(Kind.BAD_TOOLS, {**prompt(9), "tools": CANARY}, "'tools' is not a list"),
+    bad_prompt(
+        Kind.PROMPT_TOO_LONG, {"prompt": "x" * 300, "answer": CANARY}, "more than the 192 that"
+    ),
+]
 STRUCTURAL = [*FILES, *LINES, *FIELDS, *TURNS]
 FATAL = [*STRUCTURAL, *ENCODED]

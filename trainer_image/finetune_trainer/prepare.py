@@ -23,7 +23,7 @@ from finetune_trainer.data.encode import Encoder
 from finetune_trainer.data.encoding import SKIPPED, Encodes, Encoding, Form, encode_once
 from finetune_trainer.data.faults import TABLE, Kind
 from finetune_trainer.data.prompt_dataset import Prompts, open_prompts, prompt_form
-from finetune_trainer.data.prompts import PromptEncoder
+from finetune_trainer.data.prompt_encoder import PromptEncoder
 from finetune_trainer.distributed import Ranks
 from finetune_trainer.errors import Failure
 from finetune_trainer.progress import Reporter

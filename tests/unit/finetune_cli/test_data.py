@@ -13,10 +13,11 @@ from typer.testing import CliRunner, Result
 
 from finetune_cli import data
 from finetune_cli.app import app
-from finetune_trainer.data.faults import TABLE
+from finetune_trainer.data.faults import TABLE, Kind
 from support.planted_faults import (
     CANARY,
     ENCODED,
+    PROMPTS,
     STRUCTURAL,
     TEXT,
     WARNINGS,
@@ -65,6 +66,22 @@ def test_a_tokenizer_finds_the_rest(planted: Planted, tmp_path: Path) -> None:
     assert (fault["row"], fault["kind"]) == (planted.at, planted.kind)
     assert planted.words in fault["reason"]
     assert CANARY not in json.dumps(found)
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [planted for planted in PROMPTS if planted.kind is not Kind.MISSING_COLUMN],
+    ids=lambda planted: planted.id,
+)
+def test_prompts_are_checked_for_grpo(planted: Planted, tmp_path: Path) -> None:
+    train, _ = planted.write(tmp_path)
+    model = planted.model(tmp_path.parent)
+    room = ["--sequence-length", "256", "--max-tokens", "64"]
+    result = check(train, "--json", "--method", "GRPO", "--model", model, *room)
+    assert result.exit_code == 3
+    [fault] = json.loads(result.stdout)["faults"]
+    assert (fault["row"], fault["kind"]) == (planted.at, planted.kind)
+    assert planted.words in fault["reason"]
 
 
 @pytest.mark.parametrize("planted", WARNINGS, ids=lambda planted: planted.id)

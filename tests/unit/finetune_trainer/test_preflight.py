@@ -22,6 +22,7 @@ from support.planted_faults import (
     CANARY,
     ENCODED,
     FATAL,
+    PROMPTS,
     STRUCTURAL,
     TEXT,
     WARNINGS,
@@ -46,7 +47,7 @@ def run(planted: Planted, directory: Path, ranks: Ranks, on_bad_row: BadRows) ->
 
 
 def test_every_kind_is_planted() -> None:
-    planted = {fault.kind for fault in (*FATAL, *WARNINGS)}
+    planted = {fault.kind for fault in (*FATAL, *WARNINGS, *PROMPTS)}
     assert planted == set(Kind) - {Kind.NO_GOOD_ROW}
     assert len(planted) >= 25
     assert set(TABLE) == set(Kind)

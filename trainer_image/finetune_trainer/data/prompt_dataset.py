@@ -16,9 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from finetune_contract.recipe import DataFormat
 from finetune_contract.rewards import Reward
-from finetune_trainer.data.check import Reader
 from finetune_trainer.data.dataset import (
     DOCUMENT_OFFSETS,
     DOCUMENTS,
@@ -29,13 +27,8 @@ from finetune_trainer.data.dataset import (
 )
 from finetune_trainer.data.encode import EncodedRow
 from finetune_trainer.data.encoding import Form
-from finetune_trainer.data.prompts import (
-    VERSION,
-    EncodedPrompt,
-    check_format,
-    columns_needed,
-    prompt_reader,
-)
+from finetune_trainer.data.prompt_encoder import EncodedPrompt
+from finetune_trainer.data.prompts import VERSION, columns_needed, prompt_reader
 
 COLUMNS = "columns.json"
 
@@ -87,12 +80,9 @@ class PromptWriter(DatasetWriter):
 def prompt_form(rewards: Sequence[Reward]) -> Form:
     """Return how prompts for these rewards are read and kept."""
     needed = columns_needed(rewards)
-
-    def reader(data_format: DataFormat) -> Reader:
-        check_format(data_format)
-        return prompt_reader(needed)
-
-    return Form(("prompts", VERSION, sorted(needed)), reader, PromptWriter)
+    return Form(
+        ("prompts", VERSION, sorted(needed)), lambda form: prompt_reader(form, needed), PromptWriter
+    )
 
 
 def open_prompts(directory: Path, weights: Sequence[float]) -> Prompts:

@@ -9,18 +9,15 @@ reads.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
 
 from finetune_contract.reasons import Reason
 from finetune_contract.recipe import DataFormat
 from finetune_contract.rewards import Reward
 from finetune_rewards.columns import required_column
 from finetune_trainer.data.check import Reader
-from finetune_trainer.data.encode import EncodedRow
 from finetune_trainer.data.faults import Kind, RowError
 from finetune_trainer.data.messages import (
     Message,
@@ -30,7 +27,6 @@ from finetune_trainer.data.messages import (
     parse_tools,
 )
 from finetune_trainer.data.rows import Dialogue, Row
-from finetune_trainer.data.template import ChatTemplate, Tokenizer
 from finetune_trainer.errors import Failure
 
 PROMPT_FIELDS = ("prompt", "messages")
@@ -45,13 +41,6 @@ class Prompt(Dialogue):
     document: str = ""  # JSON: {"prompt": text or messages, "columns": {...}}
 
 
-@dataclass(frozen=True)
-class EncodedPrompt(EncodedRow):
-    """No token of a prompt is learned; `document` is its row's."""
-
-    document: bytes = b""
-
-
 def columns_needed(rewards: Iterable[Reward]) -> dict[str, str]:
     """Return the columns that builtin rewards read, each with the name of a reward that does."""
     needed: dict[str, str] = {}
@@ -62,8 +51,16 @@ def columns_needed(rewards: Iterable[Reward]) -> dict[str, str]:
     return needed
 
 
-def prompt_reader(needed: dict[str, str]) -> Reader:
-    """Return what reads rows that must have these columns, each given with its reward's name."""
+def prompt_reader(data_format: DataFormat, needed: Mapping[str, str]) -> Reader:
+    """Return what reads the rows of one file.
+
+    They must have the columns that are needed, each given with the name of the reward that reads
+    it. Raises Failure for a format that is none of prompts.
+    """
+    if data_format is not DataFormat.AUTO:
+        raise Failure(
+            Reason.DATA_INVALID, f"data.train[].format {data_format} is not for GRPO; remove it"
+        )
 
     def read(value: dict[str, Any]) -> Row:
         prompt = parse_prompt(value)
@@ -75,14 +72,6 @@ def prompt_reader(needed: dict[str, str]) -> Reader:
         return prompt
 
     return read
-
-
-def check_format(data_format: DataFormat) -> None:
-    """Raise Failure for a format that is none of prompts."""
-    if data_format is not DataFormat.AUTO:
-        raise Failure(
-            Reason.DATA_INVALID, f"data.train[].format {data_format} is not for GRPO; remove it"
-        )
 
 
 def parse_prompt(value: dict[str, Any]) -> Prompt:
@@ -127,47 +116,3 @@ def _no_prompt(value: dict[str, Any]) -> RowError:
         if misspelt
         else RowError(Kind.MISSING_FIELD, "has neither 'prompt' nor 'messages'")
     )
-
-
-class PromptEncoder:
-    """Encodes prompts for one tokenizer and refuses those of more than `longest` tokens."""
-
-    def __init__(self, tokenizer: Tokenizer, longest: int) -> None:
-        self._tokenizer = tokenizer
-        self._longest = longest
-        added = [str(t) for t in tokenizer.added_tokens_decoder.values() if t.special]
-        self._template = None if tokenizer.chat_template is None else ChatTemplate(tokenizer, added)
-
-    def encode(self, row: Row) -> EncodedPrompt:
-        """Return the tokens after which an answer is to be drawn; raise RowError for a fault."""
-        assert isinstance(row, Prompt), "read by prompt_reader"
-        ids = self._ids(row)
-        if len(ids) > self._longest:
-            raise RowError(
-                Kind.PROMPT_TOO_LONG,
-                f"has a prompt of {len(ids)} tokens, more than the {self._longest} that "
-                "training.sequenceLength - rollout.maxTokens leaves",
-            )
-        tokens = np.array(ids, dtype=np.int32)
-        return EncodedPrompt(
-            tokens, np.zeros(len(ids), dtype=np.bool_), document=row.document.encode()
-        )
-
-    def _ids(self, prompt: Prompt) -> list[int]:
-        if self._template is not None:
-            return self._tokenize(self._template.prompt(prompt), add_special_tokens=False)
-        if prompt.text is None:
-            raise Failure(
-                Reason.MODEL_UNSUPPORTED,
-                "the base model has no chat template, so it can not be given messages: use its "
-                "instruct variant, or prompts of text",
-            )
-        ids = self._tokenize(prompt.text, add_special_tokens=True)
-        # A tokenizer that ends every text has ended what is to be gone on with.
-        return ids[:-1] if ids[-1] == self._tokenizer.eos_token_id else ids
-
-    def _tokenize(self, text: str, *, add_special_tokens: bool) -> list[int]:
-        encoded = self._tokenizer(
-            text, add_special_tokens=add_special_tokens, return_attention_mask=False
-        )
-        return list(encoded["input_ids"])
