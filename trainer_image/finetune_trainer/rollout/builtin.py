@@ -21,6 +21,7 @@ from finetune_contract.layout import ZeroStage
 from finetune_contract.reasons import Reason
 from finetune_contract.recipe import Quantization
 from finetune_contract.runconfig import RunConfig
+from finetune_trainer.batch import MicroBatch
 from finetune_trainer.distributed import Ranks
 from finetune_trainer.engine import Engine
 from finetune_trainer.errors import Failure
@@ -30,6 +31,7 @@ from finetune_trainer.rollout.decoders import Decoder, PlainDecoder, SharedDecod
 from finetune_trainer.rollout.endings import Endings
 from finetune_trainer.rollout.merged import mergeable_bytes, merged
 from finetune_trainer.rollout.sampling import draw_tokens, uniform_noise
+from finetune_trainer.scoring import score
 
 log = logging.getLogger(__name__)
 
@@ -97,6 +99,10 @@ class BuiltinEngine:
         try:
             with ExitStack() as stack:
                 stack.enter_context(torch.no_grad())
+                if self._gathers:
+                    # A pass through DeepSpeed finds out which layers use others' weights.
+                    idle = MicroBatch.idle(self._ranks.device, packed=self._shares)
+                    score(self._engine.deepspeed, idle)
                 if self._shares:
                     stack.enter_context(attention_for(self._causal))
                 if self._whole and mergeable_bytes(self._model) <= SHARE * self._free():
