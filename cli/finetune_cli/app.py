@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from finetune_cli import data, demo, local, run, validate
+from finetune_cli import data, demo, local, reward, run, validate
 from finetune_cli.console import print_out
 
 _HELP = """
@@ -17,6 +17,7 @@ Fine-tuning jobs: write a FineTuneJob, get back a verified LoRA adapter.
 
 * `finetune validate job.yaml`: check a file as the cluster would
 * `finetune data check train.jsonl`: check data as the trainer would
+* `finetune reward test rewards.yaml rows.jsonl`: see what rewards score
 * `finetune run job.yaml`: train on this machine's devices
 * `finetune demo`: the whole system, from nothing, in a few minutes
 
@@ -39,6 +40,7 @@ app.command("validate")(validate.validate)
 app.command("run")(run.run)
 app.command("demo")(demo.demo)
 app.add_typer(data.app, name="data")
+app.add_typer(reward.app, name="reward")
 app.add_typer(local.app, name="local")
 
 

@@ -2,8 +2,8 @@
 
 A factory takes the settings and the reward's name and raises RewardInvalid if they can not be used.
 What it returns maps samples to one score per completion. None abstains: the row gives nothing to
-compare with. What a completion says, or does not say, is scored, unless the library behind it fails:
-what it raises is the error of the samples at hand, so whoever gives them singly loses one only.
+compare with. What a completion says, or does not say, is scored, unless a library fails on it: what
+it raises is the error of all samples at hand, so whoever gives them singly loses only that one.
 """
 
 from __future__ import annotations

@@ -1,0 +1,222 @@
+"""What `finetune reward test` reads: rewards with their source, and rows with completions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import typer
+import yaml
+
+from finetune_api.job import GROUP, KIND, VERSION
+from finetune_api.rewards import Reward as ApiReward
+from finetune_api.validation import InvalidJob, parse
+from finetune_api.yaml_text import load_documents
+from finetune_cli.console import INVALID_FILE, print_error
+from finetune_contract.rewards import Reward
+from finetune_operator.plan.method import reward_recipe
+from finetune_rewards.samples import Samples, Text, Turn
+
+PROMPT_FIELDS = ("prompt", "messages")
+COMPLETION, COMPLETIONS, COMPLETION_IDS = "completion", "completions", "completion_ids"
+
+_WHERE = "spec.method.grpo."
+_REMEDY = (
+    f"put what a model could answer into the column {COMPLETION!r}, or several such answers, good "
+    f"and bad ones, as a list into {COMPLETIONS!r}; --completions names another column: that of "
+    "the right answers is a first try"
+)
+
+
+@dataclass(frozen=True)
+class RewardSet:
+    """Rewards, the source text of those that are code, and the Secret that each service names."""
+
+    rewards: tuple[Reward, ...]
+    sources: dict[str, str] = field(default_factory=dict)
+    secrets: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Completions:
+    """Samples, and of each the line of its row and its place among the row's completions."""
+
+    samples: Samples
+    places: list[tuple[int, int]]
+
+
+def read_rewards(path: Path, sources: dict[str, Path]) -> RewardSet:
+    """Return the rewards of a file; `sources` are files of code, by the reward's name.
+
+    Exits with code 3 and says where, if a reward or its source can not be read.
+    """
+    documents = _documents(path)
+    found = _rewards(path, documents)
+    unknown = sources.keys() - {reward.name for reward in found if reward.python is not None}
+    if unknown:
+        raise refused(f"--source {min(unknown)}: {path} has no python reward of that name")
+    maps = _config_maps(documents)
+    return RewardSet(
+        tuple(reward_recipe(reward) for reward in found),
+        {r.name: _source(path, r, sources, maps) for r in found if r.python is not None},
+        {
+            r.name: r.http.credentials_secret_ref.name
+            for r in found
+            if r.http is not None and r.http.credentials_secret_ref is not None
+        },
+    )
+
+
+def read_rows(path: Path, column: str | None) -> Completions:
+    """Return every completion of the rows.
+
+    Exits with code 3 and says where, if there are none or a row has none.
+    """
+    taken = {*PROMPT_FIELDS, COMPLETION, COMPLETIONS, COMPLETION_IDS} - {column}
+    places: list[tuple[int, int]] = []
+    prompts: list[Text] = []
+    completions: list[Text] = []
+    ids: list[list[int]] = []
+    rows: list[dict[str, Any]] = []
+    for number, row in _lines(path):
+        prompt = next((row[name] for name in PROMPT_FIELDS if name in row), "")
+        for place, completion in enumerate(_completions(f"{path}:{number}", row, column)):
+            places.append((number, place))
+            prompts.append(prompt)
+            completions.append(_turn(completion) if isinstance(prompt, list) else completion)
+            ids.append(row.get(COMPLETION_IDS) or [])
+            rows.append({name: value for name, value in row.items() if name not in taken})
+    if not rows:
+        raise refused(f"{path}: has no rows")
+    names = sorted({name for row in rows for name in row})
+    columns = {name: [row.get(name) for row in rows] for name in names}
+    return Completions(Samples(prompts, completions, ids, columns), places)
+
+
+def refused(message: str) -> typer.Exit:
+    """Print what is wrong; return what ends the command."""
+    print_error(message)
+    return typer.Exit(INVALID_FILE)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise refused(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise refused(f"{path}: is not UTF-8 text (byte {error.start})") from None
+
+
+def _documents(path: Path) -> list[Any]:
+    try:
+        return load_documents(_text(path))
+    except yaml.YAMLError as error:
+        raise refused(f"{path}: is not YAML: {error}") from None
+
+
+def _rewards(path: Path, documents: list[Any]) -> list[ApiReward]:
+    lists = [document for document in documents if isinstance(document, list)]
+    jobs = [d for d in documents if isinstance(d, dict) and d.get("kind") == KIND]
+    if len(lists) + len(jobs) != 1:
+        raise refused(
+            f"{path}: give one {KIND}, or one list of rewards as in {_WHERE}rewards; "
+            f"it holds {len(jobs)} and {len(lists)}"
+        )
+    try:
+        job = parse(jobs[0] if jobs else _job_of(lists[0]))
+    except InvalidJob as invalid:
+        for error in invalid.errors:
+            print_error(f"{path}: {error if jobs else str(error).removeprefix(_WHERE)}")
+        raise typer.Exit(INVALID_FILE) from None
+    if job.spec.method.grpo is None:
+        raise refused(f"{path}: the job has no rewards: spec.method.type is not GRPO")
+    return job.spec.method.grpo.rewards
+
+
+def _job_of(rewards: list[Any]) -> dict[str, Any]:
+    """Return a job with the rewards, so that a job's own rules judge them."""
+    return {
+        "apiVersion": f"{GROUP}/{VERSION}",
+        "kind": KIND,
+        "metadata": {"name": "rewards"},
+        "spec": {
+            "model": {"uri": "s3://bucket/model"},
+            "data": {"train": [{"uri": "s3://bucket/rows.jsonl"}]},
+            "output": {"uri": "s3://bucket/output"},
+            "method": {"type": "GRPO", "grpo": {"rewards": rewards}},
+        },
+    }
+
+
+def _config_maps(documents: list[Any]) -> dict[tuple[str, str], str]:
+    """Return the texts of the file's ConfigMaps by name and key."""
+    return {
+        (document["metadata"]["name"], key): str(text)
+        for document in documents
+        if isinstance(document, dict) and document.get("kind") == "ConfigMap"
+        for key, text in (document.get("data") or {}).items()
+    }
+
+
+def _source(
+    path: Path,
+    reward: ApiReward,
+    sources: dict[str, Path],
+    maps: dict[tuple[str, str], str],
+) -> str:
+    if reward.name in sources:
+        return _text(sources[reward.name])
+    assert reward.python is not None
+    wanted = reward.python.config_map
+    if (wanted.name, wanted.key) not in maps:
+        raise refused(
+            f"{path}: reward {reward.name}: its code is not here: add the ConfigMap "
+            f"{wanted.name!r} with the key {wanted.key!r} to the file, or give "
+            f"--source {reward.name}=FILE"
+        )
+    return maps[wanted.name, wanted.key]
+
+
+def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in enumerate(_text(path).splitlines(), start=1):
+        if line.strip():
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise refused(f"{path}:{number}: is not JSON: {error}") from None
+            if not isinstance(row, dict):
+                raise refused(f"{path}:{number}: is not a JSON object")
+            yield number, row
+
+
+def _completions(where: str, row: dict[str, Any], column: str | None) -> list[Text]:
+    """Return a row's completions: those of the named column, or of the usual ones."""
+    names = (COMPLETIONS, COMPLETION) if column is None else (column,)
+    name = next((name for name in names if row.get(name) not in (None, [])), None)
+    if name is None:
+        raise refused(f"{where}: has no {' or '.join(map(repr, names[::-1]))}: {_REMEDY}")
+    value = row[name]
+    found = value if isinstance(value, list) and not _is_dialogue(value) else [value]
+    for completion in found:
+        if not isinstance(completion, str | int | float) and not _is_dialogue(completion):
+            raise refused(f"{where}: {name!r} holds neither text nor messages")
+    return [one if isinstance(one, list) else str(one) for one in found]
+
+
+def _is_dialogue(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(turn, dict) and "role" in turn for turn in value)
+    )
+
+
+def _turn(completion: Text) -> list[Turn]:
+    """Return a completion as the trainer gives it where prompts are messages."""
+    if isinstance(completion, list):
+        return completion
+    return [{"role": "assistant", "content": completion}]

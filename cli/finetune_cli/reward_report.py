@@ -1,0 +1,181 @@
+"""What `finetune reward test` found, and how it is shown."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from finetune_cli.console import ERR, OUT, print_out
+from finetune_cli.reward_files import Completions
+from finetune_rewards.samples import Answer, text_of
+
+SHOWN = 50  # completions in the table
+WIDTH = 40  # characters of a completion
+
+
+@dataclass(frozen=True)
+class Column:
+    """One reward's answers; `mean` and `std` are of what it scored, None if that is nothing."""
+
+    name: str
+    answer: Answer
+
+    @property
+    def scores(self) -> list[float]:
+        """Return what was scored."""
+        return [item.score for item in self.answer.items if item.score is not None]
+
+    @property
+    def errors(self) -> list[str]:
+        """Return the texts of what failed."""
+        return [item.error for item in self.answer.items if item.error is not None]
+
+    @property
+    def equal(self) -> bool:
+        """Tell whether several scores are all one."""
+        return len(self.scores) > 1 and len(set(self.scores)) == 1
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the reward in the document of `--json`."""
+        scores = self.scores
+        return {
+            "name": self.name,
+            "mean": statistics.fmean(scores) if scores else None,
+            "std": statistics.pstdev(scores) if scores else None,
+            "min": min(scores, default=None),
+            "max": max(scores, default=None),
+            "scored": len(scores),
+            "errors": len(self.errors),
+            "abstentions": len(self.answer.items) - len(scores) - len(self.errors),
+            "seconds": round(self.answer.seconds, 3),
+        }
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the rewards said of all completions; a total is None where none of them scored."""
+
+    completions: Completions
+    columns: list[Column]
+    totals: list[float | None]
+    untried: list[str]
+
+    @property
+    def ok(self) -> bool:
+        """Tell whether every reward scored something, and failed on nothing."""
+        return all(column.scores and not column.errors for column in self.columns)
+
+    @property
+    def warnings(self) -> list[str]:
+        """Return what would make a run learn less than its author hopes, or nothing."""
+        found = [
+            f"reward {column.name} abstained from every completion"
+            for column in self.columns
+            if not column.scores and not column.errors
+        ]
+        found += [
+            f"reward {column.name} gives every completion the score {column.scores[0]:g}: "
+            "by itself it teaches nothing"
+            for column in self.columns
+            if column.equal
+        ]
+        places = zip(self.completions.places, self.totals, strict=True)
+        lost = sorted({number for (number, _), total in places if total is None})
+        if lost:
+            found.append(f"no total for completions of {_rows(lost)}: training leaves them out")
+        return found + self._without_spread()
+
+    def _without_spread(self) -> list[str]:
+        groups: dict[int, list[float]] = {}
+        for (number, _), total in zip(self.completions.places, self.totals, strict=True):
+            if total is not None:
+                groups.setdefault(number, []).append(total)
+        several = {number: group for number, group in groups.items() if len(group) > 1}
+        flat = [number for number, group in several.items() if len(set(group)) == 1]
+        if not flat:
+            return []
+        return [f"all completions of {_rows(flat)} have one total: such a group teaches nothing"]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the document of `--json`."""
+        answers = zip(*(column.answer.items for column in self.columns), strict=True)
+        rows = [
+            {
+                "row": number,
+                "completion": place,
+                "total": total,
+                "scores": {c.name: item.score for c, item in zip(self.columns, row, strict=True)},
+                "errors": {
+                    c.name: item.error
+                    for c, item in zip(self.columns, row, strict=True)
+                    if item.error is not None
+                },
+            }
+            for (number, place), total, row in zip(
+                self.completions.places, self.totals, answers, strict=True
+            )
+        ]
+        return {
+            "ok": self.ok,
+            "rewards": [column.to_json() for column in self.columns],
+            "untried": self.untried,
+            "warnings": self.warnings,
+            "rows": rows,
+        }
+
+
+def show(report: Report) -> None:
+    """Print tables of completions and of rewards, then errors and warnings."""
+    _show_completions(report)
+    _show_rewards(report)
+    for column in report.columns:
+        for text in dict.fromkeys(column.errors):
+            print_out(f"{column.name}: {column.errors.count(text)} x {text}")
+    for name in report.untried:
+        print_out(f"{name}: a model; it was left out, and of the total too")
+    for warning in report.warnings:
+        ERR.print(f"warning: {warning}", markup=False, highlight=False, style="yellow")
+
+
+def _show_completions(report: Report) -> None:
+    table = Table("row", "completion")
+    for column in report.columns:
+        table.add_column(escape(column.name), justify="right")
+    table.add_column("total", justify="right")
+    samples = report.completions.samples
+    for index, (number, _) in enumerate(report.completions.places[:SHOWN]):
+        text = " ".join(text_of(samples.completions[index]).split())
+        shown = text if len(text) <= WIDTH else text[: WIDTH - 1] + "…"
+        scores = [_cell(column, index) for column in report.columns]
+        table.add_row(str(number), escape(shown), *scores, _number(report.totals[index]))
+    OUT.print(table)
+    if len(samples) > SHOWN:
+        print_out(f"and {len(samples) - SHOWN:,} more; --json has all")
+
+
+def _show_rewards(report: Report) -> None:
+    table = Table("reward", "mean", "std", "min", "max", "abstained", "errors", "seconds")
+    for column in report.columns:
+        values = column.to_json()
+        numbers = [_number(values[key]) for key in ("mean", "std", "min", "max")]
+        counts = [str(values["abstentions"]), str(values["errors"])]
+        table.add_row(escape(column.name), *numbers, *counts, f"{values['seconds']:.2f}")
+    OUT.print(table)
+
+
+def _cell(column: Column, index: int) -> str:
+    item = column.answer.items[index]
+    return "[red]error[/red]" if item.error is not None else _number(item.score)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
+
+
+def _rows(numbers: list[int]) -> str:
+    shown = ", ".join(map(str, numbers[:5])) + (", …" if len(numbers) > 5 else "")
+    return f"row{'s' if len(numbers) > 1 else ''} {shown}"
