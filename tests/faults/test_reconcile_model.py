@@ -20,7 +20,9 @@ from support.model_cluster import Fault
 from support.model_world import WORKLOAD
 from support.simulation import TURN, Schedule, Simulation, play, take
 
-PODS = [f"bot-a{k}-{role}-0" for k in (1, 2, 3) for role in ("master", "worker")]
+CHECK = "bot-rewards"
+ATTEMPT_PODS = [f"bot-a{k}-{role}-0" for k in (1, 2, 3) for role in ("master", "worker")]
+PODS = [*ATTEMPT_PODS, CHECK]
 ENDS = [
     *("Succeeded", "OOMKilled", "DataInvalid", "DistributedFailure", "Killed", "TrainerError"),
     "Interrupted",
@@ -30,7 +32,7 @@ ENDS = [
 def steps() -> st.SearchStrategy[tuple[str, Any]]:
     kinds = st.sampled_from([KIND, WORKLOAD, "Pod", "Lease"])
     pods = st.sampled_from(PODS)
-    masters = st.sampled_from(PODS[::2])
+    masters = st.sampled_from(ATTEMPT_PODS[::2])
     parts = st.lists(st.sampled_from(TURN), min_size=3, max_size=5, unique=True)
     return st.one_of(
         st.tuples(st.just("turn"), st.just(TURN)),
@@ -69,16 +71,16 @@ CHECKS = {"deadline": None, "suppress_health_check": list(HealthCheck)}
 
 
 @settings(max_examples=250, **CHECKS)
-@given(SCHEDULES)
-def test_any_schedule(schedule: Schedule) -> None:
-    play(schedule)
+@given(SCHEDULES, st.booleans())
+def test_any_schedule(schedule: Schedule, code: bool) -> None:
+    play(schedule, code)
 
 
 @pytest.mark.slow
 @settings(max_examples=5_000, **CHECKS)
-@given(SCHEDULES)
-def test_many_schedules(schedule: Schedule) -> None:
-    play(schedule)
+@given(SCHEDULES, st.booleans())
+def test_many_schedules(schedule: Schedule, code: bool) -> None:
+    play(schedule, code)
 
 
 def quiet_life() -> Schedule:
@@ -94,6 +96,35 @@ def quiet_life() -> Schedule:
 @pytest.mark.parametrize("write", range(24))
 def test_a_fault_at_each_write_of_a_run(write: int, after: bool, crash: bool) -> None:
     play([("fault", Fault(write, after, crash)), *quiet_life()])
+
+
+def first_tried() -> Schedule:
+    """The rewards' first pod is killed, the second finds them good."""
+    turn = ("turn", TURN)
+    lost, good = ("end", (CHECK, "Killed")), ("end", (CHECK, "Succeeded"))
+    return [turn, lost, turn, turn, ("wait", 11), turn, turn, good, turn]
+
+
+@pytest.mark.parametrize("crash", [True, False], ids=["crash", "error"])
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("write", range(16))
+def test_a_fault_at_each_write_before_the_first_attempt(
+    write: int, after: bool, crash: bool
+) -> None:
+    job = play([("fault", Fault(write, after, crash)), *first_tried()], code=True)
+    assert [a["state"] for a in job["status"]["attempts"]] == ["Succeeded"]
+
+
+@pytest.mark.parametrize(
+    ("end", "reason"), [("RewardInvalid", "RewardInvalid"), ("TrainerError", "TrainerError")]
+)
+def test_rewards_that_are_no_good_end_the_job_before_any_attempt(end: str, reason: str) -> None:
+    turn = ("turn", TURN)
+    tries = [turn, ("end", (CHECK, end)), turn, turn, ("wait", 31)] * 3
+    job = play(tries, code=True)
+    assert "attempts" not in job["status"]
+    assert job["status"]["rewardCheck"]["state"] == "Failed"
+    assert {c["type"]: c["reason"] for c in job["status"]["conditions"]}["Succeeded"] == reason
 
 
 def test_a_quiet_run_needs_two_attempts_and_few_writes() -> None:

@@ -6,7 +6,15 @@ from datetime import timedelta
 from typing import Any
 
 from finetune_operator.backends.pytorchjob import PyTorchJob
-from support.model_world import WORKLOAD, World, artifact, attempt_of, belongs
+from support.model_world import (
+    FINISHED,
+    WORKLOAD,
+    World,
+    artifact,
+    attempt_of,
+    belongs,
+    tries_rewards,
+)
 
 Json = Any
 FENCE = 60  # seconds
@@ -14,9 +22,14 @@ GRACE = 10
 
 
 def may_create(world: World, body: Json) -> None:
-    """Object to a workload that could run, or commit, beside another."""
+    """Object to a workload that could run, or commit, beside another; and to untried rewards."""
+    if body["kind"] == "Pod":
+        _may_try(world)
     if body["kind"] != WORKLOAD:
         return
+    if has_code(world.job()):
+        assert world.job()["status"]["rewardCheck"]["state"] == "Passed", "its rewards are untried"
+        assert world.tried, "nobody tried them"
     attempt = attempt_of(body)
     status = world.job()["status"]
     last = status["attempts"][-1]
@@ -35,6 +48,18 @@ def may_create(world: World, body: Json) -> None:
         assert older in fenced or PyTorchJob().outcome(other) is not None, "another stands"
 
 
+def _may_try(world: World) -> None:
+    status = world.job()["status"]
+    assert not status.get("attempts"), "an attempt was first"
+    assert status["rewardCheck"]["state"] == "Running", "it is over"
+    assert "podUid" not in status["rewardCheck"], "the last one was not counted"
+
+
+def has_code(job: Json) -> bool:
+    """Tell whether a job has reward functions of its own."""
+    return "grpo" in job["spec"].get("method", {})
+
+
 def _fenced(world: World, attempts: list[Json]) -> set[int]:
     long_ago = world.now - timedelta(seconds=FENCE + GRACE)
     stamp = long_ago.strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -50,6 +75,9 @@ def may_follow(world: World, old: Json, believed: Json, new: Json) -> None:
         assert saved["step"] >= known["step"], "the checkpoint went back"
     if saved is not None:
         assert saved["step"] <= world.saved["step"], "nobody saved it"
+    was_tried = old.get("rewardCheck", {})
+    if was_tried.get("state") in ("Passed", "Failed"):
+        assert new["rewardCheck"] == was_tried, "a verdict on the rewards was forgotten"
     before = {a["number"]: a for a in old.get("attempts", [])}
     for attempt in new.get("attempts", []):
         was = before.get(attempt["number"], {})
@@ -73,7 +101,9 @@ def may_follow(world: World, old: Json, believed: Json, new: Json) -> None:
 def check_the_end(world: World) -> None:
     job = world.job()
     status = job["status"]
-    attempts = status["attempts"]
+    attempts = status.get("attempts", [])
+    tried = status.get("rewardCheck", {}).get("state")
+    assert tried == (("Passed" if attempts else "Failed") if has_code(job) else None)
     assert [a["number"] for a in attempts] == list(range(1, len(attempts) + 1))
     assert all(a["state"] in ("Failed", "Suspended") for a in attempts[:-1])
     if condition(job, "Succeeded") == "True":
@@ -85,13 +115,16 @@ def check_the_end(world: World) -> None:
         assert (condition(job, "Ready"), condition(job, "Stalled")) == ("True", None)
     else:
         assert (condition(job, "Ready"), condition(job, "Stalled")) == ("False", "True")
-        assert attempts[-1]["state"] == "Failed"
+        assert not attempts or attempts[-1]["state"] == "Failed"
     assert condition(job, "Reconciling") is None
+    kept = f"-a{attempts[-1]['number']}" if attempts else "-rewards"
     strays = [
         (k, n)
         for (k, n), b in world.objects.items()
-        if k != "Pod" and belongs(b, "bot") and f"-a{attempts[-1]['number']}" not in n
+        if k != "Pod" and belongs(b, "bot") and kept not in n
     ]
+    waiting = [p for p in world.all("Pod") if tries_rewards(p)]
+    assert all(p["status"]["phase"] in FINISHED for p in waiting), "it holds a node for nobody"
     assert all(name == "bot-finetune" for _, name in strays), strays
 
 

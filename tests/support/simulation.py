@@ -26,20 +26,20 @@ SETTINGS = Settings(
     retry_cap_seconds=20,
     max_infrastructure_attempts=4,
 )
+CODE = {"name": "mine", "python": {"configMap": {"name": "code", "key": "score.py"}}}
 TURN = ["deliver all", "pass", "training-operator", "start pods", "collect"]
 
 
 class Simulation:
     """One operator after another in one World."""
 
-    def __init__(self) -> None:
+    def __init__(self, code: bool = False) -> None:
+        """`code`: the job has a reward function of its own."""
         self.world = World()
         self._loop = asyncio.new_event_loop()
-        self.world.add(
-            bot_job(
-                workers={"replicas": 2}, training={"microBatchSize": 4}, runPolicy=_policy(False)
-            )
-        )
+        spec = {"workers": {"replicas": 2}, "training": {"microBatchSize": 4}}
+        method = {"method": {"type": "GRPO", "grpo": {"rewards": [CODE]}}} if code else {}
+        self.world.add(bot_job(**spec, **method, runPolicy=_policy(False)))
         self.start_operator()
 
     def close(self) -> None:
@@ -197,8 +197,8 @@ def take(simulation: Simulation, name: str, argument: Any) -> None:
             world.now += timedelta(seconds=argument)
 
 
-def play(schedule: Schedule) -> Json:
-    simulation = Simulation()
+def play(schedule: Schedule, code: bool = False) -> Json:
+    simulation = Simulation(code)
     try:
         for name, argument in schedule:
             take(simulation, name, argument)

@@ -30,6 +30,7 @@ def test_every_field_has_its_variable() -> None:
         "FINETUNE_RETRY_CAP_SECONDS": "5",
         "FINETUNE_MAX_INFRASTRUCTURE_ATTEMPTS": "6",
         "FINETUNE_WATCH_NAMESPACES": "a, b,",
+        "FINETUNE_REWARD_HOSTS": "judge.example,*.scores.example",
         "FINETUNE_BIND_ADDRESS": "0.0.0.0",
         "FINETUNE_BIND_PORT": "7",
         "FINETUNE_RELIST_SECONDS": "8",
@@ -37,7 +38,8 @@ def test_every_field_has_its_variable() -> None:
     }
     assert len(given) == len(fields(Settings))
     assert Settings.from_environment(given) == Settings(
-        "t:1", 0.5, 1, 2, 3, 4, 5, 6, ("a", "b"), "0.0.0.0", 7, 8, "DEBUG"
+        *("t:1", 0.5, 1, 2, 3, 4, 5, 6, ("a", "b"), ("judge.example", "*.scores.example")),
+        *("0.0.0.0", 7, 8, "DEBUG"),
     )
 
 
