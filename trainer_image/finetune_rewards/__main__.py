@@ -1,4 +1,4 @@
-"""The runner as a process: `python -m finetune_rewards --rewards FILE --socket PATH`."""
+"""The runner as a process: `python -m finetune_rewards serve --rewards FILE --socket PATH`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def main() -> int:
     """Serve until SIGTERM or, if asked so, the end of standard input; or probe a runner."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s rewards %(levelname)s %(message)s")
     arguments = _arguments()
-    if arguments.probe:
+    if arguments.command == "probe":
         return asyncio.run(_probe(arguments.socket))
     try:
         rewards = TypeAdapter(list[Reward]).validate_json(arguments.rewards.read_bytes())
@@ -69,11 +69,13 @@ def _source(text: str) -> tuple[str, Path]:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m finetune_rewards", description=__doc__)
-    parser.add_argument("--socket", type=Path, required=True)
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--rewards", type=Path, help="JSON list of the recipe's rewards")
-    what.add_argument("--probe", action="store_true", help="exit with 0 if a runner answers")
-    parser.add_argument(
+    commands = parser.add_subparsers(dest="command", required=True)
+    probe = commands.add_parser("probe", help="exit with 0 if a runner has loaded its rewards")
+    serve = commands.add_parser("serve", help="score with the isolated ones of some rewards")
+    for command in (probe, serve):
+        command.add_argument("--socket", type=Path, required=True)
+    serve.add_argument("--rewards", type=Path, required=True, help="JSON list, as in a recipe")
+    serve.add_argument(
         "--source",
         type=_source,
         action="append",
@@ -81,7 +83,7 @@ def _arguments() -> argparse.Namespace:
         metavar="NAME=PATH",
         help="where a reward's source lies; may be given again",
     )
-    parser.add_argument("--until-eof", action="store_true", help="end with standard input")
+    serve.add_argument("--until-eof", action="store_true", help="end with standard input")
     return parser.parse_args()
 
 

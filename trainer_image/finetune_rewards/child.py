@@ -36,7 +36,7 @@ def runner_child(
     described.write_text(
         canonical_json([reward.model_dump(mode="json", by_alias=True) for reward in rewards])
     )
-    command = [sys.executable, "-s", "-P", "-m", "finetune_rewards", "--until-eof"]
+    command = [sys.executable, "-s", "-P", "-m", "finetune_rewards", "serve", "--until-eof"]
     command += ["--rewards", str(described), "--socket", str(socket)]
     for name, path in sources.items():
         command += ["--source", f"{name}={path}"]

@@ -57,7 +57,7 @@ class RunnerClient:
             if reward.problem is not None:
                 kinds = (SandboxUnavailable, RewardInvalid)
                 kind = next(kind for kind in kinds if kind.reason is reward.problem.reason)
-                raise kind(f"reward {reward.name}: {reward.problem.message}")
+                raise kind(reward.problem.message)
         return tuple(
             RewardIdentity(name=reward.name, revision=reward.revision)
             for reward in rewards

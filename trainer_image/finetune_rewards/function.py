@@ -52,7 +52,7 @@ class Function:
             answer = self._call(**self._arguments(samples))
             if inspect.isawaitable(answer):
                 answer = self._loop.run(_awaited(answer))
-            return items(_plain(answer), len(samples))
+            return items(_plain(answer, len(samples)), len(samples))
         except MemoryError:  # what is left may be too little to go on with
             raise
         except BaseException as error:  # noqa: BLE001 - it is the user's code, sys.exit included
@@ -95,11 +95,13 @@ def _log_metric(name: str, value: float) -> None:
     print(f"{name} {value}")  # noqa: T201 - into the runner's log
 
 
-def _plain(answer: Any) -> Any:
+def _plain(answer: Any, count: int) -> Any:
     """Return arrays, tensors and numbers of any kind as lists and floats; the rest as it is."""
     if hasattr(answer, "tolist"):
         answer = answer.tolist()
-    return [_number(value) for value in answer] if isinstance(answer, list | tuple) else answer
+    if not isinstance(answer, list | tuple) or len(answer) != count:
+        return answer
+    return [_number(value) for value in answer]
 
 
 def _number(value: Any) -> Any:

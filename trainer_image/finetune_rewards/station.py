@@ -23,6 +23,7 @@ from finetune_rewards.worker_process import COMMAND, WorkerFailed, WorkerProcess
 log = logging.getLogger(__name__)
 
 LOAD_SECONDS = 60.0
+TURN_SECONDS = 480.0  # how long a batch waits for those before it, of other ranks
 MOST_HELLO = 0  # a worker's first message has no body
 
 
@@ -76,43 +77,53 @@ class Station:
         self._stopped = True
         if self._replacing:
             self._replacing.cancel()
+            await asyncio.wait([self._replacing])
         await self._discard()
 
     async def score(self, reward: str, body: bytes, count: int) -> list[Item]:
         """Return `count` items for the samples in `body`."""
-        async with self._turn:
-            items: list[Item] = []
-            deadline = time.monotonic() + self._assignment.total_seconds
-            while len(items) < count:
-                left = count - len(items)
-                try:
-                    await self._ready()
-                    await self._extend(items, reward, body, count, deadline)
-                except WorkerFailed as failure:
-                    await self._discard()
-                    late = time.monotonic() > deadline
-                    items += [error(str(failure))] * (
-                        1 if self._assignment.singly and not late else left
-                    )
-                except Unusable as unusable:
-                    items += [error(str(unusable))] * left
-        if self._worker is None and not self._stopped:  # so that the next batch need not wait
-            self._replacing = asyncio.create_task(self._replace())
+        try:
+            async with asyncio.timeout(TURN_SECONDS):
+                await self._turn.acquire()
+        except TimeoutError:
+            said = f"it was not this batch's turn within {TURN_SECONDS:g} s"
+            return [error(said)] * count
+        try:
+            return await self._scored(reward, body, count)
+        finally:
+            self._turn.release()
+            if self._worker is None and not self._stopped:  # the next batch need not wait
+                self._replacing = asyncio.create_task(self._replace())
+
+    async def _scored(self, reward: str, body: bytes, count: int) -> list[Item]:
+        items: list[Item] = []
+        deadline = time.monotonic() + self._assignment.total_seconds
+        while len(items) < count:
+            try:
+                await self._ready()
+                await self._extend(items, reward, body, count, deadline)
+            except WorkerFailed as failure:
+                await self._discard()
+                alone = self._assignment.singly and time.monotonic() < deadline
+                items += [error(str(failure))] * (1 if alone else count - len(items))
+            except Unusable as unusable:
+                items += [error(str(unusable))] * (count - len(items))
         return items
 
     async def _extend(
         self, items: list[Item], reward: str, body: bytes, count: int, deadline: float
     ) -> None:
-        assert self._worker is not None
+        worker = self._worker
+        assert worker is not None
         seconds = self._assignment.seconds
         chunk = 1 if self._assignment.singly else count
         number = next(self._numbers)
         asked = {"id": number, "reward": reward, "start": len(items), "chunk": chunk}
-        await self._worker.send(asked, body, seconds)
+        await worker.send(asked, body, seconds)
         while len(items) < count:
             if time.monotonic() > deadline:
                 raise WorkerFailed("the batch's other completions took all the time there is")
-            header, answer = await self._worker.receive(most_answer(chunk), seconds)
+            header, answer = await worker.receive(most_answer(chunk), seconds)
             if header.get("id") != number:
                 raise WorkerFailed("the answer is not to what was asked")
             try:
@@ -129,8 +140,7 @@ class Station:
         await self._discard()
         if self._stopped:
             raise WorkerFailed("the runner was told to stop")
-        self._worker = WorkerProcess(self._assignment.name, self._command)
-        await self._worker.open()
+        self._worker = await WorkerProcess.started(self._assignment.name, self._command)
         try:
             await self._worker.send(self._assignment.load, self._assignment.body, LOAD_SECONDS)
             header, _ = await self._worker.receive(MOST_HELLO, LOAD_SECONDS)
@@ -143,8 +153,9 @@ class Station:
             log.warning("%s: runs without %s", self._assignment.name, one_line(str(lack)))
 
     def _problem(self, header: frames.Header) -> Problem:
-        reason = Reason(header["reason"])
-        return Problem(reason, one_line(str(header["message"])))
+        said = one_line(str(header["message"]))
+        named = said if self._assignment.singly else f"reward {self._assignment.name}: {said}"
+        return Problem(Reason(header["reason"]), named)
 
     async def _discard(self) -> None:
         worker, self._worker = self._worker, None

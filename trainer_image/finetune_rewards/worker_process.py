@@ -48,27 +48,26 @@ class WorkerFailed(Exception):
 class WorkerProcess:
     """One process, until it fails or is ended."""
 
-    def __init__(self, name: str, command: Sequence[str]) -> None:
-        """Start it; `name` is said in the log."""
-        ours, theirs = socket.socketpair()
-        with theirs:
-            self._popen = subprocess.Popen(
-                [*command, str(os.getpid())],
-                stdin=theirs.fileno(),
-                stdout=theirs.fileno(),
-                stderr=subprocess.PIPE,
-                cwd="/",
-                env=ENVIRONMENT,
-                start_new_session=True,
-            )
-        self._socket = ours
+    def __init__(self, name: str, popen: subprocess.Popen[bytes]) -> None:
+        self._popen = popen
         self._log = _Log(name)
         self._why = ""
 
-    async def open(self) -> None:
-        """Begin to listen to it and to watch it."""
+    @classmethod
+    async def started(cls, name: str, command: Sequence[str]) -> WorkerProcess:
+        """Start one, and begin to listen to it and to watch it; `name` is said in the log."""
+        popen, channel = _spawned(command)
+        worker = cls(name, popen)
+        try:
+            await worker._listen(channel)
+        except BaseException:
+            popen.kill()
+            raise
+        return worker
+
+    async def _listen(self, channel: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        self._reader, self._writer = await asyncio.open_unix_connection(sock=self._socket)
+        self._reader, self._writer = await asyncio.open_unix_connection(sock=channel)
         self._log_pipe, _ = await loop.connect_read_pipe(lambda: self._log, self._popen.stderr)
         self._watching = asyncio.create_task(self._watch())
 
@@ -135,11 +134,27 @@ class WorkerProcess:
         most = math.ceil(_cpu_seconds(self._popen.pid) + seconds * (os.cpu_count() or 1)) + 1
         with contextlib.suppress(ProcessLookupError):  # that it ended is told when it is read from
             hard = resource.prlimit(self._popen.pid, resource.RLIMIT_CPU)[1]
-            resource.prlimit(self._popen.pid, resource.RLIMIT_CPU, (most, hard))
+            bound = most if hard == resource.RLIM_INFINITY else min(most, hard)
+            resource.prlimit(self._popen.pid, resource.RLIMIT_CPU, (bound, hard))
 
     def _kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._popen.pid, signal.SIGKILL)
+
+
+def _spawned(command: Sequence[str]) -> tuple[subprocess.Popen[bytes], socket.socket]:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        popen = subprocess.Popen(
+            [*command, str(os.getpid())],
+            stdin=theirs.fileno(),
+            stdout=theirs.fileno(),
+            stderr=subprocess.PIPE,
+            cwd="/",
+            env=ENVIRONMENT,
+            start_new_session=True,
+        )
+    return popen, ours
 
 
 class _Log(asyncio.Protocol):

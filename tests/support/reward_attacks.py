@@ -1,0 +1,236 @@
+"""What a reward's code might try: each attack returns once it has reached what it is after.
+
+`target` names what lies about to be reached: see `World`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+TOKEN = "token-5f2c"
+ATTACK = "attack"
+
+SOURCE = """
+import array, asyncio, builtins, ctypes, fcntl, json, os, resource, signal, socket, subprocess, sys
+import threading, time
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+def call(name, *arguments):
+    if getattr(libc, name)(*arguments) < 0:
+        raise OSError(ctypes.get_errno(), name)
+
+{attack}
+
+def score(completions, target, **kwargs):
+    if completions[0] == "attack":
+        attack(completions[1], **target[0])
+    return [1.0] * len(completions)
+"""
+
+# Attacks on what is not the code's own.
+REACHING = {
+    "fork bomb": """
+def attack(**target):
+    for _ in range(20):
+        if os.fork() == 0:
+            time.sleep(600)
+""",
+    "subprocess": """
+def attack(**target):
+    subprocess.run(["true"], check=True)
+""",
+    "read a token": """
+def attack(token, **target):
+    assert open(token).read() == "token-5f2c"
+""",
+    "list tokens": """
+def attack(token, **target):
+    assert os.listdir(os.path.dirname(token)) == ["token"]
+""",
+    "environment of the runner": """
+def attack(**target):
+    open(f"/proc/{os.getppid()}/environ", "rb").read()
+""",
+    "memory of the runner": """
+def attack(**target):
+    open(f"/proc/{os.getppid()}/mem", "rb").close()
+""",
+    "AF_INET": """
+def attack(port, **target):
+    socket.create_connection(("127.0.0.1", port))
+""",
+    "AF_INET6": """
+def attack(**target):
+    socket.socket(socket.AF_INET6)
+""",
+    "AF_UNIX": """
+def attack(unix, **target):
+    socket.socket(socket.AF_UNIX).connect(unix)
+""",
+    "AF_UNIX by a pair": """
+def attack(datagrams, **target):
+    socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)[0].sendto(b"x", datagrams)
+""",
+    "AF_NETLINK": """
+def attack(**target):
+    socket.socket(socket.AF_NETLINK, socket.SOCK_RAW)
+""",
+    "write a file": """
+def attack(directory, **target):
+    open(directory + "/written", "w").write("x")
+""",
+    "make a directory": """
+def attack(directory, **target):
+    os.mkdir(directory + "/made")
+""",
+    "make a link": """
+def attack(directory, token, **target):
+    os.link(token, directory + "/linked")
+""",
+    "cut a file off": """
+def attack(token, **target):
+    os.truncate(token, 1)
+""",
+    "change a mode": """
+def attack(token, **target):
+    os.chmod(token, 0o777)
+""",
+    "memory as a file": """
+def attack(**target):
+    os.ftruncate(os.memfd_create("hoard"), 2**34)
+""",
+    "shared memory": """
+def attack(**target):
+    os.close(os.open("/dev/shm", os.O_TMPFILE | os.O_RDWR))
+""",
+    "kill": """
+def attack(victim, **target):
+    os.kill(victim, signal.SIGKILL)
+""",
+    "kill by a descriptor": """
+def attack(victim, **target):
+    signal.pidfd_send_signal(os.pidfd_open(victim), signal.SIGKILL)
+""",
+    "kill by a pipe": """
+def attack(victim, **target):
+    read, write = os.pipe()
+    fcntl.fcntl(read, fcntl.F_SETOWN, victim)
+    fcntl.fcntl(read, 10, signal.SIGKILL)  # F_SETSIG
+    fcntl.fcntl(read, fcntl.F_SETFL, os.O_ASYNC)
+    os.write(write, b"x")
+""",
+    "ptrace": """
+def attack(victim, **target):
+    call("ptrace", 16, victim, 0, 0)  # PTRACE_ATTACH
+    os.waitpid(victim, 0)
+    call("ptrace", 17, victim, 0, 0)  # PTRACE_DETACH
+""",
+    "limits of another": """
+def attack(victim, **target):
+    resource.prlimit(victim, resource.RLIMIT_CPU, (1, 1))
+""",
+    "cores of another": """
+def attack(victim, **target):
+    os.sched_setaffinity(victim, os.sched_getaffinity(victim))
+""",
+    "own limits": """
+def attack(**target):
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+""",
+    "own namespaces": """
+def attack(**target):
+    call("unshare", 0x400)  # CLONE_FILES
+""",
+    "memory": """
+def attack(**target):
+    bytearray(2**31)
+""",
+    "threads": """
+def attack(**target):
+    threading.stack_size(64 * 1024)
+    for _ in range(200):
+        threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
+    time.sleep(3)
+""",
+}
+
+
+@dataclass(frozen=True)
+class World:
+    """What attacks are after."""
+
+    directory: Path
+    token: Path
+    victim: subprocess.Popen[bytes]
+    tcp: socket.socket
+    unix: socket.socket
+    datagrams: socket.socket
+
+    @property
+    def target(self) -> dict[str, object]:
+        """Return where it all is."""
+        return {
+            "directory": str(self.directory),
+            "token": str(self.token),
+            "victim": self.victim.pid,
+            "port": self.tcp.getsockname()[1],
+            "unix": self.unix.getsockname(),
+            "datagrams": self.datagrams.getsockname(),
+        }
+
+    def assert_untouched(self) -> None:
+        """Fail where anything was reached."""
+        assert self.victim.poll() is None
+        assert os.listdir(self.directory) == []
+        assert self.token.read_text() == TOKEN
+        assert self.token.stat().st_mode & 0o777 == 0o644
+        for listener in (self.tcp, self.unix):
+            with contextlib.suppress(BlockingIOError):
+                raise AssertionError(f"reached by {listener.accept()}")
+        with contextlib.suppress(BlockingIOError):
+            raise AssertionError(f"told {self.datagrams.recv(1)!r}")
+
+
+@contextlib.contextmanager
+def world(directory: Path) -> Iterator[World]:
+    """Yield a world in a directory."""
+    empty = directory / "empty"
+    empty.mkdir(parents=True)
+    token = directory / "var/run/secrets/kubernetes.io/serviceaccount/token"
+    token.parent.mkdir(parents=True)
+    token.write_text(TOKEN)
+    token.chmod(0o644)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as tcp,
+        socket.socket(socket.AF_UNIX) as unix,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as datagrams,
+        subprocess.Popen([sys.executable, "-S", "-c", VICTIM], stdout=subprocess.PIPE) as victim,
+    ):
+        unix.bind(str(directory / "unix.sock"))
+        unix.listen()
+        datagrams.bind(str(directory / "datagrams.sock"))
+        for listener in (tcp, unix, datagrams):
+            listener.setblocking(False)
+        assert victim.stdout is not None
+        victim.stdout.readline()
+        try:
+            yield World(empty, token, victim, tcp, unix, datagrams)
+        finally:
+            victim.kill()
+
+
+# It lets itself be traced by whoever may, where Yama would allow its parents only.
+VICTIM = """
+import ctypes, time
+ctypes.CDLL(None).prctl(0x59616D61, ctypes.c_ulong(-1), 0, 0, 0)
+print(flush=True)
+time.sleep(600)
+"""

@@ -1,0 +1,64 @@
+"""Runners of rewards in this process, for functions given as source text."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from finetune_contract.rewards import PythonReward, Reward
+from finetune_rewards.protocol import pack_samples
+from finetune_rewards.runner import Runner
+from finetune_rewards.samples import Answer, Samples
+from finetune_rewards.worker_process import COMMAND
+
+
+def python_reward(name: str = "mine", **settings: Any) -> Reward:
+    """Return a reward whose source is `reward.py`."""
+    source = PythonReward(config_map="rewards", key="reward.py", **settings)
+    return Reward(name=name, python=source)
+
+
+def samples(*completions: str, **columns: Any) -> Samples:
+    """Return one sample per completion, with the same value of each column."""
+    count = len(completions)
+    return Samples(
+        ["2+2="] * count,
+        list(completions),
+        [[1, 2]] * count,
+        {name: [value] * count for name, value in columns.items()},
+        3,
+    )
+
+
+@asynccontextmanager
+async def running(
+    rewards: Sequence[Reward],
+    sources: dict[str, Path] | None = None,
+    command: Sequence[str] = COMMAND,
+) -> AsyncIterator[Runner]:
+    """Yield a runner whose workers have loaded."""
+    runner = Runner(rewards, sources or {}, command)
+    try:
+        await runner.start()
+        yield runner
+    finally:
+        await runner.stop()
+
+
+@asynccontextmanager
+async def running_source(
+    source: str, directory: Path, command: Sequence[str] = COMMAND, **settings: Any
+) -> AsyncIterator[Runner]:
+    """Yield a runner of one function, by the name `mine`."""
+    path = directory / "reward.py"
+    path.write_text(source)
+    async with running([python_reward(**settings)], {"mine": path}, command) as runner:
+        yield runner
+
+
+async def asked(runner: Runner, batch: Samples) -> Answer:
+    """Return the answer of the runner's only reward."""
+    (answer,) = (await runner.score(pack_samples(batch), len(batch))).values()
+    return answer
