@@ -58,7 +58,8 @@ def draw(config: RunConfig) -> list[Buffer]:
     buffers = []
     for number in range(BUFFERS):
         bare = _completions(numbers, number)
-        now = [values.tolist() for values in log_probs(model, bare)]
+        scored, _ = log_probs(model, bare, config.recipe.grpo.sampling.temperature)
+        now = [values.tolist() for values in scored]
         buffers.append(
             [
                 replace(c, then=near(values, width), reference=near(values, FAR))
@@ -105,23 +106,35 @@ def read(path: Path) -> list[Buffer]:
     return [[Fixed(**c) for c in buffer] for buffer in json.loads(path.read_text())]
 
 
-def log_probs(model: Any, buffer: Buffer) -> list[Any]:
-    """Return the log-probabilities of each completion's tokens, all rows padded side by side."""
+@dataclass(frozen=True)
+class Steps(Expected):
+    """With the entropy of the policy, summed over a step's learned tokens."""
+
+    entropies: list[float]
+
+
+def log_probs(model: Any, buffer: Buffer, temperature: float) -> tuple[list[Any], float]:
+    """Return the log-probabilities of each completion's tokens, and the sum of all entropies.
+
+    All rows are padded side by side.
+    """
     import torch
 
     rows = [c.prompt + c.tokens for c in buffer]
     ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.int64)
     for index, row in enumerate(rows):
         ids[index, : len(row)] = torch.tensor(row)
-    table = model(input_ids=ids).logits.log_softmax(-1)
-    found = []
+    table = (model(input_ids=ids).logits / temperature).log_softmax(-1)
+    entropies = -(table.exp() * table).sum(-1).detach()
+    found, entropy = [], 0.0
     for index, c in enumerate(buffer):
         at = torch.arange(len(c.prompt), len(c.prompt) + len(c.tokens))
         found.append(table[index, at - 1, ids[index, at]])
-    return found
+        entropy += float(entropies[index, at - 1].sum())
+    return found, entropy
 
 
-def plain_steps(config: RunConfig, buffers: Sequence[Buffer]) -> Expected:
+def plain_steps(config: RunConfig, buffers: Sequence[Buffer]) -> Steps:
     """Train on the CPU in fp32, ITERATIONS steps on each buffer."""
     import torch
 
@@ -130,11 +143,11 @@ def plain_steps(config: RunConfig, buffers: Sequence[Buffer]) -> Expected:
     model = adapted_model(config)
     parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
     optimizer = optimizer_of(training, list(parameters.values()))
-    losses, norms = [], []
+    losses, norms, entropies = [], [], []
     for buffer in buffers:
         kept = [c for c in buffer if c.kept]
         for _ in range(ITERATIONS):
-            now = log_probs(model, kept)
+            now, entropy = log_probs(model, kept, grpo.sampling.temperature)
             value, slopes = _loss(grpo, kept, [t.tolist() for t in now])
             optimizer.zero_grad()
             torch.cat(now).backward(torch.tensor([s for own in slopes for s in own]))
@@ -142,7 +155,8 @@ def plain_steps(config: RunConfig, buffers: Sequence[Buffer]) -> Expected:
             norms.append(float(torch.nn.utils.clip_grad_norm_(parameters.values(), limit)))
             optimizer.step()
             losses.append(value)
-    return Expected(losses, norms, {n: p.detach() for n, p in parameters.items()})
+            entropies.append(entropy)
+    return Steps(losses, norms, {n: p.detach() for n, p in parameters.items()}, entropies)
 
 
 def _loss(

@@ -36,7 +36,7 @@ from finetune_trainer.distributed import Ranks
 from finetune_trainer.errors import Failure
 from finetune_trainer.methods import objective
 from finetune_trainer.random_state import random_state, restore_random_state
-from finetune_trainer.scoring import Scorer, score
+from finetune_trainer.scoring import Scorer, score, score_with
 from finetune_trainer.sharding import deepspeed_config, zero_stage
 
 log = logging.getLogger(__name__)
@@ -82,7 +82,8 @@ class Engine:
         self._ranks = ranks
         self._training = config.recipe.training
         self._objective = objective(config.recipe)
-        self._stats = self._objective.stats
+        self._entropy = self._objective.entropy
+        self._stats = self._objective.stats + (("entropy",) if self._entropy else ())
         self._passes = config.accumulation_steps
         self.stage = zero_stage(config.layout)
         self.parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
@@ -91,7 +92,9 @@ class Engine:
         self.loss_scale = FIRST_LOSS_SCALE if self._scales else 1.0
         self.clean_steps = 0
         checkpointing = config.layout.gradient_checkpointing is Checkpointing.ALWAYS
-        scorer = Scorer(model, checkpointing=checkpointing)
+        grpo = config.recipe.grpo
+        temperature = grpo.sampling.temperature if grpo else 1.0
+        scorer = Scorer(model, checkpointing=checkpointing, temperature=temperature)
         if scorer.head is not None:
             # Neither do the hooks of an adapter in it count its chunks.
             for module in (scorer.head, scorer.head.projection):
@@ -157,13 +160,21 @@ class Engine:
         for self._pass, batch in enumerate(batches):
             if stops():
                 return False
-            loss, stats = self._objective(score(self.deepspeed, batch), batch)
+            loss = self._loss(batch)
             self._sums[0, self._pass] = loss.detach()
-            self._sums[2:, self._pass] = stats
             self.deepspeed.backward(loss * factor)
             if self._pass < self._passes - 1:
                 self.deepspeed.step()
         return True
+
+    def _loss(self, batch: MicroBatch) -> Tensor:
+        """Return the summed loss of a micro-batch, and note its stats."""
+        log_probs, entropies = score_with(self.deepspeed, batch, entropy=self._entropy)
+        loss, stats = self._objective(log_probs, batch)
+        if self._entropy:
+            stats = torch.cat([stats, (batch.weights * entropies).sum()[None]])
+        self._sums[2:, self._pass] = stats
+        return loss
 
     def _take_gradient(self, name: str, gradient: Tensor) -> Tensor:
         """Scale a gradient back, and note its norm: it is finite only if all its elements are."""

@@ -8,6 +8,7 @@ and the memory formula counts them.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,21 +23,25 @@ from finetune_trainer.attention import Segments
 from finetune_trainer.batch import MicroBatch
 from finetune_trainer.twin import probe_ids, small_twin
 
+Scores = tuple[Tensor, Tensor]  # log-probabilities [P]; entropies [P], or [0] unless asked for
+
 ALIKE = 1e-3  # of the spread of log-probabilities, far above rounding
 
 
 class Scorer(nn.Module):
     """Wraps a PEFT model; its parameters keep their names below `model.`.
 
-    `head` is None where the model must run whole; only what `packs` takes packed rows.
+    `head` is None where the model must run whole; only what `packs` takes packed rows. Logits are
+    divided by `temperature`.
     """
 
-    def __init__(self, model: Any, *, checkpointing: bool) -> None:
+    def __init__(self, model: Any, *, checkpointing: bool, temperature: float = 1.0) -> None:
         super().__init__()
         self.model = model
         causal = model.get_base_model()
         self.packs = causal.config.model_type in ARCHITECTURES
-        self.head = Head(causal) if splits(causal) else None
+        self.head = Head(causal, temperature) if splits(causal) else None
+        self._temperature = temperature
         if self.packs:
             causal.set_attn_implementation(attention.NAME)
         if checkpointing:
@@ -50,8 +55,12 @@ class Scorer(nn.Module):
         rows: Tensor,
         times: Tensor,
         targets: Tensor,
-    ) -> Tensor:
-        """Return the log-probabilities, fp32 [P], of what a MicroBatch learns."""
+        entropy: bool,
+    ) -> Scores:
+        """Return the log-probabilities, fp32, of what a MicroBatch learns.
+
+        With `entropy` also the entropies of the distributions they are of, without a gradient.
+        """
         packed: dict[str, Any] = {}
         if segments is not None:
             assert self.packs, "packed rows need the attention that keeps them apart"
@@ -59,11 +68,11 @@ class Scorer(nn.Module):
         if self.head is None:
             # Not `logits_to_keep`: a model that does not know it takes it and returns all.
             logits = self.model(input_ids=input_ids, use_cache=False, **packed).logits
-            return log_probs(logits[rows, times], targets)
+            return scores(divided(logits[rows, times], self._temperature), targets, entropy)
         backbone = self.model.get_base_model().base_model
         hidden = backbone(input_ids=input_ids, use_cache=False, **packed).last_hidden_state
-        scored: Tensor = self.head(hidden[rows, times], targets)
-        return scored
+        found: Scores = self.head(hidden[rows, times], targets, entropy=entropy)
+        return found
 
 
 class Head(nn.Module):
@@ -73,8 +82,9 @@ class Head(nn.Module):
     has: the ranks' collectives must be as many.
     """
 
-    def __init__(self, causal: Any) -> None:
+    def __init__(self, causal: Any, temperature: float = 1.0) -> None:
         super().__init__()
+        self._temperature = temperature
         config = causal.config.get_text_config()
         self.projection = causal.get_output_embeddings()
         self._softcap: float | None = getattr(config, "final_logit_softcapping", None)
@@ -83,21 +93,24 @@ class Head(nn.Module):
         )
         self._chunk = max(1, LOGITS_BYTES // (torch.float32.itemsize * config.vocab_size))
 
-    def forward(self, hidden: Tensor, targets: Tensor) -> Tensor:
-        """Return log-probabilities, fp32 [P], of hidden states [P, width]."""
+    def forward(self, hidden: Tensor, targets: Tensor, *, entropy: bool = False) -> Scores:
+        """Return what Scorer does, of hidden states [P, width]."""
         if len(targets) <= self._chunk:
-            return self._score(hidden, targets)
+            return self._score(entropy, hidden, targets)
         chunks = zip(*(torch.split(t, self._chunk) for t in (hidden, targets)), strict=True)
-        return torch.cat([checkpoint(self._score, *chunk, use_reentrant=False) for chunk in chunks])
+        block = partial(self._score, entropy)
+        found = [checkpoint(block, *chunk, use_reentrant=False) for chunk in chunks]
+        log_probs, entropies = zip(*found, strict=True)
+        return torch.cat(log_probs), torch.cat(entropies)
 
-    def _score(self, hidden: Tensor, targets: Tensor) -> Tensor:
+    def _score(self, entropy: bool, hidden: Tensor, targets: Tensor) -> Scores:
         # Not called as a module: hooks of ZeRO-3 would see another number of calls on every rank.
         logits = self.projection.forward(hidden)
         if self._factor != 1:
             logits = logits * self._factor
         if self._softcap is not None:
             logits = torch.tanh(logits / self._softcap) * self._softcap
-        return log_probs(logits, targets)
+        return scores(divided(logits, self._temperature), targets, entropy)
 
 
 def splits(causal: Any) -> bool:
@@ -116,11 +129,16 @@ def splits(causal: Any) -> bool:
         whole = log_probs(twin(input_ids=ids, use_cache=False).logits[0], ids[0])
         try:
             hidden = twin.base_model(input_ids=ids, use_cache=False).last_hidden_state
-            split = Head(twin)(hidden[0], ids[0])
+            split, _ = Head(twin)(hidden[0], ids[0])
         # Of a class with another backbone, or with more between the two.
         except (AttributeError, RuntimeError, TypeError):
             return False
     return bool((split - whole).abs().max() <= ALIKE * whole.std())
+
+
+def divided(logits: Tensor, temperature: float) -> Tensor:
+    """Return logits over a temperature; no copy where it is 1."""
+    return logits if temperature == 1 else logits / temperature
 
 
 def log_probs(logits: Tensor, targets: Tensor) -> Tensor:
@@ -128,14 +146,32 @@ def log_probs(logits: Tensor, targets: Tensor) -> Tensor:
     return -F.cross_entropy(logits.float(), targets, reduction="none")
 
 
+def scores(logits: Tensor, targets: Tensor, entropy: bool) -> Scores:
+    """Return what Scorer does, of logits [P, V]."""
+    logits = logits.float()
+    found = log_probs(logits, targets)
+    if not entropy:
+        return found, found.new_empty(0)
+    plain, targets = logits.detach(), targets[:, None]
+    total = plain.gather(1, targets) - found.detach()[:, None]  # the logarithm of sums of exp
+    mean = torch.linalg.vecdot((plain - total).exp_(), plain)
+    return found, total[:, 0] - mean
+
+
 def score(scorer: Any, batch: MicroBatch) -> Tensor:
     """Return the log-probabilities, fp32 [P], of a micro-batch's learned tokens."""
-    scored: Tensor = scorer(
+    return score_with(scorer, batch, entropy=False)[0]
+
+
+def score_with(scorer: Any, batch: MicroBatch, *, entropy: bool) -> Scores:
+    """Return the log-probabilities, fp32, of a micro-batch's learned tokens, and the entropies."""
+    found: Scores = scorer(
         input_ids=batch.input_ids,
         position_ids=batch.position_ids,
         segments=batch.segments,
         rows=batch.rows,
         times=batch.times,
         targets=batch.targets,
+        entropy=entropy,
     )
-    return scored
+    return found

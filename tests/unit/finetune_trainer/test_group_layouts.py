@@ -13,9 +13,8 @@ import pytest
 
 from finetune_contract.grpo import GrpoLoss
 from finetune_contract.runconfig import RunConfig
-from support.fixed_rollouts import GROUP, GROUPS, draw, plain_steps, read, write
+from support.fixed_rollouts import GROUP, GROUPS, Steps, draw, plain_steps, read, write
 from support.group_runs import Apart, Stepped, step_group
-from support.oracle import Expected
 from support.tiny_models import write_tiny
 from support.trainer_runs import run_config
 
@@ -37,7 +36,7 @@ TRAINING = {
 GRPO = {
     "groupSize": GROUP,
     "beta": 0.1,
-    "sampling": {"maxTokens": 20},
+    "sampling": {"maxTokens": 20, "temperature": 0.8},
     "rewards": [{"name": "right", "regex": {"pattern": "x"}}],
 }
 AGAIN = {"gradientCheckpointing": "Always"}
@@ -70,7 +69,7 @@ COVERING: set[Case] = {
     ("deepseek-v3", "DAPO", "AdamW", "2 processes, ZeRO-3, checkpointing"),
 }
 Runs = Callable[[Case], tuple[Stepped, Apart | None]]
-Oracle = Callable[[str, str, str], Expected]
+Oracle = Callable[[str, str, str], Steps]
 
 
 def marked(cases: Iterable[Case]) -> list[Any]:
@@ -137,7 +136,7 @@ def stepped(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Runs:
 @pytest.fixture(scope="module")
 def oracle(inputs: Path) -> Oracle:
     @cache
-    def steps(model: str, loss: str, optimizer: str) -> Expected:
+    def steps(model: str, loss: str, optimizer: str) -> Steps:
         config = config_of(inputs, (model, loss, optimizer, SPLIT))
         return plain_steps(config, read(rollouts_of(inputs, model, loss)))
 
@@ -149,6 +148,8 @@ def test_every_layout_does_the_oracles_steps(case: Case, oracle: Oracle, stepped
     expected, (result, _) = oracle(*case[:3]), stepped(case)
     np.testing.assert_allclose(result.losses, expected.losses, atol=TOLERANCE)
     np.testing.assert_allclose(result.norms, expected.norms, rtol=TOLERANCE)
+    found = [stats["entropy"] for stats in result.stats]
+    np.testing.assert_allclose(found, expected.entropies, rtol=TOLERANCE)
     assert min(expected.norms) > TRAINING["maxGradNorm"]  # clipping, where there is any, bites
     adapter = result.adapter()
     assert adapter.keys() == expected.adapter.keys()

@@ -16,12 +16,13 @@ from finetune_trainer.data.encode import EncodedRow
 from finetune_trainer.lora import adapt
 from finetune_trainer.model import empty_model, load_model
 from finetune_trainer.roles import map_roles
-from finetune_trainer.scoring import Scorer, score
+from finetune_trainer.scoring import Scorer, score, score_with
 from support.tensor_sizes import LargestTensor
 from support.tiny_models import write_tiny
 
 CPU = torch.device("cpu")
 LENGTHS = (9, 30, 4)
+TEMPERATURE = 0.7
 
 
 def encoded() -> list[EncodedRow]:
@@ -45,15 +46,16 @@ def adapted(name: str, directory: Path, targets: tuple[LoraTarget, ...], **confi
     return model
 
 
-def expected(model: Any, rows: list[EncodedRow]) -> torch.Tensor:
-    """Return the same log-probabilities by the model's own forward pass, a row at a time."""
-    picked = []
+def expected(model: Any, rows: list[EncodedRow]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return log-probabilities and entropies by the model's own forward pass, a row at a time."""
+    picked, entropies = [], []
     for row in rows:
         ids = torch.from_numpy(row.tokens).long()
-        log_probs = model(input_ids=ids[None]).logits[0].log_softmax(-1)
+        log_probs = (model(input_ids=ids[None]).logits[0] / TEMPERATURE).log_softmax(-1)
         at = torch.from_numpy(np.nonzero(row.learned)[0])
         picked.append(log_probs[at - 1, ids[at]])
-    return torch.cat(picked)
+        entropies.append(-(log_probs.exp() * log_probs).sum(-1)[at - 1])
+    return torch.cat(picked), torch.cat(entropies)
 
 
 def gradients(model: Any, loss: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -82,16 +84,18 @@ def test_chunks_score_as_the_whole_does(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model, rows = adapted(name, tmp_path, targets, **config), encoded()
-    wanted = expected(model, rows)
+    wanted, entropies = expected(model, rows)
     weights = torch.linspace(-1, 1, len(wanted))
     wanted_gradients = gradients(model, (wanted * weights).sum())
     vocabulary = model.config.vocab_size
     monkeypatch.setattr(scoring, "LOGITS_BYTES", chunk * vocabulary * 4)
-    scorer = Scorer(model, checkpointing=False)
+    scorer = Scorer(model, checkpointing=False, temperature=TEMPERATURE)
     assert scorer.head is not None
     batch = MicroBatch.of(rows, CPU, packed=scorer.packs)
-    got = score(scorer, batch)
+    got, spread = score_with(scorer, batch, entropy=True)
     torch.testing.assert_close(got, wanted, atol=1e-5, rtol=0)
+    torch.testing.assert_close(spread, entropies, atol=1e-4, rtol=0)
+    assert not spread.requires_grad
     found = gradients(model, (got * weights).sum())
     assert found.keys() == wanted_gradients.keys()
     for path, gradient in wanted_gradients.items():
@@ -103,7 +107,7 @@ def test_a_model_that_must_run_whole_scores_as_it_does_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, rows = adapted("olmo2", tmp_path, (LoraTarget.ATTENTION,)), encoded()
-    wanted = expected(model, rows)
+    wanted, entropies = expected(model, rows)
     causal = model.get_base_model()
     whole = causal.forward
     # As models do that take any keyword and know no `logits_to_keep`.
@@ -111,10 +115,11 @@ def test_a_model_that_must_run_whole_scores_as_it_does_itself(
         causal, "forward", lambda *args, logits_to_keep=None, **named: whole(*args, **named)
     )
     monkeypatch.setattr(scoring, "splits", lambda _: False)
-    scorer = Scorer(model, checkpointing=False)
+    scorer = Scorer(model, checkpointing=False, temperature=TEMPERATURE)
     assert scorer.head is None
-    got = score(scorer, MicroBatch.of(rows, CPU))
+    got, spread = score_with(scorer, MicroBatch.of(rows, CPU), entropy=True)
     torch.testing.assert_close(got, wanted, atol=1e-5, rtol=0)
+    torch.testing.assert_close(spread, entropies, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize(
@@ -157,7 +162,7 @@ def test_chunked_cross_entropy_is_the_whole_one_with_its_gradients(
     head = head_of(vocabulary, width)
     hidden = torch.randn(positions, width, requires_grad=True)
     targets = torch.randint(vocabulary, (positions,))
-    got = head(hidden, targets)
+    got, _ = head(hidden, targets)
     (found,) = torch.autograd.grad(got.sum(), hidden)
     whole = -torch.nn.functional.cross_entropy(head.projection(hidden), targets, reduction="none")
     (wanted,) = torch.autograd.grad(whole.sum(), hidden)
@@ -171,7 +176,8 @@ def test_the_logits_of_all_positions_never_exist(monkeypatch: pytest.MonkeyPatch
     head = head_of(vocabulary, width)
     hidden = torch.randn(positions, width, requires_grad=True)
     with LargestTensor() as largest:
-        head(hidden, torch.zeros(positions, dtype=torch.int64)).sum().backward()
+        targets = torch.zeros(positions, dtype=torch.int64)
+        head(hidden, targets, entropy=True)[0].sum().backward()
     assert largest.elements == chunk * vocabulary
 
 

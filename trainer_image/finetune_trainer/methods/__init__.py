@@ -18,9 +18,13 @@ from finetune_trainer.methods.sft import SupervisedObjective
 
 
 class Objective(Protocol):
-    """A method's loss. `stats` names what it counts beside the loss."""
+    """A method's loss. `stats` names what it counts beside the loss.
+
+    With `entropy` the engine counts one more: the policy's entropy, summed over learned tokens.
+    """
 
     stats: tuple[str, ...]
+    entropy: bool
 
     def __call__(self, log_probs: Tensor, batch: MicroBatch) -> tuple[Tensor, Tensor]:
         """Return the summed loss, a scalar, and the sums of the stats, fp32 [S], detached.

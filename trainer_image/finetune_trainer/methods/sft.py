@@ -11,6 +11,7 @@ class SupervisedObjective:
     """The sum of -weight * log-probability; a weight is 1, padding's 0."""
 
     stats: tuple[str, ...] = ()
+    entropy = False
 
     def __call__(self, log_probs: Tensor, batch: MicroBatch) -> tuple[Tensor, Tensor]:
         """Return the summed loss, and no stats."""

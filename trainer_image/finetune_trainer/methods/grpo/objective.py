@@ -16,6 +16,7 @@ class GrpoObjective:
     """The policy loss plus `beta` times the KL divergence. Counts are over learned tokens."""
 
     stats: tuple[str, ...] = STATS
+    entropy = True
 
     def __init__(self, recipe: GrpoRecipe) -> None:
         self._recipe = recipe
