@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,9 @@ import torch
 from torch import Tensor
 
 from finetune_trainer.batch import MicroBatch
-from finetune_trainer.data.encode import EncodedRow
 from finetune_trainer.data.order import Indices
 from finetune_trainer.data.prompt_dataset import Prompts
+from finetune_trainer.groups import Group, group_batch
 from finetune_trainer.optimizer_state import Tensors
 from finetune_trainer.policy import PolicyTerms
 
@@ -117,13 +118,16 @@ def _packed(pieces: Sequence[Indices], size: int) -> list[Indices]:
 def micro_batch(
     buffer: Buffer, completions: Indices, prompts: Prompts, device: torch.device, *, packed: bool
 ) -> MicroBatch:
-    """Return the tensors of some completions, each behind its prompt."""
+    """Return the tensors of some completions; packed, a group's prompt is computed once."""
     if not len(completions):
         return MicroBatch.idle(device, packed=packed)
     spans = [buffer.span(int(completion)) for completion in completions]
-    rows = [
-        _row(prompts.tokens(int(buffer.rows[completion // buffer.group_size])), buffer.tokens[span])
-        for completion, span in zip(completions, spans, strict=True)
+    groups = [
+        Group(
+            prompts.tokens(int(buffer.rows[group])),
+            tuple(buffer.tokens[buffer.span(int(completion))] for completion in own),
+        )
+        for group, own in groupby(completions, key=lambda one: int(one) // buffer.group_size)
     ]
     lengths = buffer.lengths[completions]
 
@@ -141,12 +145,7 @@ def micro_batch(
         completions=torch.from_numpy(which).to(device),
         lengths=torch.from_numpy(lengths.astype(np.float32)).to(device),
     )
-    return replace(MicroBatch.of(rows, device, packed=packed), policy=policy)
-
-
-def _row(prompt: npt.NDArray[np.int32], completion: npt.NDArray[np.int32]) -> EncodedRow:
-    learned = np.arange(len(prompt) + len(completion)) >= len(prompt)
-    return EncodedRow(np.concatenate([prompt, completion]), learned)
+    return replace(group_batch(groups, device, packed=packed), policy=policy)
 
 
 def used_passes(shares: Sequence[Sequence[Indices]]) -> int:
