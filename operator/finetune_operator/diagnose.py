@@ -14,6 +14,7 @@ from finetune_api.status import Attempt
 from finetune_contract.reasons import TABLE, Reason, Retry, reason_of_exit_code
 from finetune_contract.result import Outcome, PublishedArtifact, Result
 from finetune_operator.observe import Child, ContainerEnd, Observed, Pod
+from finetune_operator.plan.method import python_rewards
 from finetune_operator.plan.names import attempt_name
 from finetune_operator.plan.volumes import credentials
 
@@ -237,11 +238,24 @@ def _blocked(job: FineTuneJob, pod: Pod, observed: Observed) -> Blocked | None:
 
 
 def _missing(job: FineTuneJob, pod: Pod, kind: str, name: str) -> Blocked:
-    if kind == "secret":
-        users = [of.field for of in credentials(job).values() if of.secret == name]
-        named = f", named by {' and '.join(users)}," if users else ""
-        text = f'Secret "{name}"{named} does not exist in namespace {job.namespace}'
-        return Blocked(Reason.SECRET_NOT_FOUND, text, pod.scheduled)
-    title = {"configmap": "ConfigMap", "persistentvolumeclaim": "PersistentVolumeClaim"}[kind]
-    text = f'{title} "{name}" does not exist in namespace {job.namespace}'
-    return Blocked(Reason.VOLUME_UNAVAILABLE, text, pod.scheduled)
+    title = {
+        "secret": "Secret",
+        "configmap": "ConfigMap",
+        "persistentvolumeclaim": "PersistentVolumeClaim",
+    }[kind]
+    secrets = [of.field for of in credentials(job).values() if of.secret == name]
+    users = {"secret": secrets, "configmap": _code_in(job, name)}.get(kind)
+    named = f", named by {' and '.join(users)}," if users else ""
+    text = f'{title} "{name}"{named} does not exist in namespace {job.namespace}'
+    reason = Reason.SECRET_NOT_FOUND if kind == "secret" else Reason.VOLUME_UNAVAILABLE
+    return Blocked(reason, text, pod.scheduled)
+
+
+def _code_in(job: FineTuneJob, config_map: str) -> list[str]:
+    """Return the fields that name a ConfigMap for a reward's code."""
+    rewards = python_rewards(job.spec).items()
+    return [
+        f"spec.method.grpo.rewards[{name}].python.configMap"
+        for name, source in rewards
+        if source.config_map.name == config_map
+    ]

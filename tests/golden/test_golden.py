@@ -65,6 +65,8 @@ def objects_of(job: FineTuneJob, decision: Decision) -> Json:
     if decision.run is not None:
         objects = attempt_objects(job, decision.run, PyTorchJob(), SETTINGS.heartbeat_seconds)
         out["apply"] = [*objects.prepared, objects.workload]
+    if decision.run_check is not None:
+        out["apply"] = [*decision.run_check.prepared, decision.run_check.pod]
     out["lookAgainAfterSeconds"] = decision.after.total_seconds() if decision.after else None
     return out
 

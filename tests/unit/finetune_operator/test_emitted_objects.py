@@ -38,8 +38,20 @@ def pod(workload: Json, template: Json) -> Json:
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
 
 
+def containers(spec: Json) -> list[Json]:
+    return [*spec.get("initContainers", []), *spec["containers"]]
+
+
+def pods(body: Json) -> list[Json]:
+    """Return the specs of the pods that an object is, or is to make."""
+    if body["kind"] == "Pod":
+        return [body["spec"]]
+    return [template["spec"] for template in templates(body)]
+
+
 CORE = [p for p in emitted() if p.values[0]["kind"] != "PyTorchJob"]
 WORKLOADS = of_kind("PyTorchJob")
+CHECKS = of_kind("Pod")
 
 
 @pytest.mark.parametrize("body", CORE)
@@ -59,62 +71,78 @@ def test_pytorchjobs_pass_the_schema_of_training_operator(body: Json) -> None:
     assert [e.message for e in Draft202012Validator(schema).iter_errors(body)] == []
 
 
-@pytest.mark.parametrize("body", WORKLOADS)
+@pytest.mark.parametrize("body", WORKLOADS + CHECKS)
 def test_pods_obey_pod_security_restricted(body: Json) -> None:
-    for template in templates(body):
-        spec = template["spec"]
+    for spec in pods(body):
         assert spec["securityContext"]["runAsNonRoot"] is True
         assert spec["securityContext"]["runAsUser"] > 0
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-        assert not {"hostNetwork", "hostPID", "hostIPC"} & spec.keys()
-        for container in spec["containers"]:
+        assert not {"hostNetwork", "hostPID", "hostIPC", "shareProcessNamespace"} & spec.keys()
+        for container in containers(spec):
             context = container["securityContext"]
             assert context["allowPrivilegeEscalation"] is False
             assert context["capabilities"] == {"drop": ["ALL"]}
             assert context["readOnlyRootFilesystem"] is True
         kinds = {kind for volume in spec["volumes"] for kind in volume.keys() - {"name"}}
-        allowed = {"configMap", "emptyDir", "projected", "secret", "persistentVolumeClaim"}
-        assert kinds - allowed <= {"hostPath"}
+        allowed = {"configMap", "downwardAPI", "emptyDir", "projected", "secret"}
+        assert kinds - allowed <= {"hostPath", "persistentVolumeClaim"}
 
 
-@pytest.mark.parametrize("body", WORKLOADS)
-def test_the_token_is_in_one_container_only(body: Json) -> None:
-    for template in templates(body):
-        spec = template["spec"]
+@pytest.mark.parametrize("body", WORKLOADS + CHECKS)
+def test_the_token_is_in_no_container_but_the_trainers(body: Json) -> None:
+    for spec in pods(body):
         assert spec["automountServiceAccountToken"] is False
         mounted = [
             c["name"]
-            for c in spec["containers"]
+            for c in containers(spec)
             if any(m["name"] == "token" for m in c["volumeMounts"])
         ]
-        assert mounted == ["pytorch"]
+        assert mounted == ([] if body["kind"] == "Pod" else ["pytorch"])
 
 
-@pytest.mark.parametrize("body", WORKLOADS)
+@pytest.mark.parametrize("body", WORKLOADS + CHECKS)
 def test_a_container_reads_secrets_from_files_only(body: Json) -> None:
-    for template in templates(body):
-        spec = template["spec"]
-        (container,) = spec["containers"]
-        assert "envFrom" not in container
-        assert all(set(entry) == {"name", "value"} for entry in container["env"])
+    for spec in pods(body):
         secrets = {v["name"]: v["secret"] for v in spec["volumes"] if "secret" in v}
-        mounts = {m["name"]: m for m in container["volumeMounts"]}
-        for name, source in secrets.items():
-            assert source["defaultMode"] == 0o440
-            assert mounts[name]["readOnly"] is True
-            part = name.removesuffix("-credentials")
-            assert mounts[name]["mountPath"] == f"/etc/finetune/credentials/{part}"
+        for container in containers(spec):
+            assert "envFrom" not in container
+            assert all(set(entry) == {"name", "value"} for entry in container["env"])
+            for mount in container["volumeMounts"]:
+                if mount["name"] in secrets:
+                    assert secrets[mount["name"]]["defaultMode"] == 0o440
+                    assert mount["readOnly"] is True
+                    part = mount["name"].removesuffix("-credentials")
+                    assert mount["mountPath"] == f"/etc/finetune/credentials/{part}"
 
 
-@pytest.mark.parametrize("body", WORKLOADS)
+@pytest.mark.parametrize("body", WORKLOADS + CHECKS)
+def test_what_runs_rewards_has_no_secret_and_writes_to_nothing_that_others_keep(body: Json) -> None:
+    for spec in pods(body):
+        volumes = {v["name"]: v for v in spec["volumes"]}
+        for container in containers(spec):
+            if container["name"] != "rewards":
+                continue
+            assert not any("finetune_trainer" in word for word in container["command"])
+            assert {"cpu", "memory"} <= container["resources"]["limits"].keys()
+            for mount in container["volumeMounts"]:
+                source = volumes[mount["name"]]
+                assert {"configMap", "downwardAPI", "emptyDir"} & source.keys()
+                assert mount.get("readOnly") or source["emptyDir"]["medium"] == "Memory"
+                if "configMap" in source:
+                    assert "subPath" in mount, "a change must not reach a run"
+
+
+@pytest.mark.parametrize("body", WORKLOADS + CHECKS)
 def test_volumes_and_mounts_belong_together(body: Json) -> None:
-    for template in templates(body):
-        spec = template["spec"]
-        (container,) = spec["containers"]
-        mounts = container["volumeMounts"]
-        assert [m["name"] for m in mounts] == [v["name"] for v in spec["volumes"]]
-        paths = [m["mountPath"] for m in mounts]
-        assert len(set(paths)) == len(paths)
+    for spec in pods(body):
+        names = [v["name"] for v in spec["volumes"]]
+        mounts = [c["volumeMounts"] for c in containers(spec)]
+        assert sorted({m["name"] for own in mounts for m in own}) == sorted(names)
+        for own in mounts:
+            paths = [m["mountPath"] for m in own]
+            assert len(set(paths)) == len(paths)
+        if "initContainers" not in spec:
+            assert [m["name"] for m in mounts[0]] == names
 
 
 @pytest.mark.parametrize("body", of_kind("ConfigMap"))
