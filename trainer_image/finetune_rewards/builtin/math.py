@@ -9,15 +9,19 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 from finetune_contract.rewards import MathReward
 from finetune_rewards.columns import column, text_value
 from finetune_rewards.samples import Samples, text_of
 
 SECONDS = 5.0  # for one completion
-_PROSE = re.compile(r"\$|\\\(|\\\[|\\boxed|####|\n")
+# Math in a text, or two words in a row: what is none of these is an answer and nothing else.
+_PROSE = re.compile(r"\$|\\\(|\\\[|\\boxed|####|\n|[^\W\d_]{2,} +[^\W\d_]{2,}")
+_TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+_THOUGHT = "</think>"
 
-Equal = Callable[[str, str], bool | None]
+Equal = Callable[[str, str, bool], bool | None]
 
 
 class _TooLong(BaseException):
@@ -42,29 +46,41 @@ def scorer(settings: MathReward, name: str) -> Callable[[Samples], list[float | 
 def _score(completion: str, answer: str | None, equal: Equal) -> float | None:
     if answer is None:
         return None
-    if completion.strip() == answer:
+    final = completion.rpartition(_THOUGHT)[2].strip()
+    tagged = _TAGGED.findall(final)
+    said = tagged[-1].strip() if tagged else final
+    if said == answer:
         return 1.0
     try:
         with _limited():
-            same = equal(completion, answer)
+            same = equal(said, answer, bool(tagged))
     except _TooLong:
         raise TimeoutError(f"not compared within {SECONDS:g} s") from None
     return None if same is None else float(same)
 
 
 def _comparison() -> Equal:
-    """Return (completion, answer) -> whether they are equal, None for an unreadable answer."""
+    """Return (what is said, answer, whether only an answer is said) -> whether they are equal; None
+    for an answer that can not be read."""
     from math_verify import parse, verify
 
     # Its own time-outs hold for each of several comparisons, and end as "unequal".
     for module in ("parser", "grader"):
         logging.getLogger(f"math_verify.{module}").setLevel(logging.ERROR)
 
-    def equal(completion: str, answer: str) -> bool | None:
-        right = parse(answer if _PROSE.search(answer) else f"${answer}$", parsing_timeout=None)
+    def read(text: str) -> list[Any]:
+        return list(parse(text, parsing_timeout=None))
+
+    def read_answer(text: str) -> list[Any]:
+        found = read(text) if _PROSE.search(text) else []
+        return found or read(f"${text}$")
+
+    def equal(said: str, answer: str, only: bool) -> bool | None:
+        right = read_answer(answer)
         if not right:
             return None
-        return bool(verify(right, parse(completion, parsing_timeout=None), timeout_seconds=None))
+        left = read_answer(said) if only else read(said)
+        return bool(verify(right, left, timeout_seconds=None))
 
     return equal
 
