@@ -1,0 +1,81 @@
+"""Stand-ins for what draws and what scores: a function of the prompt and of the request's key."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from finetune_rewards.samples import Answer, Item, Samples, text_of
+from finetune_trainer.data.dataset import Dataset, Source
+from finetune_trainer.data.prompt_dataset import Prompts
+from finetune_trainer.rollout.base import Completion, Request
+
+Draw = Callable[[Request, int], Completion]
+
+
+@dataclass
+class FunctionEngine:
+    """Draws what a function says of a request and a sample's index; notes what it was asked."""
+
+    draws: Draw
+    asked: list[tuple[int, ...]] = field(default_factory=list)  # keys
+
+    def draw(
+        self,
+        requests: Sequence[Request],
+        step: int,
+        stops: Callable[[], bool],
+        on_done: Callable[[int], None],
+    ) -> list[list[Completion]] | None:
+        """Return the completions of each request; None where a stop came."""
+        if stops():
+            return None
+        drawn = []
+        for request in requests:
+            self.asked.append(request.key)
+            drawn.append([self.draws(request, sample) for sample in range(request.samples)])
+            on_done(request.samples)
+        return drawn
+
+
+@dataclass
+class FunctionPanel:
+    """Scores each completion's text by functions, one per reward; notes the samples."""
+
+    scorers: dict[str, Callable[[str], Item]]
+    asked: list[Samples] = field(default_factory=list)
+
+    def score(self, samples: Samples) -> dict[str, Answer]:
+        """Return every reward's answer."""
+        self.asked.append(samples)
+        return {
+            name: Answer([scorer(text_of(one)) for one in samples.completions], 0.5)
+            for name, scorer in self.scorers.items()
+        }
+
+
+class Letters:
+    """A tokenizer: token 65 is A."""
+
+    def decode(self, tokens: list[int], *, skip_special_tokens: bool) -> str:
+        """Return the text of tokens."""
+        assert skip_special_tokens
+        return "".join(map(chr, tokens))
+
+
+def completion(text: str, *, truncated: bool = False) -> Completion:
+    """Return a completion of one token per letter."""
+    return Completion(np.array([ord(letter) for letter in text], dtype=np.int32), truncated)
+
+
+def numbered_prompts(count: int) -> Prompts:
+    """Return prompts of one token, their row's index plus 1; columns name the row."""
+    tokens = np.arange(1, count + 1, dtype=np.int32)
+    lines = np.arange(1, count + 1)
+    flat = np.zeros(count, dtype=np.bool_)
+    data = Dataset(tokens, flat, np.arange(count + 1), lines, (Source(count),))
+    documents = [f'{{"prompt":"{row}","columns":{{"row":{row}}}}}'.encode() for row in range(count)]
+    offsets = np.cumsum([0, *map(len, documents)])
+    return Prompts(data, ("row",), np.frombuffer(b"".join(documents), dtype=np.uint8), offsets)
