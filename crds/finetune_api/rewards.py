@@ -158,6 +158,17 @@ class PythonReward(ApiModel):
     """Run also where the node's kernel can not confine the process: only for code that you
     trust."""
 
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "!has(self.memory) || (type(self.memory) == int ? self.memory > 0 : "
+                "!self.memory.matches('^[0.]+([a-zA-Z].*)?$'))",
+                "memory must be above 0",
+                ".memory",
+            )
+        )
+    )
+
 
 class HttpReward(ApiModel):
     """A service that scores batches over HTTP; docs/rewards.md has its OpenAPI schema."""

@@ -1,0 +1,99 @@
+"""GRPO with rewards of the user's own, from kubectl apply on."""
+
+import json
+from typing import Any
+
+import obstore
+import pytest
+
+from support.journey import Journey, condition, job
+
+GOOD = """
+def score(prompts, completions, answer, **kwargs):
+    return [float(len(completion)) / 8 for completion in completions]
+"""
+NOT_PYTHON = """
+def score(prompts, completions, answer, **kwargs):
+    return [float(len(completion) for completion in completions]
+"""
+NEVER_ALIKE = """
+def score(prompts, completions, solution, **kwargs):
+    return [0.0] * len(completions)
+"""
+Json = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def prompts(journey: Journey) -> str:
+    rows = [{"prompt": f"{a} + {b} =", "answer": str(a + b)} for a in range(8) for b in range(4)]
+    lines = "\n".join(json.dumps(row) for row in rows)
+    obstore.put(journey.store, "data/prompts.jsonl", lines.encode())
+    return "data/prompts.jsonl"
+
+
+def code(name: str, source: str) -> Json:
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": name},
+        "data": {"score.py": source},
+    }
+
+
+def grpo(name: str, prompts: str, config_map: str) -> Json:
+    mine = {"configMap": {"name": config_map, "key": "score.py"}, "memory": "512Mi"}
+    rewards = [
+        {"name": "words", "length": {"unit": "Characters", "most": 6, "tolerance": 6}},
+        {"name": "mine", "python": mine},
+    ]
+    rollout = {"maxTokens": 8}
+    method = {
+        "type": "GRPO",
+        "grpo": {"groupSize": 4, "rewards": rewards, "rollout": rollout},
+    }
+    training = {"maxSteps": 3, "globalBatchSize": 8, "sequenceLength": 64}
+    return job(name, data=prompts, method=method, training=training)
+
+
+def test_a_job_with_a_builtin_reward_and_one_of_its_own_ends_in_an_adapter(
+    journey: Journey, prompts: str
+) -> None:
+    journey.apply(code("good-code", GOOD), grpo("grpo", prompts, "good-code"))
+    done = journey.wait_for_end("grpo")
+    assert condition(done, "Succeeded")["status"] == "True", done["status"]
+    check = done["status"]["rewardCheck"]
+    assert check["state"] == "Passed"
+    assert check["message"].startswith("reward mine: 16 scores from 0 to ")
+    assert [a["state"] for a in done["status"]["attempts"]] == ["Succeeded"]
+    assert {r["name"] for r in done["status"]["progress"]["rewards"]} == {"words", "mine"}
+
+
+def test_code_that_is_no_python_is_refused_by_line_before_any_attempt(
+    journey: Journey, prompts: str
+) -> None:
+    journey.apply(code("bad-code", NOT_PYTHON), grpo("bad-code", prompts, "bad-code"))
+    stalled = condition(journey.wait_for_end("bad-code"), "Stalled")
+    assert stalled["reason"] == "RewardInvalid"
+    assert "reward mine: SyntaxError" in stalled["message"]
+    assert "score.py line 3" in stalled["message"]
+    assert journey.attempts("bad-code") == []
+    assert not journey.items("pytorchjobs", "finetune.dev/job=bad-code")
+
+
+def test_a_column_that_no_row_has_is_refused_before_any_attempt(
+    journey: Journey, prompts: str
+) -> None:
+    journey.apply(code("no-column", NEVER_ALIKE), grpo("no-column", prompts, "no-column"))
+    stalled = condition(journey.wait_for_end("no-column"), "Stalled")
+    assert stalled["reason"] == "RewardInvalid"
+    assert "solution" in stalled["message"]
+    assert journey.attempts("no-column") == []
+
+
+def test_code_that_is_not_there_yet_is_waited_for(journey: Journey, prompts: str) -> None:
+    journey.apply(grpo("early", prompts, "late-code"))
+    waiting = journey.wait_for_reason("early", "VolumeUnavailable")
+    said = condition(waiting, "Ready")["message"]
+    assert '"late-code", named by spec.method.grpo.rewards[mine].python.configMap' in said
+    journey.apply(code("late-code", NOT_PYTHON))
+    assert condition(journey.wait_for_end("early"), "Stalled")["reason"] == "RewardInvalid"
