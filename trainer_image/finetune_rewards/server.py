@@ -48,11 +48,16 @@ class Server:
         self._started.set()
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError):  # the client is gone
+        try:
             while True:
                 writer.write(frames.encode(*await self._answer(*await frames.read(reader))))
                 await writer.drain()
-        writer.close()
+        except (OSError, asyncio.IncompleteReadError):
+            pass  # the client is gone
+        except frames.BadFrame as error:
+            log.warning("a client was sent away: %s", error)
+        finally:
+            writer.close()
 
     async def _answer(self, header: frames.Header, body: bytes) -> tuple[frames.Header, bytes]:
         await self._started.wait()

@@ -1,0 +1,252 @@
+"""The runner scores with what it read at its start, and tells what it can not use and why."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from pathlib import Path
+
+import pytest
+
+from finetune_contract.model import sha256_digest
+from finetune_contract.reasons import Reason
+from finetune_contract.rewards import HttpReward, RegexReward, Reward
+from finetune_rewards.protocol import pack_samples
+from finetune_rewards.runner import Runner
+from finetune_rewards.samples import Item
+from support.lacking_worker import lacking
+from support.reward_runners import asked, python_reward, running, running_source, samples
+
+COUNTING = """
+import os
+seen = []
+
+def score(completions, **kwargs):
+    if completions[0] == "die":
+        os._exit(1)
+    seen.append(len(completions))
+    return [float(len(seen))] * len(completions)
+"""
+
+
+async def test_a_source_is_read_once_however_often_workers_start(tmp_path: Path) -> None:
+    async with running_source(COUNTING, tmp_path) as runner:
+        assert runner.describe()[0].revision == sha256_digest(COUNTING.encode())
+        (tmp_path / "reward.py").write_text("def score(completions):\n    return [9.0]")
+        assert (await asked(runner, samples("a"))).items == [Item(1.0)]
+        assert (await asked(runner, samples("a"))).items == [Item(2.0)]
+        assert (await asked(runner, samples("die"))).items[0].error
+        assert (await asked(runner, samples("a"))).items == [Item(1.0)]  # another worker
+        assert runner.describe()[0].revision == sha256_digest(COUNTING.encode())
+
+
+async def test_batches_of_several_ranks_take_turns(tmp_path: Path) -> None:
+    async with running_source(COUNTING, tmp_path) as runner:
+        answers = await asyncio.gather(*(asked(runner, samples("a", "b")) for _ in range(8)))
+    scores = [answer.items[0].score for answer in answers]
+    assert sorted(scores, key=float) == [float(n) for n in range(1, 9)]  # type: ignore[arg-type]
+
+
+async def test_a_batch_whose_turn_does_not_come_has_errors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("finetune_rewards.station.TURN_SECONDS", 0.05)
+    sleeps = "import time\ndef score(completions):\n    time.sleep(2)\n    return [1.0]"
+    async with running_source(sleeps, tmp_path) as runner:
+        first, second = await asyncio.gather(*(asked(runner, samples("a")) for _ in range(2)))
+        assert first.items == [Item(1.0)]
+        assert second.items == [Item(error="it was not this batch's turn within 0.05 s")]
+        assert (await asked(runner, samples("a"))).items == [Item(1.0)]
+
+
+async def test_memory_that_gives_out_leaves_nothing_behind(tmp_path: Path) -> None:
+    source = """
+kept = []
+
+def score(completions, **kwargs):
+    while completions[0] == "hoard":
+        kept.append(bytearray(2**20))
+    return [float(len(kept))] * len(completions)
+"""
+    async with running_source(source, tmp_path, memory_bytes=2**29) as runner:
+        (item,) = (await asked(runner, samples("hoard"))).items
+        assert item.error is not None
+        assert item.error.startswith("MemoryError")
+        assert (await asked(runner, samples("a"))).items == [Item(0.0)]
+
+
+async def test_a_pattern_that_hangs_costs_its_own_completion_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("finetune_rewards.runner.BUILTIN_SECONDS", 3.0)
+    rewards = [
+        Reward(name="slow", regex=RegexReward(pattern="^(a+)+$")),
+        Reward(name="fast", regex=RegexReward(pattern="a")),
+    ]
+    batch = samples("aaa", "a" * 60 + "!", "b", "aa")
+    async with running(rewards) as runner:
+        answers = await runner.score(pack_samples(batch), len(batch))
+    one, hung, none, two = answers["slow"].items
+    assert (one, none, two) == (Item(1.0), Item(0.0), Item(1.0))
+    assert hung == Item(error="no answer within 3 s")
+    assert [item.score for item in answers["fast"].items] == [1.0, 1.0, 0.0, 1.0]
+
+
+async def test_patterns_that_hang_do_not_take_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("finetune_rewards.runner.BUILTIN_SECONDS", 1.0)
+    monkeypatch.setattr("finetune_rewards.runner.BUILTIN_BATCH_SECONDS", 0.5)
+    batch = samples(*["a" * 60 + "!"] * 50)
+    async with running([Reward(name="slow", regex=RegexReward(pattern="^(a+)+$"))]) as runner:
+        answer = await asked(runner, batch)
+    assert len(answer.items) == 50
+    assert {item.score for item in answer.items} == {None}
+    assert all(item.error for item in answer.items)
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("import nothing_like_it", "ModuleNotFoundError: No module named 'nothing_like_it'"),
+        ("import os; os._exit(4)", "it does not load: the process ended with exit code 4"),
+        ("def other(): pass", "reward.py has no function score"),
+        ("\udcff", "reward.py is not UTF-8"),
+    ],
+)
+async def test_code_that_does_not_load_is_told_and_scores_nothing(
+    source: str, said: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "reward.py"
+    path.write_text(source, errors="surrogateescape")
+    async with running([python_reward()], {"mine": path}) as runner:
+        problem = runner.describe()[0].problem
+        assert problem is not None
+        assert problem.reason is Reason.REWARD_INVALID
+        assert problem.message.startswith(f"reward mine: {said}")
+        (item,) = (await asked(runner, samples("a"))).items
+        assert item.score is None
+        assert item.error is not None
+
+
+async def test_a_source_that_is_not_there_is_told(tmp_path: Path) -> None:
+    for sources in ({}, {"mine": tmp_path / "none.py"}):
+        async with running([python_reward()], sources) as runner:
+            problem = runner.describe()[0].problem
+            assert problem is not None
+            assert problem.reason is Reason.REWARD_INVALID
+            assert "reward mine: its source reward.py can not be read" in problem.message
+            assert (await asked(runner, samples("a"))).items[0].error == problem.message
+
+
+async def test_rewards_of_others_are_passed_over() -> None:
+    service = Reward(name="judge", http=HttpReward(url="http://judge/score"))
+    async with running([service]) as runner:
+        assert runner.describe() == []
+        assert await runner.score(pack_samples(samples("a")), 1) == {}
+
+
+@pytest.mark.parametrize(
+    ("what", "named"), [("seccomp", "seccomp"), ("landlock", "Landlock (Linux 5.13)")]
+)
+async def test_a_kernel_that_lacks_something_is_refused_by_name(
+    what: str, named: str, tmp_path: Path
+) -> None:
+    async with running_source(COUNTING, tmp_path, lacking(what)) as runner:
+        problem = runner.describe()[0].problem
+        assert problem is not None
+        assert problem.reason is Reason.SANDBOX_UNAVAILABLE
+        assert problem.message == f"reward mine: the kernel lacks {named}"
+        assert (await asked(runner, samples("a"))).items == [Item(error=problem.message)]
+
+
+@pytest.mark.parametrize(
+    ("what", "reached"),
+    [("seccomp", ["network"]), ("landlock", ["files"])],
+)
+async def test_code_that_is_trusted_runs_with_what_confinement_there_is(
+    what: str, reached: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = """
+import os, socket
+
+def score(completions, **kwargs):
+    return [float(works(one)) for one in completions]
+
+def works(name):
+    try:
+        socket.socket() if name == "network" else os.listdir("/etc")
+    except OSError:
+        return False
+    return True
+"""
+    async with running_source(source, tmp_path, lacking(what), allow_unconfined=True) as runner:
+        assert runner.describe()[0].problem is None
+        answer = await asked(runner, samples("network", "files"))
+    assert [item.score for item in answer.items] == [
+        float(name in reached) for name in ("network", "files")
+    ]
+    (warning,) = [r.message for r in caplog.records if r.levelno == logging.WARNING]
+    assert warning.startswith("mine: runs without ")
+
+
+async def test_builtins_need_no_confinement() -> None:
+    reward = Reward(name="re", regex=RegexReward(pattern="a"))
+    async with running([reward], command=lacking("landlock")) as runner:
+        assert (await asked(runner, samples("a"))).items == [Item(1.0)]
+
+
+async def test_code_sees_neither_the_runners_environment_nor_its_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "canary")
+    caplog.set_level(logging.INFO)
+    source = """
+import os, sys
+
+def score(completions, **kwargs):
+    print("said", file=sys.stderr)
+    print("printed", end="")
+    assert "AWS_SECRET_ACCESS_KEY" not in os.environ and sys.stdin.read() == ""
+    assert os.getcwd() == "/" and os.getsid(0) == os.getpid()
+    return [float(len(set(map(hash, "abc"))))]
+"""
+    async with running_source(source, tmp_path) as runner:
+        assert (await asked(runner, samples("a"))).items == [Item(3.0)]
+    assert "mine: said" in caplog.messages
+    assert "mine: printed" in caplog.messages
+
+
+async def test_no_descriptor_of_the_runner_is_inherited(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("canary")
+    descriptor = os.open(secret, os.O_RDONLY)
+    os.set_inheritable(descriptor, True)
+    source = """
+import os
+
+def score(completions, **kwargs):
+    found = []
+    for descriptor in range(3, 256):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            continue
+        found.append(descriptor)
+    return [float(len(found))]
+"""
+    try:
+        async with running_source(source, tmp_path) as runner:
+            assert (await asked(runner, samples("a"))).items == [Item(2.0)]  # to and from us
+    finally:
+        os.close(descriptor)
+
+
+async def test_stopping_ends_a_batch_under_way(tmp_path: Path) -> None:
+    path = tmp_path / "reward.py"
+    path.write_text("import time\ndef score(completions):\n    time.sleep(600)")
+    runner = Runner([python_reward(timeout_seconds=600)], {"mine": path})
+    await runner.start()
+    scoring = asyncio.create_task(asked(runner, samples("a")))
+    await asyncio.sleep(0.2)
+    await runner.stop()
+    assert (await scoring).items[0].error

@@ -1,0 +1,146 @@
+"""What the filter lets through on both architectures, by a small machine that runs it as the kernel
+does. The numbers here are written down once more, from the kernel's tables."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import struct
+
+import pytest
+
+from finetune_rewards.confine.kernel import AUDIT_ARCH
+from finetune_rewards.confine.seccomp import ALLOW, ENOSYS, EPERM, KILL, available, program
+from finetune_rewards.confine.syscalls import ALLOWED
+
+PID = 4711
+MACHINES = ("x86_64", "aarch64")
+CLONE_THREAD_FLAGS = 0x3D0F00  # as pthread_create asks
+NEWNET = 0x40000000
+
+
+def verdict(machine: str, number: int, *arguments: int, architecture: int | None = None) -> int:
+    """Run the filter (classic BPF) on a call."""
+    code = program(machine, PID)
+    arch = AUDIT_ARCH[machine] if architecture is None else architecture
+    words = [*arguments, *[0] * (6 - len(arguments))]
+    data = struct.pack("<iIQ6Q", number, arch, 0, *words)
+    accumulator, at = 0, 0
+    while True:
+        operation, then, otherwise, value = struct.unpack_from("=HBBI", code, 8 * at)
+        at += 1
+        match operation:
+            case 0x20:  # BPF_LD | BPF_W | BPF_ABS
+                accumulator = struct.unpack_from("<I", data, value)[0]
+            case 0x54:  # BPF_ALU | BPF_AND | BPF_K
+                accumulator &= value
+            case 0x15:  # BPF_JMP | BPF_JEQ | BPF_K
+                at += then if accumulator == value else otherwise
+            case 0x35:  # BPF_JMP | BPF_JGE | BPF_K
+                at += then if accumulator >= value else otherwise
+            case 0x06:  # BPF_RET | BPF_K
+                return int(value)
+            case _:
+                raise AssertionError(f"no such instruction: {operation:#x}")
+
+
+# fork vfork execve execveat ptrace socket connect bind sendmmsg mount umount2 unshare setns chroot
+# bpf keyctl add_key process_vm_readv process_vm_writev memfd_create open_by_handle_at init_module
+# kexec_load perf_event_open userfaultfd setrlimit fchmodat fchownat setxattr utimensat truncate
+# rt_sigqueueinfo tkill sched_setaffinity setuid shmget mq_open personality reboot
+REFUSED = {
+    "x86_64": [
+        *(57, 58, 59, 322, 101, 41, 42, 49, 307, 165, 166, 272, 308, 161),
+        *(321, 250, 248, 310, 311, 319, 304, 175),
+        *(246, 298, 323, 160, 268, 260, 188, 280, 76),
+        *(129, 200, 203, 105, 29, 240, 135, 169),
+    ],
+    "aarch64": [
+        *(221, 281, 117, 198, 203, 200, 269, 40, 39, 97, 268, 51),
+        *(280, 219, 217, 270, 271, 279, 265, 105),
+        *(104, 241, 282, 164, 53, 54, 5, 88, 45),
+        *(138, 130, 122, 146, 194, 180, 92, 142),
+    ],
+}
+# io_uring_setup pidfd_send_signal pidfd_open clone3 pidfd_getfd process_madvise mount_setattr
+# landlock_restrict_self memfd_secret, and what is to come
+UNKNOWN = [425, 424, 434, 435, 438, 440, 442, 446, 447, 10_000]
+BY_ARGUMENT = {  # clone socketpair kill tgkill prctl prlimit64 ioctl fcntl
+    "x86_64": (56, 53, 62, 234, 157, 302, 16, 72),
+    "aarch64": (220, 199, 129, 131, 167, 261, 29, 25),
+}
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_what_is_listed_passes_and_nothing_else(machine: str) -> None:
+    column = MACHINES.index(machine)
+    allowed = {numbers[column] for numbers in ALLOWED.values()} - {None}
+    asked = {*allowed, *BY_ARGUMENT[machine]}
+    for number in range(424):
+        expected = ALLOW if number in allowed else EPERM
+        if number not in BY_ARGUMENT[machine]:
+            assert verdict(machine, number) == expected, number
+    assert not asked & set(REFUSED[machine])
+    assert {verdict(machine, number) for number in REFUSED[machine]} == {EPERM}
+    assert {verdict(machine, number) for number in UNKNOWN} == {ENOSYS}
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_calls_of_another_architecture_end_the_process(machine: str) -> None:
+    read = ALLOWED["read"][MACHINES.index(machine)]
+    assert read is not None
+    assert verdict(machine, read) == ALLOW
+    assert verdict(machine, read, architecture=0x40000003) == KILL  # i386
+    other = AUDIT_ARCH[MACHINES[1 - MACHINES.index(machine)]]
+    assert verdict(machine, read, architecture=other) == KILL
+    assert verdict(machine, 0x40000000 | read) == KILL  # x32
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize(
+    ("call", "arguments", "passes"),
+    [
+        (0, (CLONE_THREAD_FLAGS,), True),
+        (0, (0x01200011,), False),  # fork, as glibc clones
+        (0, (0x4111,), False),  # vfork
+        (0, (CLONE_THREAD_FLAGS | NEWNET,), False),
+        (0, (CLONE_THREAD_FLAGS | 0x2000,), False),  # CLONE_PTRACE
+        (1, (socket.AF_UNIX, socket.SOCK_STREAM), True),
+        (1, (socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC), True),
+        (1, (socket.AF_UNIX, socket.SOCK_DGRAM), False),
+        (1, (socket.AF_INET, socket.SOCK_STREAM), False),
+        (2, (PID, signal.SIGTERM), True),
+        (2, (1, signal.SIGTERM), False),
+        (2, (0, signal.SIGTERM), False),
+        (2, (2**64 - 1, signal.SIGTERM), False),
+        (3, (PID, 5000, signal.SIGTERM), True),
+        (3, (1, 1, signal.SIGTERM), False),
+        (4, (15,), True),
+        (4, (1,), False),  # PR_SET_PDEATHSIG
+        (4, (22,), False),  # PR_SET_SECCOMP
+        (5, (0, 7, 0, 1), True),
+        (5, (PID, 7, 0, 1), True),
+        (5, (1, 7, 0, 1), False),
+        (5, (0, 7, 1, 0), False),
+        (5, (0, 7, 1 << 32, 0), False),
+        (6, (3, 0x5421), True),
+        (6, (3, 0x5412), False),  # TIOCSTI
+        (6, (3, 0x8901), False),  # FIOSETOWN
+        (7, (3, 1030), True),
+        (7, (3, 4), True),
+        (7, (3, 8), False),  # F_SETOWN
+        (7, (3, 10), False),  # F_SETSIG
+        (7, (3, 15), False),  # F_SETOWN_EX
+    ],
+)
+def test_arguments_decide(
+    machine: str, call: int, arguments: tuple[int, ...], passes: bool
+) -> None:
+    number = BY_ARGUMENT[machine][call]
+    assert verdict(machine, number, *arguments) == (ALLOW if passes else EPERM)
+
+
+def test_a_machine_without_a_table_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert available()
+    monkeypatch.setattr("finetune_rewards.confine.kernel.machine", lambda: "riscv64")
+    assert not available()

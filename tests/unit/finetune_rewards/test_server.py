@@ -1,0 +1,263 @@
+"""The runner as a process: who may ask, what happens when it goes, and when its parent does."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from finetune_contract.artifact import RewardIdentity
+from finetune_contract.model import sha256_digest
+from finetune_contract.reasons import Reason, exit_code
+from finetune_rewards import frames
+from finetune_rewards.child import runner_child
+from finetune_rewards.client import RunnerClient
+from finetune_rewards.errors import RewardInvalid, RewardUnavailable, SandboxUnavailable
+from finetune_rewards.protocol import VERSION
+from finetune_rewards.runner import Runner
+from finetune_rewards.server import Server
+from support.lacking_worker import lacking
+from support.reward_runners import python_reward, samples
+
+SOURCE = """
+import os
+
+def score(completions, **kwargs):
+    return [float(os.getppid())] * len(completions)
+"""
+HANGS = "import time\ndef score(completions):\n    time.sleep(600)"
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "reward.py"
+    path.write_text(SOURCE)
+    return path
+
+
+@contextlib.contextmanager
+def served(source: Path, *more: str) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    """Yield a runner process and its socket."""
+    rewards = source.with_name("rewards.json")
+    described = python_reward().model_dump(mode="json", by_alias=True, exclude_none=True)
+    rewards.write_text(json.dumps([described]))
+    socket = source.with_name("rewards.sock")
+    command = [sys.executable, "-m", "finetune_rewards", "serve", "--rewards", str(rewards)]
+    command += ["--socket", str(socket), "--source", f"mine={source}", *more]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+        try:
+            yield process, socket
+        finally:
+            process.kill()
+
+
+def workers(runner: int) -> list[psutil.Process]:
+    return psutil.Process(runner).children()
+
+
+async def runner_of(client: RunnerClient) -> int:
+    """Return the runner's process id, as its worker tells."""
+    (item,) = (await client.score(samples("a")))["mine"].items
+    assert item.score is not None
+    return int(item.score)
+
+
+async def test_a_runner_describes_scores_and_stops_when_told(source: Path) -> None:
+    with served(source) as (process, socket):
+        client = RunnerClient(socket)
+        digest = sha256_digest(SOURCE.encode())
+        assert await client.describe() == (RewardIdentity(name="mine", revision=digest),)
+        assert await runner_of(client) == process.pid
+        assert stat.S_IMODE(socket.stat().st_mode) == 0o600
+        started = workers(process.pid)
+        assert len(started) == 1
+        process.terminate()
+        assert process.wait() == 0
+        assert not any(worker.is_running() for worker in started)
+
+
+async def test_a_runner_told_to_stop_does_not_wait_for_a_batch(source: Path) -> None:
+    source.write_text(HANGS)
+    with served(source) as (process, socket):
+        client = RunnerClient(socket, away_seconds=0.0)
+        await client_ready(socket)
+        scoring = asyncio.create_task(client.score(samples("a")))
+        await asyncio.sleep(0.2)
+        process.terminate()
+        assert await asyncio.to_thread(process.wait) == 0
+        with contextlib.suppress(RewardUnavailable):
+            assert (await scoring)["mine"].items[0].error
+
+
+async def client_ready(socket: Path) -> None:
+    await RunnerClient(socket).rewards()
+
+
+async def test_workers_end_with_a_runner_that_is_killed(source: Path) -> None:
+    source.write_text("import time\ndef score(completions):\n    time.sleep(600)")
+    with served(source) as (process, socket):
+        await client_ready(socket)
+        started = workers(process.pid)
+        assert started
+        process.kill()
+        process.wait()
+        psutil.wait_procs(started, timeout=30)
+        assert not any(worker.is_running() for worker in started)
+
+
+async def test_a_runner_lives_as_long_as_its_parents_pipe(source: Path) -> None:
+    with served(source, "--until-eof") as (process, socket):
+        await client_ready(socket)
+        assert process.poll() is None
+        assert process.stdin is not None
+        process.stdin.close()
+        assert process.wait() == 0
+
+
+async def test_another_runner_takes_the_socket_of_one_that_was_killed(source: Path) -> None:
+    with served(source) as (process, socket):
+        first = await runner_of(RunnerClient(socket))
+        process.kill()
+        process.wait()
+        assert socket.exists()
+        with served(source) as (process, socket):
+            assert await runner_of(RunnerClient(socket)) == process.pid != first
+
+
+async def test_a_client_waits_for_a_runner_that_is_killed_and_comes_back(source: Path) -> None:
+    socket = source.with_name("rewards.sock")
+    with runner_child([python_reward()], {"mine": source}, socket):
+        client = RunnerClient(socket)
+        first = await runner_of(client)
+        os.kill(first, signal.SIGKILL)
+        second = await runner_of(client)
+        assert second != first
+    assert not psutil.pid_exists(second)
+
+
+PARENT = """
+import sys, time
+from pathlib import Path
+from finetune_rewards.child import runner_child
+from support.reward_runners import python_reward
+
+directory = Path(sys.argv[1])
+sources = {"mine": directory / "reward.py"}
+with runner_child([python_reward()], sources, directory / "rewards.sock"):
+    time.sleep(600)
+"""
+
+
+def parent_of_a_runner(directory: Path) -> subprocess.Popen[bytes]:
+    tests = str(Path(__file__).parents[2])
+    environment = {**os.environ, "PYTHONPATH": tests, "TOKEN": "canary"}
+    return subprocess.Popen([sys.executable, "-c", PARENT, str(directory)], env=environment)
+
+
+async def test_a_child_ends_with_its_parent_however_that_ends(source: Path) -> None:
+    with parent_of_a_runner(source.parent) as parent:
+        runner = await runner_of(RunnerClient(source.with_name("rewards.sock")))
+        ended = [psutil.Process(runner), *workers(runner)]
+        assert len(ended) == 2
+        assert "TOKEN" not in ended[0].environ()
+        assert os.getsid(runner) == runner
+        parent.kill()
+    psutil.wait_procs(ended, timeout=30)
+    assert not any(process.is_running() for process in ended)
+
+
+@contextlib.asynccontextmanager
+async def _here(runner: Runner, socket: Path) -> AsyncIterator[None]:
+    stop = asyncio.Event()
+    serving = asyncio.create_task(Server(runner).serve(socket, stop))
+    try:
+        yield
+    finally:
+        stop.set()
+        await serving
+
+
+async def test_a_client_of_another_version_is_told_so(source: Path) -> None:
+    socket = source.with_name("rewards.sock")
+    async with _here(Runner([python_reward()], {"mine": source}), socket):
+        await client_ready(socket)
+        reader, writer = await asyncio.open_unix_connection(socket)
+        for asked, said in (
+            ({"version": 2, "ask": "describe"}, "this runner speaks version 1, not 2"),
+            ({"version": VERSION, "ask": "dance"}, "asked for neither describe nor score"),
+            ({"version": VERSION, "ask": "score"}, "asked for neither describe nor score"),
+        ):
+            writer.write(frames.encode(asked))
+            assert (await frames.read(reader))[0] == {"error": said}
+        writer.close()
+
+
+async def test_garbage_ends_its_own_connection_only(
+    source: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    socket = source.with_name("rewards.sock")
+    async with _here(Runner([python_reward()], {"mine": source}), socket):
+        await client_ready(socket)
+        reader, writer = await asyncio.open_unix_connection(socket)
+        writer.write(b"\xff" * 64)
+        with contextlib.suppress(ConnectionError):
+            assert await reader.read() == b""
+        writer.close()
+        assert "a client was sent away: a message of 8589934590 bytes is too large" in caplog.text
+        assert await runner_of(RunnerClient(socket)) == os.getpid()
+
+
+@pytest.mark.parametrize(
+    ("text", "command", "expected"),
+    [
+        ("def score(:", None, RewardInvalid),
+        (SOURCE, lacking("seccomp"), SandboxUnavailable),
+    ],
+)
+async def test_what_can_not_be_used_is_raised_by_its_kind(
+    text: str, command: tuple[str, ...] | None, expected: type[Exception], source: Path
+) -> None:
+    source.write_text(text)
+    socket = source.with_name("rewards.sock")
+    runner = Runner([python_reward()], {"mine": source}, *([command] if command else []))
+    async with _here(runner, socket):
+        with pytest.raises(expected, match=r"^reward mine: "):
+            await RunnerClient(socket).describe()
+
+
+async def test_a_runner_that_stays_away_or_silent_is_unavailable(source: Path) -> None:
+    socket = source.with_name("rewards.sock")
+    with pytest.raises(RewardUnavailable, match=re.escape("has been away for 0.3 s")):
+        await RunnerClient(socket, away_seconds=0.3).describe()
+    source.write_text(HANGS)
+    async with _here(Runner([python_reward()], {"mine": source}), socket):
+        await client_ready(socket)
+        with pytest.raises(RewardUnavailable, match=re.escape("gave no answer within 0.3 s")):
+            await RunnerClient(socket, answer_seconds=0.3).score(samples("a"))
+
+
+def test_a_probe_tells_whether_rewards_are_loaded(source: Path) -> None:
+    probe = [sys.executable, "-m", "finetune_rewards", "probe", "--socket"]
+    with served(source) as (_, socket):
+        asyncio.run(client_ready(socket))
+        assert subprocess.run([*probe, str(socket)]).returncode == 0
+    assert subprocess.run([*probe, str(socket)]).returncode == 1
+
+
+def test_rewards_that_can_not_be_read_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "rewards.json").write_text('[{"name": "x"}]')
+    command = [sys.executable, "-m", "finetune_rewards", "serve", "--socket", "s", "--rewards"]
+    for path in (tmp_path / "rewards.json", tmp_path / "none.json"):
+        status = subprocess.run([*command, str(path)]).returncode
+        assert status == exit_code(Reason.INVALID_RUN_CONFIG)
