@@ -6,9 +6,7 @@ and only a finite number is a score.
 
 from __future__ import annotations
 
-import asyncio
 import json
-import ssl
 import time
 import uuid
 from collections.abc import Mapping
@@ -20,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import httpx2
+import aiohttp
 
 from finetune_contract.rewards import Reward
 from finetune_rewards.answers import error, items
@@ -67,19 +65,25 @@ class HttpScorer:
         self._reward, self._settings = reward, reward.http
         self._credentials_dir = credentials_dir
         self._token()
-        here = max(1, self._settings.concurrency // ranks)
-        self._client = _client(here + 1)
+        self._at_once = max(1, self._settings.concurrency // ranks)
         self._circuit = Circuit(
             reward.name,
             self._send,
-            at_once=here,
+            at_once=self._at_once,
             retries=self._settings.retries,
             pause_seconds=self._settings.pause_seconds,
             note=note,
         )
 
     async def __aenter__(self) -> Self:
-        """Return the scorer."""
+        """Take a client without cookies, and without the environment's proxies."""
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=self._at_once + 1),  # and a probe
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=self._settings.timeout_seconds),
+            auto_decompress=False,
+            trust_env=False,
+        )
         return self
 
     async def __aexit__(
@@ -89,7 +93,7 @@ class HttpScorer:
         traceback: TracebackType | None,
     ) -> None:
         """Close the connections."""
-        await self._client.aclose()
+        await self._session.close()
 
     async def score(self, samples: Samples) -> Answer:
         """Return an item per completion; waits while the service is down.
@@ -113,12 +117,13 @@ class HttpScorer:
     async def _send(self, request: _Request) -> list[Item]:
         """Send a request once, and judge what comes back."""
         try:
-            async with asyncio.timeout(self._settings.timeout_seconds):
-                return _items(await self._exchange(request), request.count)
+            return _items(await self._exchange(request), request.count)
         except TimeoutError:
             limit = f"{self._settings.timeout_seconds:g}"
             raise Unanswered(f"no answer within {limit} s") from None
-        except (httpx2.TransportError, ssl.SSLError) as problem:
+        except aiohttp.ClientConnectorError as problem:
+            raise Unanswered("no connection") from problem
+        except aiohttp.ClientError as problem:
             raise Unanswered(type(problem).__name__) from problem
         except _BadAnswer as problem:
             return [error(str(problem))] * request.count
@@ -134,14 +139,13 @@ class HttpScorer:
         # Read each time: the kubelet renews it under a running pod.
         if (token := self._token()) is not None:
             headers["Authorization"] = f"Bearer {token}"
-        url = self._settings.url
-        async with self._client.stream(
-            "POST", url, content=request.body, headers=headers
+        async with self._session.post(
+            self._settings.url, data=request.body, headers=headers, allow_redirects=False
         ) as answer:
-            status = answer.status_code
+            status = answer.status
             if status in _UNANSWERED or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
                 raise Unanswered(_spoken(status), _retry_after(answer.headers))
-            if not answer.is_success:
+            if status != HTTPStatus.OK:
                 raise _BadAnswer(f"the service answered {_spoken(status)}")
             return await _bounded(answer)
 
@@ -158,16 +162,6 @@ class HttpScorer:
         return token
 
 
-def _client(connections: int) -> httpx2.AsyncClient:
-    """Return a client without proxies of the environment; `_send` limits the time."""
-    return httpx2.AsyncClient(
-        trust_env=False,
-        follow_redirects=False,
-        timeout=None,
-        limits=httpx2.Limits(max_connections=connections, max_keepalive_connections=connections),
-    )
-
-
 def _body(name: str, samples: Samples) -> bytes:
     """Return one request's document."""
     rows = [
@@ -182,12 +176,12 @@ def _body(name: str, samples: Samples) -> bytes:
     return json.dumps(document).encode()
 
 
-async def _bounded(answer: httpx2.Response) -> bytes:
+async def _bounded(answer: aiohttp.ClientResponse) -> bytes:
     """Return the content, if it is neither compressed nor larger than MOST_BYTES."""
     if answer.headers.get("Content-Encoding", "identity") != "identity":
         raise _BadAnswer("the answer is compressed")
     content = bytearray()
-    async for chunk in answer.aiter_raw():
+    async for chunk in answer.content.iter_any():
         content += chunk
         if len(content) > MOST_BYTES:
             raise _BadAnswer(f"the answer is larger than {MOST_BYTES // 2**20} MiB")
