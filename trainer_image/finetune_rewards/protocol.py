@@ -6,8 +6,10 @@ unread. Every message of a client names the version; another one is refused by n
 
 from __future__ import annotations
 
+import base64
 import json
 import math
+from array import array
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +18,7 @@ from finetune_rewards.answers import LONGEST_ERROR, one_line
 from finetune_rewards.samples import Answer, Item, Samples
 
 VERSION = 1
+ID_TYPE = "i"  # 32 bits of this machine's: a Unix socket leads to no other
 
 
 class BadAnswer(Exception):
@@ -45,7 +48,7 @@ def pack_samples(samples: Samples) -> bytes:
         {
             "prompts": samples.prompts,
             "completions": samples.completions,
-            "completionIds": samples.completion_ids,
+            "completionIds": [_packed(ids) for ids in samples.completion_ids],
             "columns": samples.columns,
             "step": samples.step,
         }
@@ -58,10 +61,19 @@ def unpack_samples(body: bytes) -> Samples:
     return Samples(
         value["prompts"],
         value["completions"],
-        value["completionIds"],
+        [_unpacked(ids) for ids in value["completionIds"]],
         value["columns"],
         value["step"],
     )
+
+
+def _packed(ids: list[int]) -> str:
+    """Return token ids as base64: JSON's numbers would take ten times as long to write and read."""
+    return base64.b64encode(array(ID_TYPE, ids)).decode()
+
+
+def _unpacked(text: str) -> list[int]:
+    return array(ID_TYPE, base64.b64decode(text)).tolist()
 
 
 def pack_items(items: list[Item]) -> bytes:
