@@ -27,6 +27,13 @@ def _secret(text: str) -> tuple[str, Path]:
     return name, Path(directory).expanduser()
 
 
+def _source(text: str) -> tuple[str, Path]:
+    name, separator, path = text.partition("=")
+    if not (name and separator and path):
+        raise typer.BadParameter(f"{text!r} is not NAME=FILE")
+    return name, Path(path).expanduser()
+
+
 def run(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="YAML file with one FineTuneJob.")],
     secret: Annotated[
@@ -51,6 +58,13 @@ def run(
             help="Go on with a run that was interrupted, from its newest checkpoint.",
         ),
     ] = None,
+    source: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=FILE",
+            help="The code of a python reward; by default that of a ConfigMap in FILE. Repeatable.",
+        ),
+    ] = None,
     demo_data: Annotated[
         bool,
         typer.Option(
@@ -67,11 +81,12 @@ def run(
     Example: `finetune run examples/quickstart.yaml --demo-data --output ./adapters`
     """
     job = _read(file)
+    sources = _sources(file, job, dict(map(_source, source or [])))
     with ExitStack() as stack:
         secrets = dict(map(_secret, secret or []))
         if demo_data:
             secrets |= _serve_demo_data(stack)
-        result = _train(_ready(job, secrets, output, resume))
+        result = _train(_ready(job, secrets, output, resume, sources))
     if result.outcome is not Outcome.SUCCEEDED:
         raise typer.Exit(exit_code(result.reason) or 1)
 
@@ -89,6 +104,15 @@ def _read(file: Path) -> FineTuneJob:
         raise typer.Exit(INVALID_FILE) from None
 
 
+def _sources(file: Path, job: FineTuneJob, given: dict[str, Path]) -> dict[str, str]:
+    """Return the texts of the job's reward functions, by the reward's name."""
+    if job.spec.method.grpo is None and not given:
+        return {}
+    from finetune_cli.reward_files import read_rewards
+
+    return read_rewards(file, given).sources
+
+
 def _serve_demo_data(stack: ExitStack) -> dict[str, Path]:
     from finetune_local.demo_bucket import serve_demo_bucket
 
@@ -97,12 +121,16 @@ def _serve_demo_data(stack: ExitStack) -> dict[str, Path]:
 
 
 def _ready(
-    job: FineTuneJob, secrets: dict[str, Path], output: Path | None, resume: str | None
+    job: FineTuneJob,
+    secrets: dict[str, Path],
+    output: Path | None,
+    resume: str | None,
+    reward_sources: dict[str, str],
 ) -> LocalRun:
     from finetune_local.run import CannotRun, prepare
 
     try:
-        return prepare(job, secrets, output, resume)
+        return prepare(job, secrets, output, resume, reward_sources)
     except CannotRun as error:
         print_error(str(error))
         raise typer.Exit(2) from None

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from typing import Any
 
 from jsonschema import Draft202012Validator
@@ -133,8 +134,17 @@ def _check_enum(validator: Any, allowed: list[Json], value: Json, schema: Schema
         yield ValidationError("not supported")
 
 
+def _check_pattern(validator: Any, pattern: str, value: Json, schema: Schema) -> Any:
+    """A server says no more of a string whose length is wrong."""
+    if isinstance(value, str):
+        fits = schema.get("minLength", 0) <= len(value) <= schema.get("maxLength", len(value))
+        if fits and not re.search(pattern, value):
+            yield ValidationError("does not match")
+
+
 _Structural: Any = extend(  # type: ignore[no-untyped-call]
-    Draft202012Validator, {"type": _check_type, "enum": _check_enum}
+    Draft202012Validator,
+    {"type": _check_type, "enum": _check_enum, "pattern": _check_pattern},
 )
 
 

@@ -9,14 +9,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from finetune_api.job import FineTuneJob
 from finetune_api.spec import FineTuneJobSpec
-from finetune_api.types import SecretRef
 from finetune_contract import result as contract_result
 from finetune_contract.progress import Progress
 from finetune_contract.reasons import Reason, reason_of_exit_code
@@ -24,7 +23,8 @@ from finetune_contract.recipe import Recipe
 from finetune_contract.result import Outcome, Result
 from finetune_contract.runconfig import FILE_NAME, RunConfig
 from finetune_local.paths import cache_dir, state_dir
-from finetune_operator.plan.run_config import Mounts, micro_batch_size, run_config
+from finetune_operator.plan.run_config import micro_batch_size, run_config
+from finetune_operator.plan.volumes import Credential, credentials, with_credentials
 
 _POLL_SECONDS = 0.2
 _LOG_TAIL_LINES = 20
@@ -63,28 +63,26 @@ def prepare(
     secret_dirs: Mapping[str, Path],
     output: Path | None = None,
     resume: str | None = None,
+    reward_sources: Mapping[str, str] | None = None,
 ) -> LocalRun:
     """Plan one attempt of the job with every process on this machine.
 
     `secret_dirs` holds a directory for each Secret that the job names, one file per key. `output`
     replaces spec.output.uri by a directory. `resume` is the id of a run to go on with, from its
-    newest checkpoint. Raises CannotRun.
+    newest checkpoint. `reward_sources` are the texts of rewards that are code, by the reward's
+    name. Raises CannotRun.
     """
     spec = job.spec
     run_id = resume or f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
     directory = state_dir() / "runs" / run_id
     before = _last_config(directory) if resume else None
-    mounts = Mounts(
-        model_credentials=_directory(spec.model.credentials_secret_ref, "model", secret_dirs),
-        data_credentials=_directory(spec.data.credentials_secret_ref, "data", secret_dirs),
-        output_credentials=None
-        if output
-        else _directory(spec.output.credentials_secret_ref, "output", secret_dirs),
-        tracking_credentials=_directory(
-            spec.tracking.credentials_secret_ref if spec.tracking else None, "tracking", secret_dirs
-        ),
+    secrets_used = {p: of for p, of in credentials(job).items() if not (output and p == "output")}
+    found = {part: _directory(of, secret_dirs) for part, of in secrets_used.items()}
+    mounts = replace(
+        with_credentials(job, found),
         cache=str(_model_cache(spec)),
         scratch=str(directory / "scratch"),
+        reward_sources={name: str(_source_path(directory, name)) for name in reward_sources or {}},
     )
     planned = run_config(
         job,
@@ -104,6 +102,9 @@ def prepare(
     )
     config = planned.model_copy(update={"layout": layout})
     (directory / "scratch").mkdir(parents=True, exist_ok=True)
+    for name, text in (reward_sources or {}).items():
+        _source_path(directory, name).parent.mkdir(exist_ok=True)
+        _source_path(directory, name).write_text(text)
     (directory / FILE_NAME).write_text(config.to_json())
     changed = _changed(_fields(before.recipe), _fields(config.recipe)) if before else ()
     return LocalRun(run_id, directory, config, tuple(changed))
@@ -182,19 +183,20 @@ def _result(attempt: int, exit_code: int, termination_log: Path) -> Result:
     return Result(attempt=attempt, outcome=Outcome.FAILED, reason=reason, message=message)
 
 
-def _directory(ref: SecretRef | None, stanza: str, secret_dirs: Mapping[str, Path]) -> str | None:
-    if ref is None:
-        return None
-    field = f"spec.{stanza}.credentialsSecretRef"
-    if ref.name not in secret_dirs:
+def _directory(of: Credential, secret_dirs: Mapping[str, Path]) -> str:
+    if of.secret not in secret_dirs:
         raise CannotRun(
-            f'{field}: there is no Secret "{ref.name}" without a cluster; '
-            f"give its keys as files in a directory: --secret {ref.name}=DIR"
+            f'{of.field}: there is no Secret "{of.secret}" without a cluster; '
+            f"give its keys as files in a directory: --secret {of.secret}=DIR"
         )
-    path = secret_dirs[ref.name]
+    path = secret_dirs[of.secret]
     if not path.is_dir():
-        raise CannotRun(f"--secret {ref.name}={path}: is not a directory; make one file per key")
+        raise CannotRun(f"--secret {of.secret}={path}: is not a directory; make one file per key")
     return str(path.absolute())
+
+
+def _source_path(directory: Path, reward: str) -> Path:
+    return directory / "rewards" / f"{reward}.py"
 
 
 def _last_config(directory: Path) -> RunConfig:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from finetune_api.job import FineTuneJob
@@ -70,21 +71,28 @@ def credentials_directory(part: str) -> str:
     return f"{CREDENTIALS_DIRECTORY}/{part}"
 
 
-def pod_mounts(job: FineTuneJob) -> Mounts:
-    """Return where the trainer finds things in a pod."""
-    directories = {part: credentials_directory(part) for part in credentials(job)}
+def with_credentials(job: FineTuneJob, directories: Mapping[str, str]) -> Mounts:
+    """Return where the trainer finds the credentials of each part of the job that has some."""
     grpo = job.spec.method.grpo
-    of_rewards = {
-        r.name: directories.get(_reward_part(r.name)) for r in (grpo and grpo.rewards) or ()
-    }
+    of_rewards = {r.name: _reward_part(r.name) for r in (grpo.rewards if grpo else ())}
     return Mounts(
         model_credentials=directories.get("model"),
         data_credentials=directories.get("data"),
         output_credentials=directories.get("output"),
         tracking_credentials=directories.get("tracking"),
-        cache=CACHE_DIRECTORY if job.spec.model.cache else None,
         rollout_credentials=directories.get("rollout"),
-        reward_credentials={name: path for name, path in of_rewards.items() if path is not None},
+        reward_credentials={
+            name: directories[part] for name, part in of_rewards.items() if part in directories
+        },
+    )
+
+
+def pod_mounts(job: FineTuneJob) -> Mounts:
+    """Return where the trainer finds things in a pod."""
+    found = with_credentials(job, {part: credentials_directory(part) for part in credentials(job)})
+    return replace(
+        found,
+        cache=CACHE_DIRECTORY if job.spec.model.cache else None,
         reward_socket=SOCKET if isolated_rewards(job.spec) else None,
     )
 

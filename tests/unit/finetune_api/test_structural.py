@@ -103,6 +103,15 @@ def test_limits(schema: dict, value: object, expected: str) -> None:
     assert expected in error.message
 
 
+@pytest.mark.parametrize("value", ["abc", ""])
+def test_of_a_string_with_a_wrong_length_no_more_is_said(value: str) -> None:
+    limits = {"type": "string", "minLength": 1, "maxLength": 2, "pattern": "^[0-9]+$"}
+    (error,) = validate(_object({"x": limits}), {"x": value})
+    assert "match" not in error.message
+    (error,) = validate(_object({"x": limits}), {"x": "a"})
+    assert "should match" in error.message
+
+
 def test_required_fields_are_named_below_their_object() -> None:
     schema = _object({"spec": _object({}, required=["a", "b"])})
     errors = validate(schema, {"spec": {"a": 1}})

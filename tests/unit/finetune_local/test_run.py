@@ -118,3 +118,43 @@ def test_a_run_that_is_not_there_is_not_gone_on_with(tmp_path: Path) -> None:
     secrets = _secrets(tmp_path, "models", "rows", "out")
     with pytest.raises(CannotRun, match="--resume nothing: there is no such run in"):
         prepare(_job(), secrets, resume="nothing")
+
+
+def _grpo_job():
+    rewards = [
+        {
+            "name": "judge",
+            "http": {"url": "http://judge/score", "credentialsSecretRef": {"name": "judge-token"}},
+        },
+        {"name": "mine", "python": {"configMap": {"name": "code", "key": "score.py"}}},
+    ]
+    rollout = {
+        "engine": "OpenAI",
+        "uri": "http://localhost:8000",
+        "adapterDirectory": "/adapters",
+        "credentialsSecretRef": {"name": "vllm"},
+    }
+    return _job(method={"type": "GRPO", "grpo": {"rewards": rewards, "rollout": rollout}})
+
+
+def test_code_of_rewards_becomes_files_of_the_run_and_services_get_their_secrets(
+    tmp_path: Path,
+) -> None:
+    names = ("models", "rows", "out", "judge-token", "vllm")
+    sources = {"mine": "def score(**kwargs): ...\n"}
+    run = prepare(_grpo_job(), _secrets(tmp_path, *names), reward_sources=sources)
+    layout = run.config.layout
+    assert layout.reward_runner is not None
+    assert layout.reward_runner.socket is None, "the launcher starts a runner"
+    assert layout.reward_runner.sources is not None
+    (path,) = layout.reward_runner.sources.values()
+    assert list(layout.reward_runner.sources) == ["mine"]
+    assert Path(path).read_text() == sources["mine"]
+    assert layout.credentials.rewards == {"judge": str(tmp_path / "judge-token")}
+    assert layout.credentials.rollout == str(tmp_path / "vllm")
+
+
+def test_a_missing_secret_of_a_service_is_named_by_its_reward(tmp_path: Path) -> None:
+    secrets = _secrets(tmp_path, "models", "rows", "out", "vllm")
+    with pytest.raises(CannotRun, match=r"rewards\[judge\]\.http.*--secret judge-token=DIR"):
+        prepare(_grpo_job(), secrets)
