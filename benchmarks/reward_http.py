@@ -5,7 +5,7 @@ the trainer. Beside it stand a serial scorer, which tries again at once, and an 
 TRL's own path (GRPOTrainer._calculate_rewards), which waits as ours does before it tries again. The
 service is a process of its own; rounds alternate and medians count.
 
-    python benchmarks/reward_http.py [--rounds 7] [--json FILE]
+    python benchmarks/reward_http.py [--rounds 9] [--json FILE]
 """
 
 from __future__ import annotations
@@ -160,15 +160,15 @@ def seconds(scorer: Scorer) -> float:
 
 def main() -> int:
     """Measure, print and tell whether the bars hold."""
-    arguments = command_line(__doc__, rounds=7).parse_args()
+    arguments = command_line(__doc__, rounds=9).parse_args()
     with judge_service() as url, ours(url) as own, serial(url) as one, trl(url) as other:
         scorers = {"ours": own, "serial": one, "trl": other}
         for warm in (own, other):
             warm()
-        rounds = [
-            {name: seconds(scorer) for name, scorer in scorers.items()}
-            for _ in range(arguments.rounds)
-        ]
+        rounds = []
+        for number in range(arguments.rounds):
+            order = list(scorers)[:: 1 if number % 2 == 0 else -1]
+            rounds.append({name: seconds(scorers[name]) for name in order})
     medians = {name: statistics.median(row[name] for row in rounds) for name in scorers}
     to_serial, to_trl = (medians["ours"] / medians[name] for name in ("serial", "trl"))
     print(

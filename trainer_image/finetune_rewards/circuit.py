@@ -14,14 +14,6 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
-from tenacity import (
-    AsyncRetrying,
-    RetryCallState,
-    retry_if_exception_type,
-    stop_after_attempt,
-    wait_random_exponential,
-)
-
 from finetune_rewards.errors import RewardUnavailable
 
 log = logging.getLogger(__name__)
@@ -62,12 +54,7 @@ class Circuit(Generic[Asked, Answered]):
     ) -> None:
         self._name, self._send, self._note = name, send, note
         self._pause_seconds = pause_seconds
-        self._retrying = AsyncRetrying(
-            retry=retry_if_exception_type(Unanswered),
-            stop=stop_after_attempt(retries + 1),
-            wait=_wait,
-            reraise=True,
-        )
+        self._retries = retries
         self._slots = asyncio.Semaphore(at_once)
         self._closed = asyncio.Event()
         self._closed.set()
@@ -85,12 +72,20 @@ class Circuit(Generic[Asked, Answered]):
         outages = 0
         while True:
             try:
-                return await self._retrying.copy()(self._attempt, request)
+                return await self._retried(request)
             except Unanswered:
                 at_fault = await self._at_fault(request)
                 outages += 1
                 if at_fault or outages == MOST_OUTAGES:
                     raise
+
+    async def _retried(self, request: Asked) -> Answered:
+        for retry in range(self._retries):
+            try:
+                return await self._attempt(request)
+            except Unanswered as error:
+                await asyncio.sleep(_asked(error) or _jitter(retry))
+        return await self._attempt(request)
 
     async def _attempt(self, request: Asked) -> Answered:
         async with self._slots:
@@ -148,12 +143,10 @@ class Circuit(Generic[Asked, Answered]):
         log.info("reward %s answers", self._name)
 
 
-def _wait(state: RetryCallState) -> float:
-    """Return the seconds before the next attempt: the service's wish, else exponential with full
-    jitter, so that requests that failed together do not come back together."""
-    error = state.outcome.exception() if state.outcome else None
-    asked = _asked(error) if isinstance(error, Unanswered) else 0.0
-    return asked or wait_random_exponential(FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS)(state)
+def _jitter(retry: int) -> float:
+    """Return the seconds before a retry: exponential with full jitter, so that requests that failed
+    together do not come back together."""
+    return random.uniform(0, min(FIRST_WAIT_SECONDS * 2**retry, LONGEST_WAIT_SECONDS))
 
 
 def _asked(error: Unanswered) -> float:
