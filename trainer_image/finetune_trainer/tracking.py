@@ -143,7 +143,9 @@ def _points(line: bytes, tracker: Tracker) -> Iterator[Point]:
         record: dict[str, Any] = json.loads(line)
     except ValueError:  # a full disk cut it short
         return
-    for field, key in CURVES.items():
+    # A method's own metrics have a group's name and a slash before their own.
+    curves = CURVES | {field: field for field in record if "/" in field}
+    for field, key in curves.items():
         value = record.get(field)
         if value is not None and record["step"] > tracker.reached(key):
             yield Point(key, value, record["step"], record["time"])

@@ -17,6 +17,7 @@ from finetune_contract.recipe import LoraTarget
 from finetune_contract.runconfig import RunConfig
 from finetune_trainer.report.curves import Curve, Mark, chart, short, smooth, thin, ticks
 from finetune_trainer.report.page import RunFacts, render
+from support.grpo_runs import grpo_config
 from support.trainer_runs import run_config
 
 SHA = "sha256:" + "2" * 64
@@ -241,3 +242,35 @@ def test_a_chart_places_points_between_its_axes() -> None:
     [mark] = [g for g in svg.iter("g") if g.get("class") == "mark"]
     assert mark[0].get("x1") == "240.0"
     assert [text.text for text in svg.findall("text")][:5] == ["0", "0.25", "0.5", "0.75", "1"]
+
+
+def rewarded(count: int) -> list[dict[str, Any]]:
+    return [
+        {
+            **record,
+            "reward/mean": record["step"] / count,
+            "reward/vowel/mean": 0.5,
+            "reward/short/mean": None,
+            "rollout/tokens_mean": 8.0,
+        }
+        for record in steps(count)
+    ]
+
+
+@pytest.mark.parametrize(("count", "curves"), [(12, ["train"]), (60, ["raw", "train"])])
+def test_rewards_have_curves_of_their_own(tmp_path: Path, count: int, curves: list[str]) -> None:
+    summary = FACTS.summary.model_copy(update={"final_reward": 0.875})
+    facts = RunFacts(FACTS.provenance, summary, FACTS.plan)
+    page = render(grpo_config(tmp_path), rewarded(count), facts)
+    assert "<dt>Final mean reward</dt><dd>0.8750</dd>" in page
+    [wide] = re.findall(r'<svg[^>]*aria-label="Reward over steps.*?</svg>', page, re.DOTALL)
+    assert re.findall(r'<g class="(raw|train)">', wide) == curves
+    assert 'aria-label="reward vowel over steps: reward vowel from 0.5 to 0.5' in page
+    assert 'aria-label="tokens of a completion over steps' in page
+    assert "reward short" not in page.split("What it was made from")[0].lower()  # it never scored
+
+
+def test_a_page_without_rewards_has_no_word_of_them(tmp_path: Path) -> None:
+    page = render(run_config(tmp_path), steps(12), FACTS)
+    assert "<h2>Reward</h2>" not in page
+    assert "mean reward" not in page

@@ -11,6 +11,7 @@ import pytest
 
 from finetune_contract.reasons import Reason
 from finetune_trainer import tracking
+from finetune_trainer.telemetry import StepRecord
 from support.tracked_runs import CANARY, Runs, losses, train
 from support.tracking_servers import MlflowServer, serving, until
 
@@ -48,6 +49,17 @@ def test_all_curves_and_the_recipe_reach_mlflow(runs: Runs, mlflow: MlflowServer
     assert run["tags"]["finetune.dev/job"] == "tests/tiny"
     assert "hidden" not in str(run)
     assert set(mlflow.authorizations) == {f"Bearer {CANARY}"}
+
+
+def test_a_methods_own_metrics_reach_the_tracker_by_their_names(
+    runs: Runs, mlflow: MlflowServer
+) -> None:
+    telemetry = runs.start()
+    metrics = {"reward/mean": 0.25, "reward/short/mean": float("nan")}
+    telemetry.step(StepRecord(1, 1.0, 0.5, 1e-4, 100, 50, 0.25, metrics))
+    telemetry.close(Reason.SUCCEEDED)
+    assert mlflow.metrics("reward/mean") == [(1, 0.25)]
+    assert mlflow.metrics("reward/short/mean") == []
 
 
 @pytest.mark.parametrize("known", [True, False])

@@ -55,20 +55,14 @@ def render(config: RunConfig, records: Sequence[Record], facts: RunFacts) -> str
         evals=evals,
         tiles=_tiles(steps, facts),
         charts=_charts(steps, evals, facts),
+        reward=_reward_chart(steps),
+        reward_parts=_reward_parts(config, steps),
     )
 
 
 def _charts(steps: Sequence[Record], evals: Sequence[Record], facts: RunFacts) -> dict[str, Any]:
-    marks = [
-        Mark(number["first"], f"attempt {number['attempt']}") for number in _attempts(steps)[1:]
-    ]
-    loss = _points(steps, "loss")
-    train = [Curve("training loss", loss, "train")]
-    if len(loss) >= SMOOTHED_FROM:
-        train = [
-            Curve("training loss per step", loss, "raw"),
-            Curve("training loss, smoothed", smooth(loss), "train"),
-        ]
+    marks = _resumes(steps)
+    train = _smoothed("training loss", _points(steps, "loss"))
     evaluated = Curve("eval loss", _points(evals, "eval_loss"), "eval", dots=True)
     published = Mark(facts.summary.published_step, "published")
     of_loss = [*marks, published] if evals else marks
@@ -87,6 +81,47 @@ def _charts(steps: Sequence[Record], evals: Sequence[Record], facts: RunFacts) -
             "Throughput", [Curve("tokens per second", rate, "train")], marks, from_zero=True
         ),
     }
+
+
+def _reward_chart(steps: Sequence[Record]) -> str:
+    """Return the curve of the mean total; empty for a method without rewards."""
+    curves = _smoothed("mean reward", _points(steps, "reward/mean"))
+    return chart("Reward", curves, _resumes(steps), width=920, height=320)
+
+
+def _reward_parts(config: RunConfig, steps: Sequence[Record]) -> dict[str, str]:
+    """Return small curves by title: of each reward, and of what completions are like."""
+    grpo = config.recipe.grpo
+    if grpo is None:
+        return {}
+    fields = {f"reward {one.name}": f"reward/{one.name}/mean" for one in grpo.rewards}
+    fields |= {
+        "tokens of a completion": "rollout/tokens_mean",
+        "share of completions cut short": "rollout/truncated_share",
+        "share of groups without spread": "rollout/zero_variance_share",
+    }
+    return {
+        title: chart(
+            title, [Curve(title, _points(steps, field), "train")], _resumes(steps), from_zero=True
+        )
+        for title, field in fields.items()
+    }
+
+
+def _smoothed(name: str, points: list[Point]) -> list[Curve]:
+    """Return a curve, and its average as well where it is long enough to be noisy."""
+    if len(points) < SMOOTHED_FROM:
+        return [Curve(name, points, "train")]
+    return [
+        Curve(f"{name} per step", points, "raw"),
+        Curve(f"{name}, smoothed", smooth(points), "train"),
+    ]
+
+
+def _resumes(steps: Sequence[Record]) -> list[Mark]:
+    return [
+        Mark(number["first"], f"attempt {number['attempt']}") for number in _attempts(steps)[1:]
+    ]
 
 
 def _points(records: Sequence[Record], field: str) -> list[Point]:
@@ -109,6 +144,8 @@ def _tiles(steps: Sequence[Record], facts: RunFacts) -> list[tuple[str, str]]:
     seconds = sum(record["seconds"] for record in steps)
     rates = [record["tokens_per_second"] for record in steps if record["tokens_per_second"]]
     tiles = [("Final training loss", f"{summary.final_loss:.4f}")]
+    if summary.final_reward is not None:
+        tiles.append(("Final mean reward", f"{summary.final_reward:.4f}"))
     if summary.eval_loss is not None:
         tiles.append(("Eval loss, published", f"{summary.eval_loss:.4f}"))
     tiles += [
