@@ -30,8 +30,8 @@ class Fault:
     """A signal that ranks send themselves, or with number 0 a store that never answers again.
 
     At "train" it comes before a micro-batch (from 0) of `step` (from 1), once the checkpoints of
-    earlier steps are written; at "evaluate" and "checkpoint" when that begins after `step` steps;
-    at "publish" when that begins after `step` steps.
+    earlier steps are written; at "rollout", "evaluate", "checkpoint" and "publish" when that begins
+    after `step` steps.
     """
 
     number: int
@@ -180,6 +180,7 @@ def _plant(fault: Fault) -> None:
     from finetune_trainer.checkpoints import Checkpoints
     from finetune_trainer.evaluate import Evaluator
     from finetune_trainer.lead import Lead
+    from finetune_trainer.rollout.builtin import BuiltinEngine
 
     def strike(reached: int) -> None:
         if fault.number and reached == fault.step:
@@ -190,6 +191,8 @@ def _plant(fault: Fault) -> None:
     match fault.at:
         case "train":
             _plant_in_step(fault)
+        case "rollout":
+            _before(BuiltinEngine, "draw", lambda requests, step, stops, done: strike(step))
         case "evaluate":
             _before(Evaluator, "evaluate", lambda state, stops: strike(state.step))
         case "checkpoint":

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import signal
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from itertools import product
 from pathlib import Path
@@ -12,8 +13,11 @@ from typing import Any
 import pytest
 
 from finetune_contract.reasons import Reason, exit_code
+from finetune_contract.rewards import Reward
 from finetune_contract.runconfig import RunConfig
+from finetune_rewards.child import runner_child
 from support.fork_server import Ended, Fault, ForkServer
+from support.grpo_runs import SHORT, VOWEL, grpo_config, prompts
 from support.published import run_directory
 from support.tiny_llama import sums, write_rows
 from support.tiny_models import write_tiny
@@ -26,6 +30,7 @@ KILL, TERM = signal.SIGKILL, signal.SIGTERM
 ONE, ALL = (1,), (0, 1)
 KINDS = ((KILL, ONE), (KILL, ALL), (TERM, ONE), (TERM, ALL))
 TOLERANCE = 1e-5
+SOCKET = "rewards.sock"
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,9 @@ class Setting:
     batch: int = 8
     optimizer: str = "AdamW"
     offload: tuple[str, ...] = ()
+    iterations: int = 0  # of GRPO; 0: SFT
+    beta: float = 0.0
+    resamples: int = 0
 
     def config(self, inputs: Path, output: Path, attempt: int) -> RunConfig:
         targets = ["Attention"]
@@ -48,8 +56,19 @@ class Setting:
             targets.append("SharedExperts")
         if self.model != "llama" and not self.dropout:
             targets.append("Experts")
-        return run_config(
+        method: dict[str, Any] = {}
+        make = run_config
+        if self.iterations:
+            make = grpo_config
+            grpo = {"iterations": self.iterations, "beta": self.beta}
+            method = {
+                "grpo": {**grpo, "maxResamples": self.resamples},
+                "data": inputs / "prompts.jsonl",
+                "socket": inputs / SOCKET,
+            }
+        return make(
             inputs,
+            **method,
             model=inputs / self.model,
             output=output.as_uri(),
             lora={"dropout": self.dropout, "targets": targets},
@@ -97,12 +116,15 @@ class Runs:
 
 
 @pytest.fixture(scope="module")
-def runs(server: ForkServer, tmp_path_factory: pytest.TempPathFactory) -> Runs:
+def runs(server: ForkServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
     directory = tmp_path_factory.mktemp("runs")
     for model in MODELS:
         write_tiny(model, directory / model)
     write_rows(directory / "train.jsonl", sums(33))
-    return Runs(server, directory)
+    write_rows(directory / "prompts.jsonl", prompts(33))
+    rewards = [Reward.model_validate(reward) for reward in (VOWEL, SHORT)]
+    with runner_child(rewards, {}, directory / SOCKET):
+        yield Runs(server, directory)
 
 
 def finished(ends: list[Ended], job: Path, attempt: int) -> Path:
@@ -126,6 +148,8 @@ def killed_and_resumed(runs: Runs, setting: Setting, faults: list[Fault]) -> Non
     for number, fault in enumerate(faults, start=1):
         ends = runs.attempt(setting, job, number, fault)
         assert began_at(ends) == saved
+        if fault.at == "rollout":
+            fault = replace(fault, step=fault.step + 1)  # drawn for the next one
         if fault.number == TERM:
             for end in ends:
                 assert end.code == exit_code(Reason.INTERRUPTED), end.log
@@ -160,6 +184,55 @@ def test_three_kills_in_a_row_change_nothing(
         for step, (number, ranks) in zip((3, 6, 10), kinds, strict=True)
     ]
     killed_and_resumed(runs, setting, faults)
+
+
+def test_completions_in_use_outlive_kills(runs: Runs) -> None:
+    """Buffers serve steps 1 to 3, 4 to 6, ...: begun anew, in use, and being drawn."""
+    setting = Setting(dropout=0.1, batch=16, iterations=3)
+    kills = [
+        Fault(int(KILL), 4, ONE, micro_batch=1),
+        Fault(int(TERM), 5, ALL, micro_batch=1),
+        Fault(int(KILL), 9, ALL, at="rollout"),
+    ]
+    killed_and_resumed(runs, setting, kills)
+
+
+def test_replaced_groups_and_the_reference_outlive_kills(runs: Runs) -> None:
+    setting = Setting(stage=2, dropout=0.0, batch=16, iterations=4, beta=0.1, resamples=1)
+    kills = [Fault(int(TERM), 3, ALL, micro_batch=0), Fault(int(KILL), 8, ALL, micro_batch=1)]
+    killed_and_resumed(runs, setting, kills)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+@pytest.mark.parametrize("at", ["train", "rollout"])
+@pytest.mark.parametrize("step", range(1, STEPS))
+def test_grpo_killed_at_every_step(
+    runs: Runs, step: int, at: str, kind: tuple[int, tuple[int, ...]]
+) -> None:
+    number, ranks = kind
+    setting = Setting(dropout=0.1, batch=16, iterations=3)
+    if at == "rollout":
+        step -= step % 3
+    fault = Fault(int(number), step, ranks, micro_batch=step % 2, at=at)
+    killed_and_resumed(runs, setting, [fault])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "setting",
+    [
+        Setting("deepseek-v3", stage=3, dropout=0.0, batch=16, iterations=6),
+        Setting("qwen3-moe", stage=1, dropout=0.1, batch=16, iterations=2, beta=0.1),
+        Setting(stage=0, batch=16, iterations=1, resamples=2),
+        Setting(world=1, batch=16, iterations=3, beta=0.1, resamples=1),
+        Setting(world=3, batch=24, iterations=6, stage=3, beta=0.1),
+    ],
+    ids=str,
+)
+def test_grpo_killed_under_every_setting(runs: Runs, setting: Setting) -> None:
+    everyone = tuple(range(setting.world))
+    killed_and_resumed(runs, setting, [Fault(int(TERM), 5, everyone, micro_batch=1)])
 
 
 @pytest.mark.slow
@@ -212,6 +285,7 @@ def tensors(path: Path) -> dict[str, Any]:
     return load_file(path)
 
 
+@pytest.mark.parametrize("iterations", [0, pytest.param(4, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("before", "after"),
     [
@@ -224,10 +298,17 @@ def tensors(path: Path) -> dict[str, Any]:
     ],
 )
 def test_another_layout_goes_on(
-    runs: Runs, before: tuple[int, int], after: tuple[int, int]
+    runs: Runs, before: tuple[int, int], after: tuple[int, int], iterations: int
 ) -> None:
     first, second = (
-        Setting(world=world, stage=stage, dropout=0.0, batch=12) for world, stage in (before, after)
+        Setting(
+            world=world,
+            stage=stage,
+            dropout=0.0,
+            batch=24 if iterations else 12,
+            iterations=iterations,
+        )
+        for world, stage in (before, after)
     )
     job = runs.job()
     everyone = tuple(range(first.world))
