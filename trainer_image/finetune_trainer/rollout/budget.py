@@ -11,8 +11,6 @@ import torch
 
 from finetune_trainer.machine import memory_bytes
 
-SHARE = 0.5  # of the free memory; the rest is for activations and logits
-
 
 @dataclass(frozen=True)
 class Piece:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from finetune_contract.layout import ZeroStage
+from finetune_contract.memory import ROLLOUT_SHARE
 from finetune_contract.reasons import Reason
 from finetune_contract.recipe import Quantization
 from finetune_contract.runconfig import RunConfig
@@ -26,7 +27,7 @@ from finetune_trainer.distributed import Ranks
 from finetune_trainer.engine import Engine
 from finetune_trainer.errors import Failure
 from finetune_trainer.rollout.base import Completion, Request
-from finetune_trainer.rollout.budget import SHARE, Piece, batches, free_bytes
+from finetune_trainer.rollout.budget import Piece, batches, free_bytes
 from finetune_trainer.rollout.decoders import Decoder, PlainDecoder, SharedDecoder, attention_for
 from finetune_trainer.rollout.endings import Endings
 from finetune_trainer.rollout.merged import mergeable_bytes, merged
@@ -105,7 +106,7 @@ class BuiltinEngine:
                     score(self._engine.deepspeed, idle)
                 if self._shares:
                     stack.enter_context(attention_for(self._causal))
-                if self._whole and mergeable_bytes(self._model) <= SHARE * self._free():
+                if self._whole and mergeable_bytes(self._model) <= ROLLOUT_SHARE * self._free():
                     stack.enter_context(merged(self._model))
                 yield self._room()
         finally:
@@ -116,7 +117,7 @@ class BuiltinEngine:
 
     def _room(self) -> int:
         """Return for how many tokens there is memory."""
-        usable = int(SHARE * self._free())
+        usable = int(ROLLOUT_SHARE * self._free())
         if not self._token_bytes:
             self._token_bytes = self._read_one()
             log.info(

@@ -17,10 +17,9 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from finetune_contract.memory import READ_TOKENS
 from finetune_trainer.attention import Segments
 from finetune_trainer.rollout.prefixed import NAME, SharedPrefixes
-
-READ_TOKENS = 8192  # of prompts in one forward pass, if none is longer
 
 Prompts = Sequence[npt.NDArray[np.int32]]
 

@@ -57,8 +57,8 @@ def _merge(layer: Any) -> None:
     """Add the update in fp32, so that a weight of half precision is rounded once."""
     weight = _weight(layer)
     dtype = weight.dtype
-    weight.data = weight.data.float()
-    layer.merge(safe_merge=True, adapter_names=[ADAPTER])
+    weight.data = weight.data.to(torch.float32, copy=True)
+    layer.merge(adapter_names=[ADAPTER])  # in place
     weight.data = weight.data.to(dtype)
     layer._caches.clear()  # what DoRA keeps to take its update off again
 

@@ -28,9 +28,12 @@ def uniform_noise(
     The generator is counter-based (Philox, Salmon et al., SC 2011); the first numbers are the same
     whatever the count.
     """
-    # With the key's length in it, so that no key goes on where another one's sample begins.
-    sequence = np.random.SeedSequence(seed, spawn_key=(len(key), *key, sample))
-    return np.random.Generator(np.random.Philox(sequence)).random(count)
+    return np.random.Generator(np.random.Philox(_sequence(seed, key, sample))).random(count)
+
+
+def sample_seed(seed: int, key: Sequence[int], sample: int) -> int:
+    """Return a seed below 2^32 of a completion, for samplers that have noise of their own."""
+    return int(_sequence(seed, key, sample).generate_state(1)[0])
 
 
 def draw_tokens(logits: Tensor, noise: Tensor, sampling: Sampling) -> Tensor:
@@ -54,6 +57,11 @@ def probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
     return found if sampling.top_p == 1 else _nucleus(found, sampling.top_p)
 
 
+def _sequence(seed: int, key: Sequence[int], sample: int) -> np.random.SeedSequence:
+    # With the key's length in it, so that no key goes on where another one's sample begins.
+    return np.random.SeedSequence(seed, spawn_key=(len(key), *key, sample))
+
+
 def _draw(logits: Tensor, noise: Tensor, sampling: Sampling) -> Tensor:
     weights = probabilities(logits, sampling)
     # In the order of the vocabulary: rounding may swap two tokens that are sorted by probability.
@@ -75,13 +83,14 @@ def _first_above(weights: Tensor, level: Tensor, *, reached: bool = False) -> Te
     index with a weight. First the block is found, then the place in it: sums by products with
     triangles are deterministic, as torch's running sums on a GPU are not, and most are never made.
     """
-    blocks = F.pad(weights, (0, -weights.shape[1] % BLOCK)).view(len(weights), -1, BLOCK)
+    size = min(BLOCK, weights.shape[1])
+    blocks = F.pad(weights, (0, -weights.shape[1] % size)).view(len(weights), -1, size)
     sums = blocks.sum(-1)
     block = _first(_running(sums), level, sums, reached=reached)
     rows = torch.arange(len(weights), device=weights.device)
     before = _running(sums)[rows, block] - sums[rows, block]
     inside = blocks[rows, block]
-    return block * BLOCK + _first(_running(inside), level - before, inside, reached=reached)
+    return block * size + _first(_running(inside), level - before, inside, reached=reached)
 
 
 def _running(weights: Tensor) -> Tensor:

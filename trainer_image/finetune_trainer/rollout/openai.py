@@ -1,0 +1,203 @@
+"""Completions by a server that is given each step's adapter through a shared directory.
+
+Rank 0 writes the adapter below `<adapterDirectory>/<job uid>/` and has it loaded; each rank asks
+for its own completions. The server's sampling is its own: the same request may be answered
+otherwise another time, and the loss takes the training model's probabilities for what was drawn.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from finetune_contract.artifact import ModelIdentity
+from finetune_contract.reasons import Reason
+from finetune_contract.runconfig import RunConfig
+from finetune_trainer.distributed import Ranks
+from finetune_trainer.engine import Engine
+from finetune_trainer.errors import Failure
+from finetune_trainer.export import save_adapter
+from finetune_trainer.lora import adapted_weights
+from finetune_trainer.rollout.base import Completion, Request
+from finetune_trainer.rollout.endings import stop_tokens
+from finetune_trainer.rollout.sampling import sample_seed
+from finetune_trainer.rollout.server import Server
+from finetune_trainer.serving import vllm_serving
+
+CONCURRENCY = 64  # requests of a rank under way
+POLL_SECONDS = 0.5  # between two agreements of all ranks
+
+
+class OpenAIEngine:
+    """Asks a server with OpenAI's API in vLLM's flavour.
+
+    Raises Failure(ModelUnsupported) where vLLM would load the adapter and not apply it.
+    """
+
+    def __init__(
+        self, config: RunConfig, engine: Engine, model: Any, tokenizer: Any, ranks: Ranks
+    ) -> None:
+        recipe, layout = config.recipe, config.layout
+        assert recipe.grpo is not None
+        assert layout.rollout is not None
+        assert layout.rollout.uri is not None, "the API sees to it"
+        assert layout.rollout.adapter_directory is not None
+        self._sampling = recipe.grpo.sampling
+        self._seed = recipe.training.seed
+        self._engine = engine
+        self._model = model
+        self._ranks = ranks
+        self._identity = ModelIdentity(uri=recipe.model.uri, revision=recipe.model.revision or "")
+        self._stop_tokens = sorted(stop_tokens(model.get_base_model(), tokenizer))
+        self._directory = Path(layout.rollout.adapter_directory, layout.job.uid)
+        self._prefix = f"{layout.job.uid}-a{layout.attempt}"
+        self._uri, self._credentials_dir = layout.rollout.uri, layout.credentials.rollout
+        self._served: int | None = None  # the step whose adapter the server has
+        serving = vllm_serving(model.config.model_type, recipe.lora, adapted_weights(model))
+        if not serving.vllm:
+            raise Failure(
+                Reason.MODEL_UNSUPPORTED,
+                f"grpo.rollout.engine OpenAI can not draw with this adapter: {serving.why_not}; "
+                "use engine Builtin",
+            )
+
+    def draw(
+        self,
+        requests: Sequence[Request],
+        step: int,
+        stops: Callable[[], bool],
+        on_done: Callable[[int], None],
+    ) -> list[list[Completion]] | None:
+        """Return each request's completions, in order; None where a stop came."""
+        server = Server(self._uri, self._credentials_dir, CONCURRENCY)
+        pool = ThreadPoolExecutor(CONCURRENCY, thread_name_prefix="rollout")
+        try:
+            self._serve(server, step)
+            asked = [
+                [pool.submit(self._ask, server, request, sample) for sample in range(samples)]
+                for request in requests
+                for samples in [request.samples]
+            ]
+            if not self._wait([future for group in asked for future in group], stops, on_done):
+                return None
+            return [[future.result() for future in group] for group in asked]
+        finally:
+            server.close()
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _wait(
+        self,
+        futures: Sequence[Future[Completion]],
+        stops: Callable[[], bool],
+        on_done: Callable[[int], None],
+    ) -> bool:
+        """Wait beside the other ranks; tell whether all came to the end.
+
+        All raise the lowest failing rank's failure.
+        """
+        waited = set(futures)
+
+        def busy() -> bool:
+            nonlocal waited
+            done, waited = wait(waited, POLL_SECONDS)
+            for future in done:
+                future.result()
+            if done:
+                on_done(len(done))
+            return bool(waited)
+
+        while not stops():
+            if not any(self._ranks.everywhere(busy)):
+                return True
+        return False
+
+    def _serve(self, server: Server, step: int) -> None:
+        """Have the server load the adapter as it stands; a step's is loaded once."""
+        if self._served == step:
+            return
+        with self._engine.gathered():
+            self._ranks.lead(lambda: self._write(step))
+        self._ranks.lead(lambda: self._load(server, step))
+        self._served = step
+
+    def _write(self, step: int) -> None:
+        """Write the adapter whole before it bears its name."""
+        target = self._place(step)
+        partial = target.with_name(f".{target.name}")
+        for left in (partial, target):
+            shutil.rmtree(left, ignore_errors=True)
+        try:
+            partial.mkdir(parents=True)
+            save_adapter(self._model, self._identity, partial)
+            partial.rename(target)
+        except OSError as error:
+            raise Failure(
+                Reason.ROLLOUT_UNAVAILABLE,
+                f"grpo.rollout.adapterDirectory: {target} can not be written: {error.strerror}",
+            ) from error
+
+    def _load(self, server: Server, step: int) -> None:
+        """Load this step's adapter; forget and delete all others of the job."""
+        server.load(self._name(step), self._place(step))
+        if self._served is not None:
+            server.unload(self._name(self._served))
+        for left in self._directory.iterdir():
+            if left != self._place(step):
+                shutil.rmtree(left, ignore_errors=True)
+
+    def _place(self, step: int) -> Path:
+        return self._directory / f"step-{step}"
+
+    def _name(self, step: int) -> str:
+        return f"{self._prefix}-step-{step}"
+
+    def _ask(self, server: Server, request: Request, sample: int) -> Completion:
+        sampling = self._sampling
+        assert self._served is not None
+        choice = server.complete(
+            {
+                "model": self._name(self._served),
+                "prompt": request.prompt.tolist(),
+                "n": 1,
+                "seed": sample_seed(self._seed, request.key, sample),
+                "max_tokens": sampling.max_tokens,
+                "temperature": sampling.temperature,
+                "top_p": sampling.top_p,
+                "top_k": sampling.top_k,
+                # A server takes these from the model's generation_config unless it is told.
+                "min_p": 0.0,
+                "repetition_penalty": 1.0,
+                "presence_penalty": 0.0,
+                "frequency_penalty": 0.0,
+                "stop": list(sampling.stop),
+                "stop_token_ids": self._stop_tokens,
+                "skip_special_tokens": False,  # so that a stop text may be one
+                "return_token_ids": True,
+                "stream": False,
+            }
+        )
+        return _completion(choice, request, sampling.max_tokens)
+
+
+def _completion(choice: dict[str, Any], request: Request, most: int) -> Completion:
+    tokens, read = choice.get("token_ids"), choice.get("prompt_token_ids")
+    if not isinstance(tokens, list):
+        raise _refused("gives no token ids back; vLLM does from version 0.10.2 on")
+    if read is not None and read != request.prompt.tolist():
+        raise _refused("read another prompt than it was sent: does it serve the same base model?")
+    ended = choice.get("finish_reason")
+    if not 1 <= len(tokens) <= most or ended not in ("stop", "length"):
+        raise _refused(
+            f"ended a completion of {len(tokens)} tokens with finish_reason {ended!r}; at most "
+            f"{most} were asked for"
+        )
+    return Completion(np.array(tokens, dtype=np.int32), truncated=ended == "length")
+
+
+def _refused(words: str) -> Failure:
+    return Failure(Reason.ROLLOUT_UNAVAILABLE, f"the server of grpo.rollout.uri {words}")
