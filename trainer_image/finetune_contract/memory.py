@@ -16,6 +16,8 @@ from finetune_contract.shape import AdapterShape, ModelShape
 
 MIB = 2**20
 LOGITS_BYTES = 256 * MIB  # of the fp32 logits that exist at a time
+READ_TOKENS = 8192  # of prompts that rollouts read in one forward pass, if none is longer
+ROLLOUT_SHARE = 0.5  # of free memory: merged weights take at most so much, then keys and values
 SCORE_BLOCK = 1024  # queries whose attention scores exist at a time, where they must
 BUCKET_ELEMENTS = 50_000_000  # of gradients reduced at a time
 LIVE_ELEMENTS = 100_000_000  # of parameters that ZeRO-3 keeps whole beyond the layer at work
@@ -43,6 +45,7 @@ class Setting:
     processes: int = 1  # of them that share a host
     merges: bool = False  # the whole base into a merged model at the end
     keeps_best: bool = False  # the weights of the lowest eval loss, beside those that train
+    prompt_tokens: int = 0  # that the built-in rollout engine reads at once; 0: it is not used
 
     @property
     def element(self) -> int:
@@ -73,7 +76,7 @@ def estimate(
         adapter=trained // setting.sharded(ZeroStage.PARAMETERS),
         gradients=trained // setting.sharded(ZeroStage.GRADIENTS),
         optimizer=(master + moments) // setting.sharded(ZeroStage.OPTIMIZER),
-        activations=kept + work,
+        activations=max(kept + work, _rollouts(model, adapter, setting)),
         logits=max(0, _logits(model, setting) - work),
         overhead=_overhead(model, adapter, setting),
         available=available,
@@ -139,14 +142,7 @@ def _weights(model: ModelShape, setting: Setting) -> int:
 def _kept(model: ModelShape, adapter: AdapterShape, setting: Setting) -> tuple[int, int]:
     """Return the bytes that the forward pass keeps, and those of the layer at work in backward."""
     size, tokens, sparse = setting.element, setting.tokens, model.moe_layers
-    attention = FP32 * model.normed + size * (
-        model.queries + model.keys + model.values + model.outputs
-    )
-    dense = attention + size * 3 * model.dense if sparse < model.layers else 0
-    moe = size * (3 * (model.experts + model.shared) + model.routes * model.hidden)
-    if adapter.folded:  # a weight's gradient needs its input
-        moe += size * (model.routes * model.hidden + model.experts)
-    moe = attention + moe if sparse else 0
+    dense, moe = _layers(model, adapter, setting)
     folded = size * adapter.folded
     kept = (model.layers - sparse) * dense + sparse * moe + FP32 * adapter.inputs
     # Gradients of the widest part of a layer, some of them fp32.
@@ -159,6 +155,35 @@ def _kept(model: ModelShape, adapter: AdapterShape, setting: Setting) -> tuple[i
     ends = (FP32 + 2 * size) * model.hidden
     update = (size + FP32) * adapter.folded // max(1, sparse)
     return tokens * (kept + ends) + folded, tokens * work + update + _scores(model, setting)
+
+
+def _layers(model: ModelShape, adapter: AdapterShape, setting: Setting) -> tuple[int, int]:
+    """Return the bytes a token of a layer without experts, and of one with; 0: there is none."""
+    size, sparse = setting.element, model.moe_layers
+    attention = FP32 * model.normed + size * (
+        model.queries + model.keys + model.values + model.outputs
+    )
+    dense = attention + size * 3 * model.dense if sparse < model.layers else 0
+    moe = size * (3 * (model.experts + model.shared) + model.routes * model.hidden)
+    if adapter.folded:  # a weight's gradient needs its input
+        moe += size * (model.routes * model.hidden + model.experts)
+    return dense, attention + moe if sparse else 0
+
+
+def _rollouts(model: ModelShape, adapter: AdapterShape, setting: Setting) -> int:
+    """Return what must be free to draw completions, one at a time if need be.
+
+    Whatever merged weights take of it, and then keys and values, a layer's forward pass over
+    prompts must have room, and so must a full row's keys and values beside it.
+    """
+    if not setting.prompt_tokens:
+        return 0
+    size = setting.element
+    kept = size * model.layers * (model.keys + model.values) * setting.sequence_length
+    token = max(_layers(model, adapter, setting)) + (FP32 + 2 * size) * model.hidden
+    read = setting.prompt_tokens * token + _scores(model, setting)
+    rest = 1 - ROLLOUT_SHARE
+    return round(max(read / rest, kept + read) / rest)
 
 
 def _scores(model: ModelShape, setting: Setting) -> int:

@@ -7,8 +7,15 @@ from dataclasses import dataclass, replace
 from itertools import combinations, product
 from typing import Any
 
-from finetune_contract.layout import Checkpointing, Offload, ZeroStage
-from finetune_contract.memory import Setting, estimate, host_bytes, merging_fits, saving_fits
+from finetune_contract.layout import Checkpointing, Offload, Rollout, RolloutEngine, ZeroStage
+from finetune_contract.memory import (
+    READ_TOKENS,
+    Setting,
+    estimate,
+    host_bytes,
+    merging_fits,
+    saving_fits,
+)
 from finetune_contract.plan import MemoryEstimate
 from finetune_contract.recipe import Export, Optimizer, Precision, Publish, Quantization
 from finetune_contract.runconfig import RunConfig
@@ -35,7 +42,10 @@ class Room:
 
 @dataclass(frozen=True)
 class Wish:
-    """What a job asks for. None, or Checkpointing.AUTO, leaves it to the trainer."""
+    """What a job asks for. None, or Checkpointing.AUTO, leaves it to the trainer.
+
+    With groups of completions, of at most `completion_tokens` each, rows are completions.
+    """
 
     precision: Precision
     quantization: Quantization
@@ -51,11 +61,15 @@ class Wish:
     on_gpu: bool
     merges: bool = False
     keeps_best: bool = False
+    group_size: int = 1
+    completion_tokens: int = 0
+    generates: bool = False  # with the training model
 
     @classmethod
     def of(cls, config: RunConfig, *, on_gpu: bool) -> Wish:
         """Return what a RunConfig asks for."""
-        recipe, layout = config.recipe, config.layout
+        recipe, layout, grpo = config.recipe, config.layout, config.recipe.grpo
+        rollout = layout.rollout or Rollout()
         return cls(
             precision=recipe.training.precision,
             quantization=recipe.lora.quantization,
@@ -71,6 +85,9 @@ class Wish:
             on_gpu=on_gpu,
             merges=Export.MERGED in recipe.export,
             keeps_best=recipe.eval.publish is Publish.BEST,
+            group_size=grpo.group_size if grpo else 1,
+            completion_tokens=grpo.sampling.max_tokens if grpo else 0,
+            generates=grpo is not None and rollout.engine is RolloutEngine.BUILTIN,
         )
 
     @property
@@ -99,12 +116,29 @@ class Wish:
         }[self.checkpointing]
 
     def micro_batch_sizes(self) -> tuple[int, ...]:
-        """Return the micro-batches to try, the largest first; each divides a process's rows."""
+        """Return the micro-batches to try, the largest first; each divides a process's rows.
+
+        Each holds whole groups, or an equal part of one: a prompt is shared within a micro-batch.
+        """
         if self.micro_batch_size is not None:
             return (self.micro_batch_size,)
         rows = self.global_batch_size // self.world
         most = max(1, min(MOST_ROWS, MOST_TOKENS[self.on_gpu] // self.sequence_length))
-        return tuple(size for size in range(min(rows, most), 0, -1) if rows % size == 0)
+        group = self.group_size
+        return tuple(
+            size
+            for size in range(min(rows, most), 0, -1)
+            if rows % size == 0 and (group % size == 0 or size % group == 0)
+        )
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Return how many the built-in rollout engine may read at once; 0 where it is not used."""
+        if not self.generates:
+            return 0
+        longest = self.sequence_length - self.completion_tokens
+        prompts = -(-self.global_batch_size // (self.group_size * self.world))
+        return max(longest, min(READ_TOKENS, prompts * longest))
 
     def setting(self, stage: ZeroStage, checkpointing: bool, micro_batch_size: int) -> Setting:
         """Return the job with its open ends settled."""
@@ -122,6 +156,7 @@ class Wish:
             processes=self.processes_per_worker,
             merges=self.merges,
             keeps_best=self.keeps_best,
+            prompt_tokens=self.prompt_tokens,
         )
 
 
@@ -212,7 +247,7 @@ def _changes(wish: Wish) -> list[list[Change]]:
 def _shorter(wish: Wish) -> list[Change]:
     lengths = []
     length = wish.sequence_length // 2
-    while length >= SHORTEST:
+    while length >= SHORTEST and length > wish.completion_tokens:
         lengths.append(length)
         length //= 2
     return [(f"spec.training.sequenceLength {n}", {"sequence_length": n}) for n in lengths]

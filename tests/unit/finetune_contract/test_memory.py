@@ -102,6 +102,23 @@ def test_what_is_offloaded_is_the_hosts() -> None:
     assert on_host == HALF * LLAMA.elements // 8 + 4 * FP32 * ADAPTER.parameters // 8
 
 
+def test_there_is_room_to_draw_a_completion_beside_merged_weights() -> None:
+    wide = replace(LLAMA, keys=4096, values=4096)
+    long = replace(PLAIN, checkpointing=True, sequence_length=131072)
+    short = replace(long, sequence_length=64)
+    cache = HALF * 32 * 2 * 4096 * 131072
+    layer = FP32 * 2 * 4096 + HALF * (4 * 4096 + 3 * 14336) + (FP32 + 2 * HALF) * 4096
+    for plain, drawn in ((long, 2 * (cache + 8192 * layer)), (short, 2 * 2 * 8192 * layer)):
+        training = estimate(wide, ADAPTER, plain)
+        generating = estimate(wide, ADAPTER, replace(plain, prompt_tokens=8192))
+        assert training.activations < drawn
+        assert generating == training.model_copy(update={"activations": drawn})
+
+
+def test_rollouts_that_need_less_than_a_training_pass_add_nothing() -> None:
+    assert need(replace(PLAIN, prompt_tokens=2048)) == need(PLAIN)
+
+
 def test_rank_0_holds_a_checkpoint_beside_what_trains() -> None:
     plain = replace(PLAIN, processes=4)
     weights = FP32 * ADAPTER.parameters

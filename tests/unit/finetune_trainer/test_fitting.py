@@ -81,6 +81,60 @@ def test_a_micro_batch_divides_the_rows_of_a_process() -> None:
     assert setting.micro_batch_size == 9
 
 
+def test_a_micro_batch_splits_no_group_needlessly() -> None:
+    grouped = replace(WISH, global_batch_size=48, group_size=8, sequence_length=512)
+    assert grouped.micro_batch_sizes() == (16, 8, 4, 2, 1)  # neither 12 nor 6 nor 3
+    assert replace(grouped, group_size=6).micro_batch_sizes() == (12, 6, 3, 2, 1)
+    assert replace(grouped, micro_batch_size=3).micro_batch_sizes() == (3,)
+
+
+def test_prompts_are_read_up_to_a_limit_at_once() -> None:
+    few = replace(WISH, generates=True, group_size=8, sequence_length=1024, completion_tokens=256)
+    assert few.prompt_tokens == 64 // 8 * 768
+    assert replace(few, global_batch_size=640).prompt_tokens == 8192
+    assert replace(few, sequence_length=65536).prompt_tokens == 65536 - 256
+    assert replace(few, workers=8).prompt_tokens == 768
+    assert replace(few, generates=False).prompt_tokens == 0
+    setting = fitter(LLAMA_3_8B, 2000).settle(few)
+    assert setting is not None
+    assert setting.prompt_tokens == few.prompt_tokens
+
+
+def test_a_job_that_can_not_draw_a_completion_is_refused() -> None:
+    asked = replace(
+        WISH,
+        sequence_length=2048,
+        global_batch_size=640,
+        checkpointing=Checkpointing.ALWAYS,
+        group_size=8,
+        completion_tokens=600,
+    )
+    plenty = fitter(LLAMA_3_8B, 2000)
+    enough = plenty.estimate(plenty.smallest(asked)).total / USABLE / GIB + 0.01
+    room = fitter(LLAMA_3_8B, enough)
+    assert room.settle(asked) is not None
+    drawing = replace(asked, generates=True)
+    assert room.settle(drawing) is None
+    longer = fitter(LLAMA_3_8B, enough + 0.1)
+    lengths = [r for r in longer.remedies(drawing) if "sequenceLength" in r]
+    assert all(int(remedy.split()[-1]) > 600 for remedy in lengths)
+
+
+def test_a_job_tells_of_its_groups(tmp_path: Path) -> None:
+    sft = Wish.of(run_config(tmp_path), on_gpu=True)
+    assert (sft.group_size, sft.completion_tokens, sft.generates) == (1, 0, False)
+    grpo = {
+        "groupSize": 4,
+        "sampling": {"maxTokens": 20},
+        "rewards": [{"name": "right", "regex": {"pattern": "x"}}],
+    }
+    wish = Wish.of(run_config(tmp_path, grpo=grpo), on_gpu=True)
+    assert (wish.group_size, wish.completion_tokens, wish.generates) == (4, 20, True)
+    server = {"engine": "OpenAI", "uri": "http://server", "adapterDirectory": "/adapters"}
+    asked = Wish.of(run_config(tmp_path, grpo=grpo, rollout=server), on_gpu=True)
+    assert not asked.generates
+
+
 @pytest.mark.parametrize(("on_gpu", "length", "most"), [(True, 4096, 8), (False, 1024, 4)])
 def test_a_micro_batch_holds_no_more_tokens_than_gain_speed(
     on_gpu: bool, length: int, most: int
