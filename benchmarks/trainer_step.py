@@ -9,13 +9,13 @@ steps count. Memory is the highest resident set of a round, the libraries' share
 
 from __future__ import annotations
 
-import multiprocessing
 import random
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from itertools import chain
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from datasets import Dataset as TrlDataset
-from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 from trl import SFTTrainer
 
@@ -33,6 +33,7 @@ from finetune_contract.runconfig import RunConfig
 from finetune_trainer.data.batches import BatchPlan
 from finetune_trainer.supervised import step_batch
 from harness.command_line import command_line, save
+from harness.contest import StepTimer, serve, take_turns
 from harness.one_process import LLAMA_28M, ready
 from support.oracle import plain_sft_config
 from support.tiny_llama import write_model, write_rows
@@ -74,19 +75,6 @@ def ours(config: RunConfig) -> Callable[[], list[float]]:
     return one_round
 
 
-class StepTimer(TrainerCallback):
-    """Keeps the seconds between the beginnings of steps, data loading and clean-up included."""
-
-    def __init__(self) -> None:
-        self.marks: list[float] = []
-
-    def on_step_begin(self, *arguments: Any, **options: Any) -> None:
-        self.marks.append(time.monotonic())
-
-    def on_train_end(self, *arguments: Any, **options: Any) -> None:
-        self.marks.append(time.monotonic())
-
-
 def trl(
     model: Path, data: list[dict[str, Any]], steps: int, out: Path
 ) -> Callable[[], list[float]]:
@@ -116,15 +104,14 @@ def trl(
     )
 
     def one_round() -> list[float]:
-        timer.marks.clear()
         trainer.train()
-        return [end - begin for begin, end in zip(timer.marks, timer.marks[1:], strict=False)]
+        return timer.seconds
 
     return one_round
 
 
-def contend(name: str, directory: Path, steps: int, pipe: Connection) -> None:
-    """Be one contender: do a round when told to, answer with its steps' seconds and its peak."""
+def contend(name: str, pipe: Connection, directory: Path, steps: int) -> None:
+    """Be one contender."""
     disable_progress_bar()
     set_verbosity_error()
     model, data = directory / "model", rows(BATCH * steps)
@@ -139,45 +126,19 @@ def contend(name: str, directory: Path, steps: int, pipe: Connection) -> None:
             microBatchSize=BATCH,
         )
         one_round = ours(config)
-    pipe.send(torch.get_num_threads())
-    while pipe.recv():
-        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-        pipe.send((one_round()[WARM_UP:], peak_bytes()))
-
-
-def peak_bytes() -> int:
-    """Return the highest resident set since the peak began anew."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) * 1024
+    serve(pipe, lambda: one_round()[WARM_UP:])
 
 
 def measure(rounds: int, steps: int) -> dict[str, Any]:
     """Return the medians, their ratios and every step's seconds."""
-    spawn = multiprocessing.get_context("spawn")
-    seconds: dict[str, list[float]] = {"trainer": [], "trl": []}
-    peaks: dict[str, list[int]] = {"trainer": [], "trl": []}
-    pipes, threads = {}, {}
     with tempfile.TemporaryDirectory() as temporary:
         directory = Path(temporary)
         (directory / "scratch").mkdir()
         write_model(directory / "model", **LLAMA_28M)
-        for name in seconds:
-            pipes[name], theirs = spawn.Pipe()
-            spawn.Process(
-                target=contend, args=(name, directory, steps, theirs), daemon=True
-            ).start()
-            theirs.close()  # so that a contender's death ends the wait for its answer
-            threads[name] = pipes[name].recv()
-        for number in range(rounds):
-            for name in list(seconds)[:: 1 if number % 2 == 0 else -1]:
-                pipes[name].send(True)
-                steps_seconds, peak = pipes[name].recv()
-                seconds[name] += steps_seconds
-                peaks[name].append(peak)
-        for pipe in pipes.values():
-            pipe.send(False)
+        turns = take_turns(contend, ("trainer", "trl"), rounds, directory, steps)
+    seconds = {name: list(chain.from_iterable(turn.answers)) for name, turn in turns.items()}
     medians = {name: statistics.median(values) for name, values in seconds.items()}
-    memory = {name: statistics.median(values) for name, values in peaks.items()}
+    memory = {name: statistics.median(turn.peaks) for name, turn in turns.items()}
     return {
         "medianSeconds": medians,
         "ratio": medians["trainer"] / medians["trl"],
@@ -185,7 +146,7 @@ def measure(rounds: int, steps: int) -> dict[str, Any]:
         "peakBytes": memory,
         "memoryRatio": memory["trainer"] / memory["trl"],
         "memoryBar": MEMORY_BAR,
-        "threads": threads,
+        "threads": {name: turn.threads for name, turn in turns.items()},
         "seconds": seconds,
     }
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from finetune_contract.runconfig import RunConfig
 from finetune_trainer.distributed import Ranks
@@ -33,6 +35,8 @@ class Ready:
     config: RunConfig
     data: Prepared
     engine: Engine
+    model: Any
+    files: Path  # the model's small ones
 
 
 def ready(config: RunConfig) -> Ready:
@@ -46,5 +50,5 @@ def ready(config: RunConfig) -> Ready:
     resolved, plan = resolve(config, start.model, files, ranks)
     reporter.planned(plan)
     data = prepare(resolved, start.files, files, ranks, reporter)
-    engine, _ = load(resolved, start.model, ranks, reporter)
-    return Ready(ranks, resolved, data, engine)
+    engine, model = load(resolved, start.model, ranks, reporter)
+    return Ready(ranks, resolved, data, engine, model, files)
