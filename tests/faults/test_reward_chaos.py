@@ -195,6 +195,7 @@ async def score(completions, **kwargs):
     both = await asyncio.gather(*map(doubled, lengths))
     assert numpy.ones((300, 300)).dot(numpy.ones((300, 300)))[0, 0] == 300
     assert sympy.simplify("x + x - 2*x") == 0
+    open("/dev/null", "w").write("x")
     return numpy.array(both, dtype=numpy.float32) / 2
 """
     async with running_source(source, tmp_path) as runner:

@@ -22,7 +22,7 @@ from finetune_rewards.worker_process import COMMAND, WorkerFailed, WorkerProcess
 
 log = logging.getLogger(__name__)
 
-LOAD_SECONDS = 60.0
+LOAD_SECONDS = 120.0  # libraries of many MB from a cold disk
 TURN_SECONDS = 480.0  # how long a batch waits for those before it, of other ranks
 MOST_HELLO = 0  # a worker's first message has no body
 

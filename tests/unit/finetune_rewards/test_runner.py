@@ -6,12 +6,15 @@ import asyncio
 import logging
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from finetune_contract.model import sha256_digest
 from finetune_contract.reasons import Reason
 from finetune_contract.rewards import HttpReward, RegexReward, Reward
+from finetune_rewards.builtin import BUILTINS
+from finetune_rewards.confine.process import interpreter_paths
 from finetune_rewards.protocol import pack_samples
 from finetune_rewards.runner import Runner
 from finetune_rewards.samples import Item
@@ -189,6 +192,35 @@ def works(name):
     assert warning.startswith("mine: runs without ")
 
 
+async def test_every_builtin_scores_in_a_confined_worker() -> None:
+    described: dict[str, dict[str, Any]] = {
+        "math": {},
+        "exact": {"pattern": "answer is (.*)"},
+        "regex": {"pattern": "answer"},
+        "choice": {"answer": "letter"},
+        "tags": {"tags": ["b"]},
+        "json_schema": {},
+        "length": {"most": 9},
+        "language": {"language": "en"},
+        "repetition": {},
+        "banned": {"phrases": ["nonsense"]},
+        "reasoning_gym": {"task": "basic_arithmetic", "pattern": "answer is (.*)"},
+    }
+    assert set(described) == set(BUILTINS)
+    rewards = [Reward.model_validate({"name": name, name: to}) for name, to in described.items()]
+    entry = '{"question": "2+2", "answer": "4", "metadata": {}}'
+    batch = samples("the answer is 4", answer="4", letter="A", entry=entry)
+    async with running(rewards) as runner:
+        assert [reward.problem for reward in runner.describe()] == [None] * len(rewards)
+        answers = await runner.score(pack_samples(batch), 1)
+    assert {name: answer.items[0].error for name, answer in answers.items()} == dict.fromkeys(
+        described
+    )
+    assert {name for name, answer in answers.items() if answer.items[0].score == 1.0} >= {
+        *("math", "exact", "regex", "length", "repetition", "banned", "reasoning_gym"),
+    }
+
+
 async def test_builtins_need_no_confinement() -> None:
     reward = Reward(name="re", regex=RegexReward(pattern="a"))
     async with running([reward], command=lacking("landlock")) as runner:
@@ -250,3 +282,50 @@ async def test_stopping_ends_a_batch_under_way(tmp_path: Path) -> None:
     await asyncio.sleep(0.2)
     await runner.stop()
     assert (await scoring).items[0].error
+
+
+async def test_a_worker_has_bounds_for_all_that_it_may_use(tmp_path: Path) -> None:
+    source = """
+import ctypes, os, resource
+
+def score(completions, **kwargs):
+    limits = [resource.getrlimit(getattr(resource, "RLIMIT_" + name)) for name in completions]
+    assert all(soft == hard for soft, hard in limits[:-1])
+    return [float(soft) for soft, _ in limits]
+"""
+    names = ("AS", "CORE", "FSIZE", "MEMLOCK", "MSGQUEUE", "NOFILE", "CPU")
+    async with running_source(source, tmp_path, memory_bytes=2**29, timeout_seconds=7) as runner:
+        answer = await asked(runner, samples(*names))
+    *limits, cpu = (item.score for item in answer.items)
+    assert limits == [2.0**29, 0.0, 0.0, 0.0, 0.0, 256.0]
+    cores = os.cpu_count() or 1
+    assert cpu is not None
+    assert 7 * cores <= cpu <= 7 * cores + 60  # and what it took to start
+
+
+async def test_a_worker_of_root_keeps_none_of_its_powers_but_to_read(tmp_path: Path) -> None:
+    source = """
+import ctypes
+
+def score(completions, **kwargs):
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)
+    sets = (ctypes.c_uint32 * 6)()
+    assert ctypes.CDLL(None).capget(header, sets) == 0
+    return [float(one) for one in sets]
+"""
+    async with running_source(source, tmp_path) as runner:
+        answer = await asked(runner, samples(*"abcdef"))
+    effective, permitted, inheritable, *upper = (item.score for item in answer.items)
+    assert {effective, permitted} <= {0.0, 4.0}  # CAP_DAC_READ_SEARCH
+    assert [inheritable, *upper] == [0.0] * 4
+
+
+def test_neither_the_root_of_all_nor_a_home_is_readable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.path", ["/", str(tmp_path), str(tmp_path / "none"), ""])
+    readable = interpreter_paths()
+    assert tmp_path in readable
+    assert not {Path("/"), Path.home(), Path(), tmp_path / "none"} & set(readable)
+    assert all(path.exists() for path in readable)
+    assert len(readable) == len(set(readable))

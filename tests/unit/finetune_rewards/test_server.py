@@ -105,12 +105,17 @@ async def client_ready(socket: Path) -> None:
 
 
 async def test_workers_end_with_a_runner_that_is_killed(source: Path) -> None:
-    source.write_text("import time\ndef score(completions):\n    time.sleep(600)")
+    source.write_text(HANGS)
     with served(source) as (process, socket):
         await client_ready(socket)
+        client = RunnerClient(socket, away_seconds=0.0)
         started = workers(process.pid)
         assert started
+        scoring = asyncio.create_task(client.score(samples("a")))
+        await asyncio.sleep(0.5)
         process.kill()
+        with pytest.raises(RewardUnavailable):
+            await scoring
         process.wait()
         psutil.wait_procs(started, timeout=30)
         assert not any(worker.is_running() for worker in started)
