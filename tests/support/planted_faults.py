@@ -308,7 +308,6 @@ PROMPTS = [
         Kind.CALL_WITHOUT_RESULT, row(ASK, CALL, answer="1"), "each tool call needs its result"
     ),
     bad_prompt(Kind.MISSING_COLUMN, {"prompt": CANARY}, "no 'answer', which reward right reads"),
-    bad_prompt(Kind.MISSING_COLUMN, {"prompt": CANARY, "answer": None}, "has no 'answer'", "null"),
     bad_prompt(Kind.BAD_TOOLS, {**prompt(9), "tools": CANARY}, "'tools' is not a list"),
     bad_prompt(
         Kind.PROMPT_TOO_LONG, {"prompt": "x" * 300, "answer": CANARY}, "more than the 192 that"

@@ -97,6 +97,7 @@ def test_a_column_is_needed_only_by_a_builtin_reward_that_reads_it(
     assert len(of([{"prompt": "a"}], tmp_path, alone, rewards=rewards).data) == 1
     with pytest.raises(Failure, match="has no 'answer'"):
         of([{"prompt": "a"}], tmp_path, alone)
+    assert len(of([{"prompt": "a", "answer": None}], tmp_path, alone).data) == 1  # it abstains
 
 
 def test_a_format_of_other_methods_is_refused(tmp_path: Path, alone: Ranks) -> None:

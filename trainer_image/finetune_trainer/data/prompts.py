@@ -65,7 +65,7 @@ def prompt_reader(data_format: DataFormat, needed: Mapping[str, str]) -> Reader:
     def read(value: dict[str, Any]) -> Row:
         prompt = parse_prompt(value)
         for column, reward in needed.items():
-            if value.get(column) is None or column in PROMPT_FIELDS:
+            if column not in value or column in PROMPT_FIELDS:
                 raise RowError(
                     Kind.MISSING_COLUMN, f"has no '{column}', which reward {reward} reads"
                 )
