@@ -26,7 +26,8 @@ _Tag = Annotated[str, Field(max_length=63, pattern=r"^[A-Za-z_][\w.-]{0,62}$")]
 
 
 class MathReward(ApiModel):
-    """1 where the completion's final answer equals the column's as mathematics (`1/2` is `0.5`)."""
+    """1 where the completion's final answer equals the column's as mathematics (`1/2` is `0.5`).
+    That is what the last `<answer>` tags hold, else the last `\\boxed{}`, else what is said last."""
 
     answer: Column = "answer"
     """Column of the row that holds the right answer."""
@@ -52,7 +53,8 @@ class RegexReward(ApiModel):
 
 
 class ChoiceReward(ApiModel):
-    """1 where the letter that the completion settles on is the column's, else 0."""
+    """1 where the letter that the completion settles on is the column's, else 0. That is the last
+    one called the answer, else the last in brackets, before `)`, `.` or `:`, or ending a line."""
 
     answer: Column = "answer"
     """Column of the row that holds the right letter."""
@@ -151,7 +153,7 @@ class PythonReward(ApiModel):
     function: Annotated[str, Field(max_length=63, pattern=r"^[A-Za-z_]\w{0,62}$")] = "score"
     """Name of the function, sync or async."""
     timeout_seconds: Annotated[int, Field(ge=1, le=600)] = 60
-    """Time for one batch; after it the function is killed and the batch has no score."""
+    """Time for one batch; after it the function is killed, and each completion has an error."""
     memory: Quantity = "1Gi"
     """Most memory of the process that runs the function."""
     allow_unconfined: bool = False
@@ -181,7 +183,8 @@ class HttpReward(ApiModel):
     timeout_seconds: Annotated[int, Field(ge=1, le=600)] = 30
     """Time for one request."""
     retries: Annotated[int, Field(ge=0, le=10)] = 3
-    """How often a request that got no answer, 429 or 5xx is sent again, with the same key."""
+    """How often a request that got no answer, 401, 403, 408, 429 or 5xx is sent again, with the
+    same key."""
     batch_size: Annotated[int, Field(ge=1, le=1024)] = 1
     """Completions in one request."""
     concurrency: Annotated[int, Field(ge=1, le=1024)] = 64

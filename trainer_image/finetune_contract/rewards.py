@@ -31,7 +31,8 @@ class MathReward(Message):
 
 
 class ExactReward(Message):
-    """1 where the completion, or what a pattern's first group finds in it, is the column's text."""
+    """1 where the completion, or what a pattern's first group finds last in it, is the column's
+    text, else 0."""
 
     answer: Column = "answer"
     pattern: str | None = None
