@@ -1,0 +1,63 @@
+"""GRPO from pass to pass: hosts that are not allowed, and code that is tried first."""
+
+from typing import Any
+
+from finetune_operator.api import ApiError
+from support.reconcile_bench import Bench
+
+CODE = {"name": "mine", "python": {"configMap": {"name": "code", "key": "score.py"}}}
+FAR = {"name": "far", "http": {"url": "https://judge.example.com/score"}}
+NEAR = {"name": "near", "http": {"url": "http://judge/score"}}
+
+
+def bench(*rewards: dict[str, Any]) -> Bench:
+    return Bench(method={"type": "GRPO", "grpo": {"rewards": rewards}})
+
+
+async def test_a_host_that_is_not_allowed_is_named_and_nothing_is_made() -> None:
+    on = bench(FAR)
+    await on.do_pass()
+    assert on.created == []
+    truth, reason, message = on.told("Stalled")
+    assert (truth, reason) == ("True", "InvalidSpec")
+    assert message.startswith("spec.method.grpo.rewards[far].http.url: judge.example.com is ")
+    assert "rewards.allowedHosts to [judge.example.com]" in message
+    writes = on.world.writes
+    await on.do_pass()
+    assert on.world.writes == writes
+
+
+async def test_a_job_that_has_begun_goes_on_whatever_is_allowed_since() -> None:
+    on = bench(NEAR)
+    await on.do_pass()
+    assert "PyTorchJob" in on.created
+    job = on.world.job()
+    method = {"type": "GRPO", "grpo": {"rewards": [FAR]}}
+    metadata = {**job["metadata"], "generation": 2}
+    on.world.store({**job, "metadata": metadata, "spec": {**job["spec"], "method": method}})
+    await on.do_pass()
+    assert on.told("Succeeded")[:2] == ("Unknown", "Pending")
+
+
+async def test_the_check_stands_in_status_before_its_pod_and_needs_its_account_first() -> None:
+    on = bench(CODE)
+    on.refusals["ServiceAccount"] = ApiError(403, "Forbidden", "exceeded quota")
+    await on.do_pass()
+    assert "Pod" not in on.created
+    assert on.told("Succeeded")[:2] == ("False", "BackendRefused")
+    assert on.status()["rewardCheck"]["state"] == "Failed"
+
+
+async def test_the_check_and_then_the_attempt() -> None:
+    on = bench(CODE)
+    await on.do_pass()
+    assert on.created[-1] == "Pod"
+    assert "attempts" not in on.status()
+    on.world.kubelet("bot-rewards")
+    await on.do_pass()
+    assert on.status()["rewardCheck"]["podUid"]
+    on.world.end("bot-rewards", "Succeeded")
+    await on.do_pass()
+    assert on.created.count("Pod") == 1
+    assert on.created[-1] == "PyTorchJob"
+    assert on.status()["rewardCheck"]["state"] == "Passed"

@@ -1,0 +1,92 @@
+"""The first prompts of a file, for the rewards to be tried on."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from finetune_contract.reasons import Reason, exit_code
+from finetune_contract.result import decode
+from finetune_trainer import sample_rows
+from finetune_trainer.errors import Failure
+from finetune_trainer.sample_rows import sample
+
+
+def file(directory: Path, *lines: object) -> str:
+    texts = [line if isinstance(line, str) else json.dumps(line) for line in lines]
+    (directory / "rows.jsonl").write_text("".join(f"{text}\n" for text in texts))
+    return (directory / "rows.jsonl").as_uri()
+
+
+def row(number: int) -> dict[str, object]:
+    return {"prompt": f"{number}?", "answer": number}
+
+
+def test_the_first_prompts_are_taken_as_the_rewards_get_them(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "two?"}]
+    uri = file(tmp_path, row(1), {"messages": turns, "level": "easy"}, row(3))
+    assert [json.loads(text) for text in sample(uri, None, 2)] == [
+        {"prompt": "1?", "columns": {"answer": 1}},
+        {"prompt": turns, "columns": {"level": "easy"}},
+    ]
+
+
+def test_the_last_line_needs_no_end(tmp_path: Path) -> None:
+    uri = file(tmp_path, row(1))
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row(1)))
+    assert len(sample(uri, None, 5)) == 1
+
+
+def test_bad_rows_are_passed_over(tmp_path: Path) -> None:
+    uri = file(tmp_path, "{", {"prompt": ""}, row(3))
+    assert [json.loads(text)["prompt"] for text in sample(uri, None, 5)] == ["3?"]
+
+
+def test_a_file_of_bad_rows_is_not_read_to_its_end(tmp_path: Path) -> None:
+    uri = file(tmp_path, *["{"] * 16, row(17))
+    with pytest.raises(Failure, match=r"rows.jsonl holds no prompt .* its first row is not JSON"):
+        sample(uri, None, 2)
+    assert len(sample(uri, None, 3)) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "reason", "says"),
+    [
+        ("", Reason.DATA_INVALID, "is empty"),
+        ("[{", Reason.DATA_INVALID, "is one JSON array"),
+        (None, Reason.DATA_NOT_FOUND, "spec.data"),
+    ],
+)
+def test_a_file_that_can_not_be_read_is_named(
+    tmp_path: Path, text: str | None, reason: Reason, says: str
+) -> None:
+    if text is not None:
+        (tmp_path / "rows.jsonl").write_text(text)
+    with pytest.raises(Failure, match=says) as raised:
+        sample((tmp_path / "rows.jsonl").as_uri(), None, 2)
+    assert raised.value.reason is reason
+    assert "rows.jsonl" in raised.value.message
+
+
+def test_the_command_writes_rows_or_a_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = file(tmp_path, row(1), row(2))
+    files = [f"--output={tmp_path / 'out'}", f"--termination-log={tmp_path / 'told'}"]
+    monkeypatch.setattr("sys.argv", ["sample_rows", f"--uri={uri}", *files])
+    assert sample_rows.main() == 0
+    assert len((tmp_path / "out").read_text().splitlines()) == 2
+    monkeypatch.setattr("sys.argv", ["sample_rows", f"--uri={uri}x", *files])
+    assert sample_rows.main() == exit_code(Reason.DATA_NOT_FOUND)
+    told = decode((tmp_path / "told").read_text())
+    assert told is not None
+    assert told.reason is Reason.DATA_NOT_FOUND
+
+
+def test_it_does_without_torch() -> None:
+    code = "import sys, finetune_trainer.sample_rows; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
