@@ -68,7 +68,8 @@ def run(
     demo_data: Annotated[
         bool,
         typer.Option(
-            "--demo-data", help="Serve the bucket of examples/quickstart.yaml while the job runs."
+            "--demo-data",
+            help="Serve the bucket of examples/quickstart.yaml and grpo.yaml while the job runs.",
         ),
     ] = False,
 ) -> None:

