@@ -11,7 +11,7 @@ NEAR = {"name": "near", "http": {"url": "http://judge/score"}}
 
 
 def bench(*rewards: dict[str, Any]) -> Bench:
-    return Bench(method={"type": "GRPO", "grpo": {"rewards": rewards}})
+    return Bench(method={"type": "GRPO", "grpo": {"rewards": list(rewards)}})
 
 
 async def test_a_host_that_is_not_allowed_is_named_and_nothing_is_made() -> None:
