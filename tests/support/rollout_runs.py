@@ -30,7 +30,8 @@ class Told:
     """What a rank saw.
 
     `drawn` is by request and sample; `later` is drawn again after an optimizer step; `losses` are
-    of that step and one after it; `idle` is what a stop left.
+    of that step and one after it. `untouched` tells whether drawing left weights and mode alone,
+    `stopped` whether a stop made it give up.
     """
 
     drawn: dict[str, list[list[int]]]
@@ -49,7 +50,7 @@ def rollout_config(
     rollout: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> RunConfig:
-    """Return a RunConfig of GRPO, resolved; the model lies at `directory / "model"` unless given."""
+    """Return a resolved RunConfig of GRPO; `options` are of `run_config`."""
     layout: dict[str, Any] = {
         "zeroStage": 0,
         "microBatchSize": 1,
@@ -77,7 +78,7 @@ def engine_of(config: RunConfig, ranks: Any) -> Iterator[tuple[Any, Any]]:
 
     from finetune_trainer.engine import Engine
     from finetune_trainer.load import load_adapted
-    from finetune_trainer.sharding import prepare_deepspeed, sharded_loading, zero_stage
+    from finetune_trainer.sharding import prepare_deepspeed, sharded_loading
     from support.oracle import path_of
 
     prepare_deepspeed(ranks)
@@ -89,7 +90,6 @@ def engine_of(config: RunConfig, ranks: Any) -> Iterator[tuple[Any, Any]]:
                 if parameter.requires_grad:
                     noise = torch.randn(parameter.shape, generator=draw)
                     parameter.add_(noise.to(parameter), alpha=GAIN)
-        assert zero_stage(config.layout) is not None
         engine = Engine(model, config, ranks)
     yield engine, model
     engine.deepspeed.destroy()

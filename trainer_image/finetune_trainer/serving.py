@@ -41,6 +41,16 @@ _BY_ROLE = {
 
 def vllm_serving(model_type: str, recipe: LoraRecipe, weights: Iterable[str]) -> Serving:
     """Return the answer for an adapter on the weights of these full names."""
+    reasons = vllm_obstacles(model_type, recipe, weights)
+    if not reasons:
+        return Serving(vllm=True)
+    return Serving(
+        vllm=False, why_not=f"{'; '.join(reasons)}; output.export Merged can be served instead"
+    )
+
+
+def vllm_obstacles(model_type: str, recipe: LoraRecipe, weights: Iterable[str]) -> list[str]:
+    """Return what keeps vLLM from serving an adapter on the weights of these full names."""
     reasons = [_BY_ROLE[role] for role in recipe.targets if role in _BY_ROLE]
     if model_type not in ARCHITECTURES:
         reasons.insert(0, f"its LoRA on model_type {model_type} is not known")
@@ -50,8 +60,4 @@ def vllm_serving(model_type: str, recipe: LoraRecipe, weights: Iterable[str]) ->
         reasons.append(f"its largest rank is {MAX_RANK}")
     if any(name.endswith(".kv_b_proj") for name in weights):
         reasons.append("it does not apply LoRA on the kv_b_proj of multi-head latent attention")
-    if not reasons:
-        return Serving(vllm=True)
-    return Serving(
-        vllm=False, why_not=f"{'; '.join(reasons)}; output.export Merged can be served instead"
-    )
+    return reasons

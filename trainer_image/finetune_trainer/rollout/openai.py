@@ -27,7 +27,7 @@ from finetune_trainer.rollout.base import Completion, Request
 from finetune_trainer.rollout.endings import stop_tokens
 from finetune_trainer.rollout.sampling import sample_seed
 from finetune_trainer.rollout.server import Server
-from finetune_trainer.serving import vllm_serving
+from finetune_trainer.serving import vllm_obstacles
 
 CONCURRENCY = 64  # requests of a rank under way
 POLL_SECONDS = 0.5  # between two agreements of all ranks
@@ -58,12 +58,13 @@ class OpenAIEngine:
         self._prefix = f"{layout.job.uid}-a{layout.attempt}"
         self._uri, self._credentials_dir = layout.rollout.uri, layout.credentials.rollout
         self._served: int | None = None  # the step whose adapter the server has
-        serving = vllm_serving(model.config.model_type, recipe.lora, adapted_weights(model))
-        if not serving.vllm:
+        weights = adapted_weights(model)
+        obstacles = vllm_obstacles(model.config.model_type, recipe.lora, weights)
+        if obstacles:
             raise Failure(
                 Reason.MODEL_UNSUPPORTED,
-                f"grpo.rollout.engine OpenAI can not draw with this adapter: {serving.why_not}; "
-                "use engine Builtin",
+                "grpo.rollout.engine OpenAI: vLLM can not draw with this adapter: "
+                f"{'; '.join(obstacles)}; use engine Builtin",
             )
 
     def draw(

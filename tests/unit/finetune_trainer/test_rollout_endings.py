@@ -1,0 +1,63 @@
+"""A completion ends at an end-of-turn token, or with the token that completes a stop text."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from finetune_trainer.rollout.endings import Endings, stop_tokens
+from support.tiny_llama import byte_tokenizer
+
+TOKENIZER = byte_tokenizer(merges=[("o", "p")])
+END = TOKENIZER.eos_token_id
+
+
+def model(eos: Any) -> Any:
+    return SimpleNamespace(generation_config=SimpleNamespace(eos_token_id=eos))
+
+
+def ends_at(text: str, *stop: str) -> int | None:
+    """Return how many tokens of a text there are when it ends."""
+    endings = Endings(model(None), TOKENIZER, stop)
+    tokens = TOKENIZER(text)["input_ids"]
+    lengths = range(1, len(tokens) + 1)
+    return next((length for length in lengths if endings.ended(tokens[:length])), None)
+
+
+@pytest.mark.parametrize(("eos", "expected"), [(7, {7, END}), ([7, 8], {7, 8, END}), (None, {END})])
+def test_turns_end_as_tokenizer_and_generation_config_say(eos: Any, expected: set[int]) -> None:
+    assert stop_tokens(model(eos), TOKENIZER) == expected
+    endings = Endings(model(eos), TOKENIZER, ())
+    assert all(endings.ended([1, token]) for token in expected)
+    assert not endings.ended([*expected, 1])
+
+
+def test_a_tokenizer_may_have_no_end_of_turn() -> None:
+    tokenizer = byte_tokenizer()
+    tokenizer.eos_token = None
+    assert stop_tokens(model(5), tokenizer) == {5}
+
+
+def test_a_stop_text_ends_with_the_token_that_completes_it() -> None:
+    assert ends_at("abstxyz", "stx") == 5
+    assert ends_at("abst", "stx") is None
+
+
+def test_a_token_may_go_beyond_the_stop_text() -> None:
+    assert TOKENIZER.tokenize("xop") == ["x", "op"]
+    assert ends_at("xopq", "xo") == 2
+
+
+def test_any_stop_text_ends_it() -> None:
+    assert ends_at("abcdef", "zz", "e", "cd") == 4
+
+
+def test_a_stop_text_may_be_longer_than_what_is_decoded_of_others() -> None:
+    text = "é" * 20
+    assert ends_at("x" * 30 + text + "y", text, "z") == 70
+
+
+def test_a_stop_text_may_be_a_special_token() -> None:
+    assert ends_at("ab<|im_start|>cd", "<|im_start|>") == 3
