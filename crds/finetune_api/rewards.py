@@ -27,7 +27,7 @@ _Tag = Annotated[str, Field(max_length=63, pattern=r"^[A-Za-z_][\w.-]{0,62}$")]
 
 class MathReward(ApiModel):
     """1 where the completion's final answer equals the column's as mathematics (`1/2` is `0.5`).
-    That is what the last `<answer>` tags hold, else the last `\\boxed{}`, else what is said last."""
+    That is what the last `<answer>` tags hold, else the last `\\boxed{}`, else what comes last."""
 
     answer: Column = "answer"
     """Column of the row that holds the right answer."""
