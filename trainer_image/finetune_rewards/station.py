@@ -23,7 +23,9 @@ from finetune_rewards.worker_process import COMMAND, WorkerFailed, WorkerProcess
 log = logging.getLogger(__name__)
 
 LOAD_SECONDS = 120.0  # libraries of many MB from a cold disk
-TURN_SECONDS = 480.0  # how long a batch waits for those before it, of other ranks
+# How long a batch waits for those of other ranks before it. With the longest time-out of a reward
+# it stays below what a client waits for an answer.
+TURN_SECONDS = 400.0
 MOST_HELLO = 0  # a worker's first message has no body
 
 

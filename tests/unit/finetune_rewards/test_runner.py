@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from finetune_contract.model import sha256_digest
@@ -42,6 +43,21 @@ async def test_a_source_is_read_once_however_often_workers_start(tmp_path: Path)
         assert (await asked(runner, samples("die"))).items[0].error
         assert (await asked(runner, samples("a"))).items == [Item(1.0)]  # another worker
         assert runner.describe()[0].revision == sha256_digest(COUNTING.encode())
+
+
+async def test_another_worker_is_there_before_the_next_batch(tmp_path: Path) -> None:
+    async with running_source(COUNTING, tmp_path) as runner:
+        (first,) = own_workers()
+        assert (await asked(runner, samples("die"))).items[0].error
+        async with asyncio.timeout(60):
+            while not (found := own_workers()):
+                await asyncio.sleep(0.05)
+        assert found != [first]
+
+
+def own_workers() -> list[psutil.Process]:
+    children = psutil.Process().children()
+    return [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
 
 
 async def test_batches_of_several_ranks_take_turns(tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ from pathlib import Path
 
 from finetune_rewards.confine import kernel, landlock, seccomp
 
+SECCOMP = "seccomp"
+LANDLOCK = "Landlock (Linux 5.13)"
 MOST_FILES = 256
 SYSTEM_LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64")
 SYSTEM_FILES = ("/etc/ld.so.cache", "/etc/ssl/openssl.cnf", "/usr/share/zoneinfo", "/dev/urandom")
@@ -41,10 +43,6 @@ def confine(memory_bytes: int, allow_unconfined: bool = False) -> tuple[str, ...
     if SECCOMP not in lacks:
         seccomp.install()
     return lacks
-
-
-SECCOMP = "seccomp"
-LANDLOCK = "Landlock (Linux 5.13)"
 
 
 def missing() -> tuple[str, ...]:
