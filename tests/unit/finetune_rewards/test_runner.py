@@ -50,7 +50,7 @@ async def test_another_worker_is_there_before_the_next_batch(tmp_path: Path) -> 
         (first,) = own_workers()
         assert (await asked(runner, samples("die"))).items[0].error
         async with asyncio.timeout(60):
-            while not (found := own_workers()):
+            while not (found := own_workers()):  # noqa: ASYNC110 - nobody is told of a start
                 await asyncio.sleep(0.05)
         assert found != [first]
 
