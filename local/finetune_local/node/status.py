@@ -67,19 +67,14 @@ def phase_of(restart_policy: str, seen: Observation) -> str:
         if seen.ended or len(ended) < len(main):
             return "Failed"
         return "Failed" if any(state.exit_code for state in ended) else "Succeeded"
-    if not _initialized(seen.records):
-        return "Pending"
     begun = [
         one
         for one in seen.records
         if one.kind is Kind.MAIN
         and (not isinstance(one.state, Waiting) or one.last is not None or one.restarts)
     ]
+    # A sidecar that starts again later does not make the pod pending again.
     return "Running" if begun else "Pending"
-
-
-def _initialized(records: Sequence[ContainerRecord]) -> bool:
-    return not _incomplete(records)
 
 
 def _incomplete(records: Sequence[ContainerRecord]) -> list[str]:

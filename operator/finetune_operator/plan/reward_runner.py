@@ -67,7 +67,7 @@ def sidecar(job: FineTuneJob, image: str, document: Object) -> Object:
 
     `document` is the mount of the JSON of its rewards.
     """
-    command = ["python", "-m", "finetune_rewards", "--rewards", REWARDS_PATH]
+    command = ["python", "-m", "finetune_rewards", "serve", "--rewards", REWARDS_PATH]
     command += ["--socket", SOCKET, *source_arguments(job)]
     mounts = [
         document,

@@ -53,6 +53,7 @@ def seen(*records: ContainerRecord, **more: object) -> Observation:
         ([record(OK), record(BAD)], True, "Failed"),
         ([record(BAD, Kind.INIT), record(Waiting())], True, "Failed"),
         ([record(BAD, Kind.SIDECAR), record(OK)], True, "Succeeded"),
+        ([record(Waiting(), Kind.SIDECAR), record(Running(NOW))], False, "Running"),
     ],
 )
 def test_phase(records: list[ContainerRecord], finished: bool, phase: str) -> None:
@@ -88,7 +89,7 @@ def test_ready_needs_every_serving_container() -> None:
 
 def test_initialization_waits_for_sidecars_too() -> None:
     starting = record(Running(NOW), Kind.SIDECAR)
-    status = pod_status(pod(), seen(starting, record(Running(NOW))), NOW)
+    status = pod_status(pod(), seen(starting, record(Waiting())), NOW)
     assert condition(status, "Initialized")["message"] == (
         "containers with incomplete status: [sidecar]"
     )
