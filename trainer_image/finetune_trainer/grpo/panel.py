@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from finetune_contract.artifact import RewardIdentity
+from finetune_contract.reasons import Reason
 from finetune_contract.runconfig import RunConfig
 from finetune_rewards.client import RunnerClient
 from finetune_rewards.errors import RewardError
@@ -23,6 +24,13 @@ def opened_panel(config: RunConfig, ranks: Ranks, reporter: Reporter) -> Iterato
     if grpo is None:
         yield None
         return
+    for reward in grpo.rewards:
+        if reward.model is not None:
+            raise Failure(
+                Reason.REWARD_INVALID,
+                f"reward {reward.name}: this trainer does not score by a model; serve it and use "
+                "http",
+            )
     with Panel.open(
         grpo.rewards,
         runner=RunnerClient(own_socket_path(layout)),
