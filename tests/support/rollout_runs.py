@@ -75,12 +75,14 @@ def rollout_config(
 def engine_of(config: RunConfig, ranks: Any) -> Iterator[tuple[Any, Any]]:
     """Yield the training engine and the PEFT model in it, its adapter away from zero."""
     import torch
+    from deepspeed.utils import groups
 
     from finetune_trainer.engine import Engine
     from finetune_trainer.load import load_adapted
     from finetune_trainer.sharding import prepare_deepspeed, sharded_loading
     from support.oracle import path_of
 
+    groups._WORLD_GROUP = None  # DeepSpeed's own copy of the group of an earlier test
     prepare_deepspeed(ranks)
     with sharded_loading(config):
         model = load_adapted(config.recipe, path_of(config.recipe.model.uri)).model

@@ -31,14 +31,15 @@ def test_every_completion_is_drawn_once_within_the_room(
     ]
     assert sorted(drawn) == [(i, s) for i, count in enumerate(samples) for s in range(count)]
     for batch in made:
-        kept = sum(lengths[piece.prompt] + piece.count * added for piece in batch)
+        longest = max(lengths[piece.prompt] for piece in batch)
+        kept = sum(longest + piece.count * added for piece in batch)
         assert kept <= room or [piece.count for piece in batch] == [1]
         if one_length:
             assert len({lengths[piece.prompt] for piece in batch}) == 1
 
 
 def test_a_batch_is_filled_before_the_next_and_the_longest_come_first() -> None:
-    [first, second] = batches([5, 9, 7], [2, 2, 2], 10, 56, one_length=False)
+    [first, second] = batches([5, 9, 7], [2, 2, 2], 10, 58, one_length=False)
     assert [piece.prompt for piece in first] == [1, 2]
     assert [piece.prompt for piece in second] == [0]
 

@@ -80,7 +80,8 @@ def test_greedy_tokens_are_those_of_generate(
     model = load(name, tmp_path)
     shares = model.config.model_type in ARCHITECTURES
     given = prompts(LENGTHS if shares else (7,) * len(LENGTHS))
-    expected = [generated(model, given[owner]) for owner in OWNERS]
+    own = [generated(model, prompt) for prompt in given]
+    expected = [own[owner] for owner in OWNERS]
     end = model.config.eos_token_id
     before = model.config._attn_implementation
     if shares:
@@ -90,7 +91,7 @@ def test_greedy_tokens_are_those_of_generate(
         found = decoded(PlainDecoder(model, given, OWNERS, CPU), OWNERS, end)
     assert model.config._attn_implementation == before
     assert {len(tokens) for tokens in found} == {4, 7, 10, TOKENS}
-    assert found == [tokens[: len(own)] for tokens, own in zip(expected, found, strict=True)]
+    assert found == [tokens[: len(f)] for tokens, f in zip(expected, found, strict=True)]
 
 
 def test_a_prompt_is_read_and_kept_once(tmp_path: Path) -> None:

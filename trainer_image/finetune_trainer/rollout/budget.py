@@ -52,14 +52,13 @@ def batches(
     batch: list[Piece] = []
     kept = 0
     for prompt in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
-        length = lengths[prompt]
-        for piece in _pieces(prompt, samples[prompt], (room - length) // most_added):
-            needed = length + piece.count * most_added
-            if batch and (
-                kept + needed > room or (one_length and length != lengths[batch[0].prompt])
-            ):
+        for piece in _pieces(prompt, samples[prompt], (room - lengths[prompt]) // most_added):
+            longest = lengths[batch[0].prompt] if batch else lengths[prompt]
+            needed = longest + piece.count * most_added  # a batch's prompts are padded
+            if batch and (kept + needed > room or (one_length and lengths[prompt] != longest)):
                 yield batch
                 batch, kept = [], 0
+                needed -= longest - lengths[prompt]
             batch.append(piece)
             kept += needed
     if batch:

@@ -64,17 +64,14 @@ class SharedPrefixes:
 
     def keep(self, rows: Tensor) -> None:
         """Drop all rows but these, ascending, and the prompts that have none left."""
-        self._added = {
-            layer: (keys[rows], values[rows]) for layer, (keys, values) in self._added.items()
-        }
+        for layer, (keys, values) in self._added.items():
+            self._added[layer] = (keys[rows], values[rows])  # one by one: both are in memory
         left, prompt = torch.unique_consecutive(self._prompt[rows], return_inverse=True)
         if len(left) < len(self._lengths):
             self._lengths = self._lengths[left]
             longest = self._longest = int(self._lengths.max())
-            self._prefixes = {
-                layer: (keys[left, :, :longest], values[left, :, :longest])
-                for layer, (keys, values) in self._prefixes.items()
-            }
+            for layer, (keys, values) in self._prefixes.items():
+                self._prefixes[layer] = (keys[left, :, :longest], values[left, :, :longest])
         self._place(prompt)
 
     def take_prompts(self, layer: int, keys: Tensor, values: Tensor) -> None:
