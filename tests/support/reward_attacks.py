@@ -56,6 +56,10 @@ def attack(token, **target):
 def attack(token, **target):
     assert os.listdir(os.path.dirname(token)) == ["token"]
 """,
+    "what else runs": """
+def attack(**target):
+    open(f"/proc/{os.getppid()}/cmdline").read()
+""",
     "environment of the runner": """
 def attack(**target):
     open(f"/proc/{os.getppid()}/environ", "rb").read()

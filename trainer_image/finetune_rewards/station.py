@@ -26,6 +26,7 @@ LOAD_SECONDS = 120.0  # libraries of many MB from a cold disk
 # How long a batch waits for those of other ranks before it. With the longest time-out of a reward
 # it stays below what a client waits for an answer.
 TURN_SECONDS = 400.0
+OUT_OF_TIME = "the batch's other completions took all the time there is"
 MOST_HELLO = 0  # a worker's first message has no body
 
 
@@ -100,16 +101,18 @@ class Station:
     async def _scored(self, reward: str, body: bytes, count: int) -> list[Item]:
         items: list[Item] = []
         deadline = time.monotonic() + self._assignment.total_seconds
-        while len(items) < count:
+        while (left := count - len(items)) > 0:
+            if time.monotonic() > deadline:
+                return items + [error(OUT_OF_TIME)] * left
             try:
                 await self._ready()
                 await self._extend(items, reward, body, count, deadline)
             except WorkerFailed as failure:
                 await self._discard()
-                alone = self._assignment.singly and time.monotonic() < deadline
-                items += [error(str(failure))] * (1 if alone else count - len(items))
+                failed = 1 if self._assignment.singly else left
+                items += [error(str(failure))] * failed
             except Unusable as unusable:
-                items += [error(str(unusable))] * (count - len(items))
+                return items + [error(str(unusable))] * (count - len(items))
         return items
 
     async def _extend(
@@ -124,7 +127,8 @@ class Station:
         await worker.send(asked, body, seconds)
         while len(items) < count:
             if time.monotonic() > deadline:
-                raise WorkerFailed("the batch's other completions took all the time there is")
+                await self._discard()
+                return
             header, answer = await worker.receive(most_answer(chunk), seconds)
             if header.get("id") != number:
                 raise WorkerFailed("the answer is not to what was asked")

@@ -118,9 +118,22 @@ async def test_patterns_that_hang_do_not_take_for_ever(monkeypatch: pytest.Monke
     batch = samples(*["a" * 60 + "!"] * 50)
     async with running([Reward(name="slow", regex=RegexReward(pattern="^(a+)+$"))]) as runner:
         answer = await asked(runner, batch)
-    assert len(answer.items) == 50
-    assert {item.score for item in answer.items} == {None}
-    assert all(item.error for item in answer.items)
+    late = Item(error="the batch's other completions took all the time there is")
+    assert answer.items == [Item(error="no answer within 1 s"), *[late] * 49]
+
+
+async def test_patterns_that_are_slow_do_not_take_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("finetune_rewards.runner.BUILTIN_BATCH_SECONDS", 3.0)
+    slow = "a" * 22 + "!"  # tenths of a second each
+    async with running([Reward(name="slow", regex=RegexReward(pattern="^(a+)+$"))]) as runner:
+        answer = await asked(runner, samples(*[slow] * 200))
+        assert len(answer.items) == 200
+        assert answer.items[0] == Item(0.0)
+        assert answer.items[-1].score is None
+        assert answer.items[-1].error
+        assert (await asked(runner, samples("a"))).items == [Item(1.0)]
 
 
 @pytest.mark.parametrize(
