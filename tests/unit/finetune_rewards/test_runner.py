@@ -21,6 +21,7 @@ from finetune_rewards.runner import Runner
 from finetune_rewards.samples import Item
 from support.lacking_worker import lacking
 from support.reward_runners import asked, python_reward, running, running_source, samples
+from support.unconfined_worker import UNCONFINED
 
 COUNTING = """
 import os
@@ -311,6 +312,25 @@ async def test_stopping_ends_a_batch_under_way(tmp_path: Path) -> None:
     await asyncio.sleep(0.2)
     await runner.stop()
     assert (await scoring).items[0].error
+
+
+async def test_what_a_worker_started_ends_with_it(tmp_path: Path) -> None:
+    source = """
+import os, time
+
+def score(completions):
+    child = os.fork()
+    if child == 0:
+        time.sleep(60)
+        os._exit(0)
+    return [float(child)]
+"""
+    async with running_source(source, tmp_path, UNCONFINED) as runner:
+        (item,) = (await asked(runner, samples("a"))).items
+        assert item.score is not None
+        child = psutil.Process(int(item.score))
+    gone, _ = psutil.wait_procs([child], timeout=30)
+    assert gone or child.status() == psutil.STATUS_ZOMBIE
 
 
 async def test_a_worker_has_bounds_for_all_that_it_may_use(tmp_path: Path) -> None:
