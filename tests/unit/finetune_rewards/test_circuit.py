@@ -130,3 +130,19 @@ async def test_the_pause_has_an_end() -> None:
     service.down_for = 10**9
     with pytest.raises(RewardUnavailable, match=r"reward judge: no answer for 0\.02 s: down"):
         await asked.ask("b")
+
+
+async def test_what_was_lost_before_the_first_answer_is_sent_again() -> None:
+    service = Service()
+    service.down_for = 3
+    assert await outcomes(service.circuit(retries=0), "abc") == ["A", "B", "C"]
+
+
+async def test_others_pass_until_a_service_has_answered_once() -> None:
+    service = Service(chokes="x")
+    asked = service.circuit(retries=0, pause_seconds=5.0)
+    choking = asyncio.create_task(asked.ask("x"))
+    await service.noted.wait()
+    assert await asked.ask("a") == "A"
+    with pytest.raises(Unanswered, match="choked"):
+        await choking
