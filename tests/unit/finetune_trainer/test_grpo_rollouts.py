@@ -84,9 +84,7 @@ def test_groups_are_of_the_plans_prompts(tmp_path: Any, alone: Ranks) -> None:
     assert samples.columns == {"row": [row for row in found.rows for _ in range(4)]}
     assert samples.prompts == [str(row) for row in found.rows for _ in range(4)]
     assert samples.step == 3
-    assert samples.completion_ids == [
-        one.tokens.tolist() for one in found.completions
-    ]
+    assert samples.completion_ids == [one.tokens.tolist() for one in found.completions]
 
 
 def test_an_epoch_takes_each_prompt_once_and_iterations_reuse_buffers(tmp_path: Any) -> None:
