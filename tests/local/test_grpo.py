@@ -8,9 +8,34 @@ import pytest
 
 from support.journey import Journey, condition, job
 
+# It scores below 2, and 100 more for everything that it must not reach.
 GOOD = """
+import os, socket, subprocess
+
+CREDENTIALS = "/etc/finetune/credentials"
+TRIALS = [
+    lambda: open("/var/run/secrets/kubernetes.io/serviceaccount/token"),
+    lambda: open(f"{CREDENTIALS}/data/AWS_SECRET_ACCESS_KEY"),
+    lambda: open(f"{CREDENTIALS}/output/AWS_SECRET_ACCESS_KEY"),
+    lambda: open("/etc/finetune/run/runconfig.json"),
+    lambda: open("/tmp/written", "w"),
+    lambda: os.listdir("/run/finetune"),
+    lambda: socket.create_connection(("127.0.0.1", 80)),
+    lambda: subprocess.run(["true"]),
+]
+
+
+def reached(trial):
+    try:
+        trial()
+    except OSError:
+        return False
+    return True
+
+
 def score(prompts, completions, answer, **kwargs):
-    return [float(len(completion)) / 8 for completion in completions]
+    extra = 100.0 * sum(map(reached, TRIALS))
+    return [extra + min(len(completion), 8) / 8 for completion in completions]
 """
 NOT_PYTHON = """
 def score(prompts, completions, answer, **kwargs):
@@ -63,9 +88,12 @@ def test_a_job_with_a_builtin_reward_and_one_of_its_own_ends_in_an_adapter(
     assert condition(done, "Succeeded")["status"] == "True", done["status"]
     check = done["status"]["rewardCheck"]
     assert check["state"] == "Passed"
-    assert check["message"].startswith("reward mine: 16 scores from 0 to ")
+    assert check["message"] == "reward mine: 16 scores from 0 to 0.125"
     assert [a["state"] for a in done["status"]["attempts"]] == ["Succeeded"]
-    assert {r["name"] for r in done["status"]["progress"]["rewards"]} == {"words", "mine"}
+    rewards = {r["name"]: r for r in done["status"]["progress"]["rewards"]}
+    assert rewards.keys() == {"words", "mine"}
+    assert float(rewards["mine"]["mean"]) < 2, "it reached what it must not"
+    assert [r["errors"] for r in rewards.values()] == [0, 0]
 
 
 def test_code_that_is_no_python_is_refused_by_line_before_any_attempt(
