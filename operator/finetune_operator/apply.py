@@ -21,8 +21,8 @@ from finetune_operator.observe import Child
 from finetune_operator.plan.attempt import Objects
 from finetune_operator.plan.names import HASH_ANNOTATION
 
-# What an attempt or a check is given at its start stays as it is.
-_WRITTEN_ONCE = {"ConfigMap", "Lease", "Pod", "PyTorchJob"}
+# What an attempt is given at its start stays as it is.
+_WRITTEN_ONCE = {"ConfigMap", "Lease", "PyTorchJob"}
 _SOON = 5.0
 _LATER = 30.0
 

@@ -147,7 +147,9 @@ def test_an_init_container_that_failed() -> None:
     failed = {"name": "init-pytorch", "state": {"terminated": {"exitCode": 1}}}
     fine = {"name": "other", "state": {"terminated": {"exitCode": 0}}}
     assert pod(initContainerStatuses=[fine]).init_failure is None
-    seen = pod(initContainerStatuses=[fine, failed])
+    sidecar = {"name": "rewards", "state": {"terminated": {"exitCode": 143}}}
+    assert pod(initContainerStatuses=[sidecar]).init_failure is None, "it ends after the others"
+    seen = pod(initContainerStatuses=[sidecar, fine, failed])
     assert seen.init_failure == "init container init-pytorch ended with code 1"
 
 

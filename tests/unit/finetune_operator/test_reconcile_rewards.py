@@ -2,7 +2,10 @@
 
 from typing import Any
 
+import pytest
+
 from finetune_operator.api import ApiError
+from finetune_operator.queue import RetryLater
 from support.reconcile_bench import Bench
 
 CODE = {"name": "mine", "python": {"configMap": {"name": "code", "key": "score.py"}}}
@@ -46,6 +49,14 @@ async def test_the_check_stands_in_status_before_its_pod_and_needs_its_account_f
     assert "Pod" not in on.created
     assert on.told("Succeeded")[:2] == ("False", "BackendRefused")
     assert on.status()["rewardCheck"]["state"] == "Failed"
+
+
+async def test_the_check_is_recorded_before_its_pod_is_made() -> None:
+    on = bench(CODE)
+    on.refusals["Pod"] = ApiError(500, "InternalError", "etcd is slow")
+    with pytest.raises(RetryLater):
+        await on.do_pass()
+    assert on.status()["rewardCheck"]["state"] == "Running"
 
 
 async def test_the_check_and_then_the_attempt() -> None:

@@ -12,6 +12,7 @@ from finetune_contract.reasons import Reason
 from finetune_contract.result import Outcome, Result
 from finetune_operator.decide import decide, refused
 from finetune_operator.decision import Course, Decision
+from finetune_operator.events import Transition, transitions
 from finetune_operator.observe import Child, ContainerEnd, Observed, Obstacle, Pod
 from finetune_operator.plan.reward_check import reward_check
 from finetune_operator.settings import Settings
@@ -291,3 +292,56 @@ def test_a_check_that_nobody_waits_for_any_more_gives_its_place_back() -> None:
     of = grpo({"name": "tags", "tags": {"tags": ["x"]}})
     left_over = pod(grpo())
     assert deleted(decided(of, seen(left_over), None)) == ["bot-rewards"]
+
+
+def test_a_finished_job_leaves_no_pod_waiting() -> None:
+    of = grpo()
+    failed = decided(of, seen(), record(of, pod_uid=None), 0)
+    over = refused(failed, "quota", NOW)
+    status = status_of(of, seen(), over, NOW, SETTINGS)
+    late = decide(of.model_copy(update={"status": status}), seen(pod(of)), at(5), SETTINGS)
+    assert deleted(late) == ["bot-rewards"]
+    told_all = decide(
+        of.model_copy(update={"status": status}), seen(ended(of, GOOD)), at(5), SETTINGS
+    )
+    assert deleted(told_all) == [], "its log can be read"
+
+
+def test_the_deadline_counts_the_check_up_to_its_end() -> None:
+    of = grpo(runPolicy={"activeDeadlineSeconds": 100})
+    passed = record(of, state="Passed", end_time=stamp(20))
+    started = decided(of, seen(), passed, 1000)
+    assert started.run is not None
+    going = of.model_copy(
+        update={
+            "status": FineTuneJobStatus(reward_check=passed, attempts=[started.run.model_copy()])
+        }
+    )
+    assert told(decide(going, seen(), at(1079), SETTINGS)) == (Course.PROGRESSING, Reason.PENDING)
+    late = decide(going, seen(), at(1080), SETTINGS)
+    assert late.attempts[0].reason == Reason.DEADLINE_EXCEEDED
+
+
+def test_rows_are_read_with_the_jobs_volumes_and_code_without() -> None:
+    volume = {"name": "d", "mountPath": "/data", "persistentVolumeClaim": {"claimName": "rows"}}
+    wanted = reward_check(grpo(workers={"volumes": [volume]}), "trainer:1")
+    assert wanted is not None
+    spec = wanted.pod["spec"]
+    mounts = {
+        c["name"]: [m["mountPath"] for m in c["volumeMounts"]]
+        for c in (*spec["initContainers"], *spec["containers"])
+    }
+    assert "/data" in mounts["rows"]
+    assert "/data" not in mounts["rewards"]
+
+
+def test_the_end_of_each_pod_is_an_event() -> None:
+    of = grpo()
+    old = FineTuneJobStatus(reward_check=record(of))
+    lost = FineTuneJobStatus(reward_check=record(of, end_time=stamp(9), message="was lost"))
+    passed = record(of, state="Passed", end_time=stamp(30), message="16 scores")
+    good = FineTuneJobStatus(reward_check=passed)
+    assert list(transitions(old, lost)) == [Transition(True, "RewardsTried", "was lost")]
+    assert list(transitions(lost, lost)) == []
+    assert list(transitions(lost, good)) == [Transition(False, "RewardsTried", "16 scores")]
+    assert list(transitions(FineTuneJobStatus(), old)) == []
