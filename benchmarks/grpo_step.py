@@ -31,7 +31,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from datasets import Dataset
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from finetune_contract.checkpoint import TrainingState
@@ -187,6 +187,7 @@ def trl(
         ),
         callbacks=[timer],
     )
+    trainer.remove_callback(PrinterCallback)
     clock.watch("generation", trainer, "_generate")
     clock.watch("reward", trainer, "_calculate_rewards")
     clock.watch("forward", trainer, "compute_loss")
@@ -195,7 +196,8 @@ def trl(
 
     def training_step(*arguments: Any, **options: Any) -> Any:
         loss = plain(*arguments, **options)
-        taken.append(clock.take(0.0))
+        length = trainer._metrics["train"]["completions/mean_length"][-1]
+        taken.append({**clock.take(0.0), "tokens": GROUP * length})
         return loss
 
     trainer.training_step = training_step
@@ -203,10 +205,9 @@ def trl(
     def one_round() -> list[Step]:
         taken.clear()
         trainer.train()
-        lengths = trainer._metrics["train"]["completions/mean_length"][-steps:]
         return [
-            {**parts, "rest": parts["rest"] + step, "step": step, "tokens": GROUP * length}
-            for parts, step, length in zip(taken, timer.seconds, lengths, strict=True)
+            {**parts, "rest": parts["rest"] + step, "step": step}
+            for parts, step in zip(taken, timer.seconds, strict=True)
         ]
 
     return one_round
