@@ -44,12 +44,14 @@ class Panel:
         runner: Runner | None,
         services: Mapping[str, HttpScorer],
         model_scorers: Mapping[str, ModelScorer],
+        models: Sequence[RewardIdentity],
     ) -> None:
         self.rewards = tuple(rewards)
         self._portal = portal
         self._runner = runner
         self._services = services
         self._model_scorers = model_scorers
+        self._models = tuple(models)
         self._tallies = {reward.name: Tally(reward) for reward in rewards}
 
     @classmethod
@@ -61,6 +63,7 @@ class Panel:
         runner: Runner | None = None,
         credentials: Mapping[str, str] | None = None,
         model_scorers: Mapping[str, ModelScorer] | None = None,
+        models: Sequence[RewardIdentity] = (),
         ranks: int = 1,
         note: Note = lambda _: None,
     ) -> Iterator[Panel]:
@@ -71,6 +74,7 @@ class Panel:
             runner: scores those that are isolated; needed if there are any.
             credentials: directories with the key `token`, by the reward's name.
             model_scorers: by the name of each model reward; called in the caller's thread.
+            models: which models those are.
             ranks: processes that share a service's `concurrency`.
             note: told why the run waits, None once it goes on; called in another thread.
 
@@ -90,7 +94,7 @@ class Panel:
             portal.wrap_async_context_manager(services) as opened,
         ):
             isolated = runner if any(reward.isolated for reward in rewards) else None
-            yield cls(rewards, portal, isolated, opened, scorers)
+            yield cls(rewards, portal, isolated, opened, scorers, models)
 
     def score(self, samples: Samples) -> Answers:
         """Return each reward's answer, one item per completion, in the order of the rewards.
@@ -117,13 +121,14 @@ class Panel:
         return answers
 
     def identities(self) -> tuple[RewardIdentity, ...]:
-        """Return what the isolated rewards are beyond the recipe: digests of the user's code.
+        """Return what rewards are beyond the recipe: digests of the user's code, models' commits.
 
         Raises:
             RewardInvalid: if code does not load, or settings can not be used.
             SandboxUnavailable: if the kernel can not confine the code.
         """
-        return () if self._runner is None else self._portal.call(self._runner.describe)
+        code = () if self._runner is None else self._portal.call(self._runner.describe)
+        return (*code, *self._models)
 
     def stats(self) -> tuple[RewardStats, ...]:
         """Return this process's counts, and mean and spread of its last batch."""

@@ -59,17 +59,6 @@ def test_code_that_does_not_load_ends_the_run(tmp_path: Path, alone: Ranks) -> N
     assert caught.value.reason is Reason.REWARD_INVALID
 
 
-def test_a_reward_that_nobody_scores_is_refused(tmp_path: Path, alone: Ranks) -> None:
-    reward = {"name": "judge", "model": {"uri": "s3://m/judge"}}
-    config = grpo_config(tmp_path, grpo={"rewards": [reward]})
-    with (
-        pytest.raises(Failure, match="reward judge") as caught,
-        opened_panel(config, alone, Reporter()),
-    ):
-        pass
-    assert caught.value.reason is Reason.REWARD_INVALID
-
-
 def test_identities_are_part_of_the_provenance(tmp_path: Path) -> None:
     write_model(tmp_path / "model")
     write_rows(tmp_path / "train.jsonl", prompts(4))

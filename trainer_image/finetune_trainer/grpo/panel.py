@@ -1,4 +1,4 @@
-"""The rewards of a run, opened on every rank: each asks its own pod's runner."""
+"""The rewards of a run, opened on every rank: each asks its own pod's runner and models."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from finetune_contract.artifact import RewardIdentity
-from finetune_contract.reasons import Reason
 from finetune_contract.runconfig import RunConfig
 from finetune_rewards.client import RunnerClient
 from finetune_rewards.errors import RewardError
 from finetune_rewards.panel import Panel
 from finetune_trainer.distributed import Ranks
 from finetune_trainer.errors import Failure
+from finetune_trainer.grpo.reward_model import reward_models
 from finetune_trainer.progress import Reporter
 from finetune_trainer.reward_runner import own_socket_path
 
@@ -24,17 +24,13 @@ def opened_panel(config: RunConfig, ranks: Ranks, reporter: Reporter) -> Iterato
     if grpo is None:
         yield None
         return
-    for reward in grpo.rewards:
-        if reward.model is not None:
-            raise Failure(
-                Reason.REWARD_INVALID,
-                f"reward {reward.name}: this trainer does not score by a model; serve it and use "
-                "http",
-            )
+    scorers, models = reward_models(config, ranks)
     with Panel.open(
         grpo.rewards,
         runner=RunnerClient(own_socket_path(layout)),
         credentials=layout.credentials.rewards,
+        model_scorers=scorers,
+        models=models,
         ranks=ranks.world,
         note=reporter.noted,
     ) as panel:
