@@ -7,6 +7,7 @@ happens to it is a `Fault`, put around the product's functions in the fork.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -31,7 +32,7 @@ class Fault:
 
     At "train" it comes before a micro-batch (from 0) of `step` (from 1), once the checkpoints of
     earlier steps are written; at "rollout", "evaluate", "checkpoint" and "publish" when that begins
-    after `step` steps.
+    after `step` steps. At "refused checkpoint" every one is refused, and nothing else happens.
     """
 
     number: int
@@ -197,8 +198,14 @@ def _plant(fault: Fault) -> None:
             _before(Evaluator, "evaluate", lambda state, stops: strike(state.step))
         case "checkpoint":
             _before(Checkpoints, "_upload", lambda snapshot, base: strike(snapshot.state.step))
+        case "refused checkpoint":
+            _before(Checkpoints, "_upload", _refuse)
         case "publish":
             _before(Lead, "publish", lambda model, summary, skipped: strike(summary.steps))
+
+
+def _refuse(*_: Any) -> None:
+    raise PermissionError(errno.EACCES, "the store refuses")
 
 
 def _before(owner: Any, name: str, act: Callable[..., None]) -> None:

@@ -31,7 +31,7 @@ def engine(*, scales: bool, stage: ZeroStage = ZeroStage.OPTIMIZER, norm: float 
     """Return an engine of two ranks with three micro-batches each, of which nothing is computed."""
     made: Any = object.__new__(Engine)
     made.stage = stage
-    made._stats = ()
+    made._stats, made._reached = (), None
     made._scales, made._passes = scales, 3
     made.loss_scale, made.clean_steps = 1024.0 if scales else 1.0, 0
     made._ranks = SimpleNamespace(device=torch.device("cpu"))

@@ -122,10 +122,8 @@ def test_a_checkpoint_cut_by_a_kill_does_not_count(
 def test_a_store_that_refuses_checkpoints_stops_nothing(
     server: ForkServer, inputs: Path, tmp_path: Path
 ) -> None:
-    blocked = tmp_path / "runs/uid-1/a1"
-    blocked.mkdir(parents=True)
-    (blocked / "checkpoints").write_text("a file where a directory must be")
     made = config(inputs, tmp_path, processesPerWorker=1)
-    [end] = server.run(made, tmp_path / "attempt-1")
+    refused = Fault(0, 0, (0,), at="refused checkpoint")
+    [end] = server.run(made, tmp_path / "attempt-1", refused)
     assert end.code == 0
     assert end.log.count("failed, training goes on") == STEPS // 2
