@@ -113,6 +113,7 @@ class Panel:
             found = {name: _timed(scorer, samples) for name, scorer in self._model_scorers.items()}
             found |= elsewhere.result()
         except BaseException:
+            # A stop and Ctrl-C included: nobody waits for the services any more.
             elsewhere.cancel()
             raise
         answers = {reward.name: _whole(found, reward, len(samples)) for reward in self.rewards}

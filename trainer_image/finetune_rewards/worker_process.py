@@ -61,6 +61,7 @@ class WorkerProcess:
         try:
             await worker._listen(channel)
         except BaseException:
+            # A cancellation included: nobody else knows of the process yet.
             popen.kill()
             raise
         return worker
