@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import AbstractContextManager
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from threading import Event, Lock, Thread
+from threading import Event, Lock
 from typing import Any
+
+from support.loopback import listening
 
 FIELDS = {
     "model": str,
@@ -129,19 +130,9 @@ def expected_tokens(prompt: list[int], seed: int, most: int) -> list[int]:
     return [(seed + sum(prompt) + i) % 200 for i in range(1 + seed % most)]
 
 
-@contextmanager
-def serving(server: CompletionsServer) -> Iterator[None]:
+def serving(server: CompletionsServer) -> AbstractContextManager[None]:
     """Serve on a loopback port; sets the server's url."""
-    listener = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"own": server}))
-    server.url = f"http://127.0.0.1:{listener.server_port}"
-    Thread(target=listener.serve_forever, args=(0.05,), daemon=True).start()
-    try:
-        yield
-    finally:
-        if server.hang is not None:
-            server.hang.set()
-        listener.shutdown()
-        listener.server_close()
+    return listening(server, _Handler)
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -8,12 +8,13 @@ from __future__ import annotations
 import gzip
 import json
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Event, Thread
+from contextlib import AbstractContextManager
+from http.server import BaseHTTPRequestHandler
+from threading import Event
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+from support.loopback import listening
 
 
 class TrackingServer:
@@ -157,19 +158,9 @@ class WandbServer(TrackingServer):
         }
 
 
-@contextmanager
-def serving(server: TrackingServer) -> Iterator[None]:
+def serving(server: TrackingServer) -> AbstractContextManager[None]:
     """Serve on a loopback port; sets the server's url."""
-    listener = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"own": server}))
-    server.url = f"http://127.0.0.1:{listener.server_port}"
-    Thread(target=listener.serve_forever, args=(0.05,), daemon=True).start()
-    try:
-        yield
-    finally:
-        if server.hang is not None:
-            server.hang.set()
-        listener.shutdown()
-        listener.server_close()
+    return listening(server, _Handler)
 
 
 class _Handler(BaseHTTPRequestHandler):

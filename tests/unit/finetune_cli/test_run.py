@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -22,9 +23,8 @@ def _no_trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("finetune_local.run.execute", lambda run, on_progress: STOPPED)
 
 
-def run(directory: Path, seed: int, *options: str) -> str:
-    """Run a job and return what stands on the terminal, as one line."""
-    job = {
+def _job(**spec: Any) -> dict[str, Any]:
+    return {
         "apiVersion": "finetune.dev/v1alpha1",
         "kind": "FineTuneJob",
         "metadata": {"name": "job"},
@@ -32,9 +32,14 @@ def run(directory: Path, seed: int, *options: str) -> str:
             "model": {"uri": "s3://demo/model"},
             "data": {"train": [{"uri": "s3://demo/a.jsonl"}]},
             "output": {"uri": "s3://demo/out"},
-            "training": {"seed": seed},
+            **spec,
         },
     }
+
+
+def run(directory: Path, seed: int, *options: str) -> str:
+    """Run a job and return what stands on the terminal, as one line."""
+    job = _job(training={"seed": seed})
     (directory / "job.yaml").write_text(yaml.safe_dump(job))
     ended = CliRunner().invoke(app, ["run", str(directory / "job.yaml"), *options])
     assert ended.exit_code == exit_code(Reason.INTERRUPTED), ended.stderr
@@ -56,17 +61,7 @@ REWARD = {"name": "mine", "python": {"configMap": {"name": "code", "key": "score
 
 
 def _grpo(directory: Path, *options: str, config_map: bool) -> tuple[int, str]:
-    job = {
-        "apiVersion": "finetune.dev/v1alpha1",
-        "kind": "FineTuneJob",
-        "metadata": {"name": "job"},
-        "spec": {
-            "model": {"uri": "s3://demo/model"},
-            "data": {"train": [{"uri": "s3://demo/a.jsonl"}]},
-            "output": {"uri": "s3://demo/out"},
-            "method": {"type": "GRPO", "grpo": {"rewards": [REWARD]}},
-        },
-    }
+    job = _job(method={"type": "GRPO", "grpo": {"rewards": [REWARD]}})
     code = {"kind": "ConfigMap", "metadata": {"name": "code"}, "data": {"score.py": CODE}}
     documents = [code, job] if config_map else [job]
     (directory / "job.yaml").write_text(yaml.safe_dump_all(documents))

@@ -1,0 +1,31 @@
+"""Fake HTTP services on a loopback port."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Event, Thread
+from typing import Protocol
+
+
+class Service(Protocol):
+    """What is served; `hang`, if set, is waited for before any answer."""
+
+    url: str
+    hang: Event | None
+
+
+@contextmanager
+def listening(service: Service, handler: type[BaseHTTPRequestHandler]) -> Iterator[None]:
+    """Serve by a handler that finds the service as `own`; sets the service's url."""
+    listener = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (handler,), {"own": service}))
+    service.url = f"http://127.0.0.1:{listener.server_port}"
+    Thread(target=listener.serve_forever, args=(0.05,), daemon=True).start()
+    try:
+        yield
+    finally:
+        if service.hang is not None:
+            service.hang.set()
+        listener.shutdown()
+        listener.server_close()
