@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -110,6 +111,35 @@ def test_completions_stand_behind_their_prompts(packed: bool) -> None:
     assert policy.behaviour.tolist() == expected
     assert policy.reference is not None
     assert policy.reference.tolist() == [0.5] * 8
+
+
+class Summed(np.ndarray):
+    """Lengths that count the numbers that are added up of them."""
+
+    added = 0
+
+    def sum(self, *args: Any, **options: Any) -> Any:
+        Summed.added += self.size
+        return super().sum(*args, **options)
+
+    def cumsum(self, *args: Any, **options: Any) -> Any:
+        Summed.added += self.size
+        return super().cumsum(*args, **options)
+
+
+def test_spans_are_found_without_adding_up_all_before_each() -> None:
+    made = buffer(lengths=np.array(LENGTHS).view(Summed))
+    spans = [made.span(completion) for completion in range(len(LENGTHS))]
+    assert [span.stop - span.start for span in spans] == list(LENGTHS)
+    assert [span.start for span in spans] == [0, *(span.stop for span in spans[:-1])]
+    assert Summed.added == len(LENGTHS)
+
+
+def test_a_checkpoint_takes_what_was_given_alone() -> None:
+    made = buffer()
+    names = made.tensors().keys()
+    made.span(3)
+    assert made.tensors().keys() == names
 
 
 @pytest.mark.parametrize("reference", [None, np.ones(sum(LENGTHS), dtype=np.float32)])

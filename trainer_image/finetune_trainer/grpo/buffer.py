@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from itertools import groupby
 from typing import Any
 
@@ -49,19 +50,24 @@ class Buffer:
 
     def span(self, completion: int) -> slice:
         """Return where a completion's tokens stand."""
-        end = int(self.lengths[: completion + 1].sum())
+        end = int(self._ends[completion])
         return slice(end - int(self.lengths[completion]), end)
+
+    @cached_property
+    def _ends(self) -> npt.NDArray[np.int64]:
+        return np.cumsum(self.lengths)
 
     def tensors(self) -> Tensors:
         """Return it for a checkpoint."""
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
         found = {
             name: torch.as_tensor(np.asarray(value))
-            for name, value in vars(self).items()
+            for name, value in values.items()
             if name not in ("metrics", "nothing") and value is not None
         }
         found["nothing"] = torch.tensor(list(self.nothing.encode()), dtype=torch.uint8)
-        values = self.metrics.items()
-        return found | {METRIC + n: torch.tensor(v, dtype=torch.float64) for n, v in values}
+        numbers = self.metrics.items()
+        return found | {METRIC + n: torch.tensor(v, dtype=torch.float64) for n, v in numbers}
 
     @classmethod
     def of(cls, tensors: Tensors) -> Buffer:
