@@ -109,10 +109,10 @@ def _encode_all(
 
     @cache  # not needed where both datasets are there already
     def encoder() -> Encodes:
-        tokenizer = load_tokenizer(model_directory)
+        tokenizer, known = load_tokenizer(model_directory), vocabulary_size(model_directory)
         if recipe.grpo is not None:
-            return PromptEncoder(tokenizer, length)
-        return Encoder(tokenizer, length, vocabulary_size(model_directory))
+            return PromptEncoder(tokenizer, length, known)
+        return Encoder(tokenizer, length, known)
 
     def encoding(files: Sequence[DataFile], against: Path | None) -> Encoding:
         name = None if against is None else against.name

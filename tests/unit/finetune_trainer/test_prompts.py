@@ -137,6 +137,25 @@ def test_text_stands_alone_without_a_template(tmp_path: Path, alone: Ranks) -> N
     assert caught.value.reason is Reason.MODEL_UNSUPPORTED
 
 
+def test_a_prompt_of_which_no_token_is_left_is_empty(tmp_path: Path, alone: Ranks) -> None:
+    """The end of a text alone: it would have ended what is to be gone on with."""
+    end = byte_tokenizer(None).eos_token
+    with pytest.raises(Failure, match="row 2: has a prompt of which the tokenizer leaves nothing"):
+        of([prompt(1), {"prompt": end, "answer": "4"}], tmp_path, alone, template=None)
+
+
+@pytest.mark.parametrize("template", [CHATML, None])
+def test_a_tokenizer_of_another_model_is_refused(
+    template: str | None, tmp_path: Path, alone: Ranks
+) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text('{"vocab_size": 10}')
+    with pytest.raises(Failure, match=r"makes token \d+, but the model has 10 ") as caught:
+        of([prompt(1)], tmp_path, alone, template=template)
+    assert caught.value.reason is Reason.MODEL_UNSUPPORTED
+
+
 def test_rewards_get_rows_as_they_were_written(tmp_path: Path, alone: Ranks) -> None:
     turns = [{"role": "user", "content": "é?", "mine": 1}]
     rows = [

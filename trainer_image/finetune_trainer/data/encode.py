@@ -50,6 +50,17 @@ class _Tokens:
         return text[int(self.starts[index]) : int(self.ends[index])]
 
 
+def refuse_unknown(tokens: npt.NDArray[np.int32], vocabulary: int | None) -> None:
+    """Raise Failure(ModelUnsupported) for a token that a model of so many does not have."""
+    largest = int(tokens.max())
+    if vocabulary is not None and largest >= vocabulary:
+        raise Failure(
+            Reason.MODEL_UNSUPPORTED,
+            f"the base model's tokenizer makes token {largest}, but the model has {vocabulary} "
+            "(vocab_size in config.json); upload both of one model",
+        )
+
+
 class Encoder:
     """Encodes rows for one tokenizer and refuses those of more than `sequence_length` tokens.
 
@@ -91,13 +102,7 @@ class Encoder:
                 f"has {len(row.tokens)} tokens, more than training.sequenceLength "
                 f"{self._sequence_length}",
             )
-        largest = int(row.tokens.max())
-        if self._vocabulary is not None and largest >= self._vocabulary:
-            raise Failure(
-                Reason.MODEL_UNSUPPORTED,
-                f"the base model's tokenizer makes token {largest}, but the model has "
-                f"{self._vocabulary} (vocab_size in config.json); upload both of one model",
-            )
+        refuse_unknown(row.tokens, self._vocabulary)
         return row
 
     def _encode_text(self, pair: TextPair) -> EncodedRow:

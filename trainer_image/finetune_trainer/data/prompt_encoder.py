@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from finetune_contract.reasons import Reason
-from finetune_trainer.data.encode import EncodedRow
+from finetune_trainer.data.encode import EncodedRow, refuse_unknown
 from finetune_trainer.data.faults import Kind, RowError
 from finetune_trainer.data.prompts import Prompt
 from finetune_trainer.data.rows import Row
@@ -23,11 +23,15 @@ class EncodedPrompt(EncodedRow):
 
 
 class PromptEncoder:
-    """Encodes prompts for one tokenizer and refuses those of more than `longest` tokens."""
+    """Encodes prompts for one tokenizer and refuses those of more than `longest` tokens.
 
-    def __init__(self, tokenizer: Tokenizer, longest: int) -> None:
+    `vocabulary` is how many tokens the model knows, where that is known.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, longest: int, vocabulary: int | None = None) -> None:
         self._tokenizer = tokenizer
         self._longest = longest
+        self._vocabulary = vocabulary
         added = [str(t) for t in tokenizer.added_tokens_decoder.values() if t.special]
         self._template = None if tokenizer.chat_template is None else ChatTemplate(tokenizer, added)
 
@@ -35,6 +39,8 @@ class PromptEncoder:
         """Return the tokens after which an answer is to be drawn; raise RowError for a fault."""
         assert isinstance(row, Prompt), "read by prompt_reader"
         ids = self._ids(row)
+        if not ids:
+            raise RowError(Kind.EMPTY_PROMPT, "has a prompt of which the tokenizer leaves nothing")
         if len(ids) > self._longest:
             raise RowError(
                 Kind.PROMPT_TOO_LONG,
@@ -42,6 +48,7 @@ class PromptEncoder:
                 "training.sequenceLength - rollout.maxTokens leaves",
             )
         tokens = np.array(ids, dtype=np.int32)
+        refuse_unknown(tokens, self._vocabulary)
         return EncodedPrompt(
             tokens, np.zeros(len(ids), dtype=np.bool_), document=row.document.encode()
         )
@@ -57,7 +64,7 @@ class PromptEncoder:
             )
         ids = self._tokenize(prompt.text, add_special_tokens=True)
         # A tokenizer that ends every text has ended what is to be gone on with.
-        return ids[:-1] if ids[-1] == self._tokenizer.eos_token_id else ids
+        return ids[:-1] if ids[-1:] == [self._tokenizer.eos_token_id] else ids
 
     def _tokenize(self, text: str, *, add_special_tokens: bool) -> list[int]:
         encoded = self._tokenizer(
