@@ -1,7 +1,8 @@
-"""A live bar for a run, and lines for what is told once: the plan, and where it goes on from."""
+"""A live bar for a run, and lines for what is told once: the plan, and what it waits for."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import TracebackType
 
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn
@@ -9,7 +10,7 @@ from rich.progress import Progress as RichProgress
 
 from finetune_cli.console import ERR
 from finetune_contract.plan import ResolvedPlan
-from finetune_contract.progress import Progress
+from finetune_contract.progress import Phase, Progress, RewardProgress
 
 _GIB = 2**30
 
@@ -58,16 +59,21 @@ class ProgressBar:
             )
             return
         reached = (str(progress.phase), 10 * progress.done // (progress.total or 1))
-        if reached != self._printed:
+        every_step = progress.phase in (Phase.ROLLOUT, Phase.SCORE) and progress.step
+        if reached != self._printed and not every_step:
             ERR.print(f"{progress.phase:<9} {describe(progress)}".rstrip(), highlight=False)
             self._printed = reached
 
 
 def describe(progress: Progress) -> str:
-    """Return counter, losses, speed, time left and the last checkpoint in one line; what is
-    unknown is left out."""
+    """Return in one line counter, losses or rewards, speed, time left and the last checkpoint.
+
+    What is unknown is left out.
+    """
     parts = [progress.summary().removeprefix(str(progress.phase)).strip()]
-    if progress.loss is not None:
+    if progress.reward is not None:  # the loss of GRPO is about 0 whatever the model learns
+        parts.append(_rewards(progress.reward, progress.rewards))
+    elif progress.loss is not None:
         parts.append(f"loss {progress.loss:.4f}")
     if progress.eval_loss is not None:
         parts.append(f"eval {progress.eval_loss:.4f}")
@@ -82,13 +88,21 @@ def describe(progress: Progress) -> str:
 
 
 def news(progress: Progress) -> list[str]:
-    """Return the lines that a run is told by once: how Auto was resolved, where it goes on from."""
+    """Return the lines that are printed once: how Auto was resolved, where the run goes on from,
+    and what it waits for."""
     lines = []
     if progress.plan is not None:
         lines.append(_plan_line(progress.plan))
     if progress.resumed_step is not None:
         lines.append(f"goes on from the checkpoint of step {progress.resumed_step}")
+    if progress.note is not None:
+        lines.append(progress.note)
     return lines
+
+
+def _rewards(total: float, rewards: Sequence[RewardProgress]) -> str:
+    means = [f"{reward.name} {reward.mean:.2f}" for reward in rewards if reward.mean is not None]
+    return f"reward {total:.4f}" + (f" ({', '.join(means)})" if len(means) > 1 else "")
 
 
 def _plan_line(plan: ResolvedPlan) -> str:

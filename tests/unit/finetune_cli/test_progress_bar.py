@@ -7,7 +7,7 @@ import pytest
 from finetune_api.status import CheckpointStatus, FineTuneJobStatus
 from finetune_cli.demo import _progress
 from finetune_cli.progress_bar import ProgressBar, describe, news
-from finetune_contract.progress import Phase, Progress
+from finetune_contract.progress import Phase, Progress, RewardProgress
 from finetune_operator.observe import Report
 from finetune_operator.plan.attempt import told_plan
 from finetune_operator.status import _progress_status
@@ -32,6 +32,18 @@ def test_a_line_holds_all_that_is_known() -> None:
     expected = "23/60  loss 1.2346  eval 2.0000  1,234 tokens/s  1:01 left  saved at 20"
     assert describe(full) == expected
     assert describe(progress()) == ""
+
+
+def test_rewards_stand_in_the_place_of_a_loss_that_says_nothing() -> None:
+    correct = RewardProgress(name="correct", mean=0.406)
+    brief = RewardProgress(name="brief", mean=1)
+    unscored = RewardProgress(name="judge")
+    reached = progress(done=3, total=60, loss=0.001, reward=0.5)
+    assert describe(reached) == "3/60  reward 0.5000"
+    several = reached.model_copy(update={"rewards": (correct, unscored, brief)})
+    assert describe(several) == "3/60  reward 0.5000 (correct 0.41, brief 1.00)"
+    one = reached.model_copy(update={"rewards": (correct, unscored)})
+    assert describe(one) == "3/60  reward 0.5000"
 
 
 def test_the_plan_is_told_in_a_line_with_its_memory_marked_as_an_estimate() -> None:
@@ -60,6 +72,10 @@ def test_where_a_run_goes_on_from_is_told() -> None:
     assert news(progress()) == []
 
 
+def test_what_a_run_waits_for_is_told() -> None:
+    assert news(progress(note="judge answers 503")) == ["judge answers 503"]
+
+
 def test_news_is_printed_once(capsys: pytest.CaptureFixture[str]) -> None:
     with ProgressBar() as bar:
         bar.show(progress(done=1, total=100, resumed_step=7))
@@ -71,6 +87,20 @@ def test_news_is_printed_once(capsys: pytest.CaptureFixture[str]) -> None:
         "Train     1/100",
         "Train     12/100",
     ]
+
+
+def test_of_the_phases_of_every_step_only_the_first_are_printed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with ProgressBar() as bar:
+        bar.show(Progress(phase=Phase.ROLLOUT, done=8, total=16, step=0))
+        bar.show(Progress(phase=Phase.SCORE, done=0, total=16, step=0))
+        bar.show(progress(done=1, total=20, step=1))
+        bar.show(Progress(phase=Phase.ROLLOUT, done=8, total=16, step=1))
+        bar.show(Progress(phase=Phase.SCORE, done=0, total=16, step=1))
+        bar.show(progress(done=2, total=20, step=2))
+    printed = capsys.readouterr().err.strip().splitlines()
+    assert printed == ["Rollout   8/16", "Score     0/16", "Train     1/20", "Train     2/20"]
 
 
 def test_the_demo_shows_what_status_says() -> None:
