@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -101,8 +102,9 @@ class Lead:
         """Claim the output: from here on another job's run with the same output ends."""
         layout, reporter = self._config.layout, self._reporter
         self._output = Output.claim(layout)
+        noted = partial(reporter.noted, "checkpoints")
         self._checkpoints = Checkpoints(
-            self._output, self._provenance, layout, reporter.checkpointed, reporter.noted
+            self._output, self._provenance, layout, reporter.checkpointed, noted
         )
 
     def resume(self, fits: Callable[[Snapshot], bool]) -> Snapshot:

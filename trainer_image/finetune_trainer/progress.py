@@ -21,16 +21,19 @@ log = logging.getLogger(__name__)
 LOG_SECONDS = 5.0
 FILE_SECONDS = 1.0
 STEPS_AVERAGED = 20
+AND = "; "
+STEP_PHASES = (Phase.ROLLOUT, Phase.SCORE, Phase.TRAIN)  # between two steps done
 
 Sink = Callable[[Progress], None]
 
 
 class Reporter:
-    """The current Progress of rank 0. Other threads may read `latest`, and note checkpoints."""
+    """The current Progress of rank 0. Other threads may read `latest`, and note what they do."""
 
     def __init__(self) -> None:
         self.latest = Progress(phase=Phase.DOWNLOAD)
         self._lock = Lock()
+        self._notes: dict[str, str] = {}
         self._logged_at = 0.0
         self._recent: deque[tuple[float, int]] = deque(maxlen=STEPS_AVERAGED)
 
@@ -41,8 +44,12 @@ class Reporter:
 
     @property
     def step(self) -> int | None:
-        """Return the optimizer step under way, counted from 1; None outside training."""
-        return self.latest.done + 1 if self.latest.phase is Phase.TRAIN else None
+        """Return the optimizer step under way, counted from 1, else the last one done.
+
+        None before training.
+        """
+        latest = self.latest
+        return (latest.step or 0) + 1 if latest.phase in STEP_PHASES else latest.step
 
     def planned(self, plan: ResolvedPlan) -> None:
         """Note how Auto was resolved."""
@@ -78,9 +85,14 @@ class Reporter:
         """Note a complete checkpoint."""
         self._update(checkpoint=checkpoint)
 
-    def noted(self, note: str | None) -> None:
-        """Tell what fails while the run goes on; None once it no longer does."""
-        self._update(note=note and note[:LONGEST_NOTE])
+    def noted(self, part: str, note: str | None) -> None:
+        """Tell what a part of the run waits for or fails at; None once it no longer does."""
+        with self._lock:
+            if note is None:
+                self._notes.pop(part, None)
+            else:
+                self._notes[part] = note
+            self.latest = self.latest.model_copy(update={"note": _joined([*self._notes.values()])})
 
     def evaluated(self, loss: float) -> None:
         """Note an eval loss."""
@@ -114,6 +126,14 @@ class Reporter:
     def _update(self, **values: Any) -> None:
         with self._lock:
             self.latest = self.latest.model_copy(update=values)
+
+
+def _joined(notes: list[str]) -> str | None:
+    """Return notes as one, in which each has its part of the room; None for none."""
+    if not notes:
+        return None
+    width = (LONGEST_NOTE + len(AND)) // len(notes) - len(AND)
+    return AND.join(note[:width] for note in notes)
 
 
 class Beat:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from copy import copy
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from finetune_contract.progress import Phase
 from finetune_contract.reasons import Reason
 from finetune_contract.result import Outcome, PublishedArtifact
 from finetune_trainer import distributed, train
@@ -21,6 +23,7 @@ from finetune_trainer.device import choose_device
 from finetune_trainer.distributed import Ranks
 from finetune_trainer.ending import ResultFile
 from finetune_trainer.errors import Failure
+from finetune_trainer.progress import Reporter
 from finetune_trainer.stopping import Stop
 from support.trainer_runs import run_config
 
@@ -148,3 +151,25 @@ def test_a_committed_run_succeeds_without_a_teardown_that_may_crash(
     result = rank_module.run_rank(config, ResultFile(tmp_path, 0), stop, None)
     assert (result.outcome, result.artifact) == (Outcome.SUCCEEDED, artifact)
     assert (asked, waited) == ([True], [True])
+
+
+@pytest.mark.parametrize("phase", [Phase.ROLLOUT, Phase.SCORE, Phase.PUBLISH])
+@pytest.mark.parametrize("error", [Failure(Reason.REWARD_FAILED, "broken"), MemoryError()])
+def test_a_failure_tells_the_step_whatever_the_phase(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, alone: Ranks, phase: Phase, error: Exception
+) -> None:
+    def fails(config: Any, ranks: Ranks, reporter: Reporter, stop: Stop) -> Any:
+        reporter.begin(Phase.TRAIN, 9)
+        reporter.resumed(4)
+        reporter.begin(phase, 16)
+        reporter.advance(12)
+        raise copy(error)
+
+    monkeypatch.setattr(Ranks, "meet", lambda: alone)
+    monkeypatch.setattr(alone, "watch_failures", lambda end: None)
+    monkeypatch.setattr(alone, "join", lambda *, gpus: None)
+    monkeypatch.setattr(rank_module, "train_and_publish", fails)
+    stop = Stop(1.0, leave=lambda: None)
+    result = rank_module.run_rank(run_config(tmp_path), ResultFile(tmp_path, 0), stop, None)
+    assert (result.outcome, result.rank) == (Outcome.FAILED, 0)
+    assert result.step == (4 if phase is Phase.PUBLISH else 5)

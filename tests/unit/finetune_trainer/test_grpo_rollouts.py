@@ -266,3 +266,4 @@ def test_what_ends_a_run_keeps_its_reason(tmp_path: Any, alone: Ranks) -> None:
     with pytest.raises(Failure, match="reward a failed on 100") as caught:
         rolled.collect()
     assert caught.value.reason is Reason.REWARD_FAILED
+    assert caught.value.rank == 0

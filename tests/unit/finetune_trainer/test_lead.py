@@ -165,6 +165,7 @@ def test_a_checkpoint_that_fails_is_told_in_progress(
     assert note is not None
     assert note.startswith("checkpoint of step 2 failed, training goes on: the store refused")
     assert Progress.model_validate_json(reporter.latest.to_json()).note == note  # not too long
+    reporter.noted("rewards", "waits")
     lead.save(Snapshot(state, {"a": torch.ones(2)}, Moments()))
     lead.saved()
-    assert reporter.latest.note is None
+    assert reporter.latest.note == "waits"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from finetune_contract.artifact import RewardIdentity
 from finetune_contract.runconfig import RunConfig
@@ -32,7 +33,7 @@ def opened_panel(config: RunConfig, ranks: Ranks, reporter: Reporter) -> Iterato
         model_scorers=scorers,
         models=models,
         ranks=ranks.world,
-        note=reporter.noted,
+        note=partial(reporter.noted, "rewards"),
     ) as panel:
         yield panel
 
