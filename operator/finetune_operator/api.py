@@ -45,8 +45,13 @@ class Api(Protocol):
     async def apply(self, body: Object) -> Object:
         """Server-side apply, with force: the operator's fields are the operator's."""
 
-    async def delete(self, kind: str, namespace: str, name: str, uid: str) -> None:
-        """Delete that very object, its dependents in the background; no error if it is gone."""
+    async def delete(
+        self, kind: str, namespace: str, name: str, uid: str, *, at_once: bool = False
+    ) -> None:
+        """Delete that very object, its dependents in the background; no error if it is gone.
+
+        `at_once` is for pods: without the time to end, and without their nodes' confirmation.
+        """
 
     async def patch_status(self, body: Object, status: Object) -> Object:
         """Make `status` the status of `body`; ApiError 409 Conflict if it is not the newest."""

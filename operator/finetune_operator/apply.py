@@ -14,7 +14,7 @@ from typing import TypeVar
 from finetune_api.job import FineTuneJob
 from finetune_contract.reasons import Reason
 from finetune_operator.api import Api, ApiError, Object
-from finetune_operator.cache import Cache, Key
+from finetune_operator.cache import POD, Cache, Key
 from finetune_operator.decision import Decision
 from finetune_operator.errors import Stalled, Waiting
 from finetune_operator.observe import Child
@@ -47,7 +47,9 @@ class Applier:
         return any([*made, await self._ensure(job, key, objects.workload)])
 
     async def _delete(self, key: Key, child: Child) -> None:
-        await self._api.delete(child.kind, key.namespace, child.name, child.uid)
+        # The operator's own pods can commit nothing, so a node that does not answer holds none up.
+        at_once = child.kind == POD
+        await self._api.delete(child.kind, key.namespace, child.name, child.uid, at_once=at_once)
         known = self._cache.find(key, child.kind, child.name)
         finalized = known is not None and known["metadata"].get("finalizers")
         if known is not None and known["metadata"]["uid"] == child.uid and not finalized:

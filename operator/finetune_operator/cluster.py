@@ -95,14 +95,21 @@ class Cluster:
         path = _path(body) + query
         return await self._send("apply", body["kind"], "PATCH", path, body, _APPLY)
 
-    async def delete(self, kind: str, namespace: str, name: str, uid: str) -> None:
-        """Delete that very object, its dependents in the background; no error if it is gone."""
-        options = {
+    async def delete(
+        self, kind: str, namespace: str, name: str, uid: str, *, at_once: bool = False
+    ) -> None:
+        """Delete that very object, its dependents in the background; no error if it is gone.
+
+        `at_once` is for pods: without the time to end, and without their nodes' confirmation.
+        """
+        options: Object = {
             "apiVersion": "v1",
             "kind": "DeleteOptions",
             "propagationPolicy": "Background",
             "preconditions": {"uid": uid},
         }
+        if at_once:
+            options["gracePeriodSeconds"] = 0
         path = RESOURCES[kind].path(namespace, name)
         try:
             await self._send("delete", kind, "DELETE", path, options)

@@ -1,6 +1,7 @@
 """The trial of a user's reward functions before the first attempt. Pure.
 
-It commits nothing, so a pod that is lost is simply made again; only the verdict must not get lost.
+It commits nothing, so a pod that is lost is simply made again, whether or not its node ever
+confirms that it has gone; only the verdict must not get lost.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ from finetune_operator.plan.reward_check import RewardCheck, reward_check
 from finetune_operator.retry import doubled
 from finetune_operator.wording import bounded, with_advice
 
+# From the time a pod has a node: the image's pull, the rows, and two batches of each reward, which
+# its own timeoutSeconds bounds. Whatever hangs beyond that would hang for ever.
+TIME_TO_TRY = timedelta(hours=1)
 _ATTEMPT = 1  # of which the pod's Result speaks: the one that is to follow
 
 
@@ -78,7 +82,7 @@ def _cleared(s: Scene, known: RewardCheckStatus, pod: Pod) -> Decision:
     return Decision(
         s.attempts,
         Verdict(Course.PROGRESSING, Reason.STOPPING, text),
-        delete=(*s.others(None), *(() if child.deleting else (child,))),
+        delete=(*s.others(None), child),
         after=LOOK_EVERY,
         reward_check=known,
     )
@@ -101,11 +105,17 @@ def _run(s: Scene, known: RewardCheckStatus, wanted: RewardCheck) -> Decision:
     return Decision(
         s.attempts,
         Verdict(Course.PROGRESSING, Reason.PENDING, _TRYING),
-        delete=s.others(None),
+        delete=(*s.others(None), *_left_over(s)),
         after=LOOK_EVERY,
         reward_check=begun,
         run_check=wanted,
     )
+
+
+def _left_over(s: Scene) -> tuple[Child, ...]:
+    """Return the pods of deleted jobs of the name whose nodes do not let them go."""
+    pods = (c for c in s.observed.children if c.kind == "Pod" and c.deleting)
+    return tuple(c for c in pods if c.owner_uid != s.job.uid)
 
 
 _TRYING = "the reward functions are tried on a few rows before the first attempt"
@@ -129,6 +139,11 @@ def _follow(s: Scene, known: RewardCheckStatus, pod: Pod) -> Decision | RewardCh
 
 
 def _waiting(s: Scene, known: RewardCheckStatus, pod: Pod) -> Decision:
+    took = f"{pod.name} did not end within {TIME_TO_TRY.total_seconds():g} seconds"
+    over = pod.scheduled + TIME_TO_TRY - s.now if pod.scheduled else None
+    if over is not None and over <= timedelta():
+        why = f": {pod.obstacle.reason}: {pod.obstacle.message}" if pod.obstacle else ""
+        return _ended(s, known, End(Reason.TRAINER_ERROR, took + why))
     block = blocked(s.job, [pod], s.observed)
     left = time_to_start(s, block)
     if block is not None and left is not None and left <= timedelta():
@@ -137,7 +152,8 @@ def _waiting(s: Scene, known: RewardCheckStatus, pod: Pod) -> Decision:
     if block is not None:
         text = bounded(with_advice(block.message, block.reason))
         verdict = Verdict(Course.PROGRESSING, block.reason, text)
-    waits = [left, s.deadline_left(), None if pod.running else next_look(s, [pod])]
+    steady = pod.running and pod.due is None
+    waits = [left, over, s.deadline_left(), None if steady else next_look(s, [pod])]
     return Decision(
         s.attempts,
         verdict,

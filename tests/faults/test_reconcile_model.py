@@ -115,6 +115,28 @@ def test_a_fault_at_each_write_before_the_first_attempt(
     assert [a["state"] for a in job["status"]["attempts"]] == ["Succeeded"]
 
 
+def on_a_lost_node(after: Schedule) -> Schedule:
+    """The node of the pod that tries the rewards never answers again."""
+    turn = ("turn", TURN)
+    return [turn, turn, ("unreachable", CHECK), *after]
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        [],
+        [("delete pod", CHECK), ("turn", TURN), ("wait", 61), ("turn", TURN)],
+        [("suspend", True), ("turn", TURN), ("suspend", False)],
+        [("delete pod", CHECK), ("turn", TURN), ("suspend", True), ("turn", TURN)],
+    ],
+    ids=["silent", "evicted", "suspended", "evicted and suspended"],
+)
+def test_rewards_are_tried_again_although_a_lost_node_keeps_the_first_pod(after: Schedule) -> None:
+    job = play(on_a_lost_node(after), code=True)
+    assert [a["state"] for a in job["status"]["attempts"]] == ["Succeeded"]
+    assert job["status"]["rewardCheck"]["state"] == "Passed"
+
+
 @pytest.mark.parametrize(
     ("end", "reason"), [("RewardInvalid", "RewardInvalid"), ("TrainerError", "TrainerError")]
 )

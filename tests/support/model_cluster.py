@@ -83,11 +83,19 @@ class ModelApi:
 
         return self._write(write)
 
-    async def delete(self, kind: str, namespace: str, name: str, uid: str) -> None:
+    async def delete(
+        self, kind: str, namespace: str, name: str, uid: str, *, at_once: bool = False
+    ) -> None:
         def write() -> None:
             known = self.world.objects.get((kind, name))
-            if known is not None and known["metadata"]["uid"] == uid:
+            if known is None or known["metadata"]["uid"] != uid:
+                return
+            if kind != "Pod":
                 self.world.drop(kind, name)
+            elif at_once:
+                self.world.force_out(name)
+            else:
+                self.world.delete_pod(name)
 
         self._write(write)
 

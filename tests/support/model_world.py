@@ -256,14 +256,14 @@ class World:
             self._evaporate(self.objects["Pod", name])
 
     def lose_nodes(self) -> None:
-        """Evict the pods of nodes that have not answered for long.
-
-        Attempts go on without; who tries rewards waits until the node is removed, pod and all.
-        """
+        """Evict the pods of nodes that have not answered for long; these never confirm it."""
         for name in sorted(self.unreachable):
-            if name == "bot-rewards":
-                self.unreachable.remove(name)
             self.delete_pod(name)
+
+    def force_out(self, name: str) -> None:
+        """Remove a pod whatever its node says; the next one of the name has another node."""
+        self.unreachable.discard(name)
+        self.drop("Pod", name)
 
     def deliveries(self, kind: str, count: int) -> Iterator[tuple[str, Json]]:
         """Take the oldest events of a kind off its queue."""

@@ -210,8 +210,10 @@ async def test_a_deletion_may_be_shown_before_it_is_answered(
     lease = bench.world.objects["Lease", "bot-a1"]
     delete = bench.api.delete
 
-    async def overtaken(kind: str, namespace: str, name: str, uid: str) -> None:
-        await delete(kind, namespace, name, uid)
+    async def overtaken(
+        kind: str, namespace: str, name: str, uid: str, *, at_once: bool = False
+    ) -> None:
+        await delete(kind, namespace, name, uid, at_once=at_once)
         if kind == "Lease":
             bench.cache.remove(lease)
             if successor:

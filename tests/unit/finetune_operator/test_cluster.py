@@ -112,6 +112,16 @@ async def test_create_apply_and_delete(server: Server, cluster: Cluster) -> None
     assert apply.headers["Content-Type"] == "application/apply-patch+yaml"
     assert server.bodies[2]["preconditions"] == {"uid": "u1"}
     assert server.bodies[2]["propagationPolicy"] == "Background"
+    assert "gracePeriodSeconds" not in server.bodies[2]
+
+
+async def test_a_pod_can_be_removed_without_its_nodes_word(
+    server: Server, cluster: Cluster
+) -> None:
+    server.answers = [(200, {})]
+    await cluster.delete("Pod", "team", "bot-rewards", "u1", at_once=True)
+    assert server.bodies[0]["gracePeriodSeconds"] == 0
+    assert server.bodies[0]["preconditions"] == {"uid": "u1"}
 
 
 @pytest.mark.parametrize("code", [404, 409])

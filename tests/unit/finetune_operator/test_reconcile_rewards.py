@@ -1,5 +1,6 @@
 """GRPO from pass to pass: hosts that are not allowed, and code that is tried first."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -57,6 +58,22 @@ async def test_the_check_is_recorded_before_its_pod_is_made() -> None:
     with pytest.raises(RetryLater):
         await on.do_pass()
     assert on.status()["rewardCheck"]["state"] == "Running"
+
+
+async def test_a_pod_that_a_lost_node_keeps_is_replaced() -> None:
+    on = bench(CODE)
+    await on.do_pass()
+    on.world.kubelet("bot-rewards")
+    await on.do_pass()
+    first = on.status()["rewardCheck"]["podUid"]
+    on.world.unreachable.add("bot-rewards")
+    on.world.delete_pod("bot-rewards")
+    for _ in range(10):
+        on.world.now += timedelta(seconds=10)
+        await on.do_pass()
+    assert on.created.count("Pod") == 2
+    assert on.status()["rewardCheck"]["failures"] == 1
+    assert on.world.objects["Pod", "bot-rewards"]["metadata"]["uid"] != first
 
 
 async def test_the_check_and_then_the_attempt() -> None:

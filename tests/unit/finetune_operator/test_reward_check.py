@@ -197,8 +197,8 @@ def test_a_pod_that_was_counted_goes_and_the_next_is_made_after_a_pause() -> Non
     assert deleted(going) == ["bot-rewards"]
     assert going.run_check is None
     assert going.reward_check == counted
-    still = decided(of, seen(replace(old, due=at(31))), counted, 60)
-    assert (deleted(still), still.run_check) == ([], None)
+    stuck = decided(of, seen(replace(old, due=at(31))), counted, 60)
+    assert (deleted(stuck), stuck.run_check) == (["bot-rewards"], None), "a lost node keeps it"
     assert decided(of, seen(replace(old, gone=True)), counted, 39).run_check is None
     after = decided(of, seen(replace(old, gone=True)), counted, 40)
     assert after.run_check is not None
@@ -233,7 +233,7 @@ def test_a_suspended_job_waits_without_its_pod_and_begins_the_check_anew() -> No
     paused = decision.reward_check
     assert paused == record(of, pod_uid=None, start_time=None)
     going = decided(grpo(), seen(pod(of, due=at(40))), paused)
-    assert (deleted(going), going.run_check) == ([], None)
+    assert (deleted(going), going.run_check) == (["bot-rewards"], None)
     assert going.reward_check == paused, "a pod that was told to go is not counted"
     passed = record(of, state="Passed")
     assert decided(of, seen(ended(of, GOOD)), passed).reward_check == passed
@@ -277,7 +277,52 @@ def test_a_pod_that_runs_is_waited_for() -> None:
     decision = decided(of, seen(pod(of)), record(of, pod_uid=None))
     assert told(decision) == (Course.PROGRESSING, Reason.PENDING)
     assert decision.reward_check == record(of)
-    assert (decision.after, deleted(decision), decision.run_check) == (None, [], None)
+    assert decision.after == timedelta(seconds=3571), "nothing else is awaited"
+    assert (deleted(decision), decision.run_check) == ([], None)
+
+
+def test_a_pod_that_its_node_does_not_let_go_is_counted_and_looked_at_until_then() -> None:
+    of = grpo()
+    going = decided(of, seen(pod(of, due=at(20))), record(of), 49)
+    assert told(going) == (Course.PROGRESSING, Reason.PENDING)
+    assert going.after == timedelta(seconds=10), "nothing tells that a node is lost"
+    lost = decided(of, seen(pod(of, due=at(20))), record(of), 50)
+    assert told(lost) == (Course.PROGRESSING, Reason.RETRYING)
+    assert lost.reward_check is not None
+    assert lost.reward_check.message == "bot-rewards was deleted, but its node does not confirm it"
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_a_pod_that_hangs_is_given_an_hour(running: bool) -> None:
+    of = grpo()
+    obstacle = None if running else Obstacle("CreateContainerError", "no such device")
+    hangs = pod(of, scheduled=at(5), running=running, obstacle=obstacle)
+    known = record(of)
+    waits = decided(of, seen(hangs), known, 3604)
+    assert waits.after == timedelta(seconds=1)
+    assert waits.reward_check == known
+    over = decided(of, seen(hangs), known, 3605)
+    assert told(over) == (Course.PROGRESSING, Reason.RETRYING)
+    assert over.reward_check is not None
+    message = "bot-rewards did not end within 3600 seconds"
+    message += "" if running else ": CreateContainerError: no such device"
+    assert (over.reward_check.failures, over.reward_check.message) == (1, message)
+    goes = decided(of, seen(hangs), over.reward_check, 3606)
+    assert deleted(goes) == ["bot-rewards"]
+    once = grpo(runPolicy={"maxAttempts": 1})
+    last = decided(once, seen(pod(once, scheduled=at(5))), record(once), 3605)
+    assert told(last) == (Course.FAILED, Reason.TRAINER_ERROR)
+    assert deleted(last) == ["bot-rewards"]
+
+
+def test_a_pod_of_a_deleted_job_that_a_lost_node_keeps_is_no_obstacle() -> None:
+    of = grpo()
+    old = Child("Pod", "bot-rewards", "old", "old-job", None, "p", deleting=True)
+    stranger = replace(old, name="x", owner_uid=None)
+    ours = Child("ServiceAccount", "bot-finetune", "a", UID, None, "p", deleting=True)
+    decision = decided(of, Observed(children=(old, ours, replace(stranger, kind="Lease"))), None, 0)
+    assert decision.delete == (old,)
+    assert decision.run_check is not None
 
 
 def test_objects_that_the_cluster_refuses_end_the_job() -> None:
