@@ -24,7 +24,8 @@ class Rollout(ApiModel):
     """`Builtin` generates on the training devices. `OpenAI` asks a server with the OpenAI API that
     can load adapters while it runs, such as vLLM."""
     uri: Annotated[str, Field(max_length=1024, pattern=r"^https?://[^\s?#@]+$")] | None = None
-    """The server's address up to and without `/v1`."""
+    """The server's address up to and without `/v1`: a Service in the job's namespace
+    (`http://vllm:8000`), or a host that the operator's chart allows."""
     adapter_directory: Annotated[str, Field(max_length=1024, pattern=r"^/[^:]*$")] | None = None
     """A directory that trainer and server share (see workers.volumes): each step's adapter is
     written there for the server to load."""

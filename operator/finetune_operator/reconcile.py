@@ -20,6 +20,7 @@ from finetune_operator.backends import Backend
 from finetune_operator.cache import LEASE, POD, Cache, Key
 from finetune_operator.decide import decide, refused
 from finetune_operator.decision import Decision
+from finetune_operator.egress import refused_hosts
 from finetune_operator.errors import Stalled, Waiting
 from finetune_operator.events import Recorder, transitions
 from finetune_operator.observe import Observed, newest_warning, observe
@@ -27,7 +28,6 @@ from finetune_operator.parse import Parser, parse_status
 from finetune_operator.plan.attempt import Objects, attempt_objects
 from finetune_operator.plan.names import JOB_LABEL
 from finetune_operator.queue import RetryLater
-from finetune_operator.reward_hosts import refused_hosts
 from finetune_operator.settings import Settings
 from finetune_operator.status import invalid_status, status_of
 
@@ -109,7 +109,7 @@ class Reconciler:
         """Return the job; one that has begun goes on, whatever hosts are allowed since."""
         job = self._parser.parse(body)
         if not (job.status and job.status.attempts):
-            refused = refused_hosts(job, self._settings.reward_hosts)
+            refused = refused_hosts(job, self._settings.allowed_hosts)
             if refused:
                 raise Stalled(Reason.INVALID_SPEC, "; ".join(refused))
         return job

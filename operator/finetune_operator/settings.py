@@ -24,7 +24,7 @@ class Settings:
     retry_cap_seconds: float = 300
     max_infrastructure_attempts: int = 20
     watch_namespaces: tuple[str, ...] = ()  # none: every namespace
-    reward_hosts: tuple[str, ...] = ()  # hosts, or suffixes such as *.example.com
+    allowed_hosts: tuple[str, ...] = ()  # hosts, or suffixes such as *.example.com
     bind_address: str = "127.0.0.1"
     bind_port: int = 8080
     relist_seconds: float = 300

@@ -25,10 +25,20 @@ async def test_a_host_that_is_not_allowed_is_named_and_nothing_is_made() -> None
     truth, reason, message = on.told("Stalled")
     assert (truth, reason) == ("True", "InvalidSpec")
     assert message.startswith("spec.method.grpo.rewards[far].http.url: judge.example.com is ")
-    assert "rewards.allowedHosts to [judge.example.com]" in message
+    assert "egress.allowedHosts to [judge.example.com]" in message
     writes = on.world.writes
     await on.do_pass()
     assert on.world.writes == writes
+
+
+async def test_nor_may_prompts_go_to_a_server_that_is_not_allowed() -> None:
+    rollout = {"engine": "OpenAI", "uri": "http://draw.example.com", "adapterDirectory": "/a"}
+    on = Bench(method={"type": "GRPO", "grpo": {"rollout": rollout, "rewards": [NEAR]}})
+    await on.do_pass()
+    assert on.created == []
+    truth, reason, message = on.told("Stalled")
+    assert (truth, reason) == ("True", "InvalidSpec")
+    assert message.startswith("spec.method.grpo.rollout.uri: draw.example.com is ")
 
 
 async def test_a_job_that_has_begun_goes_on_whatever_is_allowed_since() -> None:

@@ -30,7 +30,7 @@ def test_every_field_has_its_variable() -> None:
         "FINETUNE_RETRY_CAP_SECONDS": "5",
         "FINETUNE_MAX_INFRASTRUCTURE_ATTEMPTS": "6",
         "FINETUNE_WATCH_NAMESPACES": "a, b,",
-        "FINETUNE_REWARD_HOSTS": "judge.example,*.scores.example",
+        "FINETUNE_ALLOWED_HOSTS": "judge.example,*.scores.example",
         "FINETUNE_BIND_ADDRESS": "0.0.0.0",
         "FINETUNE_BIND_PORT": "7",
         "FINETUNE_RELIST_SECONDS": "8",

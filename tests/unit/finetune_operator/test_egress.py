@@ -1,8 +1,9 @@
-"""Which hosts HTTP rewards may call: what a resolver could read otherwise is refused."""
+"""Which hosts a job may call: what a resolver could read otherwise is refused."""
 
 import pytest
 
-from finetune_operator.reward_hosts import refusal_of, refused_hosts
+from finetune_api.job import FineTuneJob
+from finetune_operator.egress import refusal_of, refused_hosts
 from support.operator_values import job
 
 NAMESPACE = "team-a"
@@ -107,9 +108,23 @@ def test_the_refusal_names_field_host_and_the_value_to_set() -> None:
     of = job(method={"type": "GRPO", "grpo": {"rewards": rewards}})
     (refusal,) = refused_hosts(of, ("example.org",))
     assert refusal.startswith("spec.method.grpo.rewards[far].http.url: judge.example.org ")
-    assert refusal.endswith("set the chart's rewards.allowedHosts to [judge.example.org]")
+    assert refusal.endswith("set the chart's egress.allowedHosts to [judge.example.org]")
     assert refused_hosts(of, ("judge.example.org",)) == []
     assert refused_hosts(job(), ()) == []
+
+
+def test_the_server_that_draws_completions_is_held_to_the_same_rule() -> None:
+    def served_by(uri: str) -> FineTuneJob:
+        rollout = {"engine": "OpenAI", "uri": uri, "adapterDirectory": "/adapters"}
+        rewards = [{"name": "length", "length": {"most": 5}}]
+        return job(method={"type": "GRPO", "grpo": {"rollout": rollout, "rewards": rewards}})
+
+    (refusal,) = refused_hosts(served_by("https://draw.example.org:8443/"), ("example.org",))
+    assert refusal.startswith("spec.method.grpo.rollout.uri: draw.example.org is neither ")
+    assert refusal.endswith("set the chart's egress.allowedHosts to [draw.example.org]")
+    assert refused_hosts(served_by("https://draw.example.org/"), ("draw.example.org",)) == []
+    assert refused_hosts(served_by("http://vllm:8000"), ()) == []
+    assert len(refused_hosts(served_by("http://169.254.169.254"), ())) == 1
 
 
 def test_a_password_in_the_url_is_not_repeated() -> None:

@@ -1,0 +1,43 @@
+"""The chart's values as they reach the operator."""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from finetune_local.binaries import helm
+from finetune_operator.settings import Settings
+
+CHART = Path(__file__).parents[3] / "charts" / "finetune-operator"
+
+
+def rendered(**values: Any) -> subprocess.CompletedProcess[str]:
+    given = [f"--set-json={name}={json.dumps(value)}" for name, value in values.items()]
+    command = [str(helm()), "template", "finetune", str(CHART), "--namespace=team", *given]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def settings(**values: Any) -> Settings:
+    done = rendered(**values)
+    assert done.returncode == 0, done.stderr
+    objects = yaml.safe_load_all(done.stdout)
+    (deployment,) = (o for o in objects if o and o["kind"] == "Deployment")
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    environment = {e["name"]: e["value"] for e in container["env"] if "value" in e}
+    return Settings.from_environment(environment)
+
+
+def test_hosts_that_jobs_may_call() -> None:
+    assert settings().allowed_hosts == ()
+    hosts = ["judge.example.com", "*.scores.example.com", "10.20.0.7"]
+    assert settings(egress={"allowedHosts": hosts}).allowed_hosts == tuple(hosts)
+
+
+@pytest.mark.parametrize("host", ["https://judge.example.com", "*", "Judge.example.com", "a,b"])
+def test_what_is_no_host_is_refused(host: str) -> None:
+    done = rendered(egress={"allowedHosts": [host]})
+    assert done.returncode != 0
+    assert "/egress/allowedHosts/0" in done.stderr
