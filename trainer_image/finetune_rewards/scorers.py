@@ -6,8 +6,9 @@ import json
 from collections.abc import Callable
 
 from finetune_contract.rewards import Reward
-from finetune_rewards.answers import items
+from finetune_rewards.answers import error, items
 from finetune_rewards.builtin import Scorer, scorer
+from finetune_rewards.errors import RewardInvalid
 from finetune_rewards.samples import Item, Samples
 
 
@@ -23,7 +24,9 @@ def _guarded(score: Scorer) -> Callable[[Samples], list[Item]]:
             return items(score(samples), len(samples))
         except MemoryError:
             raise
-        except Exception as error:  # noqa: BLE001 - of libraries that read whatever a model writes
-            return [Item(error=type(error).__name__)] * len(samples)
+        except RewardInvalid as invalid:  # in words for the user
+            return [error(invalid.message)] * len(samples)
+        except Exception as failure:  # noqa: BLE001 - of libraries that read what a model writes
+            return [Item(error=type(failure).__name__)] * len(samples)
 
     return items_of

@@ -1,0 +1,47 @@
+"""What of a builtin reward fails is told; what is wrong with its settings, in words for users."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from finetune_rewards.samples import Item
+from finetune_rewards.scorers import load
+from support.reward_runners import samples
+
+
+def items(described: dict[str, Any], *completions: str) -> list[Item]:
+    """Return what a builtin reward says of completions."""
+    (score,) = load(json.dumps([{"name": "form", **described}]).encode()).values()
+    return score(samples(*completions))
+
+
+def test_settings_that_turn_out_to_be_wrong_are_told_in_words() -> None:
+    definition = json.dumps({"properties": {"city": {"$ref": "https://schemas.test/city"}}})
+    wrong, fine = items({"jsonSchema": {"definition": definition}}, '{"city": "Rome"}'), "{}"
+    assert wrong == [
+        Item(
+            error="reward form: definition refers to 'https://schemas.test/city', "
+            "which is not in it"
+        )
+    ]
+    assert items({"jsonSchema": {"definition": definition}}, fine) == [Item(1.0)]
+
+
+def test_a_library_that_fails_is_named_by_its_error_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise LookupError("what a row says")
+
+    monkeypatch.setattr("finetune_rewards.builtin.exact.column", fails)
+    assert items({"exact": {}}, "a", "b") == [Item(error="LookupError")] * 2
+
+
+def test_memory_that_gives_out_is_the_workers_to_handle(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("finetune_rewards.builtin.exact.column", fails)
+    with pytest.raises(MemoryError):
+        items({"exact": {}}, "a")
