@@ -13,10 +13,13 @@ from pydantic import TypeAdapter, ValidationError
 
 from finetune_contract.reasons import Reason, exit_code
 from finetune_contract.rewards import Reward
+from finetune_rewards.answers import one_line
 from finetune_rewards.client import RunnerClient
 from finetune_rewards.errors import RewardError
+from finetune_rewards.protocol import Problem
 from finetune_rewards.runner import Runner
 from finetune_rewards.server import Server
+from finetune_rewards.start_failure import tell_start_failure
 
 log = logging.getLogger(__name__)
 
@@ -33,9 +36,25 @@ def main() -> int:
         rewards = TypeAdapter(list[Reward]).validate_json(arguments.rewards.read_bytes())
     except (OSError, ValidationError) as error:
         log.error("%s can not be read as rewards: %s", arguments.rewards, error)
+        said = f"the reward runner can not read {arguments.rewards}: {one_line(str(error))}"
+        _tell(arguments.socket, Problem(Reason.REWARD_INVALID, said))
         return exit_code(Reason.INVALID_RUN_CONFIG)
-    asyncio.run(_serve(rewards, dict(arguments.source), arguments.socket, arguments.until_eof))
+    try:
+        asyncio.run(_serve(rewards, dict(arguments.source), arguments.socket, arguments.until_eof))
+    except Exception as error:
+        # The process's edge: whoever waits at the socket is told, the log has the whole of it.
+        log.exception("the runner can not go on")
+        said = f"the reward runner can not go on: {type(error).__name__}: {one_line(str(error))}"
+        _tell(arguments.socket, Problem(Reason.REWARD_UNAVAILABLE, said))
+        return 1
     return 0
+
+
+def _tell(socket: Path, problem: Problem) -> None:
+    try:
+        tell_start_failure(socket, problem)
+    except OSError as error:
+        log.error("nobody can be told at %s: %s", socket, error.strerror)
 
 
 async def _serve(

@@ -20,8 +20,8 @@ from pydantic import TypeAdapter
 from finetune_contract.reasons import Reason, exit_code
 from finetune_contract.result import Outcome, Result
 from finetune_contract.rewards import Reward
-from finetune_rewards.errors import RewardInvalid, SandboxUnavailable
-from finetune_rewards.protocol import Problem, pack_samples
+from finetune_rewards.errors import RewardError, RewardInvalid, error_of
+from finetune_rewards.protocol import pack_samples
 from finetune_rewards.runner import Runner
 from finetune_rewards.samples import Answer, Samples, Text, text_of
 
@@ -44,23 +44,19 @@ async def check(
     Raises:
         RewardInvalid: if a reward does not load or can score nothing, in words for the user.
         SandboxUnavailable: if this kernel can not confine it.
+        RewardUnavailable: if it takes too long to load, which it may not do the next time.
     """
     runner = Runner(rewards, sources)
     try:
         await runner.start()
         for described in runner.describe():
             if described.problem is not None:
-                raise _refusal(described.name, described.problem)
+                raise error_of(described.problem.reason, described.problem.message)
         tries = [_samples(rows, answered=True), _samples(rows, answered=False)]
         answers = [await runner.score(pack_samples(s), len(s)) for s in tries]
     finally:
         await runner.stop()
     return [_verdict(reward.name, *(found[reward.name] for found in answers)) for reward in rewards]
-
-
-def _refusal(name: str, problem: Problem) -> RewardInvalid | SandboxUnavailable:
-    kind = SandboxUnavailable if problem.reason is SandboxUnavailable.reason else RewardInvalid
-    return kind(f"reward {name}: {problem.message}")
 
 
 def _samples(rows: Sequence[dict[str, Any]], *, answered: bool) -> Samples:
@@ -115,7 +111,7 @@ def main() -> int:
     try:
         lines = asyncio.run(check(rewards, dict(arguments.source), rows))
         outcome, reason, message = Outcome.SUCCEEDED, Reason.SUCCEEDED, "; ".join(lines)
-    except (RewardInvalid, SandboxUnavailable) as error:
+    except RewardError as error:
         outcome, reason, message = Outcome.FAILED, error.reason, error.message
     log.info("%s: %s", reason, message)
     result = Result(attempt=1, outcome=outcome, reason=reason, message=message)

@@ -15,7 +15,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from finetune_contract.model import canonical_json
+from finetune_contract.reasons import Reason
 from finetune_contract.rewards import Reward
+from finetune_rewards.protocol import Problem
+from finetune_rewards.start_failure import (
+    forget_start_failure,
+    start_failure,
+    tell_start_failure,
+)
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +47,9 @@ def runner_child(
     command += ["--rewards", str(described), "--socket", str(socket)]
     for name, path in sources.items():
         command += ["--source", f"{name}={path}"]
-    child = _Child(command)
+    socket.unlink(missing_ok=True)
+    forget_start_failure(socket)
+    child = _Child(command, socket)
     try:
         yield
     finally:
@@ -50,8 +59,9 @@ def runner_child(
 class _Child:
     """A process that is started again when it ends."""
 
-    def __init__(self, command: Sequence[str]) -> None:
+    def __init__(self, command: Sequence[str], socket: Path) -> None:
         self._command = command
+        self._socket = socket
         self._stopping = threading.Event()
         self._starting = threading.Lock()
         self._process = self._started()
@@ -78,9 +88,16 @@ class _Child:
     def _keep(self) -> None:
         while True:
             status = self._process.wait()
+            self._tell(status)
             self._stopping.wait(PAUSE_SECONDS)
             with self._starting:
                 if self._stopping.is_set():
                     return
                 log.error("the reward runner ended with %d; another one is started", status)
                 self._process = self._started()
+
+    def _tell(self, status: int) -> None:
+        """Say that it ended by itself before it listened, where it could not say so."""
+        if status > 0 and not self._socket.exists() and start_failure(self._socket) is None:
+            said = f"the reward runner ended with exit code {status} at its start; its log says why"
+            tell_start_failure(self._socket, Problem(Reason.REWARD_UNAVAILABLE, said))

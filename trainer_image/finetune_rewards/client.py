@@ -1,7 +1,7 @@
 """The trainer's end of the isolated runner.
 
-Each call is a connection of its own. A runner that is away is waited for: its container is started
-again, or its launcher starts another.
+Each call is a connection of its own. A runner that goes away is waited for: its container is
+started again, or its launcher starts another. One that left why it never began to serve is not.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from finetune_contract.artifact import RewardIdentity
 from finetune_rewards import frames
-from finetune_rewards.errors import RewardInvalid, RewardUnavailable, SandboxUnavailable
+from finetune_rewards.errors import RewardUnavailable, error_of
 from finetune_rewards.protocol import (
     VERSION,
     Described,
@@ -21,6 +21,7 @@ from finetune_rewards.protocol import (
     unpack_described,
 )
 from finetune_rewards.samples import Answer, Samples
+from finetune_rewards.start_failure import start_failure
 
 # Both together stay below the 30 minutes that other ranks wait in a collective.
 AWAY_SECONDS = 300.0
@@ -40,6 +41,7 @@ class RunnerClient:
         self._path = socket_path
         self._away = away_seconds
         self._answer = answer_seconds
+        self._answered = False  # ever
 
     async def rewards(self) -> list[Described]:
         """Return what the runner holds, with what is wrong with it; raise RewardUnavailable."""
@@ -49,15 +51,14 @@ class RunnerClient:
         """Return the digests of users' sources.
 
         Raises:
-            RewardInvalid, SandboxUnavailable: naming the first reward that can not be used.
+            RewardInvalid, SandboxUnavailable, RewardUnavailable: naming the first reward that can
+                not be used.
             RewardUnavailable: if the runner does not answer.
         """
         rewards = await self.rewards()
         for reward in rewards:
             if reward.problem is not None:
-                kinds = (SandboxUnavailable, RewardInvalid)
-                kind = next(kind for kind in kinds if kind.reason is reward.problem.reason)
-                raise kind(reward.problem.message)
+                raise error_of(reward.problem.reason, reward.problem.message)
         return tuple(
             RewardIdentity(name=reward.name, revision=reward.revision)
             for reward in rewards
@@ -80,11 +81,16 @@ class RunnerClient:
                 said = f"gave no answer within {self._answer:g} s"
                 raise RewardUnavailable(f"the reward runner at {self._path} {said}") from None
             except (OSError, asyncio.IncompleteReadError) as error:
+                failure = start_failure(self._path)
+                if failure is not None and not self._answered:
+                    raise error_of(failure.reason, failure.message) from error
                 if time.monotonic() > deadline:
                     said = f"has been away for {self._away:g} s"
+                    said += f": {failure.message}" if failure is not None else ""
                     raise RewardUnavailable(f"the reward runner at {self._path} {said}") from error
                 await asyncio.sleep(PAUSE_SECONDS)
             else:
+                self._answered = True
                 if "error" in answer:
                     raise RewardUnavailable(f"the reward runner: {answer['error']}")
                 return found

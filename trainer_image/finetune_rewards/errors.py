@@ -42,3 +42,9 @@ class SandboxUnavailable(RewardError):
     """The kernel can not confine the process that would run a reward's code."""
 
     reason = Reason.SANDBOX_UNAVAILABLE
+
+
+def error_of(reason: Reason, message: str) -> RewardError:
+    """Return what a runner told of, as the exception of its kind."""
+    kinds = (RewardInvalid, RewardFailed, RewardUnavailable, SandboxUnavailable)
+    return next(kind for kind in kinds if kind.reason is reason)(message)

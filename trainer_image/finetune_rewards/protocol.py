@@ -27,7 +27,7 @@ class BadAnswer(Exception):
 
 @dataclass(frozen=True)
 class Problem:
-    """Why a reward can not be used at all: RewardInvalid or SandboxUnavailable."""
+    """Why a reward can not be used at all: the reason of a RewardError, and its message."""
 
     reason: Reason
     message: str

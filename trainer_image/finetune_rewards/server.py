@@ -6,7 +6,6 @@ Whoever may write to the socket may ask; it lets nobody but its own user in.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import socket
@@ -15,6 +14,7 @@ from pathlib import Path
 from finetune_rewards import frames
 from finetune_rewards.protocol import VERSION, pack_answers, pack_described
 from finetune_rewards.runner import Runner
+from finetune_rewards.start_failure import forget_start_failure
 
 log = logging.getLogger(__name__)
 
@@ -27,16 +27,26 @@ class Server:
         self._started = asyncio.Event()
 
     async def serve(self, path: Path, stop: asyncio.Event) -> None:
-        """Listen at `path` until `stop` is set; then end the workers."""
+        """Listen at `path` until `stop` is set; then end the workers.
+
+        Raises OSError where it can not listen there, and whatever keeps the runner from its start.
+        """
+        forget_start_failure(path)
         listening = _listening(path)
         server = await asyncio.start_unix_server(self._connection, sock=listening)
         starting = asyncio.create_task(self._start())
-        await stop.wait()
-        server.close()
-        starting.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await starting
-        await self._runner.stop()
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
+            if starting.done():
+                starting.result()
+            await stopping
+        finally:
+            server.close()
+            stopping.cancel()
+            starting.cancel()
+            await asyncio.wait((starting, stopping))
+            await self._runner.stop()
 
     async def _start(self) -> None:
         await self._runner.start()

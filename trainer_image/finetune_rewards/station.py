@@ -18,11 +18,15 @@ from finetune_rewards import frames
 from finetune_rewards.answers import error, one_line
 from finetune_rewards.protocol import BadAnswer, Problem, most_answer, unpack_items
 from finetune_rewards.samples import Item
-from finetune_rewards.worker_process import COMMAND, WorkerFailed, WorkerProcess
+from finetune_rewards.worker_process import COMMAND, WorkerFailed, WorkerLate, WorkerProcess
 
 log = logging.getLogger(__name__)
 
 LOAD_SECONDS = 120.0  # libraries of many MB from a cold disk
+LOAD_REMEDY = (
+    "on a slow node another try may do; if not, import less, or do what takes long in the first "
+    "call, which timeoutSeconds bounds"
+)
 # How long a batch waits for those of other ranks before it. With the longest time-out of a reward
 # it stays below what a client waits for an answer.
 TURN_SECONDS = 400.0
@@ -146,17 +150,33 @@ class Station:
         await self._discard()
         if self._stopped:
             raise WorkerFailed("the runner was told to stop")
-        self._worker = await WorkerProcess.started(self._assignment.name, self._command)
         try:
-            await self._worker.send(self._assignment.load, self._assignment.body, LOAD_SECONDS)
-            header, _ = await self._worker.receive(MOST_HELLO, LOAD_SECONDS)
+            header = await self._hello()
         except WorkerFailed as failure:
-            header = {"reason": Reason.REWARD_INVALID, "message": f"it does not load: {failure}"}
+            await self._discard()
+            raise Unusable(self._not_loaded(failure)) from failure
         if not header.get("ready"):
             await self._discard()
             raise Unusable(self._problem(header))
         for lack in header.get("lacks", ()):
             log.warning("%s: runs without %s", self._assignment.name, one_line(str(lack)))
+
+    async def _hello(self) -> frames.Header:
+        """Start a worker; return its first message."""
+        self._worker = await WorkerProcess.started(self._assignment.name, self._command)
+        await self._worker.send(self._assignment.load, self._assignment.body, LOAD_SECONDS)
+        header, _ = await self._worker.receive(MOST_HELLO, LOAD_SECONDS)
+        return header
+
+    def _not_loaded(self, failure: WorkerFailed) -> Problem:
+        """Return why a worker said nothing; being late is not yet a fault of what it loads."""
+        late = isinstance(failure, WorkerLate)
+        of_users = not self._assignment.singly
+        whose = f"reward {self._assignment.name}" if of_users else "a builtin reward"
+        said = f"{whose}: it does not load: {failure}"
+        if late and of_users:
+            said += f"; {LOAD_REMEDY}"
+        return Problem(Reason.REWARD_UNAVAILABLE if late else Reason.REWARD_INVALID, said)
 
     def _problem(self, header: frames.Header) -> Problem:
         said = one_line(str(header["message"]))

@@ -45,6 +45,10 @@ class WorkerFailed(Exception):
     """The worker gave no usable answer; the message says why, in a few words."""
 
 
+class WorkerLate(WorkerFailed):
+    """It gave none in time, or could not be started: another time it may."""
+
+
 class WorkerProcess:
     """One process, until it fails or is ended."""
 
@@ -55,8 +59,15 @@ class WorkerProcess:
 
     @classmethod
     async def started(cls, name: str, command: Sequence[str]) -> WorkerProcess:
-        """Start one, and begin to listen to it and to watch it; `name` is said in the log."""
-        popen, channel = _spawned(command)
+        """Start one, and begin to listen to it and to watch it; `name` is said in the log.
+
+        Raises:
+            WorkerLate: if this machine can start no process.
+        """
+        try:
+            popen, channel = _spawned(command)
+        except OSError as error:
+            raise WorkerLate(f"no process can be started: {error.strerror}") from error
         worker = cls(name, popen)
         try:
             await worker._listen(channel)
@@ -106,7 +117,7 @@ class WorkerProcess:
         try:
             return await asyncio.wait_for(work, seconds)
         except TimeoutError:
-            raise WorkerFailed(f"no answer within {seconds:g} s") from None
+            raise WorkerLate(f"no answer within {seconds:g} s") from None
         except frames.BadFrame as error:
             raise WorkerFailed(str(error)) from error
         except (OSError, asyncio.IncompleteReadError) as error:
@@ -145,7 +156,8 @@ class WorkerProcess:
 
 def _spawned(command: Sequence[str]) -> tuple[subprocess.Popen[bytes], socket.socket]:
     ours, theirs = socket.socketpair()
-    with theirs:
+    with theirs, contextlib.ExitStack() as stack:
+        stack.callback(ours.close)
         popen = subprocess.Popen(
             [*command, str(os.getpid())],
             stdin=theirs.fileno(),
@@ -155,6 +167,7 @@ def _spawned(command: Sequence[str]) -> tuple[subprocess.Popen[bytes], socket.so
             env=ENVIRONMENT,
             start_new_session=True,
         )
+        stack.pop_all()
     return popen, ours
 
 

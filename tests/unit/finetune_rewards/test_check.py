@@ -12,7 +12,7 @@ from finetune_contract.result import Outcome, decode
 from finetune_contract.rewards import PythonReward, Reward
 from finetune_rewards import check as module
 from finetune_rewards.check import check
-from finetune_rewards.errors import RewardInvalid
+from finetune_rewards.errors import RewardInvalid, RewardUnavailable
 
 ROWS = [
     {"prompt": "1 + 1 =", "columns": {"answer": "2"}},
@@ -53,13 +53,21 @@ async def test_the_rows_own_answers_and_empty_ones_are_scored(tmp_path: Path) ->
 async def test_code_that_would_score_nothing_is_refused(
     tmp_path: Path, source: str, says: str
 ) -> None:
-    with pytest.raises(RewardInvalid, match=f"reward mine: .*{says}"):
+    with pytest.raises(RewardInvalid, match=f"^reward mine: (?!reward mine).*{says}"):
         await tried(tmp_path, source)
 
 
 async def test_code_that_never_returns_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RewardInvalid, match="fails on every row"):
         await tried(tmp_path, HEAD + "    while True: pass\n", seconds=1.0)
+
+
+async def test_code_that_loads_too_slowly_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("finetune_rewards.station.LOAD_SECONDS", 0.05)
+    with pytest.raises(RewardUnavailable, match=r"^reward mine: it does not load: no answer"):
+        await tried(tmp_path, "import time\ntime.sleep(600)\n")
 
 
 @pytest.mark.parametrize(

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import re
 import signal
 import stat
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import psutil
@@ -26,16 +24,10 @@ from finetune_rewards.client import RunnerClient
 from finetune_rewards.errors import RewardInvalid, RewardUnavailable, SandboxUnavailable
 from finetune_rewards.protocol import VERSION
 from finetune_rewards.runner import Runner
-from finetune_rewards.server import Server
 from support.lacking_worker import lacking
 from support.reward_runners import python_reward, samples
+from support.runner_processes import SOURCE, runner_of, served, served_here
 
-SOURCE = """
-import os
-
-def score(completions, **kwargs):
-    return [float(os.getppid())] * len(completions)
-"""
 HANGS = "import time\ndef score(completions):\n    time.sleep(600)"
 
 
@@ -46,31 +38,8 @@ def source(tmp_path: Path) -> Path:
     return path
 
 
-@contextlib.contextmanager
-def served(source: Path, *more: str) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
-    """Yield a runner process and its socket."""
-    rewards = source.with_name("rewards.json")
-    described = python_reward().model_dump(mode="json", by_alias=True, exclude_none=True)
-    rewards.write_text(json.dumps([described]))
-    socket = source.with_name("rewards.sock")
-    command = [sys.executable, "-m", "finetune_rewards", "serve", "--rewards", str(rewards)]
-    command += ["--socket", str(socket), "--source", f"mine={source}", *more]
-    with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
-        try:
-            yield process, socket
-        finally:
-            process.kill()
-
-
 def workers(runner: int) -> list[psutil.Process]:
     return psutil.Process(runner).children()
-
-
-async def runner_of(client: RunnerClient) -> int:
-    """Return the runner's process id, as its worker tells."""
-    (item,) = (await client.score(samples("a")))["mine"].items
-    assert item.score is not None
-    return int(item.score)
 
 
 async def test_a_runner_describes_scores_and_stops_when_told(source: Path) -> None:
@@ -182,20 +151,9 @@ async def test_a_child_ends_with_its_parent_however_that_ends(source: Path) -> N
     assert not any(process.is_running() for process in ended)
 
 
-@contextlib.asynccontextmanager
-async def _here(runner: Runner, socket: Path) -> AsyncIterator[None]:
-    stop = asyncio.Event()
-    serving = asyncio.create_task(Server(runner).serve(socket, stop))
-    try:
-        yield
-    finally:
-        stop.set()
-        await serving
-
-
 async def test_a_client_of_another_version_is_told_so(source: Path) -> None:
     socket = source.with_name("rewards.sock")
-    async with _here(Runner([python_reward()], {"mine": source}), socket):
+    async with served_here(Runner([python_reward()], {"mine": source}), socket):
         await client_ready(socket)
         reader, writer = await asyncio.open_unix_connection(socket)
         for asked, said in (
@@ -212,7 +170,7 @@ async def test_garbage_ends_its_own_connection_only(
     source: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     socket = source.with_name("rewards.sock")
-    async with _here(Runner([python_reward()], {"mine": source}), socket):
+    async with served_here(Runner([python_reward()], {"mine": source}), socket):
         await client_ready(socket)
         reader, writer = await asyncio.open_unix_connection(socket)
         writer.write(b"\xff" * 64)
@@ -236,7 +194,7 @@ async def test_what_can_not_be_used_is_raised_by_its_kind(
     source.write_text(text)
     socket = source.with_name("rewards.sock")
     runner = Runner([python_reward()], {"mine": source}, *([command] if command else []))
-    async with _here(runner, socket):
+    async with served_here(runner, socket):
         with pytest.raises(expected, match=r"^reward mine: "):
             await RunnerClient(socket).describe()
 
@@ -246,7 +204,7 @@ async def test_a_runner_that_stays_away_or_silent_is_unavailable(source: Path) -
     with pytest.raises(RewardUnavailable, match=re.escape("has been away for 0.3 s")):
         await RunnerClient(socket, away_seconds=0.3).describe()
     source.write_text(HANGS)
-    async with _here(Runner([python_reward()], {"mine": source}), socket):
+    async with served_here(Runner([python_reward()], {"mine": source}), socket):
         await client_ready(socket)
         with pytest.raises(RewardUnavailable, match=re.escape("gave no answer within 0.3 s")):
             await RunnerClient(socket, answer_seconds=0.3).score(samples("a"))

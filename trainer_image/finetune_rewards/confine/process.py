@@ -35,13 +35,16 @@ def confine(memory_bytes: int, allow_unconfined: bool = False) -> tuple[str, ...
     if lacks and not allow_unconfined:
         raise Lacking(f"the kernel lacks {' and '.join(lacks)}")
     readable = interpreter_paths()
-    _limit(memory_bytes)
-    kernel.drop_capabilities()
-    kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
-    if LANDLOCK not in lacks:
-        landlock.restrict(readable, [NULL])
-    if SECCOMP not in lacks:
-        seccomp.install()
+    try:
+        _limit(memory_bytes)
+        kernel.drop_capabilities()
+        kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
+        if LANDLOCK not in lacks:
+            landlock.restrict(readable, [NULL])
+        if SECCOMP not in lacks:
+            seccomp.install()
+    except OSError as error:
+        raise Lacking(f"the kernel refused to confine the process: {error.strerror}") from error
     return lacks
 
 
