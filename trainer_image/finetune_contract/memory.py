@@ -46,6 +46,7 @@ class Setting:
     merges: bool = False  # the whole base into a merged model at the end
     keeps_best: bool = False  # the weights of the lowest eval loss, beside those that train
     prompt_tokens: int = 0  # that the built-in rollout engine reads at once; 0: it is not used
+    reward_models: int = 0  # bytes that they hold on the device
 
     @property
     def element(self) -> int:
@@ -205,8 +206,8 @@ def _logits(model: ModelShape, setting: Setting) -> int:
 
 
 def _overhead(model: ModelShape, adapter: AdapterShape, setting: Setting) -> int:
-    """Return the process's own, communication's buffers, and what ZeRO-3 holds whole."""
-    size = GPU_CONTEXT if setting.on_gpu else HOST_PROCESS
+    """Return the process's own, reward models, communication's buffers, ZeRO-3's whole weights."""
+    size = setting.reward_models + (GPU_CONTEXT if setting.on_gpu else HOST_PROCESS)
     if setting.world > 1:
         size += COMMUNICATION if setting.on_gpu else 0
         size += FP32 * min(adapter.parameters, BUCKET_ELEMENTS)

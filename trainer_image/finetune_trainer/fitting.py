@@ -64,9 +64,10 @@ class Wish:
     group_size: int = 1
     completion_tokens: int = 0
     generates: bool = False  # with the training model
+    reward_models: int = 0  # bytes that they hold on the device
 
     @classmethod
-    def of(cls, config: RunConfig, *, on_gpu: bool) -> Wish:
+    def of(cls, config: RunConfig, *, on_gpu: bool, reward_models: int = 0) -> Wish:
         """Return what a RunConfig asks for."""
         recipe, layout, grpo = config.recipe, config.layout, config.recipe.grpo
         rollout = layout.rollout or Rollout()
@@ -88,6 +89,7 @@ class Wish:
             group_size=grpo.group_size if grpo else 1,
             completion_tokens=grpo.sampling.max_tokens if grpo else 0,
             generates=grpo is not None and rollout.engine is RolloutEngine.BUILTIN,
+            reward_models=reward_models,
         )
 
     @property
@@ -157,6 +159,7 @@ class Wish:
             merges=self.merges,
             keeps_best=self.keeps_best,
             prompt_tokens=self.prompt_tokens,
+            reward_models=self.reward_models,
         )
 
 

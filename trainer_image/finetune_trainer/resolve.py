@@ -44,16 +44,18 @@ HAS_BF16 = (8, 0)  # CUDA compute capability
 
 
 def resolve(
-    config: RunConfig, model: ModelSource, directory: Path, ranks: Ranks
+    config: RunConfig, model: ModelSource, directory: Path, ranks: Ranks, reward_models: int = 0
 ) -> tuple[RunConfig, ResolvedPlan]:
     """Return the RunConfig without Auto, and the plan that tells of it; all ranks must call it.
 
-    The directory holds the model's small files; of its weights only headers are read. Raises
+    The directory holds the model's small files; of its weights only headers are read. Reward models
+    hold so many bytes of each process's device already. Raises
     Failure: DeviceUnsupported, ModelUnsupported (a role that the model lacks), InsufficientMemory.
     """
     rooms = ranks.everywhere(lambda: _survey(config, ranks.device))
     least = smallest(room for room in rooms if room is not None)
-    return ranks.lead(lambda: settle(config, model, directory, ranks.device, least))
+    wish = Wish.of(config, on_gpu=ranks.device.type == "cuda", reward_models=reward_models)
+    return ranks.lead(lambda: settle(config, model, directory, wish, least))
 
 
 def _survey(config: RunConfig, device: torch.device) -> Room:
@@ -70,7 +72,7 @@ def smallest(rooms: Iterable[Room]) -> Room:
 
 
 def settle(
-    config: RunConfig, model: ModelSource, directory: Path, device: torch.device, least: Room
+    config: RunConfig, model: ModelSource, directory: Path, wish: Wish, least: Room
 ) -> tuple[RunConfig, ResolvedPlan]:
     """Do what `resolve` does, for processes that each have at least this room."""
     recipe, layout = config.recipe, config.layout
@@ -84,7 +86,6 @@ def settle(
     adapter = adapter_shape(roles, recipe.lora)
     shape = _shape(empty, read_headers(model, layout.credentials.model))
     fitter = Fitter(shape, adapter, least)
-    wish = Wish.of(config, on_gpu=device.type == "cuda")
     setting = fitter.settle(wish)
     if setting is None:
         raise _insufficient(fitter, wish)

@@ -17,6 +17,7 @@ from finetune_trainer.feed import Feed
 from finetune_trainer.grpo.feed import GrpoFeed
 from finetune_trainer.grpo.panel import identities, opened_panel
 from finetune_trainer.grpo.plan import PromptPlan
+from finetune_trainer.grpo.reward_model import reward_models
 from finetune_trainer.grpo.rollouts import Collector
 from finetune_trainer.initial import fetch_initial
 from finetune_trainer.lead import Lead, fetch
@@ -39,7 +40,8 @@ def train_and_publish(
     config: RunConfig, ranks: Ranks, reporter: Reporter, stop: Stop
 ) -> PublishedArtifact:
     """Return the published artifact, the same on every rank."""
-    with opened_panel(config, ranks, reporter) as panel:
+    judges = reward_models(config, ranks)
+    with opened_panel(config, judges, ranks, reporter) as panel:
         rewards = identities(panel, ranks)
         lead = Lead(config, reporter)
         start = ranks.lead(lambda: lead.start(rewards))
@@ -47,7 +49,7 @@ def train_and_publish(
             log.info("latest.json names an artifact of the same provenance: nothing to train")
             return start.finished
         directory = ranks.together(lambda: fetch(config, start.model, reporter, weights=False))
-        config, plan = resolve(config, start.model, directory, ranks)
+        config, plan = resolve(config, start.model, directory, ranks, judges.bytes)
         reporter.planned(plan)
         data = prepare(config, start.files, directory, ranks, reporter, start.eval_files)
         ranks.lead(lead.claim)  # once the inputs are good: a run that has the output ends by it

@@ -120,6 +120,15 @@ def test_a_job_that_can_not_draw_a_completion_is_refused() -> None:
     assert all(int(remedy.split()[-1]) > 600 for remedy in lengths)
 
 
+def test_reward_models_take_room_that_is_there_already() -> None:
+    held = replace(WISH, reward_models=10 * GIB)
+    enough = fitter(LLAMA_3_8B, 2000)
+    needed = enough.estimate(enough.smallest(WISH)).total / USABLE / GIB + 0.01
+    assert fitter(LLAMA_3_8B, needed).settle(WISH) is not None
+    assert fitter(LLAMA_3_8B, needed).settle(held) is None
+    assert fitter(LLAMA_3_8B, needed + 10 / USABLE).settle(held) is not None
+
+
 def test_a_job_tells_of_its_groups(tmp_path: Path) -> None:
     sft = Wish.of(run_config(tmp_path), on_gpu=True)
     assert (sft.group_size, sft.completion_tokens, sft.generates) == (1, 0, False)

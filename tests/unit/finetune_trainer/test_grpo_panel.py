@@ -17,6 +17,7 @@ from finetune_rewards.panel import Panel
 from finetune_trainer.distributed import Ranks
 from finetune_trainer.errors import Failure
 from finetune_trainer.grpo.panel import identities, opened_panel
+from finetune_trainer.grpo.reward_model import RewardModels
 from finetune_trainer.lead import Lead
 from finetune_trainer.progress import Reporter
 from support.grpo_runs import VOWEL, grpo_config, prompts
@@ -35,13 +36,13 @@ def asked(directory: Path, source: str, ranks: Ranks) -> tuple[RewardIdentity, .
     config = grpo_config(directory, grpo={"rewards": documents}, socket=socket)
     with (
         runner_child(rewards, {"mine": code}, socket),
-        opened_panel(config, ranks, Reporter()) as panel,
+        opened_panel(config, RewardModels(), ranks, Reporter()) as panel,
     ):
         return identities(panel, ranks)
 
 
 def test_other_methods_have_no_rewards(tmp_path: Path, alone: Ranks) -> None:
-    with opened_panel(run_config(tmp_path), alone, Reporter()) as panel:
+    with opened_panel(run_config(tmp_path), RewardModels(), alone, Reporter()) as panel:
         assert panel is None
         assert identities(panel, alone) == ()
 
@@ -58,7 +59,7 @@ def test_a_pause_takes_back_its_own_note_alone(
     reporter = Reporter()
     reporter.noted("checkpoints", "checkpoint of step 2 failed")
     monkeypatch.setattr(Panel, "open", waiting)
-    with opened_panel(grpo_config(tmp_path), alone, reporter):
+    with opened_panel(grpo_config(tmp_path), RewardModels(), alone, reporter):
         assert reporter.latest.note == "checkpoint of step 2 failed; waits for reward a"
     assert reporter.latest.note == "checkpoint of step 2 failed"
 

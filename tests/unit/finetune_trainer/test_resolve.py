@@ -59,6 +59,16 @@ def settle(directory: Path, name: str = "llama", **options: Any) -> tuple[RunCon
     return resolve(config, source, model, cast(Ranks, Nodes()))
 
 
+def test_what_reward_models_hold_is_part_of_the_plan(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    write_tiny("llama", model)
+    config, source = run_config(tmp_path), resolve_model(ModelRecipe(uri=model.as_uri()), None)
+    _, without = resolve(config, source, model, cast(Ranks, Nodes()))
+    _, beside = resolve(config, source, model, cast(Ranks, Nodes()), 123 * MIB)
+    assert beside.memory.overhead - without.memory.overhead == 123 * MIB
+    assert beside.memory.total - without.memory.total == 123 * MIB
+
+
 def test_auto_is_settled_without_weights_and_told(tmp_path: Path) -> None:
     config, plan = settle(tmp_path, processesPerWorker=2)
     layout = config.layout

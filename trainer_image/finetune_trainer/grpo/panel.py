@@ -13,25 +13,26 @@ from finetune_rewards.errors import RewardError
 from finetune_rewards.panel import Panel
 from finetune_trainer.distributed import Ranks
 from finetune_trainer.errors import Failure
-from finetune_trainer.grpo.reward_model import reward_models
+from finetune_trainer.grpo.reward_model import RewardModels
 from finetune_trainer.progress import Reporter
 from finetune_trainer.reward_runner import own_socket_path
 
 
 @contextmanager
-def opened_panel(config: RunConfig, ranks: Ranks, reporter: Reporter) -> Iterator[Panel | None]:
+def opened_panel(
+    config: RunConfig, judges: RewardModels, ranks: Ranks, reporter: Reporter
+) -> Iterator[Panel | None]:
     """Yield the rewards; None for a method without. Raises Failure for one that can not be used."""
     grpo, layout = config.recipe.grpo, config.layout
     if grpo is None:
         yield None
         return
-    scorers, models = reward_models(config, ranks)
     with Panel.open(
         grpo.rewards,
         runner=RunnerClient(own_socket_path(layout)),
         credentials=layout.credentials.rewards,
-        model_scorers=scorers,
-        models=models,
+        model_scorers=judges.scorers,
+        models=judges.identities,
         ranks=ranks.world,
         note=partial(reporter.noted, "rewards"),
     ) as panel:

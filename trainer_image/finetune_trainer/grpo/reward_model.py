@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,12 @@ class RewardModel:
                 scores[index] = score
         return scores
 
+    @property
+    def bytes(self) -> int:
+        """Return what the model's weights hold of the device."""
+        held = (*self._model.parameters(), *self._model.buffers())
+        return sum(tensor.nbytes for tensor in held)
+
     def _tokens(self, prompt: Text, completion: Text) -> list[int]:
         if isinstance(prompt, str) or isinstance(completion, str):
             return list(self._tokenizer(text_of(prompt) + text_of(completion))["input_ids"])
@@ -65,10 +72,21 @@ class RewardModel:
         return scores
 
 
-def reward_models(
-    config: RunConfig, ranks: Ranks
-) -> tuple[dict[str, RewardModel], tuple[RewardIdentity, ...]]:
-    """Return the recipe's reward models by name, on this rank's device, and which commits they are.
+@dataclass(frozen=True)
+class RewardModels:
+    """A recipe's reward models by the rewards' names, on this rank's device, and their commits."""
+
+    scorers: dict[str, RewardModel] = field(default_factory=dict)
+    identities: tuple[RewardIdentity, ...] = ()
+
+    @property
+    def bytes(self) -> int:
+        """Return what they hold of the device."""
+        return sum(scorer.bytes for scorer in self.scorers.values())
+
+
+def reward_models(config: RunConfig, ranks: Ranks) -> RewardModels:
+    """Return the recipe's reward models; none for a method without.
 
     All ranks must call it. Raises Failure: RewardInvalid, and what fetching a model raises.
     """
@@ -98,14 +116,14 @@ def reward_models(
         }
 
     if not asked:
-        return {}, ()
+        return RewardModels()
     sources = ranks.lead(resolve)
     made = ranks.together(lambda: load(sources))
     identities = [
         RewardIdentity(name=name, revision=source.identity.revision)
         for name, source in sources.items()
     ]
-    return made, tuple(identities)
+    return RewardModels(made, tuple(identities))
 
 
 def _load(name: str, directory: Path, dtype: torch.dtype) -> Any:
