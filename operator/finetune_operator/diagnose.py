@@ -13,10 +13,11 @@ from finetune_api.job import FineTuneJob
 from finetune_api.status import Attempt
 from finetune_contract.reasons import TABLE, Reason, Retry, reason_of_exit_code
 from finetune_contract.result import Outcome, PublishedArtifact, Result
-from finetune_operator.observe import Child, ContainerEnd, Observed, Pod
+from finetune_operator.observe import Child, ContainerEnd, Crashes, Observed, Pod
 from finetune_operator.plan.method import python_rewards
 from finetune_operator.plan.names import attempt_name
 from finetune_operator.plan.volumes import credentials
+from finetune_operator.told import told
 
 # One failing pod takes its peers down. What the peers say is a symptom, so the others get this long
 # to tell the cause.
@@ -30,6 +31,9 @@ _SYMPTOMS = (
     Reason.INTERRUPTED,
     Reason.DISTRIBUTED_FAILURE,
 )
+# Kubelets start a container that ended at once, then after 10 and 20 seconds.
+CRASHES = 3
+_MORE_MEMORY = "raise python.memory of the rewards, or let them take less"
 _NO_END = {Retry.WAIT, Retry.NONE}
 _SIGTERM_EXIT = 143
 _CLUSTER_ENDS = {
@@ -97,6 +101,7 @@ def end_of(job: FineTuneJob, attempt: Attempt, observed: Observed, now: datetime
     pods = observed.pods_of(attempt.number)
     return (
         _failed_pods(attempt, pods, now)
+        or _crashing_runner(job, attempt, observed, pods)
         or _lost_workload(job, attempt, observed, pods)
         or _lost_pods(attempt, pods)
         or _ended_workload(observed.workload(job.uid, attempt.number))
@@ -180,6 +185,35 @@ def _container_end(pod: Pod, end: ContainerEnd, attempt: int) -> End | None:
     if reason_told is not None and reason_told is not Reason.SUCCEEDED:
         return End(reason_told, told)
     return End(Reason.INTERRUPTED if end.exit_code == _SIGTERM_EXIT else Reason.RESULT_LOST, told)
+
+
+def _crashing_runner(
+    job: FineTuneJob, attempt: Attempt, observed: Observed, pods: list[Pod]
+) -> End | None:
+    """Return the end of an attempt whose reward runner crashes over and over before any step.
+
+    Its pod may never start the trainer, which later on waits for the runner and tells of it.
+    """
+    said = told(job, observed, attempt.number)
+    if (said.last_step or 0) > (said.resumed_step or 0):
+        return None
+    for pod in pods:
+        crashes = pod.runner_crashes
+        waits = pod.end is None and not pod.finished
+        if waits and crashes is not None and crashes.restarts >= CRASHES:
+            return _crash(pod.name, crashes)
+    return None
+
+
+def _crash(pod: str, crashes: Crashes) -> End:
+    text = f"the reward runner of {pod} ended {crashes.restarts + 1} times before the first step"
+    if crashes.reason == "OOMKilled":
+        return End(Reason.REWARD_INVALID, f"{text}, killed at its memory limit: {_MORE_MEMORY}")
+    reason = reason_of_exit_code(crashes.exit_code)
+    if reason is None or TABLE[reason].retry in _NO_END:
+        reason = Reason.TRAINER_ERROR
+    words = f": {crashes.words}" if crashes.words else ""
+    return End(reason, f"{text}, with code {crashes.exit_code}{words}")
 
 
 def _lost_workload(

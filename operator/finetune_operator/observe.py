@@ -17,6 +17,8 @@ from finetune_operator.plan.names import ATTEMPT_LABEL, HASH_ANNOTATION, UID_LAB
 from finetune_operator.plan.pod import CONTAINER
 from finetune_operator.plan.reward_runner import SIDECAR
 
+_LONGEST_WORDS = 512  # characters
+
 
 @dataclass(frozen=True)
 class Child:
@@ -41,6 +43,16 @@ class ContainerEnd:
     reason: str
     finished: datetime | None
     result: Result | None
+
+
+@dataclass(frozen=True)
+class Crashes:
+    """A container that its kubelet starts again and again, and how it ended the last time."""
+
+    restarts: int
+    exit_code: int
+    reason: str
+    words: str  # the end of its log
 
 
 @dataclass(frozen=True)
@@ -71,6 +83,7 @@ class Pod:
     init_failure: str | None
     end: ContainerEnd | None
     plan: str | None = None  # digest of the content it was written with, where that is ours
+    runner_crashes: Crashes | None = None  # of the reward runner, while it is not running
 
     @property
     def finished(self) -> bool:
@@ -242,6 +255,7 @@ def _pod(body: Object, attempt: int, rank: int, container: str, *, gone: bool) -
         init_failure=_init_failure(status),
         end=_end(main.get("state", {}).get("terminated")),
         plan=body["metadata"].get("annotations", {}).get(HASH_ANNOTATION),
+        runner_crashes=_runner_crashes(status),
     )
 
 
@@ -273,6 +287,17 @@ def _failed_init(status: dict[str, Any]) -> tuple[str, dict[str, Any]] | None:
         if name != SIDECAR and ended and ended.get("exitCode"):
             return name, ended
     return None
+
+
+def _runner_crashes(status: dict[str, Any]) -> Crashes | None:
+    containers = status.get("initContainerStatuses") or []
+    runner: dict[str, Any] = next((c for c in containers if c.get("name") == SIDECAR), {})
+    restarts, state = runner.get("restartCount", 0), runner.get("state", {})
+    ended = state.get("terminated") or runner.get("lastState", {}).get("terminated")
+    if not restarts or "running" in state or ended is None:
+        return None
+    words = (ended.get("message") or "").strip()[-_LONGEST_WORDS:]
+    return Crashes(restarts, ended.get("exitCode", 0), ended.get("reason", ""), words)
 
 
 def _end(terminated: dict[str, Any] | None) -> ContainerEnd | None:

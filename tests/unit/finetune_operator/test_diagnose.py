@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
+from finetune_contract.progress import Phase, Progress
 from finetune_contract.reasons import Reason
 from finetune_operator.diagnose import SETTLE, end_of, published
-from finetune_operator.observe import Child, Observed
+from finetune_operator.observe import Child, Crashes, Observed, Report
 from support.operator_values import (
     UID,
     at,
@@ -54,6 +55,54 @@ def end(*pods: Any, seconds: float = 0, workload: Child | None = WORKLOAD, **of:
 )
 def test_a_pod_that_failed(made: Any, reason: Reason) -> None:
     assert end(made, pod(1), seconds=60).reason == reason
+
+
+LOOPS = Crashes(3, 1, "Error", "No module named finetune_rewards")
+BEFORE = "the reward runner of bot-a1-worker-0 ended 4 times before the first step"
+
+
+@pytest.mark.parametrize(
+    ("crashes", "reason", "words"),
+    [
+        (LOOPS, Reason.TRAINER_ERROR, f"{BEFORE}, with code 1: No module named finetune_rewards"),
+        (replace(LOOPS, exit_code=10, words=""), "InvalidRunConfig", f"{BEFORE}, with code 10"),
+        (replace(LOOPS, exit_code=0), Reason.TRAINER_ERROR, f"{BEFORE}, with code 0: No module"),
+        (replace(LOOPS, exit_code=139), Reason.TRAINER_ERROR, f"{BEFORE}, with code 139: No mo"),
+        (
+            replace(LOOPS, exit_code=137, reason="OOMKilled"),
+            Reason.REWARD_INVALID,
+            f"{BEFORE}, killed at its memory limit: raise python.memory of the rewards",
+        ),
+    ],
+)
+@pytest.mark.parametrize("running", [True, False])
+def test_a_reward_runner_that_crashes_before_the_first_step(
+    crashes: Crashes, reason: Reason, words: str, running: bool
+) -> None:
+    found = end(pod(), pod(1, running=running, runner_crashes=crashes))
+    assert (found.reason, found.settled, found.absent) == (reason, True, False)
+    assert found.message.startswith(words)
+
+
+def test_a_reward_runner_is_waited_for_after_a_step_or_a_few_restarts() -> None:
+    loops = pod(runner_crashes=LOOPS)
+    assert end(pod(runner_crashes=replace(LOOPS, restarts=2))) is None
+    seen = Observed((WORKLOAD,), (loops,))
+    for progress, ends in [
+        (Progress(phase=Phase.ROLLOUT, step=1), False),
+        (Progress(phase=Phase.ROLLOUT, step=0), True),
+        (Progress(phase=Phase.LOAD, step=7, resumed_step=7), True),
+        (Progress(phase=Phase.ROLLOUT, step=8, resumed_step=7), False),
+    ]:
+        told = replace(seen, reports=(Report(1, at(0), progress),))
+        assert (end_of(job(), attempt(), told, at(0)) is not None) is ends
+
+
+def test_what_the_trainer_said_of_its_runner_goes_first() -> None:
+    said = ended(code=30, result=failure(Reason.REWARD_INVALID), runner_crashes=LOOPS)
+    assert end(said).reason == Reason.REWARD_INVALID
+    saying = replace(said, phase="Running")
+    assert end(saying) is None, "the pod has not ended, so its Result is not read yet"
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from finetune_contract.progress import Phase
 from finetune_local.apiserver.patches import merge_patch as patched
 from finetune_operator.backends.pytorchjob import PyTorchJob
-from finetune_operator.observe import Obstacle, newest_warning, observe
+from finetune_operator.observe import Crashes, Obstacle, newest_warning, observe
 from finetune_operator.patch import merge_patch
 from support.operator_values import UID, at, job, stamp
 
@@ -151,6 +151,38 @@ def test_an_init_container_that_failed() -> None:
     assert pod(initContainerStatuses=[sidecar]).init_failure is None, "it ends after the others"
     seen = pod(initContainerStatuses=[sidecar, fine, failed])
     assert seen.init_failure == "init container init-pytorch ended with code 1"
+
+
+RUNNER = {"name": "rewards", "restartCount": 3}
+OVER = {"exitCode": 10, "reason": "Error", "message": "log\nits words\n"}
+
+
+@pytest.mark.parametrize(
+    "states",
+    [
+        {"state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": {"terminated": OVER}},
+        {"state": {"terminated": OVER}, "lastState": {"terminated": {"exitCode": 1}}},
+    ],
+)
+def test_a_reward_runner_that_ends_again_and_again(states: Json) -> None:
+    first = {"name": "init-pytorch", "restartCount": 9, "state": {"terminated": OVER}}
+    seen = pod(initContainerStatuses=[first, {**RUNNER, **states}])
+    assert seen.runner_crashes == Crashes(3, 10, "Error", "log\nits words")
+    long = {"terminated": {**OVER, "message": "x" * 600 + "end"}}
+    words = pod(initContainerStatuses=[{**RUNNER, "state": long}]).runner_crashes.words
+    assert (len(words), words[-4:]) == (512, "xend")
+
+
+@pytest.mark.parametrize(
+    "states",
+    [
+        {"state": {"running": {}}, "lastState": {"terminated": OVER}},
+        {"state": {"terminated": OVER}, "restartCount": 0},
+        {"state": {"waiting": {"reason": "PodInitializing"}}},
+    ],
+)
+def test_a_reward_runner_that_runs_or_ended_once(states: Json) -> None:
+    assert pod(initContainerStatuses=[{**RUNNER, **states}]).runner_crashes is None
 
 
 def lease(text: str | None, renewed: str | None) -> Json:
