@@ -3,6 +3,9 @@
 Each directory is a case: job.yaml is the job as stored, observed.yaml the cluster's objects and the
 time; objects.yaml and status.yaml are what must come out. `UPDATE_GOLDEN=1 pytest tests/golden`
 writes those two anew; read the difference before you commit it.
+
+In job.yaml and observed.yaml AS_PLANNED stands for the digest of what tries the rewards, as the
+case reward_check has it: those cases' jobs have the same spec.
 """
 
 import dataclasses
@@ -23,10 +26,12 @@ from finetune_operator.decision import Decision
 from finetune_operator.observe import Observed, observe
 from finetune_operator.parse import Parser
 from finetune_operator.plan.attempt import attempt_objects
+from finetune_operator.plan.names import HASH_ANNOTATION
 from finetune_operator.settings import Settings
 from finetune_operator.status import status_of
 
 CASES = sorted(p.parent for p in Path(__file__).parent.glob("*/job.yaml"))
+AS_PLANNED = "AS_PLANNED"
 SETTINGS = Settings(trainer_image="registry.example/trainer:1")
 Json = Any
 
@@ -55,9 +60,17 @@ def _texts(value: Json) -> Json:
         return {key: _texts(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_texts(item) for item in value]
+    if value == AS_PLANNED:
+        return _planned()
     if isinstance(value, datetime):
         return value.strftime("%Y-%m-%dT%H:%M:%SZ")
     return value
+
+
+def _planned() -> str:
+    objects = yaml.safe_load((Path(__file__).parent / "reward_check" / "objects.yaml").read_text())
+    (pod,) = (body for body in objects["apply"] if body["kind"] == "Pod")
+    return str(pod["metadata"]["annotations"][HASH_ANNOTATION])
 
 
 def objects_of(job: FineTuneJob, decision: Decision) -> Json:
