@@ -33,7 +33,7 @@ _SYMPTOMS = (
 )
 # Kubelets start a container that ended at once, then after 10 and 20 seconds.
 CRASHES = 3
-_MORE_MEMORY = "raise python.memory of the rewards, or let them take less"
+MORE_MEMORY = "raise python.memory of the rewards, or let them take less"
 _NO_END = {Retry.WAIT, Retry.NONE}
 _SIGTERM_EXIT = 143
 _CLUSTER_ENDS = {
@@ -208,7 +208,7 @@ def _crashing_runner(
 def _crash(pod: str, crashes: Crashes) -> End:
     text = f"the reward runner of {pod} ended {crashes.restarts + 1} times before the first step"
     if crashes.reason == "OOMKilled":
-        return End(Reason.REWARD_INVALID, f"{text}, killed at its memory limit: {_MORE_MEMORY}")
+        return End(Reason.REWARD_INVALID, f"{text}, killed at its memory limit: {MORE_MEMORY}")
     reason = reason_of_exit_code(crashes.exit_code)
     if reason is None or TABLE[reason].retry in _NO_END:
         reason = Reason.TRAINER_ERROR

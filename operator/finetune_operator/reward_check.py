@@ -15,7 +15,7 @@ from finetune_contract.result import Outcome
 from finetune_operator.active import deadline, next_look, stuck_pods, time_to_start
 from finetune_operator.conditions import rfc3339
 from finetune_operator.decision import LOOK_EVERY, Course, Decision, Scene, Verdict
-from finetune_operator.diagnose import End, blocked, pod_end, result_of
+from finetune_operator.diagnose import MORE_MEMORY, End, blocked, pod_end, result_of
 from finetune_operator.observe import Child, Pod, timestamp
 from finetune_operator.plan.reward_check import RewardCheck, reward_check
 from finetune_operator.retry import doubled
@@ -132,10 +132,20 @@ def _follow(s: Scene, known: RewardCheckStatus, pod: Pod) -> Decision | RewardCh
             "message": bounded(result.message),
         }
         return known.model_copy(update=passed)
+    end = _end_of(s, pod)
+    return _ended(s, known, end) if end is not None else _waiting(s, known, pod)
+
+
+def _end_of(s: Scene, pod: Pod) -> End | None:
     end = pod_end(pod, _ATTEMPT, s.now)
     if end is None and pod.gone:
-        end = End(Reason.POD_LOST, f"{pod.name} was deleted")
-    return _ended(s, known, end) if end is not None else _waiting(s, known, pod)
+        return End(Reason.POD_LOST, f"{pod.name} was deleted")
+    if end is None or end.reason is not Reason.OUT_OF_MEMORY:
+        return end
+    # No micro-batch is to blame here.
+    if pod.init_failure is not None:
+        return End(Reason.TRAINER_ERROR, f"{end.message} while the rows were read")
+    return End(Reason.REWARD_INVALID, f"{end.message}: {MORE_MEMORY}")
 
 
 def _waiting(s: Scene, known: RewardCheckStatus, pod: Pod) -> Decision:
