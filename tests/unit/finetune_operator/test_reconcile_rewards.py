@@ -99,3 +99,67 @@ async def test_the_check_and_then_the_attempt() -> None:
     assert on.created.count("Pod") == 1
     assert on.created[-1] == "PyTorchJob"
     assert on.status()["rewardCheck"]["state"] == "Passed"
+
+
+def rewards_become(on: Bench, *rewards: dict[str, Any]) -> None:
+    job = on.world.job()
+    metadata = {**job["metadata"], "generation": job["metadata"]["generation"] + 1}
+    method = {"type": "GRPO", "grpo": {"rewards": list(rewards)}}
+    on.world.store({**job, "metadata": metadata, "spec": {**job["spec"], "method": method}})
+
+
+async def test_code_that_is_changed_meanwhile_is_tried_itself() -> None:
+    on = bench(CODE)
+    await on.do_pass()
+    on.world.kubelet("bot-rewards")
+    await on.do_pass()
+    rewards_become(on, {**CODE, "python": {**CODE["python"], "function": "other"}})
+    on.world.end("bot-rewards", "Succeeded")
+    for _ in range(3):
+        await on.do_pass()
+        assert "attempts" not in on.status()
+    assert on.created.count("Pod") == 2
+    assert on.status()["rewardCheck"]["failures"] == 0
+    on.world.kubelet("bot-rewards")
+    on.world.end("bot-rewards", "Succeeded")
+    await on.do_pass()
+    assert on.status()["rewardCheck"]["state"] == "Passed"
+    assert on.created[-1] == "PyTorchJob"
+
+
+async def test_code_that_is_taken_out_meanwhile_holds_nothing_up() -> None:
+    on = bench(CODE)
+    await on.do_pass()
+    on.world.kubelet("bot-rewards")
+    rewards_become(on, NEAR)
+    await on.do_pass()
+    assert on.created[-1] == "PyTorchJob"
+    assert ("Pod", "bot-rewards") not in on.world.objects
+    assert "rewardCheck" not in on.status()
+
+
+async def test_only_the_operators_own_pods_are_removed_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    on = bench(CODE)
+    await on.do_pass()
+    on.world.kubelet("bot-rewards")
+    await on.do_pass()
+    removed: dict[str, bool] = {}
+    delete = on.api.delete
+
+    async def noted(
+        kind: str, namespace: str, name: str, uid: str, *, at_once: bool = False
+    ) -> None:
+        removed[kind] = at_once
+        await delete(kind, namespace, name, uid, at_once=at_once)
+
+    monkeypatch.setattr(on.api, "delete", noted)
+    account = on.world.objects["ServiceAccount", "bot-finetune"]["metadata"]
+    stray = {"labels": {**account["labels"], "finetune.dev/attempt": "9"}}
+    owner = {"kind": "FineTuneJob", "controller": True, "uid": on.world.job()["metadata"]["uid"]}
+    metadata = {"name": "bot-a9", **stray, "ownerReferences": [owner]}
+    on.world.add({"kind": "Lease", "metadata": metadata})
+    rewards_become(on, NEAR)
+    await on.do_pass()
+    assert removed == {"Pod": True, "Lease": False}
