@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,26 +17,39 @@ from finetune_cli.console import INVALID_FILE, print_error
 STDIN = Path("-")
 
 
-def read_jobs(path: Path) -> list[dict[str, Any]]:
-    """Return every FineTuneJob in the file; other kinds beside them are passed over.
+@dataclass(frozen=True)
+class Documents:
+    """The YAML documents of a file, or of stdin, which can be read only once."""
 
-    Exits with code 3 and says where, if the file can not be read, is no YAML, or holds no job.
-    """
+    name: str  # for messages
+    documents: list[Any]
+
+
+def read_documents(path: Path) -> Documents:
+    """Return the documents; exit with code 3 and say why, if the file can not be read as YAML."""
     name = "stdin" if path == STDIN else str(path)
     try:
         text = sys.stdin.read() if path == STDIN else path.read_text(encoding="utf-8")
-        documents = load_documents(text)
+        return Documents(name, load_documents(text))
     except OSError as error:
         raise _refuse(f"{name}: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise _refuse(f"{name}: is not UTF-8 text (byte {error.start})") from None
     except yaml.YAMLError as error:
         raise _refuse(f"{name}: is not YAML: {error}") from None
+
+
+def jobs_in(found: Documents) -> list[dict[str, Any]]:
+    """Return every FineTuneJob of a file; other kinds beside them are passed over.
+
+    Exits with code 3 and says what there is, if there is none.
+    """
+    documents = found.documents
     others = {d.get("kind") for d in documents if isinstance(d, dict)} - {KIND}
     jobs = [d for d in documents if not isinstance(d, dict) or d.get("kind") in (KIND, None)]
     if not jobs:
-        found = f"; it holds {', '.join(map(str, sorted(others, key=str)))}" if others else ""
-        raise _refuse(f"{name}: holds no {KIND}{found}")
+        held = f"; it holds {', '.join(map(str, sorted(others, key=str)))}" if others else ""
+        raise _refuse(f"{found.name}: holds no {KIND}{held}")
     return jobs
 
 

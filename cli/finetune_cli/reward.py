@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from finetune_cli.console import ERR, print_error, print_out
+from finetune_cli.job_files import read_documents
 from finetune_contract.reasons import exit_code
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def try_rewards(
         typer.Argument(
             metavar="REWARDS.yaml",
             help="A list of rewards as in spec.method.grpo.rewards, or a FineTuneJob; ConfigMaps "
-            "with Python source may stand beside it in the same file.",
+            "with Python source may stand beside it in the same file. - is stdin.",
         ),
     ],
     rows: Annotated[
@@ -74,6 +75,9 @@ def try_rewards(
             "Repeatable.",
         ),
     ] = None,
+    log: Annotated[
+        bool, typer.Option("--log", help="Show the runner's log: what Python rewards print.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Score completions with rewards, as a GRPO job would, and show what they say.
@@ -98,9 +102,9 @@ def try_rewards(
     from finetune_cli.reward_files import read_rewards, read_rows
     from finetune_cli.reward_report import show
 
-    found = read_rewards(rewards, dict(map(_pair, source or [])))
+    found = read_rewards(read_documents(rewards), dict(map(_pair, source or [])))
     credentials = _credentials(found, dict(map(_pair, secret or [])))
-    report = _score(found, read_rows(rows, completions), credentials)
+    report = _score(found, read_rows(rows, completions), credentials, log)
     if as_json:
         print_out(json.dumps(report.to_json(), indent=2))
     else:
@@ -117,7 +121,9 @@ def _credentials(found: RewardSet, secrets: dict[str, Path]) -> dict[str, str]:
     return {reward: str(secrets[name]) for reward, name in found.secrets.items()}
 
 
-def _score(found: RewardSet, completions: Completions, credentials: dict[str, str]) -> Report:
+def _score(
+    found: RewardSet, completions: Completions, credentials: dict[str, str], log: bool
+) -> Report:
     try:
         from finetune_cli.reward_report import Column, Report
         from finetune_rewards.columns import check_columns
@@ -138,7 +144,7 @@ def _score(found: RewardSet, completions: Completions, credentials: dict[str, st
     try:
         check_columns(tried, completions.samples.columns)
         with ExitStack() as stack:
-            panel = _panel(stack, tried, found.sources, credentials)
+            panel = _panel(stack, tried, found.sources, credentials, log)
             with ERR.status("Loading the rewards"):
                 panel.identities()
             with ERR.status(f"Scoring {len(completions.samples)} completions"):
@@ -149,7 +155,7 @@ def _score(found: RewardSet, completions: Completions, credentials: dict[str, st
         raise typer.Exit(exit_code(error.reason)) from None
     return Report(
         completions,
-        [Column(name, answer) for name, answer in answers.items()],
+        [Column(reward.name, answers[reward.name], reward.python is not None) for reward in tried],
         [None if math.isnan(value) else value for value in total.tolist()],
         untried,
     )
@@ -164,7 +170,11 @@ def _for_a_try(reward: Reward) -> Reward:
 
 
 def _panel(
-    stack: ExitStack, rewards: list[Reward], sources: dict[str, str], credentials: dict[str, str]
+    stack: ExitStack,
+    rewards: list[Reward],
+    sources: dict[str, str],
+    credentials: dict[str, str],
+    log: bool,
 ) -> Panel:
     from finetune_rewards.child import runner_child
     from finetune_rewards.client import RunnerClient
@@ -178,6 +188,6 @@ def _panel(
             files[name] = directory / f"{name}.py"
             files[name].write_text(text, encoding="utf-8")
         socket = directory / "runner.sock"
-        stack.enter_context(runner_child(rewards, files, socket))
+        stack.enter_context(runner_child(rewards, files, socket, quiet=not log))
         client = RunnerClient(socket)
     return stack.enter_context(Panel.open(rewards, runner=client, credentials=credentials))

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import typer
-import yaml
 
 from finetune_api.job import GROUP, KIND, VERSION
 from finetune_api.rewards import Reward as ApiReward
 from finetune_api.validation import InvalidJob, parse
-from finetune_api.yaml_text import load_documents
 from finetune_cli.console import INVALID_FILE, print_error
+from finetune_cli.job_files import Documents
 from finetune_contract.rewards import Reward
 from finetune_operator.plan.method import reward_recipe
 from finetune_rewards.samples import Samples, Text, Turn
@@ -48,20 +47,19 @@ class Completions:
     places: list[tuple[int, int]]
 
 
-def read_rewards(path: Path, sources: dict[str, Path]) -> RewardSet:
+def read_rewards(file: Documents, sources: dict[str, Path]) -> RewardSet:
     """Return the rewards of a file; `sources` are files of code, by the reward's name.
 
     Exits with code 3 and says where, if a reward or its source can not be read.
     """
-    documents = _documents(path)
-    found = _rewards(path, documents)
+    found = _rewards(file)
     unknown = sources.keys() - {reward.name for reward in found if reward.python is not None}
     if unknown:
-        raise refused(f"--source {min(unknown)}: {path} has no python reward of that name")
-    maps = _config_maps(documents)
+        raise refused(f"--source {min(unknown)}: {file.name} has no python reward of that name")
+    maps = _config_maps(file.documents)
     return RewardSet(
         tuple(reward_recipe(reward) for reward in found),
-        {r.name: _source(path, r, sources, maps) for r in found if r.python is not None},
+        {r.name: _source(file.name, r, sources, maps) for r in found if r.python is not None},
         {
             r.name: r.http.credentials_secret_ref.name
             for r in found
@@ -111,29 +109,22 @@ def _text(path: Path) -> str:
         raise refused(f"{path}: is not UTF-8 text (byte {error.start})") from None
 
 
-def _documents(path: Path) -> list[Any]:
-    try:
-        return load_documents(_text(path))
-    except yaml.YAMLError as error:
-        raise refused(f"{path}: is not YAML: {error}") from None
-
-
-def _rewards(path: Path, documents: list[Any]) -> list[ApiReward]:
-    lists = [document for document in documents if isinstance(document, list)]
-    jobs = [d for d in documents if isinstance(d, dict) and d.get("kind") == KIND]
+def _rewards(file: Documents) -> list[ApiReward]:
+    lists = [document for document in file.documents if isinstance(document, list)]
+    jobs = [d for d in file.documents if isinstance(d, dict) and d.get("kind") == KIND]
     if len(lists) + len(jobs) != 1:
         raise refused(
-            f"{path}: give one {KIND}, or one list of rewards as in {_WHERE}rewards; "
+            f"{file.name}: give one {KIND}, or one list of rewards as in {_WHERE}rewards; "
             f"it holds {len(jobs)} and {len(lists)}"
         )
     try:
         job = parse(jobs[0] if jobs else _job_of(lists[0]))
     except InvalidJob as invalid:
         for error in invalid.errors:
-            print_error(f"{path}: {error if jobs else str(error).removeprefix(_WHERE)}")
+            print_error(f"{file.name}: {error if jobs else str(error).removeprefix(_WHERE)}")
         raise typer.Exit(INVALID_FILE) from None
     if job.spec.method.grpo is None:
-        raise refused(f"{path}: the job has no rewards: spec.method.type is not GRPO")
+        raise refused(f"{file.name}: the job has no rewards: spec.method.type is not GRPO")
     return job.spec.method.grpo.rewards
 
 
@@ -154,16 +145,20 @@ def _job_of(rewards: list[Any]) -> dict[str, Any]:
 
 def _config_maps(documents: list[Any]) -> dict[tuple[str, str], str]:
     """Return the texts of the file's ConfigMaps by name and key."""
+    maps = [d for d in documents if isinstance(d, dict) and d.get("kind") == "ConfigMap"]
     return {
-        (document["metadata"]["name"], key): str(text)
-        for document in documents
-        if isinstance(document, dict) and document.get("kind") == "ConfigMap"
-        for key, text in (document.get("data") or {}).items()
+        (_mapping(found.get("metadata")).get("name", ""), key): str(text)
+        for found in maps
+        for key, text in _mapping(found.get("data")).items()
     }
 
 
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
 def _source(
-    path: Path,
+    file: str,
     reward: ApiReward,
     sources: dict[str, Path],
     maps: dict[tuple[str, str], str],
@@ -174,7 +169,7 @@ def _source(
     wanted = reward.python.config_map
     if (wanted.name, wanted.key) not in maps:
         raise refused(
-            f"{path}: reward {reward.name}: its code is not here: add the ConfigMap "
+            f"{file}: reward {reward.name}: its code is not here: add the ConfigMap "
             f"{wanted.name!r} with the key {wanted.key!r} to the file, or give "
             f"--source {reward.name}=FILE"
         )

@@ -6,6 +6,7 @@ import statistics
 from dataclasses import dataclass
 from typing import Any
 
+from rich import box
 from rich.markup import escape
 from rich.table import Table
 
@@ -14,7 +15,9 @@ from finetune_cli.reward_files import Completions
 from finetune_rewards.samples import Answer, text_of
 
 SHOWN = 50  # completions in the table
-WIDTH = 40  # characters of a completion
+LEAST_WIDTH, MOST_WIDTH = 12, 40  # characters of a completion
+ERROR = "[red]error[/red]"
+EDGES = 2  # characters between two columns
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,7 @@ class Column:
 
     name: str
     answer: Answer
+    python: bool = False
 
     @property
     def scores(self) -> list[float]:
@@ -38,6 +42,13 @@ class Column:
     def equal(self) -> bool:
         """Tell whether several scores are all one."""
         return len(self.scores) > 1 and len(set(self.scores)) == 1
+
+    @property
+    def raised(self) -> bool:
+        """Tell whether several completions share what may be the fault of one."""
+        errors = self.errors
+        alike = len(errors) == len(self.answer.items) > 1 and len(set(errors)) == 1
+        return self.python and alike
 
     def to_json(self) -> dict[str, Any]:
         """Return the reward in the document of `--json`."""
@@ -82,6 +93,12 @@ class Report:
             "by itself it teaches nothing"
             for column in self.columns
             if column.equal
+        ]
+        found += [
+            f"reward {column.name}: what it raises for one completion costs all of the call: "
+            "catch it in the function, and return None for that one"
+            for column in self.columns
+            if column.raised
         ]
         places = zip(self.completions.places, self.totals, strict=True)
         lost = sorted({number for (number, _), total in places if total is None})
@@ -142,23 +159,32 @@ def show(report: Report) -> None:
 
 
 def _show_completions(report: Report) -> None:
-    table = Table("row", "completion")
-    for column in report.columns:
-        table.add_column(escape(column.name), justify="right")
-    table.add_column("total", justify="right")
-    samples = report.completions.samples
-    for index, (number, _) in enumerate(report.completions.places[:SHOWN]):
+    samples, places = report.completions.samples, report.completions.places[:SHOWN]
+    table = _table("row")
+    table.add_column("completion", no_wrap=True)
+    width = OUT.width - 2 * EDGES - _width("row", [str(number) for number, _ in places]) - EDGES
+    beside = [
+        (column.name, [_cell(column, index) for index in range(len(places))])
+        for column in report.columns
+    ]
+    beside.append(("total", [_number(total) for total in report.totals[: len(places)]]))
+    for name, cells in beside:
+        table.add_column(escape(name), justify="right", no_wrap=True)
+        width -= _width(name, cells)
+    width = max(LEAST_WIDTH, min(MOST_WIDTH, width))
+    for index, (number, _) in enumerate(places):
         text = " ".join(text_of(samples.completions[index]).split())
-        shown = text if len(text) <= WIDTH else text[: WIDTH - 1] + "…"
-        scores = [_cell(column, index) for column in report.columns]
-        table.add_row(str(number), escape(shown), *scores, _number(report.totals[index]))
+        shown = text if len(text) <= width else text[: width - 1] + "…"
+        table.add_row(str(number), escape(shown), *(cells[index] for _, cells in beside))
     OUT.print(table)
     if len(samples) > SHOWN:
         print_out(f"and {len(samples) - SHOWN:,} more; --json has all")
 
 
 def _show_rewards(report: Report) -> None:
-    table = Table("reward", "mean", "std", "min", "max", "abstained", "errors", "seconds")
+    table = _table("reward")
+    for name in ("mean", "std", "min", "max", "abstained", "errors", "seconds"):
+        table.add_column(name, justify="right")
     for column in report.columns:
         values = column.to_json()
         numbers = [_number(values[key]) for key in ("mean", "std", "min", "max")]
@@ -167,9 +193,19 @@ def _show_rewards(report: Report) -> None:
     OUT.print(table)
 
 
+def _table(first: str) -> Table:
+    """Return a table that leaves a narrow terminal's room to what stands in it."""
+    return Table(first, box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+
+
 def _cell(column: Column, index: int) -> str:
     item = column.answer.items[index]
-    return "[red]error[/red]" if item.error is not None else _number(item.score)
+    return ERROR if item.error is not None else _number(item.score)
+
+
+def _width(name: str, cells: list[str]) -> int:
+    shown = [len("error") if cell == ERROR else len(cell) for cell in cells]
+    return max([len(name), *shown]) + EDGES
 
 
 def _number(value: float | None) -> str:

@@ -11,7 +11,7 @@ import typer
 from finetune_api.job import FineTuneJob
 from finetune_api.validation import InvalidJob, parse
 from finetune_cli.console import ERR, INTERRUPTED, INVALID_FILE, print_error, print_out
-from finetune_cli.job_files import read_jobs
+from finetune_cli.job_files import Documents, jobs_in, read_documents
 from finetune_cli.progress_bar import ProgressBar
 from finetune_contract.reasons import advice, exit_code
 from finetune_contract.result import Outcome, Result
@@ -35,7 +35,14 @@ def _source(text: str) -> tuple[str, Path]:
 
 
 def run(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="YAML file with one FineTuneJob.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="YAML file with one FineTuneJob, and the ConfigMaps of its python rewards; "
+            "- is stdin.",
+        ),
+    ],
     secret: Annotated[
         list[str] | None,
         typer.Option(
@@ -81,8 +88,9 @@ def run(
 
     Example: `finetune run examples/quickstart.yaml --demo-data --output ./adapters`
     """
-    job = _read(file)
-    sources = _sources(file, job, dict(map(_source, source or [])))
+    found = read_documents(file)
+    job = _job(found)
+    sources = _sources(found, job, dict(map(_source, source or [])))
     with ExitStack() as stack:
         secrets = dict(map(_secret, secret or []))
         if demo_data:
@@ -92,26 +100,26 @@ def run(
         raise typer.Exit(exit_code(result.reason) or 1)
 
 
-def _read(file: Path) -> FineTuneJob:
-    jobs = read_jobs(file)
+def _job(found: Documents) -> FineTuneJob:
+    jobs = jobs_in(found)
     if len(jobs) != 1:
-        print_error(f"{file}: holds {len(jobs)} FineTuneJobs; give one")
+        print_error(f"{found.name}: holds {len(jobs)} FineTuneJobs; give one")
         raise typer.Exit(INVALID_FILE)
     try:
         return parse(jobs[0])
     except InvalidJob as invalid:
         for error in invalid.errors:
-            print_error(f"{file}: {error}")
+            print_error(f"{found.name}: {error}")
         raise typer.Exit(INVALID_FILE) from None
 
 
-def _sources(file: Path, job: FineTuneJob, given: dict[str, Path]) -> dict[str, str]:
+def _sources(found: Documents, job: FineTuneJob, given: dict[str, Path]) -> dict[str, str]:
     """Return the texts of the job's reward functions, by the reward's name."""
     if job.spec.method.grpo is None and not given:
         return {}
     from finetune_cli.reward_files import read_rewards
 
-    return read_rewards(file, given).sources
+    return read_rewards(found, given).sources
 
 
 def _serve_demo_data(stack: ExitStack) -> dict[str, Path]:

@@ -9,7 +9,7 @@ import typer
 
 from finetune_api.validation import validate as validate_body
 from finetune_cli.console import INVALID_FILE, print_error, print_out
-from finetune_cli.job_files import read_jobs
+from finetune_cli.job_files import jobs_in, read_documents
 
 Files = Annotated[
     list[Path], typer.Argument(metavar="FILE...", help="YAML files with FineTuneJobs; - is stdin.")
@@ -24,7 +24,7 @@ def validate(files: Files) -> None:
     """
     refused = 0
     for path in files:
-        for body in read_jobs(path):
+        for body in jobs_in(read_documents(path)):
             refused += _report(path, body)
     if refused:
         raise typer.Exit(INVALID_FILE)

@@ -32,6 +32,9 @@ def main() -> int:
     arguments = _arguments()
     if arguments.command == "probe":
         return asyncio.run(_probe(arguments.socket))
+    if arguments.quiet:
+        logging.getLogger().setLevel(logging.WARNING)
+        logging.getLogger(Server.__module__).setLevel(logging.CRITICAL)  # of what it describes
     try:
         rewards = TypeAdapter(list[Reward]).validate_json(arguments.rewards.read_bytes())
     except (OSError, ValidationError) as error:
@@ -102,6 +105,7 @@ def _arguments() -> argparse.Namespace:
         metavar="NAME=PATH",
         help="where a reward's source lies; may be given again",
     )
+    serve.add_argument("--quiet", action="store_true", help="log what no client is told")
     serve.add_argument("--until-eof", action="store_true", help="end with standard input")
     return parser.parse_args()
 

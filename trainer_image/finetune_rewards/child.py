@@ -32,11 +32,12 @@ STOP_SECONDS = 10.0
 
 @contextlib.contextmanager
 def runner_child(
-    rewards: Sequence[Reward], sources: Mapping[str, Path], socket: Path
+    rewards: Sequence[Reward], sources: Mapping[str, Path], socket: Path, *, quiet: bool = False
 ) -> Iterator[None]:
     """Have a runner at `socket`, for as long as the block lasts.
 
-    A file with the rewards is written beside the socket; `sources` are by the reward's name.
+    A file with the rewards is written beside the socket; `sources` are by the reward's name. A
+    `quiet` one logs no more than what nobody who asks it is told.
     """
     described = socket.with_suffix(".json")
     described.parent.mkdir(parents=True, exist_ok=True)
@@ -47,6 +48,7 @@ def runner_child(
     command += ["--rewards", str(described), "--socket", str(socket)]
     for name, path in sources.items():
         command += ["--source", f"{name}={path}"]
+    command += ["--quiet"] if quiet else []
     socket.unlink(missing_ok=True)
     forget_start_failure(socket)
     child = _Child(command, socket)

@@ -100,6 +100,32 @@ def test_scores_spread_and_total(files: Files) -> None:
     assert found["warnings"] == []
 
 
+def test_the_runner_says_nothing_unless_it_is_asked_for_its_log(
+    files: Files, capfd: pytest.CaptureFixture[str]
+) -> None:
+    rows = files.rows({"prompt": "?", "completions": ["a", "bb"]})
+    rewards = files.rewards([python()], config_map(CODE))
+    assert invoke(rewards, rows).stderr == ""
+    assert capfd.readouterr().err == ""
+    invoke(rewards, rows, "--log")
+    told = capfd.readouterr().err
+    assert "mine is ready" in told
+    assert "mine: seen 2" in told
+    broken = files.rewards([python()], config_map("def score(:"))
+    assert invoke(broken, rows).stderr.count("SyntaxError") == 1
+    assert capfd.readouterr().err == "", "it is told once"
+
+
+def test_rewards_and_code_of_stdin(files: Files) -> None:
+    documents = "\n---\n".join(map(json.dumps, [[python()], config_map(CODE)]))
+    rows = files.rows({"prompt": "?", "completions": ["a", "bb"]})
+    result = CliRunner().invoke(app, ["reward", "test", "-", str(rows), "--json"], input=documents)
+    assert [row["total"] for row in json.loads(result.stdout)["rows"]] == [1.0, 2.0]
+    refusal = CliRunner().invoke(app, ["reward", "test", "-", str(rows)], input="{")
+    assert refusal.exit_code == 3
+    assert "stdin: is not YAML" in refusal.stderr
+
+
 def test_rewards_of_a_job_and_code_of_a_file(files: Files) -> None:
     method = {"type": "GRPO", "grpo": {"rewards": [python()]}}
     job = {**JOB, "spec": {**JOB["spec"], "method": method}}
@@ -156,6 +182,36 @@ def test_what_teaches_nothing_is_warned_of(files: Files) -> None:
     code, found = report(files.rewards([python()], config_map(CODE)), abstained)
     assert code == 1
     assert "reward mine abstained from every completion" in found["warnings"]
+
+
+RAISES = "def score(completions, **kwargs):\n    return [1 / len(text) for text in completions]"
+
+
+def test_what_one_completion_raises_is_warned_of_as_the_loss_of_all(files: Files) -> None:
+    rewards = files.rewards([python()], config_map(RAISES))
+    code, found = report(rewards, files.rows({"prompt": "?", "completions": ["a", ""]}))
+    assert code == 1
+    assert [set(row["errors"]) for row in found["rows"]] == [{"mine"}, {"mine"}]
+    words = "reward mine: what it raises for one completion costs all of the call"
+    assert any(warning.startswith(words) for warning in found["warnings"])
+    for rows in ({"completion": ""}, {"completions": ["a", "bb"]}):
+        warnings = report(rewards, files.rows(rows))[1]["warnings"]
+        assert not any(words in warning for warning in warnings)
+
+
+def test_a_table_keeps_to_the_terminals_width(
+    files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("finetune_cli.reward_report.OUT.width", 80)
+    names = ["correct", "format", "long-enough", "polite", "style", "short"]
+    rewards = files.rewards([{**REGEX, "name": name} for name in names])
+    shown = invoke(rewards, files.rows({"completions": ["some words " * 9, "a few words in all"]}))
+    lines = [line.split() for line in shown.stdout.splitlines()]
+    assert ["row", "completion", *names, "total"] in lines
+    assert [line[-7:] for line in lines if line[:1] == ["1"]] == [["0"] * 7] * 2
+    assert max(map(len, shown.stdout.splitlines())) <= 80
+    invoked = invoke(files.rewards([REGEX]), files.rows({"completion": "word " * 20}))
+    assert ("word " * 20)[:39] + "…" in invoked.stdout
 
 
 def test_messages_are_given_as_in_a_run(files: Files) -> None:
@@ -251,6 +307,8 @@ def test_a_reward_that_does_not_load_ends_with_its_reason(files: Files) -> None:
         ([{"kind": "ConfigMap"}], "it holds 0 and 0"),
         ([JOB], "spec.method.type is not GRPO"),
         ([[python()]], "add the ConfigMap 'code' with the key 'a.py'"),
+        ([[python()], {"kind": "ConfigMap", "data": {"a.py": CODE}}], "add the ConfigMap 'code'"),
+        ([[python()], {"kind": "ConfigMap", "data": [CODE]}], "add the ConfigMap 'code'"),
     ],
 )
 def test_rewards_that_can_not_be_read(files: Files, documents: list[Any], words: str) -> None:

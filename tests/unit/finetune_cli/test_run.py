@@ -97,3 +97,14 @@ def test_a_source_without_a_name_is_refused(tmp_path: Path) -> None:
     code, told = _grpo(tmp_path, "--source", "own.py", config_map=True)
     assert code == 2
     assert "is not NAME=FILE" in told
+
+
+def test_a_job_may_come_from_stdin_with_its_code(tmp_path: Path) -> None:
+    job = _job(method={"type": "GRPO", "grpo": {"rewards": [REWARD]}})
+    code = {"kind": "ConfigMap", "metadata": {"name": "code"}, "data": {"score.py": CODE}}
+    ended = CliRunner().invoke(app, ["run", "-"], input=yaml.safe_dump_all([code, job]))
+    assert ended.exit_code == exit_code(Reason.INTERRUPTED), "it came as far as the trainer"
+    assert _sources(tmp_path) == [CODE]
+    ended = CliRunner().invoke(app, ["run", "-"], input=yaml.safe_dump(job))
+    assert ended.exit_code == 3
+    assert "stdin: reward mine: its code is not here" in ended.stderr

@@ -20,6 +20,7 @@ from pydantic.alias_generators import to_camel
 from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT202012
 
+from finetune_cli.job_files import read_documents
 from finetune_cli.reward_files import read_rewards
 from finetune_contract.rewards import SOURCES, Reward
 from finetune_rewards.http import HttpScorer
@@ -56,7 +57,7 @@ def test_every_source_has_an_example_that_a_job_takes(tmp_path: Path) -> None:
         rewards = yaml.safe_load(text)
         shown |= {key for reward in rewards for key in reward}
         sources = {reward["name"]: path for reward in rewards if "python" in reward}
-        assert len(read_rewards(path, sources).rewards) == len(rewards)
+        assert len(read_rewards(read_documents(path), sources).rewards) == len(rewards)
     assert shown >= set(map(to_camel, SOURCES))
 
 

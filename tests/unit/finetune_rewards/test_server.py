@@ -220,7 +220,7 @@ def test_a_probe_tells_whether_rewards_are_loaded(source: Path) -> None:
 
 def test_rewards_that_can_not_be_read_are_refused(tmp_path: Path) -> None:
     (tmp_path / "rewards.json").write_text('[{"name": "x"}]')
-    command = [sys.executable, "-m", "finetune_rewards", "serve", "--socket", "s", "--rewards"]
+    command = [sys.executable, "-m", "finetune_rewards", "serve", "--rewards"]
     for path in (tmp_path / "rewards.json", tmp_path / "none.json"):
-        status = subprocess.run([*command, str(path)]).returncode
+        status = subprocess.run([*command, str(path), "--socket", tmp_path / "s"]).returncode
         assert status == exit_code(Reason.INVALID_RUN_CONFIG)
