@@ -60,6 +60,7 @@ class Circuit(Generic[Asked, Answered]):
         self._closed.set()
         self._probing = asyncio.Lock()
         self._known: Asked | None = None  # the last request that was answered
+        self._logged = ""  # why it waits
         self._answered_at = self._closed_at = float("-inf")
 
     async def ask(self, request: Asked) -> Answered:
@@ -133,12 +134,15 @@ class Circuit(Generic[Asked, Answered]):
     def _open(self, cause: str) -> None:
         if self._known is not None:
             self._closed.clear()
-        log.warning("waits for reward %s: %s", self._name, cause)
+        if cause != self._logged:  # not with every probe
+            log.warning("waits for reward %s: %s", self._name, cause)
+        self._logged = cause
         self._note(f"waits for reward {self._name}: {cause}")
 
     def _close(self) -> None:
         self._closed_at = _now()
         self._closed.set()
+        self._logged = ""
         self._note(None)
         log.info("reward %s answers", self._name)
 

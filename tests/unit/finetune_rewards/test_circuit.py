@@ -91,6 +91,16 @@ async def test_an_outage_loses_nothing_and_excuses_nothing() -> None:
     assert set(service.notes[:-1]) == {"waits for reward judge: down"}
 
 
+async def test_each_outage_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    service = Service()
+    asked = service.circuit(retries=0)
+    await asked.ask("a")
+    for outage in (1, 2):
+        service.down_for = 10
+        assert await asked.ask("b") == "B"
+        assert caplog.messages == ["waits for reward judge: down"] * outage
+
+
 async def test_nothing_passes_while_the_circuit_is_open() -> None:
     service = Service()
     asked = service.circuit(retries=0)
