@@ -44,7 +44,7 @@ def refusal_of(url: str, namespace: str, allowed: Collection[str]) -> str | None
         return f"{url} is no URL"
     if parts.scheme not in ("http", "https") or not host:
         return f"{url} names no host"
-    if parts.username is not None or parts.password is not None:
+    if parts.username is not None:  # empty where there is a password alone
         return "put credentials into a Secret (credentialsSecretRef), not into the URL"
     name = _name(host)
     if name is None:
@@ -77,7 +77,7 @@ def _is_service(name: str, namespace: str, *, absolute: bool) -> bool:
     those are letters alone, or begin with xn--. With a final dot only the full name is a Service's.
     """
     service, *rest = name.split(".")
-    if ":" in name or _ADDRESS.fullmatch(name) or not service[0].isalpha():
+    if ":" in name or not service[0].isalpha():  # an address
         return False
     full = [namespace, "svc", "cluster", "local"]
     if absolute:

@@ -67,6 +67,7 @@ def test_services_of_the_namespace_and_allowed_hosts_may_be_called(host: str) ->
         "judge.example.com@evil.example",
         "user:word@judge.example.com",
         "user@judge",
+        ":word@judge",
         "",
         ":80",
         "judge:port",
@@ -87,6 +88,13 @@ def test_a_namespace_that_may_be_a_top_level_domain_has_to_be_followed_by_svc() 
         assert refusal_of(f"http://evil.{namespace}.svc/", namespace, ()) is None
         assert refusal_of("http://evil/", namespace, ()) is None
     assert refusal_of("http://evil.dev/", "dev", ("evil.dev",)) is None
+
+
+@pytest.mark.parametrize("host", ["evil.example", "a.evil.dev"])
+def test_a_host_that_can_be_no_service_is_not_told_to_become_one(host: str) -> None:
+    refusal = refusal_of(f"http://{host}/", "dev", ())
+    assert refusal is not None
+    assert refusal.startswith(f"{host} is neither a Service of namespace dev nor an allowed host")
 
 
 def test_a_wildcard_is_no_wildcard_for_addresses_or_for_everything() -> None:
