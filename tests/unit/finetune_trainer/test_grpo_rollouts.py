@@ -247,6 +247,39 @@ def test_the_cause_may_be_the_length(tmp_path: Any, alone: Ranks) -> None:
     )
 
 
+def test_the_cause_tells_of_failures_beside_abstentions(tmp_path: Any, alone: Ranks) -> None:
+    items = {"A": Item(error="broken"), "x": Item()}
+    draws = lambda request, sample: completion("Axxx"[sample])  # noqa: E731
+    rolled = Rolled(config(tmp_path), alone, draws, {"a": lambda text: items[text]})
+    assert cause(rolled.collect(), rolled.recipe) == (
+        "reward a failed on 4 of 16 completions, such as with 'broken', and gave no score to the "
+        "others: mend it"
+    )
+
+
+def test_other_prompts_are_no_remedy_for_rewards_that_are_silent(
+    tmp_path: Any, alone: Ranks
+) -> None:
+    scorers = {"a": lambda text: Item(error="broken"), "b": lambda text: Item()}
+    rolled = Rolled(config(tmp_path, rewards=[ONE, TWO]), alone, scorers=scorers)
+    assert "take prompts" not in cause(rolled.collect(), rolled.recipe)
+
+
+def test_the_cause_is_no_reward_that_does_not_count(tmp_path: Any, alone: Ranks) -> None:
+    rewards = [ONE, {**TWO, "weight": 0}]
+    scorers = {"a": lambda text: Item(score=0.0), "b": lambda text: Item(score=1.0)}
+    rolled = Rolled(config(tmp_path, rewards=rewards), alone, scorers=scorers)
+    told = cause(rolled.collect(), rolled.recipe)
+    assert "reward a gave 0" in told
+    assert "reward b" not in told
+
+
+def test_some_cut_completions_are_not_the_cause(tmp_path: Any, alone: Ranks) -> None:
+    draws = lambda request, sample: completion("x", truncated=sample == 0)  # noqa: E731
+    rolled = Rolled(config(tmp_path), alone, draws)
+    assert cause(rolled.collect(), rolled.recipe).startswith("reward a gave 0 to every completion")
+
+
 def test_the_cause_may_differ_between_prompts(tmp_path: Any, alone: Ranks) -> None:
     rolled = Rolled(
         config(tmp_path), alone, lambda request, _: completion("Ax"[request.key[3] % 2])
