@@ -390,3 +390,24 @@ def test_the_end_of_each_pod_is_an_event() -> None:
     assert list(transitions(lost, lost)) == []
     assert list(transitions(lost, good)) == [Transition(False, "RewardsTried", "16 scores")]
     assert list(transitions(FineTuneJobStatus(), old)) == []
+
+
+STAGES: dict[str, tuple[list[Pod], dict[str, Any] | None]] = {
+    "none yet": ([], None),
+    "under way": ([pod(grpo())], {}),
+    "lost": ([ended(grpo(), None, 1)], {}),
+    "counted": ([ended(grpo(), None, 1)], {"failures": 1, "end_time": stamp(30)}),
+    "pausing": ([], {"failures": 1, "end_time": stamp(30)}),
+    "refused": ([ended(grpo(), failure(Reason.REWARD_INVALID), 30)], {}),
+    "passed": ([ended(grpo(), GOOD)], {}),
+}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_what_a_deleted_job_left_goes_at_every_stage(stage: str) -> None:
+    pods, fields = STAGES[stage]
+    stray = Child("Lease", "bot-a7", "stray", "old-job", 7, "p", deleting=False)
+    observed = seen(*pods)
+    observed = replace(observed, children=(*observed.children, stray))
+    known = None if fields is None else record(grpo(), **fields)
+    assert stray in decided(grpo(), observed, known).delete
