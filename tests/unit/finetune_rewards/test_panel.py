@@ -237,3 +237,24 @@ def test_every_reward_needs_somebody_who_scores_it() -> None:
         Panel.open([reward("m", model={"uri": "hf://a/b"})]),
     ):
         pass
+
+
+def test_models_are_identified_beside_code_and_code_only_where_there_is_some() -> None:
+    judge = reward("judge", model={"uri": "hf://a/b"})
+    commit = RewardIdentity(name="judge", revision="abc")
+    given: dict[str, Any] = {"model_scorers": {"judge": lambda s: [1.0]}, "models": [commit]}
+    code = RewardIdentity(name="mine", revision="sha256:1")
+    with Panel.open([judge, reward("a", **REGEX)], runner=runner_of(), **given) as panel:
+        assert panel.identities() == (code, commit)
+    with Panel.open([judge], runner=runner_of(), **given) as panel:
+        assert panel.identities() == (commit,)
+
+
+def test_an_error_is_told_once_however_often_it_came() -> None:
+    items = [Item(error=text) for text in ("one", "two", "two")]
+    judge = reward("a", **REGEX, onError="FailAfter", failAfter=3)
+    with (
+        Panel.open([judge], runner=runner_of(a=items)) as panel,
+        pytest.raises(RewardFailed, match=r"in a row: one; two$"),
+    ):
+        panel.score(batch(*"abc"))

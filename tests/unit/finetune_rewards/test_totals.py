@@ -57,6 +57,22 @@ def test_a_gate_zeroes_below_and_leaves_out_the_unknown(scores: list[float], tot
     assert one(scores, {}, {"gate": 0.5}) == pytest.approx(total, nan_ok=True)
 
 
+@pytest.mark.parametrize(
+    ("scores", "total"),
+    [
+        ([0, 1], 0.0),
+        ([1, 0], 0.0),
+        ([NAN, 0], 0.0),  # whatever the first says, the second forbids it
+        ([0, NAN], 0.0),
+        ([NAN, 1], NAN),
+        ([1, NAN], NAN),
+        ([1, 1], 2.0),
+    ],
+)
+def test_each_of_several_gates_counts(scores: list[float], total: float) -> None:
+    assert one(scores, {"gate": 0.5}, {"gate": 0.5}) == pytest.approx(total, nan_ok=True)
+
+
 def test_a_gate_may_have_no_weight() -> None:
     assert one([0.7, 1], {}, {"gate": 1, "weight": 0}) == 0.7
     assert one([0.7, 0], {}, {"gate": 1, "weight": 0}) == 0.0
