@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,9 @@ from finetune_trainer.distributed import Ranks
 from finetune_trainer.engine import StepOutcome
 from finetune_trainer.errors import Failure
 from finetune_trainer.feed import StepBatch
+from finetune_trainer.grpo import rollouts
 from finetune_trainer.grpo.feed import GrpoFeed
+from finetune_trainer.grpo.metrics import step_metrics
 from finetune_trainer.grpo.plan import PromptPlan
 from finetune_trainer.grpo.rollouts import Collector
 from finetune_trainer.progress import Reporter
@@ -90,6 +93,33 @@ def test_a_buffer_serves_as_many_steps_as_iterations_say(tmp_path: Path, alone: 
     ]
     assert told[0]["policy/clipped_low"] == 0.25
     assert told[0]["policy/kl"] == 0.5
+
+
+def test_drawing_and_scoring_are_timed_apart(
+    tmp_path: Path, alone: Ranks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+
+    def after(seconds: float, made: Any) -> Any:
+        nonlocal now
+        now += seconds
+        return made
+
+    monkeypatch.setattr(rollouts, "time", SimpleNamespace(monotonic=lambda: now))
+    fed = Fed(
+        run(tmp_path),
+        alone,
+        lambda text: after(10, is_a(text)),
+        lambda _, sample: after(1, completion("Axx"[sample % 3])),
+    )
+    for _ in range(2):  # each buffer its own
+        told = fed.step()
+        assert (told["rollout/seconds"], told["reward/seconds"]) == (16, 160)
+
+
+def test_a_step_without_tokens_has_no_means() -> None:
+    assert step_metrics({**STATS, "tokens": 0.0}) == {}
+    assert step_metrics({"tokens": 8.0, "kl": 4.0}) == {"policy/kl": 0.5}
 
 
 def test_log_probs_are_kept_only_for_several_steps(tmp_path: Path, alone: Ranks) -> None:
