@@ -23,6 +23,7 @@ SEED = 11
 PROMPTS = (5, 23, 1, 9, 9, 14, 3)  # tokens
 SAMPLES = (3, 2, 4, 3, 3, 1, 2)
 GAIN = 0.2  # of the random adapter
+SECONDS = 600.0  # after which ranks that have not ended are called hung
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ class Told:
 
     `drawn` is by request and sample; `later` is drawn again after an optimizer step; `losses` are
     of that step and one after it. `untouched` tells whether drawing left weights and mode alone,
-    `stopped` whether a stop made it give up.
+    `stopped` whether a stop made it give up. `failed` is the reason and the rank that it ended with
+    when the last rank's logits were no numbers.
     """
 
     drawn: dict[str, list[list[int]]]
@@ -41,6 +43,7 @@ class Told:
     losses: list[float]
     untouched: bool
     stopped: bool
+    failed: list[Any]
 
 
 def rollout_config(
@@ -124,7 +127,11 @@ def draw_group(
         )
         for rank in rank_environments(world)
     ]
-    assert [process.wait() for process in processes] == [0] * world
+    try:
+        assert [process.wait(SECONDS) for process in processes] == [0] * world
+    finally:
+        for process in processes:
+            process.kill()
     return {
         name: [
             Told(**json.loads((directory / f"{name}-{rank}.json").read_text()))
@@ -156,6 +163,7 @@ def _case(config: RunConfig, ranks: Any) -> Told:
         later = drawer.draw(mine, 1, lambda: False, lambda _: None)
         losses.append(_step(engine, config))
         stopped = drawer.draw(mine, 2, lambda: True, lambda _: None)
+        failed = _failed(drawer, model, mine, ranks)
     assert first is not None
     assert later is not None
     keys = [str(request.key[1]) for request in mine]
@@ -167,7 +175,22 @@ def _case(config: RunConfig, ranks: Any) -> Told:
         losses=losses,
         untouched=untouched,
         stopped=stopped is None,
+        failed=failed,
     )
+
+
+def _failed(drawer: Any, model: Any, asked: Sequence[Any], ranks: Any) -> list[Any]:
+    from finetune_trainer.errors import Failure
+
+    head = model.get_base_model().get_output_embeddings()
+    if ranks.rank == ranks.world - 1:
+        head.register_forward_hook(lambda module, inputs, logits: logits * float("nan"))
+    try:
+        # As the training does, which goes on with what all have drawn.
+        ranks.everywhere(lambda: drawer.draw(asked, 3, lambda: False, lambda _: None))
+    except Failure as failure:
+        return [failure.reason, failure.rank]
+    return []
 
 
 def _tokens(groups: Sequence[Sequence[Any]]) -> list[list[list[int]]]:

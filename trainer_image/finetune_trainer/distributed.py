@@ -109,7 +109,8 @@ class Ranks:
             try:
                 outcome = (work(), None)
             except Failure as failure:
-                failure.rank = self.rank
+                if failure.rank is None:  # else all ranks raise what one of them failed with
+                    failure.rank = self.rank
                 outcome = (None, failure)
         outcomes: list[Any] = [None] * self.world
         dist.all_gather_object(outcomes, outcome, group=self._agreement)

@@ -101,6 +101,16 @@ def test_what_is_done_together_ends_together(monkeypatch: pytest.MonkeyPatch, al
         alone.together(lambda: "mine")
 
 
+def test_who_failed_first_stays_known(alone: Ranks) -> None:
+    def fails(rank: int | None) -> Any:
+        raise Failure(Reason.ROLLOUT_UNAVAILABLE, "the server is gone", rank=rank)
+
+    for rank, told in ((1, 1), (None, alone.rank)):
+        with pytest.raises(Failure, match="gone") as caught:
+            alone.everywhere(lambda rank=rank: fails(rank))
+        assert caught.value.rank == told
+
+
 def test_ranks_wait_for_each_other_s_downloads_and_disks(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

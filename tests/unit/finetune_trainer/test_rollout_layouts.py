@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from finetune_contract.reasons import Reason
 from support.rollout_runs import SAMPLES, Told, draw_group, rollout_config
 from support.tiny_models import write_tiny
 
@@ -99,3 +100,10 @@ def test_training_goes_on_alike(case: Case, drawn: Drawn) -> None:
 def test_a_stop_reaches_all(case: Case, drawn: Drawn) -> None:
     alone, ranks = drawn(case)
     assert all(told.stopped for told in (alone, *ranks))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_one_fails_with_ends_all(case: Case, drawn: Drawn) -> None:
+    alone, ranks = drawn(case)
+    assert alone.failed == [Reason.NON_FINITE_LOSS, 0]
+    assert [told.failed for told in ranks] == [[Reason.NON_FINITE_LOSS, 1]] * 2

@@ -2,7 +2,7 @@
 
 A forward pass is the unit of work: every rank does its own, and after each few all agree whether a
 stop came and whether all have finished. Under ZeRO-3, where a forward pass is a collective, a rank
-that has finished goes on with passes of a single token.
+that has finished, or failed, goes on with passes of a single token.
 """
 
 from __future__ import annotations
@@ -138,13 +138,26 @@ class BuiltinEngine:
         return kind(self._causal, prompts, owners, self._ranks.device)
 
     def _run(self, work: Iterator[None], stops: Callable[[], bool]) -> bool:
-        """Do this rank's forward passes beside the others'; tell whether all came to the end."""
+        """Do this rank's forward passes beside the others'; tell whether all came to the end.
+
+        All raise the lowest failing rank's failure.
+        """
         busy = True
-        while self._ranks.agree(busy)[0]:
+        failure: Failure | None = None
+
+        def going() -> bool:
+            if failure is not None:
+                raise failure
+            return busy
+
+        while any(self._ranks.everywhere(going)):
             if stops():
                 return False
             for _ in range(PASSES):
-                busy = busy and next(work, False) is None
+                try:
+                    busy = busy and next(work, False) is None
+                except Failure as found:
+                    busy, failure = False, found
                 if self._gathers and not busy:
                     self._read_one()
         return True
@@ -206,7 +219,6 @@ class BuiltinEngine:
             raise Failure(
                 Reason.NON_FINITE_LOSS,
                 "the model's logits are not finite while completions are drawn",
-                rank=self._ranks.rank,
             )
         return draw_tokens(logits, noise, self._sampling)
 
