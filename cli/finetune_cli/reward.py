@@ -149,7 +149,8 @@ def _score(
                 panel.identities()
             with ERR.status(f"Scoring {len(completions.samples)} completions"):
                 answers = panel.score(completions.samples)
-            total = totals(panel.score_matrix(answers), tried)
+            rows = [row for row, _ in completions.places]
+            total = totals(panel.score_matrix(answers), tried, rows)
     except RewardError as error:
         print_error(error.message)
         raise typer.Exit(exit_code(error.reason)) from None

@@ -8,9 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
 
 EPSILON = 1e-4
-NONE = None  # a reward that abstained or failed
+ALIKE = 1e-9  # sums of roots are not exact
+Number = float | Fraction
 
 
 @dataclass(frozen=True)
@@ -26,18 +29,36 @@ class Rules:
     punish: int = 0
 
 
-def total(scores: Sequence[float | None], rules: Rules) -> float | None:
-    """Return a completion's total before the punishment of its length."""
-    gated = [(s, g) for s, g in zip(scores, rules.gates, strict=True) if g is not None]
-    if any(score is not None and score < gate for score, gate in gated):
-        return 0.0
-    if any(score is None for score, _ in gated):
-        return None
-    present = [(s, w) for s, w in zip(scores, rules.weights, strict=True) if s is not None]
-    weight = sum(w for _, w in present)
-    if weight == 0:
-        return None
-    return sum(s * w for s, w in present) / weight * sum(rules.weights)
+def totals(
+    table: Sequence[Sequence[float | None]], punished: Sequence[float], rules: Rules
+) -> list[Fraction | None]:
+    """Return the totals of one group, exactly: what is equal in truth is equal here."""
+    found: list[Fraction | None] = []
+    for row, extra in zip(table, punished, strict=True):
+        present = [(s, w) for s, w in zip(row, rules.weights, strict=True) if s is not None]
+        weight = sum(Fraction(w) for _, w in present)
+        summed = sum(Fraction(s) * Fraction(w) for s, w in present)
+        whole = sum(map(Fraction, rules.weights))
+        found.append(summed / weight * whole + Fraction(extra) if weight else None)
+    return compliant(found, table, rules)
+
+
+def gate(row: Sequence[float | None], rules: Rules) -> str:
+    """Tell what a completion's gates say of it."""
+    asked = [(s, g) for s, g in zip(row, rules.gates, strict=True) if g is not None]
+    if any(score is not None and score < limit for score, limit in asked):
+        return "missed"
+    return "unknown" if any(score is None for score, _ in asked) else "passed"
+
+
+def compliant(
+    values: Sequence[Fraction | None], table: Sequence[Sequence[float | None]], rules: Rules
+) -> list[Fraction | None]:
+    """Return a group's values after the gates: who misses one has 0, or the worst of who passes."""
+    said = [gate(row, rules) for row in table]
+    passing = [v for v, s in zip(values, said, strict=True) if s == "passed" and v is not None]
+    of = {"missed": min([Fraction(0), *passing]), "unknown": None}
+    return [of.get(s, v) for v, s in zip(values, said, strict=True)]
 
 
 def punishment(length: int, rules: Rules) -> float:
@@ -55,69 +76,68 @@ def spread(values: Sequence[float]) -> float:
     return math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1))
 
 
-def normalised(
-    values: Sequence[float | None], deviation: float | None = None
-) -> list[float | None]:
-    """Return values less the mean of those there, over their spread or the one given."""
+def against_group(values: Sequence[Number | None], by: float | None = None) -> list[float | None]:
+    """Return a group's values less their mean, over `by`, else over their deviation."""
     there = [v for v in values if v is not None]
-    if not there:
-        return [None] * len(values)
+    if not there or all(math.isclose(v, there[0], rel_tol=ALIKE, abs_tol=ALIKE) for v in there):
+        return [None if v is None else 0.0 for v in values]
     mean = math.fsum(there) / len(there)
-    by = (spread(there) if deviation is None else deviation) + EPSILON
-    alike = max(there) == min(there)
-    return [None if v is None else 0.0 if alike else (v - mean) / by for v in values]
+    if by is None:
+        by = spread([float(v) for v in there]) + EPSILON
+    return [None if v is None else (float(v) - mean) / by for v in values]
+
+
+def groups_of(values: Sequence[Any], rules: Rules) -> list[Any]:
+    """Return the values group by group."""
+    return [values[i : i + rules.size] for i in range(0, len(values), rules.size)]
 
 
 def advantages(
     table: Sequence[Sequence[float | None]], lengths: Sequence[int], rules: Rules
-) -> list[float]:
-    """Return each completion's advantage; 0 where it has no total."""
+) -> list[float | None]:
+    """Return each completion's advantage; None where it has no total."""
     punished = [punishment(length, rules) for length in lengths]
-    totals = [total(row, rules) for row in table]
-    totals = [None if t is None else t + p for t, p in zip(totals, punished, strict=True)]
+    groups = list(zip(groups_of(table, rules), groups_of(punished, rules), strict=True))
+    whole = [totals(group, extra, rules) for group, extra in groups]
     if rules.aggregate == "GDPO":
-        return _gdpo(table, totals, punished, rules)
-    everything = spread([t for t in totals if t is not None])
-    found: list[float] = []
-    for start in range(0, len(totals), rules.size):
-        group = totals[start : start + rules.size]
-        by = {"Group": None, "Batch": everything, "None": 1.0 - EPSILON}[rules.scale]
-        found += [0.0 if v is None else v for v in normalised(group, by)]
-    return found
+        summed = [
+            _normalised_then_summed(group, extra, total, rules)
+            for (group, extra), total in zip(groups, whole, strict=True)
+        ]
+        # 2601.05242 divides by the deviation over the whole batch, and takes its mean off, which is
+        # 0 as each group's is; where scores are missing only the group's is taken off.
+        by = spread([v for group in summed for v in group if v is not None]) + EPSILON
+        return [value for group in summed for value in against_group(group, by)]
+    everything = spread([float(t) for group in whole for t in group if t is not None])
+    of = {"Group": None, "Batch": everything + EPSILON, "None": 1.0}[rules.scale]
+    return [value for group in whole for value in against_group(group, of)]
 
 
-def _gdpo(
+def _normalised_then_summed(
     table: Sequence[Sequence[float | None]],
-    totals: Sequence[float | None],
     punished: Sequence[float],
+    whole: Sequence[Fraction | None],
     rules: Rules,
-) -> list[float]:
-    rows = []
-    for row, whole, extra in zip(table, totals, punished, strict=True):
-        missed = any(
-            gate is not None and score is not None and score < gate
-            for score, gate in zip(row, rules.gates, strict=True)
-        )
-        row = [0.0 if missed else score for score in row] + ([extra] if rules.punish else [])
-        rows.append([None] * len(row) if whole is None else row)
-    weights = [*rules.weights, *([1.0] if rules.punish else [])]
-    columns = []
-    for column in zip(*rows, strict=True):
-        columns.append(
-            [
-                value
-                for start in range(0, len(column), rules.size)
-                for value in normalised(column[start : start + rules.size])
-            ]
-        )
-    combined: list[float | None] = []
-    for row in zip(*columns, strict=True):
+) -> list[float | None]:
+    """Return a group's weighted sums of rewards that are normalised one by one."""
+    columns = [list(column) for column in zip(*table, strict=True)]
+    weights = list(rules.weights)
+    if rules.punish:
+        columns.append(list(punished))
+        weights.append(1.0)
+    normal = []
+    for column in columns:
+        exact = [
+            None if t is None or v is None else Fraction(v)
+            for v, t in zip(column, whole, strict=True)
+        ]
+        normal.append(against_group(compliant(exact, table, rules)))
+    sums: list[float | None] = []
+    for row in zip(*normal, strict=True):
         present = [(v, w) for v, w in zip(row, weights, strict=True) if v is not None]
         weight = sum(w for _, w in present)
-        combined.append(
-            sum(v * w for v, w in present) / weight * sum(weights) if weight > 0 else None
-        )
-    return [0.0 if v is None else v for v in normalised(combined)]
+        sums.append(sum(v * w for v, w in present) / weight * sum(weights) if weight else None)
+    return sums
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,9 @@
 
 The total is the weighted mean of the scores that are there, times the sum of all weights: a reward
 that abstained or failed changes the total's variance, never its scale. A gate that is missed makes
-it 0; without the gate's own score nobody knows, so the completion is left out.
+it 0, or as low as the lowest total below 0 of the group's completions that pass: a violation is
+never better than what complies. Without the gate's own score nobody knows, so the completion is
+left out.
 """
 
 from __future__ import annotations
@@ -15,24 +17,45 @@ import numpy.typing as npt
 from finetune_contract.rewards import Reward
 
 Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+Groups = Sequence[int] | npt.NDArray[np.int64]  # [N], one number for all completions of a prompt
 
 
-def totals(scores: Floats, rewards: Sequence[Reward]) -> Floats:
-    """Return fp64 [N] of scores [N, rewards], NaN where there is none; NaN leaves a row out."""
-    weights = np.array([reward.weight for reward in rewards])
-    present = ~np.isnan(scores)
+def totals(
+    scores: Floats, rewards: Sequence[Reward], groups: Groups, added: Floats | float = 0.0
+) -> Floats:
+    """Return fp64 [N] of scores [N, rewards], NaN where there is none; NaN leaves a row out.
+
+    `added` [N] counts beside the rewards, before the gates.
+    """
+    total = weighted(scores, np.array([reward.weight for reward in rewards])) + added
+    missed, unknown = gates(scores, rewards)
+    return gated(np.where(unknown, np.nan, total), missed, groups)
+
+
+def weighted(values: Floats, weights: Floats) -> Floats:
+    """Return the weighted mean [N] of the values there of [N, M], times the sum of all weights."""
+    present = ~np.isnan(values)
     there = (present * weights).sum(1)
-    summed = np.where(present, scores, 0.0) @ weights
+    summed = np.where(present, values, 0.0) @ weights
     with np.errstate(invalid="ignore", divide="ignore"):
-        total = np.where(there > 0, summed * (weights.sum() / there), np.nan)
-    return gated(total, scores, rewards)
+        return np.where(there > 0, summed * (weights.sum() / there), np.nan)
 
 
-def gated(total: Floats, scores: Floats, rewards: Sequence[Reward]) -> Floats:
-    """Return totals [N] with 0 where any gate is missed, else NaN where a gate has no score."""
-    gates = [(i, reward.gate) for i, reward in enumerate(rewards) if reward.gate is not None]
+def gates(scores: Floats, rewards: Sequence[Reward]) -> tuple[Bools, Bools]:
+    """Return which completions [N] miss a gate, and of which of the others that is not known."""
     missed, unknown = np.zeros((2, len(scores)), dtype=np.bool_)
-    for index, gate in gates:
-        missed |= scores[:, index] < gate
-        unknown |= np.isnan(scores[:, index])
-    return np.where(missed, 0.0, np.where(unknown, np.nan, total))
+    for index, reward in enumerate(rewards):
+        if reward.gate is not None:
+            missed |= scores[:, index] < reward.gate
+            unknown |= np.isnan(scores[:, index])
+    return missed, unknown & ~missed
+
+
+def gated(values: Floats, missed: Bools, groups: Groups) -> Floats:
+    """Return values [N] with 0, or the group's lowest below it that passes, where one is missed."""
+    _, group = np.unique(groups, return_inverse=True)
+    lowest = np.zeros(len(values))
+    passes = ~missed & ~np.isnan(values)
+    np.minimum.at(lowest, group[passes], values[passes])
+    return np.where(missed, lowest[group], values)

@@ -23,8 +23,17 @@ def rewards(*settings: dict[str, Any]) -> list[Reward]:
 
 
 def one(scores: list[float], *settings: dict[str, Any]) -> float:
-    [total] = totals(np.array([scores]), rewards(*settings))
-    return float(total)
+    [total] = of([scores], *settings)
+    return total
+
+
+def of(
+    scores: list[list[float]], *settings: dict[str, Any], groups: list[int] | None = None
+) -> list[float]:
+    """Return the totals of completions, of one prompt unless told."""
+    numbers = groups or [7] * len(scores)
+    found: list[float] = totals(np.array(scores), rewards(*settings), numbers).tolist()
+    return found
 
 
 def test_weights_of_the_present_are_scaled_up() -> None:
@@ -79,6 +88,24 @@ def test_a_gate_may_have_no_weight() -> None:
     assert np.isnan(one([NAN, 1], {}, {"gate": 1, "weight": 0}))
 
 
+def test_a_missed_gate_is_as_bad_as_the_worst_that_passes() -> None:
+    gate = ({}, {"gate": 0.5, "weight": 0})
+    assert of([[-1, 0], [-2, 1], [-3, 1]], *gate) == [-3, -2, -3]
+    assert of([[5, 0], [2, 1], [3, 1]], *gate) == [0, 2, 3]
+    assert of([[-5, 0], [-4, 0]], *gate) == [0, 0]  # none passes
+    assert of([[-1, 0], [NAN, 1], [-3, NAN]], *gate)[0] == 0  # of none that passes is it known
+
+
+def test_gates_look_at_their_own_group() -> None:
+    gate = ({}, {"gate": 0.5, "weight": 0})
+    scores = [[-9, 1], [-1, 0], [-2, 1], [-1, 0]]
+    assert of(scores, *gate, groups=[30, 2, 2, 30]) == [-9, -2, -2, -9]
+
+
+def test_no_completions_have_no_totals() -> None:
+    assert totals(np.zeros((0, 1)), rewards({}), []).tolist() == []
+
+
 finite = st.floats(-100, 100)
 rows = st.lists(
     st.tuples(finite | st.just(NAN), finite | st.just(NAN), finite | st.just(NAN)),
@@ -92,7 +119,7 @@ weights = st.tuples(*[st.floats(0.125, 8)] * 3)
 def test_a_total_is_the_mean_of_what_is_there_times_all_weights(
     rows: list[tuple[float, ...]], weights: tuple[float, ...]
 ) -> None:
-    found = totals(np.array(rows), rewards(*({"weight": weight} for weight in weights)))
+    found = of([list(row) for row in rows], *({"weight": weight} for weight in weights))
     for row, total in zip(rows, found, strict=True):
         there = [(w, s) for w, s in zip(weights, row, strict=True) if not np.isnan(s)]
         if not there:
@@ -109,8 +136,7 @@ def test_losing_an_equal_score_changes_nothing(
     scores: list[float], weights: tuple[float, ...], lost: int
 ) -> None:
     """So an error is not taken for 0, nor for anything else."""
-    judged = rewards(*({"weight": weight} for weight in weights))
-    same = np.full((1, 3), scores[0])
-    missing = same.copy()
-    missing[0, lost] = NAN
-    assert totals(missing, judged) == pytest.approx(totals(same, judged), rel=1e-9, abs=1e-9)
+    judged = [{"weight": weight} for weight in weights]
+    same = [scores[0]] * 3
+    missing = [NAN if index == lost else score for index, score in enumerate(same)]
+    assert one(missing, *judged) == pytest.approx(one(same, *judged), rel=1e-9, abs=1e-9)

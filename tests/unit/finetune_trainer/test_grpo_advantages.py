@@ -41,9 +41,13 @@ def cases(draw: st.DrawFn) -> tuple[list[list[float | None]], list[int], Rules]:
         draw(st.integers(1, 4)),
         draw(st.integers(1, 3)),
     )
-    score = st.one_of(st.none(), st.sampled_from([0.0, 0.5, 1.0]), st.floats(-2, 2, width=16))
+    score = st.one_of(
+        st.none(),
+        st.sampled_from([0.0, 0.5, 1.0]),
+        st.integers(-128, 128).map(lambda number: number / 64),
+    )
     table = [[draw(score) for _ in range(rewards)] for _ in range(size * groups)]
-    weights = [draw(st.sampled_from([0.0, 0.5, 1.0, 3.0])) for _ in range(rewards)]
+    weights = [draw(st.sampled_from([0.0, 0.5, 0.7, 1.0, 3.0])) for _ in range(rewards)]
     weights[draw(st.integers(0, rewards - 1))] = 1.0
     gates = [draw(st.sampled_from([None, None, 0.5])) for _ in range(rewards)]
     rules = Rules(
@@ -70,11 +74,12 @@ def test_every_variant_is_the_arithmetic(case: tuple[Any, list[int], Rules]) -> 
         softPunishTokens=rules.punish,
     )
     found = of(table, made, lengths=lengths)
-    assert found.values.tolist() == pytest.approx(
-        grpo_oracle.advantages(table, lengths, rules), abs=1e-6, rel=1e-6
-    )
-    assert found.kept.tolist() == [grpo_oracle.total(row, rules) is not None for row in table]
+    expected = grpo_oracle.advantages(table, lengths, rules)
+    values = [value or 0.0 for value in expected]
+    assert found.values.tolist() == pytest.approx(values, abs=1e-6, rel=1e-6)
+    assert found.kept.tolist() == [value is not None for value in expected]
     assert np.isnan(found.totals).tolist() == (~found.kept).tolist()
+    assert found.spread.tolist() == [any(group) for group in grpo_oracle.groups_of(values, rules)]
 
 
 def test_a_row_without_scores_moves_neither_baseline_nor_spread() -> None:
@@ -104,6 +109,60 @@ def test_equal_scores_are_exactly_nothing_to_learn() -> None:
     found = of([[0.1]] * 3 + [[0.1], [0.2], [0.1]], recipe([1.0], [None], 3))
     assert found.values[:3].tolist() == [0, 0, 0]
     assert found.spread.tolist() == [False, True]
+
+
+@pytest.mark.parametrize("aggregate", ["WeightedSum", "GDPO"])
+def test_rounding_is_no_spread(aggregate: str) -> None:
+    """Renormalised by other weights, equal totals differ in the last digit."""
+    made = recipe([1.0, 0.7], [None, None], 4, aggregate=aggregate)
+    found = of([[1.0, 1.0], [1.0, None], [None, 1.0], [1.0, 1.0]], made)
+    assert len(set(found.totals.tolist())) == 2
+    assert (found.values.tolist(), found.spread.tolist()) == ([0.0] * 4, [False])
+    large = of([[1e9, 1e9], [1e9, None], [None, 1e9], [1e9, 1e9]], made)
+    assert large.spread.tolist() == [False]
+
+
+@pytest.mark.parametrize("aggregate", ["WeightedSum", "GDPO"])
+def test_small_spreads_count(aggregate: str) -> None:
+    found = of([[0.0], [1e-6]], recipe([1.0], [None], 2, aggregate=aggregate))
+    assert found.spread.tolist() == [True]
+
+
+@pytest.mark.parametrize("scale", ["Group", "Batch", "None"])
+@pytest.mark.parametrize("aggregate", ["WeightedSum", "GDPO"])
+def test_the_baseline_is_the_groups_whatever_the_others_score(aggregate: str, scale: str) -> None:
+    """With a score missing, the first group's rewards have a mean, and the second no spread."""
+    fields = {"aggregate": aggregate} | ({"scaleRewards": scale} if aggregate != "GDPO" else {})
+    made = recipe([1.0, 2.0], [None, None], 4, **fields)
+    found = of([[1.0, 1.0], [0.0, 0.0], [1.0, None], [0.0, 1.0], *[[1.0, 1.0]] * 4], made)
+    assert found.spread.tolist() == [True, False]
+    assert found.values[4:].tolist() == [0.0] * 4
+    assert abs(found.values[:4].sum()) <= 1e-12
+    assert abs(found.values[0]) > 0.1
+
+
+def test_rewards_that_cancel_each_other_teach_nothing() -> None:
+    made = recipe([1.0, 1.0], [None, None], 3, aggregate="GDPO")
+    found = of([[0.1, 0.3], [0.2, 0.2], [0.3, 0.1]], made)
+    assert (found.values.tolist(), found.spread.tolist()) == ([0.0] * 3, [False])
+
+
+@pytest.mark.parametrize("aggregate", ["WeightedSum", "GDPO"])
+def test_a_missed_gate_is_never_better_than_what_complies(aggregate: str) -> None:
+    made = recipe([1.0, 0.0], [None, 0.5], 4, aggregate=aggregate, softPunishTokens=16)
+    scores = [[-1.0, 0.0], [-2.0, 1.0], [-3.0, 1.0], [-1.0, 1.0]]
+    negative = of(scores, made)
+    assert negative.totals.tolist() == [-3.0, -2.0, -3.0, -1.0]
+    assert negative.values[0] == negative.values.min() < 0
+    punished = of([[1.0, 0.0], *[[0.5, 1.0]] * 3], made, lengths=[1, 64, 1, 1])
+    assert punished.totals.tolist() == [-0.5, -0.5, 0.5, 0.5]
+    assert punished.values[0] == punished.values.min() < 0
+
+
+def test_the_worst_of_another_group_is_no_measure_for_a_gate() -> None:
+    made = recipe([1.0, 0.0], [None, 0.5], 2)
+    found = of([[1.0, 0.0], [-1.0, 1.0], [1.0, 0.0], [-5.0, 1.0]], made)
+    assert found.totals.tolist() == [-1.0, -1.0, -5.0, -5.0]
 
 
 def test_a_group_of_which_one_is_left_has_nothing_to_learn_from() -> None:

@@ -12,12 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from finetune_contract.grpo import Aggregate, GrpoRecipe, ScaleRewards
-from finetune_rewards.totals import totals
+from finetune_rewards.totals import gated, gates, totals, weighted
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
 EPSILON = 1e-4  # added to a standard deviation, as in TRL
+ROUNDING = 1e-9  # two totals of other sets of rewards may differ by this, relatively, and be equal
 
 
 @dataclass(frozen=True)
@@ -42,18 +43,15 @@ def advantages(
     `lengths` [N] are in tokens; `truncated` [N] tells which were cut at max_tokens.
     """
     punishment = soft_punishment(lengths, recipe)
-    total = totals(scores, recipe.rewards) + punishment
-    there = ~np.isnan(total)
+    groups = np.arange(len(scores)) // recipe.group_size
+    total = totals(scores, recipe.rewards, groups, punishment)
+    compared, scaling = total, recipe.scaling
     if recipe.aggregate is Aggregate.GDPO:
-        values, spread = _gdpo(scores, punishment, total, recipe)
-    else:
-        groups = total.reshape(-1, recipe.group_size)
-        centred, deviation = _centred(groups)
-        spread = (centred != 0).any(1)
-        values = _scaled(centred, deviation, total, recipe.scaling).reshape(-1)
-    kept = there & ~(truncated & recipe.mask_truncated)
-    learns = (kept & (values != 0)).reshape(-1, recipe.group_size).any(1)
-    return Advantages(np.where(kept, values, 0.0), total, kept, spread & learns)
+        compared, scaling = _decoupled(scores, punishment, total, recipe), ScaleRewards.BATCH
+    values = _scaled(compared, recipe.group_size, scaling)
+    kept = ~np.isnan(total) & ~(truncated & recipe.mask_truncated)
+    values = np.where(kept, values, 0.0)
+    return Advantages(values, total, kept, (values != 0).reshape(-1, recipe.group_size).any(1))
 
 
 def soft_punishment(lengths: npt.NDArray[np.int64], recipe: GrpoRecipe) -> Floats:
@@ -68,7 +66,8 @@ def soft_punishment(lengths: npt.NDArray[np.int64], recipe: GrpoRecipe) -> Float
 def _centred(groups: Floats) -> tuple[Floats, Floats]:
     """Return values [groups, size] less their group's mean, and its deviation [groups, 1].
 
-    NaN stands for none, in and out. Equal values are centred to exactly 0.
+    NaN stands for none, in and out. Values that differ by no more than rounding are centred to
+    exactly 0.
     """
     there = ~np.isnan(groups)
     count = there.sum(1, keepdims=True)
@@ -76,53 +75,41 @@ def _centred(groups: Floats) -> tuple[Floats, Floats]:
     mean = filled.sum(1, keepdims=True) / np.maximum(count, 1)
     least = np.where(there, groups, np.inf).min(1, keepdims=True)
     most = np.where(there, groups, -np.inf).max(1, keepdims=True)
-    differ = (most > least) & (count > 1)
+    size = np.abs(filled).max(1, keepdims=True)
+    differ = (most - least > ROUNDING * np.maximum(size, 1.0)) & (count > 1)
     centred = np.where(there, np.where(differ, groups - mean, 0.0), np.nan)
     squares = np.where(there, centred, 0.0) ** 2
     deviation = np.sqrt(squares.sum(1, keepdims=True) / np.maximum(count - 1, 1))
     return centred, deviation
 
 
-def _scaled(centred: Floats, deviation: Floats, total: Floats, scaling: ScaleRewards) -> Floats:
-    if scaling is ScaleRewards.NONE:
-        divided = centred
-    elif scaling is ScaleRewards.GROUP:
-        divided = centred / (deviation + EPSILON)
-    else:
-        [of_batch] = _centred(total[None])[1]
-        divided = centred / (of_batch + EPSILON)
-    return np.nan_to_num(divided, nan=0.0)
+def _scaled(compared: Floats, size: int, scaling: ScaleRewards) -> Floats:
+    """Return values [N] less their group's mean, scaled; NaN where there is none."""
+    centred, deviation = _centred(compared.reshape(-1, size))
+    if scaling is ScaleRewards.BATCH:
+        _, deviation = _centred(compared[None])
+    if scaling is not ScaleRewards.NONE:
+        centred = centred / (deviation + EPSILON)
+    return centred.reshape(-1)
 
 
-def _gdpo(
-    scores: Floats, punishment: Floats, total: Floats, recipe: GrpoRecipe
-) -> tuple[Floats, Bools]:
-    """Return values [N] and spreads [groups] by arXiv 2601.05242.
+def _decoupled(scores: Floats, punishment: Floats, total: Floats, recipe: GrpoRecipe) -> Floats:
+    """Return the sum [N] of rewards that are each normalised within their group: 2601.05242.
 
-    A completion whose gate is missed scores 0 in every reward; the punishment is one more reward,
-    of weight 1.
+    The paper's mean over the batch is 0 where no score is missing. Where one is, it would give
+    groups without spread an advantage, so the sum has its group's mean as a baseline like any
+    total; the paper's deviation over the batch stays. The punishment is one more reward, of weight
+    1, and gates hold for each reward as they do for totals.
     """
-    size = recipe.group_size
-    weights = np.array([reward.weight for reward in recipe.rewards])
-    missed = np.zeros(len(scores), dtype=np.bool_)
-    for index, reward in enumerate(recipe.rewards):
-        if reward.gate is not None:
-            missed |= scores[:, index] < reward.gate
-    scores = np.where(missed[:, None], 0.0, scores)
+    columns = [*scores.T]
+    weights = [reward.weight for reward in recipe.rewards]
     if recipe.soft_punish_tokens:
-        scores = np.column_stack([scores, punishment])
-        weights = np.append(weights, 1.0)
-    scores = np.where(np.isnan(total)[:, None], np.nan, scores)
-    normal = np.empty_like(scores)
-    for index in range(scores.shape[1]):
-        centred, deviation = _centred(scores[:, index].reshape(-1, size))
-        normal[:, index] = (centred / (deviation + EPSILON)).reshape(-1)
-    present = ~np.isnan(normal)
-    counted = (present * weights).sum(1)
-    summed = np.where(present, normal, 0.0) @ weights
-    combined = np.where(
-        counted > 0, summed * (weights.sum() / np.where(counted > 0, counted, 1.0)), np.nan
-    )
-    spread = (np.where(present & (weights > 0), normal, 0.0) != 0).any(1).reshape(-1, size).any(1)
-    centred, deviation = _centred(combined[None])
-    return np.nan_to_num(centred / (deviation + EPSILON), nan=0.0)[0], spread
+        columns.append(punishment)
+        weights.append(1.0)
+    missed, _ = gates(scores, recipe.rewards)
+    groups = np.arange(len(scores)) // recipe.group_size
+    normal = []
+    for column in columns:
+        whole = gated(np.where(np.isnan(total), np.nan, column), missed, groups)
+        normal.append(_scaled(whole, recipe.group_size, ScaleRewards.GROUP))
+    return weighted(np.column_stack(normal), np.array(weights))
