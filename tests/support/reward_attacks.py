@@ -104,6 +104,10 @@ def attack(directory, token, **target):
 def attack(token, **target):
     os.truncate(token, 1)
 """,
+    "empty a file": """
+def attack(token, **target):
+    os.close(os.open(token, os.O_RDONLY | os.O_TRUNC))
+""",
     "change a mode": """
 def attack(token, **target):
     os.chmod(token, 0o777)

@@ -24,7 +24,7 @@ def verdict(machine: str, number: int, *arguments: int, architecture: int | None
     code = program(machine, PID)
     arch = AUDIT_ARCH[machine] if architecture is None else architecture
     words = [*arguments, *[0] * (6 - len(arguments))]
-    data = struct.pack("<iIQ6Q", number, arch, 0, *words)
+    data = struct.pack("<iIQ6Q", number, arch, 0, *(word % 2**64 for word in words))
     accumulator, at = 0, 0
     while True:
         operation, then, otherwise, value = struct.unpack_from("=HBBI", code, 8 * at)
@@ -62,13 +62,26 @@ REFUSED = {
         *(138, 130, 122, 146, 194, 180, 92, 142),
     ],
 }
-# io_uring_setup pidfd_send_signal pidfd_open clone3 pidfd_getfd process_madvise mount_setattr
-# landlock_restrict_self memfd_secret, and what is to come
-UNKNOWN = [425, 424, 434, 435, 438, 440, 442, 446, 447, 10_000]
-BY_ARGUMENT = {  # clone socketpair kill tgkill prctl prlimit64 ioctl fcntl
-    "x86_64": (56, 53, 62, 234, 157, 302, 16, 72),
-    "aarch64": (220, 199, 129, 131, 167, 261, 29, 25),
+# io_uring_setup pidfd_send_signal pidfd_open clone3 openat2 pidfd_getfd process_madvise
+# mount_setattr landlock_restrict_self memfd_secret, and what is to come
+UNKNOWN = [425, 424, 434, 435, 437, 438, 440, 442, 446, 447, 10_000]
+BY_ARGUMENT = {  # clone socketpair kill tgkill prctl prlimit64 ioctl fcntl openat open
+    "x86_64": (56, 53, 62, 234, 157, 302, 16, 72, 257, 2),
+    "aarch64": (220, 199, 129, 131, 167, 261, 29, 25, 56),
 }
+READ, WRITE, BOTH, NEITHER, CREATE, EMPTY, CLOEXEC = 0, 1, 2, 3, 0o100, 0o1000, 0o2000000
+OPENED = [
+    (READ, True),
+    (READ | CLOEXEC, True),
+    (WRITE, True),
+    (BOTH, True),
+    (NEITHER, True),
+    (WRITE | CREATE | EMPTY, True),  # Landlock knows which files may be written
+    (BOTH | EMPTY, True),
+    (READ | EMPTY, False),
+    (READ | EMPTY | CLOEXEC, False),
+    (NEITHER | EMPTY, False),
+]
 
 
 @pytest.mark.parametrize("machine", MACHINES)
@@ -131,6 +144,8 @@ def test_calls_of_another_architecture_end_the_process(machine: str) -> None:
         (7, (3, 8), False),  # F_SETOWN
         (7, (3, 10), False),  # F_SETSIG
         (7, (3, 15), False),  # F_SETOWN_EX
+        *((8, (-100, 0x1000, flags), passes) for flags, passes in OPENED),
+        (8, (EMPTY, EMPTY, READ), True),
     ],
 )
 def test_arguments_decide(
@@ -138,6 +153,12 @@ def test_arguments_decide(
 ) -> None:
     number = BY_ARGUMENT[machine][call]
     assert verdict(machine, number, *arguments) == (ALLOW if passes else EPERM)
+
+
+@pytest.mark.parametrize(("flags", "passes"), OPENED)
+def test_open_asks_the_same(flags: int, passes: bool) -> None:
+    number = BY_ARGUMENT["x86_64"][9]
+    assert verdict("x86_64", number, 0x1000, flags) == (ALLOW if passes else EPERM)
 
 
 def test_a_machine_without_a_table_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,6 +83,47 @@ def works(name):
     assert warning.startswith("mine: runs without ")
 
 
+OPENS = """
+import ctypes, os, struct
+
+libc = ctypes.CDLL(None)
+EMPTYING = struct.pack("=QQQ", os.O_TRUNC, 0, 0)  # struct open_how
+HOW = {
+    "open": lambda path: os.open(path, os.O_RDONLY | os.O_TRUNC),
+    "openat": lambda path: libc.openat(-100, path, os.O_RDONLY | os.O_TRUNC),
+    "neither to read nor to write": lambda path: os.open(path, os.O_ACCMODE | os.O_TRUNC),
+    "to write": lambda path: os.open(path, os.O_WRONLY | os.O_TRUNC),
+    "creat": lambda path: libc.creat(path, 0o600),
+    "openat2": lambda path: libc.syscall(437, -100, path, EMPTYING, len(EMPTYING)),
+}
+
+def score(completions, path, **kwargs):
+    try:
+        return [float(HOW[completions[0]](path[0].encode()) >= 0)]
+    except OSError:
+        return [0.0]
+"""
+
+
+@pytest.mark.parametrize(
+    "how", ["open", "openat", "neither to read nor to write", "to write", "creat", "openat2"]
+)
+async def test_what_may_be_read_can_not_be_emptied_on_kernels_that_know_no_truncation(
+    how: str, tmp_path: Path
+) -> None:
+    readable = tmp_path / "readable"
+    readable.mkdir()
+    library = readable / "library.py"
+    library.write_text("x = 1")
+    batch = samples(how, path=str(library))
+    async with running_source(OPENS, tmp_path, lacking("truncate", readable)) as runner:
+        assert (await asked(runner, batch)).items == [Item(0.0)]
+    assert library.read_text() == "x = 1"
+    async with running_source(OPENS, tmp_path, UNCONFINED) as runner:
+        assert (await asked(runner, batch)).items == [Item(1.0)]
+    assert library.read_text() == ""
+
+
 async def test_every_builtin_scores_in_a_confined_worker() -> None:
     described: dict[str, dict[str, Any]] = {
         "math": {},
@@ -232,9 +273,10 @@ def score(completions, **kwargs):
 def test_neither_the_root_of_all_nor_a_home_is_readable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sys.path", ["/", str(tmp_path), str(tmp_path / "none"), ""])
+    monkeypatch.chdir("/")
+    monkeypatch.setattr("sys.path", ["/", "//", ".", str(tmp_path), str(tmp_path / "none"), ""])
     readable = interpreter_paths()
     assert tmp_path in readable
-    assert not {Path("/"), Path.home(), Path(), tmp_path / "none"} & set(readable)
+    assert not {Path("/"), Path("//"), Path.home(), Path(), tmp_path / "none"} & set(readable)
     assert all(path.exists() for path in readable)
     assert len(readable) == len(set(readable))

@@ -67,7 +67,7 @@ def interpreter_paths() -> list[Path]:
     names = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
     names += [str(sysconfig.get_config_var("LIBDIR") or ""), *sys.path]
     paths = [Path(name) for name in (*names, *SYSTEM_LIBRARIES, *SYSTEM_FILES) if name]
-    return [path for path in dict.fromkeys(paths) if path.exists() and path != Path("/")]
+    return [path for path in dict.fromkeys(paths) if path.exists() and not path.samefile("/")]
 
 
 def _limit(memory_bytes: int) -> None:

@@ -36,6 +36,14 @@ F_DUPFD_CLOEXEC, F_GETPIPE_SZ = 1030, 1032
 FCNTL = (0, 1, 2, 3, 4, F_DUPFD_CLOEXEC, F_GETPIPE_SZ)
 # TCGETS, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX
 IOCTL = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
+# What of a file's opening decides whether it is emptied.
+OPENING = os.O_TRUNC | os.O_ACCMODE
+# Only what is opened to write may be emptied, for Landlock knows what that is. It knows nothing of
+# O_RDONLY | O_TRUNC before its ABI 3, and takes the access mode 3 for neither reading nor writing.
+OPENED = (
+    *(os.O_RDONLY, os.O_WRONLY, os.O_RDWR, os.O_ACCMODE),
+    *(os.O_WRONLY | os.O_TRUNC, os.O_RDWR | os.O_TRUNC),
+)
 # PR_SET_NAME, PR_GET_NAME, PR_CAPBSET_READ, PR_GET_NO_NEW_PRIVS, PR_SET_VMA
 PRCTL = (15, 16, 23, 39, 0x53564D41)
 
@@ -61,6 +69,8 @@ class Test:
 def tests(pid: int) -> dict[str, tuple[Test, ...]]:
     """Return what must hold of the arguments of the calls in BY_ARGUMENT, for process `pid`."""
     return {
+        "open": (Test(1, OPENED, OPENING),),
+        "openat": (Test(2, OPENED, OPENING),),
         "clone": (Test(0, (CLONE_THREAD,), CLONE_THREAD | CLONE_REFUSED),),
         # Datagram sockets could be sent to other sockets' addresses.
         "socketpair": (

@@ -1,8 +1,8 @@
 """System calls that scoring needs, by name: (x86_64, aarch64), None where a machine has it not.
 
 Numbers are those of the kernel's asm/unistd_64.h and asm-generic/unistd.h. Left out on purpose are
-calls that change other processes, files' metadata, mounts or limits, and those with a surface of
-their own (io_uring, bpf, keyctl, userfaultfd, perf).
+calls that change other processes, files' metadata, mounts or limits, those with a surface of their
+own (io_uring, bpf, keyctl, userfaultfd, perf), and openat2, whose flags no filter sees.
 """
 
 from __future__ import annotations
@@ -20,8 +20,6 @@ ALLOWED: Numbers = {
     "msync": (26, 227),
     "membarrier": (324, 283),
     # files to read
-    "open": (2, None),
-    "openat": (257, 56),
     "read": (0, 63),
     "readv": (19, 65),
     "pread64": (17, 67),
@@ -156,6 +154,8 @@ ALLOWED: Numbers = {
 
 # Allowed with certain arguments only; see seccomp.
 BY_ARGUMENT: Numbers = {
+    "open": (2, None),
+    "openat": (257, 56),
     "clone": (56, 220),
     "socketpair": (53, 199),
     "kill": (62, 129),
