@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -47,13 +48,37 @@ class FunctionPanel:
     scorers: dict[str, Callable[[str], Item]]
     asked: list[Samples] = field(default_factory=list)
 
-    def score(self, samples: Samples) -> dict[str, Answer]:
-        """Return every reward's answer."""
+    waits: int = 0  # how often a batch is busy before its answers are there
+    given_up: int = 0  # batches that were left before
+
+    @contextmanager
+    def scoring(self, samples: Samples) -> Iterator[FunctionScoring]:
+        """Yield the batch as it is being scored."""
         self.asked.append(samples)
-        return {
-            name: Answer([scorer(text_of(one)) for one in samples.completions], 0.5)
+        batch = FunctionScoring(self.scorers, samples, self.waits)
+        yield batch
+        self.given_up += batch.waits > 0
+
+
+@dataclass
+class FunctionScoring:
+    """A batch of FunctionPanel's."""
+
+    scorers: dict[str, Callable[[str], Item]]
+    samples: Samples
+    waits: int
+    answers: dict[str, Answer] = field(default_factory=dict)
+
+    def busy(self) -> bool:
+        """Score at last."""
+        if self.waits:
+            self.waits -= 1
+            return True
+        self.answers = {
+            name: Answer([scorer(text_of(one)) for one in self.samples.completions], 0.5)
             for name, scorer in self.scorers.items()
         }
+        return False
 
 
 class Letters:

@@ -32,7 +32,8 @@ class Fault:
 
     At "train" it comes before a micro-batch (from 0) of `step` (from 1), once the checkpoints of
     earlier steps are written; at "rollout", "evaluate", "checkpoint" and "publish" when that begins
-    after `step` steps. At "refused checkpoint" every one is refused, and nothing else happens.
+    after `step` steps; at "score" no answer ever comes then. At "refused checkpoint" every one is
+    refused, and nothing else happens.
     """
 
     number: int
@@ -194,6 +195,8 @@ def _plant(fault: Fault) -> None:
             _plant_in_step(fault)
         case "rollout":
             _before(BuiltinEngine, "draw", lambda requests, step, stops, done: strike(step))
+        case "score":
+            _plant_in_score(fault)
         case "evaluate":
             _before(Evaluator, "evaluate", lambda state, stops: strike(state.step))
         case "checkpoint":
@@ -216,6 +219,22 @@ def _before(owner: Any, name: str, act: Callable[..., None]) -> None:
         return original(self, *arguments)
 
     setattr(owner, name, acting)
+
+
+def _plant_in_score(fault: Fault) -> None:
+    import asyncio
+
+    from finetune_rewards.panel import Panel
+
+    original = Panel._elsewhere
+
+    async def silent(self: Panel, samples: Any) -> Any:
+        if samples.step == fault.step:
+            os.kill(os.getpid(), fault.number)
+            await asyncio.sleep(2 * SECONDS)
+        return await original(self, samples)
+
+    Panel._elsewhere = silent  # type: ignore[method-assign]
 
 
 def _plant_in_step(fault: Fault) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from concurrent.futures import Future, wait
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,6 +21,8 @@ from finetune_rewards.http import HttpScorer
 from finetune_rewards.samples import Answer, Samples
 from finetune_rewards.tally import RewardStats, Tally
 from finetune_rewards.together import together
+
+POLL_SECONDS = 0.5  # that `busy` waits for a batch's end
 
 Answers = dict[str, Answer]
 ModelScorer = Callable[[Samples], Sequence[float]]
@@ -106,20 +110,19 @@ class Panel:
             RewardUnavailable: if a service was down for longer than its pauseSeconds.
             RewardInvalid: if a reward turns out to be unusable.
         """
-        if not len(samples):
-            return {reward.name: Answer([], 0.0) for reward in self.rewards}
+        with self.scoring(samples) as batch:
+            while batch.busy():
+                pass
+            return batch.answers
+
+    @contextmanager
+    def scoring(self, samples: Samples) -> Iterator[Scoring]:
+        """Yield the batch as it is being scored; left early, nobody waits for answers any more."""
         elsewhere = self._portal.start_task_soon(self._elsewhere, samples)
         try:
-            found = {name: _timed(scorer, samples) for name, scorer in self._model_scorers.items()}
-            found |= elsewhere.result()
-        except BaseException:
-            # A stop and Ctrl-C included: nobody waits for the services any more.
+            yield Scoring(elsewhere, partial(self._here, samples), partial(self._counted, samples))
+        finally:
             elsewhere.cancel()
-            raise
-        answers = {reward.name: _whole(found, reward, len(samples)) for reward in self.rewards}
-        for name, answer in answers.items():
-            self._tallies[name].add(answer)
-        return answers
 
     def identities(self) -> tuple[RewardIdentity, ...]:
         """Return what rewards are beyond the recipe: digests of the user's code, models' commits.
@@ -142,7 +145,20 @@ class Panel:
             dtype=np.float64,
         ).T
 
+    def _here(self, samples: Samples) -> Answers:
+        if not len(samples):
+            return {}
+        return {name: _timed(scorer, samples) for name, scorer in self._model_scorers.items()}
+
+    def _counted(self, samples: Samples, found: Answers) -> Answers:
+        answers = {reward.name: _whole(found, reward, len(samples)) for reward in self.rewards}
+        for name, answer in answers.items():
+            self._tallies[name].add(answer)
+        return answers
+
     async def _elsewhere(self, samples: Samples) -> Answers:
+        if not len(samples):
+            return {reward.name: Answer([], 0.0) for reward in self.rewards}
         work: list[Coroutine[Any, Any, Answers]] = [
             _named(name, service, samples) for name, service in self._services.items()
         ]
@@ -152,6 +168,37 @@ class Panel:
         for answers in await together(work):
             found |= answers
         return found
+
+
+class Scoring:
+    """A batch that is being scored; `answers` are there once it is not `busy` any more."""
+
+    answers: Answers
+
+    def __init__(
+        self,
+        elsewhere: Future[Answers],
+        here: Callable[[], Answers],
+        counted: Callable[[Answers], Answers],
+    ) -> None:
+        self._elsewhere = elsewhere
+        self._here: Callable[[], Answers] | None = here
+        self._counted = counted
+        self._found: Answers = {}
+        self._busy = True
+
+    def busy(self) -> bool:
+        """Wait a moment for the end; tell whether it is yet to come. Raises what `score` does.
+
+        Model scorers answer in the first call.
+        """
+        if self._here is not None:
+            here, self._here = self._here, None
+            self._found = here()
+        if self._busy and wait([self._elsewhere], POLL_SECONDS).done:
+            self.answers = self._counted({**self._found, **self._elsewhere.result()})
+            self._busy = False
+        return self._busy
 
 
 class _Notes:

@@ -153,6 +153,17 @@ def test_a_stop_leaves_the_buffer_unmade(tmp_path: Any, alone: Ranks) -> None:
     assert rolled.panel.asked == []
 
 
+def test_a_stop_gives_up_scores_that_are_not_there_yet(tmp_path: Any, alone: Ranks) -> None:
+    rolled = Rolled(config(tmp_path), alone)
+    rolled.panel.waits = 3
+    answers = iter([False, False, False, True])  # drawn, then before and while scoring
+    assert rolled._collector.collect(0, 0, lambda: next(answers)) is None
+    assert rolled.panel.given_up == 1
+    rolled.panel.waits = 1
+    assert rolled.collect().scores.values.shape == (16, 1)
+    assert rolled.panel.given_up == 1
+
+
 def test_progress_counts_completions(tmp_path: Any, alone: Ranks) -> None:
     rolled = Rolled(config(tmp_path), alone)
     told = []

@@ -148,7 +148,7 @@ def killed_and_resumed(runs: Runs, setting: Setting, faults: list[Fault]) -> Non
     for number, fault in enumerate(faults, start=1):
         ends = runs.attempt(setting, job, number, fault)
         assert began_at(ends) == saved
-        if fault.at == "rollout":
+        if fault.at in ("rollout", "score"):
             fault = replace(fault, step=fault.step + 1)  # drawn for the next one
         if fault.number == TERM:
             for end in ends:
@@ -197,6 +197,12 @@ def test_completions_in_use_outlive_kills(runs: Runs) -> None:
     killed_and_resumed(runs, setting, kills)
 
 
+def test_a_stop_waits_for_no_reward(runs: Runs) -> None:
+    """One rank is told to stop, in a score that never comes; what it had learned is saved."""
+    setting = Setting(dropout=0.1, batch=16, iterations=3)
+    killed_and_resumed(runs, setting, [Fault(int(TERM), 3, ONE, at="score")])
+
+
 def test_replaced_groups_and_the_reference_outlive_kills(runs: Runs) -> None:
     setting = Setting(stage=2, dropout=0.0, batch=16, iterations=4, beta=0.1, resamples=1)
     kills = [Fault(int(TERM), 3, ALL, micro_batch=0), Fault(int(KILL), 8, ALL, micro_batch=1)]
@@ -205,14 +211,14 @@ def test_replaced_groups_and_the_reference_outlive_kills(runs: Runs) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS, ids=str)
-@pytest.mark.parametrize("at", ["train", "rollout"])
+@pytest.mark.parametrize("at", ["train", "rollout", "score"])
 @pytest.mark.parametrize("step", range(1, STEPS))
 def test_grpo_killed_at_every_step(
     runs: Runs, step: int, at: str, kind: tuple[int, tuple[int, ...]]
 ) -> None:
     number, ranks = kind
     setting = Setting(dropout=0.1, batch=16, iterations=3)
-    if at == "rollout":
+    if at != "train":
         step -= step % 3
     fault = Fault(int(number), step, ranks, micro_batch=step % 2, at=at)
     killed_and_resumed(runs, setting, [fault])

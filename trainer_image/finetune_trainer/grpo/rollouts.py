@@ -120,7 +120,8 @@ class Collector:
         completions = self._draw(buffer, attempt, slots, rows, step, stops)
         if completions is None or stops():
             return None
-        return completions, self._score(rows, completions, step)
+        scores = self._score(rows, completions, step, stops)
+        return None if scores is None else (completions, scores)
 
     def _draw(
         self, buffer: int, attempt: int, slots: Indices, rows: Indices, step: int, stops: Stops
@@ -148,7 +149,9 @@ class Collector:
             groups[rank :: ranks.world] = drawn or []
         return list(chain.from_iterable(groups))
 
-    def _score(self, rows: Indices, completions: list[Completion], step: int) -> Scores:
+    def _score(
+        self, rows: Indices, completions: list[Completion], step: int, stops: Stops
+    ) -> Scores | None:
         """Ask the rewards for the completions that this rank has drawn, gather the others'."""
         mine = self._places(np.arange(self._ranks.rank, len(rows), self._ranks.world))
         share = [completions[int(place)] for place in mine]
@@ -159,8 +162,15 @@ class Collector:
         samples = decoded(self._prompts, of_rows, share, texts, step)
         began = time.monotonic()
         with self._reporter.aside(Phase.SCORE, len(completions)):
-            rewards = self._recipe.rewards
-            scores = scored(self._panel, samples, mine, len(completions), self._ranks, rewards)
+            scores = scored(
+                self._panel,
+                samples,
+                mine,
+                len(completions),
+                self._ranks,
+                self._recipe.rewards,
+                stops,
+            )
         self._spent[Phase.SCORE] += time.monotonic() - began
         return scores
 

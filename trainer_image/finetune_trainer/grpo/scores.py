@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,11 +21,22 @@ Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
 
+class Scoring(Protocol):
+    """A batch that is being scored; `answers`, by the reward's name, are there once it is not
+    `busy` any more."""
+
+    answers: dict[str, Answer]
+
+    def busy(self) -> bool:
+        """Wait a moment; tell whether answers are to come. Raises RewardError to end the run."""
+        ...
+
+
 class Panel(Protocol):
     """All rewards of a recipe."""
 
-    def score(self, samples: Samples) -> dict[str, Answer]:
-        """Return every reward's answer, by name; raise RewardError where the run can not go on."""
+    def scoring(self, samples: Samples) -> AbstractContextManager[Scoring]:
+        """Yield the batch as it is being scored; left early, it is given up."""
         ...
 
 
@@ -76,20 +88,35 @@ def scored(
     total: int,
     ranks: Ranks,
     rewards: Sequence[Reward],
-) -> Scores:
+    stops: Callable[[], bool],
+) -> Scores | None:
     """Return the scores of `total` completions, of which `samples` are this rank's, at `mine`.
 
-    All ranks must call it. Raises Failure with the reason of a RewardError.
+    All ranks must call it, and all return None on a stop, however long a service is away. Raises
+    Failure with the reason of a RewardError.
     """
+    with panel.scoring(samples) as batch:
 
-    def ask() -> tuple[npt.NDArray[np.int64], dict[str, Answer]]:
-        with failing_as_told():
-            return mine, panel.score(samples) if len(samples) else {}
+        def busy() -> bool:
+            with failing_as_told():
+                return batch.busy()
 
+        while any(ranks.everywhere(busy)):
+            if stops():
+                return None
+        by_rank = ranks.everywhere(lambda: (mine, batch.answers))
+    return _gathered(by_rank, total, rewards)
+
+
+def _gathered(
+    by_rank: Sequence[tuple[npt.NDArray[np.int64], dict[str, Answer]] | None],
+    total: int,
+    rewards: Sequence[Reward],
+) -> Scores:
     values = np.full((total, len(rewards)), np.nan)
     failed = np.zeros((total, len(rewards)), dtype=np.bool_)
     seconds, errors = np.zeros(len(rewards)), dict[str, str]()
-    for told in ranks.everywhere(ask):
+    for told in by_rank:
         assert told is not None, "every rank asks"
         theirs, answers = told
         for index, reward in enumerate(rewards):
