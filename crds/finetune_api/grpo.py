@@ -84,7 +84,7 @@ class Grpo(ApiModel):
     """Weight of the KL divergence from the model that training began with (estimator k3)."""
     scale_rewards: ScaleRewards | None = None
     """Divide advantages by the standard deviation of rewards in the `Group` or the `Batch`, or by
-    `None`. Default Group; DrGRPO None."""
+    `None`. Default Group; DrGRPO None. Not with aggregate GDPO, which has a scale of its own."""
     aggregate: Aggregate = Aggregate.WEIGHTED_SUM
     """`WeightedSum` adds the rewards. `GDPO` (arXiv 2601.05242) normalises each within its group
     first, so that one with a small spread still counts."""
@@ -118,6 +118,11 @@ class Grpo(ApiModel):
                 "double(self.clipHigh) >= 1.0",
                 "with loss CISPO clipHigh is the cap of the ratio itself: at least 1",
                 ".clipHigh",
+            ),
+            rule(
+                "!has(self.scaleRewards) || !has(self.aggregate) || self.aggregate != 'GDPO'",
+                "GDPO divides by deviations of its own; remove scaleRewards",
+                ".scaleRewards",
             ),
             rule(
                 f"self.rewards.exists(r, !has(r.weight) || !r.weight.matches('{DECIMAL}') || "

@@ -14,7 +14,7 @@ EVERY_GRPO_FIELD: dict[str, Any] = {
     "clipHigh": "3.5",
     "beta": "0.04",
     "scaleRewards": "Batch",
-    "aggregate": "GDPO",
+    "aggregate": "WeightedSum",
     "iterations": 2,
     "maskTruncated": True,
     "softPunishTokens": 16,
@@ -96,10 +96,10 @@ def test_every_field_of_grpo_arrives() -> None:
     assert made == {**asked, "clipHigh": 3.5, "beta": 0.04}
 
 
-def test_the_lower_clip_arrives() -> None:
-    grpo = {"clipLow": "0.1", "rewards": EVERY_REWARD[:1]}
+def test_what_suits_no_other_field_arrives() -> None:
+    grpo = {"clipLow": "0.1", "aggregate": "GDPO", "rewards": EVERY_REWARD[:1]}
     recipe = config(job(method={"type": "GRPO", "grpo": grpo}))["recipe"]
-    assert recipe["grpo"]["clipLow"] == 0.1
+    assert (recipe["grpo"]["clipLow"], recipe["grpo"]["aggregate"]) == (0.1, "GDPO")
 
 
 def test_every_field_of_every_reward_arrives() -> None:
