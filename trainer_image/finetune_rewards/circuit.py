@@ -4,14 +4,18 @@ A request without an answer says little: the service may be down, or choke on th
 last request that was answered is sent again. If that is answered, only the request is at fault, and
 its completions have errors. If not, the circuit opens: nothing is sent but one probe at a time,
 until one is answered. What was lost then starts over, with all its retries.
+
+A service that says it is busy is up, and the request is as good as the others: it is sent again
+after longer and longer waits, as long as others are answered in between.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Generic, TypeVar
 
 from finetune_rewards.errors import RewardUnavailable
@@ -19,11 +23,14 @@ from finetune_rewards.errors import RewardUnavailable
 log = logging.getLogger(__name__)
 
 FIRST_WAIT_SECONDS = 0.1
-LONGEST_WAIT_SECONDS = 10.0
+LONGEST_WAIT_SECONDS = 5.0
 LONGEST_RETRY_AFTER_SECONDS = 60.0
 FIRST_PROBE_SECONDS = 0.5
 LONGEST_PROBE_SECONDS = 30.0
 MOST_OUTAGES = 5  # that one request may be lost to; a request that fells the service ends here
+# How often in a row a request may be told that the service is busy which answers all others.
+MOST_REFUSALS = 10
+MOST_DOUBLINGS = 16  # of a wait; far above every longest one
 
 Asked = TypeVar("Asked")
 Answered = TypeVar("Answered")
@@ -31,11 +38,15 @@ Note = Callable[[str | None], None]
 
 
 class Unanswered(Exception):
-    """A request got no answer of its own; `retry_after` seconds is the service's wish."""
+    """A request got no answer of its own; `retry_after` seconds is the service's wish.
 
-    def __init__(self, cause: str, retry_after: float | None = None) -> None:
+    `busy`: the service itself says that it has too much to do.
+    """
+
+    def __init__(self, cause: str, retry_after: float | None = None, *, busy: bool = False) -> None:
         super().__init__(cause)
         self.retry_after = retry_after
+        self.busy = busy
 
 
 class Circuit(Generic[Asked, Answered]):
@@ -62,6 +73,7 @@ class Circuit(Generic[Asked, Answered]):
         self._known: Asked | None = None  # the last request that was answered
         self._logged = ""  # why it waits
         self._answered_at = self._closed_at = float("-inf")
+        self._served_at = float("-inf")  # when a request was answered that is no probe
 
     async def ask(self, request: Asked) -> Answered:
         """Return the answer, however long the service is away.
@@ -70,22 +82,32 @@ class Circuit(Generic[Asked, Answered]):
             Unanswered: if the service is up, but does not answer this request.
             RewardUnavailable: if it was down for `pause_seconds`.
         """
-        outages = 0
+        outages = refusals = 0
+        waits = itertools.count()
         while True:
+            began = _now()
             try:
-                return await self._retried(request)
-            except Unanswered:
-                at_fault = await self._at_fault(request)
-                outages += 1
-                if at_fault or outages == MOST_OUTAGES:
+                return await self._retried(request, waits)
+            except Unanswered as error:
+                if error.busy and began < self._served_at:
+                    refusals = 0
+                elif error.busy:
+                    refusals += await self._at_fault(request)
+                elif await self._at_fault(request):
                     raise
+                else:
+                    outages += 1
+                if outages == MOST_OUTAGES or refusals == MOST_REFUSALS:
+                    raise
+                if error.busy:
+                    await asyncio.sleep(_wait(error, next(waits)))
 
-    async def _retried(self, request: Asked) -> Answered:
-        for retry in range(self._retries):
+    async def _retried(self, request: Asked, waits: Iterator[int]) -> Answered:
+        for _ in range(self._retries):
             try:
                 return await self._attempt(request)
             except Unanswered as error:
-                await asyncio.sleep(_asked(error) or _jitter(retry))
+                await asyncio.sleep(_wait(error, next(waits)))
         return await self._attempt(request)
 
     async def _attempt(self, request: Asked) -> Answered:
@@ -93,6 +115,7 @@ class Circuit(Generic[Asked, Answered]):
             await self._closed.wait()
             answer = await self._send(request)
         self._known, self._answered_at = request, _now()
+        self._served_at = self._answered_at
         return answer
 
     async def _at_fault(self, request: Asked) -> bool:
@@ -124,7 +147,7 @@ class Circuit(Generic[Asked, Answered]):
                     ) from None
                 left = since + self._pause_seconds - _now()
                 await asyncio.sleep(min(left, max(_asked(error), wait * random.uniform(0.5, 1))))
-                wait = min(2 * wait, LONGEST_PROBE_SECONDS)
+                wait = min(2 * wait, LONGEST_WAIT_SECONDS if error.busy else LONGEST_PROBE_SECONDS)
             else:
                 self._known, self._answered_at = probe, _now()
                 if down:
@@ -147,10 +170,12 @@ class Circuit(Generic[Asked, Answered]):
         log.info("reward %s answers", self._name)
 
 
-def _jitter(retry: int) -> float:
-    """Return the seconds before a retry: exponential with full jitter, so that requests that failed
-    together do not come back together."""
-    return random.uniform(0, min(FIRST_WAIT_SECONDS * 2**retry, LONGEST_WAIT_SECONDS))
+def _wait(error: Unanswered, before: int) -> float:
+    """Return the seconds before a retry, after `before` others: what the service asks for, and
+    exponential with full jitter, so that requests that failed together do not come back together.
+    """
+    longest = min(FIRST_WAIT_SECONDS * 2 ** min(before, MOST_DOUBLINGS), LONGEST_WAIT_SECONDS)
+    return _asked(error) + random.uniform(0, longest)
 
 
 def _asked(error: Unanswered) -> float:

@@ -33,11 +33,12 @@ TOKEN = "token"  # noqa: S105 - the key's name
 IDEMPOTENCY_KEY = "Idempotency-Key"
 
 # Beside 5xx: what whoever minds the service or its Secret can mend while the run waits.
+_BUSY = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 _UNANSWERED = (
+    *_BUSY,
     HTTPStatus.UNAUTHORIZED,
     HTTPStatus.FORBIDDEN,
     HTTPStatus.REQUEST_TIMEOUT,
-    HTTPStatus.TOO_MANY_REQUESTS,
 )
 
 
@@ -144,7 +145,8 @@ class HttpScorer:
         ) as answer:
             status = answer.status
             if status in _UNANSWERED or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-                raise Unanswered(_spoken(status), _retry_after(answer.headers))
+                wish = _retry_after(answer.headers)
+                raise Unanswered(_spoken(status), wish, busy=status in _BUSY)
             if status != HTTPStatus.OK:
                 raise _BadAnswer(f"the service answered {_spoken(status)}")
             return await _bounded(answer)
@@ -216,10 +218,10 @@ def _spoken(status: int) -> str:
 def _retry_after(headers: Mapping[str, Any]) -> float | None:
     """Return the seconds of Retry-After, a number or a date (RFC 9110, section 10.2.3)."""
     value = str(headers.get("Retry-After", "")).strip()
-    if value.isdecimal():
-        return float(value)
     try:
+        if value.isdecimal():
+            return float(value)
         at = parsedate_to_datetime(value)
-    except ValueError:
+        return max(0.0, (at.replace(tzinfo=at.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
+    except (ValueError, OverflowError):
         return None
-    return max(0.0, (at.replace(tzinfo=at.tzinfo or UTC) - datetime.now(UTC)).total_seconds())

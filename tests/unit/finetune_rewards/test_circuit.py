@@ -7,28 +7,35 @@ import asyncio
 import pytest
 
 from finetune_rewards import circuit
-from finetune_rewards.circuit import MOST_OUTAGES, Circuit, Unanswered
+from finetune_rewards.circuit import MOST_OUTAGES, MOST_REFUSALS, Circuit, Unanswered
 from finetune_rewards.errors import RewardUnavailable
 
 
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(circuit, "FIRST_WAIT_SECONDS", 0.001)
+    monkeypatch.setattr(circuit, "LONGEST_WAIT_SECONDS", 0.005)
     monkeypatch.setattr(circuit, "FIRST_PROBE_SECONDS", 0.001)
     monkeypatch.setattr(circuit, "LONGEST_PROBE_SECONDS", 0.005)
 
 
 class Service:
-    """Answers a text in upper case; some texts it never answers, some fell it for a while."""
+    """Answers a text in upper case; some texts it never answers, some fell it for a while, and
+    it may have room for few at a time, or call itself busy at some."""
 
-    def __init__(self, *, chokes: str = "", fells: str = "") -> None:
-        self.chokes, self.fells = chokes, fells
+    def __init__(self, *, chokes: str = "", fells: str = "", refuses: str = "") -> None:
+        self.chokes, self.fells, self.refuses = chokes, fells, refuses
         self.sent: list[str] = []
         self.down_for = 0  # requests
+        self.room = 10**9
 
     async def send(self, text: str) -> str:
         self.sent.append(text)
-        await asyncio.sleep(0)
+        if not self.room or text in self.refuses:
+            raise Unanswered("busy", busy=True)
+        self.room -= 1
+        await asyncio.sleep(0 if self.room > 100 else 0.02)
+        self.room += 1
         if text in self.fells:
             self.down_for = 10
         if self.down_for:
@@ -156,3 +163,38 @@ async def test_others_pass_until_a_service_has_answered_once() -> None:
     assert await asked.ask("a") == "A"
     with pytest.raises(Unanswered, match="choked"):
         await choking
+
+
+async def test_a_full_service_is_no_fault_of_a_request() -> None:
+    service = Service()
+    service.room = 2
+    asked = service.circuit(at_once=64, retries=0)
+    texts = "abcdefghijklmnopqrstuvwxyz"
+    assert await outcomes(asked, texts) == list(texts.upper())
+    assert len(service.sent) > 2 * len(texts)
+
+
+async def test_a_service_that_is_busy_for_all_holds_the_run() -> None:
+    service = Service()
+    asked = service.circuit(retries=1)
+    await asked.ask("a")
+    service.refuses = "ab"
+    waiting = asyncio.create_task(asked.ask("b"))
+    await service.noted.wait()
+    assert service.notes == ["waits for reward judge: busy"]
+    service.refuses = ""
+    assert await waiting == "B"
+    assert service.notes[-1] is None
+    service.refuses = "ab"
+    with pytest.raises(RewardUnavailable, match="busy"):
+        await service.circuit(pause_seconds=0.02).ask("b")
+
+
+async def test_a_request_that_is_always_refused_ends_somewhen() -> None:
+    """Two of them: the probes for the one do not keep the other waiting for ever."""
+    service = Service(refuses="xy")
+    asked = service.circuit(retries=1)
+    assert await asked.ask("a") == "A"
+    assert await outcomes(asked, "xy") == ["busy", "busy"]
+    assert service.sent.count("x") == service.sent.count("y") == 2 * MOST_REFUSALS
+    assert service.notes == []
