@@ -103,7 +103,7 @@ class RewardCheckState(StrEnum):
 
 
 class RewardCheckStatus(ApiModel):
-    """The trial of the job's own reward functions on a few rows, before the first attempt."""
+    """The trial of builtin and python rewards on a few rows, before the first attempt."""
 
     state: RewardCheckState
     """How far it is."""
@@ -287,7 +287,7 @@ class FineTuneJobStatus(ApiModel):
     ] = None
     """Every attempt, oldest first; each stands here before its objects are made."""
     reward_check: RewardCheckStatus | None = None
-    """The trial of python rewards; the first attempt starts once it has passed."""
+    """The trial of builtin and python rewards; the first attempt starts once it has passed."""
     progress: ProgressStatus | None = None
     """What the running attempt last reported."""
     checkpoint: CheckpointStatus | None = None

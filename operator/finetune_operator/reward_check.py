@@ -1,4 +1,4 @@
-"""The trial of a user's reward functions before the first attempt. Pure.
+"""The trial of a job's rewards before the first attempt. Pure.
 
 It commits nothing, so a pod that is lost is simply made again, whether or not its node ever
 confirms that it has gone; only the verdict must not get lost.
@@ -17,7 +17,7 @@ from finetune_operator.conditions import rfc3339
 from finetune_operator.decision import LOOK_EVERY, Course, Decision, Scene, Verdict
 from finetune_operator.diagnose import MORE_MEMORY, End, blocked, pod_end, result_of
 from finetune_operator.observe import Child, Pod, timestamp
-from finetune_operator.plan.reward_check import RewardCheck, reward_check
+from finetune_operator.plan.reward_check import RewardCheck, reward_check, untried
 from finetune_operator.retry import doubled
 from finetune_operator.wording import bounded, with_advice
 
@@ -29,7 +29,7 @@ _ATTEMPT = 1  # of which the pod's Result speaks: the one that is to follow
 
 def checked(s: Scene) -> Decision | RewardCheckStatus | None:
     """Return what has to happen before the first attempt; else the record of a check that passed,
-    or None for a job without code of the user's."""
+    or None for a job without any that can be tried."""
     wanted = reward_check(s.job, s.job.spec.workers.image or s.settings.trainer_image)
     if wanted is None:
         return None
@@ -104,7 +104,7 @@ def _run(s: Scene, known: RewardCheckStatus, wanted: RewardCheck) -> Decision:
     begun = known.model_copy(update={"start_time": known.start_time or rfc3339(s.now)})
     return Decision(
         s.attempts,
-        Verdict(Course.PROGRESSING, Reason.PENDING, _TRYING),
+        Verdict(Course.PROGRESSING, Reason.PENDING, _trying(s)),
         delete=(*s.others(None), *_left_over(s)),
         after=LOOK_EVERY,
         reward_check=begun,
@@ -118,7 +118,13 @@ def _left_over(s: Scene) -> tuple[Child, ...]:
     return tuple(c for c in pods if c.owner_uid != s.job.uid)
 
 
-_TRYING = "the reward functions are tried on a few rows before the first attempt"
+def _trying(s: Scene) -> str:
+    return f"the rewards are tried on a few rows before the first attempt{_left_out(s)}"
+
+
+def _left_out(s: Scene) -> str:
+    names = untried(s.job)
+    return f"; not tried, as services or models: {', '.join(names)}" if names else ""
 
 
 def _follow(s: Scene, known: RewardCheckStatus, pod: Pod) -> Decision | RewardCheckStatus:
@@ -129,7 +135,7 @@ def _follow(s: Scene, known: RewardCheckStatus, pod: Pod) -> Decision | RewardCh
         passed = {
             "state": RewardCheckState.PASSED,
             "end_time": rfc3339(s.now),
-            "message": bounded(result.message),
+            "message": bounded(result.message + _left_out(s)),
         }
         return known.model_copy(update=passed)
     end = _end_of(s, pod)
@@ -158,7 +164,7 @@ def _waiting(s: Scene, known: RewardCheckStatus, pod: Pod) -> Decision:
     left = time_to_start(s, block)
     if block is not None and left is not None and left <= timedelta():
         return _failed(s, known, End(Reason.START_TIMEOUT, f"{block.reason}: {block.message}"))
-    verdict = Verdict(Course.PROGRESSING, Reason.PENDING, _TRYING)
+    verdict = Verdict(Course.PROGRESSING, Reason.PENDING, _trying(s))
     if block is not None:
         text = bounded(with_advice(block.message, block.reason))
         verdict = Verdict(Course.PROGRESSING, block.reason, text)

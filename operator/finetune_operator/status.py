@@ -20,7 +20,7 @@ from finetune_operator.decision import Course, Decision, Verdict
 from finetune_operator.errors import Stalled, Waiting
 from finetune_operator.observe import Observed, Report, timestamp
 from finetune_operator.plan.attempt import plan_status, told_plan
-from finetune_operator.plan.method import python_rewards
+from finetune_operator.plan.method import isolated_rewards
 from finetune_operator.plan.run_config import micro_batch_size
 from finetune_operator.settings import Settings
 from finetune_operator.told import checkpoint, told
@@ -84,7 +84,7 @@ def status_of(
 def _reward_check(
     job: FineTuneJob, old: FineTuneJobStatus, decision: Decision
 ) -> RewardCheckStatus | None:
-    if not python_rewards(job.spec):
+    if not isolated_rewards(job.spec):
         return None
     return decision.reward_check or old.reward_check
 

@@ -88,7 +88,8 @@ def test_a_job_with_a_builtin_reward_and_one_of_its_own_ends_in_an_adapter(
     assert condition(done, "Succeeded")["status"] == "True", done["status"]
     check = done["status"]["rewardCheck"]
     assert check["state"] == "Passed"
-    assert check["message"] == "reward mine: 16 scores from 0 to 0.125"
+    assert check["message"].startswith("reward words: 16 scores from 1 to 1; all are equal")
+    assert check["message"].endswith("; reward mine: 16 scores from 0 to 0.125")
     assert [a["state"] for a in done["status"]["attempts"]] == ["Succeeded"]
     rewards = {r["name"]: r for r in done["status"]["progress"]["rewards"]}
     assert rewards.keys() == {"words", "mine"}
@@ -116,6 +117,19 @@ def test_a_column_that_no_row_has_is_refused_before_any_attempt(
     assert stalled["reason"] == "RewardInvalid"
     assert "solution" in stalled["message"]
     assert journey.attempts("no-column") == []
+
+
+def test_a_task_that_does_not_exist_is_refused_before_any_attempt(
+    journey: Journey, prompts: str
+) -> None:
+    body = grpo("no-task", prompts, "unused")
+    sums = {"name": "sums", "reasoningGym": {"task": "chain_sums", "entry": "answer"}}
+    body["spec"]["method"]["grpo"]["rewards"] = [sums]
+    journey.apply(body)
+    stalled = condition(journey.wait_for_end("no-task"), "Stalled")
+    assert stalled["reason"] == "RewardInvalid"
+    assert "chain_sum" in stalled["message"]
+    assert journey.attempts("no-task") == []
 
 
 def test_code_that_is_not_there_yet_is_waited_for(journey: Journey, prompts: str) -> None:

@@ -1,4 +1,4 @@
-"""Try a user's reward functions on a few rows, before anything that costs a GPU starts.
+"""Try isolated rewards on a few rows, before anything that costs a GPU starts.
 
 The same runner as beside the trainer scores an answer of each row's own and then an empty one. What
 would fail on every completion of a run is refused; what merely looks odd is said.
@@ -20,6 +20,7 @@ from pydantic import TypeAdapter
 from finetune_contract.reasons import Reason, exit_code
 from finetune_contract.result import Outcome, Result
 from finetune_contract.rewards import Reward
+from finetune_rewards.columns import check_columns
 from finetune_rewards.errors import RewardError, RewardInvalid, error_of
 from finetune_rewards.protocol import pack_samples
 from finetune_rewards.runner import Runner
@@ -52,11 +53,12 @@ async def check(
         for described in runner.describe():
             if described.problem is not None:
                 raise error_of(described.problem.reason, described.problem.message)
+        check_columns(rewards, {name for row in rows for name in row["columns"]})
         tries = [_samples(rows, answered=True), _samples(rows, answered=False)]
         answers = [await runner.score(pack_samples(s), len(s)) for s in tries]
     finally:
         await runner.stop()
-    return [_verdict(reward.name, *(found[reward.name] for found in answers)) for reward in rewards]
+    return [_verdict(reward, *(found[reward.name] for found in answers)) for reward in rewards]
 
 
 def _samples(rows: Sequence[dict[str, Any]], *, answered: bool) -> Samples:
@@ -82,18 +84,18 @@ def _completion(row: dict[str, Any], answered: bool) -> Text:
     return text if isinstance(prompt, str) else [{"role": "assistant", "content": text}]
 
 
-def _verdict(name: str, answered: Answer, empty: Answer) -> str:
+def _verdict(reward: Reward, answered: Answer, empty: Answer) -> str:
     """Return what is to be said of a reward; raise RewardInvalid if it scored nothing at all."""
     items = [*answered.items, *empty.items]
     errors = [item.error for item in items if item.error is not None]
     scores = [item.score for item in items if item.score is not None]
     if len(errors) == len(items):
-        raise RewardInvalid(f"reward {name}: it fails on every row: {errors[0]}")
-    said = [f"reward {name}: {len(scores)} scores"]
+        raise RewardInvalid(f"reward {reward.name}: it fails on every row: {errors[0]}")
+    said = [f"reward {reward.name}: {len(scores)} scores"]
     if scores:
         said[0] += f" from {min(scores):g} to {max(scores):g}"
-        if min(scores) == max(scores):
-            said.append("all are equal, so nothing would be learned from them")
+        if min(scores) == max(scores) and reward.weight:  # a gate need not tell them apart
+            said.append("all are equal: if the model's are too, nothing is learned from them")
     else:
         said.append("it abstained from every row")
     if errors:

@@ -1,4 +1,4 @@
-"""Copy a few rows of GRPO's data to where rewards are tried on them; torch-free.
+"""Copy a few rows of each file of GRPO's data to where rewards are tried on them; torch-free.
 
 It runs with the data's credentials, so that what imports a user's code needs none. Each line is a
 prompt as the rewards are given it: {"prompt": text or messages, "columns": {...}}.
@@ -27,6 +27,7 @@ from finetune_trainer.storage import Role, Store, split_file_uri
 
 log = logging.getLogger(__name__)
 
+ROWS = 8
 LOOKED_AT = 8  # lines for each row that is asked for, before none of them is good
 
 
@@ -85,22 +86,24 @@ def main() -> int:
     arguments = _arguments()
     logging.basicConfig(level=logging.INFO)
     try:
-        found = sample(arguments.uri, arguments.credentials, arguments.rows)
+        rows = -(-ROWS // len(arguments.uri))
+        found = [row for uri in arguments.uri for row in sample(uri, arguments.credentials, rows)]
     except Exception as error:  # the process's edge: any end must become a Result
         log.error("the rows can not be read", exc_info=error)
         result = failed(explain(error), attempt=1, rank=0)
         arguments.termination_log.write_text(result.encode())
         return exit_code(result.reason)
     arguments.output.write_text("".join(f"{row}\n" for row in found))
-    log.info("took %d rows of %s", len(found), arguments.uri)
+    log.info("took %d rows of %s", len(found), ", ".join(arguments.uri))
     return 0
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m finetune_trainer.sample_rows")
-    parser.add_argument("--uri", required=True, help="a file of spec.data.train")
+    parser.add_argument(
+        "--uri", action="append", required=True, help="a file of spec.data.train; may be repeated"
+    )
     parser.add_argument("--credentials", help="directory with the data's credentials")
-    parser.add_argument("--rows", type=int, default=8)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--termination-log", type=Path, default=Path("/dev/termination-log"))
     return parser.parse_args()

@@ -1,8 +1,10 @@
-"""The pod that tries a user's reward functions on a few rows before the first attempt.
+"""The pod that tries a job's rewards on a few rows before the first attempt.
 
-Two containers, so that what holds the data's credentials never runs the user's code: the first
-copies rows, the second, with neither credentials nor token, scores them. It runs where the attempts
-will, so that their kernel is the one that is tried.
+It tries what the isolated runner scores. HTTP rewards and reward models need credentials or
+weights, which nothing beside the user's code may have. Two containers, so that what holds the
+data's credentials never runs that code: the first copies rows, the second, with neither credentials
+nor token, scores them. It runs where the attempts will, so that their kernel is the one that is
+tried.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from finetune_api.job import FineTuneJob
-from finetune_operator.plan.method import python_rewards
+from finetune_operator.plan.method import isolated_rewards
 from finetune_operator.plan.names import HASH_ANNOTATION, Object, child, reward_check_name
 from finetune_operator.plan.network_policy import network_policy
 from finetune_operator.plan.pod import ENVIRONMENT, pod_settings
@@ -19,7 +21,7 @@ from finetune_operator.plan.reward_runner import (
     REWARDS_FILE,
     REWARDS_PATH,
     SPARED,
-    python_document,
+    rewards_document,
     runner,
     runner_mounts,
     runner_volumes,
@@ -50,8 +52,9 @@ class RewardCheck:
 
 
 def reward_check(job: FineTuneJob, image: str) -> RewardCheck | None:
-    """Return what checks the job's reward functions; None for a job without any."""
-    if not python_rewards(job.spec):
+    """Return what checks the job's rewards; None for a job without any that can be tried."""
+    document = rewards_document(job)
+    if document is None:
         return None
     pod = child(
         job,
@@ -59,12 +62,19 @@ def reward_check(job: FineTuneJob, image: str) -> RewardCheck | None:
         "Pod",
         None,
         name=reward_check_name(job.name),
-        annotations={**SPARED, _DOCUMENT: python_document(job)},
+        annotations={**SPARED, _DOCUMENT: document},
         spec=_spec(job, image),
     )
     own_account = job.spec.workers.service_account_name is None
     prepared = (*((service_account(job),) if own_account else ()), network_policy(job))
     return RewardCheck(prepared, pod, pod["metadata"]["annotations"][HASH_ANNOTATION])
+
+
+def untried(job: FineTuneJob) -> list[str]:
+    """Return the names of the rewards that are not tried."""
+    grpo = job.spec.method.grpo
+    tried = {reward.name for reward in isolated_rewards(job.spec)}
+    return [r.name for r in (grpo.rewards if grpo else ()) if r.name not in tried]
 
 
 def _spec(job: FineTuneJob, image: str) -> Object:
@@ -101,7 +111,7 @@ def _spec(job: FineTuneJob, image: str) -> Object:
 
 def _rows_container(job: FineTuneJob, image: str, mounts: list[Object]) -> Object:
     command = ["python", "-m", "finetune_trainer.sample_rows", "--output", _ROWS_PATH]
-    command += ["--uri", job.spec.data.train[0].uri]
+    command += [part for file in job.spec.data.train for part in ("--uri", file.uri)]
     if "data" in credentials(job):
         command += ["--credentials", credentials_directory("data")]
     return {

@@ -7,11 +7,9 @@ run scores with one code from its beginning to its end.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from finetune_api.job import FineTuneJob
-from finetune_api.rewards import Reward
 from finetune_contract.model import canonical_json
 from finetune_operator.plan.method import (
     amount,
@@ -46,17 +44,9 @@ CONFINED: Object = {
 
 def rewards_document(job: FineTuneJob) -> str | None:
     """Return the JSON of the rewards that the runner scores; None if there are none."""
-    found = isolated_rewards(job.spec)
-    return _document(found) if found else None
-
-
-def python_document(job: FineTuneJob) -> str:
-    """Return the JSON of the rewards that are code of the user's."""
-    return _document(r for r in isolated_rewards(job.spec) if r.python is not None)
-
-
-def _document(rewards: Iterable[Reward]) -> str:
-    recipes = [reward_recipe(reward) for reward in rewards]
+    recipes = [reward_recipe(reward) for reward in isolated_rewards(job.spec)]
+    if not recipes:
+        return None
     return canonical_json(
         [r.model_dump(mode="json", by_alias=True, exclude_none=True) for r in recipes]
     )

@@ -1,5 +1,6 @@
 """The trial of a user's reward functions: what it decides from what is seen of its pod."""
 
+import json
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -115,13 +116,45 @@ def test_code_is_tried_before_the_first_attempt() -> None:
 
 @pytest.mark.parametrize(
     "reward",
-    [{"name": "tags", "tags": {"tags": ["x"]}}, {"name": "h", "http": {"url": "http://j"}}],
+    [{"name": "m", "model": {"uri": "hf://a/b"}}, {"name": "h", "http": {"url": "http://j"}}],
 )
-def test_a_job_without_code_starts_at_once(reward: dict[str, Any]) -> None:
+def test_a_job_of_services_and_models_starts_at_once(reward: dict[str, Any]) -> None:
     of = grpo(reward)
     decision = decided(of, seen(), None)
     assert decision.run is not None
     assert status_of(of, seen(), decision, NOW, SETTINGS).reward_check is None
+
+
+def test_builtin_rewards_are_tried_too() -> None:
+    """A pattern that does not compile is found without a GPU."""
+    of = grpo({"name": "tags", "tags": {"tags": ["x"]}})
+    decision = decided(of, seen(), None)
+    assert decision.run is None
+    assert decision.run_check is not None
+    document = decision.run_check.pod["metadata"]["annotations"]["finetune.dev/rewards"]
+    assert [reward["name"] for reward in json.loads(document)] == ["tags"]
+
+
+def test_what_is_not_tried_is_named_from_the_beginning_to_the_end() -> None:
+    others = [
+        {"name": "judge", "http": {"url": "http://j"}},
+        {"name": "m", "model": {"uri": "hf://a/b"}},
+    ]
+    of = grpo(PYTHON, *others)
+    left_out = "; not tried, as services or models: judge, m"
+    for observed, known in [(seen(), None), (seen(pod(of)), record(of))]:
+        assert decided(of, observed, known).verdict.message.endswith(left_out)
+    passed = decided(of, seen(ended(of, GOOD)), record(of)).reward_check
+    assert passed is not None
+    assert passed.message == f"16 scores{left_out}"
+
+
+def test_rows_of_every_file_are_read() -> None:
+    files = [{"uri": "s3://d/a.jsonl"}, {"uri": "s3://d/b.jsonl"}]
+    wanted = reward_check(grpo(data={"train": files}), "trainer:1")
+    assert wanted is not None
+    (rows,) = wanted.pod["spec"]["initContainers"]
+    assert rows["command"][-4:] == ["--uri", "s3://d/a.jsonl", "--uri", "s3://d/b.jsonl"]
 
 
 def test_code_that_scores_lets_the_attempt_start_in_the_same_pass() -> None:
@@ -334,7 +367,7 @@ def test_objects_that_the_cluster_refuses_end_the_job() -> None:
 
 
 def test_a_check_that_nobody_waits_for_any_more_gives_its_place_back() -> None:
-    of = grpo({"name": "tags", "tags": {"tags": ["x"]}})
+    of = grpo({"name": "h", "http": {"url": "http://j"}})
     left_over = pod(grpo())
     assert deleted(decided(of, seen(left_over), None)) == ["bot-rewards"]
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from finetune_contract.reasons import Reason, exit_code
 from finetune_contract.result import Outcome, decode
-from finetune_contract.rewards import PythonReward, Reward
+from finetune_contract.rewards import BannedReward, ExactReward, PythonReward, Reward
 from finetune_rewards import check as module
 from finetune_rewards.check import check
 from finetune_rewards.errors import RewardInvalid, RewardUnavailable
@@ -85,6 +86,32 @@ async def test_code_that_loads_too_slowly_is_tried_again(
 async def test_what_looks_odd_is_said(tmp_path: Path, body: str, says: str) -> None:
     line = await tried(tmp_path, HEAD + body)
     assert re.search(says, line), line
+
+
+@pytest.mark.parametrize(
+    ("block", "says"),
+    [
+        ({"regex": {"pattern": "(a"}}, "reward it: .*pattern"),
+        ({"reasoning_gym": {"task": "chain_sums", "entry": "answer"}}, "chain_sum"),
+        ({"exact": {"answer": "anwser"}}, "^reward it: no row has the column 'anwser'; .*'answer'"),
+    ],
+)
+async def test_builtins_that_can_not_score_are_refused(block: dict[str, Any], says: str) -> None:
+    reward = Reward.model_validate({"name": "it", **block})
+    with pytest.raises(RewardInvalid, match=says):
+        await check([reward], {}, ROWS)
+
+
+async def test_builtins_that_score_all_alike_are_named_unless_they_only_gate() -> None:
+    rewards = [
+        Reward(name="answer", exact=ExactReward()),
+        Reward(name="calm", banned=BannedReward(phrases=("damn",))),
+        Reward(name="polite", weight=0, gate=1, banned=BannedReward(phrases=("damn",))),
+    ]
+    answer, calm, polite = await check(rewards, {}, ROWS)
+    assert answer == "reward answer: 4 scores from 0 to 1"
+    assert calm.startswith("reward calm: 4 scores from 1 to 1; all are equal")
+    assert polite == "reward polite: 4 scores from 1 to 1"
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,21 @@ def test_the_command_writes_rows_or_a_result(
     assert told.reason is Reason.DATA_NOT_FOUND
 
 
+def test_rows_of_every_file_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rewards of a mixture may each need a column that only one file has."""
+    uris = []
+    for name in "abc":
+        (tmp_path / name).mkdir()
+        uris.append(file(tmp_path / name, *({"prompt": f"{name}{i}?"} for i in range(9))))
+    out = tmp_path / "out"
+    monkeypatch.setattr(
+        "sys.argv", ["sample_rows", *(f"--uri={u}" for u in uris), f"--output={out}"]
+    )
+    assert sample_rows.main() == 0
+    prompts = [json.loads(line)["prompt"] for line in out.read_text().splitlines()]
+    assert prompts == [f"{name}{i}?" for name in "abc" for i in range(3)]
+
+
 def test_it_does_without_torch() -> None:
     code = "import sys, finetune_trainer.sample_rows; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
