@@ -189,7 +189,7 @@ class HttpReward(ApiModel):
     """Completions in one request."""
     concurrency: Annotated[int, Field(ge=1, le=1024)] = 64
     """Requests under way at once, of all workers together."""
-    pause_seconds: Annotated[int, Field(ge=1, le=86_400)] = 1800
+    pause_seconds: Annotated[int, Field(ge=1, le=32_400)] = 1800
     """While the service is down the run pauses; after this long it ends, to go on later from its
     checkpoint."""
 

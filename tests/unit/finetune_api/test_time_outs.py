@@ -1,0 +1,34 @@
+"""The longest that a reward may take, as the API allows it, ends before whoever waits gives up."""
+
+from annotated_types import Le
+
+from finetune_api.rewards import HttpReward, PythonReward
+from finetune_api.types import ApiModel
+from finetune_rewards import circuit, client, runner, station
+from finetune_trainer.distributed import AGREEMENT_TIMEOUT, COLLECTIVE_TIMEOUT
+
+
+def most(model: type[ApiModel], field: str) -> int:
+    """Return the largest value that the API takes."""
+    (bound,) = (m.le for m in model.model_fields[field].metadata if isinstance(m, Le))
+    assert isinstance(bound, int)
+    return bound
+
+
+def test_a_runner_answers_before_its_client_gives_up() -> None:
+    """A batch may wait for its turn, for a worker that replaces one that died, and for itself."""
+    scoring = max(most(PythonReward, "timeout_seconds"), runner.BUILTIN_BATCH_SECONDS)
+    assert station.TURN_SECONDS + station.LOAD_SECONDS + scoring < client.ANSWER_SECONDS
+
+
+def test_a_client_gives_up_before_the_other_ranks_do() -> None:
+    """Not even a collective of the device's group, which has the shortest patience, is to end."""
+    assert client.AWAY_SECONDS + client.ANSWER_SECONDS < COLLECTIVE_TIMEOUT.total_seconds()
+
+
+def test_a_service_that_is_down_ends_the_run_before_the_other_ranks_do() -> None:
+    """The request that finds it out had all its retries, and the last probe all its time."""
+    sent = most(HttpReward, "timeout_seconds")
+    wait = circuit.LONGEST_WAIT_SECONDS + circuit.LONGEST_RETRY_AFTER_SECONDS
+    tries = (most(HttpReward, "retries") + 1) * (sent + wait)
+    assert tries + most(HttpReward, "pause_seconds") + sent < AGREEMENT_TIMEOUT.total_seconds()
