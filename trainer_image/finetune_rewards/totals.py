@@ -29,7 +29,7 @@ def totals(
     `added` [N] counts beside the rewards, before the gates.
     """
     total = weighted(scores, np.array([reward.weight for reward in rewards])) + added
-    missed, unknown = gates(scores, rewards)
+    missed, unknown = missed_gates(scores, rewards)
     return gated(np.where(unknown, np.nan, total), missed, groups)
 
 
@@ -42,7 +42,7 @@ def weighted(values: Floats, weights: Floats) -> Floats:
         return np.where(there > 0, summed * (weights.sum() / there), np.nan)
 
 
-def gates(scores: Floats, rewards: Sequence[Reward]) -> tuple[Bools, Bools]:
+def missed_gates(scores: Floats, rewards: Sequence[Reward]) -> tuple[Bools, Bools]:
     """Return which completions [N] miss a gate, and of which of the others that is not known."""
     missed, unknown = np.zeros((2, len(scores)), dtype=np.bool_)
     for index, reward in enumerate(rewards):

@@ -24,6 +24,7 @@ from finetune_trainer.grpo.metrics import step_metrics
 from finetune_trainer.grpo.plan import PromptPlan
 from finetune_trainer.grpo.rollouts import Collector
 from finetune_trainer.progress import Reporter
+from finetune_trainer.rollout.base import Completion, Request
 from support.drawn import FunctionEngine, FunctionPanel, Letters, completion, numbered_prompts
 from support.grpo_runs import grpo_config
 
@@ -194,6 +195,34 @@ def test_one_step_with_something_starts_the_count_anew(tmp_path: Path, alone: Ra
     assert counts == [1, 2, 0, 1]
 
 
+def test_steps_whose_completions_are_all_cut_count_though_scores_differ(
+    tmp_path: Path, alone: Ranks
+) -> None:
+    def draws(request: Request, sample: int) -> Completion:
+        return completion("Ax"[sample % 2], truncated=request.key[0] < 2 or sample == 0)
+
+    fed = Fed(run(tmp_path, nothingToLearnSteps=2), alone, is_a, draws)
+    fed.step()
+    assert fed.state.idle_steps == 1
+    with pytest.raises(Failure, match=r"in the last, every completion was cut at rollout\.maxTok"):
+        fed.step()
+    fed.state = fed.state.model_copy(update={"step": 2})
+    fed.step()
+    assert fed.state.idle_steps == 0
+
+
+def test_errors_of_replaced_groups_are_told(tmp_path: Path, alone: Ranks) -> None:
+    fed = Fed(
+        run(tmp_path, maxResamples=8),
+        alone,
+        lambda text: Item(error="broken") if text == "!" else is_a(text),
+        lambda request, sample: completion("!" if request.key[1] % 2 else "Ax"[sample % 2]),
+    )
+    fed.step()
+    [told] = fed.reporter.latest.rewards
+    assert told.errors == 4 * sum(key[1] % 2 for key in fed.drawer.asked) > 0
+
+
 def test_the_count_outlives_an_attempt_in_mid_buffer(tmp_path: Path, alone: Ranks) -> None:
     settings = run(tmp_path, iterations=4, nothingToLearnSteps=3)
     first, second = (Fed(settings, alone, lambda _: Item(error="broken")) for _ in range(2))
@@ -246,6 +275,29 @@ def test_progress_tells_the_last_completions_rewards(tmp_path: Path, alone: Rank
     assert latest.reward == 0.5
     [told] = latest.rewards
     assert (told.name, told.mean, told.std, told.errors) == ("a", 0.5, 0.5, 0)
+
+
+@pytest.mark.parametrize(("size", "packing", "times"), [(6, True, 1), (8, True, 0), (6, False, 0)])
+def test_groups_that_are_split_to_fit_are_told_once(
+    tmp_path: Path,
+    alone: Ranks,
+    caplog: pytest.LogCaptureFixture,
+    size: int,
+    packing: bool,
+    times: int,
+) -> None:
+    caplog.set_level("INFO")
+    settings = grpo_config(
+        tmp_path,
+        grpo={"rewards": [ONE]},
+        training={"globalBatchSize": 24},
+        microBatchSize=size,
+        packing=packing,
+    )
+    fed = Fed(settings, alone, is_a, lambda _, sample: completion("Ax"[sample % 2]))
+    fed.step()
+    fed.step()
+    assert caplog.text.count("micro-batches of 6 do not hold whole groups of 4") == times
 
 
 def test_a_bad_micro_batch_is_named_by_its_rows(tmp_path: Path, alone: Ranks) -> None:

@@ -107,6 +107,12 @@ def deal_groups(buffer: Buffer, *, size: int, world: int, passes: int) -> list[l
     return [loads[start : start + world] for start in range(0, len(loads), world)]
 
 
+def splits_groups(shares: Sequence[Sequence[Indices]], group_size: int) -> bool:
+    """Return whether a group's completions lie in several micro-batches."""
+    groups = [group for by_rank in shares for load in by_rank for group in {*(load // group_size)}]
+    return len(groups) > len(set(groups))
+
+
 def _packed(pieces: Sequence[Indices], size: int) -> list[Indices]:
     """Put pieces into loads of at most `size`, each into the first that has room."""
     loads: list[list[Indices]] = []

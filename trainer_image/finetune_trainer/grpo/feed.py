@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -20,7 +21,13 @@ from finetune_trainer.distributed import Ranks
 from finetune_trainer.engine import Engine, StepOutcome
 from finetune_trainer.errors import Failure
 from finetune_trainer.feed import StepBatch
-from finetune_trainer.grpo.buffer import Buffer, deal_groups, micro_batch, used_passes
+from finetune_trainer.grpo.buffer import (
+    Buffer,
+    deal_groups,
+    micro_batch,
+    splits_groups,
+    used_passes,
+)
 from finetune_trainer.grpo.idle import cause
 from finetune_trainer.grpo.metrics import (
     TOTAL,
@@ -34,6 +41,7 @@ from finetune_trainer.methods.grpo.losses import normaliser
 from finetune_trainer.optimizer_state import Tensors, gather_weights, restore_weights
 from finetune_trainer.progress import Reporter
 
+log = logging.getLogger(__name__)
 Floats = npt.NDArray[np.float32]
 ERRORS, REWARD = "run.errors", "run.reward"
 
@@ -70,6 +78,7 @@ class GrpoFeed:
         self._errors = np.zeros(len(self._recipe.rewards), dtype=np.int64)  # of the whole run
         self._buffer: Buffer | None = None
         self._shares: list[list[Indices]] = []
+        self._told_split = False
         self._fresh = True  # the last batch is the first of its buffer
         self._began = 0.0
 
@@ -163,6 +172,21 @@ class GrpoFeed:
             world=self._config.layout.world_size,
             passes=self._config.accumulation_steps,
         )
+        self._tell_split(buffer.group_size)
+
+    def _tell_split(self, group: int) -> None:
+        """Say once that whole groups leave micro-batches too empty to compute prompts once."""
+        config, size = self._config, self._config.micro_batch_size
+        shares = config.layout.packing and group <= size
+        if self._told_split or not shares or not splits_groups(self._shares, group):
+            return
+        self._told_split = True
+        log.info(
+            "prompts of groups that lie in two micro-batches are computed twice: micro-batches of "
+            "%d do not hold whole groups of %d; a multiple of groupSize as microBatchSize does",
+            size,
+            group,
+        )
 
     def _make(self, state: TrainingState, stops: Callable[[], bool]) -> Buffer | None:
         index = state.step // self._recipe.iterations
@@ -170,6 +194,7 @@ class GrpoFeed:
         if rollouts is None:
             return None
         found, recipe = rollouts.found, self._recipe
+        idle = rollouts.truncated.all() or not found.spread.any()
         metrics = buffer_metrics(rollouts, recipe.rewards)
         self._told(rollouts, metrics)
         buffer = Buffer(
@@ -180,14 +205,14 @@ class GrpoFeed:
             advantages=found.values,
             kept=found.kept,
             learned=found.kept & ((found.values != 0) | (recipe.beta > 0)),
-            nothing="" if found.spread.any() else cause(rollouts, recipe),
+            nothing=cause(rollouts, recipe) if idle else "",
             metrics=metrics,
         )
         return self._with_log_probs(buffer)
 
     def _told(self, rollouts: Rollouts, metrics: dict[str, float]) -> None:
         self.reward = None if np.isnan(metrics[TOTAL]) else metrics[TOTAL]
-        self._errors += rollouts.scores.failed.sum(0)
+        self._errors += rollouts.scores.failures
         rewards = reward_progress(metrics, self._recipe.rewards, self._errors.tolist())
         self._reporter.rewarded(self.reward, rewards)
 

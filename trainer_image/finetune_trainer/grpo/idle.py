@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from finetune_contract.grpo import GrpoRecipe
 from finetune_contract.rewards import Reward
+from finetune_rewards.totals import missed_gates
 from finetune_trainer.grpo.rollouts import Rollouts
-from finetune_trainer.grpo.scores import Scores
+from finetune_trainer.grpo.scores import Bools, Scores
 
 
 def cause(rollouts: Rollouts, recipe: GrpoRecipe) -> str:
@@ -29,7 +28,14 @@ def cause(rollouts: Rollouts, recipe: GrpoRecipe) -> str:
             return _silent(reward, index, rollouts.scores)
     if np.isnan(rollouts.found.totals).all():
         return "; ".join(_silent(reward, index, rollouts.scores) for index, reward in counted)
-    return _alike(counted, rollouts.scores)
+    missed, _ = missed_gates(rollouts.scores.values, recipe.rewards)
+    told = [_below(reward, index, rollouts.scores) for index, reward in gates]
+    told += [_alike(reward, index, rollouts.scores, ~missed) for index, reward in counted]
+    lower = "lower the gate, " if missed.any() else ""
+    return (
+        f"{'; '.join(filter(None, told))}: {lower}take prompts that the model sometimes gets right, "
+        "a reward with more steps between wrong and right, or raise rollout.temperature or groupSize"
+    )
 
 
 def _silent(reward: Reward, index: int, scores: Scores) -> str:
@@ -50,18 +56,26 @@ def _silent(reward: Reward, index: int, scores: Scores) -> str:
     )
 
 
-def _alike(counted: Sequence[tuple[int, Reward]], scores: Scores) -> str:
-    told = []
-    for index, reward in counted:
-        values = scores.values[:, index]
-        there = np.unique(values[~np.isnan(values)])
-        if len(there) == 1:
-            told.append(f"reward {reward.name} gave {there[0]:g} to every completion")
-        elif len(there):
-            told.append(f"reward {reward.name} gave the same to all completions of each prompt")
-        else:
-            told.append(_silent(reward, index, scores))
-    return (
-        f"{'; '.join(told)}: take prompts that the model sometimes gets right, a reward with more "
-        "steps between wrong and right, or raise rollout.temperature or groupSize"
-    )
+def _below(reward: Reward, index: int, scores: Scores) -> str:
+    """Tell how many completions miss a reward's gate, "" if none."""
+    assert reward.gate is not None, "asked of gates"
+    missed = scores.values[:, index] < reward.gate
+    if not missed.any():
+        return ""
+    those = "every" if missed.all() else f"{int(missed.sum())} of {len(missed)}"
+    noun = "completion" if missed.all() else "completions"
+    return f"reward {reward.name} scored {those} {noun} below its gate {reward.gate:g}"
+
+
+def _alike(reward: Reward, index: int, scores: Scores, passes: Bools) -> str:
+    """Tell what a reward gave to the completions that no gate zeroes, "" if there are none."""
+    values = scores.values[:, index]
+    if np.isnan(values).all():
+        return _silent(reward, index, scores)
+    there = np.unique(values[passes & ~np.isnan(values)])
+    if not len(there):
+        return ""
+    other = "" if passes.all() else "other "
+    if len(there) > 1:
+        return f"reward {reward.name} gave the same to all {other}completions of each prompt"
+    return f"reward {reward.name} gave {there[0]:g} to every {other}completion"

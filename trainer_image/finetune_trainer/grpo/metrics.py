@@ -1,7 +1,8 @@
 """What is told of a buffer and of a step: flat numbers whose names have a group before the slash.
 
 `reward/mean` and `reward/std` are of the totals, `reward/NAME/...` of one reward over the
-completions that it scored. A mean or a spread over none is NaN.
+completions that it scored. A mean or a spread over none is NaN. All are over the completions that
+are learned from; errors and seconds count those that were replaced too.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def buffer_metrics(rollouts: Rollouts, rewards: Sequence[Reward]) -> dict[str, f
         metrics |= {
             f"reward/{reward.name}/mean": _mean(values),
             f"reward/{reward.name}/std": _std(values),
-            f"reward/{reward.name}/errors": float(failed.sum()),
+            f"reward/{reward.name}/errors": float(rollouts.scores.failures[index]),
             f"reward/{reward.name}/abstained": float((np.isnan(values) & ~failed).sum()),
             f"reward/{reward.name}/seconds": float(rollouts.scores.seconds[index]),
         }
@@ -61,6 +62,7 @@ def reward_progress(
             name=reward.name,
             mean=_known(metrics[f"reward/{reward.name}/mean"]),
             std=_known(metrics[f"reward/{reward.name}/std"]),
+            seconds=metrics[f"reward/{reward.name}/seconds"],
             errors=failures,
         )
         for reward, failures in zip(rewards, errors, strict=True)

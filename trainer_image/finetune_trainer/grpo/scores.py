@@ -46,15 +46,21 @@ class Scores:
 
     values: Floats  # [N, R], NaN where there is none
     failed: Bools  # [N, R]: no score because of an error
+    failures: npt.NDArray[np.int64]  # [R], errors of replaced completions among them
     seconds: Floats  # [R], that the slowest rank waited
     errors: dict[str, str]  # a reward's first error, by its name
 
     def put(self, at: npt.NDArray[np.int64], others: Scores) -> Scores:
-        """Return these with others in the place of some; the time adds up."""
+        """Return these with others in the place of some; errors and time add up."""
         values, failed = self.values.copy(), self.failed.copy()
         values[at], failed[at] = others.values, others.failed
-        errors = {**others.errors, **self.errors}
-        return Scores(values, failed, self.seconds + others.seconds, errors)
+        return Scores(
+            values,
+            failed,
+            self.failures + others.failures,
+            self.seconds + others.seconds,
+            {**others.errors, **self.errors},
+        )
 
 
 def decoded(
@@ -130,4 +136,4 @@ def _gathered(
                 elif item.error is not None:
                     failed[at, index] = True
                     errors.setdefault(reward.name, item.error)
-    return Scores(values, failed, seconds, errors)
+    return Scores(values, failed, failed.sum(0), seconds, errors)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from finetune_contract.grpo import Aggregate, GrpoRecipe, ScaleRewards
-from finetune_rewards.totals import gated, gates, totals, weighted
+from finetune_rewards.totals import gated, missed_gates, totals, weighted
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -106,7 +106,7 @@ def _decoupled(scores: Floats, punishment: Floats, total: Floats, recipe: GrpoRe
     if recipe.soft_punish_tokens:
         columns.append(punishment)
         weights.append(1.0)
-    missed, _ = gates(scores, recipe.rewards)
+    missed, _ = missed_gates(scores, recipe.rewards)
     groups = np.arange(len(scores)) // recipe.group_size
     normal = []
     for column in columns:
