@@ -133,6 +133,7 @@ async def test_without_confinement_all_is_reached(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("finetune_rewards.worker_process.MOST_THREADS", 10_000)
+    monkeypatch.setattr("finetune_rewards.worker_process.UNCOUNTED_BYTES", 2**40)
     async with running_source(every_attack(), tmp_path, UNCONFINED) as runner:
         for name in REACHING:
             with world(tmp_path / name) as around:

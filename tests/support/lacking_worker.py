@@ -1,7 +1,7 @@
 """A reward worker on a kernel that lacks something.
 
-`lacking_worker.py seccomp|landlock|truncate READABLE PARENT`; a kernel older than Linux 6.2 does
-not know the right to truncate. READABLE is one more directory that the worker may read.
+`lacking_worker.py seccomp|landlock|truncate|nothing READABLE PARENT`; a kernel older than Linux 6.2
+does not know the right to truncate. READABLE is one more directory that the worker may read.
 """
 
 from __future__ import annotations
@@ -24,6 +24,6 @@ if __name__ == "__main__":
     sys.path.append(readable)
     if what == "seccomp":
         seccomp.available = lambda: False
-    else:
+    elif what != "nothing":
         landlock.abi = lambda: {"landlock": 0, "truncate": 2}[what]
     worker.main()

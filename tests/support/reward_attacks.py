@@ -18,8 +18,8 @@ TOKEN = "token-5f2c"
 ATTACK = "attack"
 
 SOURCE = """
-import array, asyncio, builtins, ctypes, fcntl, json, os, resource, signal, socket, subprocess, sys
-import threading, time
+import array, asyncio, builtins, ctypes, fcntl, json, mmap, os, resource, signal, socket
+import subprocess, sys, threading, time
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -161,6 +161,26 @@ def attack(**target):
     "memory": """
 def attack(**target):
     bytearray(2**31)
+""",
+    "shared memory of its own": """
+def attack(**target):
+    mmap.mmap(-1, 2**31)
+""",
+    "memory like a stack": """
+def attack(**target):
+    mmap.mmap(-1, 2**31, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x100)  # MAP_GROWSDOWN
+""",
+    "memory that it only reads": """
+def attack(**target):
+    kept, own = [], mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    libc.mprotect.argtypes = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
+    for _ in range(12):
+        part = mmap.mmap(-1, 2**27, own)
+        for page in range(0, len(part), 4096):
+            part[page] = 1
+        kept.append(part)
+        call("mprotect", ctypes.addressof(ctypes.c_char.from_buffer(part)), len(part), 1)
+    time.sleep(1)
 """,
     "threads": """
 def attack(**target):

@@ -163,8 +163,10 @@ class Station:
 
     async def _hello(self) -> frames.Header:
         """Start a worker; return its first message."""
-        self._worker = await WorkerProcess.started(self._assignment.name, self._command)
-        await self._worker.send(self._assignment.load, self._assignment.body, LOAD_SECONDS)
+        work = self._assignment
+        memory = work.load["memoryBytes"]
+        self._worker = await WorkerProcess.started(work.name, self._command, memory)
+        await self._worker.send(work.load, work.body, LOAD_SECONDS)
         header, _ = await self._worker.receive(MOST_HELLO, LOAD_SECONDS)
         return header
 

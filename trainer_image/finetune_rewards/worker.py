@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from collections.abc import Callable
 
 from finetune_contract.reasons import Reason
@@ -19,6 +20,7 @@ from finetune_rewards.function import Function, Invalid
 from finetune_rewards.protocol import pack_items, unpack_samples
 from finetune_rewards.samples import Item, Samples
 
+TEMPORARY = "/tmp"  # noqa: S108 - nothing can be written there
 Score = Callable[[Samples], list[Item]]
 
 
@@ -56,6 +58,9 @@ def _prepare(header: frames.Header, body: bytes) -> tuple[dict[str, Score], tupl
         scorers = load(body)
         return scorers, process.confine(header["memoryBytes"], allow_unconfined=True)
     lacks = process.confine(header["memoryBytes"], header["allowUnconfined"])
+    # Libraries ask for it when they are imported, torch among them, and find it by writing there.
+    # It is named so that they load; what really writes a file fails.
+    tempfile.tempdir = TEMPORARY
     code = Code(header["file"], _decoded(body, header["file"]))
     return {header["name"]: Function(code, header["function"]).score}, lacks
 

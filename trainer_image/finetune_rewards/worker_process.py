@@ -36,6 +36,8 @@ ENVIRONMENT = {
     "PYTHONHASHSEED": "0",
 }
 MOST_THREADS = 128  # nothing else bounds those of root
+# Beyond what a worker may allocate: what was relocated or written before it became read-only.
+UNCOUNTED_BYTES = 256 * 2**20
 WATCH_SECONDS = 0.1
 DYING_SECONDS = 2.0  # between a channel's end and its process's
 LOG_BYTES = 64 * 1024  # per batch; the rest of what a worker prints is dropped
@@ -52,14 +54,17 @@ class WorkerLate(WorkerFailed):
 class WorkerProcess:
     """One process, until it fails or is ended."""
 
-    def __init__(self, name: str, popen: subprocess.Popen[bytes]) -> None:
+    def __init__(self, name: str, popen: subprocess.Popen[bytes], memory_bytes: int) -> None:
         self._popen = popen
+        self._memory = memory_bytes
         self._log = _Log(name)
         self._why = ""
 
     @classmethod
-    async def started(cls, name: str, command: Sequence[str]) -> WorkerProcess:
+    async def started(cls, name: str, command: Sequence[str], memory_bytes: int) -> WorkerProcess:
         """Start one, and begin to listen to it and to watch it; `name` is said in the log.
+
+        It confines itself to `memory_bytes`; what it gets beyond is seen here.
 
         Raises:
             WorkerLate: if this machine can start no process.
@@ -68,7 +73,7 @@ class WorkerProcess:
             popen, channel = _spawned(command)
         except OSError as error:
             raise WorkerLate(f"no process can be started: {error.strerror}") from error
-        worker = cls(name, popen)
+        worker = cls(name, popen, memory_bytes)
         try:
             await worker._listen(channel)
         except BaseException:
@@ -137,8 +142,9 @@ class WorkerProcess:
     async def _watch(self) -> None:
         while self.alive:
             if _threads(self._popen.pid) > MOST_THREADS:
-                self._why = f"the process had more than {MOST_THREADS} threads"
-                self._kill()
+                self._end_for(f"the process had more than {MOST_THREADS} threads")
+            elif _own_bytes(self._popen.pid) > self._memory + UNCOUNTED_BYTES:
+                self._end_for(f"the process took more than its {self._memory / 2**20:g} MiB")
             await asyncio.sleep(WATCH_SECONDS)
 
     def _allow_cpu(self, seconds: float) -> None:
@@ -148,6 +154,10 @@ class WorkerProcess:
             hard = resource.prlimit(self._popen.pid, resource.RLIMIT_CPU)[1]
             bound = most if hard == resource.RLIM_INFINITY else min(most, hard)
             resource.prlimit(self._popen.pid, resource.RLIMIT_CPU, (bound, hard))
+
+    def _end_for(self, why: str) -> None:
+        self._why = why
+        self._kill()
 
     def _kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -212,6 +222,15 @@ def _threads(pid: int) -> int:
 def _cpu_seconds(pid: int) -> float:
     user, system = _stat(pid)[11:13]
     return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
+def _own_bytes(pid: int) -> int:
+    """Return how much memory a process has that is no file's; 0 once it is gone."""
+    try:
+        _, resident, shared, *_ = Path("/proc", str(pid), "statm").read_text().split()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return (int(resident) - int(shared)) * resource.getpagesize()
 
 
 def _stat(pid: int) -> list[str]:

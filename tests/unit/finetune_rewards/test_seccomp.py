@@ -65,9 +65,9 @@ REFUSED = {
 # io_uring_setup pidfd_send_signal pidfd_open clone3 openat2 pidfd_getfd process_madvise
 # mount_setattr landlock_restrict_self memfd_secret, and what is to come
 UNKNOWN = [425, 424, 434, 435, 437, 438, 440, 442, 446, 447, 10_000]
-BY_ARGUMENT = {  # clone socketpair kill tgkill prctl prlimit64 ioctl fcntl openat open
-    "x86_64": (56, 53, 62, 234, 157, 302, 16, 72, 257, 2),
-    "aarch64": (220, 199, 129, 131, 167, 261, 29, 25, 56),
+BY_ARGUMENT = {  # clone socketpair kill tgkill prctl prlimit64 ioctl fcntl openat mmap open
+    "x86_64": (56, 53, 62, 234, 157, 302, 16, 72, 257, 9, 2),
+    "aarch64": (220, 199, 129, 131, 167, 261, 29, 25, 56, 222),
 }
 READ, WRITE, BOTH, NEITHER, CREATE, EMPTY, CLOEXEC = 0, 1, 2, 3, 0o100, 0o1000, 0o2000000
 OPENED = [
@@ -146,6 +146,12 @@ def test_calls_of_another_architecture_end_the_process(machine: str) -> None:
         (7, (3, 15), False),  # F_SETOWN_EX
         *((8, (-100, 0x1000, flags), passes) for flags, passes in OPENED),
         (8, (EMPTY, EMPTY, READ), True),
+        (9, (0, 4096, 3, 0x22), True),  # MAP_PRIVATE | MAP_ANONYMOUS
+        (9, (0, 4096, 5, 0x812), True),  # a library: MAP_PRIVATE | MAP_FIXED | MAP_DENYWRITE
+        (9, (0, 4096, 1, 0x01), True),  # a file that is shared
+        (9, (0, 4096, 3, 0x21), False),  # MAP_SHARED | MAP_ANONYMOUS
+        (9, (0, 4096, 3, 0x23), False),  # MAP_SHARED_VALIDATE | MAP_ANONYMOUS
+        (9, (0, 4096, 3, 0x122), False),  # MAP_GROWSDOWN
     ],
 )
 def test_arguments_decide(
@@ -157,7 +163,7 @@ def test_arguments_decide(
 
 @pytest.mark.parametrize(("flags", "passes"), OPENED)
 def test_open_asks_the_same(flags: int, passes: bool) -> None:
-    number = BY_ARGUMENT["x86_64"][9]
+    number = BY_ARGUMENT["x86_64"][10]
     assert verdict("x86_64", number, 0x1000, flags) == (ALLOW if passes else EPERM)
 
 

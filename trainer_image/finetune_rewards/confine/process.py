@@ -17,6 +17,9 @@ from finetune_rewards.confine import kernel, landlock, seccomp
 SECCOMP = "seccomp"
 LANDLOCK = "Landlock (Linux 5.13)"
 MOST_FILES = 256
+STACK_BYTES = 8 * 2**20
+# Of address space beyond the memory: what libraries map of their files. CUDA's take 10 GB.
+MAPPED_BYTES = 32 * 2**30
 SYSTEM_LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64")
 SYSTEM_FILES = ("/etc/ld.so.cache", "/etc/ssl/openssl.cnf", "/usr/share/zoneinfo", "/dev/urandom")
 NULL = Path("/dev/null")  # some libraries open it to write
@@ -72,7 +75,9 @@ def interpreter_paths() -> list[Path]:
 
 def _limit(memory_bytes: int) -> None:
     for kind, most in (
-        (resource.RLIMIT_AS, memory_bytes),
+        (resource.RLIMIT_DATA, memory_bytes),
+        (resource.RLIMIT_STACK, STACK_BYTES),
+        (resource.RLIMIT_AS, memory_bytes + MAPPED_BYTES),
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_FSIZE, 0),
         (resource.RLIMIT_MEMLOCK, 0),

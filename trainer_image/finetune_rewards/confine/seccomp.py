@@ -7,6 +7,7 @@ libraries fall back. A foreign architecture's call ends the process: its numbers
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
 import socket
 import struct
@@ -36,6 +37,10 @@ F_DUPFD_CLOEXEC, F_GETPIPE_SZ = 1030, 1032
 FCNTL = (0, 1, 2, 3, 4, F_DUPFD_CLOEXEC, F_GETPIPE_SZ)
 # TCGETS, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX
 IOCTL = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
+# RLIMIT_DATA counts neither shared memory nor what grows like a stack.
+MAP_GROWSDOWN = 0x100
+MAPPING = mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | MAP_GROWSDOWN
+MAPPED = (0, mmap.MAP_SHARED, mmap.MAP_ANONYMOUS)  # a file, a file's pages themselves, memory
 # What of a file's opening decides whether it is emptied.
 OPENING = os.O_TRUNC | os.O_ACCMODE
 # Only what is opened to write may be emptied, for Landlock knows what that is. It knows nothing of
@@ -69,6 +74,7 @@ class Test:
 def tests(pid: int) -> dict[str, tuple[Test, ...]]:
     """Return what must hold of the arguments of the calls in BY_ARGUMENT, for process `pid`."""
     return {
+        "mmap": (Test(3, MAPPED, MAPPING),),
         "open": (Test(1, OPENED, OPENING),),
         "openat": (Test(2, OPENED, OPENING),),
         "clone": (Test(0, (CLONE_THREAD,), CLONE_THREAD | CLONE_REFUSED),),

@@ -12,7 +12,6 @@ Numbers = dict[str, tuple[int | None, int | None]]
 ALLOWED: Numbers = {
     # memory
     "brk": (12, 214),
-    "mmap": (9, 222),
     "munmap": (11, 215),
     "mprotect": (10, 226),
     "mremap": (25, 216),
@@ -154,6 +153,7 @@ ALLOWED: Numbers = {
 
 # Allowed with certain arguments only; see seccomp.
 BY_ARGUMENT: Numbers = {
+    "mmap": (9, 222),
     "open": (2, None),
     "openat": (257, 56),
     "clone": (56, 220),
