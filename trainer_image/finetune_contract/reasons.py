@@ -188,8 +188,8 @@ TABLE: dict[Reason, Row] = {
     Reason.INPUT_CHANGED: Row(
         Retry.COUNTED,
         36,
-        "The model, a data file or the adapter of model.initFrom is another than at the newest "
-        "checkpoint.",
+        "The model, a data file, a reward or the adapter of model.initFrom is another than at the "
+        "newest checkpoint or at the attempt's start.",
         "Put back what the message names: the next attempt goes on from the checkpoint. To train "
         "on what is there now, create the job anew.",
     ),
@@ -265,8 +265,9 @@ TABLE: dict[Reason, Row] = {
     Reason.REWARD_UNAVAILABLE: Row(
         Retry.COUNTED,
         33,
-        "A reward's service was down for longer than its pauseSeconds.",
-        "Bring the service back; the next attempt goes on from the checkpoint.",
+        "A reward's service or runner was away too long, or its code took too long to load.",
+        "Bring the service back, or make the code load faster; the next attempt goes on from the "
+        "checkpoint.",
     ),
     Reason.ROLLOUT_UNAVAILABLE: Row(
         Retry.COUNTED,

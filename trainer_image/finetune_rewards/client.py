@@ -12,7 +12,7 @@ from pathlib import Path
 
 from finetune_contract.artifact import RewardIdentity
 from finetune_rewards import frames
-from finetune_rewards.errors import RewardUnavailable, error_of
+from finetune_rewards.errors import RewardChanged, RewardUnavailable, error_of
 from finetune_rewards.protocol import (
     VERSION,
     Described,
@@ -23,10 +23,16 @@ from finetune_rewards.protocol import (
 from finetune_rewards.samples import Answer, Samples
 from finetune_rewards.start_failure import start_failure
 
-# Both together stay below the 30 minutes that other ranks wait in a collective.
+# Both together, twice, stay far below what other ranks wait for this one.
 AWAY_SECONDS = 300.0
 ANSWER_SECONDS = 1200.0
 PAUSE_SECONDS = 0.2
+_MEMORY = "if its container ends again and again, it may need more memory (python.memory)"
+_CHANGED = "the runner was started again and read other code than this attempt began with: reward"
+_REMEDY = (
+    "the next attempt goes on where the ConfigMap holds what it did before; create the job anew to "
+    "train on other code"
+)
 
 
 class RunnerClient:
@@ -42,6 +48,7 @@ class RunnerClient:
         self._away = away_seconds
         self._answer = answer_seconds
         self._answered = False  # ever
+        self._revisions: dict[str, str] = {}  # of the sources, as they were described
 
     async def rewards(self) -> list[Described]:
         """Return what the runner holds, with what is wrong with it; raise RewardUnavailable."""
@@ -59,19 +66,26 @@ class RunnerClient:
         for reward in rewards:
             if reward.problem is not None:
                 raise error_of(reward.problem.reason, reward.problem.message)
+        self._revisions = {
+            reward.name: reward.revision for reward in rewards if reward.revision is not None
+        }
         return tuple(
-            RewardIdentity(name=reward.name, revision=reward.revision)
-            for reward in rewards
-            if reward.revision is not None
+            RewardIdentity(name=name, revision=revision)
+            for name, revision in self._revisions.items()
         )
 
     async def score(self, samples: Samples) -> dict[str, Answer]:
-        """Return the answer of every isolated reward, by name; raise RewardUnavailable."""
-        body = pack_samples(samples)
-        return unpack_answers(await self._ask({"ask": "score", "count": len(samples)}, body))
+        """Return the answer of every isolated reward, by name.
+
+        Raises:
+            RewardChanged: if a source is another than when it was described.
+            RewardUnavailable: if the runner does not answer.
+        """
+        asked = {"ask": "score", "count": len(samples), "revisions": self._revisions}
+        return unpack_answers(await self._ask(asked, pack_samples(samples)))
 
     async def _ask(self, header: frames.Header, body: bytes) -> bytes:
-        deadline = time.monotonic() + self._away
+        away_since: float | None = None
         while True:
             try:
                 answer, found = await asyncio.wait_for(
@@ -84,13 +98,16 @@ class RunnerClient:
                 failure = start_failure(self._path)
                 if failure is not None and not self._answered:
                     raise error_of(failure.reason, failure.message) from error
-                if time.monotonic() > deadline:
-                    said = f"has been away for {self._away:g} s"
-                    said += f": {failure.message}" if failure is not None else ""
+                away_since = away_since or time.monotonic()
+                if time.monotonic() > away_since + self._away:
+                    said = f"has been away for {self._away:g} s: "
+                    said += failure.message if failure is not None else _MEMORY
                     raise RewardUnavailable(f"the reward runner at {self._path} {said}") from error
                 await asyncio.sleep(PAUSE_SECONDS)
             else:
                 self._answered = True
+                if changed := answer.get("changed"):
+                    raise RewardChanged(f"{_CHANGED} {', '.join(changed)}; {_REMEDY}")
                 if "error" in answer:
                     raise RewardUnavailable(f"the reward runner: {answer['error']}")
                 return found

@@ -33,9 +33,15 @@ class RewardFailed(RewardError):
 
 
 class RewardUnavailable(RewardError):
-    """A reward's service was down for longer than its pauseSeconds."""
+    """A reward's service or runner was away for too long, or its code took too long to load."""
 
     reason = Reason.REWARD_UNAVAILABLE
+
+
+class RewardChanged(RewardError):
+    """A reward's code is another than the run began with."""
+
+    reason = Reason.INPUT_CHANGED
 
 
 class SandboxUnavailable(RewardError):
@@ -46,5 +52,5 @@ class SandboxUnavailable(RewardError):
 
 def error_of(reason: Reason, message: str) -> RewardError:
     """Return what a runner told of, as the exception of its kind."""
-    kinds = (RewardInvalid, RewardFailed, RewardUnavailable, SandboxUnavailable)
+    kinds = (RewardInvalid, RewardFailed, RewardUnavailable, RewardChanged, SandboxUnavailable)
     return next(kind for kind in kinds if kind.reason is reason)(message)

@@ -1,7 +1,9 @@
 """What is said over the runner's socket, and between the runner and its workers.
 
 A client asks `describe` or `score`; samples travel as the body, so that the runner passes them on
-unread. Every message of a client names the version; another one is refused by name.
+unread. With them goes which code is to score them (`revisions`, by the reward's name): a runner
+that was started again may have read other code. Every message of a client names the version;
+another one is refused by name.
 """
 
 from __future__ import annotations

@@ -69,6 +69,10 @@ class Runner:
             for reward in self._rewards
         ]
 
+    def changed(self, expected: Mapping[str, str]) -> list[str]:
+        """Return the rewards whose source has another digest than expected, or can not be read."""
+        return [name for name, digest in expected.items() if self._revisions.get(name) != digest]
+
     async def score(self, body: bytes, count: int) -> dict[str, Answer]:
         """Return every isolated reward's answer for `count` samples, packed in `body`."""
         answers = await asyncio.gather(

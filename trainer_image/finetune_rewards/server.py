@@ -76,7 +76,9 @@ class Server:
                 return {"error": f"this runner speaks version {VERSION}, not {version}"}, b""
             case {"ask": "describe"}:
                 return {}, pack_described(self._runner.describe())
-            case {"ask": "score", "count": int(count)}:
+            case {"ask": "score", "count": int(count), "revisions": dict(expected)}:
+                if changed := self._runner.changed(expected):
+                    return {"changed": changed}, b""
                 return {}, pack_answers(await self._runner.score(body, count))
         return {"error": "asked for neither describe nor score"}, b""
 

@@ -21,9 +21,15 @@ from finetune_contract.reasons import Reason, exit_code
 from finetune_rewards import frames
 from finetune_rewards.child import runner_child
 from finetune_rewards.client import RunnerClient
-from finetune_rewards.errors import RewardInvalid, RewardUnavailable, SandboxUnavailable
-from finetune_rewards.protocol import VERSION
+from finetune_rewards.errors import (
+    RewardChanged,
+    RewardInvalid,
+    RewardUnavailable,
+    SandboxUnavailable,
+)
+from finetune_rewards.protocol import VERSION, pack_answers
 from finetune_rewards.runner import Runner
+from finetune_rewards.samples import Answer
 from support.lacking_worker import lacking
 from support.reward_runners import python_reward, samples
 from support.runner_processes import SOURCE, runner_of, served, served_here
@@ -118,6 +124,42 @@ async def test_a_client_waits_for_a_runner_that_is_killed_and_comes_back(source:
         second = await runner_of(client)
         assert second != first
     assert not psutil.pid_exists(second)
+
+
+async def test_code_that_changed_under_a_run_scores_nothing(source: Path) -> None:
+    socket = source.with_name("rewards.sock")
+    with runner_child([python_reward()], {"mine": source}, socket):
+        client = RunnerClient(socket)
+        await client.describe()
+        first = await runner_of(client)
+        os.kill(first, signal.SIGKILL)
+        assert await runner_of(client) != first  # the same code goes on
+        source.write_text(SOURCE + "# edited")
+        os.kill(await runner_of(client), signal.SIGKILL)
+        with pytest.raises(RewardChanged, match=r"other code than this attempt .*: reward mine;"):
+            await client.score(samples("a"))
+        assert await runner_of(RunnerClient(socket)) > 0
+
+
+async def test_a_runner_that_dies_late_in_a_batch_is_waited_for(tmp_path: Path) -> None:
+    """The batch took longer than a runner may be away."""
+    asked = 0
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        asked += 1
+        await frames.read(reader)
+        if asked == 1:
+            await asyncio.sleep(0.4)
+        else:
+            writer.write(frames.encode({}, pack_answers({"mine": Answer([], 0.0)})))
+        writer.close()
+
+    socket = tmp_path / "rewards.sock"
+    async with await asyncio.start_unix_server(answer, socket):
+        client = RunnerClient(socket, away_seconds=0.3)
+        assert await client.score(samples()) == {"mine": Answer([], 0.0)}
+    assert asked == 2
 
 
 PARENT = """

@@ -74,6 +74,16 @@ def test_users_code_is_known_by_its_digest(tmp_path: Path, alone: Ranks) -> None
     assert first.revision != other.revision
 
 
+def test_ranks_that_hold_different_code_end_the_run(
+    tmp_path: Path, alone: Ranks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = RewardIdentity(name="mine", revision="sha256:2")
+    monkeypatch.setattr(alone, "everywhere", lambda work: [work(), work(), (other,)])
+    with pytest.raises(Failure, match=r"reward mine was changed .* ranks 0 and 2 do") as caught:
+        asked(tmp_path, "def score(completions):\n    return []\n", alone)
+    assert caught.value.reason is Reason.INPUT_CHANGED
+
+
 def test_code_that_does_not_load_ends_the_run(tmp_path: Path, alone: Ranks) -> None:
     with pytest.raises(Failure, match="mine") as caught:
         asked(tmp_path, "def score(:\n", alone)

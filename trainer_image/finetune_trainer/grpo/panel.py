@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from functools import partial
 
 from finetune_contract.artifact import RewardIdentity
+from finetune_contract.reasons import Reason
 from finetune_contract.runconfig import RunConfig
 from finetune_rewards.client import RunnerClient
 from finetune_rewards.errors import RewardError
@@ -42,7 +43,8 @@ def opened_panel(
 def identities(panel: Panel | None, ranks: Ranks) -> tuple[RewardIdentity, ...]:
     """Return what users' rewards are, once every rank's runner has loaded them.
 
-    All ranks must call it. Raises Failure: RewardInvalid, SandboxUnavailable.
+    All ranks must call it. Raises Failure: RewardInvalid, SandboxUnavailable, and InputChanged
+    where pods were started with different code.
     """
     if panel is None:
         return ()
@@ -51,7 +53,17 @@ def identities(panel: Panel | None, ranks: Ranks) -> tuple[RewardIdentity, ...]:
         with failing_as_told():
             return panel.identities()
 
-    return ranks.together(ask)
+    ours, *others = [told or () for told in ranks.everywhere(ask)]
+    for rank, theirs in enumerate(others, start=1):
+        if theirs != ours:
+            names = ", ".join(sorted({reward.name for reward in {*ours} ^ {*theirs}}))
+            raise Failure(
+                Reason.INPUT_CHANGED,
+                f"the code of reward {names} was changed while the pods were starting: ranks 0 and "
+                f"{rank} do not hold the same",
+                rank=rank,
+            )
+    return ours
 
 
 @contextmanager
