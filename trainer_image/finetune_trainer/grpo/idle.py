@@ -33,8 +33,9 @@ def cause(rollouts: Rollouts, recipe: GrpoRecipe) -> str:
     told += [_alike(reward, index, rollouts.scores, ~missed) for index, reward in counted]
     lower = "lower the gate, " if missed.any() else ""
     return (
-        f"{'; '.join(filter(None, told))}: {lower}take prompts that the model sometimes gets right, "
-        "a reward with more steps between wrong and right, or raise rollout.temperature or groupSize"
+        f"{'; '.join(filter(None, told))}: {lower}take prompts that the model sometimes gets "
+        "right, a reward with more steps between wrong and right, or raise rollout.temperature or "
+        "groupSize"
     )
 
 
