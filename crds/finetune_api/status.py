@@ -130,6 +130,8 @@ class RewardStatus(ApiModel):
     """Mean score."""
     std: str | None = None
     """Standard deviation of the scores."""
+    seconds: str | None = None
+    """How long scoring them took."""
     errors: int = 0
     """Completions of the whole run that it could not score."""
 

@@ -154,7 +154,11 @@ def _progress_status(report: Report) -> ProgressStatus:
         reward=_decimal(progress.reward, 4),
         rewards=[
             RewardStatus(
-                name=r.name, mean=_decimal(r.mean, 4), std=_decimal(r.std, 4), errors=r.errors
+                name=r.name,
+                mean=_decimal(r.mean, 4),
+                std=_decimal(r.std, 4),
+                seconds=_decimal(r.seconds, 1),
+                errors=r.errors,
             )
             for r in progress.rewards
         ]

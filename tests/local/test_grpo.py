@@ -95,6 +95,7 @@ def test_a_job_with_a_builtin_reward_and_one_of_its_own_ends_in_an_adapter(
     assert rewards.keys() == {"words", "mine"}
     assert float(rewards["mine"]["mean"]) < 2, "it reached what it must not"
     assert [r["errors"] for r in rewards.values()] == [0, 0]
+    assert {"mean", "std", "seconds"} <= rewards["words"].keys()
 
 
 def test_code_that_is_no_python_is_refused_by_line_before_any_attempt(

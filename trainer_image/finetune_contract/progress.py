@@ -29,11 +29,15 @@ class Phase(StrEnum):
 
 
 class RewardProgress(Telling):
-    """A reward over the completions of the last step that it scored; `errors` of the whole run."""
+    """A reward over the completions of the last step that it scored; `errors` of the whole run.
+
+    `seconds` is what their scoring took.
+    """
 
     name: str
     mean: float | None = None
     std: float | None = None
+    seconds: float | None = None
     errors: Annotated[int, Field(ge=0)] = 0
 
 

@@ -42,13 +42,13 @@ def test_the_note_stands_in_status() -> None:
 
 def test_rewards_are_told_as_decimals() -> None:
     rewards = (
-        RewardProgress(name="correct", mean=0.25, std=0.43301, errors=2),
+        RewardProgress(name="correct", mean=0.25, std=0.43301, seconds=1.26, errors=2),
         RewardProgress(name="judge"),
     )
     progress = shown(reward=-0.123456, rewards=rewards)
     assert progress.reward == "-0.1235"
     assert [r.model_dump(exclude_none=True) for r in progress.rewards or ()] == [
-        {"name": "correct", "mean": "0.2500", "std": "0.4330", "errors": 2},
+        {"name": "correct", "mean": "0.2500", "std": "0.4330", "seconds": "1.3", "errors": 2},
         {"name": "judge", "errors": 0},
     ]
 
