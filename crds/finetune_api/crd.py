@@ -30,6 +30,13 @@ _COLUMNS: list[dict[str, Any]] = [
     },
     {"name": "GPUs", "type": "integer", "jsonPath": ".status.plan.gpus"},
     {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
+    {
+        "name": "Reward",
+        "type": "string",
+        "description": "Mean total reward of the last step's completions, under GRPO",
+        "priority": 1,
+        "jsonPath": ".status.progress.reward",
+    },
     {"name": "Loss", "type": "string", "priority": 1, "jsonPath": ".status.progress.loss"},
     {
         "name": "Eval",
