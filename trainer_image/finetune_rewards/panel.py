@@ -15,17 +15,16 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from finetune_contract.artifact import RewardIdentity
 from finetune_contract.rewards import Reward
-from finetune_rewards.answers import items
 from finetune_rewards.circuit import Note
 from finetune_rewards.http import HttpScorer
-from finetune_rewards.samples import Answer, Samples
+from finetune_rewards.samples import Answer, Item, Samples
 from finetune_rewards.tally import RewardStats, Tally
 from finetune_rewards.together import together
 
 POLL_SECONDS = 0.5  # that `busy` waits for a batch's end
 
 Answers = dict[str, Answer]
-ModelScorer = Callable[[Samples], Sequence[float]]
+ModelScorer = Callable[[Samples], list[Item]]
 
 
 class Runner(Protocol):
@@ -245,7 +244,7 @@ async def _named(name: str, service: HttpScorer, samples: Samples) -> Answers:
 
 def _timed(scorer: ModelScorer, samples: Samples) -> Answer:
     started = time.monotonic()
-    found = items(list(scorer(samples)), len(samples))
+    found = scorer(samples)
     return Answer(found, time.monotonic() - started)
 
 

@@ -53,6 +53,18 @@ def check_length(model: Any, sequence_length: int) -> None:
     )
 
 
+def longest_row(model: Any) -> int | None:
+    """Return the most tokens for which a model has positions; None where there is no bound."""
+    told = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 0
+    bounds = [*_tables(model), *([told] if told > 0 else [])]  # XLNet tells -1
+    return min(bounds, default=None)
+
+
+def follows_longest_row(config: Any) -> bool:
+    """Tell whether a row's positions depend on how long the rows beside it are."""
+    return any(rope["rope_type"] == "longrope" for rope in _ropes(config))
+
+
 def _too_long(sequence_length: int, why: str, most: int) -> Failure:
     return Failure(
         Reason.MODEL_UNSUPPORTED,
@@ -72,7 +84,8 @@ def _ropes(config: Any) -> Iterator[dict[str, Any]]:
 def _tables(decoder: nn.Module) -> Iterator[int]:
     """Yield how many positions each table has."""
     embeddings = (
-        (name, module.num_embeddings)
+        # With a pad token, positions begin after it, as RoBERTa's do.
+        (name, module.num_embeddings - (0 if (pad := module.padding_idx) is None else pad + 1))
         for name, module in decoder.named_modules()
         if isinstance(module, nn.Embedding)
     )

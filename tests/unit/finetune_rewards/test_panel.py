@@ -53,9 +53,9 @@ def test_every_kind_of_reward_answers() -> None:
     main = threading.current_thread()
     threads: list[threading.Thread] = []
 
-    def model(samples: Samples) -> list[float]:
+    def model(samples: Samples) -> list[Item]:
         threads.append(threading.current_thread())
-        return [0.25] * len(samples)
+        return [Item(score=0.25)] * len(samples)
 
     with judge_server() as judge:
         rewards = [
@@ -81,9 +81,9 @@ def test_rewards_work_at_the_same_time() -> None:
     async def behave(document: Document, number: int) -> web.StreamResponse:
         return web.json_response({"scores": lengths(document)})
 
-    def model(samples: Samples) -> list[float]:
+    def model(samples: Samples) -> list[Item]:
         everyone.wait()
-        return [0.0] * len(samples)
+        return [Item(score=0.0)] * len(samples)
 
     class Waiting(Runner):
         async def score(self, samples: Samples) -> dict[str, Answer]:
@@ -171,11 +171,11 @@ def test_a_missing_or_short_answer_is_an_error(answers: dict[str, list[Item]]) -
     assert all(item.error for item in found)
 
 
-def test_a_models_nan_is_an_error() -> None:
+def test_a_models_error_is_of_its_completion() -> None:
     judge = reward("a", model={"uri": "hf://a/b"})
-    with Panel.open([judge], model_scorers={"a": lambda _: [float("nan"), 1.0]}) as panel:
-        found = panel.score(batch("a", "b"))["a"].items
-    assert found == [Item(error="the score is nan"), Item(score=1.0)]
+    items = [Item(error="it has too many tokens"), Item(score=1.0)]
+    with Panel.open([judge], model_scorers={"a": lambda _: items}) as panel:
+        assert panel.score(batch("a", "b"))["a"].items == items
 
 
 def test_nobody_is_asked_about_nothing() -> None:
@@ -242,7 +242,10 @@ def test_every_reward_needs_somebody_who_scores_it() -> None:
 def test_models_are_identified_beside_code_and_code_only_where_there_is_some() -> None:
     judge = reward("judge", model={"uri": "hf://a/b"})
     commit = RewardIdentity(name="judge", revision="abc")
-    given: dict[str, Any] = {"model_scorers": {"judge": lambda s: [1.0]}, "models": [commit]}
+    given: dict[str, Any] = {
+        "model_scorers": {"judge": lambda _: [Item(score=1.0)]},
+        "models": [commit],
+    }
     code = RewardIdentity(name="mine", revision="sha256:1")
     with Panel.open([judge, reward("a", **REGEX)], runner=runner_of(), **given) as panel:
         assert panel.identities() == (code, commit)

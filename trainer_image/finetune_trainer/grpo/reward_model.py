@@ -7,20 +7,28 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jinja2 import TemplateError
+from safetensors import SafetensorError
 from transformers import AutoModelForSequenceClassification
 
 from finetune_contract.artifact import RewardIdentity
 from finetune_contract.reasons import Reason
 from finetune_contract.recipe import ModelRecipe
 from finetune_contract.runconfig import RunConfig
-from finetune_rewards.samples import Samples, Text, text_of
+from finetune_rewards import answers
+from finetune_rewards.samples import Item, Samples, Text, Turn, text_of
 from finetune_trainer.distributed import Ranks
 from finetune_trainer.errors import Failure
-from finetune_trainer.model import DTYPES
+from finetune_trainer.model import DTYPES, MISFITS
+from finetune_trainer.positions import follows_longest_row, longest_row
 from finetune_trainer.sources import ModelSource, fetch_model, resolve_model
 from finetune_trainer.tokenizer import load_tokenizer
 
 ROWS = 8  # in one forward pass
+REMEDY = "take one that was trained and saved as a sequence classifier with num_labels=1"
+
+# What templates, which are programs of strangers, raise on messages that they did not expect.
+REFUSALS = (TemplateError, ArithmeticError, LookupError, TypeError, ValueError)
 
 
 class RewardModel:
@@ -28,24 +36,29 @@ class RewardModel:
 
     def __init__(self, name: str, directory: Path, config: RunConfig, device: torch.device) -> None:
         self._tokenizer = load_tokenizer(directory)
-        if self._tokenizer.pad_token_id is None:
-            self._tokenizer.pad_token = self._tokenizer.eos_token
         precision = DTYPES[config.recipe.training.precision]
         self._model = _load(name, directory, precision).to(device).eval()
-        self._model.config.pad_token_id = self._tokenizer.pad_token_id  # finds each row's end
+        self._vocabulary = int(self._model.get_input_embeddings().weight.shape[0])
+        self._longest = longest_row(self._model)
+        self._at_once = 1 if follows_longest_row(self._model.config) else ROWS
         self._device = device
 
-    def __call__(self, samples: Samples) -> list[float]:
-        """Return the logit of each completion."""
-        pairs = zip(samples.prompts, samples.completions, strict=True)
-        tokens = [self._tokens(prompt, completion) for prompt, completion in pairs]
-        order = sorted(range(len(tokens)), key=lambda index: len(tokens[index]))
-        scores = [0.0] * len(tokens)
-        for start in range(0, len(order), ROWS):
-            rows = order[start : start + ROWS]
-            for index, score in zip(rows, self._scores([tokens[i] for i in rows]), strict=True):
-                scores[index] = score
-        return scores
+    def __call__(self, samples: Samples) -> list[Item]:
+        """Return the logit of each completion, or why it has none."""
+        found: list[Item] = []
+        tokens: dict[int, list[int]] = {}
+        for prompt, completion in zip(samples.prompts, samples.completions, strict=True):
+            try:
+                tokens[len(found)] = self._tokens(prompt, completion)
+                found.append(Item())
+            except _NoScoreError as why:
+                found.append(answers.error(str(why)))
+        order = sorted(tokens, key=lambda index: len(tokens[index]))
+        for start in range(0, len(order), self._at_once):
+            rows = order[start : start + self._at_once]
+            for index, item in zip(rows, self._items([tokens[i] for i in rows]), strict=True):
+                found[index] = item
+        return found
 
     @property
     def bytes(self) -> int:
@@ -54,22 +67,79 @@ class RewardModel:
         return sum(tensor.nbytes for tensor in held)
 
     def _tokens(self, prompt: Text, completion: Text) -> list[int]:
-        if isinstance(prompt, str) or isinstance(completion, str):
-            return list(self._tokenizer(text_of(prompt) + text_of(completion))["input_ids"])
-        if self._tokenizer.chat_template is None:
-            turns = [*prompt, *completion]
-            return list(self._tokenizer("\n".join(text_of([turn]) for turn in turns))["input_ids"])
-        text = self._tokenizer.apply_chat_template([*prompt, *completion], tokenize=False)
-        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+        """Raise _NoScoreError for a dialogue of which the model can not be asked."""
+        try:
+            text = self._text(prompt, completion)
+            special = self._tokenizer.chat_template is None  # else they stand in the text
+            tokens = list(self._tokenizer(text, add_special_tokens=special)["input_ids"])
+        except REFUSALS as why:
+            raise _NoScoreError(self._refusal(why)) from why
+        if not tokens:
+            raise _NoScoreError("the dialogue is empty")
+        if self._longest is not None and len(tokens) > self._longest:
+            raise _NoScoreError(
+                f"the dialogue has {len(tokens)} tokens, but the model positions for "
+                f"{self._longest}"
+            )
+        # On a GPU it would end the process, and with it the run.
+        if max(tokens) >= self._vocabulary:
+            raise _NoScoreError(f"the tokenizer has a token {max(tokens)} that the model has not")
+        return tokens
+
+    def _text(self, prompt: Text, completion: Text) -> str:
+        if self._tokenizer.chat_template is not None:
+            turns = [*_turns("user", prompt), *_turns("assistant", completion)]
+            return str(self._tokenizer.apply_chat_template(turns, tokenize=False))
+        if isinstance(prompt, str):
+            return prompt + text_of(completion)
+        return "\n".join(text_of([turn]) for turn in (*prompt, *_turns("assistant", completion)))
+
+    def _refusal(self, why: Exception) -> str:
+        # The template's own words are told if they stand in it, and so hold nothing of the row.
+        said, kind, source = str(why), type(why).__name__, self._tokenizer.chat_template
+        known = isinstance(why, TemplateError) and said and said in str(source)
+        return f"the model's tokenizer or chat template refuses it: {said if known else kind}"
+
+    def _items(self, rows: list[list[int]]) -> list[Item]:
+        """Return the rows' scores; one at which the model fails costs no other row its score."""
+        try:
+            return [answers.item(score) for score in self._logits(rows)]
+        except torch.AcceleratorError:
+            raise  # this process has lost its device
+        except (RuntimeError, LookupError, ValueError) as why:  # OutOfMemoryError is the first kind
+            if len(rows) == 1:
+                return [answers.error(f"the model fails on {len(rows[0])} tokens: {why}")]
+        return [alone for row in rows for alone in self._items([row])]
 
     @torch.no_grad()
-    def _scores(self, rows: list[list[int]]) -> list[float]:
-        batch = self._tokenizer.pad(
-            {"input_ids": rows}, padding=True, padding_side="right", return_tensors="pt"
-        )
-        logits = self._model(**batch.to(self._device)).logits
-        scores: list[float] = logits[:, 0].float().tolist()
-        return scores
+    def _logits(self, rows: list[list[int]]) -> list[float]:
+        """Return the logits of rows, each as if it were alone.
+
+        Decoders pool at the last token that is not the pad token, wherever the row ends. So the pad
+        token is one that stands in none of the rows.
+        """
+        used = {token for row in rows for token in row}
+        pad = next((token for token in range(self._vocabulary) if token not in used), None)
+        if pad is None and len(rows) > 1:
+            return [logit for row in rows for logit in self._logits([row])]
+        longest = max(len(row) for row in rows)
+        ids = [[*row, *[pad or 0] * (longest - len(row))] for row in rows]
+        mask = [[1] * len(row) + [0] * (longest - len(row)) for row in rows]
+        self._model.config.get_text_config().pad_token_id = pad
+        logits = self._model(
+            input_ids=torch.tensor(ids, device=self._device),
+            attention_mask=torch.tensor(mask, device=self._device),
+        ).logits
+        found: list[float] = logits[:, 0].float().tolist()
+        return found
+
+
+class _NoScoreError(Exception):
+    """Why a dialogue is not scored."""
+
+
+def _turns(role: str, text: Text) -> list[Turn]:
+    return [{"role": role, "content": text}] if isinstance(text, str) else text
 
 
 @dataclass(frozen=True)
@@ -136,15 +206,20 @@ def _load(name: str, directory: Path, dtype: torch.dtype) -> Any:
             use_safetensors=True,
             output_loading_info=True,
         )
-    except (OSError, ValueError) as error:
-        raise _unusable(name, f"its model can not be loaded: {error}") from error
-    if model.config.num_labels != 1:
+    except (OSError, ValueError, SafetensorError) as why:
+        raise _unusable(name, f"its model can not be loaded: {why}") from why
+    except RuntimeError as why:
+        if not any(words in str(why).lower() for words in MISFITS):
+            raise
         raise _unusable(
-            name, f"its model has {model.config.num_labels} labels; a reward model has one"
-        )
-    if loading["missing_keys"]:
+            name, f"its model's files hold tensors of other sizes than config.json tells; {REMEDY}"
+        ) from why
+    if loading["missing_keys"]:  # transformers has put random numbers there
         missing = sorted(loading["missing_keys"])[0]
-        raise _unusable(name, f"its model's files lack {missing}; a chat model is no reward model")
+        raise _unusable(name, f"its model's files lack {missing}, which scores; {REMEDY}")
+    labels = model.config.num_labels
+    if labels != 1:
+        raise _unusable(name, f"its model has {labels} labels, not one; {REMEDY}")
     return model.requires_grad_(False)
 
 
