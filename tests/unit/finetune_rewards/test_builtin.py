@@ -136,6 +136,15 @@ def test_regex() -> None:
         ("I exclude (A) and take (C)", "C"),
         ("We get B.", "B"),
         ("It must be\n**D**", "D"),
+        ("The correct answer is B. Option C is wrong", "B"),
+        ("The answer is B because option A is too small", "B"),
+        ("The answer is option **C**, not option D", "C"),
+        ("<answer>B</answer> (option A ignores friction)", "B"),
+        (r"\boxed{B}, so the answer is not A. Answer: A", "B"),
+        (r"Answer: \(C\), not $D$", "C"),
+        ("The answer is $D$ (A is too small)", "D"),
+        ("I take option B (A is too small)", "B"),
+        ("Choice C. It has (A) in it", "C"),
         ("A cat sat.", None),
         ("the answer is a cat", None),
         ("The answer is Dublin", None),
@@ -146,6 +155,10 @@ def test_regex() -> None:
 def test_choice_finds_the_letter_settled_on(completion: str, letter: str | None) -> None:
     found = [score({"choice": {}}, completion, answer=answer) for answer in "ABCD"]
     assert found == [float(answer == letter) for answer in "ABCD"]
+
+
+def test_choice_reads_a_long_text_once() -> None:
+    assert score({"choice": {}}, ("answer" + " " * 20_000) * 5, answer="A") == 0.0
 
 
 @pytest.mark.parametrize(

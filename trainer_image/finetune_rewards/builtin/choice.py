@@ -9,6 +9,10 @@ from finetune_contract.rewards import ChoiceReward
 from finetune_rewards.columns import column, text_value
 from finetune_rewards.samples import Samples, text_of
 
+# What may stand between a word and its letter: "answer is option **B", "answer: \(B".
+_MARKS = r"[\s:*_$]*"
+_LEADING = rf"(?i:\s+is)?{_MARKS}(?:(?i:option|choice)\b{_MARKS})?\\?\(?"
+
 
 def scorer(settings: ChoiceReward, name: str) -> Callable[[Samples], list[float | None]]:
     """Return 1 for the column's letter, 0 for another or none; None where it holds no letter."""
@@ -31,21 +35,22 @@ def scorer(settings: ChoiceReward, name: str) -> Callable[[Samples], list[float 
 
 
 def _settled(choices: str) -> Callable[[str], str | None]:
-    """Return text -> its letter: the last that is declared as the answer, else the last that
-    stands in brackets, before `)`, `.` or `:`, or at the end of a line. A lower-case letter counts
-    where it can be nothing else."""
+    """Return text -> its letter: the last of the strongest evidence there is. That is a letter in a
+    box or in answer tags; one that is said to be the answer; one after the words option or choice;
+    one that stands in brackets, before `)`, `.` or `:`, or at the end of a line. A lower-case
+    letter counts where it can be nothing else."""
     upper, either = f"[{choices}]", f"[{choices}{choices.lower()}]"
-    declared = re.compile(
+    ranks = [
         rf"\\boxed\{{\s*(?:\\(?:text|mathrm|textbf)\{{)?\s*\(?({either})\)?\s*\}}"
-        rf"|<answer>\s*\(?({either})\)?[.:]?\s*</answer>"
-        rf"|\b(?i:answer|option|choice)\b(?i:\s+is)?[\s:*_]*\(?({upper})(?!\w)"
-    )
-    alone = re.compile(
-        rf"(?m)\(({either})\)|(?<![\w'])({upper})(?=[).:]|[*_\s]*$)|\A\s*({either})[).:]?\s*\Z"
-    )
+        rf"|<answer>\s*\(?({either})\)?[.:]?\s*</answer>",
+        rf"\b(?i:answer)\b{_LEADING}({upper})(?!\w)",
+        rf"\b(?i:option|choice)\b{_LEADING}({upper})(?!\w)",
+        rf"(?m)\(({either})\)|(?<![\w'])({upper})(?=[).:]|[*_\s]*$)|\A\s*({either})[).:]?\s*\Z",
+    ]
+    patterns = [re.compile(rank) for rank in ranks]
 
     def settled(text: str) -> str | None:
-        for pattern in (declared, alone):
+        for pattern in patterns:
             found = [match[match.lastindex or 0] for match in pattern.finditer(text)]
             if found:
                 return found[-1].upper()
