@@ -1,8 +1,9 @@
-"""The loss and its gradient against those of TRL's GRPOTrainer, on the same completions."""
+"""Loss, gradient and advantages against those of TRL's GRPOTrainer, on the same completions."""
 
 from __future__ import annotations
 
 from collections import defaultdict
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,9 +13,11 @@ import torch
 
 from finetune_contract.grpo import GrpoLoss, GrpoRecipe
 from finetune_trainer.batch import MicroBatch
+from finetune_trainer.methods.grpo.advantages import advantages
 from finetune_trainer.methods.grpo.losses import normaliser
 from finetune_trainer.methods.grpo.objective import GrpoObjective
 from finetune_trainer.policy import PolicyTerms
+from support.tiny_llama import write_model
 
 LIMIT = 12
 LENGTHS = (3, 12, 1, 7)
@@ -107,3 +110,84 @@ def test_loss_and_gradient_are_trls(kind: GrpoLoss, beta: float) -> None:
     assert ours.grad is not None
     assert (ours.grad - theirs.grad[mask]).abs().max() <= 1e-5
     assert ours.grad.abs().max() > 0
+
+
+SIZE = 4
+WEIGHTS = (1.0, 0.5)
+# Groups: both rewards mixed, one reward alike, no spread, one completion that nothing scored, one
+# of which but one is left.
+SCORES: list[tuple[float | None, float | None]] = [
+    *[(1.0, 3.0), (0.0, -1.0), (0.5, 0.25), (0.0, 8.0)],
+    *[(1.0, 2.0), (1.0, 0.5), (1.0, 0.5), (1.0, -4.0)],
+    *[(0.25, 0.5)] * SIZE,
+    *[(0.0, 1.0), (None, None), (1.0, 0.0), (0.5, 16.0)],
+    *[(None, None), (1.0, 1.0), (None, None), (None, None)],
+]
+
+
+@pytest.fixture(scope="module")
+def scorer(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A GRPOTrainer whose rewards are those of SCORES, whatever it draws."""
+    from datasets import Dataset
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from trl import GRPOConfig, GRPOTrainer
+
+    directory: Path = tmp_path_factory.mktemp("trl")
+    model = write_model(directory / "model")
+
+    def column(index: int) -> Any:
+        def reward(completions: Any, **_: Any) -> list[float | None]:
+            assert len(completions) == len(SCORES)
+            return [row[index] for row in SCORES]
+
+        return reward
+
+    return GRPOTrainer(
+        model=AutoModelForCausalLM.from_pretrained(model),
+        reward_funcs=[column(0), column(1)],
+        args=GRPOConfig(
+            output_dir=str(directory),
+            reward_weights=list(WEIGHTS),
+            per_device_train_batch_size=len(SCORES),
+            num_generations=SIZE,
+            max_completion_length=1,
+            bf16=False,
+            use_cpu=True,
+            report_to="none",
+        ),
+        train_dataset=Dataset.from_list([{"prompt": "?"}]),
+        processing_class=AutoTokenizer.from_pretrained(model),
+    )
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"scaleRewards": "Group"},
+        {"scaleRewards": "Batch"},
+        {"scaleRewards": "None"},
+        {"aggregate": "GDPO"},
+    ],
+    ids=lambda fields: "-".join(fields.values()),
+)
+def test_advantages_are_trls(scorer: Any, fields: dict[str, str]) -> None:
+    scorer.scale_rewards = fields.get("scaleRewards", "Group").lower()
+    decoupled = "aggregate" in fields
+    scorer.multi_objective_aggregation = "normalize_then_sum" if decoupled else "sum_then_normalize"
+    scorer.model.train()
+    theirs = scorer._generate_and_score_completions([{"prompt": "?"}] * len(SCORES))["advantages"]
+
+    rewards = [
+        {"name": f"r{index}", "weight": weight, "regex": {"pattern": "x"}}
+        for index, weight in enumerate(WEIGHTS)
+    ]
+    made = GrpoRecipe.model_validate({"groupSize": SIZE, "rewards": rewards, **fields})
+    count = len(SCORES)
+    ours = advantages(
+        np.array(SCORES, dtype=np.float64),
+        np.ones(count, dtype=np.int64),
+        np.zeros(count, dtype=np.bool_),
+        made,
+    )
+    assert ours.values.tolist() == pytest.approx(theirs.tolist(), abs=1e-5)
+    assert ours.spread.tolist() == [True, True, False, True, False]
