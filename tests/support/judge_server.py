@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -64,7 +65,7 @@ def after(seconds: float) -> Behaviour:
 
 
 @contextmanager
-def judge_server(behave: Behaviour = good) -> Iterator[Judge]:
+def judge_server(behave: Behaviour = good, tls: ssl.SSLContext | None = None) -> Iterator[Judge]:
     """Serve on a free port of this machine, in a thread of its own."""
     judge = Judge(behave)
 
@@ -73,8 +74,9 @@ def judge_server(behave: Behaviour = good) -> Iterator[Judge]:
         app.router.add_post("/score", judge.handle)
         runner = web.AppRunner(app, shutdown_timeout=0.1)
         await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        judge.url = f"http://127.0.0.1:{runner.addresses[0][1]}/score"
+        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
+        scheme = "http" if tls is None else "https"
+        judge.url = f"{scheme}://127.0.0.1:{runner.addresses[0][1]}/score"
         return runner
 
     with start_blocking_portal() as portal:

@@ -32,7 +32,7 @@ def blame(error: BaseException, code: Code, samples: Samples | None = None) -> s
     """Return `ValueError: message (file.py line 3)`."""
     message = _message(error)[:LONGEST_ERROR]
     if samples is not None:
-        message = _struck(message, code.source, samples)
+        message = struck(message, samples, code.source)
     line = _line(error, code.file)
     said = f"{type(error).__name__}: {message}" if message else type(error).__name__
     place = f" ({code.file} line {line})" if line else ""
@@ -59,7 +59,8 @@ def _line(error: BaseException, file: str) -> int | None:
     return lines[-1] if lines else None
 
 
-def _struck(message: str, source: str, samples: Samples) -> str:
+def struck(message: str, samples: Samples, source: str = "") -> str:
+    """Return a message without what stands in the samples and not in `source`."""
     leaves = set(_leaves([samples.prompts, samples.completions, samples.columns]))
     rows = "\n".join(leaves)
     spans = [(start, start + SHINGLE) for start in range(len(message) - SHINGLE + 1)]

@@ -7,6 +7,8 @@ and only a finite number is a score.
 from __future__ import annotations
 
 import json
+import os
+import ssl
 import time
 import uuid
 from collections.abc import Mapping
@@ -14,22 +16,22 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import aiohttp
 
 from finetune_contract.rewards import Reward
-from finetune_rewards.answers import error, items
+from finetune_rewards.answers import LONGEST_ERROR, error, items
+from finetune_rewards.blame import struck
 from finetune_rewards.circuit import Circuit, Note, Unanswered
 from finetune_rewards.errors import RewardInvalid
 from finetune_rewards.samples import Answer, Item, Samples
+from finetune_rewards.service_secret import BadSecret, ServiceSecret
 from finetune_rewards.together import together
 
 VERSION = 1
 MOST_BYTES = 4 * 2**20  # of one answer
-TOKEN = "token"  # noqa: S105 - the key's name
 IDEMPOTENCY_KEY = "Idempotency-Key"
 
 # Beside 5xx: what whoever minds the service or its Secret can mend while the run waits.
@@ -50,8 +52,8 @@ class _BadAnswer(Exception):
 class _Request:
     """A batch as it is sent, and sent again: the key tells the service that it is the same."""
 
+    samples: Samples
     body: bytes
-    count: int
     key: str = field(default_factory=lambda: str(uuid.uuid4()))
 
 
@@ -61,11 +63,15 @@ class HttpScorer:
     def __init__(
         self, reward: Reward, *, credentials_dir: str | None, ranks: int, note: Note
     ) -> None:
-        """Raise RewardInvalid if the credentials have no usable token."""
+        """Raise RewardInvalid if the credentials can not be used."""
         assert reward.http is not None
         self._reward, self._settings = reward, reward.http
-        self._credentials_dir = credentials_dir
-        self._token()
+        self._secret = ServiceSecret(credentials_dir)
+        try:
+            self._secret.token()
+            self._trusted = self._secret.trust()
+        except BadSecret as problem:
+            raise RewardInvalid(f"reward {reward.name}: {problem}") from problem
         self._at_once = max(1, self._settings.concurrency // ranks)
         self._circuit = Circuit(
             reward.name,
@@ -79,7 +85,10 @@ class HttpScorer:
     async def __aenter__(self) -> Self:
         """Take a client without cookies, and without the environment's proxies."""
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=self._at_once + 1),  # and a probe
+            connector=aiohttp.TCPConnector(
+                limit=self._at_once + 1,  # and a probe
+                ssl=self._trusted,
+            ),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=self._settings.timeout_seconds),
             auto_decompress=False,
@@ -109,7 +118,7 @@ class HttpScorer:
         return Answer(found, time.monotonic() - started)
 
     async def _part(self, samples: Samples) -> list[Item]:
-        request = _Request(_body(self._reward.name, samples), len(samples))
+        request = _Request(samples, _body(self._reward.name, samples))
         try:
             return await self._circuit.ask(request)
         except Unanswered as problem:
@@ -118,16 +127,16 @@ class HttpScorer:
     async def _send(self, request: _Request) -> list[Item]:
         """Send a request once, and judge what comes back."""
         try:
-            return _items(await self._exchange(request), request.count)
+            return _items(await self._exchange(request), request.samples)
         except TimeoutError:
             limit = f"{self._settings.timeout_seconds:g}"
             raise Unanswered(f"no answer within {limit} s") from None
         except aiohttp.ClientConnectorError as problem:
-            raise Unanswered("no connection") from problem
+            raise Unanswered(_unreached(problem)) from problem
         except aiohttp.ClientError as problem:
             raise Unanswered(type(problem).__name__) from problem
         except _BadAnswer as problem:
-            return [error(str(problem))] * request.count
+            return [error(str(problem))] * len(request.samples)
 
     async def _exchange(self, request: _Request) -> bytes:
         """Return the content of an answer; raise Unanswered where another try may help."""
@@ -137,8 +146,11 @@ class HttpScorer:
             "Accept-Encoding": "identity",  # what comes is then as large as it looks
             IDEMPOTENCY_KEY: request.key,
         }
-        # Read each time: the kubelet renews it under a running pod.
-        if (token := self._token()) is not None:
+        try:
+            token = self._secret.token()
+        except BadSecret as problem:  # it was good at the start, and may be so again
+            raise Unanswered(str(problem)) from problem
+        if token is not None:
             headers["Authorization"] = f"Bearer {token}"
         async with self._session.post(
             self._settings.url, data=request.body, headers=headers, allow_redirects=False
@@ -150,18 +162,6 @@ class HttpScorer:
             if status != HTTPStatus.OK:
                 raise _BadAnswer(f"the service answered {_spoken(status)}")
             return await _bounded(answer)
-
-    def _token(self) -> str | None:
-        if self._credentials_dir is None:
-            return None
-        where = f"reward {self._reward.name}: the Secret of http.credentialsSecretRef"
-        try:
-            token = Path(self._credentials_dir, TOKEN).read_text(encoding="utf-8").strip()
-        except FileNotFoundError:
-            raise RewardInvalid(f"{where} has no key {TOKEN!r}") from None
-        if not token or not token.isascii() or not token.isprintable():
-            raise RewardInvalid(f"{where}: {TOKEN!r} is no token that a header can carry")
-        return token
 
 
 def _body(name: str, samples: Samples) -> bytes:
@@ -190,8 +190,11 @@ async def _bounded(answer: aiohttp.ClientResponse) -> bytes:
     return bytes(content)
 
 
-def _items(content: bytes, count: int) -> list[Item]:
-    """Return the items of an answer; those that the service calls errors are errors."""
+def _items(content: bytes, samples: Samples) -> list[Item]:
+    """Return the items of an answer; those that the service calls errors are errors.
+
+    What it says of them goes on without what it quotes of the rows.
+    """
     try:
         document = json.loads(content)
     except (ValueError, RecursionError):
@@ -201,11 +204,12 @@ def _items(content: bytes, count: int) -> list[Item]:
     errors = document.get("errors") or {}
     if not isinstance(errors, dict):
         raise _BadAnswer("errors of the answer is no object")
-    found = items(document["scores"], count)
-    return [
-        error(f"the service says: {errors[str(index)]}") if str(index) in errors else item
-        for index, item in enumerate(found)
-    ]
+    found = items(document["scores"], len(samples))
+    for index in range(len(found)):
+        if (key := str(index)) in errors:
+            said = struck(str(errors[key])[:LONGEST_ERROR], samples)
+            found[index] = error(f"the service says: {said}")
+    return found
 
 
 def _spoken(status: int) -> str:
@@ -213,6 +217,22 @@ def _spoken(status: int) -> str:
         return f"{status} {HTTPStatus(status).phrase}"
     except ValueError:
         return str(status)
+
+
+def _unreached(problem: aiohttp.ClientConnectorError) -> str:
+    """Return which host can not be reached, and why."""
+    where = f"{problem.host}:{problem.port}"
+    match problem:
+        case aiohttp.ClientConnectorCertificateError(
+            certificate_error=ssl.SSLCertVerificationError(verify_message=said)
+        ):
+            return f"the certificate of {where} is not trusted: {said}"
+        case aiohttp.ClientSSLError():
+            return f"no TLS with {where}: {getattr(problem.os_error, 'reason', problem.os_error)}"
+        case aiohttp.ClientConnectorDNSError():
+            return f"no address of {problem.host}: {problem.os_error.strerror}"
+    cause = problem.os_error
+    return f"no connection to {where}: {os.strerror(cause.errno) if cause.errno else cause}"
 
 
 def _retry_after(headers: Mapping[str, Any]) -> float | None:

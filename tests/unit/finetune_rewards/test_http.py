@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import ssl
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from aiohttp import web
 
-from finetune_rewards.errors import RewardInvalid
+from finetune_rewards.errors import RewardInvalid, RewardUnavailable
 from finetune_rewards.http import MOST_BYTES
 from finetune_rewards.samples import Item, Samples
 from support.asked_service import TEXTS, ask, batch, scores
@@ -54,6 +56,16 @@ async def test_null_abstains_and_errors_are_told(judge: Judge) -> None:
         Item(),
         Item(error="the service says: no idea"),
     ]
+
+
+async def test_a_row_that_a_service_quotes_goes_no_further(judge: Judge) -> None:
+    async def behave(document: Document, number: int) -> web.StreamResponse:
+        quoted = document["samples"][0]["completion"]
+        return web.json_response({"scores": [None], "errors": {"0": f"can not parse {quoted}!"}})
+
+    judge.behave = behave
+    answer = await ask(judge.url, batch("the patient Jane Doe is ill", diagnosis=["flu"]))
+    assert answer.items == [Item(error="the service says: can not parse …!")]
 
 
 @pytest.mark.parametrize(
@@ -150,15 +162,56 @@ async def test_the_token_is_read_again(judge: Judge, tmp_path: Path) -> None:
     assert judge.requests[-1].headers["Authorization"] == "Bearer new"
 
 
+async def test_a_token_that_is_gone_for_a_moment_is_waited_for(
+    judge: Judge, tmp_path: Path
+) -> None:
+    token, notes = tmp_path / "token", []
+
+    async def behave(document: Document, number: int) -> web.StreamResponse:
+        token.write_text("")
+        return web.Response(status=401)
+
+    def note(text: str | None) -> None:
+        notes.append(text)
+        judge.behave = good
+        token.write_text("new")
+
+    token.write_text("old")
+    judge.behave = behave
+    found = await ask(judge.url, batch("a"), credentials_dir=str(tmp_path), note=note, retries=1)
+    assert scores(found) == [1.0]
+    assert notes[0] == (
+        "waits for reward judge: the Secret of http.credentialsSecretRef: 'token' is no token that "
+        "a header can carry"
+    )
+
+
+async def test_a_private_authority_is_trusted(judge: Judge, tmp_path: Path) -> None:
+    authority, tls = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(tls)
+    with judge_server(tls=tls) as secured:
+        with pytest.raises(RewardUnavailable, match=r"certificate of 127\.0\.0\.1:\d+ is not tr"):
+            await ask(secured.url, retries=0, pause_seconds=0.01)
+        authority.cert_pem.write_to_path(str(tmp_path / "ca.crt"))
+        trusting = await ask(secured.url, credentials_dir=str(tmp_path))
+        assert scores(trusting) == [1.0, 2.0, 3.0, 4.0, 5.0]
+    assert "Authorization" not in secured.requests[0].headers
+    with pytest.raises(RewardUnavailable, match=r"no TLS with 127\.0\.0\.1:\d+: WRONG_VERSION"):
+        await ask(judge.url.replace("http:", "https:"), retries=0, pause_seconds=0.01)
+    (tmp_path / "ca.crt").write_text("none")
+    with pytest.raises(RewardInvalid, match=r"reward judge: the Secret .*'ca\.crt' holds no cert"):
+        await ask(secured.url, credentials_dir=str(tmp_path))
+
+
 async def test_without_credentials_there_is_no_token(judge: Judge) -> None:
     await ask(judge.url, batch("a"))
     assert "Authorization" not in judge.requests[0].headers
 
 
-@pytest.mark.parametrize("token", [None, "", " \n", "a\nb", "ключ"])
-async def test_an_unusable_token_is_refused(token: str | None, tmp_path: Path) -> None:
+@pytest.mark.parametrize("token", [None, b"", b" \n", b"a\nb", "ключ".encode(), b"\xff\xfe"])
+async def test_an_unusable_token_is_refused(token: bytes | None, tmp_path: Path) -> None:
     if token is not None:
-        (tmp_path / "token").write_text(token)
+        (tmp_path / "token").write_bytes(token)
     with pytest.raises(RewardInvalid, match=r"reward judge: the Secret of http\.credentials"):
         await ask("http://127.0.0.1:1/score", credentials_dir=str(tmp_path))
 

@@ -135,10 +135,12 @@ async def test_a_service_that_stays_away_ends_the_run() -> None:
     notes: list[str | None] = []
     with socket.socket() as taken:  # bound, but nobody listens
         taken.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{taken.getsockname()[1]}/score"
+        where = f"127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(RewardUnavailable, match=r"judge: no answer for 0\.1 s: no connection"):
-            await ask(url, retries=1, pause_seconds=0.1, note=notes.append)
-    assert notes[-1] == "waits for reward judge: no connection"
+            await ask(f"http://{where}/score", retries=1, pause_seconds=0.1, note=notes.append)
+    assert notes[-1] == f"waits for reward judge: no connection to {where}: Connection refused"
+    with pytest.raises(RewardUnavailable, match=r"no address of judge\.invalid: "):
+        await ask("http://judge.invalid/score", retries=0, pause_seconds=0.01)
 
 
 async def test_a_service_may_come_late() -> None:

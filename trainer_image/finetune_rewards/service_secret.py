@@ -1,0 +1,57 @@
+"""What a reward over HTTP is given of its Secret: a token, and an authority to trust."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+from finetune_contract.credentials import CredentialKey
+
+TOKEN = "token"  # noqa: S105 - the key's name
+_SECRET = "the Secret of http.credentialsSecretRef"  # noqa: S105
+
+
+class BadSecret(Exception):
+    """The Secret holds nothing that can be used."""
+
+
+class ServiceSecret:
+    """A mounted Secret; None is one that there is none of."""
+
+    def __init__(self, directory: str | None) -> None:
+        self._directory = None if directory is None else Path(directory)
+
+    def token(self) -> str | None:
+        """Return the bearer token; None without one. Raise BadSecret.
+
+        Ask each time: the kubelet renews it under a running pod. A Secret that only names an
+        authority needs no token.
+        """
+        if self._directory is None:
+            return None
+        try:
+            content = (self._directory / TOKEN).read_bytes()
+        except FileNotFoundError:
+            if self._authority.exists():
+                return None
+            raise BadSecret(f"{_SECRET} has no key {TOKEN!r}") from None
+        token = content.decode(errors="replace").strip()
+        if not token or not token.isascii() or not token.isprintable():
+            raise BadSecret(f"{_SECRET}: {TOKEN!r} is no token that a header can carry")
+        return token
+
+    def trust(self) -> ssl.SSLContext:
+        """Return who is trusted: the system's authorities, and `ca.crt`. Raise BadSecret."""
+        context = ssl.create_default_context()
+        if self._directory is not None and self._authority.exists():
+            try:
+                context.load_verify_locations(str(self._authority))
+            except ssl.SSLError:
+                key = CredentialKey.CA_CERTIFICATE.value
+                raise BadSecret(f"{_SECRET}: {key!r} holds no certificate") from None
+        return context
+
+    @property
+    def _authority(self) -> Path:
+        assert self._directory is not None
+        return self._directory / CredentialKey.CA_CERTIFICATE
