@@ -14,8 +14,6 @@ from pydantic import TypeAdapter, ValidationError
 from finetune_contract.reasons import Reason, exit_code
 from finetune_contract.rewards import Reward
 from finetune_rewards.answers import one_line
-from finetune_rewards.client import RunnerClient
-from finetune_rewards.errors import RewardError
 from finetune_rewards.protocol import Problem
 from finetune_rewards.runner import Runner
 from finetune_rewards.server import Server
@@ -23,15 +21,11 @@ from finetune_rewards.start_failure import tell_start_failure
 
 log = logging.getLogger(__name__)
 
-PROBE_SECONDS = 1.0
-
 
 def main() -> int:
-    """Serve until SIGTERM or, if asked so, the end of standard input; or probe a runner."""
+    """Serve until SIGTERM or, if asked so, the end of standard input."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s rewards %(levelname)s %(message)s")
     arguments = _arguments()
-    if arguments.command == "probe":
-        return asyncio.run(_probe(arguments.socket))
     if arguments.quiet:
         logging.getLogger().setLevel(logging.WARNING)
         logging.getLogger(Server.__module__).setLevel(logging.CRITICAL)  # of what it describes
@@ -72,16 +66,6 @@ async def _serve(
     await Server(Runner(rewards, sources)).serve(socket, stop)
 
 
-async def _probe(socket: Path) -> int:
-    """Return 0 where a runner answers at the socket with its rewards loaded."""
-    try:
-        await RunnerClient(socket, 0.0, PROBE_SECONDS).rewards()
-    except RewardError as error:
-        log.error("%s", error)
-        return 1
-    return 0
-
-
 def _source(text: str) -> tuple[str, Path]:
     name, equals, path = text.partition("=")
     if not equals:
@@ -92,10 +76,8 @@ def _source(text: str) -> tuple[str, Path]:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m finetune_rewards", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    probe = commands.add_parser("probe", help="exit with 0 if a runner has loaded its rewards")
     serve = commands.add_parser("serve", help="score with the isolated ones of some rewards")
-    for command in (probe, serve):
-        command.add_argument("--socket", type=Path, required=True)
+    serve.add_argument("--socket", type=Path, required=True)
     serve.add_argument("--rewards", type=Path, required=True, help="JSON list, as in a recipe")
     serve.add_argument(
         "--source",

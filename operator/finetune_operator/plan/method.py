@@ -88,10 +88,14 @@ def python_rewards(spec: FineTuneJobSpec) -> dict[str, api.PythonReward]:
 
 def amount(quantity: Quantity) -> int:
     """Return a resource.Quantity in its base unit, rounded up."""
+    return int(exact(quantity).to_integral_value(ROUND_CEILING))
+
+
+def exact(quantity: Quantity) -> Decimal:
+    """Return a resource.Quantity in its base unit."""
     text = str(quantity)
     suffix = next((s for s in sorted(_FACTORS, key=len, reverse=True) if text.endswith(s)), "")
-    exact = Decimal(text.removesuffix(suffix)) * _FACTORS.get(suffix, Decimal(1))
-    return int(exact.to_integral_value(ROUND_CEILING))
+    return Decimal(text.removesuffix(suffix)) * _FACTORS.get(suffix, Decimal(1))
 
 
 def _sampling(grpo: Grpo) -> contract.Sampling:

@@ -13,6 +13,7 @@ from finetune_api.job import FineTuneJob
 from finetune_contract.model import canonical_json
 from finetune_operator.plan.method import (
     amount,
+    exact,
     isolated_rewards,
     python_rewards,
     reward_recipe,
@@ -64,7 +65,25 @@ def sidecar(job: FineTuneJob, image: str, document: Object) -> Object:
         {"name": SOCKET_VOLUME, "mountPath": SOCKET_DIRECTORY},
         *runner_mounts(job),
     ]
-    return {**runner(job, image, command, mounts), "restartPolicy": "Always"}
+    container = runner(job, image, command, mounts)
+    if _trainer_is_guaranteed(job):
+        container["resources"]["requests"] = dict(container["resources"]["limits"])
+    return {**container, "restartPolicy": "Always"}
+
+
+def _trainer_is_guaranteed(job: FineTuneJob) -> bool:
+    """Tell whether the trainer's container asks for the CPU and memory that it is limited to.
+
+    If every other container does so too, the pod is Guaranteed: evicted last, and with cores of its
+    own where the kubelet gives them.
+    """
+    resources = job.spec.workers.resources
+    limits = (resources.limits if resources else None) or {}
+    requests = {**limits, **((resources.requests if resources else None) or {})}
+    return all(
+        name in limits and exact(requests[name]) == exact(limits[name])
+        for name in ("cpu", "memory")
+    )
 
 
 def runner(job: FineTuneJob, image: str, command: list[str], mounts: list[Object]) -> Object:

@@ -30,3 +30,31 @@ def test_an_empty_dir_says_no_more_than_the_user(source: dict[str, Any]) -> None
     volume = {"name": "work", "mountPath": "/work", "emptyDir": source}
     (made,) = [v for v in spec(volumes=[volume])["volumes"] if v["name"] == "user-work"]
     assert made["emptyDir"] == {key: str(value) for key, value in source.items()}
+
+
+GUARANTEED = {"limits": {"cpu": 8, "memory": "64Gi"}}
+
+
+@pytest.mark.parametrize(
+    ("resources", "equal"),
+    [
+        (GUARANTEED, True),
+        ({**GUARANTEED, "requests": {"cpu": "8000m", "memory": "65536Mi"}}, True),
+        ({**GUARANTEED, "requests": {"cpu": 4}}, False),
+        ({**GUARANTEED, "requests": {"memory": "1Gi"}}, False),
+        ({"limits": {"cpu": 8}}, False),
+        ({"limits": {"memory": "64Gi"}, "requests": {"cpu": 8}}, False),
+        (None, False),
+    ],
+)
+def test_the_reward_runner_leaves_a_guaranteed_pod_so(
+    resources: dict[str, Any] | None, equal: bool
+) -> None:
+    """A pod is Guaranteed if every container, sidecars too, asks for what it is limited to."""
+    rewards = [{"name": "tags", "tags": {"tags": ["x"]}}]
+    workers = {"resources": resources} if resources else {}
+    of = job(workers=workers, method={"type": "GRPO", "grpo": {"rewards": rewards}})
+    (runner,) = pod_template(of, 1, "trainer:1")["spec"]["initContainers"]
+    asked = runner["resources"]
+    assert (asked["requests"] == asked["limits"]) is equal
+    assert asked["limits"] == {"cpu": "2", "memory": str(2**29 + 2**31)}

@@ -252,14 +252,6 @@ async def test_a_runner_that_stays_away_or_silent_is_unavailable(source: Path) -
             await RunnerClient(socket, answer_seconds=0.3).score(samples("a"))
 
 
-def test_a_probe_tells_whether_rewards_are_loaded(source: Path) -> None:
-    probe = [sys.executable, "-m", "finetune_rewards", "probe", "--socket"]
-    with served(source) as (_, socket):
-        asyncio.run(client_ready(socket))
-        assert subprocess.run([*probe, str(socket)]).returncode == 0
-    assert subprocess.run([*probe, str(socket)]).returncode == 1
-
-
 def test_rewards_that_can_not_be_read_are_refused(tmp_path: Path) -> None:
     (tmp_path / "rewards.json").write_text('[{"name": "x"}]')
     command = [sys.executable, "-m", "finetune_rewards", "serve", "--rewards"]
