@@ -120,6 +120,7 @@ def ours(config: RunConfig, steps: int, stack: ExitStack) -> Callable[[], list[S
         trainer.data,
         trainer.files,
         panel,
+        trainer.memory,
         trainer.ranks,
         Reporter(),
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from finetune_contract.plan import MemoryEstimate
 from finetune_contract.runconfig import RunConfig
 from finetune_trainer.distributed import Ranks
 from finetune_trainer.engine import Engine
@@ -33,6 +34,7 @@ class Ready:
 
     ranks: Ranks
     config: RunConfig
+    memory: MemoryEstimate
     data: Prepared
     engine: Engine
     model: Any
@@ -51,4 +53,4 @@ def ready(config: RunConfig) -> Ready:
     reporter.planned(plan)
     data = prepare(resolved, start.files, files, ranks, reporter)
     engine, model = load(resolved, start.model, ranks, reporter)
-    return Ready(ranks, resolved, data, engine, model, files)
+    return Ready(ranks, resolved, plan.memory, data, engine, model, files)

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from finetune_contract.plan import MemoryEstimate
 from finetune_contract.runconfig import RunConfig
 from support.trainer_runs import PYTHONPATH, rank_environments, run_config
 
@@ -113,6 +114,12 @@ def requests() -> list[Any]:
     ]
 
 
+def memory(free: int = 2**30) -> MemoryEstimate:
+    """Return an estimate that leaves so many bytes to rollouts."""
+    parts = {"weights": 64, "adapter": 32, "gradients": 16, "optimizer": 8, "overhead": 4}
+    return MemoryEstimate(**parts, activations=2, logits=1, available=free + sum(parts.values()))
+
+
 def draw_group(
     world: int, cases: Mapping[str, RunConfig], directory: Path
 ) -> dict[str, list[Told]]:
@@ -153,7 +160,7 @@ def _case(config: RunConfig, ranks: Any) -> Told:
     mine = [r for i, r in enumerate(requests()) if ranks.world == 1 or (i == 3) == ranks.rank]
     done: list[int] = []
     with engine_of(config, ranks) as (engine, model):
-        drawer = rollout_engine(config, engine, model, tokenizer, ranks)
+        drawer = rollout_engine(config, engine, model, tokenizer, ranks, memory())
         before = {name: p.detach().clone() for name, p in model.named_parameters()}
         first = drawer.draw(mine, 0, lambda: False, done.append)
         untouched = model.training and all(

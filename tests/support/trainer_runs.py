@@ -157,7 +157,7 @@ def _train_case(config: RunConfig, ranks: Any, target: Path) -> None:
     ranks.lead(lead.claim)
     engine, model = load(config, start.model, ranks, reporter)
     stop = Stop(config.layout.grace_seconds, leave=lambda: None)
-    feed = make_feed(config, engine, model, data, directory, None, ranks, reporter)
+    feed = make_feed(config, engine, model, data, directory, None, plan.memory, ranks, reporter)
     summary = train(config, engine, data, feed, lead, ranks, reporter, stop)
     model.eval()
     with torch.no_grad():

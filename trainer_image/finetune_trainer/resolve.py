@@ -33,6 +33,7 @@ from finetune_trainer.model import empty_model
 from finetune_trainer.positions import check_length
 from finetune_trainer.quantization import check_quantization
 from finetune_trainer.roles import Kind, RoleMap, map_roles
+from finetune_trainer.rollout.probe import check_drawing
 from finetune_trainer.scoring import splits
 from finetune_trainer.sources import ModelSource
 from finetune_trainer.twin import check_causal
@@ -83,6 +84,8 @@ def settle(
     check_length(empty, recipe.training.sequence_length)
     if not known:
         check_causal(empty)
+        if wish.generates:
+            check_drawing(empty)
     adapter = adapter_shape(roles, recipe.lora)
     shape = _shape(empty, read_headers(model, layout.credentials.model))
     fitter = Fitter(shape, adapter, least)

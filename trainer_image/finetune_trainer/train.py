@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune_contract.artifact import TrainingSummary
+from finetune_contract.plan import MemoryEstimate
 from finetune_contract.progress import Phase
 from finetune_contract.result import PublishedArtifact
 from finetune_contract.runconfig import RunConfig
@@ -54,7 +55,9 @@ def train_and_publish(
         data = prepare(config, start.files, directory, ranks, reporter, start.eval_files)
         ranks.lead(lead.claim)  # once the inputs are good: a run that has the output ends by it
         engine, model = load(config, start.model, ranks, reporter)
-        feed = make_feed(config, engine, model, data, directory, panel, ranks, reporter)
+        feed = make_feed(
+            config, engine, model, data, directory, panel, plan.memory, ranks, reporter
+        )
         with lead.telling():
             summary = train(config, engine, data, feed, lead, ranks, reporter, stop)
             with engine.gathered():
@@ -86,6 +89,7 @@ def make_feed(
     data: Prepared,
     directory: Path,
     panel: Panel | None,
+    memory: MemoryEstimate,
     ranks: Ranks,
     reporter: Reporter,
 ) -> Feed:
@@ -94,7 +98,7 @@ def make_feed(
     if grpo is None or prompts is None or panel is None:
         return SupervisedFeed(config, data.train, ranks)
     tokenizer = load_tokenizer(directory)
-    drawer = rollout_engine(config, engine, model, tokenizer, ranks)
+    drawer = rollout_engine(config, engine, model, tokenizer, ranks, memory)
     plan = PromptPlan.of(config.recipe, data.train)
     collector = Collector(grpo, plan, prompts, tokenizer, drawer, panel, ranks, reporter)
     return GrpoFeed(config, prompts, plan, collector, engine, ranks, reporter)

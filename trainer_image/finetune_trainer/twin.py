@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -37,6 +38,8 @@ _MOST = {
     **dict.fromkeys(("num_experts", "n_routed_experts", "num_local_experts"), 8),
     **dict.fromkeys(("num_experts_per_tok", "moe_k"), 2),
     **dict.fromkeys(("n_group", "topk_group"), 1),
+    "attn_layer_period": 2,
+    "attn_layer_offset": 1,
 }
 
 
@@ -115,7 +118,7 @@ def _shrink(config: Any) -> None:
     depth, heads, width = (_first(fields, names) for names in (_DEPTHS, _HEADS, _WIDTHS))
     for name, value in fields.items():
         if isinstance(value, list | tuple) and len(value) == depth:
-            changes[name] = value[: _MOST[_DEPTHS[0]]]
+            changes[name] = _few(value, _MOST[_DEPTHS[0]])
         elif name.endswith("_token_id"):
             changes[name] = 1
     if heads and width:
@@ -130,6 +133,12 @@ def _shrink(config: Any) -> None:
             changes["mamba_n_heads"] = inner // fields["mamba_d_head"]
     for name, value in changes.items():
         setattr(config, name, value)
+
+
+def _few(layers: Sequence[Any], most: int) -> list[Any]:
+    """Return so many of what each layer is told; where that is a kind of layer, of every kind."""
+    kinds = dict.fromkeys(layers) if all(isinstance(layer, str) for layer in layers) else ()
+    return [*kinds, *layers][:most]
 
 
 def _first(fields: dict[str, Any], names: tuple[str, ...]) -> int | None:

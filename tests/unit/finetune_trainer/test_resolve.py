@@ -23,6 +23,7 @@ from finetune_trainer.fitting import Fitter, Room
 from finetune_trainer.headers import read_headers
 from finetune_trainer.resolve import check_device, resolve, room, smallest
 from finetune_trainer.sources import resolve_model
+from support.rollout_runs import rollout_config
 from support.tiny_models import write_tiny
 from support.trainer_runs import run_config
 
@@ -210,6 +211,32 @@ def test_a_model_that_can_not_be_tried_is_told(
     monkeypatch.setattr(twin, "MOST_PARAMETERS", 10)
     settle(tmp_path, "olmo2")
     assert "model_type olmo2 could not be checked for causal attention" in caplog.messages
+
+
+@pytest.mark.parametrize(
+    ("name", "rollout", "asked"),
+    [
+        ("olmo2", None, ["olmo2"]),
+        ("olmo2", {"engine": "OpenAI", "uri": "http://vllm", "adapterDirectory": "/a"}, []),
+        ("llama", None, []),
+    ],
+)
+def test_whether_a_model_can_be_drawn_with_is_asked_where_it_must_be(
+    name: str,
+    rollout: dict[str, str] | None,
+    asked: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tried: list[str] = []
+    monkeypatch.setattr(
+        resolve_module, "check_drawing", lambda model: tried.append(model.config.model_type)
+    )
+    write_tiny(name, tmp_path / "model")
+    config = rollout_config(tmp_path, rollout=rollout, lora={"targets": ["Attention"]})
+    source = resolve_model(ModelRecipe(uri=(tmp_path / "model").as_uri()), None)
+    resolve(config, source, tmp_path / "model", cast(Ranks, Nodes()))
+    assert tried == asked
 
 
 @pytest.mark.parametrize("splits", [True, False])

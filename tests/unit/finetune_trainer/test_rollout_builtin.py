@@ -18,8 +18,9 @@ from finetune_trainer.distributed import Ranks
 from finetune_trainer.errors import Failure
 from finetune_trainer.rollout import builtin, rollout_engine
 from finetune_trainer.rollout.base import Completion, Request
+from finetune_trainer.rollout.merged import mergeable_bytes
 from finetune_trainer.tokenizer import load_tokenizer
-from support.rollout_runs import engine_of, requests, rollout_config
+from support.rollout_runs import engine_of, memory, requests, rollout_config
 from support.tiny_models import write_tiny
 
 MOST = 12
@@ -35,13 +36,13 @@ class Trained:
         self._directory = directory
         self._ranks = ranks
 
-    def rollouts(self, seed: int = 11, **sampling: Any) -> Any:
+    def rollouts(self, seed: int = 11, free: int = 2**30, **sampling: Any) -> Any:
         config = rollout_config(self._directory, sampling=sampling, training={"seed": seed})
         tokenizer = load_tokenizer(self._directory / "model")
-        return rollout_engine(config, self.engine, self.model, tokenizer, self._ranks)
+        return rollout_engine(config, self.engine, self.model, tokenizer, self._ranks, memory(free))
 
-    def drawn(self, asked: Sequence[Request], **sampling: Any) -> list[list[Completion]]:
-        found = self.rollouts(**sampling).draw(asked, 0, lambda: False, lambda _: None)
+    def drawn(self, asked: Sequence[Request], **options: Any) -> list[list[Completion]]:
+        found = self.rollouts(**options).draw(asked, 0, lambda: False, lambda _: None)
         assert found is not None
         return found  # type: ignore[no-any-return]
 
@@ -86,7 +87,6 @@ def test_who_else_is_asked_for_does_not_matter(trained: Trained) -> None:
 def test_little_memory_changes_no_token(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = requests()[:3]
     whole = tokens(trained.drawn(asked))
-    monkeypatch.setattr(builtin, "free_bytes", lambda *_: 2 * 40 * 256)
     batches: list[int] = []
     made = builtin.BuiltinEngine._batch
 
@@ -95,7 +95,7 @@ def test_little_memory_changes_no_token(trained: Trained, monkeypatch: pytest.Mo
         return made(self, asked, pieces, take)
 
     monkeypatch.setattr(builtin.BuiltinEngine, "_batch", counted)
-    assert tokens(trained.drawn(asked)) == whole
+    assert tokens(trained.drawn(asked, free=2 * 40 * 256)) == whole
     assert len(batches) > len(asked)
 
 
@@ -198,28 +198,47 @@ def test_logits_that_are_not_finite_end_the_run(trained: Trained) -> None:
     assert trained.model.training
 
 
-def test_the_adapter_is_merged_where_there_is_memory(
-    trained: Trained, monkeypatch: pytest.MonkeyPatch
+def test_the_adapter_is_merged_where_the_plan_leaves_room(
+    trained: Trained, caplog: pytest.LogCaptureFixture
 ) -> None:
     merged: list[bool] = []
     layer = next(m for m in trained.model.modules() if hasattr(m, "merged_adapters"))
     hook = layer.register_forward_pre_hook(lambda module, _: merged.append(module.merged))
+    copies = mergeable_bytes(trained.model)
+    caplog.set_level(logging.INFO, builtin.__name__)
     try:
-        trained.drawn(requests()[:1])
-        assert all(merged)
-        merged.clear()
-        monkeypatch.setattr(builtin, "free_bytes", lambda *_: 1000)
-        trained.drawn(requests()[:1])
-        assert not any(merged)
+        for free, told in (
+            (2 * copies, "merged, and at most 0 MiB"),
+            (2 * copies - 2, "beside the weights, and at most 0 MiB"),
+            (2**30, f"merged, and at most {(2**30 - copies) // 2**21} MiB"),
+        ):
+            merged.clear()
+            caplog.clear()
+            trained.drawn(requests()[:1], free=free)
+            assert set(merged) == {told.startswith("merged")}
+            assert f"the adapter {told}" in caplog.text
     finally:
         hook.remove()
-    assert merged
 
 
-def test_the_memory_used_is_logged(trained: Trained, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO, builtin.__name__):
-        trained.drawn(requests()[:1])
-    assert "MiB of keys and values" in caplog.text
+def test_what_is_kept_is_measured_of_tokens_and_rows(trained: Trained) -> None:
+    rollouts = trained.rollouts()
+    with rollouts._prepared() as kept:
+        two_layers_of_two_heads = 2 * 2 * 2 * 8 * 4  # keys and values
+        assert kept.token == two_layers_of_two_heads
+        assert kept.row == 0
+        assert kept.shares == (trained.model.config.model_type == "llama")
+
+
+def test_a_model_that_keeps_nothing_is_refused(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rollouts = trained.rollouts()
+    monkeypatch.setattr(rollouts, "_read", lambda tokens: 0)
+    with pytest.raises(Failure, match="keeps nothing of earlier tokens; take") as caught:
+        rollouts.draw(requests(), 0, lambda: False, lambda _: None)
+    assert caught.value.reason is Reason.MODEL_UNSUPPORTED
+    assert trained.model.training
 
 
 def test_sampling_is_the_recipes(trained: Trained) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from finetune_trainer.architectures import ARCHITECTURES
 from finetune_trainer.rollout import decoders, prefixed
@@ -129,3 +130,61 @@ def test_prompts_are_read_in_passes_of_bounded_length(
     with torch.no_grad(), attention_for(model):
         decoder = SharedDecoder(model, prompts([4, 6, 1, 30, 2]), [0, 1, 2, 3, 4], CPU)
         assert [len(logits) for logits in decoder.read()] == [2, 1, 1, 1]
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_logits_of_a_prompt_s_last_token_alone_are_made(
+    known: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load("olmo2", tmp_path)
+    if not known:
+        whole = model.forward
+
+        def forward(input_ids: Any, **options: Any) -> Any:
+            assert "logits_to_keep" not in options
+            return whole(input_ids=input_ids, **options)
+
+        monkeypatch.setattr(model, "forward", forward)
+    made: list[int] = []
+    model.lm_head.register_forward_hook(lambda _, inputs, logits: made.append(logits.shape[1]))
+    with torch.no_grad():
+        [logits] = PlainDecoder(model, prompts([9, 9]), [0, 1], CPU).read()
+    assert made == [1 if known else 9]
+    assert logits.shape == (2, model.config.vocab_size)
+
+
+def test_states_that_do_not_grow_are_counted() -> None:
+    model = hybrid()
+    with torch.no_grad():
+        kept = []
+        for length in (1, 2, 3):
+            decoder = PlainDecoder(model, prompts([length]), [0, 0], CPU)
+            list(decoder.read())
+            kept.append(decoder.kept_bytes)
+    token = 2 * 2 * 16 * 4  # keys and values of one layer: heads, width, bytes
+    conv, state = (2 * 2 * 4 + 2 * 4) * 4, 2 * 4 * 4
+    assert [later - before for before, later in pairwise(kept)] == [2 * token] * 2
+    assert kept[0] == 2 * (token + 4 * (conv + state))
+
+
+def hybrid() -> Any:
+    """Return a model of which one layer has attention, and one a state of one size."""
+    config = AutoConfig.for_model(
+        "qwen3_next",
+        vocab_size=250,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        head_dim=16,
+        linear_num_key_heads=2,
+        linear_num_value_heads=2,
+        linear_key_head_dim=4,
+        linear_value_head_dim=4,
+        linear_conv_kernel_dim=4,
+        layer_types=["linear_attention", "full_attention"],
+        num_experts=0,
+        intermediate_size=16,
+        pad_token_id=0,
+    )
+    return AutoModelForCausalLM.from_config(config).eval()

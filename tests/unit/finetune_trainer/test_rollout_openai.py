@@ -20,7 +20,7 @@ from finetune_trainer.rollout.base import Completion, Request
 from finetune_trainer.rollout.sampling import sample_seed
 from finetune_trainer.tokenizer import load_tokenizer
 from support.completions_server import CompletionsServer, expected_tokens, serving
-from support.rollout_runs import SEED, engine_of, rollout_config
+from support.rollout_runs import SEED, engine_of, memory, rollout_config
 from support.tiny_llama import write_model
 
 MOST = 9
@@ -54,7 +54,7 @@ class Setup:
             **options,
         )
         tokenizer = load_tokenizer(self.directory / "model")
-        return rollout_engine(config, self.engine, self.model, tokenizer, self.ranks)
+        return rollout_engine(config, self.engine, self.model, tokenizer, self.ranks, memory())
 
 
 @pytest.fixture(scope="module")

@@ -7,26 +7,28 @@ and the weights alone (`sampling`), never on ranks, batches or ZeRO stage.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from finetune_contract import layout
+from finetune_contract.plan import MemoryEstimate
 from finetune_contract.runconfig import RunConfig
 from finetune_trainer.distributed import Ranks
 from finetune_trainer.engine import Engine
 from finetune_trainer.rollout.base import RolloutEngine
+from finetune_trainer.rollout.budget import free_bytes
 from finetune_trainer.rollout.builtin import BuiltinEngine
 from finetune_trainer.rollout.openai import OpenAIEngine
 
-ENGINES: dict[layout.RolloutEngine, Callable[..., RolloutEngine]] = {
-    layout.RolloutEngine.BUILTIN: BuiltinEngine,
-    layout.RolloutEngine.OPENAI: OpenAIEngine,
-}
-
 
 def rollout_engine(
-    config: RunConfig, engine: Engine, model: Any, tokenizer: Any, ranks: Ranks
+    config: RunConfig,
+    engine: Engine,
+    model: Any,
+    tokenizer: Any,
+    ranks: Ranks,
+    memory: MemoryEstimate,
 ) -> RolloutEngine:
     """Return the engine that the layout asks for; `model` is the PEFT model in `engine`."""
-    asked = (config.layout.rollout or layout.Rollout()).engine
-    return ENGINES[asked](config, engine, model, tokenizer, ranks)
+    if (config.layout.rollout or layout.Rollout()).engine is layout.RolloutEngine.OPENAI:
+        return OpenAIEngine(config, engine, model, tokenizer, ranks)
+    return BuiltinEngine(config, engine, model, tokenizer, ranks, free_bytes(memory))

@@ -1,15 +1,16 @@
-"""How many completions are drawn at once: as many as there is memory for their keys and values."""
+"""How many completions are drawn at once: as many as there is memory for what is kept of them.
+
+The memory is what the memory formula leaves, and none that is measured: numbers in BF16 hang on
+which rows a batch has, and an attempt that goes on must draw what the last one would have drawn.
+"""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-import torch
-
-from finetune_trainer.machine import memory_bytes
+from finetune_contract.memory import READ_TOKENS
+from finetune_contract.plan import MemoryEstimate
 
 
 @dataclass(frozen=True)
@@ -26,41 +27,54 @@ class Piece:
         return range(self.first, self.first + self.count)
 
 
-def free_bytes(device: torch.device, processes: int) -> int:
-    """Return the memory that this process, one of several on its node, may still take."""
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return free + unused
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return max(0, memory_bytes() // processes - pages * os.sysconf("SC_PAGE_SIZE"))
+@dataclass(frozen=True)
+class Kept:
+    """The bytes that a decoder keeps of a token, and of a row whatever its length.
+
+    With `shares` a prompt is kept once for all of its rows, and those of a batch are padded; else
+    they are of one length.
+    """
+
+    token: int
+    row: int
+    shares: bool
+
+
+def free_bytes(memory: MemoryEstimate) -> int:
+    """Return what a process's device has beside what stays there while completions are drawn."""
+    assert memory.available is not None, "the estimate of a plan tells it"
+    stays = memory.total - memory.activations - memory.logits
+    return max(0, memory.available - stays)
 
 
 def batches(
-    lengths: Sequence[int],
-    samples: Sequence[int],
-    most_added: int,
-    room: int,
-    *,
-    one_length: bool,
+    lengths: Sequence[int], samples: Sequence[int], most_added: int, room: int, kept: Kept
 ) -> Iterator[list[Piece]]:
-    """Yield batches of which each keeps at most `room` tokens, if a single completion does.
+    """Yield batches of which each keeps at most `room` bytes, if a single completion does.
 
     `lengths` and `samples` are of each prompt; a completion adds at most `most_added` tokens. The
-    longest come first, so that those of a batch are alike; with `one_length` they are of one.
+    longest come first, so that those of a batch are alike.
     """
     batch: list[Piece] = []
-    kept = 0
+    longest = held = 0
     for prompt in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
-        for piece in _pieces(prompt, samples[prompt], (room - lengths[prompt]) // most_added):
-            longest = lengths[batch[0].prompt] if batch else lengths[prompt]
-            needed = longest + piece.count * most_added  # a batch's prompts are padded
-            if batch and (kept + needed > room or (one_length and lengths[prompt] != longest)):
+        length = lengths[prompt]
+        each = kept.row + kept.token * (most_added if kept.shares else length + most_added)
+        once = kept.token * length if kept.shares else 0
+        for piece in _pieces(prompt, samples[prompt], (room - once) // each):
+            padded = kept.token * longest if kept.shares and batch else once
+            needed = padded + piece.count * each
+            full = held + needed > room or not (
+                kept.shares or (length == longest and (len(batch) + 1) * length <= READ_TOKENS)
+            )
+            if batch and full:
                 yield batch
-                batch, kept = [], 0
-                needed -= longest - lengths[prompt]
+                batch, held = [], 0
+                needed = once + piece.count * each
+            if not batch:
+                longest = length
             batch.append(piece)
-            kept += needed
+            held += needed
     if batch:
         yield batch
 

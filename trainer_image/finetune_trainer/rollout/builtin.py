@@ -27,10 +27,11 @@ from finetune_trainer.distributed import Ranks
 from finetune_trainer.engine import Engine
 from finetune_trainer.errors import Failure
 from finetune_trainer.rollout.base import Completion, Request
-from finetune_trainer.rollout.budget import Piece, batches, free_bytes
+from finetune_trainer.rollout.budget import Kept, Piece, batches
 from finetune_trainer.rollout.decoders import Decoder, PlainDecoder, SharedDecoder, attention_for
 from finetune_trainer.rollout.endings import Endings
 from finetune_trainer.rollout.merged import mergeable_bytes, merged
+from finetune_trainer.rollout.probe import undrawable
 from finetune_trainer.rollout.sampling import draw_tokens, uniform_noise
 from finetune_trainer.scoring import score
 
@@ -49,15 +50,20 @@ class _Row:
 
 
 class BuiltinEngine:
-    """Generates with the PEFT model in the training engine."""
+    """Generates with the PEFT model in the training engine, in so many bytes of memory."""
 
     def __init__(
-        self, config: RunConfig, engine: Engine, model: Any, tokenizer: Any, ranks: Ranks
+        self,
+        config: RunConfig,
+        engine: Engine,
+        model: Any,
+        tokenizer: Any,
+        ranks: Ranks,
+        free: int,
     ) -> None:
         assert config.recipe.grpo is not None
         self._sampling = config.recipe.grpo.sampling
         self._seed = config.recipe.training.seed
-        self._processes = config.layout.processes_per_worker
         self._engine = engine
         self._model = model
         self._causal = model.get_base_model()
@@ -65,8 +71,15 @@ class BuiltinEngine:
         self._endings = Endings(self._causal, tokenizer, self._sampling.stop)
         self._shares = engine.deepspeed.module.packs
         self._gathers = engine.stage is ZeroStage.PARAMETERS
-        self._whole = not self._gathers and config.recipe.lora.quantization is Quantization.NONE
-        self._token_bytes = 0  # of keys and values, once known
+        whole = not self._gathers and config.recipe.lora.quantization is Quantization.NONE
+        copies = mergeable_bytes(model) if whole else 0
+        self._merges = whole and copies <= ROLLOUT_SHARE * free
+        self._room = int(ROLLOUT_SHARE * (free - copies * self._merges))
+        self._kept: Kept | None = None  # once known
+        log.info(
+            "completions are drawn with the adapter %s, and at most %d MiB of keys and values",
+            *("merged" if self._merges else "beside the weights", self._room // 2**20),
+        )
         if self._gathers:
             log.warning(
                 "under ZeRO-3 the weights are gathered for every token that the built-in rollout "
@@ -88,14 +101,14 @@ class BuiltinEngine:
             drawn[row.request][row.sample] = Completion(tokens, truncated)
             on_done(1)
 
-        with self._prepared() as room:
-            if not self._run(self._passes(requests, room, take), stops):
+        with self._prepared() as kept:
+            if not self._run(self._passes(requests, kept, take), stops):
                 return None
         return [[found[sample] for sample in range(len(found))] for found in drawn]
 
     @contextmanager
-    def _prepared(self) -> Iterator[int]:
-        """Make the model ready to generate, and then to train; yield how many tokens to keep."""
+    def _prepared(self) -> Iterator[Kept]:
+        """Make the model ready to generate, and then to train; yield what it keeps."""
         self._engine.deepspeed.eval()
         try:
             with ExitStack() as stack:
@@ -106,29 +119,25 @@ class BuiltinEngine:
                     score(self._engine.deepspeed, idle)
                 if self._shares:
                     stack.enter_context(attention_for(self._causal))
-                if self._whole and mergeable_bytes(self._model) <= ROLLOUT_SHARE * self._free():
+                if self._merges:
                     stack.enter_context(merged(self._model))
-                yield self._room()
+                if self._kept is None:
+                    self._kept = self._measured()
+                yield self._kept
         finally:
             self._engine.deepspeed.train()
 
-    def _free(self) -> int:
-        return free_bytes(self._ranks.device, self._processes)
+    def _measured(self) -> Kept:
+        """Return what is kept, told by prompts of two lengths. Raises ModelUnsupported."""
+        one, two = (self._read(tokens) for tokens in (1, 2))
+        if two == 0:
+            raise undrawable(self._causal.config.model_type, "it keeps nothing of earlier tokens")
+        token = max(1, two - one)
+        return Kept(token, row=max(0, one - token), shares=self._shares)
 
-    def _room(self) -> int:
-        """Return for how many tokens there is memory."""
-        usable = int(ROLLOUT_SHARE * self._free())
-        if not self._token_bytes:
-            self._token_bytes = self._read_one()
-            log.info(
-                "rollouts keep at most %d MiB of keys and values, %d bytes a token",
-                *(usable // 2**20, self._token_bytes),
-            )
-        return usable // self._token_bytes
-
-    def _read_one(self) -> int:
-        """Do the forward pass of a prompt of one token; return what is kept of it, in bytes."""
-        decoder = self._decoder([np.zeros(1, np.int32)], [0])
+    def _read(self, tokens: int) -> int:
+        """Do the forward pass of a prompt of so many tokens; return the bytes kept of it."""
+        decoder = self._decoder([np.zeros(tokens, np.int32)], [0])
         for _ in decoder.read():
             pass
         return decoder.kept_bytes
@@ -159,19 +168,19 @@ class BuiltinEngine:
                 except Failure as found:
                     busy, failure = False, found
                 if self._gathers and not busy:
-                    self._read_one()
+                    self._read(1)
         return True
 
     def _passes(
-        self, requests: Sequence[Request], room: int, take: Callable[[_Row, bool], None]
+        self, requests: Sequence[Request], kept: Kept, take: Callable[[_Row, bool], None]
     ) -> Iterator[None]:
         """Draw all completions, batch after batch; yield after each forward pass."""
         parts = batches(
             [len(request.prompt) for request in requests],
             [request.samples for request in requests],
             self._sampling.max_tokens,
-            room,
-            one_length=not self._shares,
+            self._room,
+            kept,
         )
         for pieces in parts:
             yield from self._batch(requests, pieces, take)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from inspect import signature
 from itertools import pairwise
 from typing import Any, Protocol
 
@@ -100,7 +101,10 @@ class SharedDecoder:
 
 
 class PlainDecoder:
-    """Uses the model's own attention and cache; prompts are of one length, so none is padded."""
+    """Uses the model's own attention and cache; prompts are of one length, so none is padded.
+
+    They are read in one forward pass.
+    """
 
     def __init__(
         self, causal: Any, prompts: Prompts, rows: Sequence[int], device: torch.device
@@ -110,11 +114,14 @@ class PlainDecoder:
         self._ids = torch.from_numpy(np.stack(prompts)).long().to(device)
         self._rows = torch.tensor(rows, device=device)
         self._cache = DynamicCache(config=causal.config)
+        # A model that does not know the option may take it all the same, and return all logits.
+        known = "logits_to_keep" in signature(causal.forward).parameters
+        self._options = {"logits_to_keep": 1} if known else {}
 
     def read(self) -> Iterator[Tensor]:
         """Read the prompts; yield the logits [b, V] after the next of them per forward pass."""
         logits = self._run(self._ids)
-        self._cache.batch_select_indices(self._rows)
+        self.keep(self._rows)
         yield logits
 
     def step(self, tokens: Tensor) -> Tensor:
@@ -123,16 +130,18 @@ class PlainDecoder:
 
     def keep(self, rows: Tensor) -> None:
         """Drop all rows but these, ascending; they are numbered anew."""
-        self._cache.batch_select_indices(rows)
+        # Not `batch_select_indices`, which the layers of linear attention lack.
+        self._cache.reorder_cache(rows)
 
     @property
     def kept_bytes(self) -> int:
         """Return the bytes of keys, values and other states so far."""
-        held = (value for layer in self._cache.layers for value in vars(layer).values())
-        return sum(value.nbytes for value in held if isinstance(value, Tensor))
+        return sum(_tensor_bytes(vars(layer)) for layer in self._cache.layers)
 
     def _run(self, ids: Tensor) -> Tensor:
-        out = self._causal(input_ids=ids, past_key_values=self._cache, use_cache=True)
+        out = self._causal(
+            input_ids=ids, past_key_values=self._cache, use_cache=True, **self._options
+        )
         logits: Tensor = out.logits[:, -1]
         return logits
 
@@ -146,6 +155,13 @@ def attention_for(causal: Any, name: str = NAME) -> Iterator[None]:
         yield
     finally:
         causal.set_attn_implementation(before)
+
+
+def _tensor_bytes(value: Any) -> int:
+    """Return the bytes of the tensors in what a cache's layer has, some of them in dicts."""
+    if isinstance(value, dict):
+        return sum(map(_tensor_bytes, value.values()))
+    return value.nbytes if isinstance(value, Tensor) else 0
 
 
 def _bounds(lengths: Sequence[int]) -> list[int]:
