@@ -1,8 +1,9 @@
 """What a job began with: the inputs that its checkpoints were made from.
 
 A branch of a repository moves on and files are published anew, while a job runs for days and is
-started again. What can be pinned is taken as it was (the commit of an hf:// model); what can not
-is refused, rather than that all steps done are lost without a word.
+started again. What can be pinned is taken as it was (the commits of hf:// models, those that are
+rewards among them); what can not is refused, rather than that all steps done are lost without a
+word.
 """
 
 from __future__ import annotations
@@ -12,7 +13,15 @@ from collections.abc import Iterator, Sequence
 from finetune_contract.artifact import DatasetIdentity, Provenance
 from finetune_contract.checkpoint import CheckpointManifest
 from finetune_contract.reasons import Reason
+from finetune_contract.runconfig import RunConfig
+from finetune_trainer.archive import Archive
 from finetune_trainer.errors import Failure
+from finetune_trainer.storage import Store
+
+
+def newest_checkpoint(store: Store, config: RunConfig) -> CheckpointManifest | None:
+    """Return the manifest of the newest checkpoint to go on from; None where the job begins."""
+    return Archive(store, config.layout).newest_of(config.recipe.digest())
 
 
 def refuse_changed(saved: CheckpointManifest | None, ours: Provenance) -> None:

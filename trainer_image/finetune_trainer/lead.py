@@ -27,13 +27,12 @@ from finetune_contract.reasons import Reason
 from finetune_contract.recipe import DataSource, Export
 from finetune_contract.result import PublishedArtifact
 from finetune_contract.runconfig import RunConfig
-from finetune_trainer.archive import Archive
 from finetune_trainer.checkpoints import Checkpoints
 from finetune_trainer.data.check import DataFile
 from finetune_trainer.ending import explain
 from finetune_trainer.export import export
 from finetune_trainer.initial import check_initial
-from finetune_trainer.inputs import refuse_changed
+from finetune_trainer.inputs import newest_checkpoint, refuse_changed
 from finetune_trainer.progress import Reporter
 from finetune_trainer.publish import Output, find_published, open_output
 from finetune_trainer.report.page import RunFacts
@@ -72,7 +71,7 @@ class Lead:
         """Resolve the inputs as the job began with, look whether the same was made before."""
         recipe, layout = self._config.recipe, self._config.layout
         store = open_output(layout)
-        saved = Archive(store, layout).newest_of(recipe.digest())
+        saved = newest_checkpoint(store, self._config)
         self._reporter.begin(Phase.DOWNLOAD)
         model = resolve_model(
             recipe.model,

@@ -13,15 +13,19 @@ from finetune_contract.artifact import RewardIdentity
 from finetune_contract.checkpoint import CheckpointManifest, TrainingState
 from finetune_contract.reasons import Reason
 from finetune_contract.runconfig import RunConfig
+from finetune_trainer.distributed import Ranks
 from finetune_trainer.errors import Failure
+from finetune_trainer.grpo.reward_model import reward_models
 from finetune_trainer.inputs import refuse_changed
 from finetune_trainer.lead import Lead, Start
 from finetune_trainer.optimizer_state import Moments
 from finetune_trainer.progress import Reporter
 from finetune_trainer.publish import Output
 from finetune_trainer.snapshot import Snapshot
+from support.grpo_runs import VOWEL, grpo_config, prompts
 from support.hub_server import COMMIT, Hub, hub_server
 from support.published import SUMMARY
+from support.reward_models import write_judge
 from support.tiny_llama import sums, write_model, write_rows
 from support.trainer_runs import run_config
 
@@ -57,9 +61,10 @@ def started(config: RunConfig) -> tuple[Lead, Start]:
     return lead, lead.start()
 
 
-def saved(config: RunConfig, step: int = 5) -> None:
+def saved(config: RunConfig, step: int = 5, rewards: tuple[RewardIdentity, ...] = ()) -> None:
     """Start an attempt, and save a checkpoint."""
-    lead, _ = started(config)
+    lead = Lead(config, Reporter())
+    lead.start(rewards)
     lead.claim()
     lead.resume(lambda _: True)
     state = TrainingState(step=step, supervised_tokens=1, loss=1.0)
@@ -148,6 +153,36 @@ def test_adapters_and_rewards_are_named(model: Path, tmp_path: Path) -> None:
         refuse_changed(found, ours)
     refuse_changed(found, found.provenance)
     refuse_changed(None, ours)
+
+
+def test_a_reward_models_branch_that_moves_on_is_not_followed(
+    hub: Hub, model: Path, tmp_path: Path, alone: Ranks
+) -> None:
+    write_judge(tmp_path / "judge")
+    files = {path.name: path.read_bytes() for path in (tmp_path / "judge").iterdir()}
+    hub.files["models/org/judge"] = files
+    write_rows(tmp_path / "train.jsonl", prompts(4))
+    judge = {"name": "judge", "model": {"uri": "hf://org/judge", "revision": "main"}}
+
+    def attempt(number: int, seed: int = 1) -> tuple[RunConfig, tuple[RewardIdentity, ...]]:
+        config = grpo_config(
+            tmp_path,
+            model=model,
+            attempt=number,
+            training={"seed": seed},
+            grpo={"rewards": [VOWEL, judge]},
+        )
+        Path(config.layout.scratch_dir).mkdir(exist_ok=True)
+        return config, reward_models(config, alone).identities
+
+    first, began = attempt(1)
+    saved(first, rewards=began)
+    hub.commits.append(MOVED)
+    second, again = attempt(2)
+    assert again == began == (RewardIdentity(name="judge", revision=COMMIT),)
+    Lead(second, Reporter()).start(again)
+    _, other = attempt(2, seed=2)
+    assert other == (RewardIdentity(name="judge", revision=MOVED),)
 
 
 def test_what_the_job_has_published_is_found_whatever_changed_since(

@@ -11,7 +11,7 @@ from jinja2 import TemplateError
 from safetensors import SafetensorError
 from transformers import AutoModelForSequenceClassification
 
-from finetune_contract.artifact import RewardIdentity
+from finetune_contract.artifact import ModelIdentity, RewardIdentity
 from finetune_contract.reasons import Reason
 from finetune_contract.recipe import ModelRecipe
 from finetune_contract.runconfig import RunConfig
@@ -19,8 +19,10 @@ from finetune_rewards import answers
 from finetune_rewards.samples import Item, Samples, Text, Turn, text_of
 from finetune_trainer.distributed import Ranks
 from finetune_trainer.errors import Failure
+from finetune_trainer.inputs import newest_checkpoint
 from finetune_trainer.model import DTYPES, MISFITS
 from finetune_trainer.positions import follows_longest_row, longest_row
+from finetune_trainer.publish import open_output
 from finetune_trainer.sources import ModelSource, fetch_model, resolve_model
 from finetune_trainer.tokenizer import load_tokenizer
 
@@ -158,17 +160,21 @@ class RewardModels:
 def reward_models(config: RunConfig, ranks: Ranks) -> RewardModels:
     """Return the recipe's reward models; none for a method without.
 
-    All ranks must call it. Raises Failure: RewardInvalid, and what fetching a model raises.
+    Those of hf:// are taken at the commit that the job began with. All ranks must call it. Raises
+    Failure: RewardInvalid, and what fetching a model raises.
     """
     grpo, layout = config.recipe.grpo, config.layout
     asked = {r.name: r.model for r in grpo.rewards if r.model is not None} if grpo else {}
     cache = Path(layout.cache_dir or layout.scratch_dir, "models")
 
     def resolve() -> dict[str, ModelSource]:
+        saved = newest_checkpoint(open_output(layout), config)
+        before = {one.name: one.revision for one in saved.provenance.rewards} if saved else {}
         return {
             name: resolve_model(
                 ModelRecipe(uri=model.uri, revision=model.revision),
                 layout.credentials.model,
+                pinned=_pinned(model.uri, before.get(name)),
                 cache=cache,
             )
             for name, model in asked.items()
@@ -194,6 +200,10 @@ def reward_models(config: RunConfig, ranks: Ranks) -> RewardModels:
         for name, source in sources.items()
     ]
     return RewardModels(made, tuple(identities))
+
+
+def _pinned(uri: str, revision: str | None) -> ModelIdentity | None:
+    return None if revision is None else ModelIdentity(uri=uri, revision=revision)
 
 
 def _load(name: str, directory: Path, dtype: torch.dtype) -> Any:
