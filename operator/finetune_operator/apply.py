@@ -97,6 +97,10 @@ def _verdict(body: Object, error: ApiError) -> Waiting | Stalled | None:
     if error.code == 403 and " cannot " in error.message:
         text = f"the operator may not write {what}: {error.message}"
         return Waiting(Reason.OPERATOR_FORBIDDEN, text, _LATER)
+    if error.code == 403 and body["kind"] == POD and "exceeded quota" in error.message:
+        # As the pods of a workload do; a quota that lacks limits says "failed quota".
+        text = f"{what} waits for room in a ResourceQuota: {error.message}"
+        return Waiting(Reason.UNSCHEDULABLE, text, _LATER)
     if error.code in (400, 403, 422):
         return Stalled(Reason.BACKEND_REFUSED, f"{what}: {error.message}")
     return None

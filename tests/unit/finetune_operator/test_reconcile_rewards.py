@@ -70,6 +70,41 @@ async def test_the_check_is_recorded_before_its_pod_is_made() -> None:
     assert on.status()["rewardCheck"]["state"] == "Running"
 
 
+FULL = 'pods "bot-rewards" is forbidden: exceeded quota: team, requested: cpu=100m, used: cpu=2'
+
+
+async def test_a_full_quota_is_waited_for_as_attempts_wait() -> None:
+    on = bench(CODE)
+    on.refusals["Pod"] = ApiError(403, "Forbidden", FULL)
+    assert await on.do_pass() == 30
+    truth, reason, message = on.told("Reconciling")
+    assert (truth, reason) == ("True", "Unschedulable")
+    assert f"Pod bot-rewards waits for room in a ResourceQuota: {FULL}" in message
+    writes = on.world.writes
+    await on.do_pass()
+    assert on.world.writes == writes
+    on.refusals.clear()
+    await on.do_pass()
+    assert on.created[-1] == "Pod"
+
+
+async def test_a_full_quota_is_not_waited_for_beyond_the_jobs_deadline() -> None:
+    method = {"type": "GRPO", "grpo": {"rewards": [CODE]}}
+    on = Bench(method=method, runPolicy={"activeDeadlineSeconds": 60})
+    on.refusals["Pod"] = ApiError(403, "Forbidden", FULL)
+    await on.do_pass()
+    on.world.now += timedelta(seconds=60)
+    await on.do_pass()
+    assert on.told("Stalled")[:2] == ("True", "DeadlineExceeded")
+
+
+async def test_a_quota_that_asks_for_limits_is_not_waited_for() -> None:
+    on = bench(CODE)
+    on.refusals["Pod"] = ApiError(403, "Forbidden", "failed quota: team: must specify pids")
+    await on.do_pass()
+    assert on.told("Stalled")[:2] == ("True", "BackendRefused")
+
+
 async def test_a_pod_that_a_lost_node_keeps_is_replaced() -> None:
     on = bench(CODE)
     await on.do_pass()
