@@ -46,7 +46,7 @@ def attack(**target):
 """,
     "subprocess": """
 def attack(**target):
-    subprocess.run(["true"], check=True)
+    subprocess.run(["/bin/true"], check=True)
 """,
     "read a token": """
 def attack(token, **target):

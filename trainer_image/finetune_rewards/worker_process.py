@@ -27,12 +27,14 @@ T = TypeVar("T")
 
 # Isolated from PYTHONPATH, the user's site and the working directory; unbuffered.
 COMMAND = (sys.executable, "-s", "-P", "-B", "-u", "-m", "finetune_rewards.worker")
-# Hashes, and so the order of sets, are alike in every run. One thread each: an address space is
-# bounded, and a library would reserve some of it per core.
+# Hashes, and so the order of sets, are alike in every run. One thread each: memory is bounded, and
+# a library would reserve some of it per core. No program is found, for none can be run:
+# ctypes would write a file for a compiler that it finds.
 ENVIRONMENT = {
     "LC_ALL": "C.UTF-8",
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
+    "PATH": "",
     "PYTHONHASHSEED": "0",
 }
 MOST_THREADS = 128  # nothing else bounds those of root

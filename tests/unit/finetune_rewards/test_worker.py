@@ -26,13 +26,15 @@ ANY = "def score(completions):\n    return [1.0] * len(completions)\n"
 
 async def test_code_imports_torch_and_asks_for_a_place_for_files(tmp_path: Path) -> None:
     source = """
-import tempfile
+import ctypes.util, shutil, tempfile
 
 import numpy
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 def score(completions):
+    ctypes.util.find_library("dl")  # CUDA's torch asks; a file is written for any compiler there is
+    assert shutil.which("true") is None
     tempfile.gettempdir()
     with tempfile.SpooledTemporaryFile() as kept:
         kept.write(b"x")
