@@ -30,6 +30,7 @@ ASKED = [
     Request(np.array([1, 5], np.int32), (0, 6, 0), 2),
 ]
 COMPLETE = "/v1/completions"
+LOAD, UNLOAD = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
 
 
 class Setup:
@@ -152,7 +153,7 @@ def test_the_server_gets_each_steps_adapter_and_forgets_the_last(setup: Setup) -
         parameter.add_(1.0)
     draw(rollouts, step=3)
     assert setup.server.history[1:] == [("load", "uid-1-a1-step-3"), ("unload", "uid-1-a1-step-0")]
-    assert [path.name for path in (setup.shared / "uid-1").iterdir()] == ["step-3"]
+    assert [path.name for path in (setup.shared / "uid-1").iterdir()] == ["a1-step-3"]
     [later] = setup.server.adapters.values()
     same = [later["tensors"][n].equal(tensor) for n, tensor in adapter["tensors"].items()]
     assert same.count(False) == 1
@@ -160,18 +161,41 @@ def test_the_server_gets_each_steps_adapter_and_forgets_the_last(setup: Setup) -
 
 def test_what_a_lost_run_left_is_replaced(setup: Setup) -> None:
     draw(setup.rollouts(), step=4)
-    (setup.shared / "uid-1" / "step-4" / "stale").touch()
-    (setup.shared / "uid-1" / ".step-5").mkdir()
+    (setup.shared / "uid-1" / "a1-step-4" / "stale").touch()
+    (setup.shared / "uid-1" / ".a1-step-5").mkdir()
     draw(setup.rollouts(), step=4)
     name = "uid-1-a1-step-4"
     assert setup.server.history == [("load", name), ("unload", name), ("load", name)]
-    assert [path.name for path in (setup.shared / "uid-1").iterdir()] == ["step-4"]
-    assert not (setup.shared / "uid-1" / "step-4" / "stale").exists()
+    assert [path.name for path in (setup.shared / "uid-1").iterdir()] == ["a1-step-4"]
+    assert not (setup.shared / "uid-1" / "a1-step-4" / "stale").exists()
 
 
-def test_an_attempt_has_names_of_its_own(setup: Setup) -> None:
-    draw(setup.rollouts(attempt=2))
-    assert list(setup.server.adapters) == ["uid-1-a2-step-0"]
+def test_what_other_attempts_had_loaded_is_forgotten(setup: Setup) -> None:
+    draw(setup.rollouts(attempt=1), step=4)
+    assert list(setup.server.adapters) == ["uid-1-a1-step-4"]
+    draw(setup.rollouts(attempt=2), step=4)
+    assert list(setup.server.adapters) == ["uid-1-a2-step-4"]
+    assert [path.name for path in (setup.shared / "uid-1").iterdir()] == ["a2-step-4"]
+
+
+@pytest.mark.parametrize("failing", [LOAD, UNLOAD])
+def test_a_stop_is_heard_while_the_server_does_not_load(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    monkeypatch.setattr(server, "RETRY_SECONDS", 5.0)
+    rollouts = setup.rollouts()
+    setup.server.failures[failing] = 10**9
+    asked: list[int] = []
+
+    def stops() -> bool:
+        asked.append(1)
+        return len(asked) == 3
+
+    assert rollouts.draw(ASKED, 0, stops, lambda _: None) is None
+    assert not setup.server.requests
+    setup.server.failures.clear()
+    draw(rollouts)
+    assert list(setup.server.adapters) == ["uid-1-a1-step-0"]
 
 
 def test_a_busy_server_is_asked_again(setup: Setup) -> None:

@@ -1,7 +1,8 @@
 """Completions by a server that is given each step's adapter through a shared directory.
 
-Rank 0 writes the adapter below `<adapterDirectory>/<job uid>/` and has it loaded; each rank asks
-for its own completions. The server's sampling is its own: the same request may be answered
+Rank 0 writes the adapter below `<adapterDirectory>/<job uid>/` and has it loaded; what lies there
+tells which ones the server may know, of earlier attempts too. Each rank asks for its own
+completions. The server's sampling is its own: the same request may be answered
 otherwise another time, and the loss takes the training model's probabilities for what was drawn.
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ class OpenAIEngine:
         self._identity = ModelIdentity(uri=recipe.model.uri, revision=recipe.model.revision or "")
         self._stop_tokens = sorted(stop_tokens(model.get_base_model(), tokenizer))
         self._directory = Path(layout.rollout.adapter_directory, layout.job.uid)
-        self._prefix = f"{layout.job.uid}-a{layout.attempt}"
+        self._attempt = layout.attempt
         self._uri, self._credentials_dir = layout.rollout.uri, layout.credentials.rollout
         self._served: int | None = None  # the step whose adapter the server has
         weights = adapted_weights(model)
@@ -78,7 +79,8 @@ class OpenAIEngine:
         server = Server(self._uri, self._credentials_dir, CONCURRENCY)
         pool = ThreadPoolExecutor(CONCURRENCY, thread_name_prefix="rollout")
         try:
-            self._serve(server, step)
+            if not self._serve(server, pool, step, stops):
+                return None
             asked = [
                 [pool.submit(self._ask, server, request, sample) for sample in range(samples)]
                 for request in requests
@@ -93,7 +95,7 @@ class OpenAIEngine:
 
     def _wait(
         self,
-        futures: Sequence[Future[Completion]],
+        futures: Sequence[Future[Any]],
         stops: Callable[[], bool],
         on_done: Callable[[int], None],
     ) -> bool:
@@ -117,14 +119,17 @@ class OpenAIEngine:
                 return True
         return False
 
-    def _serve(self, server: Server, step: int) -> None:
-        """Have the server load the adapter as it stands; a step's is loaded once."""
+    def _serve(self, server: Server, pool: Executor, step: int, stops: Callable[[], bool]) -> bool:
+        """Have the server load the adapter as it stands, a step's once; tell whether it has it."""
         if self._served == step:
-            return
+            return True
         with self._engine.gathered():
             self._ranks.lead(lambda: self._write(step))
-        self._ranks.lead(lambda: self._load(server, step))
+        loading = [pool.submit(self._load, server, step)] if self._ranks.is_lead else []
+        if not self._wait(loading, stops, lambda _: None):
+            return False
         self._served = step
+        return True
 
     def _write(self, step: int) -> None:
         """Write the adapter whole before it bears its name."""
@@ -145,17 +150,19 @@ class OpenAIEngine:
     def _load(self, server: Server, step: int) -> None:
         """Load this step's adapter; forget and delete all others of the job."""
         server.load(self._name(step), self._place(step))
-        if self._served is not None:
-            server.unload(self._name(self._served))
         for left in self._directory.iterdir():
             if left != self._place(step):
+                server.unload(self._served_as(left))
                 shutil.rmtree(left, ignore_errors=True)
 
     def _place(self, step: int) -> Path:
-        return self._directory / f"step-{step}"
+        return self._directory / f"a{self._attempt}-step-{step}"
 
     def _name(self, step: int) -> str:
-        return f"{self._prefix}-step-{step}"
+        return self._served_as(self._place(step))
+
+    def _served_as(self, place: Path) -> str:
+        return f"{self._directory.name}-{place.name}"
 
     def _ask(self, server: Server, request: Request, sample: int) -> Completion:
         sampling = self._sampling
