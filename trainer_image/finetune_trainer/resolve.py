@@ -96,6 +96,8 @@ def settle(
     if packing != layout.packing:
         log.warning("model_type %s is padded, not packed", empty.config.model_type)
     resolved = _settled(config, setting, packing=packing)
+    if why := _unshared(resolved, empty.config.model_type):
+        log.warning("prompts are computed more than once for their completions: %s", why)
     return resolved, _plan(resolved, setting, fitter.estimate(setting))
 
 
@@ -158,6 +160,18 @@ def _settled(config: RunConfig, setting: Setting, *, packing: bool) -> RunConfig
         "packing": packing,
     }
     return config.model_copy(update={"layout": config.layout.model_copy(update=update)})
+
+
+def _unshared(config: RunConfig, kind: str) -> str:
+    """Return why a prompt is not computed once for its group; "" where it is, or there are none."""
+    if config.recipe.grpo is None:
+        return ""
+    size, group = config.micro_batch_size, config.recipe.grpo.group_size
+    if kind not in ARCHITECTURES:
+        return f"rows of model_type {kind} can not be packed"
+    if not config.layout.packing:
+        return "spec.training.packing is false"
+    return f"a micro-batch of {size} holds no group of {group}" if size < group else ""
 
 
 def _plan(config: RunConfig, setting: Setting, memory: MemoryEstimate) -> ResolvedPlan:

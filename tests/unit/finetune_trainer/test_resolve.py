@@ -239,6 +239,32 @@ def test_whether_a_model_can_be_drawn_with_is_asked_where_it_must_be(
     assert tried == asked
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "why"),
+    [
+        ("olmo2", {}, "rows of model_type olmo2 can not be packed"),
+        ("llama", {"packing": False}, "spec.training.packing is false"),
+        ("llama", {"microBatchSize": 1}, "a micro-batch of 1 holds no group of 2"),
+        ("llama", {"microBatchSize": 2}, None),
+    ],
+)
+def test_why_prompts_are_not_shared_is_told(
+    name: str,
+    options: dict[str, Any],
+    why: str | None,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    write_tiny(name, tmp_path / "model")
+    lora = {"targets": ["Attention"]}
+    config = rollout_config(tmp_path, lora=lora, **{"microBatchSize": 2, **options})
+    source = resolve_model(ModelRecipe(uri=(tmp_path / "model").as_uri()), None)
+    resolve(config, source, tmp_path / "model", cast(Ranks, Nodes()))
+    told = [message for message in caplog.messages if message.startswith("prompts are computed")]
+    expected = f"prompts are computed more than once for their completions: {why}"
+    assert told == ([] if why is None else [expected])
+
+
 @pytest.mark.parametrize("splits", [True, False])
 def test_logits_that_exist_whole_are_counted(
     splits: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
