@@ -92,12 +92,12 @@ def test_models_without_a_trained_head_are_refused(
     judge = write_judge(tmp_path / "judge", model_type, num_labels=labels)
     weights = {k: v for k, v in judge.state_dict().items() if k.split(".")[0] != head.split(".")[0]}
     judge.save_pretrained(tmp_path / "judge", state_dict=weights)
-    assert f"files lack {head}, which scores{REMEDY}" in refusal(tmp_path, alone)
+    assert f"files lack {head}, so it would be random{REMEDY}" in refusal(tmp_path, alone)
 
 
 def test_chat_models_are_refused(tmp_path: Path, alone: Ranks) -> None:
     write_model(tmp_path / "judge")
-    assert "files lack score.weight, which scores" in refusal(tmp_path, alone)
+    assert "files lack score.weight, so it" in refusal(tmp_path, alone)
 
 
 def test_files_that_do_not_fit_are_refused(tmp_path: Path, alone: Ranks) -> None:
@@ -114,3 +114,13 @@ def test_files_that_do_not_fit_are_refused(tmp_path: Path, alone: Ranks) -> None
     assert "can not be loaded" in refusal(tmp_path, alone)
     config.write_text('{"model_type": "unheard_of"}')
     assert "can not be loaded" in refusal(tmp_path, alone)
+
+
+def test_what_is_wrong_with_its_files_names_the_reward(tmp_path: Path, alone: Ranks) -> None:
+    write_judge(tmp_path / "judge")
+    (tmp_path / "judge/tokenizer.json").unlink()
+    with pytest.raises(Failure, match=r"^reward judge: the model's tokenizer can not be loaded"):
+        reward_models(judged(tmp_path), alone)
+    (tmp_path / "judge/model.safetensors").unlink()
+    with pytest.raises(Failure, match=r"^reward judge: file:.* holds no \*\.safetensors file"):
+        reward_models(judged(tmp_path), alone)

@@ -194,7 +194,7 @@ def test_a_row_at_which_the_model_fails_costs_no_other_its_score(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_judge(tmp_path / "judge", template=None)
-    judge = RewardModel("judge", tmp_path / "judge", judged(tmp_path), torch.device("cpu"))
+    judge = RewardModel(tmp_path / "judge", judged(tmp_path), torch.device("cpu"))
     asked = samples("?", list(TEXTS))
     before = judge(asked)
     forward = judge._model.forward
@@ -220,7 +220,7 @@ def test_a_device_that_is_lost_ends_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_judge(tmp_path / "judge")
-    judge = RewardModel("judge", tmp_path / "judge", judged(tmp_path), torch.device("cpu"))
+    judge = RewardModel(tmp_path / "judge", judged(tmp_path), torch.device("cpu"))
 
     def lost(**options: Any) -> Any:
         raise torch.AcceleratorError("device-side assert")

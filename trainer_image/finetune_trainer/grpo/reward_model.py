@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,10 +38,10 @@ REFUSALS = (TemplateError, ArithmeticError, LookupError, TypeError, ValueError)
 class RewardModel:
     """Scores the dialogue of prompt and completion by the logit of the only label."""
 
-    def __init__(self, name: str, directory: Path, config: RunConfig, device: torch.device) -> None:
+    def __init__(self, directory: Path, config: RunConfig, device: torch.device) -> None:
         self._tokenizer = load_tokenizer(directory)
         precision = DTYPES[config.recipe.training.precision]
-        self._model = _load(name, directory, precision).to(device).eval()
+        self._model = _load(directory, precision).to(device).eval()
         self._vocabulary = int(self._model.get_input_embeddings().weight.shape[0])
         self._longest = longest_row(self._model)
         self._at_once = 1 if follows_longest_row(self._model.config) else ROWS
@@ -166,30 +168,26 @@ def reward_models(config: RunConfig, ranks: Ranks) -> RewardModels:
     grpo, layout = config.recipe.grpo, config.layout
     asked = {r.name: r.model for r in grpo.rewards if r.model is not None} if grpo else {}
     cache = Path(layout.cache_dir or layout.scratch_dir, "models")
+    credentials = layout.credentials.model
 
     def resolve() -> dict[str, ModelSource]:
         saved = newest_checkpoint(open_output(layout), config)
         before = {one.name: one.revision for one in saved.provenance.rewards} if saved else {}
-        return {
-            name: resolve_model(
-                ModelRecipe(uri=model.uri, revision=model.revision),
-                layout.credentials.model,
-                pinned=_pinned(model.uri, before.get(name)),
-                cache=cache,
-            )
-            for name, model in asked.items()
-        }
+        sources = {}
+        for name, model in asked.items():
+            recipe = ModelRecipe(uri=model.uri, revision=model.revision)
+            pinned = _pinned(model.uri, before.get(name))
+            with _naming(name):
+                sources[name] = resolve_model(recipe, credentials, pinned=pinned, cache=cache)
+        return sources
 
     def load(sources: dict[str, ModelSource]) -> dict[str, RewardModel]:
-        return {
-            name: RewardModel(
-                name,
-                fetch_model(source, source.files, cache, layout.credentials.model),
-                config,
-                ranks.device,
-            )
-            for name, source in sources.items()
-        }
+        scorers = {}
+        for name, source in sources.items():
+            with _naming(name):
+                directory = fetch_model(source, source.files, cache, credentials)
+                scorers[name] = RewardModel(directory, config, ranks.device)
+        return scorers
 
     if not asked:
         return RewardModels()
@@ -206,7 +204,7 @@ def _pinned(uri: str, revision: str | None) -> ModelIdentity | None:
     return None if revision is None else ModelIdentity(uri=uri, revision=revision)
 
 
-def _load(name: str, directory: Path, dtype: torch.dtype) -> Any:
+def _load(directory: Path, dtype: torch.dtype) -> Any:
     try:
         model, loading = AutoModelForSequenceClassification.from_pretrained(
             str(directory),
@@ -216,22 +214,31 @@ def _load(name: str, directory: Path, dtype: torch.dtype) -> Any:
             use_safetensors=True,
             output_loading_info=True,
         )
-    except (OSError, ValueError, SafetensorError) as why:
-        raise _unusable(name, f"its model can not be loaded: {why}") from why
+    except (OSError, ValueError, ImportError, SafetensorError) as why:
+        raise _unusable(f"its model can not be loaded: {why}") from why
     except RuntimeError as why:
         if not any(words in str(why).lower() for words in MISFITS):
             raise
         raise _unusable(
-            name, f"its model's files hold tensors of other sizes than config.json tells; {REMEDY}"
+            f"its model's files hold tensors of other sizes than config.json tells; {REMEDY}"
         ) from why
     if loading["missing_keys"]:  # transformers has put random numbers there
         missing = sorted(loading["missing_keys"])[0]
-        raise _unusable(name, f"its model's files lack {missing}, which scores; {REMEDY}")
+        raise _unusable(f"its model's files lack {missing}, so it would be random; {REMEDY}")
     labels = model.config.num_labels
     if labels != 1:
-        raise _unusable(name, f"its model has {labels} labels, not one; {REMEDY}")
+        raise _unusable(f"its model has {labels} labels, not one; {REMEDY}")
     return model.requires_grad_(False)
 
 
-def _unusable(name: str, why: str) -> Failure:
-    return Failure(Reason.REWARD_INVALID, f"reward {name}: {why}")
+def _unusable(why: str) -> Failure:
+    return Failure(Reason.REWARD_INVALID, why)
+
+
+@contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Tell of which reward a failure is: its model is another than spec.model."""
+    try:
+        yield
+    except Failure as failure:
+        raise Failure(failure.reason, f"reward {name}: {failure.message}") from failure
