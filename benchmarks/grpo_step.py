@@ -37,6 +37,7 @@ from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 from finetune_contract.checkpoint import TrainingState
 from finetune_contract.runconfig import RunConfig
 from finetune_trainer.grpo.panel import opened_panel
+from finetune_trainer.grpo.reward_model import RewardModels
 from finetune_trainer.progress import Reporter
 from finetune_trainer.reward_runner import launched_runner
 from finetune_trainer.train import make_feed
@@ -110,7 +111,7 @@ def ours(config: RunConfig, steps: int, stack: ExitStack) -> Callable[[], list[S
     """Return a function that does one round and returns its steps."""
     trainer, clock = ready(config), Clock()
     stack.enter_context(launched_runner(config, 0))
-    panel = stack.enter_context(opened_panel(config, trainer.ranks, Reporter()))
+    panel = stack.enter_context(opened_panel(config, RewardModels(), trainer.ranks))
     assert panel is not None
     panel.identities()  # the runner is up
     feed = make_feed(
@@ -126,7 +127,7 @@ def ours(config: RunConfig, steps: int, stack: ExitStack) -> Callable[[], list[S
     )
     collector: Any = feed._collector  # type: ignore[attr-defined]
     clock.watch("generation", collector._engine, "draw")
-    clock.watch("reward", panel, "score")
+    clock.watch("reward", collector, "_score")
     clock.watch("forward", trainer.engine.deepspeed, "forward")
     clock.watch("backward", trainer.engine.deepspeed, "backward")
     state = TrainingState(step=0, supervised_tokens=0, loss=0.0)

@@ -49,13 +49,14 @@ class FunctionPanel:
     asked: list[Samples] = field(default_factory=list)
 
     waits: int = 0  # how often a batch is busy before its answers are there
+    waits_for: str | None = None  # meanwhile
     given_up: int = 0  # batches that were left before
 
     @contextmanager
     def scoring(self, samples: Samples) -> Iterator[FunctionScoring]:
         """Yield the batch as it is being scored."""
         self.asked.append(samples)
-        batch = FunctionScoring(self.scorers, samples, self.waits)
+        batch = FunctionScoring(self.scorers, samples, self.waits, self.waits_for)
         yield batch
         self.given_up += batch.waits > 0
 
@@ -67,6 +68,7 @@ class FunctionScoring:
     scorers: dict[str, Callable[[str], Item]]
     samples: Samples
     waits: int
+    waits_for: str | None
     answers: dict[str, Answer] = field(default_factory=dict)
 
     def busy(self) -> bool:
@@ -74,6 +76,7 @@ class FunctionScoring:
         if self.waits:
             self.waits -= 1
             return True
+        self.waits_for = None
         self.answers = {
             name: Answer([scorer(text_of(one)) for one in self.samples.completions], 0.5)
             for name, scorer in self.scorers.items()

@@ -24,6 +24,7 @@ from finetune_contract.runconfig import RunConfig
 from support.trainer_runs import PYTHONPATH, rank_environments
 
 SECONDS = 120.0  # after which a rank that has not ended is called hung
+SLOW_SECONDS = 0.7  # longer than ranks that have their scores wait before they ask the others
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,8 @@ class Fault:
 
     At "train" it comes before a micro-batch (from 0) of `step` (from 1), once the checkpoints of
     earlier steps are written; at "rollout", "evaluate", "checkpoint" and "publish" when that begins
-    after `step` steps; at "score" no answer ever comes then. At "refused checkpoint" every one is
-    refused, and nothing else happens.
+    after `step` steps; at "score" no answer ever comes then. At "slow score" all answers come late,
+    and at "refused checkpoint" every one is refused; nothing else happens.
     """
 
     number: int
@@ -195,7 +196,7 @@ def _plant(fault: Fault) -> None:
             _plant_in_step(fault)
         case "rollout":
             _before(BuiltinEngine, "draw", lambda requests, step, stops, done: strike(step))
-        case "score":
+        case "score" | "slow score":
             _plant_in_score(fault)
         case "evaluate":
             _before(Evaluator, "evaluate", lambda state, stops: strike(state.step))
@@ -229,7 +230,9 @@ def _plant_in_score(fault: Fault) -> None:
     original = Panel._elsewhere
 
     async def silent(self: Panel, samples: Any) -> Any:
-        if samples.step == fault.step:
+        if fault.at == "slow score":
+            await asyncio.sleep(SLOW_SECONDS)
+        elif samples.step == fault.step:
             os.kill(os.getpid(), fault.number)
             await asyncio.sleep(2 * SECONDS)
         return await original(self, samples)

@@ -12,7 +12,6 @@ from finetune_rewards.panel import Panel
 from finetune_trainer.distributed import Ranks
 from finetune_trainer.grpo.panel import opened_panel
 from finetune_trainer.grpo.reward_model import reward_models
-from finetune_trainer.progress import Reporter
 from support.grpo_runs import grpo_config
 from support.tiny_llama import byte_tokenizer
 
@@ -69,4 +68,4 @@ def judged(directory: Path) -> Any:
 def opened(directory: Path, ranks: Ranks) -> AbstractContextManager[Panel | None]:
     """Open the rewards of `judged`."""
     config = judged(directory)
-    return opened_panel(config, reward_models(config, ranks), ranks, Reporter())
+    return opened_panel(config, reward_models(config, ranks), ranks)

@@ -48,8 +48,10 @@ class Panel:
         services: Mapping[str, HttpScorer],
         model_scorers: Mapping[str, ModelScorer],
         models: Sequence[RewardIdentity],
+        notes: _Notes,
     ) -> None:
         self.rewards = tuple(rewards)
+        self._notes = notes
         self._portal = portal
         self._runner = runner
         self._services = services
@@ -91,13 +93,14 @@ class Panel:
                 raise ValueError(f"reward {reward.name} needs a runner")
             if reward.model is not None and reward.name not in scorers:
                 raise ValueError(f"reward {reward.name} needs a model scorer")
-        services = _services(rewards, credentials or {}, ranks, _Notes(note))
+        notes = _Notes(note)
+        services = _services(rewards, credentials or {}, ranks, notes)
         with (
             start_blocking_portal() as portal,
             portal.wrap_async_context_manager(services) as opened,
         ):
             isolated = runner if any(reward.isolated for reward in rewards) else None
-            yield cls(rewards, portal, isolated, opened, scorers, models)
+            yield cls(rewards, portal, isolated, opened, scorers, models, notes)
 
     def score(self, samples: Samples) -> Answers:
         """Return each reward's answer, one item per completion, in the order of the rewards.
@@ -119,7 +122,12 @@ class Panel:
         """Yield the batch as it is being scored; left early, nobody waits for answers any more."""
         elsewhere = self._portal.start_task_soon(self._elsewhere, samples)
         try:
-            yield Scoring(elsewhere, partial(self._here, samples), partial(self._counted, samples))
+            yield Scoring(
+                elsewhere,
+                partial(self._here, samples),
+                partial(self._counted, samples),
+                self._notes,
+            )
         finally:
             elsewhere.cancel()
 
@@ -179,12 +187,19 @@ class Scoring:
         elsewhere: Future[Answers],
         here: Callable[[], Answers],
         counted: Callable[[Answers], Answers],
+        notes: _Notes,
     ) -> None:
         self._elsewhere = elsewhere
         self._here: Callable[[], Answers] | None = here
         self._counted = counted
+        self._notes = notes
         self._found: Answers = {}
         self._busy = True
+
+    @property
+    def waits_for(self) -> str | None:
+        """Return why the services that are down make it wait; None where none is."""
+        return self._notes.latest
 
     def busy(self) -> bool:
         """Wait a moment for the end; tell whether it is yet to come. Raises what `score` does.
@@ -204,6 +219,7 @@ class _Notes:
     """Several services' notes as one."""
 
     def __init__(self, note: Note) -> None:
+        self.latest: str | None = None
         self._note = note
         self._texts: dict[str, str] = {}
 
@@ -214,7 +230,8 @@ class _Notes:
             self._texts.pop(name, None)
             if text is not None:
                 self._texts[name] = text
-            self._note("; ".join(self._texts.values()) or None)
+            self.latest = "; ".join(self._texts.values()) or None
+            self._note(self.latest)
 
         return tell
 

@@ -42,7 +42,7 @@ def train_and_publish(
 ) -> PublishedArtifact:
     """Return the published artifact, the same on every rank."""
     judges = reward_models(config, ranks)
-    with opened_panel(config, judges, ranks, reporter) as panel:
+    with opened_panel(config, judges, ranks) as panel:
         rewards = identities(panel, ranks)
         lead = Lead(config, reporter)
         start = ranks.lead(lambda: lead.start(rewards))

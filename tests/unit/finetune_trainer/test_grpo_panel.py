@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,6 @@ from finetune_contract.artifact import RewardIdentity
 from finetune_contract.reasons import Reason
 from finetune_contract.rewards import Reward
 from finetune_rewards.child import runner_child
-from finetune_rewards.panel import Panel
 from finetune_trainer.distributed import Ranks
 from finetune_trainer.errors import Failure
 from finetune_trainer.grpo.panel import identities, opened_panel
@@ -36,32 +33,15 @@ def asked(directory: Path, source: str, ranks: Ranks) -> tuple[RewardIdentity, .
     config = grpo_config(directory, grpo={"rewards": documents}, socket=socket)
     with (
         runner_child(rewards, {"mine": code}, socket),
-        opened_panel(config, RewardModels(), ranks, Reporter()) as panel,
+        opened_panel(config, RewardModels(), ranks) as panel,
     ):
         return identities(panel, ranks)
 
 
 def test_other_methods_have_no_rewards(tmp_path: Path, alone: Ranks) -> None:
-    with opened_panel(run_config(tmp_path), RewardModels(), alone, Reporter()) as panel:
+    with opened_panel(run_config(tmp_path), RewardModels(), alone) as panel:
         assert panel is None
         assert identities(panel, alone) == ()
-
-
-def test_a_pause_takes_back_its_own_note_alone(
-    tmp_path: Path, alone: Ranks, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    @contextmanager
-    def waiting(rewards: Any, *, note: Any, **_: Any) -> Iterator[None]:
-        note("waits for reward a")
-        yield
-        note(None)
-
-    reporter = Reporter()
-    reporter.noted("checkpoints", "checkpoint of step 2 failed")
-    monkeypatch.setattr(Panel, "open", waiting)
-    with opened_panel(grpo_config(tmp_path), RewardModels(), alone, reporter):
-        assert reporter.latest.note == "checkpoint of step 2 failed; waits for reward a"
-    assert reporter.latest.note == "checkpoint of step 2 failed"
 
 
 def test_users_code_is_known_by_its_digest(tmp_path: Path, alone: Ranks) -> None:

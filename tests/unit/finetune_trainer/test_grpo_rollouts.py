@@ -109,6 +109,32 @@ def test_a_stop_gives_up_scores_that_are_not_there_yet(tmp_path: Any, alone: Ran
     assert rolled.panel.given_up == 1
 
 
+def test_what_any_rank_waits_for_is_told(
+    tmp_path: Any, alone: Ranks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rolled, told = Rolled(rolled_config(tmp_path), alone), []
+    rolled.panel.waits, rolled.panel.waits_for = 2, "waits for reward a"
+    everywhere = alone.everywhere
+
+    def beside_another(work: Any, **options: Any) -> list[Any]:
+        made = everywhere(work, **options)
+        if not isinstance(made[0], tuple) or not isinstance(made[0][0], bool):
+            return made
+        told.append(rolled.reporter.latest.note)
+        return [*made, (made[0][0], "waits for reward b"), made[0]]
+
+    rolled.reporter.noted("checkpoints", "checkpoint of step 2 failed")
+    monkeypatch.setattr(alone, "everywhere", beside_another)
+    rolled.collect()
+    failed = "checkpoint of step 2 failed"
+    both = f"{failed}; waits for reward a; waits for reward b"
+    assert told == [failed, both, both]
+    assert rolled.reporter.latest.note == f"{failed}; waits for reward b"
+    monkeypatch.undo()
+    rolled.collect()
+    assert rolled.reporter.latest.note == failed
+
+
 def test_progress_counts_completions(tmp_path: Any, alone: Ranks) -> None:
     rolled = Rolled(rolled_config(tmp_path), alone)
     told = []

@@ -197,6 +197,22 @@ def test_completions_in_use_outlive_kills(runs: Runs) -> None:
     killed_and_resumed(runs, setting, kills)
 
 
+def test_kills_between_buffers_change_nothing(runs: Runs) -> None:
+    """A buffer serves one step: each attempt draws its first as the one before would have."""
+    setting = Setting(stage=3, dropout=0.1, batch=16, iterations=1, resamples=1)
+    kills = [
+        Fault(int(KILL), 4, ONE, at="rollout"),
+        Fault(int(TERM), 7, ALL, micro_batch=1),
+    ]
+    killed_and_resumed(runs, setting, kills)
+
+
+def test_a_rank_with_slow_rewards_is_waited_for(runs: Runs) -> None:
+    setting, job = Setting(dropout=0.1, batch=16, iterations=3), runs.job()
+    ends = runs.attempt(setting, job, 1, Fault(0, 0, ONE, at="slow score"))
+    assert digest(finished(ends, job, 1)) == digest(runs.whole(setting))
+
+
 def test_a_stop_waits_for_no_reward(runs: Runs) -> None:
     """One rank is told to stop, in a score that never comes; what it had learned is saved."""
     setting = Setting(dropout=0.1, batch=16, iterations=3)

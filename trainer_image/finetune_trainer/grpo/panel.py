@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 
 from finetune_contract.artifact import RewardIdentity
 from finetune_contract.reasons import Reason
@@ -15,14 +14,11 @@ from finetune_rewards.panel import Panel
 from finetune_trainer.distributed import Ranks
 from finetune_trainer.errors import Failure
 from finetune_trainer.grpo.reward_model import RewardModels
-from finetune_trainer.progress import Reporter
 from finetune_trainer.reward_runner import own_socket_path
 
 
 @contextmanager
-def opened_panel(
-    config: RunConfig, judges: RewardModels, ranks: Ranks, reporter: Reporter
-) -> Iterator[Panel | None]:
+def opened_panel(config: RunConfig, judges: RewardModels, ranks: Ranks) -> Iterator[Panel | None]:
     """Yield the rewards; None for a method without. Raises Failure for one that can not be used."""
     grpo, layout = config.recipe.grpo, config.layout
     if grpo is None:
@@ -35,7 +31,6 @@ def opened_panel(
         model_scorers=judges.scorers,
         models=judges.identities,
         ranks=ranks.world,
-        note=partial(reporter.noted, "rewards"),
     ) as panel:
         yield panel
 

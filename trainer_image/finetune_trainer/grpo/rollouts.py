@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -170,6 +171,7 @@ class Collector:
                 self._ranks,
                 self._recipe.rewards,
                 stops,
+                partial(self._reporter.noted, "rewards"),
             )
         self._spent[Phase.SCORE] += time.monotonic() - began
         return scores

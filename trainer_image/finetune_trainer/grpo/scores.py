@@ -15,6 +15,7 @@ from finetune_rewards.samples import Answer, Samples, Text
 from finetune_trainer.data.prompt_dataset import Prompts
 from finetune_trainer.distributed import Ranks
 from finetune_trainer.grpo.panel import failing_as_told
+from finetune_trainer.progress import AND
 from finetune_trainer.rollout.base import Completion
 
 Floats = npt.NDArray[np.float64]
@@ -26,6 +27,11 @@ class Scoring(Protocol):
     `busy` any more."""
 
     answers: dict[str, Answer]
+
+    @property
+    def waits_for(self) -> str | None:
+        """Return why services make it wait, if they do."""
+        ...
 
     def busy(self) -> bool:
         """Wait a moment; tell whether answers are to come. Raises RewardError to end the run."""
@@ -95,19 +101,24 @@ def scored(
     ranks: Ranks,
     rewards: Sequence[Reward],
     stops: Callable[[], bool],
+    tell: Callable[[str | None], None],
 ) -> Scores | None:
     """Return the scores of `total` completions, of which `samples` are this rank's, at `mine`.
 
-    All ranks must call it, and all return None on a stop, however long a service is away. Raises
-    Failure with the reason of a RewardError.
+    All ranks must call it, and all return None on a stop, however long a service is away. `tell`
+    hears on every rank what any of them waits for. Raises Failure with the reason of a RewardError.
     """
     with panel.scoring(samples) as batch:
 
-        def busy() -> bool:
+        def busy() -> tuple[bool, str | None]:
             with failing_as_told():
-                return batch.busy()
+                return batch.busy(), batch.waits_for
 
-        while any(ranks.everywhere(busy)):
+        while True:
+            told = [one for one in ranks.everywhere(busy) if one is not None]
+            tell(AND.join(dict.fromkeys(note for _, note in told if note)) or None)
+            if not any(goes_on for goes_on, _ in told):
+                break
             if stops():
                 return None
         by_rank = ranks.everywhere(lambda: (mine, batch.answers))
