@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -83,9 +82,7 @@ class Runner:
     async def _answer(self, name: str, body: bytes, count: int) -> Answer:
         if name not in self._stations:
             return Answer.failed(count, self._problems[name].message)
-        begun = time.monotonic()
-        items = await self._stations[name].score(name, body, count)
-        return Answer(items, time.monotonic() - begun)
+        return await self._stations[name].score(name, body, count)
 
     def _take(
         self,
@@ -126,6 +123,5 @@ def _builtins(rewards: Sequence[Reward]) -> Assignment:
             [reward.model_dump(mode="json", exclude_none=True) for reward in rewards]
         ).encode(),
         BUILTIN_SECONDS,
-        singly=True,
         total_seconds=BUILTIN_BATCH_SECONDS,
     )

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,8 +17,9 @@ from dataclasses import dataclass
 from finetune_contract.reasons import Reason
 from finetune_rewards import frames
 from finetune_rewards.answers import error, one_line
+from finetune_rewards.confine.process import LANDLOCK, SECCOMP
 from finetune_rewards.protocol import BadAnswer, Problem, most_answer, unpack_items
-from finetune_rewards.samples import Item
+from finetune_rewards.samples import Answer, Item
 from finetune_rewards.worker_process import COMMAND, WorkerFailed, WorkerLate, WorkerProcess
 
 log = logging.getLogger(__name__)
@@ -27,9 +29,9 @@ LOAD_REMEDY = (
     "on a slow node another try may do; if not, import less, or do what takes long in the first "
     "call, which timeoutSeconds bounds"
 )
-# How long a batch waits for those of other ranks before it. With the longest time-out of a reward
-# it stays below what a client waits for an answer.
-TURN_SECONDS = 400.0
+# Of a batch, together with those of other ranks before it. With the time that a worker may take to
+# load it stays below what a client waits for an answer.
+MOST_SECONDS = 1000.0
 OUT_OF_TIME = "the batch's other completions took all the time there is"
 MOST_HELLO = 0  # a worker's first message has no body
 
@@ -46,16 +48,25 @@ class Unusable(Exception):
 class Assignment:
     """What a worker loads, and for how many seconds it may keep silent.
 
-    With `singly` it answers completion by completion, and one that it fails on costs no other;
-    `total_seconds` bounds a batch then.
+    With `total_seconds`, which bound a batch, it answers completion by completion, and one that
+    it fails on costs no other.
     """
 
     name: str
     load: frames.Header
     body: bytes
     seconds: float
-    singly: bool = False
-    total_seconds: float = float("inf")
+    total_seconds: float | None = None
+
+    @property
+    def singly(self) -> bool:
+        """Tell whether it answers completion by completion."""
+        return self.total_seconds is not None
+
+    @property
+    def batch_seconds(self) -> float:
+        """Return for how long a batch may keep the worker."""
+        return self.seconds if self.total_seconds is None else self.total_seconds
 
 
 class Station:
@@ -87,16 +98,18 @@ class Station:
             await asyncio.wait([self._replacing])
         await self._discard()
 
-    async def score(self, reward: str, body: bytes, count: int) -> list[Item]:
-        """Return `count` items for the samples in `body`."""
+    async def score(self, reward: str, body: bytes, count: int) -> Answer:
+        """Return `count` items for the samples in `body`, and the seconds that they took."""
+        most = MOST_SECONDS - self._assignment.batch_seconds
         try:
-            async with asyncio.timeout(TURN_SECONDS):
+            async with asyncio.timeout(most):
                 await self._turn.acquire()
         except TimeoutError:
-            said = f"it was not this batch's turn within {TURN_SECONDS:g} s"
-            return [error(said)] * count
+            return Answer.failed(count, f"it was not this batch's turn within {most:g} s")
+        begun = time.monotonic()
         try:
-            return await self._scored(reward, body, count)
+            items = await self._scored(reward, body, count)
+            return Answer(items, time.monotonic() - begun)
         finally:
             self._turn.release()
             if self._worker is None and not self._stopped:  # the next batch need not wait
@@ -104,7 +117,7 @@ class Station:
 
     async def _scored(self, reward: str, body: bytes, count: int) -> list[Item]:
         items: list[Item] = []
-        deadline = time.monotonic() + self._assignment.total_seconds
+        deadline = time.monotonic() + (self._assignment.total_seconds or math.inf)
         while (left := count - len(items)) > 0:
             if time.monotonic() > deadline:
                 return items + [error(OUT_OF_TIME)] * left
@@ -128,7 +141,7 @@ class Station:
         chunk = 1 if self._assignment.singly else count
         number = next(self._numbers)
         asked = {"id": number, "reward": reward, "start": len(items), "chunk": chunk}
-        await worker.send(asked, body, seconds)
+        await worker.send(asked, body, seconds, self._assignment.batch_seconds)
         while len(items) < count:
             if time.monotonic() > deadline:
                 await self._discard()
@@ -155,18 +168,21 @@ class Station:
         except WorkerFailed as failure:
             await self._discard()
             raise Unusable(self._not_loaded(failure)) from failure
-        if not header.get("ready"):
-            await self._discard()
-            raise Unusable(self._problem(header))
-        for lack in header.get("lacks", ()):
-            log.warning("%s: runs without %s", self._assignment.name, one_line(str(lack)))
+        match header:
+            case {"ready": True, "lacks": [*lacks]}:
+                for lack in (SECCOMP, LANDLOCK):
+                    if lack in lacks:
+                        log.warning("%s: runs without %s", self._assignment.name, lack)
+            case _:
+                await self._discard()
+                raise Unusable(self._problem(header))
 
     async def _hello(self) -> frames.Header:
         """Start a worker; return its first message."""
         work = self._assignment
         memory = work.load["memoryBytes"]
         self._worker = await WorkerProcess.started(work.name, self._command, memory)
-        await self._worker.send(work.load, work.body, LOAD_SECONDS)
+        await self._worker.send(work.load, work.body, LOAD_SECONDS, LOAD_SECONDS)
         header, _ = await self._worker.receive(MOST_HELLO, LOAD_SECONDS)
         return header
 
@@ -181,9 +197,14 @@ class Station:
         return Problem(Reason.REWARD_UNAVAILABLE if late else Reason.REWARD_INVALID, said)
 
     def _problem(self, header: frames.Header) -> Problem:
-        said = one_line(str(header["message"]))
+        """Return why a worker refuses; the code that it loaded may have said anything instead."""
+        reason, said = Reason.REWARD_INVALID, "it does not load: its process said something else"
+        if header.get("ready") is False and isinstance(message := header.get("message"), str):
+            said = one_line(message)
+            if header.get("reason") == Reason.SANDBOX_UNAVAILABLE:
+                reason = Reason.SANDBOX_UNAVAILABLE
         named = said if self._assignment.singly else f"reward {self._assignment.name}: {said}"
-        return Problem(Reason(header["reason"]), named)
+        return Problem(reason, named)
 
     async def _discard(self) -> None:
         worker, self._worker = self._worker, None

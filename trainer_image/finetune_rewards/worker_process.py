@@ -95,10 +95,13 @@ class WorkerProcess:
         """Tell whether the process has not ended."""
         return self._popen.poll() is None
 
-    async def send(self, header: frames.Header, body: bytes, seconds: float) -> None:
-        """Hand a message over; raise WorkerFailed where it is not taken in time."""
+    async def send(
+        self, header: frames.Header, body: bytes, seconds: float, work_seconds: float
+    ) -> None:
+        """Hand over a message that means work for so long; raise WorkerFailed where it is not
+        taken in time."""
         self._log.refill()
-        self._allow_cpu(seconds)
+        self._allow_cpu(work_seconds)
         self._writer.write(frames.encode(header, body))
         await self._in_time(self._writer.drain(), seconds)
 

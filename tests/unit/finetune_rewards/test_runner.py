@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -15,6 +17,7 @@ from finetune_contract.rewards import HttpReward, RegexReward, Reward
 from finetune_rewards.protocol import Problem, pack_samples
 from finetune_rewards.runner import Runner
 from finetune_rewards.samples import Item
+from finetune_rewards.station import Assignment, Station
 from support.reward_runners import asked, python_reward, running, running_source, samples
 
 COUNTING = """
@@ -63,12 +66,22 @@ async def test_batches_of_several_ranks_take_turns(tmp_path: Path) -> None:
     assert sorted(scores, key=float) == [float(n) for n in range(1, 9)]  # type: ignore[arg-type]
 
 
+async def test_the_seconds_of_a_batch_are_its_own(tmp_path: Path) -> None:
+    sleeps = "import time\ndef score(completions):\n    time.sleep(0.5)\n    return [1.0]"
+    async with running_source(sleeps, tmp_path) as runner:
+        begun = time.monotonic()
+        answers = await asyncio.gather(*(asked(runner, samples("a")) for _ in range(2)))
+        elapsed = time.monotonic() - begun
+    assert sum(answer.seconds for answer in answers) <= elapsed
+    assert min(answer.seconds for answer in answers) >= 0.5
+
+
 async def test_a_batch_whose_turn_does_not_come_has_errors(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("finetune_rewards.station.TURN_SECONDS", 0.05)
+    monkeypatch.setattr("finetune_rewards.station.MOST_SECONDS", 30.05)
     sleeps = "import time\ndef score(completions):\n    time.sleep(2)\n    return [1.0]"
-    async with running_source(sleeps, tmp_path) as runner:
+    async with running_source(sleeps, tmp_path, timeout_seconds=30) as runner:
         first, second = await asyncio.gather(*(asked(runner, samples("a")) for _ in range(2)))
         assert first.items == [Item(1.0)]
         assert second.items == [Item(error="it was not this batch's turn within 0.05 s")]
@@ -100,6 +113,25 @@ async def test_patterns_that_hang_do_not_take_for_ever(monkeypatch: pytest.Monke
         answer = await asked(runner, batch)
     late = Item(error="the batch's other completions took all the time there is")
     assert answer.items == [Item(error="no answer within 1 s"), *[late] * 49]
+
+
+async def test_a_batch_of_single_completions_may_use_cpu_for_all_of_them() -> None:
+    source = b"""
+import resource
+
+def score(completions):
+    return [float(resource.getrlimit(resource.RLIMIT_CPU)[0])]
+"""
+    load = {"load": "python", "name": "mine", "file": "reward.py", "function": "score"}
+    load |= {"memoryBytes": 2**30, "allowUnconfined": False}
+    batch = samples("a", "b")
+    station = Station(Assignment("mine", load, source, seconds=20.0, total_seconds=1e6))
+    try:
+        assert await station.start() is None
+        answer = await station.score("mine", pack_samples(batch), 2)
+    finally:
+        await station.stop()
+    assert all(item.score is not None and item.score > 1e6 for item in answer.items)
 
 
 async def test_patterns_that_are_slow_do_not_take_for_ever(
@@ -138,6 +170,57 @@ async def test_code_that_does_not_load_is_told_and_scores_nothing(
         (item,) = (await asked(runner, samples("a"))).items
         assert item.score is None
         assert item.error is not None
+
+
+FORGED = """
+import json, os, struct
+
+said = json.dumps(HELLO).encode()
+for descriptor in range(3, 256):
+    try:
+        os.write(descriptor, struct.pack(">II", len(said), 0) + said)
+    except OSError:
+        pass
+"""
+
+
+@pytest.mark.parametrize(
+    "hello",
+    [
+        {},
+        {"ready": False},
+        {"ready": False, "reason": "SandboxUnavailable"},
+        {"ready": False, "reason": "Preempted", "message": 5},
+        {"ready": True},
+        {"ready": True, "lacks": 5},
+        {"ready": "yes", "lacks": []},
+        {"ready": [], "message": "x"},
+    ],
+)
+async def test_a_forged_first_word_is_a_fault_of_the_code(
+    hello: dict[str, object], tmp_path: Path
+) -> None:
+    async with running_source(FORGED.replace("HELLO", repr(hello)), tmp_path) as runner:
+        told = "reward mine: it does not load: its process said something else"
+        problem = Problem(Reason.REWARD_INVALID, told)
+        assert runner.describe()[0].problem == problem
+        assert (await asked(runner, samples("a"))).items == [Item(error=told)]
+
+
+async def test_a_worker_can_not_choose_the_reason_that_ends_a_run(tmp_path: Path) -> None:
+    hello = {"ready": False, "reason": "Preempted", "message": "no\n\x1b[31m"}
+    async with running_source(FORGED.replace("HELLO", repr(hello)), tmp_path) as runner:
+        problem = Problem(Reason.REWARD_INVALID, "reward mine: no [31m")
+        assert runner.describe()[0].problem == problem
+
+
+async def test_what_a_worker_says_that_it_lacks_is_told_in_our_own_words(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    hello = {"ready": True, "lacks": ["x" * 1000, "seccomp", "seccomp"]}
+    async with running_source(FORGED.replace("HELLO", repr(hello)), tmp_path):
+        warnings = [r.message for r in caplog.records if r.levelno == logging.WARNING]
+    assert warnings == ["mine: runs without seccomp"]
 
 
 SILENT = (sys.executable, "-c", "import time; time.sleep(600)")
