@@ -17,7 +17,7 @@ from finetune_rewards import circuit
 from finetune_rewards.errors import RewardFailed, RewardInvalid
 from finetune_rewards.panel import Panel
 from finetune_rewards.samples import Answer, Item, Samples
-from support.judge_server import Document, judge_server, lengths
+from support.judge_server import Document, after, good, judge_server, lengths
 
 REGEX = {"regex": {"pattern": "a"}}
 
@@ -126,6 +126,37 @@ def test_counts_are_of_the_run_and_spread_of_the_batch() -> None:
         panel.score(batch(*"abcd"))
         [stats] = panel.stats()
         assert (stats.mean, stats.std, stats.errors, stats.abstentions) == (None, None, 3, 3)
+
+
+def test_a_batch_that_is_left_is_given_up() -> None:
+    """Else leaving the panel would wait for the service, which never answers."""
+    with judge_server(after(3600)) as judge:
+        settings = {"http": {"url": judge.url, "timeoutSeconds": 3600}}
+        with Panel.open([reward("judge", **settings)]) as panel:
+            with panel.scoring(batch("a")) as scoring:
+                assert scoring.busy()
+            judge.behave = good
+            assert panel.score(batch("c"))["judge"].items == [Item(score=1.0)]
+
+
+def test_a_batch_is_counted_once_however_often_its_end_is_asked_for() -> None:
+    asked = []
+
+    def model(samples: Samples) -> list[Item]:
+        asked.append(samples)
+        return [Item()]
+
+    rewards = [reward("a", **REGEX), reward("m", model={"uri": "hf://a/b"})]
+    runner = runner_of(a=[Item(error="no")])
+    with (
+        Panel.open(rewards, runner=runner, model_scorers={"m": model}) as panel,
+        panel.scoring(batch("a")) as scoring,
+    ):
+        while scoring.busy():
+            pass
+        assert not scoring.busy()
+        assert [stats.errors for stats in panel.stats()] == [1, 0]
+        assert len(asked) == 1
 
 
 def failing(*pattern: str) -> Runner:
