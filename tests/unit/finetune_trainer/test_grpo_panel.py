@@ -61,7 +61,7 @@ def test_ranks_that_hold_different_code_end_the_run(
     monkeypatch.setattr(alone, "everywhere", lambda work: [work(), work(), (other,)])
     with pytest.raises(Failure, match=r"reward mine was changed .* ranks 0 and 2 do") as caught:
         asked(tmp_path, "def score(completions):\n    return []\n", alone)
-    assert caught.value.reason is Reason.INPUT_CHANGED
+    assert (caught.value.reason, caught.value.rank) == (Reason.INPUT_CHANGED, 2)
 
 
 def test_code_that_does_not_load_ends_the_run(tmp_path: Path, alone: Ranks) -> None:
