@@ -119,6 +119,21 @@ def test_a_most_probable_token_is_that_of_the_adapted_model(trained: Trained) ->
     assert logits[len(request.prompt) - 1 : -1].argmax(-1).tolist() == found.tokens.tolist()
 
 
+def test_four_bit_weights_are_drawn_with_as_they_are(tmp_path: Path, alone: Ranks) -> None:
+    write_tiny("llama", tmp_path / "model", hidden_size=64)
+    config = rollout_config(tmp_path, lora={"quantization": "NF4"}, sampling={"topK": 1})
+    with engine_of(config, alone) as (engine, model):
+        tokenizer = load_tokenizer(tmp_path / "model")
+        drawer = rollout_engine(config, engine, model, tokenizer, alone, memory())
+        asked = requests()[1:2]
+        [[found, *_]] = drawer.draw(asked, 0, lambda: False, lambda _: None) or []
+        ids = torch.from_numpy(np.concatenate([asked[0].prompt, found.tokens])).long()[None]
+        model.eval()
+        with torch.no_grad():
+            logits = model(input_ids=ids, use_cache=False).logits[0]
+    assert logits[len(asked[0].prompt) - 1 : -1].argmax(-1).tolist() == found.tokens.tolist()
+
+
 def test_completions_end_at_end_of_turn_tokens_and_stop_texts(trained: Trained) -> None:
     asked = requests()
     whole = trained.drawn(asked)
