@@ -32,11 +32,18 @@ def root() -> None:
     """Keep `test` a command of its own."""
 
 
-def _pair(text: str) -> tuple[str, Path]:
-    name, separator, path = text.partition("=")
-    if not (name and separator and path):
-        raise typer.BadParameter(f"{text!r} is not NAME=PATH")
-    return name, Path(path).expanduser()
+def _pairs(texts: list[str] | None, form: str) -> dict[str, str]:
+    pairs = {}
+    for text in texts or []:
+        name, _, value = text.partition("=")
+        if not (name and value):
+            raise typer.BadParameter(f"{text!r} is not {form}")
+        pairs[name] = value
+    return pairs
+
+
+def _paths(texts: list[str] | None, form: str) -> dict[str, Path]:
+    return {name: Path(path).expanduser() for name, path in _pairs(texts, form).items()}
 
 
 @app.command("test")
@@ -65,6 +72,14 @@ def try_rewards(
         typer.Option(
             metavar="REWARD=FILE",
             help="The Python source of a reward, instead of its ConfigMap. Repeatable.",
+        ),
+    ] = None,
+    url: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="REWARD=URL",
+            help="Where to try an http reward, instead of its url, which may be known in the "
+            "cluster only. Repeatable.",
         ),
     ] = None,
     secret: Annotated[
@@ -102,8 +117,9 @@ def try_rewards(
     from finetune_cli.reward_files import read_rewards, read_rows
     from finetune_cli.reward_report import show
 
-    found = read_rewards(read_documents(rewards), dict(map(_pair, source or [])))
-    credentials = _credentials(found, dict(map(_pair, secret or [])))
+    sources, urls = _paths(source, "REWARD=FILE"), _pairs(url, "REWARD=URL")
+    found = read_rewards(read_documents(rewards), sources, urls)
+    credentials = _credentials(found, _paths(secret, "NAME=DIR"))
     report = _score(found, read_rows(rows, completions), credentials, log)
     if as_json:
         print_out(json.dumps(report.to_json(), indent=2))
@@ -156,7 +172,7 @@ def _score(
         raise typer.Exit(exit_code(error.reason)) from None
     return Report(
         completions,
-        [Column(reward.name, answers[reward.name], reward.python is not None) for reward in tried],
+        [Column(r.name, answers[r.name], r.python is not None, r.gate is not None) for r in tried],
         [None if math.isnan(value) else value for value in total.tolist()],
         untried,
     )

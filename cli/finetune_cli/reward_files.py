@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import typer
+from pydantic import ValidationError
 
 from finetune_api.job import GROUP, KIND, VERSION
+from finetune_api.rewards import HttpReward
 from finetune_api.rewards import Reward as ApiReward
 from finetune_api.validation import InvalidJob, parse
 from finetune_cli.console import INVALID_FILE, print_error
@@ -47,15 +49,21 @@ class Completions:
     places: list[tuple[int, int]]
 
 
-def read_rewards(file: Documents, sources: dict[str, Path]) -> RewardSet:
-    """Return the rewards of a file; `sources` are files of code, by the reward's name.
+def read_rewards(
+    file: Documents, sources: dict[str, Path], urls: dict[str, str] | None = None
+) -> RewardSet:
+    """Return the rewards of a file.
 
-    Exits with code 3 and says where, if a reward or its source can not be read.
+    `sources` are files of code and `urls` addresses to try services at, by the reward's name. Exits
+    with code 3 and says where, if a reward or its source can not be read.
     """
-    found = _rewards(file)
-    unknown = sources.keys() - {reward.name for reward in found if reward.python is not None}
-    if unknown:
-        raise refused(f"--source {min(unknown)}: {file.name} has no python reward of that name")
+    found, urls = _rewards(file), urls or {}
+    for option, kind, names in (("--source", "python", sources), ("--url", "http", urls)):
+        unknown = names.keys() - {r.name for r in found if getattr(r, kind) is not None}
+        if unknown:
+            said = f"{file.name} has no {kind} reward of that name"
+            raise refused(f"{option} {min(unknown)}: {said}")
+    found = [_at(reward, urls[reward.name]) if reward.name in urls else reward for reward in found]
     maps = _config_maps(file.documents)
     return RewardSet(
         tuple(reward_recipe(reward) for reward in found),
@@ -68,12 +76,21 @@ def read_rewards(file: Documents, sources: dict[str, Path]) -> RewardSet:
     )
 
 
+def _at(reward: ApiReward, url: str) -> ApiReward:
+    assert reward.http is not None
+    try:
+        http = HttpReward.model_validate({**reward.http.model_dump(by_alias=True), "url": url})
+    except ValidationError:
+        raise refused(f"--url {reward.name}: {url!r} is no address of a service") from None
+    return reward.model_copy(update={"http": http})
+
+
 def read_rows(path: Path, column: str | None) -> Completions:
     """Return every completion of the rows.
 
     Exits with code 3 and says where, if there are none or a row has none.
     """
-    taken = {*PROMPT_FIELDS, COMPLETION, COMPLETIONS, COMPLETION_IDS} - {column}
+    taken = {*PROMPT_FIELDS, COMPLETIONS, COMPLETION_IDS} - {column}
     places: list[tuple[int, int]] = []
     prompts: list[Text] = []
     completions: list[Text] = []
@@ -85,7 +102,7 @@ def read_rows(path: Path, column: str | None) -> Completions:
             places.append((number, place))
             prompts.append(prompt)
             completions.append(_turn(completion) if isinstance(prompt, list) else completion)
-            ids.append(row.get(COMPLETION_IDS) or [])
+            ids.append(_ids(f"{path}:{number}", row))
             rows.append({name: value for name, value in row.items() if name not in taken})
     if not rows:
         raise refused(f"{path}: has no rows")
@@ -177,7 +194,8 @@ def _source(
 
 
 def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in enumerate(_text(path).splitlines(), start=1):
+    # Not splitlines: JSON may hold what other standards take for a line's end.
+    for number, line in enumerate(_text(path).split("\n"), start=1):
         if line.strip():
             try:
                 row = json.loads(line)
@@ -200,6 +218,13 @@ def _completions(where: str, row: dict[str, Any], column: str | None) -> list[Te
         if not isinstance(completion, str | int | float) and not _is_dialogue(completion):
             raise refused(f"{where}: {name!r} holds neither text nor messages")
     return [one if isinstance(one, list) else str(one) for one in found]
+
+
+def _ids(where: str, row: dict[str, Any]) -> list[int]:
+    found = row.get(COMPLETION_IDS) or []
+    if not isinstance(found, list) or not all(type(one) is int for one in found):
+        raise refused(f"{where}: {COMPLETION_IDS!r} is not a list of token ids")
+    return found
 
 
 def _is_dialogue(value: Any) -> bool:

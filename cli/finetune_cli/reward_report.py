@@ -27,6 +27,7 @@ class Column:
     name: str
     answer: Answer
     python: bool = False
+    gate: bool = False
 
     @property
     def scores(self) -> list[float]:
@@ -40,8 +41,8 @@ class Column:
 
     @property
     def equal(self) -> bool:
-        """Tell whether several scores are all one."""
-        return len(self.scores) > 1 and len(set(self.scores)) == 1
+        """Tell whether several scores are all one where they are to differ; a gate's are not."""
+        return len(self.scores) > 1 and len(set(self.scores)) == 1 and not self.gate
 
     @property
     def raised(self) -> bool:

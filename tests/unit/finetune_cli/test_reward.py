@@ -178,6 +178,9 @@ def test_what_teaches_nothing_is_warned_of(files: Files) -> None:
         "all completions of row 1 have one total: such a group teaches nothing",
     ]
     assert "warning: reward digit gives" in invoke(rewards, rows).stderr
+    gate = {**REGEX, "weight": "0", "gate": "1"}
+    warnings = report(files.rewards([gate, python()], config_map(CODE)), rows)[1]["warnings"]
+    assert not any("reward digit" in warning for warning in warnings), "a gate need not differ"
     abstained = files.rows({"prompt": "?", "completion": "?"})
     code, found = report(files.rewards([python()], config_map(CODE)), abstained)
     assert code == 1
@@ -240,6 +243,19 @@ def test_completions_of_any_column(files: Files) -> None:
     assert [row["total"] for row in found["rows"]] == [1.0, 1.0]
 
 
+def test_a_column_of_the_data_stays_whatever_it_is_called(files: Files) -> None:
+    rewards = files.rewards([{"name": "exact", "exact": {"answer": "completion"}}])
+    rows = files.rows({"prompt": "?", "completion": "5", "completions": ["5", "6"]})
+    found = report(rewards, rows)[1]
+    assert [row["total"] for row in found["rows"]] == [1.0, 0.0]
+
+
+def test_separators_of_other_standards_end_no_row(files: Files) -> None:
+    text = '{"completion": "a\u2028b\x85c"}\r\n{"completion": "d"}'
+    found = report(files.rewards([REGEX]), files.text("rows.jsonl", text))[1]
+    assert [row["row"] for row in found["rows"]] == [1, 2]
+
+
 def test_tokens_are_counted_where_rows_have_them(files: Files) -> None:
     rewards = files.rewards([{"name": "short", "length": {"unit": "Tokens", "most": 2}}])
     rows = files.rows(
@@ -261,6 +277,22 @@ def test_services_are_called(files: Files, tmp_path: Path) -> None:
         code, found = report(rewards, rows, "--secret", f"keys={tmp_path}")
         assert (code, found["rows"][0]["total"]) == (0, 3.0)
         assert judge.requests[0].headers["Authorization"] == "Bearer secret"
+
+
+def test_a_service_is_tried_where_it_can_be_reached(files: Files) -> None:
+    rewards = files.rewards([{"name": "judge", "http": {"url": "http://judge/score"}}, REGEX])
+    rows = files.rows({"prompt": "?", "completion": "abc"})
+    with judge_server() as judge:
+        code, found = report(rewards, rows, "--url", f"judge={judge.url}")
+    assert (code, found["rows"][0]["scores"]["judge"]) == (0, 3.0)
+    for given, code, words in (
+        ("judge=ftp://here", 3, "--url judge: 'ftp://here' is no address of a service"),
+        ("digit=http://here", 3, "rewards.yaml has no http reward of that name"),
+        ("judge", 2, "'judge' is not REWARD=URL"),
+    ):
+        refusal = invoke(rewards, rows, "--url", given)
+        assert refusal.exit_code == code
+        assert words in " ".join(refusal.stderr.replace("│", " ").split())
 
 
 def test_a_service_that_is_down_is_not_waited_for(
@@ -326,6 +358,10 @@ def test_rewards_that_can_not_be_read(files: Files, documents: list[Any], words:
         ("{", "rows.jsonl:1: is not JSON"),
         ('{"completion": {"a": 1}}', "rows.jsonl:1: 'completion' holds neither text nor messages"),
         ('{"completions": []}', "rows.jsonl:1: has no 'completion'"),
+        *(
+            (f'{{"completion": "a", "completion_ids": {ids}}}', "1: 'completion_ids' is not a list")
+            for ids in ('"abc"', "5", "[1.5]", "[true]", "[[1]]")
+        ),
     ],
 )
 def test_rows_that_can_not_be_read(files: Files, text: str, words: str) -> None:
