@@ -20,6 +20,9 @@ from finetune_rewards.blame import Code, blame
 from finetune_rewards.samples import Item, Samples
 
 MODULE = "reward"
+MISSING_REMEDY = (
+    "; it must be in the trainer's image, and for a try beside finetune, not by pip install --user"
+)
 
 
 class Invalid(Exception):
@@ -38,7 +41,8 @@ class Function:
         try:
             exec(compile(code.source, code.file, "exec"), module.__dict__)  # noqa: S102
         except BaseException as error:  # the user's code may even call sys.exit
-            raise Invalid(blame(error, code)) from error
+            remedy = MISSING_REMEDY if isinstance(error, ModuleNotFoundError) else ""
+            raise Invalid(blame(error, code) + remedy) from error
         self._call = getattr(module, name, None)
         if not callable(self._call):
             raise Invalid(f"{code.file} has no function {name}")

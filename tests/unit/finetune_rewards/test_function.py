@@ -137,7 +137,8 @@ def score(completions):
         ("def score(:\n", "SyntaxError: invalid syntax (reward.py line 1)"),
         (
             "import nothing_like_it",
-            "ModuleNotFoundError: No module named 'nothing_like_it' (reward.py line 1)",
+            "ModuleNotFoundError: No module named 'nothing_like_it' (reward.py line 1); it must be "
+            "in the trainer's image, and for a try beside finetune, not by pip install --user",
         ),
         ("x = 1\nraise SystemExit(3)", "SystemExit: 3 (reward.py line 2)"),
         ("score = 1", "reward.py has no function score"),

@@ -151,7 +151,11 @@ async def test_patterns_that_are_slow_do_not_take_for_ever(
 @pytest.mark.parametrize(
     ("source", "said"),
     [
-        ("import nothing_like_it", "ModuleNotFoundError: No module named 'nothing_like_it'"),
+        (
+            "import nothing_like_it",
+            "ModuleNotFoundError: No module named 'nothing_like_it' (reward.py line 1); it must be "
+            "in the trainer's image, and for a try beside finetune, not by pip install --user",
+        ),
         ("import os; os._exit(4)", "it does not load: the process ended with exit code 4"),
         ("def other(): pass", "reward.py has no function score"),
         ("\udcff", "reward.py is not UTF-8"),
