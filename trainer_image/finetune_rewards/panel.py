@@ -22,6 +22,7 @@ from finetune_rewards.tally import RewardStats, Tally
 from finetune_rewards.together import together
 
 POLL_SECONDS = 0.5  # that `busy` waits for a batch's end
+MODEL_SLICE = 128  # completions that a model scores in one call of `busy`
 
 Answers = dict[str, Answer]
 ModelScorer = Callable[[Samples], list[Item]]
@@ -122,12 +123,9 @@ class Panel:
         """Yield the batch as it is being scored; left early, nobody waits for answers any more."""
         elsewhere = self._portal.start_task_soon(self._elsewhere, samples)
         try:
-            yield Scoring(
-                elsewhere,
-                partial(self._here, samples),
-                partial(self._counted, samples),
-                self._notes,
-            )
+            found: Answers = {}
+            here = self._here(samples, found)
+            yield Scoring(elsewhere, here, found, partial(self._counted, samples), self._notes)
         finally:
             elsewhere.cancel()
 
@@ -152,10 +150,17 @@ class Panel:
             dtype=np.float64,
         ).T
 
-    def _here(self, samples: Samples) -> Answers:
-        if not len(samples):
-            return {}
-        return {name: _timed(scorer, samples) for name, scorer in self._model_scorers.items()}
+    def _here(self, samples: Samples, found: Answers) -> Iterator[bool]:
+        """Put the models' answers into `found`; yield True after each slice of their work."""
+        for name, scorer in self._model_scorers.items():
+            items: list[Item] = []
+            seconds = 0.0
+            for at in range(0, len(samples), MODEL_SLICE):
+                began = time.monotonic()
+                items += scorer(samples.slice(at, at + MODEL_SLICE))
+                seconds += time.monotonic() - began
+                found[name] = Answer(items, seconds)
+                yield True
 
     def _counted(self, samples: Samples, found: Answers) -> Answers:
         answers = {reward.name: _whole(found, reward, len(samples)) for reward in self.rewards}
@@ -185,15 +190,16 @@ class Scoring:
     def __init__(
         self,
         elsewhere: Future[Answers],
-        here: Callable[[], Answers],
+        here: Iterator[bool],
+        found: Answers,
         counted: Callable[[Answers], Answers],
         notes: _Notes,
     ) -> None:
         self._elsewhere = elsewhere
-        self._here: Callable[[], Answers] | None = here
+        self._here = here
+        self._found = found
         self._counted = counted
         self._notes = notes
-        self._found: Answers = {}
         self._busy = True
 
     @property
@@ -204,11 +210,10 @@ class Scoring:
     def busy(self) -> bool:
         """Wait a moment for the end; tell whether it is yet to come. Raises what `score` does.
 
-        Model scorers answer in the first call.
+        As long as model scorers have work to do, a part of it is done in the call.
         """
-        if self._here is not None:
-            here, self._here = self._here, None
-            self._found = here()
+        if next(self._here, False):
+            return True
         if self._busy and wait([self._elsewhere], POLL_SECONDS).done:
             self.answers = self._counted({**self._found, **self._elsewhere.result()})
             self._busy = False
@@ -257,12 +262,6 @@ async def _services(
 
 async def _named(name: str, service: HttpScorer, samples: Samples) -> Answers:
     return {name: await service.score(samples)}
-
-
-def _timed(scorer: ModelScorer, samples: Samples) -> Answer:
-    started = time.monotonic()
-    found = scorer(samples)
-    return Answer(found, time.monotonic() - started)
 
 
 def _whole(found: Answers, reward: Reward, count: int) -> Answer:

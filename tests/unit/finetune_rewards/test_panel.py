@@ -14,6 +14,7 @@ from aiohttp import web
 from finetune_contract.artifact import RewardIdentity
 from finetune_contract.rewards import Reward
 from finetune_rewards import circuit
+from finetune_rewards import panel as panel_module
 from finetune_rewards.errors import RewardFailed, RewardInvalid
 from finetune_rewards.panel import Panel
 from finetune_rewards.samples import Answer, Item, Samples
@@ -157,6 +158,27 @@ def test_a_batch_is_counted_once_however_often_its_end_is_asked_for() -> None:
         assert not scoring.busy()
         assert [stats.errors for stats in panel.stats()] == [1, 0]
         assert len(asked) == 1
+
+
+def test_a_model_scores_slice_by_slice_and_no_more_once_it_is_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(panel_module, "MODEL_SLICE", 2)
+    asked: list[list[Any]] = []
+
+    def model(samples: Samples) -> list[Item]:
+        asked.append([*samples.completions])
+        return [Item(score=float(text)) for text in samples.completions]  # type: ignore[arg-type]
+
+    judge = reward("m", model={"uri": "hf://a/b"})
+    with Panel.open([judge], model_scorers={"m": model}) as panel:
+        with panel.scoring(batch(*"12345")) as scoring:
+            assert scoring.busy()
+            assert scoring.busy()
+        assert asked == [["1", "2"], ["3", "4"]]
+        answer = panel.score(batch(*"12345"))["m"]
+        assert [item.score for item in answer.items] == [1.0, 2.0, 3.0, 4.0, 5.0]
+        assert answer.seconds > 0
 
 
 def failing(*pattern: str) -> Runner:
