@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import subprocess
 import sys
 import threading
@@ -209,10 +210,28 @@ def test_json_schema(completion: str, expected: float) -> None:
     assert score({"json_schema": {}}, "[1, 2]") == 1.0
 
 
-def test_a_schema_is_never_downloaded() -> None:
-    definition = json.dumps({"$ref": "http://127.0.0.1:1/schema.json"})
-    with pytest.raises(RewardInvalid, match=r"127\.0\.0\.1:1/schema\.json"):
-        score({"json_schema": {"definition": definition}}, "{}")
+@pytest.mark.parametrize(
+    ("schema", "ref"),
+    [
+        ({"$ref": "http://127.0.0.1:1/schema.json"}, "http://127.0.0.1:1/schema.json"),
+        ({"properties": {"a": {"items": {"$ref": "#/$defs/b"}}}}, "#/$defs/b"),
+        ({"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#nowhere"}}}, "#nowhere"),
+        ({"$ref": "#/x/a", "x": {"a": {"$ref": "other.json"}}}, "other.json"),
+        ({"$dynamicRef": "#none"}, "#none"),
+    ],
+)
+def test_a_schema_that_refers_to_others_is_refused_at_its_start(schema: Any, ref: str) -> None:
+    with pytest.raises(RewardInvalid, match=f"definition refers to '{re.escape(ref)}'"):
+        scorer(reward(json_schema={"definition": json.dumps(schema)}))
+
+
+def test_a_schema_may_refer_to_its_own_parts() -> None:
+    tree = {"type": "object", "properties": {"next": {"$ref": "#"}, "n": {"$ref": "#n"}}}
+    tree["$defs"] = {"n": {"$anchor": "n", "type": "integer"}}
+    definition = {"json_schema": {"definition": json.dumps(tree)}}
+    assert score(definition, '{"next": {"next": {"n": 1}}}') == 1.0
+    assert score(definition, '{"next": {"next": {"n": "1"}}}') == 0.0
+    assert score({"json_schema": {"definition": "true"}}, "1") == 1.0
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,6 @@ def scorer(settings: JsonSchemaReward, name: str) -> Callable[[Samples], list[fl
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import SchemaError
     from referencing import Registry
-    from referencing.exceptions import Unresolvable
 
     try:
         schema = json.loads(settings.definition)
@@ -30,7 +29,9 @@ def scorer(settings: JsonSchemaReward, name: str) -> Callable[[Samples], list[fl
         raise RewardInvalid(
             f"reward {name}: definition is no JSON schema: {error.message}"
         ) from None
-    # An empty registry: a $ref to another document is an error, never a download.
+    outside = _outside(schema)
+    if outside is not None:
+        raise RewardInvalid(f"reward {name}: definition refers to {outside!r}, which is not in it")
     validator = Draft202012Validator(schema, registry=Registry())
 
     def one(completion: str) -> float:
@@ -38,12 +39,35 @@ def scorer(settings: JsonSchemaReward, name: str) -> Callable[[Samples], list[fl
             return float(validator.is_valid(_document(completion)))
         except (ValueError, RecursionError):
             return 0.0
-        except Unresolvable as error:
-            raise RewardInvalid(
-                f"reward {name}: definition refers to {error.ref!r}, which is not in it"
-            ) from None
 
     return lambda samples: [one(text_of(text)) for text in samples.completions]
+
+
+def _outside(schema: Any) -> str | None:
+    """Return a reference of a schema that leads out of it; None if there is none."""
+    from referencing import Registry
+    from referencing.exceptions import Unresolvable
+    from referencing.jsonschema import DRAFT202012
+
+    root = DRAFT202012.create_resource(schema)
+    # An empty registry: another document is never downloaded.
+    left = [(root, Registry().resolver_with_root(root))]
+    seen: set[int] = set()
+    while left:
+        part, resolver = left.pop()
+        if id(part.contents) in seen:
+            continue
+        seen.add(id(part.contents))
+        left += [(inner, resolver.in_subresource(inner)) for inner in part.subresources()]
+        for keyword in ("$ref", "$dynamicRef"):
+            if isinstance(part.contents, dict) and keyword in part.contents:
+                reference: str = part.contents[keyword]
+                try:
+                    found = resolver.lookup(reference)
+                except Unresolvable:
+                    return reference
+                left.append((DRAFT202012.create_resource(found.contents), found.resolver))
+    return None
 
 
 def _document(completion: str) -> Any:
