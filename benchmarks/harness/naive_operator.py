@@ -13,7 +13,7 @@ import kopf
 from finetune_operator.backends.pytorchjob import PyTorchJob
 from finetune_operator.cluster import Cluster
 from finetune_operator.decide import decide
-from finetune_operator.observe import Observed
+from finetune_operator.observed import Observed
 from finetune_operator.parse import Parser
 from finetune_operator.plan.attempt import attempt_objects
 from finetune_operator.settings import Settings

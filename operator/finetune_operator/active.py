@@ -9,7 +9,8 @@ from finetune_contract.reasons import Reason
 from finetune_operator.conditions import rfc3339
 from finetune_operator.decision import LOOK_EVERY, Course, Decision, Scene, Verdict
 from finetune_operator.diagnose import SETTLE, Blocked, End, blocked, end_of
-from finetune_operator.observe import Child, Pod, timestamp
+from finetune_operator.observe import timestamp
+from finetune_operator.observed import Child, Pod
 from finetune_operator.told import corrected, learned, told
 from finetune_operator.wording import bounded, with_advice
 

@@ -17,7 +17,7 @@ from finetune_operator.api import Api, ApiError, Object
 from finetune_operator.cache import POD, Cache, Key
 from finetune_operator.decision import Decision
 from finetune_operator.errors import Stalled, Waiting
-from finetune_operator.observe import Child
+from finetune_operator.observed import Child
 from finetune_operator.plan.attempt import Objects
 from finetune_operator.plan.names import HASH_ANNOTATION
 

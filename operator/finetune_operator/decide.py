@@ -24,7 +24,8 @@ from finetune_operator.active import deadline, follow
 from finetune_operator.conditions import finished, finished_time, rfc3339
 from finetune_operator.decision import LOOK_EVERY, Course, Decision, Scene, Verdict
 from finetune_operator.diagnose import End, published
-from finetune_operator.observe import Observed, Pod, timestamp
+from finetune_operator.observe import timestamp
+from finetune_operator.observed import Observed, Pod
 from finetune_operator.plan.run_config import recipe
 from finetune_operator.retry import backoff, gives_up, next_micro_batch
 from finetune_operator.reward_check import checked, paused, unfinished_checks

@@ -9,7 +9,8 @@ from enum import Enum
 from finetune_api.job import FineTuneJob
 from finetune_api.status import ArtifactStatus, Attempt, FineTuneJobStatus, RewardCheckStatus
 from finetune_contract.reasons import Reason
-from finetune_operator.observe import Child, Observed, timestamp
+from finetune_operator.observe import timestamp
+from finetune_operator.observed import Child, Observed
 from finetune_operator.plan.reward_check import RewardCheck
 from finetune_operator.retry import active_time
 from finetune_operator.settings import Settings

@@ -13,7 +13,7 @@ from finetune_api.job import FineTuneJob
 from finetune_api.status import Attempt
 from finetune_contract.reasons import TABLE, Reason, Retry, reason_of_exit_code
 from finetune_contract.result import Outcome, PublishedArtifact, Result
-from finetune_operator.observe import Child, ContainerEnd, Crashes, Observed, Pod
+from finetune_operator.observed import Child, ContainerEnd, Crashes, Observed, Pod
 from finetune_operator.plan.method import python_rewards
 from finetune_operator.plan.names import attempt_name
 from finetune_operator.plan.volumes import credentials

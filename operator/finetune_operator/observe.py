@@ -1,9 +1,9 @@
-"""What the cluster shows of one job, as frozen values: cache -> Observed."""
+"""What the cluster shows of one job: cache -> Observed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -11,113 +11,14 @@ from pydantic import ValidationError
 
 from finetune_api.job import KIND, FineTuneJob
 from finetune_contract.progress import ANNOTATION, Progress
-from finetune_contract.result import Result, decode
+from finetune_contract.result import decode
 from finetune_operator.backends import Backend
+from finetune_operator.observed import Child, ContainerEnd, Crashes, Observed, Obstacle, Pod, Report
 from finetune_operator.plan.names import ATTEMPT_LABEL, HASH_ANNOTATION, UID_LABEL, Object
 from finetune_operator.plan.pod import CONTAINER
 from finetune_operator.plan.reward_runner import SIDECAR
 
 _LONGEST_WORDS = 512  # characters
-
-
-@dataclass(frozen=True)
-class Child:
-    """An object under one of the job's labels, pods aside."""
-
-    kind: str
-    name: str
-    uid: str
-    owner_uid: str | None  # of the FineTuneJob that controls it
-    attempt: int | None
-    plan: str | None  # digest of the content it was written with
-    deleting: bool
-    workload: bool = False  # it is the one that makes pods
-    outcome: bool | None = None  # of a workload: ended well, ended badly, not ended
-
-
-@dataclass(frozen=True)
-class ContainerEnd:
-    """How a container ended."""
-
-    exit_code: int
-    reason: str
-    finished: datetime | None
-    result: Result | None
-
-
-@dataclass(frozen=True)
-class Crashes:
-    """A container that its kubelet starts again and again, and how it ended the last time."""
-
-    restarts: int
-    exit_code: int
-    reason: str
-    words: str  # the end of its log
-
-
-@dataclass(frozen=True)
-class Obstacle:
-    """What keeps a container from starting, in the kubelet's or the scheduler's words."""
-
-    reason: str
-    message: str
-
-
-@dataclass(frozen=True)
-class Pod:
-    """A pod of the job. The one that tries the rewards counts as rank 0 of attempt 1."""
-
-    name: str
-    uid: str
-    attempt: int
-    node_rank: int
-    phase: str
-    reason: str
-    message: str
-    disrupted: str | None  # why the cluster took it away: preemption, eviction, taint
-    scheduled: datetime | None
-    running: bool
-    due: datetime | None  # it was deleted and should be gone by then
-    gone: bool  # deleted; these are its last words
-    obstacle: Obstacle | None
-    init_failure: str | None
-    end: ContainerEnd | None
-    plan: str | None = None  # digest of the content it was written with, where that is ours
-    runner_crashes: Crashes | None = None  # of the reward runner, while it is not running
-
-    @property
-    def finished(self) -> bool:
-        """Return whether none of its containers can run any more."""
-        return self.gone or self.phase in ("Succeeded", "Failed")
-
-
-@dataclass(frozen=True)
-class Report:
-    """The progress in an attempt's Lease."""
-
-    attempt: int
-    time: datetime
-    progress: Progress
-
-
-@dataclass(frozen=True)
-class Observed:
-    """All that a decision rests on, the job itself aside."""
-
-    children: tuple[Child, ...] = ()
-    pods: tuple[Pod, ...] = ()
-    reports: tuple[Report, ...] = ()
-    warnings: Mapping[str, str] = field(default_factory=dict)  # newest event by uid, if a warning
-    checks: tuple[Pod, ...] = ()  # pods that try the rewards; deleted ones included
-
-    def workload(self, job_uid: str, attempt: int) -> Child | None:
-        """Return the object that makes the attempt's pods."""
-        mine = (c for c in self.children if c.workload and c.owner_uid == job_uid)
-        return next((c for c in mine if c.attempt == attempt), None)
-
-    def pods_of(self, attempt: int) -> list[Pod]:
-        """Return an attempt's pods by node rank, deleted ones included."""
-        return sorted((p for p in self.pods if p.attempt == attempt), key=lambda p: p.node_rank)
 
 
 def observe(

@@ -23,7 +23,8 @@ from finetune_operator.decision import Decision
 from finetune_operator.egress import refused_hosts
 from finetune_operator.errors import Stalled, Waiting
 from finetune_operator.events import Recorder, transitions
-from finetune_operator.observe import Observed, newest_warning, observe
+from finetune_operator.observe import newest_warning, observe
+from finetune_operator.observed import Observed
 from finetune_operator.parse import Parser, parse_status
 from finetune_operator.plan.attempt import Objects, attempt_objects
 from finetune_operator.plan.names import JOB_LABEL

@@ -16,7 +16,8 @@ from finetune_operator.active import deadline, next_look, stuck_pods, time_to_st
 from finetune_operator.conditions import rfc3339
 from finetune_operator.decision import LOOK_EVERY, Course, Decision, Scene, Verdict
 from finetune_operator.diagnose import MORE_MEMORY, End, blocked, pod_end, result_of
-from finetune_operator.observe import Child, Pod, timestamp
+from finetune_operator.observe import timestamp
+from finetune_operator.observed import Child, Pod
 from finetune_operator.plan.reward_check import RewardCheck, reward_check, untried
 from finetune_operator.retry import doubled
 from finetune_operator.wording import bounded, with_advice

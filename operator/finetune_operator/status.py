@@ -18,7 +18,8 @@ from finetune_api.status import (
 from finetune_operator.conditions import Truth, condition, rfc3339
 from finetune_operator.decision import Course, Decision, Verdict
 from finetune_operator.errors import Stalled, Waiting
-from finetune_operator.observe import Observed, Report, timestamp
+from finetune_operator.observe import timestamp
+from finetune_operator.observed import Observed, Report
 from finetune_operator.plan.attempt import plan_status, told_plan
 from finetune_operator.plan.method import isolated_rewards
 from finetune_operator.plan.run_config import micro_batch_size

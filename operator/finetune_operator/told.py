@@ -11,7 +11,7 @@ from finetune_contract.checkpoint import CheckpointRef
 from finetune_contract.plan import ResolvedPlan
 from finetune_contract.reasons import Reason
 from finetune_contract.result import Outcome, Result
-from finetune_operator.observe import Observed
+from finetune_operator.observed import Observed
 
 
 @dataclass(frozen=True)

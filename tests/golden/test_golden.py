@@ -23,7 +23,8 @@ from finetune_api.structural import validate
 from finetune_operator.backends.pytorchjob import PyTorchJob
 from finetune_operator.decide import decide
 from finetune_operator.decision import Decision
-from finetune_operator.observe import Observed, observe
+from finetune_operator.observe import observe
+from finetune_operator.observed import Observed
 from finetune_operator.parse import Parser
 from finetune_operator.plan.attempt import attempt_objects
 from finetune_operator.plan.names import HASH_ANNOTATION

@@ -14,7 +14,7 @@ from finetune_contract.progress import Phase, Progress
 from finetune_contract.reasons import Reason
 from finetune_operator.decide import decide
 from finetune_operator.decision import Decision
-from finetune_operator.observe import Observed, Obstacle, Report
+from finetune_operator.observed import Observed, Obstacle, Report
 from support.decisions import (
     LEASE,
     PODS,

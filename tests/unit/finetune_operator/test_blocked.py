@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from finetune_operator.diagnose import Blocked, blocked
-from finetune_operator.observe import Obstacle
+from finetune_operator.observed import Obstacle
 from support.operator_values import job, pod, seen, stamp
 
 

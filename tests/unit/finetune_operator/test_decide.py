@@ -14,7 +14,7 @@ from finetune_api.status import (
 from finetune_contract.reasons import Reason
 from finetune_operator.decide import refused
 from finetune_operator.decision import Course, Decision
-from finetune_operator.observe import Child
+from finetune_operator.observed import Child
 from support.decisions import (
     ACCOUNT,
     FAILED,

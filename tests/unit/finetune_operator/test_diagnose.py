@@ -8,7 +8,7 @@ import pytest
 from finetune_contract.progress import Phase, Progress
 from finetune_contract.reasons import Reason
 from finetune_operator.diagnose import SETTLE, end_of, published
-from finetune_operator.observe import Child, Crashes, Observed, Report
+from finetune_operator.observed import Child, Crashes, Observed, Report
 from support.operator_values import (
     UID,
     at,

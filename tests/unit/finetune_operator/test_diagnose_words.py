@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from finetune_operator.diagnose import blocked, end_of
-from finetune_operator.observe import Observed, Obstacle
+from finetune_operator.observed import Observed, Obstacle
 from support.decisions import WORKLOAD
 from support.operator_values import at, attempt, ended, job, pod
 

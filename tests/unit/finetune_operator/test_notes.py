@@ -8,7 +8,7 @@ from finetune_api.status import FineTuneJobStatus, ProgressStatus
 from finetune_contract.progress import Phase, Progress, RewardProgress
 from finetune_operator.decide import decide
 from finetune_operator.events import transitions
-from finetune_operator.observe import Report
+from finetune_operator.observed import Report
 from finetune_operator.settings import Settings
 from finetune_operator.status import status_of
 from support.operator_values import NOW, at, attempt, job, pod, seen

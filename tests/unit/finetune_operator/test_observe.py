@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from finetune_contract.progress import Phase
 from finetune_local.apiserver.patches import merge_patch as patched
 from finetune_operator.backends.pytorchjob import PyTorchJob
-from finetune_operator.observe import Crashes, Obstacle, newest_warning, observe
+from finetune_operator.observe import newest_warning, observe
+from finetune_operator.observed import Crashes, Obstacle
 from finetune_operator.patch import merge_patch
 from support.operator_values import UID, at, job, stamp
 

@@ -7,7 +7,7 @@ import pytest
 
 from finetune_contract.reasons import Reason
 from finetune_operator.decide import decide, refused
-from finetune_operator.observe import Child, Observed, Pod
+from finetune_operator.observed import Child, Observed, Pod
 from finetune_operator.status import status_of
 from support.operator_values import NOW, UID, at, stamp
 from support.reward_checks import (

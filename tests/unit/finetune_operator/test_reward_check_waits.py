@@ -8,7 +8,7 @@ from finetune_api.status import FineTuneJobStatus
 from finetune_contract.reasons import Reason
 from finetune_operator.decide import decide
 from finetune_operator.decision import Course
-from finetune_operator.observe import Obstacle
+from finetune_operator.observed import Obstacle
 from support.operator_values import at, stamp
 from support.reward_checks import SETTINGS, decided, deleted, grpo, pod, record, seen, told
 

@@ -18,7 +18,7 @@ from finetune_contract.reasons import Reason
 from finetune_contract.recipe import LoraTarget
 from finetune_operator.decision import Course, Decision, Verdict
 from finetune_operator.errors import Stalled, Waiting
-from finetune_operator.observe import Report
+from finetune_operator.observed import Report
 from finetune_operator.settings import Settings
 from finetune_operator.status import invalid_status, status_of
 from support.operator_values import (

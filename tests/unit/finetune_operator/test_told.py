@@ -9,7 +9,7 @@ from finetune_api.status import Attempt, CheckpointStatus, FineTuneJobStatus, Pr
 from finetune_contract.progress import Phase, Progress
 from finetune_contract.reasons import Reason
 from finetune_contract.result import Outcome, Result
-from finetune_operator.observe import Observed, Pod, Report
+from finetune_operator.observed import Observed, Pod, Report
 from finetune_operator.told import Told, accounted, checkpoint, corrected, learned, told
 from support.operator_values import (
     UID,

@@ -9,7 +9,7 @@ from finetune_contract.progress import Phase, Progress
 from finetune_contract.reasons import Reason, Retry, retry_of
 from finetune_operator.decide import decide
 from finetune_operator.decision import Course, Decision
-from finetune_operator.observe import Report
+from finetune_operator.observed import Report
 from finetune_operator.retry import gives_up
 from finetune_operator.settings import Settings
 from support.operator_values import at, attempt, checkpoint_ref, ended, failure, job, seen, stamp
