@@ -190,6 +190,20 @@ async def test_a_service_that_is_busy_for_all_holds_the_run() -> None:
         await service.circuit(pause_seconds=0.02).ask("b")
 
 
+async def test_a_busy_service_is_asked_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its places are free again long before a service that is down is asked for the tenth time."""
+    monkeypatch.setattr(circuit, "LONGEST_PROBE_SECONDS", 10.0**6)
+    service = Service()
+    asked = service.circuit(retries=0)
+    await asked.ask("a")
+    service.room = 0
+    waiting = asyncio.create_task(asked.ask("b"))
+    while len(service.sent) < 40:
+        await asyncio.sleep(0.001)
+    service.room = 1
+    assert await waiting == "B"
+
+
 async def test_a_request_that_is_always_refused_ends_somewhen() -> None:
     """Two of them: the probes for the one do not keep the other waiting for ever."""
     service = Service(refuses="xy")
