@@ -199,11 +199,8 @@ def test_completions_in_use_outlive_kills(runs: Runs) -> None:
 
 def test_kills_between_buffers_change_nothing(runs: Runs) -> None:
     """A buffer serves one step: each attempt draws its first as the one before would have."""
-    setting = Setting(stage=3, dropout=0.1, batch=16, iterations=1, resamples=1)
-    kills = [
-        Fault(int(KILL), 4, ONE, at="rollout"),
-        Fault(int(TERM), 7, ALL, micro_batch=1),
-    ]
+    setting = Setting(dropout=0.1, batch=16, iterations=1)
+    kills = [Fault(int(KILL), 5, ONE, at="rollout"), Fault(int(TERM), 8, ALL, micro_batch=1)]
     killed_and_resumed(runs, setting, kills)
 
 
