@@ -28,6 +28,7 @@ SHAPE: dict[str, Any] = {
     "num_attention_heads": 2,
     "initializer_range": 0.5,
     "max_position_embeddings": 256,
+    "pad_token_id": 2,
 }
 
 

@@ -97,11 +97,14 @@ def test_without_a_template_texts_stand_as_they_are(
     assert scores(asking(samples(QUESTION, answered(TEXTS)))) == pytest.approx(wanted, abs=1e-5)
 
 
-def test_rows_with_every_token_there_is_are_scored(asking: Ask, tmp_path: Path) -> None:
+@pytest.mark.parametrize("spare", [0, 1])
+def test_rows_may_end_with_any_token_and_hold_all_there_are(
+    asking: Ask, tmp_path: Path, spare: int
+) -> None:
     words = Tokenizer(models.WordLevel({"a": 0, "b": 1, "c": 2}, unk_token="a"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=words)
-    judge = write_judge(tmp_path / "judge", tokenizer=tokenizer, vocab_size=3)
+    judge = write_judge(tmp_path / "judge", tokenizer=tokenizer, vocab_size=3 + spare)
     texts = ["a b", "b c c a", "c", "c a b"]
     wanted = [by_itself(judge, tmp_path, text) for text in texts]
     assert scores(asking(samples("", texts))) == pytest.approx(wanted, abs=1e-5)
@@ -131,7 +134,11 @@ def test_a_dialogue_beyond_the_positions_costs_no_other_its_score(
     asking: Ask, tmp_path: Path, model_type: str, positions: int, longest: int
 ) -> None:
     judge = write_judge(
-        tmp_path / "judge", model_type, template=None, max_position_embeddings=positions
+        tmp_path / "judge",
+        model_type,
+        template=None,
+        max_position_embeddings=positions,
+        pad_token_id=1,  # after which the positions of RoBERTa begin
     )
     fits = "x" * (longest - 2)  # the first token of all, and the prompt
     found = asking(samples("?", ["4", fits + "x", fits]))
