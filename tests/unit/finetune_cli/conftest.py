@@ -1,0 +1,14 @@
+"""Files of one test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from support.reward_tries import Files
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    return Files(tmp_path)
