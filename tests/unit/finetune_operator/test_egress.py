@@ -99,6 +99,7 @@ def test_a_host_that_can_be_no_service_is_not_told_to_become_one(host: str) -> N
 
 def test_a_wildcard_is_no_wildcard_for_addresses_or_for_everything() -> None:
     assert refusal_of("http://10.1.2.3/", NAMESPACE, ("*.2.3",)) is not None
+    assert refusal_of("http://0x7f.0.0.1/", NAMESPACE, ("*.0.1",)) is not None
     assert refusal_of("http://evil.example/", NAMESPACE, ("*.", "*", "")) is not None
 
 
