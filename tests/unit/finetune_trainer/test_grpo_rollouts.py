@@ -13,7 +13,7 @@ from finetune_trainer.distributed import Ranks
 from finetune_trainer.errors import Failure
 from finetune_trainer.grpo.metrics import buffer_metrics
 from finetune_trainer.grpo.plan import PromptPlan
-from finetune_trainer.rollout.base import Request
+from finetune_trainer.rollout.base import Completion, Request
 from support.drawn import completion, numbered_prompts
 from support.rolled import ONE, TWO, Rolled, halves, rolled_config
 
@@ -194,6 +194,24 @@ def test_metrics_tell_what_resampling_costs(tmp_path: Any, alone: Ranks) -> None
     metrics = rolled.metrics(1)
     assert metrics["rollout/replaced_groups"] == len(rolled.engine.asked) - 4 > 0
     assert metrics["rollout/zero_variance_share"] < 0.5
+
+
+def test_means_are_not_of_the_groups_that_resampling_picked(tmp_path: Any, alone: Ranks) -> None:
+    def longer_where_equal(request: Request, sample: int) -> Completion:
+        drawn = halves(request, sample)
+        return completion("AAAA", truncated=True) if request.key[1] % 2 else drawn
+
+    means = ("reward/mean", "reward/a/mean", "rollout/tokens_mean", "rollout/truncated_share")
+    told = []
+    for rounds in (0, 8):
+        scorers = {"a": lambda text: Item(score=float("A" in text))}
+        rolled = Rolled(
+            rolled_config(tmp_path, maxResamples=rounds), alone, longer_where_equal, scorers
+        )
+        metrics = rolled.metrics(1)
+        assert bool(metrics["rollout/replaced_groups"]) == bool(rounds)
+        told.append([metrics[name] for name in means])
+    assert told[0] == told[1]
 
 
 def test_what_ends_a_run_keeps_its_reason(tmp_path: Any, alone: Ranks) -> None:

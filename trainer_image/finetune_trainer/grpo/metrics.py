@@ -1,8 +1,9 @@
 """What is told of a buffer and of a step: flat numbers whose names have a group before the slash.
 
 `reward/mean` and `reward/std` are of the totals, `reward/NAME/...` of one reward over the
-completions that it scored. A mean or a spread over none is NaN. All are over the completions that
-are learned from; errors and seconds count those that were replaced too.
+completions that it scored. A mean or a spread over none is NaN. They are over the completions that
+were drawn first: those of groups that dynamic sampling keeps are not what the policy does on
+average. Errors and seconds count all that were drawn.
 """
 
 from __future__ import annotations
@@ -21,20 +22,20 @@ TOTAL = "reward/mean"
 
 def buffer_metrics(rollouts: Rollouts, rewards: Sequence[Reward]) -> dict[str, float]:
     """Return the metrics of a buffer's completions."""
-    found, lengths, cost = rollouts.found, rollouts.lengths, rollouts.cost
+    first, cost, spread = rollouts.first or rollouts, rollouts.cost, rollouts.found.spread
     metrics = {
-        TOTAL: _mean(found.totals),
-        "reward/std": _std(found.totals),
-        "rollout/tokens_mean": float(lengths.mean()),
-        "rollout/tokens_max": float(lengths.max()),
-        "rollout/truncated_share": float(rollouts.truncated.mean()),
-        "rollout/zero_variance_share": float(1 - found.spread.mean()),
-        "rollout/replaced_groups": float(cost.drawn - len(found.spread)),
+        TOTAL: _mean(first.found.totals),
+        "reward/std": _std(first.found.totals),
+        "rollout/tokens_mean": float(first.lengths.mean()),
+        "rollout/tokens_max": float(first.lengths.max()),
+        "rollout/truncated_share": float(first.truncated.mean()),
+        "rollout/zero_variance_share": float(1 - spread.mean()),
+        "rollout/replaced_groups": float(cost.drawn - len(spread)),
         "rollout/seconds": cost.rollout_seconds,
         "reward/seconds": cost.score_seconds,
     }
     for index, reward in enumerate(rewards):
-        values, failed = rollouts.scores.values[:, index], rollouts.scores.failed[:, index]
+        values, failed = first.scores.values[:, index], first.scores.failed[:, index]
         metrics |= {
             f"reward/{reward.name}/mean": _mean(values),
             f"reward/{reward.name}/std": _std(values),

@@ -44,6 +44,7 @@ class Rollouts:
     scores: Scores
     found: Advantages
     cost: Cost
+    first: Rollouts | None = None  # before any group was replaced; None where none was
 
     @property
     def lengths(self) -> npt.NDArray[np.int64]:
@@ -93,6 +94,7 @@ class Collector:
             return None
         completions, scores = first
         found = self._advantages(completions, scores)
+        original = Rollouts(rows, list(completions), scores, found, self._cost(len(rows)))
         drawn = len(rows)
         for attempt in range(1, self._plan.rounds + 1):
             slots = np.flatnonzero(~found.spread)
@@ -111,8 +113,12 @@ class Collector:
             scores = scores.put(places, again[1])
             found = self._advantages(completions, scores)
             drawn += len(slots)
-        cost = Cost(self._spent[Phase.ROLLOUT], self._spent[Phase.SCORE], drawn)
-        return Rollouts(rows, completions, scores, found, cost)
+        if drawn == len(original.rows):
+            return original
+        return Rollouts(rows, completions, scores, found, self._cost(drawn), original)
+
+    def _cost(self, drawn: int) -> Cost:
+        return Cost(self._spent[Phase.ROLLOUT], self._spent[Phase.SCORE], drawn)
 
     def _round(
         self, buffer: int, attempt: int, slots: Indices, rows: Indices, step: int, stops: Stops
