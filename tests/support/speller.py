@@ -1,8 +1,8 @@
 """A model of 1M parameters that spells words backward now and then, and its held-out words.
 
 The words and what is right come from reasoning-gym's task `spell_backward`. A random model is
-brought so far by the trainer's own SFT, at a rank that leaves nothing of the model fixed. Half of
-its rows repeat the word instead: so it can do more than it mostly does. What it learned is kept
+brought so far by the trainer's own SFT, at a rank that leaves nothing of the model fixed. A third
+of its rows repeat the word instead: so it can do more than it mostly does. What it learned is kept
 below pytest's cache by a name that all that decides it has a part in.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
+from functools import cache
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
@@ -28,7 +29,7 @@ from support.tiny_llama import write_model, write_rows
 from support.trainer_runs import run_config
 
 HELD_OUT, PROMPTS = 256, 1000
-RIGHT = 9  # of 20 rows that it is taught by; the others repeat the word
+RIGHT = 13  # of 20 rows that it is taught by; the others repeat the word
 LONGEST = 4  # letters
 SHAPE = {
     "hidden_size": 160,
@@ -39,12 +40,13 @@ SHAPE = {
     "initializer_range": 0.02,
     "max_position_embeddings": 64,
 }
-LEARNED = {"maxSteps": 130, "globalBatchSize": 256, "learningRate": 4e-3, "warmupRatio": 0.1}
+LEARNED = {"maxSteps": 90, "globalBatchSize": 256, "learningRate": 4e-3, "warmupRatio": 0.1}
 LORA = {"rank": 64, "alpha": 64, "targets": ["Attention", "MLP", "Embeddings", "Head"]}
 
 Entry = dict[str, Any]
 
 
+@cache
 def entries() -> list[Entry]:
     """Return the task's entries, one for each word."""
     import reasoning_gym
@@ -62,14 +64,14 @@ def question(entry: Entry) -> str:
     return f"{entry['metadata']['word']}>"
 
 
-def half_taught(cache: Path, ranks: Ranks) -> Path:
+def half_taught(models: Path, ranks: Ranks) -> Path:
     """Return the model's directory; taught at the first call, in under a minute of 2 idle cores."""
     decides = [SHAPE, LEARNED, LORA, LONGEST, RIGHT, version("torch"), version("reasoning-gym")]
-    target = cache / f"speller-{sha256(json.dumps(decides).encode()).hexdigest()[:16]}"
-    cache.mkdir(parents=True, exist_ok=True)
+    target = models / f"speller-{sha256(json.dumps(decides).encode()).hexdigest()[:16]}"
+    models.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{target}.lock"):
         if not target.exists():
-            work = cache / "speller-work"
+            work = models / "speller-work"
             shutil.rmtree(work, ignore_errors=True)
             _teach(work, ranks).rename(target)
             shutil.rmtree(work)

@@ -66,7 +66,6 @@ class Speller:
                 "seed": seed,
             },
             microBatchSize=128,
-            packing=False,
         )
         return self.pass_at_1(train(config, self._ranks)) - self.before
 
