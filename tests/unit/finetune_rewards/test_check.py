@@ -38,6 +38,24 @@ async def test_the_rows_own_answers_and_empty_ones_are_scored(tmp_path: Path) ->
     assert await tried(tmp_path, EXACT) == "reward mine: 4 scores from 0 to 1"
 
 
+async def test_what_is_scored_is_a_rows_own_answer_else_its_prompt(tmp_path: Path) -> None:
+    source = (
+        "def score(completions, **_):\n    return [float(c) for c in completions if c] or [0.0]"
+    )
+    (tmp_path / "score.py").write_text(source)
+    reward = Reward(name="mine", python=PythonReward(config_map="code", key="score.py"))
+    for columns, score in (
+        ({"completion": "1", "answer": "2", "solution": "3"}, 1),
+        ({"answer": "2", "solution": "3"}, 2),
+        ({"solution": "3", "answer": 4}, 3),
+        ({"other": "5"}, 7),
+    ):
+        (line,) = await check(
+            [reward], {"mine": tmp_path / "score.py"}, [{"prompt": "7", "columns": columns}]
+        )
+        assert line == f"reward mine: 2 scores from 0 to {score}"
+
+
 @pytest.mark.parametrize(
     ("source", "says"),
     [
