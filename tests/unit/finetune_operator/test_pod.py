@@ -58,3 +58,10 @@ def test_the_reward_runner_leaves_a_guaranteed_pod_so(
     asked = runner["resources"]
     assert (asked["requests"] == asked["limits"]) is equal
     assert asked["limits"] == {"cpu": "2", "memory": str(2**29 + 2**31)}
+
+
+def test_functions_alone_need_no_memory_for_builtin_rewards() -> None:
+    source = {"configMap": {"name": "code", "key": "a.py"}, "memory": "1Gi"}
+    of = job(method={"type": "GRPO", "grpo": {"rewards": [{"name": "mine", "python": source}]}})
+    (runner,) = pod_template(of, 1, "trainer:1")["spec"]["initContainers"]
+    assert runner["resources"]["limits"]["memory"] == str(2**29 + 2**30)
