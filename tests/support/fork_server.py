@@ -23,7 +23,7 @@ from finetune_contract.result import Result, decode
 from finetune_contract.runconfig import RunConfig
 from support.trainer_runs import PYTHONPATH, rank_environments
 
-SECONDS = 120.0  # after which a rank that has not ended is called hung
+SECONDS = 600.0  # after which a rank that has not ended is called hung
 SLOW_SECONDS = 0.7  # longer than ranks that have their scores wait before they ask the others
 
 

@@ -150,8 +150,8 @@ Source = (
 class Reward(Message):
     """One reward. Exactly one source is set.
 
-    With `gate`, a completion that this reward scores lower gets the total 0, and one that it does
-    not score at all is left out.
+    With `gate`, a completion that this reward scores lower gets the total 0, or the least of its
+    group that passes where that is lower; one that it does not score at all is left out.
     """
 
     name: Annotated[str, Field(min_length=1, max_length=40)]

@@ -73,6 +73,13 @@ def test_a_schema_that_refers_to_others_is_refused_at_its_start(schema: Any, ref
         scorer(reward(json_schema={"definition": json.dumps(schema)}))
 
 
+def test_a_schema_that_never_comes_to_an_end_is_no_score() -> None:
+    endless = {"json_schema": {"definition": '{"$ref": "#"}'}}
+    with pytest.raises(RecursionError):
+        score(endless, "1")
+    assert score({"json_schema": {}}, "[" * 100_000) == 0.0
+
+
 def test_a_schema_may_refer_to_its_own_parts() -> None:
     tree = {"type": "object", "properties": {"next": {"$ref": "#"}, "n": {"$ref": "#n"}}}
     tree["$defs"] = {"n": {"$anchor": "n", "type": "integer"}}

@@ -36,9 +36,10 @@ def scorer(settings: JsonSchemaReward, name: str) -> Callable[[Samples], list[fl
 
     def one(completion: str) -> float:
         try:
-            return float(validator.is_valid(_document(completion)))
+            document = _document(completion)
         except (ValueError, RecursionError):
             return 0.0
+        return float(validator.is_valid(document))
 
     return lambda samples: [one(text_of(text)) for text in samples.completions]
 
