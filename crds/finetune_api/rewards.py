@@ -218,9 +218,9 @@ class Reward(ApiModel):
     """Its weight in the total. A completion that some rewards did not score has its total from the
     others, their weights scaled up."""
     gate: DecimalString | None = None
-    """A completion that this reward scores below the gate has the total 0, or the least of its group
-    that passes where that is lower, whatever the others say; one that it does not score is left out
-    of the training."""
+    """A completion that this reward scores below the gate has the total 0, or the least of its
+    group that passes where that is lower, whatever the others say; one that it does not score is
+    left out of the training."""
     on_error: OnError = OnError.MASK
     """`Mask`: completions on which the reward fails go without it. `FailAfter`: as Mask, but
     failAfter failures in a row end the job."""
