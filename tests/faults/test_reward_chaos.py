@@ -81,6 +81,12 @@ def score(completions, **kwargs):
 """
 
 
+@pytest.fixture
+def tmp_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a path that is short enough for the addresses of Unix sockets."""
+    return tmp_path_factory.mktemp("c")
+
+
 def every_attack() -> str:
     """Return the source of a function that makes the attack which the second completion names."""
     attacks = {name: code.strip() for name, code in REACHING.items()}

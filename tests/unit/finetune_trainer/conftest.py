@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -32,6 +34,8 @@ def alone() -> Iterator[Ranks]:
         ranks.join()
         yield ranks
         dist.destroy_process_group()
+        if groups := sys.modules.get("deepspeed.utils.groups"):
+            importlib.reload(groups)  # DeepSpeed keeps what it has made of the group
 
 
 @pytest.fixture
