@@ -116,7 +116,8 @@ def deleting(pod: dict[str, Any]) -> bool:
 
 def test_recreate_never_runs_two_versions(kubectl: Kubectl, tmp_path: Path) -> None:
     """Each version refuses to run while the other holds the lock."""
-    lock = "mkdir /shared/held || exit 9; trap 'rmdir /shared/held; exit 0' TERM"
+    # The trap comes first: between lock and trap a signal would leave the lock behind for ever.
+    lock = "trap 'rmdir /shared/held; exit 0' TERM; mkdir /shared/held || exit 9"
     script = f"{lock}; while :; do sleep 0.05; done"
     kubectl.apply("one", 1, "Recreate", script, grace_seconds=9, shared=tmp_path)
     kubectl.roll_out("one")
