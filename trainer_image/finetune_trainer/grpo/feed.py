@@ -166,13 +166,16 @@ class GrpoFeed:
 
     def _take(self, buffer: Buffer) -> None:
         self._buffer = buffer
-        self._shares = deal_groups(
+        self._shares = self._dealt(buffer)
+        self._tell_split(buffer.group_size)
+
+    def _dealt(self, buffer: Buffer) -> list[list[Indices]]:
+        return deal_groups(
             buffer,
             size=self._config.micro_batch_size,
             world=self._config.layout.world_size,
             passes=self._config.accumulation_steps,
         )
-        self._tell_split(buffer.group_size)
 
     def _tell_split(self, group: int) -> None:
         """Say once that whole groups leave micro-batches too empty to compute prompts once."""
@@ -218,12 +221,7 @@ class GrpoFeed:
 
     def _with_log_probs(self, buffer: Buffer) -> Buffer:
         """Return the buffer with the log-probabilities that its steps compare with."""
-        shares = deal_groups(
-            buffer,
-            size=self._config.micro_batch_size,
-            world=self._config.layout.world_size,
-            passes=self._config.accumulation_steps,
-        )
+        shares = self._dealt(buffer)
         shares = shares[: used_passes(shares)]
         if self._recipe.iterations > 1:
             buffer = replace(buffer, behaviour=self._log_probs(buffer, shares))
