@@ -17,7 +17,7 @@ from support.tiny_llama import write_model
 QUICK = {
     "heartbeatSeconds": 0.5,
     "progressSeconds": 0.5,
-    "startTimeoutSeconds": 15,
+    "startTimeoutSeconds": 45,  # a busy machine takes 15 to bring a Secret to a pod that waits
     "fenceTimeoutSeconds": 20,
     "retryBaseSeconds": 0.5,
 }

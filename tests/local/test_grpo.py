@@ -84,8 +84,7 @@ def test_a_job_with_a_builtin_reward_and_one_of_its_own_ends_in_an_adapter(
     journey: Journey, prompts: str
 ) -> None:
     journey.apply(code("good-code", GOOD), grpo("grpo", prompts, "good-code"))
-    done = journey.wait_for_end("grpo")
-    assert condition(done, "Succeeded")["status"] == "True", done["status"]
+    done = journey.wait_for_success("grpo")
     check = done["status"]["rewardCheck"]
     assert check["state"] == "Passed"
     assert check["message"].startswith("reward words: 16 scores from 1 to 1; all are equal")

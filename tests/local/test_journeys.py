@@ -26,7 +26,7 @@ def _delete(journey: Journey, name: str) -> None:
 
 def test_apply_ends_in_a_verified_adapter(journey: Journey, tmp_path: Path) -> None:
     journey.apply(job("happy"))
-    done = journey.wait_for_end("happy")
+    done = journey.wait_for_success("happy")
     status = done["status"]
     assert {c["type"]: c["status"] for c in status["conditions"]} == {
         "Ready": "True",
@@ -140,12 +140,12 @@ def test_a_secret_made_in_time_lets_the_job_go_on(journey: Journey) -> None:
             "stringData": journey.secret_keys,
         }
     )
-    assert condition(journey.wait_for_end("patient"), "Succeeded")["status"] == "True"
+    journey.wait_for_success("patient")
 
 
 def test_events_tell_the_story(journey: Journey) -> None:
     journey.apply(job("told"))
-    journey.wait_for_end("told")
+    journey.wait_for_success("told")
 
     def reasons() -> set[str]:
         events = journey.items("events")
@@ -193,15 +193,15 @@ def test_a_restarted_operator_goes_on_where_it_was(journey: Journey) -> None:
     selector = "app.kubernetes.io/name=finetune-operator"
     before = {pod["metadata"]["uid"] for pod in journey.items("pods", selector)}
     journey.kubectl("delete", "pod", f"--selector={selector}", "--grace-period=0", "--force")
-    done = journey.wait_for_end("survivor")
+    done = journey.wait_for_success("survivor")
     assert {pod["metadata"]["uid"] for pod in journey.items("pods", selector)} != before
     assert [a["state"] for a in done["status"]["attempts"]] == ["Succeeded"]
 
 
 def test_the_same_job_made_again_finds_its_adapter_instead_of_training(journey: Journey) -> None:
     journey.apply(job("again", training={"maxSteps": 6}))
-    first = journey.wait_for_end("again")["status"]["artifact"]
+    first = journey.wait_for_success("again")["status"]["artifact"]
     _delete(journey, "again")
     journey.apply(job("again", training={"maxSteps": 6}))
-    second = journey.wait_for_end("again")["status"]["artifact"]
+    second = journey.wait_for_success("again")["status"]["artifact"]
     assert (second["uri"], second["digest"]) == (first["uri"], first["digest"])

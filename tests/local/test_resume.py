@@ -29,13 +29,15 @@ def resumable(name: str, every: int = 10, **spec: Json) -> Json:
 def uninterrupted(journey: Journey) -> str:
     """The sha256 of the adapter of a run that nothing happened to."""
     journey.apply(resumable("calm"))
-    assert [a["state"] for a in journey.wait_for_end("calm")["status"]["attempts"]] == ["Succeeded"]
+    assert [a["state"] for a in journey.wait_for_success("calm")["status"]["attempts"]] == [
+        "Succeeded"
+    ]
     return journey.adapter_digest("calm")
 
 
 def check_went_on(journey: Journey, name: str, uninterrupted: str) -> Json:
     """Wait for the end; return the status."""
-    status = journey.wait_for_end(name)["status"]
+    status = journey.wait_for_success(name)["status"]
     last = status["attempts"][-1]
     assert last["state"] == "Succeeded", status
     assert last["resumedStep"] > 0, "it began anew"

@@ -44,7 +44,7 @@ def test_no_secret_value_is_seen_anywhere(journey: Journey) -> None:
     journey.wait("both pods to run", running)
     commands, environments = _processes("cmdline"), _processes("environ")
     assert "finetune_trainer" in commands, "the trainer was looked at"
-    journey.wait_for_end("canary")
+    journey.wait_for_success("canary")
     places = {
         "arguments": commands,
         "environment": environments,

@@ -58,13 +58,20 @@ def conditions(job: Object) -> dict[str, str]:
 
 
 async def until_condition(pods: Pods, name: str, kind: str) -> Object:
+    """The job once it has the condition; an end of another kind tells what its pods say."""
     job: Object = {}
 
     async def holds() -> bool:
         job.update(await pods.get(name, JOBS))
-        return conditions(job).get(kind) == "True"
+        true = {one for one, value in conditions(job).items() if value == "True"}
+        if kind not in true and true & {"Succeeded", "Failed"}:
+            raise AssertionError(f"{job['status']}\n{await pods.statuses(name)}")
+        return kind in true
 
-    await eventually(holds)
+    try:
+        await eventually(holds)
+    except TimeoutError:
+        raise AssertionError(f"{job.get('status')}\n{await pods.statuses(name)}") from None
     return job
 
 

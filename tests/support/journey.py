@@ -60,11 +60,21 @@ class Journey:
             if answer := look():
                 return answer
             time.sleep(0.3)
+        raise AssertionError(f"waited {TIMEOUT_SECONDS} s for {what}\n{self.state()}")
+
+    def state(self) -> str:
+        """The last jobs, the pods and events, for a failure's message."""
         jobs = [json.dumps(item.get("status")) for item in self.items("finetunejobs")[-3:]]
         pods = self.kubectl("get", "pods", check=False)
         events = self.kubectl("get", "events", check=False).splitlines()[-20:]
-        state = "\n".join([*jobs, pods, *events])
-        raise AssertionError(f"waited {TIMEOUT_SECONDS} s for {what}\n{state}")
+        return "\n".join([*jobs, pods, *events])
+
+    def wait_for_success(self, name: str) -> Json:
+        """Return the job once it has succeeded; fails with the cluster's state if it ends else."""
+        job = self.wait_for_end(name)
+        if condition(job, "Succeeded")["status"] != "True":
+            raise AssertionError(f"{name} ended: {json.dumps(job['status'])}\n{self.state()}")
+        return job
 
     def wait_for_end(self, name: str) -> Json:
         """Return the job once Succeeded is True or False."""

@@ -63,6 +63,15 @@ class Pods:
     async def until_phase(self, name: str, *phases: str) -> Object:
         return await self.until(name, lambda pod: pod["status"].get("phase") in phases)
 
+    async def statuses(self, prefix: str) -> dict[str, Object]:
+        """The status of every pod whose name begins so, for a failure's message."""
+        found = await self.client.get(PODS.path(NAMESPACE))
+        return {
+            one["metadata"]["name"]: one.get("status", {})
+            for one in found["items"]
+            if one["metadata"]["name"].startswith(prefix)
+        }
+
     async def until_gone(self, name: str, resource: Resource = PODS) -> None:
         async def is_gone() -> bool:
             return await self.find(name, resource) is None

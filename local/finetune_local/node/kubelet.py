@@ -58,6 +58,8 @@ class Kubelet:
             for uid, worker in self.workers.items()
         }
         for uid, worker in self.workers.items():
+            if worker.leaving:
+                continue
             text = hosts_file(
                 places[uid],
                 worker.setting.hostname,
@@ -65,7 +67,7 @@ class Kubelet:
                 list(places.values()),
             )
             path = worker.setting.hosts_file
-            if path.parent.exists() and not (path.exists() and path.read_text() == text):
+            if not (path.exists() and path.read_text() == text):
                 path.write_text(text)
 
     def _on_service(self, _old: Object | None, _new: Object | None) -> None:

@@ -44,6 +44,7 @@ class PodWorker:
         self.sandbox_ready = False
         self.ended: tuple[str, str] | None = None
         self.finished = False
+        self.leaving = False  # its directory is being removed
         self._dirty = asyncio.Event()
         self._reported: Object | None = None
         self._deleting = asyncio.Event()
@@ -79,19 +80,20 @@ class PodWorker:
 
     async def run(self) -> None:
         """Run the pod until it is deleted; never raises but on cancellation."""
-        reporter = asyncio.create_task(self._report_changes())
-        try:
-            await self._live()
-            self.finished = True
-            self._dirty.set()
-            await self._deleting.wait()
-        finally:
-            reporter.cancel()
-            for runner in self.runners:
-                runner.kill()
-            await asyncio.gather(reporter, return_exceptions=True)
+        async with asyncio.TaskGroup() as group:
+            reporter = group.create_task(self._report_changes())
+            try:
+                await self._live()
+                self.finished = True
+                self._dirty.set()
+                await self._deleting.wait()
+            finally:
+                reporter.cancel()
+                for runner in self.runners:
+                    runner.kill()
         if not self._vanished:
             await self._confirm_deletion()
+        self.leaving = True
         await asyncio.to_thread(self._remove)
 
     async def _live(self) -> None:

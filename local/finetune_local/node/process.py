@@ -160,7 +160,7 @@ def _charged(pid: int) -> int:
 
 
 async def _complaint(fd: int) -> str:
-    """What the sandbox wrote to the pipe before it was ready, or before it died."""
+    """What the sandbox wrote to the pipe before it died; empty once it is ready."""
     reader = asyncio.StreamReader()
     loop = asyncio.get_running_loop()
     transport, _ = await loop.connect_read_pipe(
@@ -171,7 +171,7 @@ async def _complaint(fd: int) -> str:
         async for line in reader:
             text = line.decode(errors="replace").strip()
             if text == READY:
-                break
+                return ""
             lines.append(text)
     finally:
         transport.close()

@@ -180,7 +180,8 @@ def _rebuilt(directory: Path, root: Path, targets: frozenset[str]) -> Iterator[s
         elif entry.is_dir():
             yield from _rebuilt(Path(entry.path), root, targets)
         else:
-            yield f": > {there} && {mount} --bind {source} {there}"
+            # what has gone since the look, another program's lock say, is no reason to fail
+            yield f"{{ : > {there} && {mount} --bind {source} {there} || [ ! -e {source} ]; }}"
 
 
 def _entries(directory: Path) -> list[os.DirEntry[str]]:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -81,3 +82,19 @@ def test_arguments_and_paths_are_quoted(tmp_path: Path) -> None:
         check=False,
     )
     assert process.stdout.decode().splitlines() == ["/v $(a)", nasty]
+
+
+def test_a_file_that_goes_away_meanwhile_is_left_out(tmp_path: Path) -> None:
+    """Beside a mount point, files of the host are shown one by one; locks come and go there."""
+    root = tmp_path / "root"
+    root.mkdir()
+    # /tmp may hold more names than a command line
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as directory:
+        host = Path(directory)
+        (host / "stays").write_text("here")
+        (host / "lock").touch()
+        view = Sandbox(root, "h", [Mount(tmp_path, f"{host}/point")])
+        command = view.command(["/bin/cat", f"{host}/stays"])
+        (host / "lock").unlink()
+        done = subprocess.run(command, stdin=subprocess.PIPE, capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == (0, b"here"), done.stderr
