@@ -191,6 +191,8 @@ def _plant(fault: Fault) -> None:
         if not fault.number and reached >= fault.step:
             time.sleep(2 * SECONDS)
 
+    if fault.at in ("train", "rollout", "score"):
+        _settle_saves()
     match fault.at:
         case "train":
             _plant_in_step(fault)
@@ -242,9 +244,8 @@ def _plant_in_score(fault: Fault) -> None:
 
 def _plant_in_step(fault: Fault) -> None:
     from finetune_trainer import loop
-    from finetune_trainer.checkpoints import Checkpoints
 
-    seed_step, step, save = loop.seed_step, loop.Engine.step, Checkpoints.save
+    seed_step, step = loop.seed_step, loop.Engine.step
     under_way = 0
 
     def noting(seed: int, step: int, rank: int) -> None:
@@ -264,12 +265,20 @@ def _plant_in_step(fault: Fault) -> None:
 
         return step(self, batches, tokens, rate, asking)
 
+    loop.seed_step = noting
+    loop.Engine.step = striking  # type: ignore[method-assign]
+
+
+def _settle_saves() -> None:
+    """Let a snapshot be stored before the run goes on: what a later kill finds is then known."""
+    from finetune_trainer.checkpoints import Checkpoints
+
+    save = Checkpoints.save
+
     def settling(self: Any, snapshot: Any) -> None:
         save(self, snapshot)
         self.wait()
 
-    loop.seed_step = noting
-    loop.Engine.step = striking  # type: ignore[method-assign]
     Checkpoints.save = settling  # type: ignore[method-assign]
 
 
