@@ -54,6 +54,7 @@ _IMAGE_REASONS = {
     "ImageInspectError",
     "RegistryUnavailable",
 }
+_CONTAINER_REASONS = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
 # A pod over a limit of its own is called evicted as well, but no other node would change that.
 _OVER_ITS_STORAGE = re.compile(
     r"ephemeral local storage usage exceeds"
@@ -268,6 +269,8 @@ def _blocked(job: FineTuneJob, pod: Pod, observed: Observed) -> Blocked | None:
         return Blocked(Reason.IMAGE_UNAVAILABLE, f"{pod.name}: {message}", pod.scheduled)
     if "MountVolume" in message or "AttachVolume" in message:
         return Blocked(Reason.VOLUME_UNAVAILABLE, f"{pod.name}: {message}", pod.scheduled)
+    if reason in _CONTAINER_REASONS or "create pod sandbox" in message:
+        return Blocked(Reason.CONTAINER_REFUSED, f"{pod.name}: {message}", pod.scheduled)
     return None
 
 

@@ -167,12 +167,14 @@ def _obstacle(status: dict[str, Any], scheduled: dict[str, Any]) -> Obstacle | N
         *(status.get("initContainerStatuses") or []),
         *(status.get("containerStatuses") or []),
     ]
-    for container in containers:
-        waiting = container.get("state", {}).get("waiting")
-        if waiting and waiting.get("reason") not in (None, "PodInitializing"):
-            message = waiting.get("message") or f"image {container.get('image', '')}"
-            return Obstacle(waiting["reason"], message)
-    return None
+    found = [
+        Obstacle(waiting["reason"], waiting.get("message") or f"image {one.get('image', '')}")
+        for one in containers
+        if (waiting := one.get("state", {}).get("waiting"))
+        and waiting.get("reason") not in (None, "PodInitializing")
+    ]
+    # One that is merely being created may stand before the one that can not be.
+    return min(found, key=lambda one: one.reason == "ContainerCreating", default=None)
 
 
 def _init_failure(status: dict[str, Any]) -> str | None:

@@ -55,6 +55,7 @@ class Reason(StrEnum):
     SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105
     VOLUME_UNAVAILABLE = "VolumeUnavailable"
     IMAGE_UNAVAILABLE = "ImageUnavailable"
+    CONTAINER_REFUSED = "ContainerRefused"
     UNSCHEDULABLE = "Unschedulable"
     START_TIMEOUT = "StartTimeout"
     POD_LOST = "PodLost"
@@ -298,6 +299,12 @@ TABLE: dict[Reason, Row] = {
         None,
         "The image can not be pulled.",
         "Correct workers.image, or give the ServiceAccount an imagePullSecret.",
+    ),
+    Reason.CONTAINER_REFUSED: Row(
+        Retry.WAIT,
+        None,
+        "The node can not make a container of the pod.",
+        "Correct workers.image as the message says, or have the node looked at.",
     ),
     Reason.UNSCHEDULABLE: Row(
         Retry.WAIT,

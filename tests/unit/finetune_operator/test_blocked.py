@@ -41,6 +41,15 @@ CREATING = Obstacle("ContainerCreating", "")
         (CREATING, 'secret "s3" not found', "SecretNotFound", 'Secret "s3"'),
         (CREATING, "MountVolume.SetUp failed: timeout", "VolumeUnavailable", "timeout"),
         (CREATING, "AttachVolume.Attach failed", "VolumeUnavailable", "Attach failed"),
+        (
+            Obstacle("CreateContainerConfigError", "image will run as root"),
+            None,
+            "ContainerRefused",
+            "run as root",
+        ),
+        (Obstacle("CreateContainerError", "no such device"), None, "ContainerRefused", "device"),
+        (Obstacle("RunContainerError", "exec format"), None, "ContainerRefused", "exec format"),
+        (CREATING, "Failed to create pod sandbox: no IP", "ContainerRefused", "no IP"),
     ],
 )
 def test_what_keeps_a_pod_from_starting(

@@ -138,6 +138,34 @@ def test_how_a_container_ended() -> None:
             },
             Obstacle("ErrImagePull", "no tag"),
         ),
+        (
+            {
+                "containerStatuses": [
+                    {
+                        "name": "pytorch",
+                        "image": "alpine",
+                        "state": {"waiting": {"reason": "ContainerCreating"}},
+                    },
+                    {
+                        "name": "other",
+                        "state": {"waiting": {"reason": "CreateContainerError", "message": "gpu"}},
+                    },
+                ]
+            },
+            Obstacle("CreateContainerError", "gpu"),
+        ),
+        (
+            {
+                "containerStatuses": [
+                    {
+                        "name": "pytorch",
+                        "image": "alpine",
+                        "state": {"waiting": {"reason": "ContainerCreating"}},
+                    },
+                ]
+            },
+            Obstacle("ContainerCreating", "image alpine"),
+        ),
     ],
 )
 def test_what_a_pod_waits_for(status: Json, obstacle: Obstacle) -> None:
