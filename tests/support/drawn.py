@@ -70,13 +70,16 @@ class FunctionScoring:
     waits: int
     waits_for: str | None
     answers: dict[str, Answer] = field(default_factory=dict)
+    done: int = 0
 
     def busy(self) -> bool:
-        """Score at last."""
+        """Score at last; until then, one completion more is done each time."""
         if self.waits:
             self.waits -= 1
+            self.done += 1
             return True
         self.waits_for = None
+        self.done = len(self.samples)
         self.answers = {
             name: Answer([scorer(text_of(one)) for one in self.samples.completions], 0.5)
             for name, scorer in self.scorers.items()

@@ -11,7 +11,7 @@ import os
 import ssl
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -29,6 +29,8 @@ from finetune_rewards.errors import RewardInvalid
 from finetune_rewards.samples import Answer, Item, Samples
 from finetune_rewards.service_secret import BadSecret, ServiceSecret
 from finetune_rewards.together import together
+
+Told = Callable[[int, int], None]  # that the completions from one up to another are answered
 
 VERSION = 1
 MOST_BYTES = 4 * 2**20  # of one answer
@@ -105,15 +107,20 @@ class HttpScorer:
         """Close the connections."""
         await self._session.close()
 
-    async def score(self, samples: Samples) -> Answer:
-        """Return an item per completion; waits while the service is down.
+    async def score(self, samples: Samples, told: Told = lambda _start, _stop: None) -> Answer:
+        """Return an item per completion; waits while the service is down. Each part is `told` of.
 
         Raises:
             RewardUnavailable: if that took longer than the reward's pauseSeconds.
         """
         started, size = time.monotonic(), self._settings.batch_size
-        parts = [samples.slice(at, at + size) for at in range(0, len(samples), size)]
-        answers = await together([self._part(part) for part in parts])
+
+        async def part(start: int) -> list[Item]:
+            found = await self._part(samples.slice(start, start + size))
+            told(start, start + size)
+            return found
+
+        answers = await together([part(start) for start in range(0, len(samples), size)])
         found = [item for answer in answers for item in answer]
         return Answer(found, time.monotonic() - started)
 

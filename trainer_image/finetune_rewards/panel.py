@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
-from concurrent.futures import Future, wait
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any, Protocol
@@ -18,13 +17,12 @@ from finetune_contract.rewards import Reward
 from finetune_rewards.circuit import Note
 from finetune_rewards.http import HttpScorer
 from finetune_rewards.samples import Answer, Item, Samples
+from finetune_rewards.scoring import Answered, Answers, Notes, Scoring
 from finetune_rewards.tally import RewardStats, Tally
 from finetune_rewards.together import together
 
-POLL_SECONDS = 0.5  # that `busy` waits for a batch's end
 MODEL_SLICE = 128  # completions that a model scores in one call of `busy`
 
-Answers = dict[str, Answer]
 ModelScorer = Callable[[Samples], list[Item]]
 
 
@@ -49,7 +47,7 @@ class Panel:
         services: Mapping[str, HttpScorer],
         model_scorers: Mapping[str, ModelScorer],
         models: Sequence[RewardIdentity],
-        notes: _Notes,
+        notes: Notes,
     ) -> None:
         self.rewards = tuple(rewards)
         self._notes = notes
@@ -94,7 +92,7 @@ class Panel:
                 raise ValueError(f"reward {reward.name} needs a runner")
             if reward.model is not None and reward.name not in scorers:
                 raise ValueError(f"reward {reward.name} needs a model scorer")
-        notes = _Notes(note)
+        notes = Notes(note)
         services = _services(rewards, credentials or {}, ranks, notes)
         with (
             start_blocking_portal() as portal,
@@ -121,11 +119,13 @@ class Panel:
     @contextmanager
     def scoring(self, samples: Samples) -> Iterator[Scoring]:
         """Yield the batch as it is being scored; left early, nobody waits for answers any more."""
-        elsewhere = self._portal.start_task_soon(self._elsewhere, samples)
+        answered = Answered(self.rewards, len(samples))
+        elsewhere = self._portal.start_task_soon(self._elsewhere, samples, answered)
         try:
             found: Answers = {}
-            here = self._here(samples, found)
-            yield Scoring(elsewhere, here, found, partial(self._counted, samples), self._notes)
+            here = self._here(samples, found, answered)
+            counted = partial(self._counted, samples)
+            yield Scoring(elsewhere, here, found, counted, self._notes, answered)
         finally:
             elsewhere.cancel()
 
@@ -150,7 +150,7 @@ class Panel:
             dtype=np.float64,
         ).T
 
-    def _here(self, samples: Samples, found: Answers) -> Iterator[bool]:
+    def _here(self, samples: Samples, found: Answers, answered: Answered) -> Iterator[bool]:
         """Put the models' answers into `found`; yield True after each slice of their work."""
         for name, scorer in self._model_scorers.items():
             items: list[Item] = []
@@ -160,6 +160,7 @@ class Panel:
                 items += scorer(samples.slice(at, at + MODEL_SLICE))
                 seconds += time.monotonic() - began
                 found[name] = Answer(items, seconds)
+                answered.by(name, at, at + MODEL_SLICE)
                 yield True
 
     def _counted(self, samples: Samples, found: Answers) -> Answers:
@@ -168,82 +169,30 @@ class Panel:
             self._tallies[name].add(answer)
         return answers
 
-    async def _elsewhere(self, samples: Samples) -> Answers:
+    async def _elsewhere(self, samples: Samples, answered: Answered) -> Answers:
         if not len(samples):
             return {reward.name: Answer([], 0.0) for reward in self.rewards}
         work: list[Coroutine[Any, Any, Answers]] = [
-            _named(name, service, samples) for name, service in self._services.items()
+            _named(name, service, samples, answered) for name, service in self._services.items()
         ]
         if self._runner is not None:
-            work.append(self._runner.score(samples))
+            work.append(self._isolated(self._runner, samples, answered))
         found: Answers = {}
         for answers in await together(work):
             found |= answers
         return found
 
-
-class Scoring:
-    """A batch that is being scored; `answers` are there once it is not `busy` any more."""
-
-    answers: Answers
-
-    def __init__(
-        self,
-        elsewhere: Future[Answers],
-        here: Iterator[bool],
-        found: Answers,
-        counted: Callable[[Answers], Answers],
-        notes: _Notes,
-    ) -> None:
-        self._elsewhere = elsewhere
-        self._here = here
-        self._found = found
-        self._counted = counted
-        self._notes = notes
-        self._busy = True
-
-    @property
-    def waits_for(self) -> str | None:
-        """Return why the services that are down make it wait; None where none is."""
-        return self._notes.latest
-
-    def busy(self) -> bool:
-        """Wait a moment for the end; tell whether it is yet to come. Raises what `score` does.
-
-        As long as model scorers have work to do, a part of it is done in the call.
-        """
-        if next(self._here, False):
-            return True
-        if self._busy and wait([self._elsewhere], POLL_SECONDS).done:
-            self.answers = self._counted({**self._found, **self._elsewhere.result()})
-            self._busy = False
-        return self._busy
-
-
-class _Notes:
-    """Several services' notes as one."""
-
-    def __init__(self, note: Note) -> None:
-        self.latest: str | None = None
-        self._note = note
-        self._texts: dict[str, str] = {}
-
-    def of(self, name: str) -> Note:
-        """Return where one service tells its own."""
-
-        def tell(text: str | None) -> None:
-            self._texts.pop(name, None)
-            if text is not None:
-                self._texts[name] = text
-            self.latest = "; ".join(self._texts.values()) or None
-            self._note(self.latest)
-
-        return tell
+    async def _isolated(self, runner: Runner, samples: Samples, answered: Answered) -> Answers:
+        answers = await runner.score(samples)
+        for reward in self.rewards:
+            if reward.isolated:
+                answered.by(reward.name, 0, len(samples))
+        return answers
 
 
 @asynccontextmanager
 async def _services(
-    rewards: Sequence[Reward], credentials: Mapping[str, str], ranks: int, notes: _Notes
+    rewards: Sequence[Reward], credentials: Mapping[str, str], ranks: int, notes: Notes
 ) -> AsyncIterator[dict[str, HttpScorer]]:
     async with AsyncExitStack() as stack:
         yield {
@@ -260,8 +209,8 @@ async def _services(
         }
 
 
-async def _named(name: str, service: HttpScorer, samples: Samples) -> Answers:
-    return {name: await service.score(samples)}
+async def _named(name: str, service: HttpScorer, samples: Samples, answered: Answered) -> Answers:
+    return {name: await service.score(samples, partial(answered.by, name))}
 
 
 def _whole(found: Answers, reward: Reward, count: int) -> Answer:

@@ -121,7 +121,8 @@ def test_what_any_rank_waits_for_is_told(
         if not isinstance(made[0], tuple) or not isinstance(made[0][0], bool):
             return made
         told.append(rolled.reporter.latest.note)
-        return [*made, (made[0][0], "waits for reward b"), made[0]]
+        busy, done, _ = made[0]
+        return [*made, (busy, done, "waits for reward b"), made[0]]
 
     rolled.reporter.noted("checkpoints", "checkpoint of step 2 failed")
     monkeypatch.setattr(alone, "everywhere", beside_another)
@@ -147,6 +148,26 @@ def test_progress_counts_completions(tmp_path: Any, alone: Ranks) -> None:
     assert told[0] == ("Rollout", 0, 16)
     assert told[-1] == ("Rollout", 12, 16)
     assert reporter.latest.phase == "Download"  # as before
+
+
+def test_progress_counts_completions_that_are_scored_on_all_ranks(
+    tmp_path: Any, alone: Ranks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rolled, told = Rolled(rolled_config(tmp_path), alone), []
+    rolled.panel.waits = 3
+    everywhere = alone.everywhere
+
+    def beside_another(work: Any, **options: Any) -> list[Any]:
+        made = everywhere(work, **options)
+        latest = rolled.reporter.latest
+        if latest.phase != "Score" or not isinstance(made[0][0], bool):
+            return made
+        told.append((latest.done, latest.total))
+        return [*made, (made[0][0], 5, None)]
+
+    monkeypatch.setattr(alone, "everywhere", beside_another)
+    rolled.collect()
+    assert told == [(0, 16), (6, 16), (7, 16), (8, 16)]
 
 
 def test_metrics_tell_rewards_apart_from_their_errors(tmp_path: Any, alone: Ranks) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -167,6 +166,11 @@ class Collector:
         ]
         of_rows = [int(rows[place // self._recipe.group_size]) for place in mine]
         samples = decoded(self._prompts, of_rows, share, texts, step)
+
+        def tell(done: int, note: str | None) -> None:
+            self._reporter.reach(done)
+            self._reporter.noted("rewards", note)
+
         began = time.monotonic()
         with self._reporter.aside(Phase.SCORE, len(completions)):
             scores = scored(
@@ -177,7 +181,7 @@ class Collector:
                 self._ranks,
                 self._recipe.rewards,
                 stops,
-                partial(self._reporter.noted, "rewards"),
+                tell,
             )
         self._spent[Phase.SCORE] += time.monotonic() - began
         return scores

@@ -33,6 +33,11 @@ class Scoring(Protocol):
         """Return why services make it wait, if they do."""
         ...
 
+    @property
+    def done(self) -> int:
+        """Return how many completions every reward has answered."""
+        ...
+
     def busy(self) -> bool:
         """Wait a moment; tell whether answers are to come. Raises RewardError to end the run."""
         ...
@@ -101,23 +106,25 @@ def scored(
     ranks: Ranks,
     rewards: Sequence[Reward],
     stops: Callable[[], bool],
-    tell: Callable[[str | None], None],
+    tell: Callable[[int, str | None], None],
 ) -> Scores | None:
     """Return the scores of `total` completions, of which `samples` are this rank's, at `mine`.
 
     All ranks must call it, and all return None on a stop, however long a service is away. `tell`
-    hears on every rank what any of them waits for. Raises Failure with the reason of a RewardError.
+    hears on every rank how many completions of all of them are scored, and what any waits for.
+    Raises Failure with the reason of a RewardError.
     """
     with panel.scoring(samples) as batch:
 
-        def busy() -> tuple[bool, str | None]:
+        def busy() -> tuple[bool, int, str | None]:
             with failing_as_told():
-                return batch.busy(), batch.waits_for
+                return batch.busy(), batch.done, batch.waits_for
 
         while True:
             told = [one for one in ranks.everywhere(busy) if one is not None]
-            tell(AND.join(dict.fromkeys(note for _, note in told if note)) or None)
-            if not any(goes_on for goes_on, _ in told):
+            notes = dict.fromkeys(note for _, _, note in told if note)
+            tell(sum(done for _, done, _ in told), AND.join(notes) or None)
+            if not any(goes_on for goes_on, _, _ in told):
                 break
             if stops():
                 return None

@@ -1,0 +1,98 @@
+"""A batch that is being scored: how far it is, what it waits for, and its answers at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, wait
+
+import numpy as np
+
+from finetune_contract.rewards import Reward
+from finetune_rewards.circuit import Note
+from finetune_rewards.samples import Answer
+
+POLL_SECONDS = 0.5  # that `busy` waits for a batch's end
+
+Answers = dict[str, Answer]
+
+
+class Scoring:
+    """A batch that is being scored; `answers` are there once it is not `busy` any more."""
+
+    answers: Answers
+
+    def __init__(
+        self,
+        elsewhere: Future[Answers],
+        here: Iterator[bool],
+        found: Answers,
+        counted: Callable[[Answers], Answers],
+        notes: Notes,
+        answered: Answered,
+    ) -> None:
+        self._elsewhere = elsewhere
+        self._here = here
+        self._found = found
+        self._counted = counted
+        self._notes = notes
+        self._answered = answered
+        self._busy = True
+
+    @property
+    def waits_for(self) -> str | None:
+        """Return why the services that are down make it wait; None where none is."""
+        return self._notes.latest
+
+    @property
+    def done(self) -> int:
+        """Return how many completions every reward has answered."""
+        return self._answered.by_all
+
+    def busy(self) -> bool:
+        """Wait a moment for the end; tell whether it is yet to come. Raises what `score` does.
+
+        As long as model scorers have work to do, a part of it is done in the call.
+        """
+        if next(self._here, False):
+            return True
+        if self._busy and wait([self._elsewhere], POLL_SECONDS).done:
+            self.answers = self._counted({**self._found, **self._elsewhere.result()})
+            self._busy = False
+        return self._busy
+
+
+class Answered:
+    """Which completions have answers; of each reward it is told in one thread, and read in any."""
+
+    def __init__(self, rewards: Sequence[Reward], count: int) -> None:
+        self._by = {reward.name: np.zeros(count, dtype=np.bool_) for reward in rewards}
+
+    def by(self, name: str, start: int, stop: int) -> None:
+        """Note that a reward has answered the completions from `start` up to `stop`."""
+        self._by[name][start:stop] = True
+
+    @property
+    def by_all(self) -> int:
+        """Return how many completions every reward has answered."""
+        return int(np.logical_and.reduce([*self._by.values()]).sum())
+
+
+class Notes:
+    """Several services' notes as one."""
+
+    def __init__(self, note: Note) -> None:
+        self.latest: str | None = None
+        self._note = note
+        self._texts: dict[str, str] = {}
+
+    def of(self, name: str) -> Note:
+        """Return where one service tells its own."""
+
+        def tell(text: str | None) -> None:
+            self._texts.pop(name, None)
+            if text is not None:
+                self._texts[name] = text
+            self.latest = "; ".join(self._texts.values()) or None
+            self._note(self.latest)
+
+        return tell
