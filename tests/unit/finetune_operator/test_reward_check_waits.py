@@ -60,7 +60,7 @@ def test_a_pod_that_its_node_does_not_let_go_is_counted_and_looked_at_until_then
 @pytest.mark.parametrize("running", [True, False])
 def test_a_pod_that_hangs_is_given_an_hour(running: bool) -> None:
     of = grpo()
-    obstacle = None if running else Obstacle("CreateContainerError", "no such device")
+    obstacle = None if running else Obstacle("ContainerCreating", "image trainer:1")
     hangs = pod(of, scheduled=at(5), running=running, obstacle=obstacle)
     known = record(of)
     waits = decided(of, seen(hangs), known, 3604)
@@ -70,7 +70,7 @@ def test_a_pod_that_hangs_is_given_an_hour(running: bool) -> None:
     assert told(over) == (Course.PROGRESSING, Reason.RETRYING)
     assert over.reward_check is not None
     message = "bot-rewards did not end within 3600 seconds"
-    message += "" if running else ": CreateContainerError: no such device"
+    message += "" if running else ": ContainerCreating: image trainer:1"
     assert (over.reward_check.failures, over.reward_check.message) == (1, message)
     goes = decided(of, seen(hangs), over.reward_check, 3606)
     assert deleted(goes) == ["bot-rewards"]
