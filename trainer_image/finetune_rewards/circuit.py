@@ -72,8 +72,9 @@ class Circuit(Generic[Asked, Answered]):
         self._probing = asyncio.Lock()
         self._known: Asked | None = None  # the last request that was answered
         self._logged = ""  # why it waits
-        self._answered_at = self._closed_at = float("-inf")
-        self._served_at = float("-inf")  # when a request was answered that is no probe
+        self._closed_at = float("-inf")
+        self._probed_at = float("-inf")  # when a probe was answered
+        self._served_at = float("-inf")  # when any other request was
 
     async def ask(self, request: Asked) -> Answered:
         """Return the answer, however long the service is away.
@@ -114,8 +115,7 @@ class Circuit(Generic[Asked, Answered]):
         async with self._slots:
             await self._closed.wait()
             answer = await self._send(request)
-        self._known, self._answered_at = request, _now()
-        self._served_at = self._answered_at
+        self._known, self._served_at = request, _now()
         return answer
 
     async def _at_fault(self, request: Asked) -> bool:
@@ -124,7 +124,7 @@ class Circuit(Generic[Asked, Answered]):
         async with self._probing:
             if lost_at < self._closed_at:
                 return False
-            if lost_at < self._answered_at:
+            if lost_at < self._probed_at:
                 return True
             return await self._probe(request)
 
@@ -149,7 +149,7 @@ class Circuit(Generic[Asked, Answered]):
                 await asyncio.sleep(min(left, max(_asked(error), wait * random.uniform(0.5, 1))))
                 wait = min(2 * wait, LONGEST_WAIT_SECONDS if error.busy else LONGEST_PROBE_SECONDS)
             else:
-                self._known, self._answered_at = probe, _now()
+                self._known, self._probed_at = probe, _now()
                 if down:
                     self._close()
                 return not down

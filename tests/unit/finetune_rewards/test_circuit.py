@@ -9,6 +9,7 @@ import pytest
 from finetune_rewards import circuit
 from finetune_rewards.circuit import MOST_OUTAGES, MOST_REFUSALS, Circuit, Unanswered
 from finetune_rewards.errors import RewardUnavailable
+from support.frail_service import Service
 
 
 @pytest.fixture(autouse=True)
@@ -17,55 +18,6 @@ def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(circuit, "LONGEST_WAIT_SECONDS", 0.005)
     monkeypatch.setattr(circuit, "FIRST_PROBE_SECONDS", 0.001)
     monkeypatch.setattr(circuit, "LONGEST_PROBE_SECONDS", 0.005)
-
-
-class Service:
-    """Answers a text in upper case; some texts it never answers, some fell it for a while, and
-    it may have room for few at a time, or call itself busy at some."""
-
-    def __init__(self, *, chokes: str = "", fells: str = "", refuses: str = "") -> None:
-        self.chokes, self.fells, self.refuses = chokes, fells, refuses
-        self.sent: list[str] = []
-        self.down_for = 0  # requests
-        self.busy_for = 0  # requests
-        self.room = 10**9
-
-    async def send(self, text: str) -> str:
-        self.sent.append(text)
-        if self.busy_for:
-            self.busy_for -= 1
-            raise Unanswered("busy", busy=True)
-        if not self.room or text in self.refuses:
-            raise Unanswered("busy", busy=True)
-        self.room -= 1
-        await asyncio.sleep(0 if self.room > 100 else 0.02)
-        self.room += 1
-        if text in self.fells:
-            self.down_for = 10
-        if self.down_for:
-            self.down_for -= 1
-            raise Unanswered("down")
-        if text in self.chokes:
-            raise Unanswered("choked")
-        return text.upper()
-
-    def circuit(self, **settings: float) -> Circuit[str, str]:
-        self.notes: list[str | None] = []
-        self.noted = asyncio.Event()
-
-        def note(text: str | None) -> None:
-            self.notes.append(text)
-            self.noted.set()
-
-        given = {"at_once": 8, "retries": 1, "pause_seconds": 60.0, **settings}
-        return Circuit(
-            "judge",
-            self.send,
-            at_once=int(given["at_once"]),
-            retries=int(given["retries"]),
-            pause_seconds=given["pause_seconds"],
-            note=note,
-        )
 
 
 async def outcomes(asked: Circuit[str, str], texts: str) -> list[str]:
@@ -212,3 +164,30 @@ async def test_a_request_that_is_always_refused_ends_somewhen() -> None:
     assert await outcomes(asked, "xy") == ["busy", "busy"]
     assert service.sent.count("x") == service.sent.count("y") == 2 * MOST_REFUSALS
     assert service.notes == []
+
+
+async def test_a_request_that_chokes_is_at_fault_whoever_was_answered_meanwhile() -> None:
+    service = Service(chokes="x")
+    asked = service.circuit(retries=0)
+    await asked.ask("a")
+    assert await outcomes(asked, "bx") == ["B", "choked"]
+    assert service.sent.count("x") == 1
+
+
+async def test_refusals_count_only_while_no_other_request_is_answered() -> None:
+    class Unfair(Service):
+        """Busy for x, 3 * MOST_REFUSALS times; between some of them, b is answered."""
+
+        async def send(self, text: str) -> str:
+            tried = self.sent.count("x")
+            if text != "x" or tried == 3 * MOST_REFUSALS:
+                return await super().send(text)
+            self.sent.append(text)
+            if tried % 2:
+                await asked.ask("b")
+            raise Unanswered("busy", busy=True)
+
+    service = Unfair()
+    asked = service.circuit(retries=0)
+    await asked.ask("a")
+    assert await asked.ask("x") == "X"
