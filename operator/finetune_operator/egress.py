@@ -62,8 +62,8 @@ def refusal_of(url: str, namespace: str, allowed: Collection[str]) -> str | None
 
 
 def _name(host: str) -> str | None:
-    """Return a host name or address in one spelling; None if it is neither."""
-    name = host.lower().removesuffix(".")
+    """Return a host name or address, in lower case already, in one spelling; None if neither."""
+    name = host.removesuffix(".")
     if ":" in name:  # an IPv6 address, of which urlsplit took the brackets
         return name if re.fullmatch(r"[0-9a-f:.]+", name) else None
     labels = name.split(".")
@@ -90,6 +90,5 @@ def _matches(name: str, entry: str) -> bool:
     """Compare with an exact host, or with `*.suffix`: at least one label before it."""
     known = entry.strip().lower().removesuffix(".")
     if known.startswith("*."):
-        suffix = known[1:]
-        return len(suffix) > 1 and name.endswith(suffix) and not _ADDRESS.fullmatch(name)
+        return name.endswith(known[1:]) and not _ADDRESS.fullmatch(name)
     return name == known

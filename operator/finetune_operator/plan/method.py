@@ -94,7 +94,7 @@ def amount(quantity: Quantity) -> int:
 def exact(quantity: Quantity) -> Decimal:
     """Return a resource.Quantity in its base unit."""
     text = str(quantity)
-    suffix = next((s for s in sorted(_FACTORS, key=len, reverse=True) if text.endswith(s)), "")
+    suffix = next((s for s in _FACTORS if text.endswith(s)), "")
     return Decimal(text.removesuffix(suffix)) * _FACTORS.get(suffix, Decimal(1))
 
 

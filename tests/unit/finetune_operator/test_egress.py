@@ -25,6 +25,7 @@ ALLOWED = ("judge.example.com", "*.scores.example", "10.1.2.3", "fd00::7")
         "judge.example.com:8443",
         "a.scores.example",
         "a.b.scores.example",
+        f"ab.{'a.' * 118}scores.example",
         "10.1.2.3",
         "[fd00::7]:80",
     ],
@@ -50,6 +51,8 @@ def test_services_of_the_namespace_and_allowed_hosts_may_be_called(host: str) ->
         "judge.example.com.evil.example",
         "scores.example",
         "evilscores.example",
+        "-a.scores.example",
+        f"ab.ab.{'a.' * 117}scores.example",
         "127.0.0.1",
         "127.1",
         "2130706433",
@@ -100,7 +103,17 @@ def test_a_host_that_can_be_no_service_is_not_told_to_become_one(host: str) -> N
 def test_a_wildcard_is_no_wildcard_for_addresses_or_for_everything() -> None:
     assert refusal_of("http://10.1.2.3/", NAMESPACE, ("*.2.3",)) is not None
     assert refusal_of("http://0x7f.0.0.1/", NAMESPACE, ("*.0.1",)) is not None
-    assert refusal_of("http://evil.example/", NAMESPACE, ("*.", "*", "")) is not None
+    assert refusal_of("http://evil.example/", NAMESPACE, ("*.", "*..", "*", "")) is not None
+
+
+def test_what_is_allowed_may_be_spelled_as_people_do() -> None:
+    for entry in (" judge.example.com", "Judge.Example.COM", "judge.example.com.", "*.Example.com"):
+        assert refusal_of("http://judge.example.com/", NAMESPACE, (entry,)) is None
+
+
+def test_an_address_within_one_link_is_no_host() -> None:
+    zone = "fe80::1%25eth0"
+    assert refusal_of(f"http://[{zone}]/", NAMESPACE, (zone,)) is not None
 
 
 def test_no_other_scheme() -> None:

@@ -20,6 +20,7 @@ from support.operator_values import job
         ("1e3", 1000),
         ("2E2", 200),
         ("1500m", 2),
+        ("2500000u", 3),
         ("1n", 1),
     ],
 )

@@ -7,14 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from finetune_contract.recipe import Recipe
 from finetune_rewards.samples import Item
 from finetune_trainer.distributed import Ranks
 from finetune_trainer.errors import Failure
 from finetune_trainer.grpo.metrics import buffer_metrics
-from finetune_trainer.grpo.plan import PromptPlan
 from finetune_trainer.rollout.base import Completion, Request
-from support.drawn import completion, numbered_prompts
+from support.drawn import completion
 from support.rolled import ONE, TWO, Rolled, halves, rolled_config
 
 
@@ -32,22 +30,21 @@ def test_groups_are_of_the_plans_prompts(tmp_path: Any, alone: Ranks) -> None:
     assert samples.completion_ids == [one.tokens.tolist() for one in found.completions]
 
 
-def test_an_epoch_takes_each_prompt_once_and_iterations_reuse_buffers(tmp_path: Any) -> None:
-    def plan(**training: Any) -> PromptPlan:
-        recipe: Recipe = rolled_config(tmp_path, training=training, iterations=3).recipe
-        return PromptPlan.of(recipe, numbered_prompts(10).data)
-
-    assert plan(epochs=2).steps == 15  # 20 prompts, 4 to a buffer, 3 steps on each
-    assert plan(maxSteps=7).steps == 7
-    seen = np.concatenate([plan(epochs=2).rows(buffer) for buffer in range(5)])
-    assert sorted(seen[:10]) == sorted(seen[10:]) == list(range(10))
-
-
 def test_without_resampling_groups_stay(tmp_path: Any, alone: Ranks) -> None:
     rolled = Rolled(rolled_config(tmp_path), alone)
     found = rolled.collect()
     assert found.found.spread.tolist() == [row % 2 == 0 for row in found.rows]
     assert found.cost.drawn == 4
+    assert found.first is None
+
+
+def test_a_buffer_in_which_all_groups_have_a_spread_is_drawn_once(
+    tmp_path: Any, alone: Ranks
+) -> None:
+    unequal = lambda request, sample: completion("Ax"[sample % 2])  # noqa: E731
+    rolled = Rolled(rolled_config(tmp_path, maxResamples=3), alone, unequal)
+    assert rolled.collect().first is None
+    assert len(rolled.panel.asked) == 1
 
 
 def test_groups_without_spread_are_replaced_within_the_bound(tmp_path: Any, alone: Ranks) -> None:
@@ -96,6 +93,17 @@ def test_a_stop_leaves_the_buffer_unmade(tmp_path: Any, alone: Ranks) -> None:
     answers = iter([False, True])
     assert rolled.collector.collect(0, 0, lambda: next(answers)) is None
     assert rolled.panel.asked == []
+
+
+def test_a_stop_while_groups_are_replaced_leaves_the_buffer_unmade(
+    tmp_path: Any, alone: Ranks
+) -> None:
+    rolled = Rolled(rolled_config(tmp_path, maxResamples=1), alone)
+    rolled.collect(1)
+    stops = lambda: any(key[2] > 0 for key in rolled.engine.asked)  # noqa: E731
+    rolled.engine.asked.clear()
+    assert rolled.collector.collect(1, 3, stops) is None
+    assert len(rolled.panel.asked) == 3, "the first round was scored"
 
 
 def test_a_stop_gives_up_scores_that_are_not_there_yet(tmp_path: Any, alone: Ranks) -> None:

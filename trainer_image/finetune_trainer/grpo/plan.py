@@ -47,6 +47,9 @@ class PromptPlan:
         return self.chosen.batch(buffer)
 
     def replacements(self, buffer: int, attempt: int, count: int, taken: Indices) -> Indices:
-        """Return at most `count` rows for a round, from 1; those not in `taken` come first."""
+        """Return `count` rows for a round, from 1, at most as many as a buffer has.
+
+        Those not in `taken` come first.
+        """
         rows = self.spare.batch(buffer * self.rounds + attempt - 1)
         return rows[np.argsort(np.isin(rows, taken), kind="stable")][:count]

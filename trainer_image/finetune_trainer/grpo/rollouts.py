@@ -78,7 +78,7 @@ class Collector:
         self._panel = panel
         self._ranks = ranks
         self._reporter = reporter
-        self._spent = {Phase.ROLLOUT: 0.0, Phase.SCORE: 0.0}
+        self._spent: dict[Phase, float] = {}  # seconds, on the buffer that is being made
 
     def collect(self, buffer: int, step: int, stops: Stops) -> Rollouts | None:
         """Return the rollouts of a buffer by the weights after `step` steps; None on a stop.
@@ -97,10 +97,9 @@ class Collector:
         drawn = len(rows)
         for attempt in range(1, self._plan.rounds + 1):
             slots = np.flatnonzero(~found.spread)
-            others = self._plan.replacements(buffer, attempt, len(slots), rows)
-            slots = slots[: len(others)]
             if not len(slots):
                 break
+            others = self._plan.replacements(buffer, attempt, len(slots), rows)
             again = self._round(buffer, attempt, slots, others, step, stops)
             if again is None:
                 return None
