@@ -47,8 +47,7 @@ def checked(s: Scene) -> Decision | RewardCheckStatus | None:
         return _cleared(s, known, there)
     if known.end_time is not None:
         return _next(s, known, wanted)
-    departed = (p for p in s.observed.checks if p.gone and p.uid == known.pod_uid)
-    pod = there or next(departed, None)
+    pod = there or next((p for p in s.observed.checks if p.uid == known.pod_uid), None)
     if pod is not None:
         return _follow(s, known, pod)
     if known.pod_uid is not None:
@@ -130,9 +129,8 @@ def _left_out(s: Scene) -> str:
 
 def _follow(s: Scene, known: RewardCheckStatus, pod: Pod) -> Decision | RewardCheckStatus:
     known = known.model_copy(update={"pod_uid": pod.uid})
-    result = result_of(pod, _ATTEMPT)
-    told = result is not None and result.outcome is Outcome.SUCCEEDED
-    if told and result is not None and pod.end is not None and pod.end.exit_code == 0:
+    done, result = pod.end, result_of(pod, _ATTEMPT)
+    if done and done.exit_code == 0 and result and result.outcome is Outcome.SUCCEEDED:
         passed = {
             "state": RewardCheckState.PASSED,
             "end_time": rfc3339(s.now),

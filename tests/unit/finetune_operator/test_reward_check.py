@@ -19,6 +19,7 @@ from support.reward_checks import (
     decided,
     deleted,
     ended,
+    failure,
     grpo,
     plan,
     pod,
@@ -80,6 +81,7 @@ def test_code_that_scores_lets_the_attempt_start_in_the_same_pass() -> None:
     assert decision.reward_check is not None
     assert decision.reward_check.state is RewardCheckState.PASSED
     assert decision.reward_check.message == "16 scores"
+    assert decision.reward_check.end_time == stamp(30)
     assert deleted(decision) == [], "its log can be read"
 
 
@@ -88,6 +90,16 @@ def test_a_good_word_with_a_bad_exit_code_is_none() -> None:
     of = grpo()
     decision = decided(of, seen(ended(of, GOOD, code=1)), record(of))
     assert decision.attempts == ()
+    assert decided(of, seen(ended(of, failure(Reason.REWARD_INVALID))), record(of)).run is None
+
+
+def test_the_word_of_a_pod_that_is_not_the_one_on_record_does_not_count() -> None:
+    of = grpo()
+    other = ended(of, GOOD, gone=True, uid="another")
+    for pod_uid in (None, "check"):
+        assert decided(of, seen(other), record(of, pod_uid=pod_uid)).run is None
+    both = seen(other, ended(of, GOOD, gone=True))
+    assert decided(of, both, record(of)).run is not None
 
 
 def test_a_good_word_that_the_pod_takes_with_it_counts() -> None:
@@ -98,7 +110,9 @@ def test_a_good_word_that_the_pod_takes_with_it_counts() -> None:
 def test_a_check_that_passed_is_not_repeated() -> None:
     of = grpo()
     passed = record(of, state="Passed")
-    assert decided(of, seen(), passed).run is not None
+    started = decided(of, seen(), passed)
+    assert started.run is not None
+    assert started.reward_check == passed
     other = grpo({**PYTHON, "python": {**PYTHON["python"], "function": "other"}})
     assert decided(other, seen(), passed).run is None, "what passed was another function"
 
@@ -110,6 +124,21 @@ def test_a_pod_of_another_spec_goes_first() -> None:
     assert decision.run_check is None
     assert decision.reward_check is not None
     assert decision.reward_check.plan == plan(of)
+
+
+def test_time_that_went_into_another_spec_does_not_count() -> None:
+    of = grpo(runPolicy={"activeDeadlineSeconds": 60})
+    decision = decided(of, seen(), record(of, plan="older"), 3600)
+    assert decision.run_check is not None
+    assert decision.reward_check == record(of, start_time=stamp(3600), pod_uid=None)
+
+
+def test_the_jobs_own_image_is_the_one_that_is_tried() -> None:
+    of = grpo(workers={"image": "mine:2"})
+    check = decided(of, seen(), None, 0).run_check
+    assert check is not None
+    spec = check.pod["spec"]
+    assert {c["image"] for c in (*spec["initContainers"], *spec["containers"])} == {"mine:2"}
 
 
 def test_a_suspended_job_waits_without_its_pod_and_begins_the_check_anew() -> None:
@@ -124,6 +153,10 @@ def test_a_suspended_job_waits_without_its_pod_and_begins_the_check_anew() -> No
     assert going.reward_check == paused, "a pod that was told to go is not counted"
     passed = record(of, state="Passed")
     assert decided(of, seen(ended(of, GOOD)), passed).reward_check == passed
+    failed = record(of, failures=1, end_time=stamp(9))
+    cleared = record(of, failures=1, pod_uid=None, start_time=None)
+    assert decided(of, seen(pod(of, due=at(40))), failed).reward_check == cleared
+    assert deleted(decided(of, seen(pod(of, due=at(40))), failed)) == [], "it is going"
 
 
 def test_rows_of_every_file_are_read() -> None:

@@ -10,7 +10,8 @@ from finetune_api.status import RewardCheckState
 from finetune_contract.reasons import Reason
 from finetune_operator.decide import refused
 from finetune_operator.decision import Course
-from support.operator_values import NOW, at, stamp
+from finetune_operator.observed import Child
+from support.operator_values import NOW, UID, at, stamp
 from support.reward_checks import decided, deleted, ended, failure, grpo, pod, record, seen, told
 
 
@@ -57,12 +58,32 @@ def test_a_pod_that_was_counted_goes_and_the_next_is_made_after_a_pause() -> Non
     assert deleted(going) == ["bot-rewards"]
     assert going.run_check is None
     assert going.reward_check == counted
+    assert going.after is not None, "a node that is lost tells nothing"
     stuck = decided(of, seen(replace(old, due=at(31))), counted, 60)
     assert (deleted(stuck), stuck.run_check) == (["bot-rewards"], None), "a lost node keeps it"
-    assert decided(of, seen(replace(old, gone=True)), counted, 39).run_check is None
+    pause = decided(of, seen(replace(old, gone=True)), counted, 39)
+    assert told(pause) == (Course.PROGRESSING, Reason.RETRYING)
+    assert (pause.run_check, pause.reward_check) == (None, counted)
+    assert pause.after == timedelta(seconds=1)
     after = decided(of, seen(replace(old, gone=True)), counted, 40)
     assert after.run_check is not None
     assert after.reward_check == record(of, failures=1, pod_uid=None)
+    assert after.after is not None
+
+
+def test_a_pod_that_was_made_before_its_record_is_not_taken_for_the_one_that_was_counted() -> None:
+    of = grpo()
+    counted = record(of, failures=1, end_time=stamp(30))
+    next_one = decided(of, seen(pod(of, uid="next")), counted, 60)
+    assert (deleted(next_one), next_one.run_check is not None) == ([], True)
+
+
+def test_only_the_pod_is_cleared_away() -> None:
+    of = grpo()
+    observed = seen(pod(of, plan="older"))
+    lease = Child("Lease", "bot-a1", "lease", UID, 1, None, deleting=False)
+    observed = replace(observed, children=(lease, *observed.children))
+    assert [c.uid for c in decided(of, observed, record(of)).delete if c.kind == "Pod"] == ["check"]
 
 
 def test_a_pod_that_vanished_is_counted_once_the_server_says_so_too() -> None:
@@ -74,6 +95,12 @@ def test_a_pod_that_vanished_is_counted_once_the_server_says_so_too() -> None:
     deleted_one = decided(of, seen(pod(of, gone=True)), record(of))
     assert deleted_one.reward_check is not None
     assert deleted_one.reward_check.message == "bot-rewards was deleted"
+    with_a_word = decided(of, seen(ended(of, failure(Reason.REWARD_INVALID), 30, gone=True)), None)
+    assert with_a_word.run_check is not None, "it is of no known pod"
+    with_a_word = decided(
+        of, seen(ended(of, failure(Reason.REWARD_INVALID), 30, gone=True)), record(of)
+    )
+    assert told(with_a_word) == (Course.FAILED, Reason.REWARD_INVALID)
 
 
 def test_objects_that_the_cluster_refuses_end_the_job() -> None:

@@ -29,7 +29,8 @@ def test_a_pod_of_a_deleted_job_that_a_lost_node_keeps_is_no_obstacle() -> None:
     old = Child("Pod", "bot-rewards", "old", "old-job", None, "p", deleting=True)
     stranger = replace(old, name="x", owner_uid=None)
     ours = Child("ServiceAccount", "bot-finetune", "a", UID, None, "p", deleting=True)
-    decision = decided(of, Observed(children=(old, ours, replace(stranger, kind="Lease"))), None, 0)
+    left = (old, ours, replace(stranger, kind="Lease"), replace(old, uid="own", owner_uid=UID))
+    decision = decided(of, Observed(children=left), None, 0)
     assert decision.delete == (old,)
     assert decision.run_check is not None
 
@@ -71,4 +72,9 @@ def test_what_a_deleted_job_left_goes_at_every_stage(stage: str) -> None:
     observed = seen(*pods)
     observed = replace(observed, children=(*observed.children, stray))
     known = None if fields is None else record(grpo(), **fields)
-    assert stray in decided(grpo(), observed, known).delete
+    assert decided(grpo(), observed, known).delete.count(stray) == 1
+
+
+def test_a_pod_of_a_deleted_job_is_told_to_go_once() -> None:
+    old = Child("Pod", "bot-rewards", "old", "old-job", None, "p", deleting=False)
+    assert decided(grpo(), Observed(children=(old,)), None, 0).delete == (old,)

@@ -20,6 +20,7 @@ def test_a_pod_that_runs_is_waited_for() -> None:
     assert decision.reward_check == record(of)
     assert decision.after == timedelta(seconds=3571), "nothing else is awaited"
     assert (deleted(decision), decision.run_check) == ([], None)
+    assert decided(of, seen(pod(of, scheduled=None)), record(of)).after is None
 
 
 def test_what_blocks_the_pod_is_told_and_not_for_ever() -> None:
@@ -35,7 +36,9 @@ def test_what_blocks_the_pod_is_told_and_not_for_ever() -> None:
     assert told(late) == (Course.FAILED, Reason.START_TIMEOUT)
     assert deleted(late) == ["bot-rewards"]
     image = pod(of, phase="Pending", running=False, obstacle=Obstacle("ErrImagePull", "no image"))
-    assert told(decided(of, seen(image), record(of)))[1] is Reason.IMAGE_UNAVAILABLE
+    known = decided(of, seen(image), record(of), 4)
+    assert told(known)[1] is Reason.IMAGE_UNAVAILABLE
+    assert known.look == (), "what keeps it is known without its events"
 
 
 def test_the_events_of_a_pod_that_does_not_start_are_read() -> None:
@@ -87,6 +90,18 @@ def test_the_deadline_counts_the_check() -> None:
     late = decided(of, seen(pod(of)), record(of), 30)
     assert told(late) == (Course.FAILED, Reason.DEADLINE_EXCEEDED)
     assert deleted(late) == ["bot-rewards"]
+    assert late.reward_check is not None
+    assert late.reward_check.end_time == stamp(30)
+    assert late.reward_check.message in late.verdict.message != ""
+
+
+def test_a_deadline_that_is_lowered_while_the_check_pauses_leaves_its_end() -> None:
+    of = grpo(runPolicy={"activeDeadlineSeconds": 20})
+    late = decided(of, seen(), record(of, failures=1, end_time=stamp(30), message="lost"), 33)
+    assert told(late) == (Course.FAILED, Reason.DEADLINE_EXCEEDED)
+    assert late.reward_check is not None
+    assert late.reward_check.end_time == stamp(30)
+    assert late.reward_check.message.startswith("the attempts ran 20 seconds")
 
 
 def test_the_deadline_counts_the_check_up_to_its_end() -> None:
