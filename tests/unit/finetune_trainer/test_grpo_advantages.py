@@ -109,6 +109,8 @@ def test_equal_scores_are_exactly_nothing_to_learn() -> None:
     found = of([[0.1]] * 3 + [[0.1], [0.2], [0.1]], recipe([1.0], [None], 3))
     assert found.values[:3].tolist() == [0, 0, 0]
     assert found.spread.tolist() == [False, True]
+    beside_none = of([[0.1]] * 3 + [[None]], recipe([1.0], [None], 4))
+    assert (beside_none.values.tolist(), beside_none.spread.tolist()) == ([0.0] * 4, [False])
 
 
 @pytest.mark.parametrize("aggregate", ["WeightedSum", "GDPO"])
@@ -118,8 +120,9 @@ def test_rounding_is_no_spread(aggregate: str) -> None:
     found = of([[1.0, 1.0], [1.0, None], [None, 1.0], [1.0, 1.0]], made)
     assert len(set(found.totals.tolist())) == 2
     assert (found.values.tolist(), found.spread.tolist()) == ([0.0] * 4, [False])
-    large = of([[1e9, 1e9], [1e9, None], [None, 1e9], [1e9, 1e9]], made)
-    assert large.spread.tolist() == [False]
+    for last in ([1e9, 1e9], [None, None]):
+        large = of([[1e9, 1e9], [1e9, None], [None, 1e9], last], made)
+        assert large.spread.tolist() == [False]
 
 
 @pytest.mark.parametrize("aggregate", ["WeightedSum", "GDPO"])
@@ -189,6 +192,6 @@ def test_dr_grpo_divides_by_nothing_and_the_others_by_the_group() -> None:
 
 
 def test_length_is_punished_before_the_limit() -> None:
-    made = recipe([1.0], [None], 5, softPunishTokens=16)
-    found = of([[1.0]] * 5, made, lengths=[1, 48, 56, 63, 64])
-    assert found.totals.tolist() == pytest.approx([1, 1, 0.5, 1 - 15 / 16, 0])
+    made = recipe([1.0], [None], 6, softPunishTokens=16)
+    found = of([[1.0]] * 6, made, lengths=[1, 48, 56, 63, 64, 80])
+    assert found.totals.tolist() == pytest.approx([1, 1, 0.5, 1 - 15 / 16, 0, 0])

@@ -76,7 +76,7 @@ def _centred(groups: Floats) -> tuple[Floats, Floats]:
     least = np.where(there, groups, np.inf).min(1, keepdims=True)
     most = np.where(there, groups, -np.inf).max(1, keepdims=True)
     size = np.abs(filled).max(1, keepdims=True)
-    differ = (most - least > ROUNDING * np.maximum(size, 1.0)) & (count > 1)
+    differ = most - least > ROUNDING * np.maximum(size, 1.0)
     centred = np.where(there, np.where(differ, groups - mean, 0.0), np.nan)
     squares = np.where(there, centred, 0.0) ** 2
     deviation = np.sqrt(squares.sum(1, keepdims=True) / np.maximum(count - 1, 1))
