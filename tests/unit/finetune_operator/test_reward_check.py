@@ -159,6 +159,13 @@ def test_a_suspended_job_waits_without_its_pod_and_begins_the_check_anew() -> No
     assert deleted(decided(of, seen(pod(of, due=at(40))), failed)) == [], "it is going"
 
 
+def test_a_service_account_is_made_unless_the_job_names_one() -> None:
+    for workers, account in (({}, ["ServiceAccount"]), ({"serviceAccountName": "theirs"}, [])):
+        wanted = reward_check(grpo(workers=workers), "trainer:1")
+        assert wanted is not None
+        assert [body["kind"] for body in wanted.prepared] == [*account, "NetworkPolicy"]
+
+
 def test_rows_of_every_file_are_read() -> None:
     files = [{"uri": "s3://d/a.jsonl"}, {"uri": "s3://d/b.jsonl"}]
     wanted = reward_check(grpo(data={"train": files}), "trainer:1")
