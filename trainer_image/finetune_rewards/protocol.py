@@ -96,7 +96,7 @@ def unpack_items(body: bytes, count: int) -> list[Item]:
 
 def most_answer(count: int) -> int:
     """Return how many bytes the answer for `count` completions may have."""
-    return 1024 + count * (64 + 12 * LONGEST_ERROR)  # JSON writes a character in 12 bytes at most
+    return count * (64 + 12 * LONGEST_ERROR)  # JSON writes a character in 12 bytes at most
 
 
 def _item(value: object) -> Item:

@@ -44,9 +44,8 @@ class Runner:
             if reward.python is not None:
                 self._take(reward.name, reward.python, sources, command)
         builtins = [reward for reward in self._rewards if reward.python is None]
-        if builtins:
-            station = Station(_builtins(builtins), command)
-            self._stations.update(dict.fromkeys((reward.name for reward in builtins), station))
+        station = Station(_builtins(builtins), command)
+        self._stations.update(dict.fromkeys((reward.name for reward in builtins), station))
 
     async def start(self) -> None:
         """Start every worker, so that the first batch does not wait."""

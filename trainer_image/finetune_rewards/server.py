@@ -71,9 +71,9 @@ class Server:
 
     async def _answer(self, header: frames.Header, body: bytes) -> tuple[frames.Header, bytes]:
         await self._started.wait()
+        if (version := header.get("version")) != VERSION:
+            return {"error": f"this runner speaks version {VERSION}, not {version}"}, b""
         match header:
-            case {"version": version} if version != VERSION:
-                return {"error": f"this runner speaks version {VERSION}, not {version}"}, b""
             case {"ask": "describe"}:
                 return {}, pack_described(self._runner.describe())
             case {"ask": "score", "count": int(count), "revisions": dict(expected)}:

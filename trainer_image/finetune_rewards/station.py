@@ -112,7 +112,7 @@ class Station:
             return Answer(items, time.monotonic() - begun)
         finally:
             self._turn.release()
-            if self._worker is None and not self._stopped:  # the next batch need not wait
+            if self._worker is None:  # the next batch need not wait
                 self._replacing = asyncio.create_task(self._replace())
 
     async def _scored(self, reward: str, body: bytes, count: int) -> list[Item]:
@@ -129,7 +129,7 @@ class Station:
                 failed = 1 if self._assignment.singly else left
                 items += [error(str(failure))] * failed
             except Unusable as unusable:
-                return items + [error(str(unusable))] * (count - len(items))
+                return items + [error(str(unusable))] * left
         return items
 
     async def _extend(

@@ -88,8 +88,6 @@ def _serve(requests: int, answers: int, scorers: dict[str, Score]) -> None:
                 found, spent = [Item(error="MemoryError")] * len(part), True
             answer = {"id": header["id"], "spent": spent}
             frames.write_to(answers, answer, pack_items(found))
-            if spent:
-                return
 
 
 def _refuse(answers: int, reason: Reason, message: str) -> None:

@@ -17,10 +17,9 @@ import socket
 import subprocess
 import sys
 from collections.abc import Awaitable, Sequence
-from pathlib import Path
 from typing import TypeVar
 
-from finetune_rewards import frames
+from finetune_rewards import frames, process_table
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -112,16 +111,15 @@ class WorkerProcess:
         )
         return message
 
-    async def end(self) -> int:
-        """Kill what there is of it; return its exit status, negative for a signal."""
+    async def end(self) -> None:
+        """Kill what there is of it."""
         self._kill()
         self._watching.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._watching
-        status = await asyncio.to_thread(self._popen.wait)
+        await asyncio.to_thread(self._popen.wait)
         self._writer.close()
         self._log_pipe.close()
-        return status
 
     async def _in_time(self, work: Awaitable[T], seconds: float) -> T:
         try:
@@ -146,15 +144,16 @@ class WorkerProcess:
 
     async def _watch(self) -> None:
         while self.alive:
-            if _threads(self._popen.pid) > MOST_THREADS:
+            if process_table.threads(self._popen.pid) > MOST_THREADS:
                 self._end_for(f"the process had more than {MOST_THREADS} threads")
-            elif _own_bytes(self._popen.pid) > self._memory + UNCOUNTED_BYTES:
+            elif process_table.own_bytes(self._popen.pid) > self._memory + UNCOUNTED_BYTES:
                 self._end_for(f"the process took more than its {self._memory / 2**20:g} MiB")
             await asyncio.sleep(WATCH_SECONDS)
 
     def _allow_cpu(self, seconds: float) -> None:
         """Let the process use its cores for so long, whatever it used before."""
-        most = math.ceil(_cpu_seconds(self._popen.pid) + seconds * (os.cpu_count() or 1)) + 1
+        used = process_table.cpu_seconds(self._popen.pid)
+        most = math.ceil(used + seconds * (os.cpu_count() or 1)) + 1
         with contextlib.suppress(ProcessLookupError):  # that it ended is told when it is read from
             hard = resource.prlimit(self._popen.pid, resource.RLIMIT_CPU)[1]
             bound = most if hard == resource.RLIM_INFINITY else min(most, hard)
@@ -218,30 +217,3 @@ class _Log(asyncio.Protocol):
 def printable(line: bytes) -> str:
     """Return a line of a worker's as it may stand in a log: no control characters."""
     return "".join(c if c.isprintable() else " " for c in line.decode(errors="replace")).rstrip()
-
-
-def _threads(pid: int) -> int:
-    return int(_stat(pid)[17])
-
-
-def _cpu_seconds(pid: int) -> float:
-    user, system = _stat(pid)[11:13]
-    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
-
-
-def _own_bytes(pid: int) -> int:
-    """Return how much memory a process has that is no file's; 0 once it is gone."""
-    try:
-        _, resident, shared, *_ = Path("/proc", str(pid), "statm").read_text().split()
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
-    return (int(resident) - int(shared)) * resource.getpagesize()
-
-
-def _stat(pid: int) -> list[str]:
-    """Return the fields of proc(5)'s stat from the third on; zeros once the process is gone."""
-    try:
-        text = Path("/proc", str(pid), "stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return ["0"] * 50
-    return text.rpartition(")")[2].split()

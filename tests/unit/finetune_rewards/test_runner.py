@@ -171,6 +171,7 @@ async def test_code_that_does_not_load_is_told_and_scores_nothing(
         assert problem is not None
         assert problem.reason is Reason.REWARD_INVALID
         assert problem.message.startswith(f"reward mine: {said}")
+        assert "slow node" not in problem.message
         (item,) = (await asked(runner, samples("a"))).items
         assert item.score is None
         assert item.error is not None
@@ -247,6 +248,7 @@ async def test_code_that_loads_too_slowly_may_do_another_time(
         problem = runner.describe()[0].problem
         told = "a builtin reward: it does not load: no answer within 0.3 s"
         assert problem == Problem(Reason.REWARD_UNAVAILABLE, told)
+        assert (await asked(runner, samples("a"))).items == [Item(error=told)]
 
 
 async def test_a_machine_that_starts_no_process_is_told_of(tmp_path: Path) -> None:
@@ -267,7 +269,8 @@ async def test_a_source_that_is_not_there_is_told(tmp_path: Path) -> None:
             problem = runner.describe()[0].problem
             assert problem is not None
             assert problem.reason is Reason.REWARD_INVALID
-            assert "reward mine: its source reward.py can not be read" in problem.message
+            why = ": No such file or directory" if sources else ""
+            assert problem.message == f"reward mine: its source reward.py can not be read{why}"
             assert (await asked(runner, samples("a"))).items[0].error == problem.message
 
 
