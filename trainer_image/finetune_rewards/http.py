@@ -88,7 +88,7 @@ class HttpScorer:
         """Take a client without cookies, and without the environment's proxies."""
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
-                limit=self._at_once + 1,  # and a probe
+                limit=0,  # the circuit's bound is the only one
                 ssl=self._trusted,
             ),
             cookie_jar=aiohttp.DummyCookieJar(),

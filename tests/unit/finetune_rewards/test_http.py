@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import ssl
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +13,12 @@ import pytest
 import trustme
 from aiohttp import web
 
+from finetune_contract.rewards import Reward
 from finetune_rewards.errors import RewardInvalid, RewardUnavailable
-from finetune_rewards.http import MOST_BYTES
+from finetune_rewards.http import MOST_BYTES, HttpScorer
 from finetune_rewards.samples import Item, Samples
 from support.asked_service import TEXTS, ask, batch, scores
-from support.judge_server import Document, Judge, after, good, judge_server
+from support.judge_server import Document, Judge, after, good, judge_server, lengths
 
 pytestmark = pytest.mark.usefixtures("short_waits")
 
@@ -33,6 +37,9 @@ async def test_a_batch_is_asked_in_parts_and_answered_in_order(judge: Judge) -> 
         "samples": [{"prompt": "?", "completion": "eeeee", "columns": {"answer": None}}],
     }
     assert len(set(judge.keys)) == 3
+    headers = judge.requests[0].headers
+    assert headers["Content-Type"] == headers["Accept"] == "application/json"
+    assert headers["Accept-Encoding"] == "identity"
 
 
 async def test_dialogues_are_sent_as_messages(judge: Judge) -> None:
@@ -145,6 +152,64 @@ async def test_concurrency_is_bounded_and_shared_by_ranks(judge: Judge) -> None:
     judge.most_at_once = 0
     await ask(judge.url, batch(*TEXTS), concurrency=2, ranks=8)
     assert judge.most_at_once == 1
+
+
+async def test_as_many_requests_are_under_way_as_are_allowed(judge: Judge) -> None:
+    """More than a client has connections by itself: each waits for all the others."""
+    together, all_there = 120, asyncio.Event()
+
+    async def behave(document: Document, number: int) -> web.StreamResponse:
+        if judge.at_once == together:
+            all_there.set()
+        await asyncio.wait_for(all_there.wait(), 30)
+        return await good(document, number)
+
+    judge.behave = behave
+    answer = await ask(judge.url, batch(*["a"] * together), concurrency=together, batch_size=1)
+    assert scores(answer) == [1.0] * together
+    assert judge.most_at_once == together
+
+
+async def test_parts_are_told_of_as_they_are_answered(judge: Judge) -> None:
+    told: list[tuple[int, int]] = []
+    second = threading.Event()
+
+    def tell(start: int, stop: int) -> None:
+        told.append((start, stop))
+        second.set()
+
+    async def behave(document: Document, number: int) -> web.StreamResponse:
+        if document["samples"][0]["completion"] == "a":
+            await asyncio.to_thread(second.wait, 30)
+        return await good(document, number)
+
+    judge.behave = behave
+    http = {"url": judge.url, "batchSize": 2, "concurrency": 2}
+    reward = Reward.model_validate({"name": "judge", "http": http})
+    async with HttpScorer(reward, credentials_dir=None, ranks=1, note=lambda _: None) as scorer:
+        await scorer.score(batch("a", "b", "c"), tell)
+    assert told == [(2, 4), (0, 2)]
+
+
+async def test_nothing_of_a_client_is_left(judge: Judge) -> None:
+    left: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: left.append(context))
+    await ask(judge.url, batch("a"))
+    gc.collect()
+    assert left == []
+
+
+async def test_cookies_are_not_kept(judge: Judge) -> None:
+    async def behave(document: Document, number: int) -> web.StreamResponse:
+        answer = web.json_response({"scores": lengths(document)})
+        answer.set_cookie("whom", "I know")
+        return answer
+
+    judge.behave = behave
+    url = judge.url.replace("127.0.0.1", "localhost")  # an address would have no cookies anyway
+    await ask(url, batch(*TEXTS), concurrency=1, batch_size=1)
+    assert len(judge.requests) == 5
+    assert all("Cookie" not in request.headers for request in judge.requests)
 
 
 async def test_the_token_is_read_again(judge: Judge, tmp_path: Path) -> None:

@@ -112,6 +112,21 @@ async def test_an_answer_that_trickles_is_given_up(judge: Judge) -> None:
     assert scores(await ask(judge.url, batch("a"), timeout_seconds=0.2)) == [1.0]
 
 
+async def test_a_connection_that_breaks_off_is_no_answer(judge: Judge) -> None:
+    async def behave(document: Document, number: int) -> web.StreamResponse:
+        if number < 2:
+            transport = judge.requests[number].transport
+            assert transport is not None
+            transport.close()
+        return await good(document, number)
+
+    judge.behave = behave
+    notes: list[str | None] = []
+    assert scores(await ask(judge.url, batch("a"), retries=0, note=notes.append)) == [1.0]
+    assert notes == ["waits for reward judge: ServerDisconnectedError", None]
+    assert len(set(judge.keys)) == 1
+
+
 async def test_a_service_that_is_down_holds_the_run(judge: Judge) -> None:
     notes: list[str | None] = []
 
