@@ -216,12 +216,12 @@ def _step(engine: Any, config: RunConfig) -> float:
 
     draw = np.random.default_rng(2)
     rows = [draw.integers(5, 250, (2, 6)).astype(np.int32) for _ in range(4)]
-    world = config.layout.world_size
+    world, packs = config.layout.world_size, engine.deepspeed.module.packs
     batches = []
     for index, (prompt, tokens) in enumerate(rows):
         if index % world != engine._ranks.rank:
             continue
-        batch = group_batch([Group(prompt, (tokens,))], engine._ranks.device, packed=True)
+        batch = group_batch([Group(prompt, (tokens,))], engine._ranks.device, packed=packs)
         terms = PolicyTerms(
             advantages=torch.full((6,), 1.0 - index),
             behaviour=torch.zeros(6),
