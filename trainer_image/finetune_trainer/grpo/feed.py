@@ -91,10 +91,11 @@ class GrpoFeed:
         """Return this rank's share of the step after `state`; draw a buffer where none is left."""
         self._fresh = state.step % self._recipe.iterations == 0
         if self._buffer is None:
-            buffer = self._make(state, stops)
-            if buffer is None:
+            made = self._make(state, stops)
+            if made is None:
                 return None
-            self._take(buffer)
+            shares = self._dealt(made)
+            self._take(self._with_log_probs(made, shares), shares)
         buffer = self._buffer
         assert buffer is not None
         prompts = sum(len(self._prompts.tokens(int(row))) for row in buffer.rows)
@@ -162,11 +163,11 @@ class GrpoFeed:
         if REWARD in saved:
             self.reward = float(saved[REWARD])
         if "index" in saved:
-            self._take(Buffer.of(saved))
+            buffer = Buffer.of(saved)
+            self._take(buffer, self._dealt(buffer))
 
-    def _take(self, buffer: Buffer) -> None:
-        self._buffer = buffer
-        self._shares = self._dealt(buffer)
+    def _take(self, buffer: Buffer, shares: list[list[Indices]]) -> None:
+        self._buffer, self._shares = buffer, shares
         self._tell_split(buffer.group_size)
 
     def _dealt(self, buffer: Buffer) -> list[list[Indices]]:
@@ -200,7 +201,7 @@ class GrpoFeed:
         idle = rollouts.truncated.all() or not found.spread.any()
         metrics = buffer_metrics(rollouts, recipe.rewards)
         self._told(rollouts, metrics)
-        buffer = Buffer(
+        return Buffer(
             index=index,
             rows=rollouts.rows,
             tokens=np.concatenate([one.tokens for one in rollouts.completions]),
@@ -211,7 +212,6 @@ class GrpoFeed:
             nothing=cause(rollouts, recipe) if idle else "",
             metrics=metrics,
         )
-        return self._with_log_probs(buffer)
 
     def _told(self, rollouts: Rollouts, metrics: dict[str, float]) -> None:
         self.reward = None if np.isnan(metrics[TOTAL]) else metrics[TOTAL]
@@ -219,9 +219,8 @@ class GrpoFeed:
         rewards = reward_progress(metrics, self._recipe.rewards, self._errors.tolist())
         self._reporter.rewarded(self.reward, rewards)
 
-    def _with_log_probs(self, buffer: Buffer) -> Buffer:
+    def _with_log_probs(self, buffer: Buffer, shares: Sequence[Sequence[Indices]]) -> Buffer:
         """Return the buffer with the log-probabilities that its steps compare with."""
-        shares = self._dealt(buffer)
         shares = shares[: used_passes(shares)]
         if self._recipe.iterations > 1:
             buffer = replace(buffer, behaviour=self._log_probs(buffer, shares))
