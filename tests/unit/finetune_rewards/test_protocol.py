@@ -10,16 +10,23 @@ import threading
 
 import pytest
 
+from finetune_contract.reasons import Reason
 from finetune_rewards import frames
 from finetune_rewards.protocol import (
     BadAnswer,
+    Described,
+    Problem,
     most_answer,
+    pack_answers,
+    pack_described,
     pack_items,
     pack_samples,
+    unpack_answers,
+    unpack_described,
     unpack_items,
     unpack_samples,
 )
-from finetune_rewards.samples import Item, Samples
+from finetune_rewards.samples import Answer, Item, Samples
 
 
 async def read(data: bytes, most_body: int = frames.MOST_BODY) -> tuple[frames.Header, bytes]:
@@ -57,6 +64,26 @@ def test_a_header_that_nobody_would_take_is_not_sent() -> None:
         frames.encode({"x": "y" * frames.MOST_HEADER})
 
 
+def test_a_body_that_nobody_would_take_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frames, "MOST_BODY", 2)
+    assert frames.encode({}, b"ab")
+    with pytest.raises(frames.BadFrame, match="a message of 5 bytes is too large"):
+        frames.encode({}, b"abc")
+
+
+async def test_a_body_may_be_as_large_as_the_reader_takes() -> None:
+    assert await read(frames.encode({}, b"x" * 100), 100) == ({}, b"x" * 100)
+
+
+def test_messages_that_follow_each_other_are_told_apart() -> None:
+    source, sink = os.pipe()
+    for body in (b"a", b"bc"):
+        frames.write_to(sink, {}, body)
+    assert [frames.read_from(source)[1] for _ in range(2)] == [b"a", b"bc"]
+    os.close(source)
+    os.close(sink)
+
+
 def test_a_pipe_carries_messages_larger_than_itself() -> None:
     source, sink = os.pipe()
     body = os.urandom(2**20)
@@ -72,16 +99,29 @@ def test_a_pipe_carries_messages_larger_than_itself() -> None:
 
 def test_samples_keep_messages_columns_and_odd_text() -> None:
     turns = [{"role": "assistant", "content": "\ud800 é"}]
-    batch = Samples([turns], [turns], [[1, 2]], {"meta": [{"a": [None, 1.5]}]}, 7)
+    ids = [[0, 1, 2**31 - 1]]
+    batch = Samples([turns], [turns], ids, {"meta": [{"a": [None, 1.5]}]}, 7)
     assert unpack_samples(pack_samples(batch)) == batch
 
 
 def test_items_keep_scores_abstentions_and_errors_within_their_bound() -> None:
     worst = "\U0001f600" * 200
     items = [Item(0.0), Item(), Item(error="no"), Item(error=worst)]
+    assert unpack_items(b"[1]", 1) == [Item(1.0)]
     packed = pack_items(items)
     assert unpack_items(packed, 4) == items
-    assert len(pack_items([Item(error=worst)] * 64)) <= most_answer(64)
+    for count in (1, 64):
+        assert len(pack_items([Item(error=worst)] * count)) <= most_answer(count)
+    assert len(pack_items([Item(-1.2345678901234567e-300)])) <= most_answer(1)
+    assert most_answer(1) < 2**12
+
+
+def test_answers_and_descriptions_keep_all_they_say() -> None:
+    answers = {"a": Answer([Item(0.5), Item(), Item(error="no")], 1.5), "b": Answer([], 0.0)}
+    assert unpack_answers(pack_answers(answers)) == answers
+    problem = Problem(Reason.SANDBOX_UNAVAILABLE, "no")
+    described = [Described("a", "sha256:1"), Described("b"), Described("c", None, problem)]
+    assert unpack_described(pack_described(described)) == described
 
 
 @pytest.mark.parametrize(
@@ -89,6 +129,8 @@ def test_items_keep_scores_abstentions_and_errors_within_their_bound() -> None:
     [
         b"",
         b"[0.0, 0.0",
+        b"5",
+        b'{"a": 1, "b": 2}',
         b"[" * 100_000,
         b"{}",
         b"[0.0]",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import re
 import signal
@@ -23,13 +24,13 @@ from finetune_rewards.child import runner_child
 from finetune_rewards.client import RunnerClient
 from finetune_rewards.errors import (
     RewardChanged,
+    RewardError,
     RewardInvalid,
     RewardUnavailable,
     SandboxUnavailable,
 )
-from finetune_rewards.protocol import VERSION, pack_answers
+from finetune_rewards.protocol import VERSION
 from finetune_rewards.runner import Runner
-from finetune_rewards.samples import Answer
 from support.lacking_worker import lacking
 from support.reward_runners import python_reward, samples
 from support.runner_processes import SOURCE, runner_of, served, served_here
@@ -53,6 +54,7 @@ async def test_a_runner_describes_scores_and_stops_when_told(source: Path) -> No
         client = RunnerClient(socket)
         digest = sha256_digest(SOURCE.encode())
         assert await client.describe() == (RewardIdentity(name="mine", revision=digest),)
+        assert len((await client.score(samples("a", "b", "c")))["mine"].items) == 3
         assert await runner_of(client) == process.pid
         assert stat.S_IMODE(socket.stat().st_mode) == 0o600
         started = workers(process.pid)
@@ -141,27 +143,6 @@ async def test_code_that_changed_under_a_run_scores_nothing(source: Path) -> Non
         assert await runner_of(RunnerClient(socket)) > 0
 
 
-async def test_a_runner_that_dies_late_in_a_batch_is_waited_for(tmp_path: Path) -> None:
-    """The batch took longer than a runner may be away."""
-    asked = 0
-
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal asked
-        asked += 1
-        await frames.read(reader)
-        if asked == 1:
-            await asyncio.sleep(0.4)
-        else:
-            writer.write(frames.encode({}, pack_answers({"mine": Answer([], 0.0)})))
-        writer.close()
-
-    socket = tmp_path / "rewards.sock"
-    async with await asyncio.start_unix_server(answer, socket):
-        client = RunnerClient(socket, away_seconds=0.3)
-        assert await client.score(samples()) == {"mine": Answer([], 0.0)}
-    assert asked == 2
-
-
 PARENT = """
 import sys, time
 from pathlib import Path
@@ -201,7 +182,17 @@ async def test_a_client_of_another_version_is_told_so(source: Path) -> None:
         for asked, said in (
             ({"version": 2, "ask": "describe"}, "this runner speaks version 1, not 2"),
             ({"version": VERSION, "ask": "dance"}, "asked for neither describe nor score"),
+            ({"version": 0, "ask": "describe"}, "this runner speaks version 1, not 0"),
+            ({"ask": "describe"}, "this runner speaks version 1, not None"),
             ({"version": VERSION, "ask": "score"}, "asked for neither describe nor score"),
+            (
+                {"version": VERSION, "ask": "score", "count": "1", "revisions": {}},
+                "asked for neither describe nor score",
+            ),
+            (
+                {"version": VERSION, "ask": "score", "count": 1, "revisions": []},
+                "asked for neither describe nor score",
+            ),
         ):
             writer.write(frames.encode(asked))
             assert (await frames.read(reader))[0] == {"error": said}
@@ -231,14 +222,59 @@ async def test_garbage_ends_its_own_connection_only(
     ],
 )
 async def test_what_can_not_be_used_is_raised_by_its_kind(
-    text: str, command: tuple[str, ...] | None, expected: type[Exception], source: Path
+    text: str,
+    command: tuple[str, ...] | None,
+    expected: type[RewardError],
+    source: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     source.write_text(text)
     socket = source.with_name("rewards.sock")
     runner = Runner([python_reward()], {"mine": source}, *([command] if command else []))
     async with served_here(runner, socket):
-        with pytest.raises(expected, match=r"^reward mine: "):
+        with pytest.raises(expected, match=r"^reward mine: ") as caught:
             await RunnerClient(socket).describe()
+    assert f"mine: {expected.reason} {caught.value}" in caplog.messages
+
+
+async def test_a_server_that_was_told_to_stop_leaves_nothing(
+    source: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    socket, others = source.with_name("rewards.sock"), set(workers(os.getpid()))
+    async with served_here(Runner([python_reward()], {"mine": source}), socket):
+        digest = (await RunnerClient(socket).describe())[0].revision
+        assert f"mine is ready {digest}" in caplog.messages
+        assert len(set(workers(os.getpid())) - others) == 1
+    assert set(workers(os.getpid())) <= others
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_unix_connection(socket)
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+async def test_a_server_is_stopped_before_its_workers_have_loaded(source: Path) -> None:
+    source.write_text("import time; time.sleep(600)")
+    others = set(workers(os.getpid()))
+    async with served_here(
+        Runner([python_reward()], {"mine": source}), source.with_name("rewards.sock")
+    ):
+        async with asyncio.timeout(60):
+            while set(workers(os.getpid())) <= others:  # noqa: ASYNC110 - nobody is told of a start
+                await asyncio.sleep(0.02)
+    assert set(workers(os.getpid())) <= others
+
+
+async def test_nobody_else_may_ask_and_other_files_are_as_open_as_before(source: Path) -> None:
+    socket, later = source.with_name("rewards.sock"), source.with_name("later")
+    mask = os.umask(0o022)
+    try:
+        async with served_here(Runner([], {}), socket):
+            await client_ready(socket)
+            later.touch()
+    finally:
+        os.umask(mask)
+    assert stat.S_IMODE(socket.stat().st_mode) == 0o600
+    assert stat.S_IMODE(later.stat().st_mode) == 0o644
 
 
 async def test_a_runner_that_stays_away_or_silent_is_unavailable(source: Path) -> None:
