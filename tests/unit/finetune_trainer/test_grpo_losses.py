@@ -67,6 +67,7 @@ def computed(
     for part in parts:
         log_probs = torch.from_numpy(np.concatenate([c.now for c in part])).requires_grad_()
         summed, stats = objective(log_probs, micro_batch(part, with_reference=made.beta > 0))
+        assert not stats.requires_grad, "it would keep the graph of every micro-batch"
         (summed / by).backward()
         assert log_probs.grad is not None
         value += summed.item() / by
@@ -129,11 +130,13 @@ def test_the_first_step_on_completions_has_the_ratio_one() -> None:
 
 
 def test_a_micro_batch_without_rows_learns_nothing() -> None:
-    log_probs = torch.tensor([-1.0], requires_grad=True)
-    summed, stats = GrpoObjective(recipe("DAPO"))(log_probs, MicroBatch.idle(torch.device("cpu")))
-    summed.backward()
-    assert log_probs.grad is not None
-    assert (summed.item(), log_probs.grad.tolist(), stats.sum().item()) == (0, [0], 0)
+    for log_prob in (-1.0, 0.0):
+        log_probs = torch.tensor([log_prob], requires_grad=True)
+        idle = MicroBatch.idle(torch.device("cpu"))
+        summed, stats = GrpoObjective(recipe("DAPO"))(log_probs, idle)
+        summed.backward()
+        assert log_probs.grad is not None
+        assert (summed.item(), log_probs.grad.tolist(), stats.sum().item()) == (0, [0], 0)
 
 
 def test_what_a_step_is_divided_by() -> None:
