@@ -18,7 +18,12 @@ from finetune_operator.decision import LOOK_EVERY, Course, Decision, Scene, Verd
 from finetune_operator.diagnose import MORE_MEMORY, End, blocked, pod_end, result_of
 from finetune_operator.observe import timestamp
 from finetune_operator.observed import Child, Pod
-from finetune_operator.plan.reward_check import RewardCheck, reward_check, untried
+from finetune_operator.plan.reward_check import (
+    RewardCheck,
+    extended_resources,
+    reward_check,
+    untried,
+)
 from finetune_operator.retry import doubled
 from finetune_operator.wording import bounded, with_advice
 
@@ -131,14 +136,24 @@ def _follow(s: Scene, known: RewardCheckStatus, pod: Pod) -> Decision | RewardCh
     known = known.model_copy(update={"pod_uid": pod.uid})
     done, result = pod.end, result_of(pod, _ATTEMPT)
     if done and done.exit_code == 0 and result and result.outcome is Outcome.SUCCEEDED:
-        passed = {
-            "state": RewardCheckState.PASSED,
-            "end_time": rfc3339(s.now),
-            "message": bounded(result.message + _left_out(s)),
-        }
-        return known.model_copy(update=passed)
+        return _passed(s, known, result.message)
     end = _end_of(s, pod)
-    return _ended(s, known, end) if end is not None else _waiting(s, known, pod)
+    if end is None:
+        return _waiting(s, known, pod)
+    if end.reason is Reason.SANDBOX_UNAVAILABLE and extended_resources(s.job):
+        # The attempts run on nodes with devices, of which this one need not be.
+        why = f"the node of the trial can not confine the rewards ({end.message})"
+        return _passed(s, known, f"not tried: {why}; the attempt's own runner decides")
+    return _ended(s, known, end)
+
+
+def _passed(s: Scene, known: RewardCheckStatus, message: str) -> RewardCheckStatus:
+    passed = {
+        "state": RewardCheckState.PASSED,
+        "end_time": rfc3339(s.now),
+        "message": bounded(message + _left_out(s)),
+    }
+    return known.model_copy(update=passed)
 
 
 def _end_of(s: Scene, pod: Pod) -> End | None:

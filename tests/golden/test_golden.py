@@ -5,7 +5,8 @@ time; objects.yaml and status.yaml are what must come out. `UPDATE_GOLDEN=1 pyte
 writes those two anew; read the difference before you commit it.
 
 In job.yaml and observed.yaml AS_PLANNED stands for the digest of what tries the rewards, as the
-case reward_check has it: those cases' jobs have the same spec.
+case reward_check has it: those cases' jobs have the same spec. AS_PLANNED_WITH_GPUS is that of
+reward_check_with_gpus.
 """
 
 import dataclasses
@@ -32,7 +33,10 @@ from finetune_operator.settings import Settings
 from finetune_operator.status import status_of
 
 CASES = sorted(p.parent for p in Path(__file__).parent.glob("*/job.yaml"))
-AS_PLANNED = "AS_PLANNED"
+PLANNED_BY = {
+    "AS_PLANNED": "reward_check",
+    "AS_PLANNED_WITH_GPUS": "reward_check_with_gpus",
+}
 SETTINGS = Settings(trainer_image="registry.example/trainer:1")
 Json = Any
 
@@ -61,15 +65,15 @@ def _texts(value: Json) -> Json:
         return {key: _texts(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_texts(item) for item in value]
-    if value == AS_PLANNED:
-        return _planned()
     if isinstance(value, datetime):
         return value.strftime("%Y-%m-%dT%H:%M:%SZ")
+    if isinstance(value, str) and value in PLANNED_BY:
+        return _planned(PLANNED_BY[value])
     return value
 
 
-def _planned() -> str:
-    objects = yaml.safe_load((Path(__file__).parent / "reward_check" / "objects.yaml").read_text())
+def _planned(case: str) -> str:
+    objects = yaml.safe_load((Path(__file__).parent / case / "objects.yaml").read_text())
     (pod,) = (body for body in objects["apply"] if body["kind"] == "Pod")
     return str(pod["metadata"]["annotations"][HASH_ANNOTATION])
 

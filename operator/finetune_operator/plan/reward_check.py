@@ -3,8 +3,8 @@
 It tries what the isolated runner scores. HTTP rewards and reward models need credentials or
 weights, which nothing beside the user's code may have. Two containers, so that what holds the
 data's credentials never runs that code: the first copies rows, the second, with neither credentials
-nor token, scores them. It runs where the attempts will, so that their kernel is the one that is
-tried.
+nor token, scores them. It may run wherever the attempts may, but as it asks for no GPU it may get a
+node that they never would: what that node's kernel lacks says nothing of theirs.
 """
 
 from __future__ import annotations
@@ -77,6 +77,13 @@ def untried(job: FineTuneJob) -> list[str]:
     return [r.name for r in (grpo.rewards if grpo else ()) if r.name not in tried]
 
 
+def extended_resources(job: FineTuneJob) -> list[str]:
+    """Return the names of the devices, such as nvidia.com/gpu, that each worker asks for."""
+    resources = job.spec.workers.resources
+    limits = (resources.limits if resources else None) or {}
+    return [name for name in limits if "/" in name and "kubernetes.io/" not in name]
+
+
 def _spec(job: FineTuneJob, image: str) -> Object:
     data = credentials(job).get("data")
     secrets = [credentials_mount("data", data.secret)] if data else []
@@ -91,8 +98,11 @@ def _spec(job: FineTuneJob, image: str) -> Object:
     }
     rows = {"name": "rows", "mountPath": _ROWS_DIRECTORY, "readOnly": True}
     annotation = {"fieldPath": f"metadata.annotations['{_DOCUMENT}']"}
+    settings = pod_settings(job, _GRACE_SECONDS)
+    if tolerations := [*settings.get("tolerations", []), *_device_tolerations(job)]:
+        settings["tolerations"] = tolerations
     return {
-        **pod_settings(job, _GRACE_SECONDS),
+        **settings,
         "restartPolicy": "Never",
         "initContainers": [_rows_container(job, image, [mount for _, mount in mounted])],
         "containers": [runner(job, image, command, [document, rows, *runner_mounts(job)])],
@@ -107,6 +117,17 @@ def _spec(job: FineTuneJob, image: str) -> Object:
             *runner_volumes(job),
         ],
     }
+
+
+def _device_tolerations(job: FineTuneJob) -> list[Object]:
+    """Return what admission (ExtendedResourceToleration) adds to pods that ask for devices.
+
+    Where such nodes are tainted, it is all that lets the attempts onto them.
+    """
+    return [
+        {"key": name, "operator": "Exists", "effect": "NoSchedule"}
+        for name in extended_resources(job)
+    ]
 
 
 def _rows_container(job: FineTuneJob, image: str, mounts: list[Object]) -> Object:
