@@ -45,6 +45,10 @@ MISBEHAVING = {
     "crashes": ("import ctypes; ctypes.string_at(0)", "^the process was ended by SIGSEGV$"),
     "breaks builtins": ("import builtins; del builtins.len, builtins.isinstance", "."),
     "closes everything": ("import os; os.closerange(0, 256)", "^the process"),
+    "closes everything and stays": (
+        "import os, time; os.closerange(0, 256); time.sleep(600)",
+        "^the process closed its channel$",
+    ),
     "garbage everywhere": (
         "import os\n        for fd in range(3, 256):\n"
         "            try: os.write(fd, b'\\xff' * 4096)\n            except OSError: pass",
@@ -179,12 +183,21 @@ async def test_a_flood_of_output_is_cut_and_costs_no_score(
 ) -> None:
     caplog.set_level(logging.INFO)
     source = FUNCTION.format(body="import os; print('first')\n        print('x' * 50_000_000)")
+    source += "\ndef score(completions, *, flood=score, **kwargs):\n"
+    source += "    found = flood(completions, **kwargs)\n    print('last')\n    return found\n"
     async with running_source(source, tmp_path) as runner:
         assert_scored(await asked(runner, samples(ATTACK, "b", "c", "d")))
         assert_scored(await asked(runner, HARMLESS))
+        assert_scored(await asked(runner, HARMLESS))
     assert "mine: first" in caplog.messages
+    # What ends within the bound is told, and so are the batches after.
+    assert [message for message in caplog.messages if message.endswith("last")][1:] == [
+        "mine: last"
+    ]
     assert sum(len(message) for message in caplog.messages) < 2 * LOG_BYTES
-    assert any("bytes of output were dropped" in message for message in caplog.messages)
+    dropped = len("first\n" + "x" * 50_000_000 + "\nlast\n") - LOG_BYTES
+    told = [message for message in caplog.messages if "were dropped" in message]
+    assert told == [f"mine: {dropped} more bytes of output were dropped"]
 
 
 async def test_what_is_useful_still_works(tmp_path: Path) -> None:

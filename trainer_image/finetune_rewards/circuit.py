@@ -149,7 +149,7 @@ class Circuit(Generic[Asked, Answered]):
                 await asyncio.sleep(min(left, max(_asked(error), wait * random.uniform(0.5, 1))))
                 wait = min(2 * wait, LONGEST_WAIT_SECONDS if error.busy else LONGEST_PROBE_SECONDS)
             else:
-                self._known, self._probed_at = probe, _now()
+                self._probed_at = _now()
                 if down:
                     self._close()
                 return not down

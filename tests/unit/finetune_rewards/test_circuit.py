@@ -80,6 +80,15 @@ async def test_nothing_passes_while_the_circuit_is_open() -> None:
     assert len(held) > 10
 
 
+async def test_what_waits_for_its_turn_waits_while_the_circuit_is_open() -> None:
+    service = Service()
+    asked = service.circuit(at_once=1, retries=0)
+    await asked.ask("a")
+    service.down_for = 20
+    assert await outcomes(asked, "bcdef") == ["B", "C", "D", "E", "F"]
+    assert [service.sent.count(text) for text in "def"] == [1, 1, 1]
+
+
 async def test_a_request_that_fells_the_service_ends_somewhen() -> None:
     service = Service(fells="x")
     asked = service.circuit(retries=0)

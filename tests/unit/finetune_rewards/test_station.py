@@ -16,6 +16,7 @@ from finetune_rewards.protocol import Problem, pack_samples
 from finetune_rewards.runner import Runner
 from finetune_rewards.samples import Item
 from finetune_rewards.station import Assignment, Station
+from finetune_rewards.worker_process import WorkerProcess
 from support.reward_runners import asked, python_reward, running_source, samples
 
 LOAD = {
@@ -45,7 +46,8 @@ def others() -> set[int]:
 
 
 def workers(others: set[int]) -> list[psutil.Process]:
-    return [child for child in psutil.Process().children() if child.pid not in others]
+    found = [child for child in psutil.Process().children() if child.pid not in others]
+    return [child for child in found if child.status() != psutil.STATUS_ZOMBIE]
 
 
 @asynccontextmanager
@@ -96,6 +98,25 @@ async def test_a_station_that_was_stopped_starts_no_worker(
         told = Item(error="the runner was told to stop")
         assert (await asked(runner, samples("a", "b"))).items == [told] * 2
         await asyncio.sleep(0.05)
+        assert workers(others) == []
+
+
+async def test_a_stop_while_a_replacement_starts_leaves_no_worker(
+    tmp_path: Path, others: set[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starting = asyncio.Event()
+
+    async def never(*_: object) -> None:
+        starting.set()
+        await asyncio.Event().wait()
+
+    async with running_source(DIES, tmp_path) as runner:
+        monkeypatch.setattr(WorkerProcess, "_listen", never)
+        assert (await asked(runner, samples("now"))).items[0].error
+        await starting.wait()
+        (worker,) = workers(others)
+        await runner.stop()
+        await asyncio.to_thread(psutil.wait_procs, [worker], 30)
         assert workers(others) == []
 
 
