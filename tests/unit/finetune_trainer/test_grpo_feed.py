@@ -8,81 +8,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
-from finetune_contract.checkpoint import TrainingState
 from finetune_contract.reasons import Reason
-from finetune_contract.runconfig import RunConfig
 from finetune_rewards.samples import Item
 from finetune_trainer.distributed import Ranks
-from finetune_trainer.engine import StepOutcome
 from finetune_trainer.errors import Failure
-from finetune_trainer.feed import StepBatch
 from finetune_trainer.grpo import rollouts
-from finetune_trainer.grpo.feed import GrpoFeed
 from finetune_trainer.grpo.metrics import step_metrics
-from finetune_trainer.grpo.plan import PromptPlan
-from finetune_trainer.grpo.rollouts import Collector
-from finetune_trainer.progress import Reporter
 from finetune_trainer.rollout.base import Completion, Request
-from support.drawn import FunctionEngine, FunctionPanel, Letters, completion, numbered_prompts
+from support.drawn import completion
+from support.fed import ONE, STATS, Fed, fed_config, is_a
 from support.grpo_runs import grpo_config
-
-ONE = {"name": "a", "regex": {"pattern": "A"}}
-STATS = {"tokens": 8.0, "clipped_low": 2.0, "clipped_high": 0.0, "kl": 4.0}
-
-
-class Scorer:
-    """An engine that tells how often it was asked for log-probabilities."""
-
-    asked = 0
-
-    def log_probs(self, batches: Any) -> list[torch.Tensor]:
-        self.asked += 1
-        return [-batch.targets.float() for batch in batches]
-
-
-class Fed:
-    """A feed over stand-ins, driven as the loop does."""
-
-    def __init__(self, run: RunConfig, ranks: Ranks, scorer: Any, draws: Any = None) -> None:
-        prompts = numbered_prompts(64)
-        plan = PromptPlan.of(run.recipe, prompts.data)
-        self.drawer = FunctionEngine(draws or (lambda _, sample: completion("Axx"[sample % 3])))
-        self.reporter, self.engine = Reporter(), Scorer()
-        grpo = run.recipe.grpo
-        assert grpo is not None
-        panel = FunctionPanel({"a": scorer})
-        collector = Collector(
-            grpo, plan, prompts, Letters(), self.drawer, panel, ranks, self.reporter
-        )
-        engine: Any = self.engine
-        self.feed = GrpoFeed(run, prompts, plan, collector, engine, ranks, self.reporter)
-        self.state = TrainingState(step=0, supervised_tokens=0, loss=0.0)
-
-    def batch(self) -> StepBatch:
-        found = self.feed.batch(self.state, lambda: False)
-        assert found is not None
-        return found
-
-    def step(self) -> dict[str, float]:
-        self.batch()
-        told = self.feed.metrics(StepOutcome(0.0, 0.0, STATS))
-        after = self.state.model_copy(update={"step": self.state.step + 1})
-        self.state = self.feed.stepped(after)
-        return told
-
-
-def run(directory: Path, **grpo: Any) -> RunConfig:
-    return grpo_config(directory, grpo={"rewards": [ONE], **grpo}, microBatchSize=4)
-
-
-def is_a(text: str) -> Item:
-    return Item(score=float(text == "A"))
 
 
 def test_a_buffer_serves_as_many_steps_as_iterations_say(tmp_path: Path, alone: Ranks) -> None:
-    fed = Fed(run(tmp_path, iterations=3), alone, is_a)
+    fed = Fed(fed_config(tmp_path, iterations=3), alone, is_a)
     told = [fed.step() for _ in range(4)]
     assert {key[0] for key in fed.drawer.asked} == {0, 1}
     assert len(fed.drawer.asked) == 8
@@ -108,7 +48,7 @@ def test_drawing_and_scoring_are_timed_apart(
 
     monkeypatch.setattr(rollouts, "time", SimpleNamespace(monotonic=lambda: now))
     fed = Fed(
-        run(tmp_path),
+        fed_config(tmp_path),
         alone,
         lambda text: after(10, is_a(text)),
         lambda _, sample: after(1, completion("Axx"[sample % 3])),
@@ -124,7 +64,7 @@ def test_a_step_without_tokens_has_no_means() -> None:
 
 
 def test_log_probs_are_kept_only_for_several_steps(tmp_path: Path, alone: Ranks) -> None:
-    once, thrice = (Fed(run(tmp_path, iterations=n), alone, is_a) for n in (1, 3))
+    once, thrice = (Fed(fed_config(tmp_path, iterations=n), alone, is_a) for n in (1, 3))
     for batch in once.batch().micro_batches:
         assert batch.policy is None or batch.policy.behaviour is None
     assert once.engine.asked == 0
@@ -139,7 +79,7 @@ def test_log_probs_are_kept_only_for_several_steps(tmp_path: Path, alone: Ranks)
 def test_what_is_left_out_counts_all_the_same(tmp_path: Path, alone: Ranks) -> None:
     """A group without spread has no gradient, but the mean is over its tokens too."""
     fed = Fed(
-        run(tmp_path),
+        fed_config(tmp_path),
         alone,
         is_a,
         lambda request, sample: completion("A" if request.key[3] else "Ax"[sample % 2]),
@@ -153,7 +93,7 @@ def test_what_is_left_out_counts_all_the_same(tmp_path: Path, alone: Ranks) -> N
 
 def test_masked_and_unscored_completions_are_out_of_the_mean(tmp_path: Path, alone: Ranks) -> None:
     fed = Fed(
-        run(tmp_path, maskTruncated=True),
+        fed_config(tmp_path, maskTruncated=True),
         alone,
         lambda text: Item() if text == "B" else is_a(text),
         lambda _, sample: completion("AxBx"[sample], truncated=sample == 3),
@@ -163,13 +103,13 @@ def test_masked_and_unscored_completions_are_out_of_the_mean(tmp_path: Path, alo
 
 
 def test_a_stop_leaves_the_step_unmade(tmp_path: Path, alone: Ranks) -> None:
-    fed = Fed(run(tmp_path), alone, is_a)
+    fed = Fed(fed_config(tmp_path), alone, is_a)
     assert fed.feed.batch(fed.state, lambda: True) is None
     assert fed.feed.save().keys() == {"run.errors"}
 
 
 def test_nothing_to_learn_ends_the_run_after_so_many_steps(tmp_path: Path, alone: Ranks) -> None:
-    fed = Fed(run(tmp_path, nothingToLearnSteps=3), alone, lambda _: Item(score=0.0))
+    fed = Fed(fed_config(tmp_path, nothingToLearnSteps=3), alone, lambda _: Item(score=0.0))
     fed.step()
     fed.step()
     assert fed.state.idle_steps == 2
@@ -183,7 +123,7 @@ def test_nothing_to_learn_ends_the_run_after_so_many_steps(tmp_path: Path, alone
 
 def test_one_step_with_something_starts_the_count_anew(tmp_path: Path, alone: Ranks) -> None:
     fed = Fed(
-        run(tmp_path, nothingToLearnSteps=3),
+        fed_config(tmp_path, nothingToLearnSteps=3),
         alone,
         is_a,
         lambda request, sample: completion("Ax"[sample % 2] if request.key[0] == 2 else "x"),
@@ -201,7 +141,7 @@ def test_steps_whose_completions_are_all_cut_count_though_scores_differ(
     def draws(request: Request, sample: int) -> Completion:
         return completion("Ax"[sample % 2], truncated=request.key[0] < 2 or sample == 0)
 
-    fed = Fed(run(tmp_path, nothingToLearnSteps=2), alone, is_a, draws)
+    fed = Fed(fed_config(tmp_path, nothingToLearnSteps=2), alone, is_a, draws)
     fed.step()
     assert fed.state.idle_steps == 1
     with pytest.raises(Failure, match=r"in the last, every completion was cut at rollout\.maxTok"):
@@ -213,7 +153,7 @@ def test_steps_whose_completions_are_all_cut_count_though_scores_differ(
 
 def test_errors_of_replaced_groups_are_told(tmp_path: Path, alone: Ranks) -> None:
     fed = Fed(
-        run(tmp_path, maxResamples=8),
+        fed_config(tmp_path, maxResamples=8),
         alone,
         lambda text: Item(error="broken") if text == "!" else is_a(text),
         lambda request, sample: completion("!" if request.key[1] % 2 else "Ax"[sample % 2]),
@@ -224,7 +164,7 @@ def test_errors_of_replaced_groups_are_told(tmp_path: Path, alone: Ranks) -> Non
 
 
 def test_the_count_outlives_an_attempt_in_mid_buffer(tmp_path: Path, alone: Ranks) -> None:
-    settings = run(tmp_path, iterations=4, nothingToLearnSteps=3)
+    settings = fed_config(tmp_path, iterations=4, nothingToLearnSteps=3)
     first, second = (Fed(settings, alone, lambda _: Item(error="broken")) for _ in range(2))
     first.step()
     first.step()
@@ -236,7 +176,7 @@ def test_the_count_outlives_an_attempt_in_mid_buffer(tmp_path: Path, alone: Rank
 
 
 def test_a_begun_buffer_is_gone_on_with(tmp_path: Path, alone: Ranks) -> None:
-    settings = run(tmp_path, iterations=2)
+    settings = fed_config(tmp_path, iterations=2)
     first, second = Fed(settings, alone, is_a), Fed(settings, alone, is_a)
     first.step()
     second.state = first.state
@@ -254,11 +194,13 @@ def test_a_begun_buffer_is_gone_on_with(tmp_path: Path, alone: Ranks) -> None:
 
 
 def test_at_a_boundary_only_counts_are_saved(tmp_path: Path, alone: Ranks) -> None:
-    fed = Fed(run(tmp_path), alone, lambda text: is_a(text) if text == "A" else Item(error="e"))
+    fed = Fed(
+        fed_config(tmp_path), alone, lambda text: is_a(text) if text == "A" else Item(error="e")
+    )
     fed.step()
     saved = fed.feed.save()
     assert saved.keys() == {"run.errors", "run.reward"}
-    again = Fed(run(tmp_path), alone, lambda _: Item(error="e"))
+    again = Fed(fed_config(tmp_path), alone, lambda _: Item(error="e"))
     again.feed.resume(fed.state, saved)
     again.state = fed.state
     again.step()
@@ -269,7 +211,7 @@ def test_at_a_boundary_only_counts_are_saved(tmp_path: Path, alone: Ranks) -> No
 
 
 def test_progress_tells_the_last_completions_rewards(tmp_path: Path, alone: Ranks) -> None:
-    fed = Fed(run(tmp_path), alone, is_a)
+    fed = Fed(fed_config(tmp_path), alone, is_a)
     fed.step()
     latest = fed.reporter.latest
     assert latest.reward == 0.5
@@ -301,7 +243,7 @@ def test_groups_that_are_split_to_fit_are_told_once(
 
 
 def test_a_bad_micro_batch_is_named_by_its_rows(tmp_path: Path, alone: Ranks) -> None:
-    fed = Fed(run(tmp_path), alone, is_a)
+    fed = Fed(fed_config(tmp_path), alone, is_a)
     batch = fed.batch()
     uri = fed.feed._config.recipe.data.train[0].uri
     named = [fed.feed.rows(0, index) for index in range(len(batch.micro_batches))]
