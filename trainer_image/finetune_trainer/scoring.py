@@ -137,7 +137,12 @@ def splits(causal: Any) -> bool:
 
 
 def divided(logits: Tensor, temperature: float) -> Tensor:
-    """Return logits over a temperature; no copy where it is 1."""
+    """Return fp32 logits over a temperature; no copy of fp32 ones where it is 1.
+
+    Half precision would round each quotient, and training would see another distribution than the
+    one that completions are drawn from.
+    """
+    logits = logits.float()
     return logits if temperature == 1 else logits / temperature
 
 
@@ -147,8 +152,7 @@ def log_probs(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def scores(logits: Tensor, targets: Tensor, entropy: bool) -> Scores:
-    """Return what Scorer does, of logits [P, V]."""
-    logits = logits.float()
+    """Return what Scorer does, of fp32 logits [P, V]."""
     found = log_probs(logits, targets)
     if not entropy:
         return found, found.new_empty(0)

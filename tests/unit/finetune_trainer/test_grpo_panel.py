@@ -70,6 +70,19 @@ def test_code_that_does_not_load_ends_the_run(tmp_path: Path, alone: Ranks) -> N
     assert caught.value.reason is Reason.REWARD_INVALID
 
 
+def test_a_secret_without_a_token_ends_the_run(tmp_path: Path, alone: Ranks) -> None:
+    judge = {"name": "judge", "http": {"url": "http://judge/score"}}
+    config = grpo_config(
+        tmp_path, grpo={"rewards": [judge]}, credentials={"rewards": {"judge": str(tmp_path)}}
+    )
+    with (
+        pytest.raises(Failure, match=r"reward judge.*token") as caught,
+        opened_panel(config, RewardModels(), alone),
+    ):
+        pass
+    assert caught.value.reason is Reason.REWARD_INVALID
+
+
 def test_identities_are_part_of_the_provenance(tmp_path: Path) -> None:
     write_model(tmp_path / "model")
     write_rows(tmp_path / "train.jsonl", prompts(4))

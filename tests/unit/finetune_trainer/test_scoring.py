@@ -142,7 +142,7 @@ def test_what_no_small_model_can_be_made_of_runs_whole(
     assert not scoring.splits(causal)
 
 
-def head_of(vocabulary: int, width: int) -> scoring.Head:
+def head_of(vocabulary: int, width: int, **options: Any) -> scoring.Head:
     from types import SimpleNamespace
 
     torch.manual_seed(0)
@@ -151,7 +151,30 @@ def head_of(vocabulary: int, width: int) -> scoring.Head:
         config=SimpleNamespace(get_text_config=lambda: config),
         get_output_embeddings=lambda: torch.nn.Linear(width, vocabulary, bias=False),
     )
-    return scoring.Head(causal)
+    return scoring.Head(causal, **options)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_half_precision_rounds_no_quotient_by_the_temperature(whole: bool, tmp_path: Path) -> None:
+    """Completions are drawn from softmax(logits / T) of the logits as the model gives them."""
+    if whole:
+        model = adapted("llama", tmp_path, (LoraTarget.ATTENTION,)).bfloat16()
+        scorer = Scorer(model, checkpointing=False, temperature=TEMPERATURE)
+        scorer.head = None
+        batch = MicroBatch.of(encoded(), CPU)
+        got, spread = score_with(scorer, batch, entropy=True)
+        logits = model(input_ids=batch.input_ids).logits[batch.rows, batch.times]
+        targets = batch.targets
+    else:
+        head = head_of(300, 16, temperature=TEMPERATURE).bfloat16()
+        hidden = (8 * torch.randn(50, 16)).bfloat16()
+        targets = torch.randint(300, (50,))
+        got, spread = head(hidden, targets, entropy=True)
+        logits = head.projection(hidden)
+    exact = (logits.double() / TEMPERATURE).log_softmax(-1)
+    wanted = exact.gather(1, targets[:, None])[:, 0]
+    torch.testing.assert_close(got.double(), wanted, atol=1e-4, rtol=0)
+    torch.testing.assert_close(spread.double(), -(exact.exp() * exact).sum(-1), atol=1e-4, rtol=0)
 
 
 def test_chunked_cross_entropy_is_the_whole_one_with_its_gradients(

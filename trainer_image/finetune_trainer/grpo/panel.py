@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from finetune_contract.artifact import RewardIdentity
 from finetune_contract.reasons import Reason
@@ -24,14 +24,17 @@ def opened_panel(config: RunConfig, judges: RewardModels, ranks: Ranks) -> Itera
     if grpo is None:
         yield None
         return
-    with Panel.open(
-        grpo.rewards,
-        runner=RunnerClient(own_socket_path(layout)),
-        credentials=layout.credentials.rewards,
-        model_scorers=judges.scorers,
-        models=judges.identities,
-        ranks=ranks.world,
-    ) as panel:
+    with ExitStack() as stack:
+        with failing_as_told():
+            opening = Panel.open(
+                grpo.rewards,
+                runner=RunnerClient(own_socket_path(layout)),
+                credentials=layout.credentials.rewards,
+                model_scorers=judges.scorers,
+                models=judges.identities,
+                ranks=ranks.world,
+            )
+            panel = stack.enter_context(opening)
         yield panel
 
 
