@@ -28,7 +28,8 @@ T = TypeVar("T")
 COMMAND = (sys.executable, "-s", "-P", "-B", "-u", "-m", "finetune_rewards.worker")
 # Hashes, and so the order of sets, are alike in every run. One thread each: memory is bounded, and
 # a library would reserve some of it per core. No program is found, for none can be run:
-# ctypes would write a file for a compiler that it finds.
+# ctypes would write a file for a compiler that it finds. Libraries ask for the user's name and home
+# (matplotlib for a place of its own as well), and in a pod passwd has none.
 ENVIRONMENT = {
     "LC_ALL": "C.UTF-8",
     "OMP_NUM_THREADS": "1",
@@ -40,6 +41,7 @@ MOST_THREADS = 128  # nothing else bounds those of root
 # Beyond what a worker may allocate: what was relocated or written before it became read-only.
 UNCOUNTED_BYTES = 256 * 2**20
 WATCH_SECONDS = 0.1
+CPU_MARGIN_SECONDS = 1.0
 DYING_SECONDS = 2.0  # between a channel's end and its process's
 LOG_BYTES = 64 * 1024  # per batch; the rest of what a worker prints is dropped
 
@@ -59,6 +61,7 @@ class WorkerProcess:
         self._popen = popen
         self._memory = memory_bytes
         self._log = _Log(name)
+        self._most_cpu_seconds = math.inf
         self._why = ""
 
     @classmethod
@@ -148,6 +151,11 @@ class WorkerProcess:
                 self._end_for(f"the process had more than {MOST_THREADS} threads")
             elif process_table.own_bytes(self._popen.pid) > self._memory + UNCOUNTED_BYTES:
                 self._end_for(f"the process took more than its {self._memory / 2**20:g} MiB")
+            # The kernel's own limit is a signal, which code may ignore.
+            elif (
+                process_table.cpu_seconds(self._popen.pid) > self._cpu_seconds + CPU_MARGIN_SECONDS
+            ):
+                self._end_for("the process used its cores for longer than its batches may")
             await asyncio.sleep(WATCH_SECONDS)
 
     def _allow_cpu(self, seconds: float) -> None:
@@ -158,6 +166,7 @@ class WorkerProcess:
             hard = resource.prlimit(self._popen.pid, resource.RLIMIT_CPU)[1]
             bound = most if hard == resource.RLIM_INFINITY else min(most, hard)
             resource.prlimit(self._popen.pid, resource.RLIMIT_CPU, (bound, hard))
+        pass
 
     def _end_for(self, why: str) -> None:
         self._why = why

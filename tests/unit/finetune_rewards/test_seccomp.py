@@ -3,20 +3,23 @@ does. The numbers here are written down once more, from the kernel's tables."""
 
 from __future__ import annotations
 
+import errno
 import signal
 import socket
 import struct
 
 import pytest
 
-from finetune_rewards.confine.kernel import AUDIT_ARCH
-from finetune_rewards.confine.seccomp import ALLOW, ENOSYS, EPERM, KILL, available, program
+from finetune_rewards.confine.seccomp import available, program
 from finetune_rewards.confine.syscalls import ALLOWED
 
 PID = 4711
-MACHINES = ("x86_64", "aarch64")
+AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+MACHINES = tuple(AUDIT_ARCH)
+ALLOW, EPERM, ENOSYS, KILL = 0x7FFF0000, 0x00050001, 0x00050026, 0x80000000
 CLONE_THREAD_FLAGS = 0x3D0F00  # as pthread_create asks
-NEWNET = 0x40000000
+# CLONE_NEWNS NEWCGROUP NEWUTS NEWIPC NEWUSER NEWPID NEWNET
+NAMESPACES = [0x20000, *(1 << bit for bit in range(25, 31))]
 
 
 def verdict(machine: str, number: int, *arguments: int, architecture: int | None = None) -> int:
@@ -116,7 +119,7 @@ def test_calls_of_another_architecture_end_the_process(machine: str) -> None:
         (0, (CLONE_THREAD_FLAGS,), True),
         (0, (0x01200011,), False),  # fork, as glibc clones
         (0, (0x4111,), False),  # vfork
-        (0, (CLONE_THREAD_FLAGS | NEWNET,), False),
+        *((0, (CLONE_THREAD_FLAGS | flag,), False) for flag in NAMESPACES),
         (0, (CLONE_THREAD_FLAGS | 0x2000,), False),  # CLONE_PTRACE
         (1, (socket.AF_UNIX, socket.SOCK_STREAM), True),
         (1, (socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC), True),
@@ -129,6 +132,12 @@ def test_calls_of_another_architecture_end_the_process(machine: str) -> None:
         (3, (PID, 5000, signal.SIGTERM), True),
         (3, (1, 1, signal.SIGTERM), False),
         (4, (15,), True),
+        (4, (16,), True),
+        (4, (23,), True),
+        (4, (39,), True),
+        (4, (0x53564D41,), True),
+        (4, (38,), False),  # PR_SET_NO_NEW_PRIVS
+        (4, (4,), False),  # PR_SET_DUMPABLE
         (4, (1,), False),  # PR_SET_PDEATHSIG
         (4, (22,), False),  # PR_SET_SECCOMP
         (5, (0, 7, 0, 1), True),
@@ -136,11 +145,13 @@ def test_calls_of_another_architecture_end_the_process(machine: str) -> None:
         (5, (1, 7, 0, 1), False),
         (5, (0, 7, 1, 0), False),
         (5, (0, 7, 1 << 32, 0), False),
-        (6, (3, 0x5421), True),
+        *((6, (3, request), True) for request in (0x5401, 0x5413, 0x541B, 0x5421)),
+        *((6, (3, request), True) for request in (0x5450, 0x5451)),
         (6, (3, 0x5412), False),  # TIOCSTI
         (6, (3, 0x8901), False),  # FIOSETOWN
-        (7, (3, 1030), True),
-        (7, (3, 4), True),
+        *((7, (3, command), True) for command in (0, 1, 2, 3, 4, 1030, 1032)),
+        (7, (3, 5), False),  # F_GETLK
+        (7, (3, 1031), False),  # F_SETPIPE_SZ
         (7, (3, 8), False),  # F_SETOWN
         (7, (3, 10), False),  # F_SETSIG
         (7, (3, 15), False),  # F_SETOWN_EX
@@ -170,4 +181,12 @@ def test_open_asks_the_same(flags: int, passes: bool) -> None:
 def test_a_machine_without_a_table_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     assert available()
     monkeypatch.setattr("finetune_rewards.confine.kernel.machine", lambda: "riscv64")
+    assert not available()
+
+
+def test_a_kernel_that_filters_no_calls_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr("finetune_rewards.confine.kernel.prctl", refuse)
     assert not available()

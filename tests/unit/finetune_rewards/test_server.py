@@ -35,7 +35,14 @@ from support.lacking_worker import lacking
 from support.reward_runners import python_reward, samples
 from support.runner_processes import SOURCE, runner_of, served, served_here
 
-HANGS = "import time\ndef score(completions):\n    time.sleep(600)"
+HANGS = """
+import signal, time
+
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+def score(completions):
+    time.sleep(600)
+"""
 
 
 @pytest.fixture

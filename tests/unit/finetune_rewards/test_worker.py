@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+import sysconfig
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +139,13 @@ async def test_every_builtin_scores_in_a_confined_worker() -> None:
     }
 
 
+def test_all_that_a_kernel_lacks_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("finetune_rewards.confine.seccomp.available", lambda: False)
+    monkeypatch.setattr("finetune_rewards.confine.landlock.abi", lambda: 0)
+    with pytest.raises(Lacking, match=r"^the kernel lacks seccomp and Landlock \(Linux 5\.13\)$"):
+        confine(2**30)
+
+
 def test_a_kernel_that_refuses_to_confine_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse() -> None:
         raise PermissionError(1, "Operation not permitted")
@@ -231,16 +240,23 @@ def score(completions, **kwargs):
     async with running_source(source, tmp_path) as runner:
         answer = await asked(runner, samples(*"abcdef"))
     effective, permitted, inheritable, *upper = (item.score for item in answer.items)
-    assert {effective, permitted} <= {0.0, 4.0}  # CAP_DAC_READ_SEARCH
+    held = re.search(r"CapPrm:\s*(\w+)", Path("/proc/self/status").read_text())
+    assert held is not None
+    kept = float(int(held[1], 16) & 4)  # CAP_DAC_READ_SEARCH
+    assert effective == permitted == kept
     assert [inheritable, *upper] == [0.0] * 4
 
 
 def test_neither_the_root_of_all_nor_a_home_is_readable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path.parent)
+    monkeypatch.setattr("sys.path", [""])
+    assert Path() not in interpreter_paths()
     monkeypatch.chdir("/")
     monkeypatch.setattr("sys.path", ["/", "//", ".", str(tmp_path), str(tmp_path / "none"), ""])
     readable = interpreter_paths()
+    assert Path(sysconfig.get_config_var("LIBDIR")) in readable
     assert tmp_path in readable
     assert not {Path("/"), Path("//"), Path.home(), Path(), tmp_path / "none"} & set(readable)
     assert all(path.exists() for path in readable)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pytest
 
 from finetune_contract.rewards import RegexReward, Reward
 from finetune_rewards.samples import Item
+from finetune_rewards.worker_process import COMMAND
 from support.reward_runners import asked, running, running_source, samples
 
 SEVERAL = """
@@ -54,6 +57,46 @@ def score(completions):
         assert (await asked(runner, samples("a"))).items == [Item(300.0)]
         (worker,) = set(psutil.Process().children()) - others
         assert worker.num_threads() == 1
+
+
+async def test_code_that_ignores_the_limit_of_cpu_time_is_ended(tmp_path: Path) -> None:
+    source = """
+import signal, threading
+
+def spin():
+    while True:
+        pass
+
+def score(completions):
+    signal.signal(signal.SIGXCPU, signal.SIG_IGN)
+    threading.Thread(target=spin, daemon=True).start()
+    return [1.0]
+"""
+    others = set(psutil.Process().children())
+    async with running_source(source, tmp_path, timeout_seconds=1) as runner:
+        assert (await asked(runner, samples("a"))).items == [Item(1.0)]
+        (worker,) = set(psutil.Process().children()) - others
+        await asyncio.to_thread(worker.wait, 120)
+        assert (await asked(runner, samples("a"))).items == [Item(1.0)], "by a new one"
+
+
+async def test_a_user_without_a_name_or_home_of_its_own_is_enough(tmp_path: Path) -> None:
+    """The user of a pod has no entry in passwd; libraries look for a place to write to."""
+    source = """
+import pwd
+
+def unknown(uid):
+    raise KeyError(uid)
+
+pwd.getpwuid = unknown
+import getpass, pathlib
+import reasoning_gym
+
+def score(completions):
+    return [float(bool(getpass.getuser()) and pathlib.Path.home().is_absolute())]
+"""
+    async with running_source(source, tmp_path) as runner:
+        assert (await asked(runner, samples("a"))).items == [Item(1.0)]
 
 
 async def test_a_process_that_lives_long_has_time_for_each_batch(tmp_path: Path) -> None:
@@ -118,6 +161,11 @@ def score(completions):
         await asked(runner, samples("a"))
         await asyncio.sleep(0.1)
     assert caplog.messages == ["mine: one line", "mine:  [31m\ufffdred", "mine: last"]
+
+
+def test_a_worker_whose_parent_is_gone_already_ends_itself() -> None:
+    command = [*COMMAND, str(os.getpid() + 1)]
+    assert subprocess.run(command, stdin=subprocess.DEVNULL).returncode == -signal.SIGKILL
 
 
 async def test_the_worker_of_builtins_is_confined_as_far_as_the_kernel_can() -> None:

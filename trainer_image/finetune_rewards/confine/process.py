@@ -70,9 +70,8 @@ def end_with_parent(parent: int) -> None:
 def interpreter_paths() -> list[Path]:
     """Return what must be readable to import: Python, its packages, the libraries they load."""
     # Directories by themselves, not sys.prefix: that may be a home or the root of all.
-    names = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
-    names += [str(sysconfig.get_config_var("LIBDIR") or ""), *sys.path]
-    paths = [Path(name) for name in (*names, *SYSTEM_LIBRARIES, *SYSTEM_FILES) if name]
+    names = (*sys.path, sysconfig.get_config_var("LIBDIR"), *SYSTEM_LIBRARIES, *SYSTEM_FILES)
+    paths = [Path(name) for name in names if name]
     return [path for path in dict.fromkeys(paths) if path.exists() and not path.samefile("/")]
 
 
