@@ -25,14 +25,18 @@ STATS = {"tokens": 8.0, "clipped_low": 2.0, "clipped_high": 0.0, "kl": 4.0}
 
 
 class Scorer:
-    """An engine of one weight; log-probabilities are tokens times it. Tells how often it ran."""
+    """An engine of one weight; log-probabilities are tokens times it.
 
-    asked = 0
+    Tells how often it was asked, and for how many micro-batches.
+    """
+
+    asked = passes = 0
     weight = -1.0
 
     def log_probs(self, batches: Any) -> list[torch.Tensor]:
         """Return one number per token that is learned."""
         self.asked += 1
+        self.passes += len(batches)
         return [self.weight * batch.targets.float() for batch in batches]
 
 

@@ -12,7 +12,13 @@ from safetensors.torch import load_file, save_file
 
 from finetune_trainer.data.dataset import Dataset, Source
 from finetune_trainer.data.prompt_dataset import Prompts
-from finetune_trainer.grpo.buffer import Buffer, deal_groups, micro_batch, used_passes
+from finetune_trainer.grpo.buffer import (
+    Buffer,
+    deal_groups,
+    micro_batch,
+    splits_groups,
+    used_passes,
+)
 
 LENGTHS = (3, 1, 4, 2, 2, 5, 1, 3, 6, 2, 2, 1)
 PROMPTS = ((1, 2, 3), (4,), (5, 6))
@@ -39,7 +45,7 @@ def buffer(**changes: object) -> Buffer:
         "kept": np.ones(count, dtype=np.bool_),
         "learned": np.arange(count) != 5,
         "behaviour": -np.arange(total, dtype=np.float32),
-        "metrics": {"reward/mean": 0.25, "reward/x/std": float("nan")},
+        "metrics": {"reward/mean": 0.1, "reward/x/std": float("nan")},
     }
     return Buffer(**{**values, **changes})  # type: ignore[arg-type]
 
@@ -80,12 +86,31 @@ def test_small_groups_share_what_whole_ones_would_leave_empty() -> None:
     assert [len(load) for [load] in shares] == [5, 5]
 
 
-def test_nothing_to_learn_is_dealt_as_nothing() -> None:
+def test_groups_that_fit_together_are_put_together() -> None:
+    """Groups of 1, 1, 3 and 3: in this order, whole ones would take three micro-batches of 4."""
+    learned = np.ones(12, dtype=np.bool_)
+    learned[[1, 2, 4, 5]] = False
+    made = buffer(rows=np.array([2, 0, 1, 0]), learned=learned)
+    shares = deal_groups(made, **size(4, 1, 2))
+    assert [len(load) for [load] in shares] == [4, 4]
+    assert not splits_groups(shares, 3)
+    assert splits_groups(deal_groups(made, **size(4, 1, 2)), 2)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_nothing_to_learn_is_dealt_as_nothing(packed: bool) -> None:
     shares = deal_groups(buffer(learned=np.zeros(12, dtype=np.bool_)), **size(2, 2, 3))
     assert used_passes(shares) == 0
-    empty = micro_batch(buffer(), shares[0][0], dataset(), torch.device("cpu"), packed=True)
+    empty = micro_batch(buffer(), shares[0][0], dataset(), torch.device("cpu"), packed=packed)
     assert empty.policy is None
     assert empty.weights.sum() == 0
+    assert (empty.segments is not None) == packed, "as the other ranks' are"
+
+
+def test_a_pass_is_used_if_any_rank_learns_in_it() -> None:
+    shares = deal_groups(buffer(), **size(4, 2, 3))
+    assert [[len(load) for load in by_rank] for by_rank in shares] == [[4, 4], [3, 0], [0, 0]]
+    assert used_passes(shares) == 2
 
 
 @pytest.mark.parametrize("packed", [True, False])
@@ -154,5 +179,6 @@ def test_a_checkpoint_gives_back_what_it_took(reference: np.ndarray | None, tmp_
             np.testing.assert_array_equal(getattr(found, name), value)
     assert (found.index, found.nothing) == (7, "reward ü gave 0")
     assert (found.reference is None) == (reference is None)
-    assert found.metrics["reward/mean"] == 0.25
+    assert type(found.index) is int
+    assert found.metrics["reward/mean"] == 0.1
     assert np.isnan(found.metrics["reward/x/std"])

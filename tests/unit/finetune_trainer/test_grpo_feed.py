@@ -12,8 +12,9 @@ import pytest
 from finetune_contract.reasons import Reason
 from finetune_rewards.samples import Item
 from finetune_trainer.distributed import Ranks
+from finetune_trainer.engine import StepOutcome
 from finetune_trainer.errors import Failure
-from finetune_trainer.grpo import rollouts
+from finetune_trainer.grpo import feed, rollouts
 from finetune_trainer.grpo.metrics import step_metrics
 from finetune_trainer.rollout.base import Completion, Request
 from support.drawn import completion
@@ -58,6 +59,35 @@ def test_drawing_and_scoring_are_timed_apart(
         assert (told["rollout/seconds"], told["reward/seconds"]) == (16, 160)
 
 
+def test_a_step_is_timed_from_its_batch_to_its_end(
+    tmp_path: Path, alone: Ranks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(feed, "time", SimpleNamespace(monotonic=lambda: now))
+    fed = Fed(fed_config(tmp_path), alone, is_a)
+    assert fed.feed.steps == 16  # of one epoch
+    for seconds in (2, 3):
+        fed.batch()
+        now += seconds
+        told = fed.feed.metrics(StepOutcome(0.0, 0.0, STATS))
+        assert told["policy/seconds"] == seconds
+
+
+def test_the_reward_outlives_an_attempt_as_it_is(tmp_path: Path, alone: Ranks) -> None:
+    first, second = (Fed(fed_config(tmp_path), alone, lambda _: Item(score=0.1)) for _ in range(2))
+    first.step()
+    second.feed.resume(first.state, first.feed.save())
+    assert second.feed.reward == first.feed.reward == 0.1
+
+
+def test_a_run_that_begins_has_nothing_to_go_on_with(tmp_path: Path, alone: Ranks) -> None:
+    fed = Fed(fed_config(tmp_path), alone, is_a)
+    fed.feed.resume(fed.state, {})
+    assert fed.feed.reward is None
+    fed.step()
+    assert len(fed.drawer.asked) == 4
+
+
 def test_a_step_without_tokens_has_no_means() -> None:
     assert step_metrics({**STATS, "tokens": 0.0}) == {}
     assert step_metrics({"tokens": 8.0, "kl": 4.0}) == {"policy/kl": 0.5}
@@ -88,6 +118,7 @@ def test_what_is_left_out_counts_all_the_same(tmp_path: Path, alone: Ranks) -> N
     assert (batch.tokens, batch.learned, batch.normaliser) == (32, 16, 16)
     learned = [len(one.targets) for one in batch.micro_batches if one.policy is not None]
     assert sum(learned) == 4
+    assert fed.feed.stepped(fed.state).idle_steps == 0
     assert len(batch.micro_batches) == 4  # as many as the engine expects
 
 
@@ -219,7 +250,9 @@ def test_progress_tells_the_last_completions_rewards(tmp_path: Path, alone: Rank
     assert (told.name, told.mean, told.std, told.errors) == ("a", 0.5, 0.5, 0)
 
 
-@pytest.mark.parametrize(("size", "packing", "times"), [(6, True, 1), (8, True, 0), (6, False, 0)])
+@pytest.mark.parametrize(
+    ("size", "packing", "times"), [(6, True, 1), (8, True, 0), (2, True, 0), (6, False, 0)]
+)
 def test_groups_that_are_split_to_fit_are_told_once(
     tmp_path: Path,
     alone: Ranks,
@@ -239,7 +272,8 @@ def test_groups_that_are_split_to_fit_are_told_once(
     fed = Fed(settings, alone, is_a, lambda _, sample: completion("Ax"[sample % 2]))
     fed.step()
     fed.step()
-    assert caplog.text.count("micro-batches of 6 do not hold whole groups of 4") == times
+    words = f"micro-batches of {size} do not hold whole groups of 4"
+    assert caplog.text.count(words) == times
 
 
 def test_a_bad_micro_batch_is_named_by_its_rows(tmp_path: Path, alone: Ranks) -> None:

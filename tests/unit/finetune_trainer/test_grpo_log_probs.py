@@ -56,12 +56,19 @@ def test_with_a_divergence_all_that_is_kept_is_learned(tmp_path: Path, alone: Ra
         assert set(has) == {beta > 0}
 
 
+def test_passes_in_which_nothing_is_learned_are_not_made(tmp_path: Path, alone: Ranks) -> None:
+    draws = lambda request, sample: completion("A" if request.key[3] else "Ax"[sample % 2])  # noqa: E731
+    fed = Fed(fed_config(tmp_path, iterations=2), alone, is_a, draws)
+    assert len(fed.batch().micro_batches) == 4
+    assert fed.engine.passes == 1
+
+
 @pytest.mark.parametrize("world", [1, 2])
 def test_every_rank_gets_its_share_and_rank_0_keeps_all(tmp_path: Path, world: int) -> None:
     config = grpo_config(
         tmp_path,
         grpo={"rewards": [ONE], "iterations": 2},
-        microBatchSize=2,
+        microBatchSize=4,
         processesPerWorker=world,
     )
     draws = lambda request, sample: completion(  # noqa: E731
@@ -74,7 +81,7 @@ def test_every_rank_gets_its_share_and_rank_0_keeps_all(tmp_path: Path, world: i
 
     found = on_ranks(world, made)
     sizes = {len(batch.micro_batches) for batch, _ in found}
-    assert sizes == {8 // world}
+    assert sizes == {4 // world}  # of which three hold a group each
     completions = 0
     for batch, _ in found:
         for one in batch.micro_batches:

@@ -70,6 +70,12 @@ def test_what_has_no_probability_is_never_drawn() -> None:
     assert repeated(logits, noise, Sampling()).tolist() == [3, 600, 1100]
 
 
+def test_where_rounding_leaves_no_sum_above_the_noise_it_is_the_last_that_has_probability() -> None:
+    weights = torch.tensor([[0.5, 0.5, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0]], dtype=torch.float64)
+    level = torch.ones(2, dtype=torch.float64)
+    assert module._first_above(weights, level).tolist() == [1, 0]
+
+
 def test_top_k_of_one_is_the_most_probable() -> None:
     logits = torch.randn(20, 700, generator=_generator())
     noise = torch.linspace(0, ALMOST_ONE, 20, dtype=torch.float64)
@@ -91,6 +97,23 @@ def test_top_p_keeps_the_fewest_that_reach_it(top_p: float, kept: list[int]) -> 
     assert found[0].nonzero().flatten().tolist() == kept
 
 
+def test_top_p_of_one_keeps_what_rounding_does_not_see() -> None:
+    rare = logits_of([1.0, 1e-20])
+    assert probabilities(rare, Sampling())[0].count_nonzero() == 2
+    assert probabilities(rare, Sampling(top_p=1 - 1e-9))[0].count_nonzero() == 1
+
+
+def test_top_p_takes_of_equal_tokens_those_that_come_first() -> None:
+    found = probabilities(torch.zeros(1, 1000), Sampling(top_p=0.5))
+    assert found[0].nonzero().flatten().tolist() == list(range(500))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_probabilities_are_computed_in_double_precision(dtype: torch.dtype) -> None:
+    logits = torch.randn(3, 700, generator=_generator()).to(dtype)
+    assert probabilities(logits, Sampling()).equal(logits.double().softmax(-1))
+
+
 def test_top_p_is_of_what_top_k_leaves() -> None:
     # Of the two most probable the first has 0.6 already, of all it has 0.375.
     sampling = Sampling(top_k=2, top_p=0.55)
@@ -110,8 +133,16 @@ def test_a_row_is_drawn_alike_in_every_batch(monkeypatch: pytest.MonkeyPatch) ->
     whole = draw_tokens(logits, noise, sampling)
     alone = [draw_tokens(logits[i : i + 1], noise[i : i + 1], sampling).item() for i in range(9)]
     assert whole.tolist() == alone
-    monkeypatch.setattr(module, "CHUNK_BYTES", 2 * 300 * 8)
-    assert draw_tokens(logits, noise, sampling).equal(whole)
+    sizes: list[int] = []
+    draw = module._draw
+    monkeypatch.setattr(
+        module, "_draw", lambda part, *rest: (sizes.append(len(part)), draw(part, *rest))[1]
+    )
+    for rows, expected in ((0.5, [1] * 9), (2, [2, 2, 2, 2, 1]), (9, [9])):
+        monkeypatch.setattr(module, "CHUNK_BYTES", int(rows * 300 * 8))
+        sizes.clear()
+        assert draw_tokens(logits, noise, sampling).equal(whole)
+        assert sizes == expected, "no more is turned into fp64 at once"
 
 
 def test_noise_begins_alike_whatever_its_count() -> None:
@@ -120,7 +151,7 @@ def test_noise_begins_alike_whatever_its_count() -> None:
 
 def test_noise_depends_on_seed_key_and_sample() -> None:
     places = [(0, (1, 2), 3), (1, (1, 2), 3), (0, (2, 2), 3), (0, (1, 2), 4), (0, (1,), 2)]
-    places += [(0, (1, 2, 3), 0), (0, (1, 2, 0), 3), (2**40, (1, 2), 3)]
+    places += [(0, (1, 2, 3), 0), (0, (1, 2, 0), 3), (2**40, (1, 2), 3), (0, (1 + 2**33,), 3)]
     drawn = sorted(tuple(uniform_noise(*place, 4)) for place in places)
     assert all(one != other for one, other in pairwise(drawn))
     seeds = {sample_seed(*place) for place in places}
