@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, WithJsonSchema
 
 from finetune_api.rewards import Reward
-from finetune_api.types import DECIMAL, ApiModel, DecimalString, SecretRef, bound, rule, rules
+from finetune_api.types import (
+    DECIMAL,
+    ApiModel,
+    DecimalString,
+    SecretRef,
+    bound,
+    http_address,
+    rule,
+    rules,
+)
 from finetune_contract.grpo import Aggregate, GrpoLoss, ScaleRewards
 from finetune_contract.layout import RolloutEngine
 
@@ -15,6 +24,21 @@ _BY_NAME: dict[str, Any] = {
     "x-kubernetes-list-type": "map",
     "x-kubernetes-list-map-keys": ["name"],
 }
+_URI = r"^https?://[^\s?#@]+$"
+
+
+def _of_loss(loss: str, field: str, comparison: str, message: str) -> dict[str, str]:
+    """Return a rule that compares a decimal field of `self` with a number under one loss alone."""
+    value = f"self.{field}"
+    return rule(
+        f"!has({value}) || !has(self.loss) || self.loss != '{loss}' || "
+        f"!{value}.matches('{DECIMAL}') || double({value}) {comparison}",
+        message,
+        f".{field}",
+    )
+
+
+_SMALL = "GSPO clips a mean over the completion: {} must be at most 0.1; remove it for {}"
 
 
 class Rollout(ApiModel):
@@ -23,7 +47,14 @@ class Rollout(ApiModel):
     engine: RolloutEngine = RolloutEngine.BUILTIN
     """`Builtin` generates on the training devices. `OpenAI` asks a server with the OpenAI API that
     can load adapters while it runs, such as vLLM."""
-    uri: Annotated[str, Field(max_length=1024, pattern=r"^https?://[^\s?#@]+$")] | None = None
+    uri: (
+        Annotated[
+            str,
+            Field(max_length=1024, pattern=_URI),
+            WithJsonSchema(http_address(_URI, "http:// or https:// and host")),
+        ]
+        | None
+    ) = None
     """The server's address up to and without `/v1`: a Service in the job's namespace
     (`http://vllm:8000`), or a host that the operator's chart allows."""
     adapter_directory: Annotated[str, Field(max_length=1024, pattern=r"^/[^:]*$")] | None = None
@@ -112,13 +143,14 @@ class Grpo(ApiModel):
                 "CISPO has no lower clip; remove clipLow",
                 ".clipLow",
             ),
-            rule(
-                "!has(self.clipHigh) || !has(self.loss) || self.loss != 'CISPO' || "
-                f"!self.clipHigh.matches('{DECIMAL}') || "
-                "double(self.clipHigh) >= 1.0",
+            _of_loss(
+                "CISPO",
+                "clipHigh",
+                ">= 1.0",
                 "with loss CISPO clipHigh is the cap of the ratio itself: at least 1",
-                ".clipHigh",
             ),
+            _of_loss("GSPO", "clipLow", "<= 0.1", _SMALL.format("clipLow", "3e-4")),
+            _of_loss("GSPO", "clipHigh", "<= 0.1", _SMALL.format("clipHigh", "4e-4")),
             rule(
                 "!has(self.scaleRewards) || !has(self.aggregate) || self.aggregate != 'GDPO'",
                 "GDPO divides by deviations of its own; remove scaleRewards",

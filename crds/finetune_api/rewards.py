@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, WithJsonSchema
 from pydantic.alias_generators import to_camel
 
 from finetune_api.types import (
@@ -13,7 +13,9 @@ from finetune_api.types import (
     Name,
     Quantity,
     SecretRef,
+    SignedDecimal,
     bound,
+    http_address,
     rule,
     rules,
 )
@@ -22,6 +24,7 @@ from finetune_contract.rewards import SOURCES, OnError
 Column = Annotated[str, Field(min_length=1, max_length=253)]
 Pattern = Annotated[str, Field(min_length=1, max_length=1024)]
 _Phrase = Annotated[str, Field(min_length=1, max_length=256)]
+_URL = r"^https?://[^\s?#@/]+(/[^\s?#]*)?$"
 _Tag = Annotated[str, Field(max_length=63, pattern=r"^[A-Za-z_][\w.-]{0,62}$")]
 
 
@@ -175,7 +178,11 @@ class PythonReward(ApiModel):
 class HttpReward(ApiModel):
     """A service that scores batches over HTTP; docs/rewards.md has its OpenAPI schema."""
 
-    url: Annotated[str, Field(max_length=1024, pattern=r"^https?://[^\s?#@/]+(/[^\s?#]*)?$")]
+    url: Annotated[
+        str,
+        Field(max_length=1024, pattern=_URL),
+        WithJsonSchema(http_address(_URL, "http:// or https://, host and path")),
+    ]
     """A Service in the job's namespace (`http://judge/score`), or a host that the operator's chart
     allows."""
     credentials_secret_ref: SecretRef | None = None
@@ -217,7 +224,7 @@ class Reward(ApiModel):
     weight: DecimalString = "1"
     """Its weight in the total. A completion that some rewards did not score has its total from the
     others, their weights scaled up."""
-    gate: DecimalString | None = None
+    gate: SignedDecimal | None = None
     """A completion that this reward scores below the gate has the total 0, or the least of its
     group that passes where that is lower, whatever the others say; one that it does not score is
     left out of the training."""
@@ -225,7 +232,8 @@ class Reward(ApiModel):
     """`Mask`: completions on which the reward fails go without it. `FailAfter`: as Mask, but
     failAfter failures in a row end the job."""
     fail_after: Annotated[int, Field(ge=1, le=1_000_000)] = 100
-    """Failures in a row, without a score between them, that end the job under FailAfter."""
+    """Failures in a row in one process (one per GPU), without a score between them, that end the
+    job under FailAfter."""
     math: MathReward | None = None
     """Compare mathematical answers."""
     exact: ExactReward | None = None

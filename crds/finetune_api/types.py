@@ -33,9 +33,12 @@ class ApiModel(BaseModel):
     )
 
 
-DECIMAL = "^[0-9]+([.][0-9]+)?([eE][-+]?[0-9]{1,2})?$"
+_NUMBER = "[0-9]+([.][0-9]+)?([eE][-+]?[0-9]{1,2})?"
+DECIMAL = f"^{_NUMBER}$"
 DecimalString = Annotated[str, Field(max_length=24, pattern=DECIMAL)]
 """A non-negative number as a string, since the API has no floats."""
+SignedDecimal = Annotated[str, Field(max_length=24, pattern=f"^-?{_NUMBER}$")]
+"""A number as a string, of either sign."""
 
 
 def bound(field: str, comparison: str, message: str) -> dict[str, str]:
@@ -47,6 +50,14 @@ def bound(field: str, comparison: str, message: str) -> dict[str, str]:
     value = f"self.{field}"
     expression = f"!has({value}) || !{value}.matches('{DECIMAL}') || double({value}) {comparison}"
     return rule(expression, message, f".{field}")
+
+
+def http_address(pattern: str, form: str) -> dict[str, Any]:
+    """Return the schema of a URL that a token may be sent to; `form` is how it should look."""
+    escaped = pattern.replace("\\", "\\\\")
+    remedy = f"write {form}; a token goes into credentialsSecretRef"
+    matches = rules(rule(f"self.matches('{escaped}')", remedy))
+    return {"type": "string", "maxLength": 1024, **matches}
 
 
 def decimal_is_zero(field: str) -> str:

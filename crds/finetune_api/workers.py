@@ -15,6 +15,11 @@ Quantities = Annotated[
     dict[str, Quantity], Field(max_length=16, json_schema_extra={"maxProperties": 16})
 ]
 GPU = "nvidia.com/gpu"
+# Where the pods have mounts of their own, beside /tmp.
+_TAKEN = (
+    *("/etc/finetune", "/run/finetune", "/var/run/finetune"),
+    *("/var/cache/finetune", "/var/run/secrets"),
+)
 
 
 def is_gpu_count(value: str) -> str:
@@ -108,9 +113,9 @@ class Volume(ApiModel):
                 "set exactly one of persistentVolumeClaim, configMap and emptyDir",
             ),
             rule(
-                "!(self.mountPath.startsWith('/etc/finetune') || "
-                "self.mountPath.startsWith('/var/run/secrets'))",
-                "mountPath must not lie in /etc/finetune or /var/run/secrets; choose another path",
+                "!(" + " || ".join(f"self.mountPath.startsWith('{path}')" for path in _TAKEN) + ")"
+                " && self.mountPath != '/tmp' && self.mountPath != '/tmp/'",
+                f"mountPath must not be /tmp or lie in {', '.join(_TAKEN)}; choose another path",
                 ".mountPath",
             ),
         )
