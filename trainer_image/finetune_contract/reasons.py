@@ -198,7 +198,8 @@ TABLE: dict[Reason, Row] = {
         Retry.NEVER,
         30,
         "A reward can not be used: its code does not load, or a column that it needs is missing.",
-        "Correct what the message names; `finetune reward test` shows it on a laptop.",
+        "Correct what the message names and create the job again; `finetune reward test` shows it "
+        "on a laptop.",
     ),
     Reason.REWARD_FAILED: Row(
         Retry.NEVER,
@@ -216,8 +217,8 @@ TABLE: dict[Reason, Row] = {
         Retry.NEVER,
         34,
         "The node's kernel can not confine the process that runs a reward's code.",
-        "Use nodes with seccomp and Landlock (Linux 5.13), or set allowUnconfined for code that "
-        "you trust.",
+        "Create the job again on nodes with seccomp and Landlock (Linux 5.13), or with "
+        "allowUnconfined for code that you trust.",
     ),
     Reason.OUT_OF_MEMORY: Row(
         Retry.SMALLER_BATCH,
