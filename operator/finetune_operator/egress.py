@@ -73,7 +73,8 @@ def _name(host: str) -> str | None:
 def _is_service(name: str, namespace: str, *, absolute: bool) -> bool:
     """Tell whether a name stands for a Service of the namespace.
 
-    One of a single label that no Service has is also looked up in the node's search domains. NAME.NAMESPACE is also looked up as it stands, so the namespace must be no top-level domain:
+    A single label that no Service has is looked up in the node's search domains too.
+    NAME.NAMESPACE is also looked up as it stands, so the namespace must be no top-level domain:
     those are letters alone, or begin with xn--. With a final dot only the full name is a Service's.
     """
     service, *rest = name.split(".")
