@@ -64,6 +64,15 @@ def after(seconds: float) -> Behaviour:
     return behave
 
 
+def answering(body: bytes, **arguments: Any) -> Behaviour:
+    """Return a service that always answers the same."""
+
+    async def behave(document: Document, number: int) -> web.StreamResponse:
+        return web.Response(body=body, **arguments)
+
+    return behave
+
+
 @contextmanager
 def judge_server(behave: Behaviour = good, tls: ssl.SSLContext | None = None) -> Iterator[Judge]:
     """Serve on a free port of this machine, in a thread of its own."""

@@ -15,27 +15,28 @@ from aiohttp import web
 
 from finetune_contract.rewards import Reward
 from finetune_rewards.errors import RewardInvalid, RewardUnavailable
-from finetune_rewards.http import MOST_BYTES, HttpScorer
-from finetune_rewards.samples import Item, Samples
+from finetune_rewards.http import HttpScorer
+from finetune_rewards.samples import Item, Samples, Text
 from support.asked_service import TEXTS, ask, batch, scores
-from support.judge_server import Document, Judge, after, good, judge_server, lengths
+from support.judge_server import Document, Judge, after, answering, good, judge_server, lengths
 
 pytestmark = pytest.mark.usefixtures("short_waits")
 
 
 async def test_a_batch_is_asked_in_parts_and_answered_in_order(judge: Judge) -> None:
-    samples = batch(*TEXTS, answer=[1, 2, 3, 4, None])
-    answer = await ask(judge.url, samples, batch_size=2)
+    right = [1, 2, 3, 4, None]
+    prompts: list[Text] = [f"{number}?" for number in range(5)]
+    asked = Samples(prompts, [*TEXTS], [[1]] * 5, {"answer": right}, step=7)
+    answer = await ask(judge.url, asked, batch_size=2, concurrency=1)
     assert scores(answer) == [1.0, 2.0, 3.0, 4.0, 5.0]
     assert answer.seconds > 0
-    assert sorted(len(document["samples"]) for document in judge.documents) == [1, 2, 2]
-    [last] = [document for document in judge.documents if len(document["samples"]) == 1]
-    assert last == {
-        "version": 1,
-        "reward": "judge",
-        "step": 7,
-        "samples": [{"prompt": "?", "completion": "eeeee", "columns": {"answer": None}}],
-    }
+    assert [len(document["samples"]) for document in judge.documents] == [2, 2, 1]
+    assert [sample for document in judge.documents for sample in document["samples"]] == [
+        {"prompt": prompt, "completion": text, "columns": {"answer": column}}
+        for prompt, text, column in zip(prompts, TEXTS, right, strict=True)
+    ]
+    for document in judge.documents:
+        assert [document[name] for name in ("version", "reward", "step")] == [1, "judge", 7]
     assert len(set(judge.keys)) == 3
     headers = judge.requests[0].headers
     assert headers["Content-Type"] == headers["Accept"] == "application/json"
@@ -50,96 +51,6 @@ async def test_dialogues_are_sent_as_messages(judge: Judge) -> None:
         "completion": turn,
         "columns": {},
     }
-
-
-async def test_null_abstains_and_errors_are_told(judge: Judge) -> None:
-    async def behave(document: Document, number: int) -> web.StreamResponse:
-        return web.json_response({"scores": [1, None, 0.5], "errors": {"2": "no\nidea"}})
-
-    judge.behave = behave
-    answer = await ask(judge.url, batch("a", "b", "c"), batch_size=3)
-    assert answer.items == [
-        Item(score=1.0),
-        Item(),
-        Item(error="the service says: no idea"),
-    ]
-
-
-async def test_a_row_that_a_service_quotes_goes_no_further(judge: Judge) -> None:
-    async def behave(document: Document, number: int) -> web.StreamResponse:
-        quoted = document["samples"][0]["completion"]
-        return web.json_response({"scores": [None], "errors": {"0": f"can not parse {quoted}!"}})
-
-    judge.behave = behave
-    answer = await ask(judge.url, batch("the patient Jane Doe is ill", diagnosis=["flu"]))
-    assert answer.items == [Item(error="the service says: can not parse …!")]
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ('{"scores": [NaN, 1]}', "the score is nan"),
-        ('{"scores": [Infinity, 1]}', "the score is inf"),
-        ('{"scores": [-1e999, 1]}', "the score is -inf"),
-        ('{"scores": [1' + "0" * 400 + ", 1]}", "the score is too large"),
-        ('{"scores": ["1", 1]}', "the score is text"),
-        ('{"scores": [true, 1]}', "the score is a truth value"),
-        ('{"scores": [[1], 1]}', "the score is of type list"),
-    ],
-)
-async def test_a_bad_score_is_the_error_of_its_item(judge: Judge, text: str, words: str) -> None:
-    async def behave(document: Document, number: int) -> web.StreamResponse:
-        return web.Response(text=text, content_type="application/json")
-
-    judge.behave = behave
-    bad, fine = (await ask(judge.url, batch("a", "b"), batch_size=2)).items
-    assert bad.score is None
-    assert bad.error is not None
-    assert words in bad.error
-    assert fine == Item(score=1.0)
-    assert len(judge.documents) == 1  # asking again would not help
-
-
-def response(body: bytes, **arguments: Any) -> Any:
-    async def behave(document: Document, number: int) -> web.StreamResponse:
-        return web.Response(body=body, **arguments)
-
-    return behave
-
-
-@pytest.mark.parametrize(
-    ("behave", "words"),
-    [
-        (response(b'{"scores": [1]}'), "1 scores for 2"),
-        (response(b'{"scores": [1, 2, 3]}'), "3 scores for 2"),
-        (response(b'{"scores": 5}'), "instead of a list"),
-        (response(b'{"score": [1, 2]}'), "no object with scores"),
-        (response(b"[1, 2]"), "no object with scores"),
-        (response(b'{"scores": [1, 2], "errors": [1]}'), "errors of the answer is no object"),
-        (response(b"<html>"), "not JSON"),
-        (response(b"[" * 100_000), "not JSON"),
-        (response(b"\xff"), "not JSON"),
-        (response(b"", status=404), "404 Not Found"),
-        (response(b"", status=422), "422"),
-        (response(b"", status=307, headers={"Location": "/score"}), "307"),
-        (response(b'{"scores": [1, 2]}' + b" " * 10_000_000), "larger than 4 MiB"),
-        (response(b"{}", headers={"Content-Encoding": "gzip"}), "compressed"),
-    ],
-)
-async def test_a_useless_answer_is_an_error_of_each_item(
-    judge: Judge, behave: Any, words: str
-) -> None:
-    judge.behave = behave
-    answer = await ask(judge.url, batch("a", "b"), batch_size=2)
-    assert [item.score for item in answer.items] == [None, None]
-    assert all(item.error is not None and words in item.error for item in answer.items)
-    assert len(judge.documents) == 1
-
-
-async def test_an_answer_may_be_as_large_as_the_limit(judge: Judge) -> None:
-    text = b'{"scores": [1, 2]}'
-    judge.behave = response(text + b" " * (MOST_BYTES - len(text)))
-    assert scores(await ask(judge.url, batch("a", "b"), batch_size=2)) == [1.0, 2.0]
 
 
 async def test_concurrency_is_bounded_and_shared_by_ranks(judge: Judge) -> None:
@@ -185,10 +96,11 @@ async def test_parts_are_told_of_as_they_are_answered(judge: Judge) -> None:
 
     judge.behave = behave
     http = {"url": judge.url, "batchSize": 2, "concurrency": 2}
-    reward = Reward.model_validate({"name": "judge", "http": http})
+    reward = Reward.model_validate({"name": "polite", "http": http})
     async with HttpScorer(reward, credentials_dir=None, ranks=1, note=lambda _: None) as scorer:
         await scorer.score(batch("a", "b", "c"), tell)
     assert told == [(2, 4), (0, 2)]
+    assert {document["reward"] for document in judge.documents} == {"polite"}
 
 
 async def test_nothing_of_a_client_is_left(judge: Judge) -> None:
@@ -291,7 +203,7 @@ async def test_the_environments_proxy_is_not_asked(
 
 async def test_a_redirect_is_not_followed(judge: Judge) -> None:
     with judge_server() as other:
-        judge.behave = response(b"", status=308, headers={"Location": other.url})
+        judge.behave = answering(b"", status=308, headers={"Location": other.url})
         answer = await ask(judge.url, batch("a"))
         assert answer.items == [Item(error="the service answered 308 Permanent Redirect")]
         assert other.documents == []

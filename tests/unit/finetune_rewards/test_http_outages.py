@@ -44,8 +44,11 @@ async def test_a_request_that_chokes_a_good_service_is_an_error(judge: Judge) ->
     assert [item.score for item in answer.items] == [None, 1.0, None, 3.0, None, 5.0]
     errors = [item.error for item in answer.items if item.error]
     assert errors == ["no answer: 500 Internal Server Error"] * 3
+    before = len(judge.documents)
     later = await ask(judge.url, batch(*TEXTS, *TEXTS), retries=2, concurrency=1, note=notes.append)
     assert [item.score for item in later.items] == [1.0, None, 3.0, None, 5.0] * 2
+    sent = [document["samples"][0]["completion"] for document in judge.documents[before:]]
+    assert (sent.count("bb"), sent.count("dddd")) == (6, 6)
     assert notes == []
 
 
