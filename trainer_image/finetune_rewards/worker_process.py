@@ -31,11 +31,14 @@ COMMAND = (sys.executable, "-s", "-P", "-B", "-u", "-m", "finetune_rewards.worke
 # ctypes would write a file for a compiler that it finds. Libraries ask for the user's name and home
 # (matplotlib for a place of its own as well), and in a pod passwd has none.
 ENVIRONMENT = {
+    "HOME": "/tmp",  # noqa: S108 - nothing can be written there
     "LC_ALL": "C.UTF-8",
+    "MPLCONFIGDIR": "/tmp",  # noqa: S108
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "PATH": "",
     "PYTHONHASHSEED": "0",
+    "USER": "finetune",
 }
 MOST_THREADS = 128  # nothing else bounds those of root
 # Beyond what a worker may allocate: what was relocated or written before it became read-only.
@@ -166,7 +169,7 @@ class WorkerProcess:
             hard = resource.prlimit(self._popen.pid, resource.RLIMIT_CPU)[1]
             bound = most if hard == resource.RLIM_INFINITY else min(most, hard)
             resource.prlimit(self._popen.pid, resource.RLIMIT_CPU, (bound, hard))
-        pass
+        self._most_cpu_seconds = most + CPU_MARGIN_SECONDS
 
     def _end_for(self, why: str) -> None:
         self._why = why
