@@ -171,7 +171,7 @@ class Panel:
 
     async def _elsewhere(self, samples: Samples, answered: Answered) -> Answers:
         if not len(samples):
-            return {reward.name: Answer([], 0.0) for reward in self.rewards}
+            return {}
         work: list[Coroutine[Any, Any, Answers]] = [
             _named(name, service, samples, answered) for name, service in self._services.items()
         ]

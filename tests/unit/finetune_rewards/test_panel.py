@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,6 @@ from aiohttp import web
 
 from finetune_contract.artifact import RewardIdentity
 from finetune_contract.rewards import Reward
-from finetune_rewards import circuit
 from finetune_rewards import panel as panel_module
 from finetune_rewards.errors import RewardFailed, RewardInvalid
 from finetune_rewards.panel import Panel
@@ -181,6 +180,15 @@ def test_a_model_scores_slice_by_slice_and_no_more_once_it_is_left(
         assert answer.seconds > 0
 
 
+def test_a_models_seconds_are_those_of_all_its_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = iter(range(100))
+    monkeypatch.setattr(panel_module, "MODEL_SLICE", 2)
+    monkeypatch.setattr(panel_module, "time", SimpleNamespace(monotonic=lambda: next(now)))
+    scorers = {"m": lambda samples: [Item(score=1.0)] * len(samples)}
+    with Panel.open([reward("m", model={"uri": "hf://a/b"})], model_scorers=scorers) as panel:
+        assert panel.score(batch(*"12345"))["m"].seconds == 3.0
+
+
 def failing(*pattern: str) -> Runner:
     """Return a runner with one batch per word: e is an error, s a score, anything else abstains."""
     words = iter(pattern)
@@ -216,8 +224,10 @@ def test_the_last_different_errors_are_told() -> None:
         panel.score(batch(*"abcdef"))
 
 
-@pytest.mark.parametrize("answers", [{}, {"a": [Item(score=1.0)]}])
-def test_a_missing_or_short_answer_is_an_error(answers: dict[str, list[Item]]) -> None:
+@pytest.mark.parametrize("answers", [{}, *({"a": [Item(score=1.0)] * n} for n in (1, 3))])
+def test_a_missing_answer_or_one_of_another_length_is_an_error(
+    answers: dict[str, list[Item]],
+) -> None:
     with Panel.open([reward("a", **REGEX)], runner=runner_of(**answers)) as panel:
         found = panel.score(batch("a", "b"))["a"].items
     assert [item.score for item in found] == [None, None]
@@ -249,34 +259,6 @@ def test_an_invalid_reward_ends_the_run_in_its_own_words() -> None:
         pytest.raises(RewardInvalid, match="reward a: no"),
     ):
         panel.score(batch("a"))
-
-
-def test_credentials_go_to_their_reward(tmp_path: Path) -> None:
-    (tmp_path / "token").write_text("secret")
-    with judge_server() as judge, judge_server() as other:
-        rewards = [reward("a", http={"url": judge.url}), reward("b", http={"url": other.url})]
-        with Panel.open(rewards, credentials={"a": str(tmp_path)}) as panel:
-            panel.score(batch("x"))
-        assert judge.requests[0].headers["Authorization"] == "Bearer secret"
-        assert "Authorization" not in other.requests[0].headers
-
-
-def test_notes_of_several_services_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(circuit, "FIRST_PROBE_SECONDS", 0.01)
-    notes: list[str | None] = []
-
-    async def behave(document: Document, number: int) -> web.StreamResponse:
-        both = " ".join(filter(None, notes))
-        if "reward a" in both and "reward b" in both and "; " in both:
-            return web.json_response({"scores": lengths(document)})
-        return web.Response(status=503)
-
-    with judge_server(behave) as judge:
-        rewards = [reward(name, http={"url": judge.url, "retries": 0}) for name in "ab"]
-        with Panel.open(rewards, note=notes.append) as panel:
-            panel.score(batch("x"))
-    assert any(note and note.count("waits for reward") == 2 for note in notes)
-    assert notes[-1] is None
 
 
 def test_every_reward_needs_somebody_who_scores_it() -> None:
