@@ -142,3 +142,34 @@ def test_a_gate_that_is_passed_is_not_the_cause(tmp_path: Any, alone: Ranks) -> 
     assert cause(rolled.collect(), rolled.recipe).startswith(
         "reward a gave 0 to every completion: take prompts"
     )
+
+
+def test_a_reward_that_is_silent_here_and_there_is_told_by_what_it_gives(
+    tmp_path: Any, alone: Ranks
+) -> None:
+    items = {"A": Item(score=0.0), "B": Item(error="broken"), "C": Item()}
+    draws = lambda request, sample: completion("ABCA"[sample])  # noqa: E731
+    rolled = Rolled(rolled_config(tmp_path), alone, draws, {"a": lambda text: items[text]})
+    assert cause(rolled.collect(), rolled.recipe).startswith(
+        "reward a gave 0 to every completion: take prompts"
+    )
+
+
+def test_a_gate_that_is_unknown_here_and_there_is_not_the_cause(
+    tmp_path: Any, alone: Ranks
+) -> None:
+    scorers = {
+        "a": lambda _: Item(score=0.0),
+        "b": lambda text: Item(error="broken") if text == "A" else Item(score=1.0),
+    }
+    rolled = Rolled(rolled_config(tmp_path, rewards=[ONE, GATE]), alone, scorers=scorers)
+    assert cause(rolled.collect(), rolled.recipe).startswith("reward a gave 0 to every completion")
+
+
+@pytest.mark.parametrize(("item", "words"), [(Item(error="e"), "failed on"), (Item(), "gave no")])
+def test_a_gate_that_is_unknown_everywhere_is_the_cause(
+    tmp_path: Any, alone: Ranks, item: Item, words: str
+) -> None:
+    scorers = {"a": lambda text: Item(score=float(text == "A")), "b": lambda _: item}
+    rolled = Rolled(rolled_config(tmp_path, rewards=[ONE, GATE]), alone, scorers=scorers)
+    assert cause(rolled.collect(), rolled.recipe).startswith(f"reward b {words}")

@@ -194,6 +194,7 @@ def test_metrics_tell_rewards_apart_from_their_errors(tmp_path: Any, alone: Rank
     assert (metrics["reward/b/mean"], metrics["reward/b/std"]) == (2, 0)
     assert metrics["reward/b/seconds"] == 0.5
     assert metrics["reward/mean"] == pytest.approx((3 + 4 + 4 + 2) / 4)
+    assert metrics["reward/std"] == pytest.approx(np.std([3, 4, 4, 2]))
     assert metrics["rollout/tokens_mean"] == 2.5
     assert metrics["rollout/tokens_max"] == 4
     assert metrics["rollout/truncated_share"] == 0.25

@@ -52,6 +52,14 @@ def test_rows_with_a_prompt_of_their_own_fill_the_room() -> None:
     assert [(piece.prompt, piece.count) for piece in second] == [(2, 2)]
 
 
+def test_a_prompt_s_rows_fill_the_room_to_the_last_byte() -> None:
+    """What shares holds 4 tokens once, and 6 of each row; what does not holds 10 of each row."""
+    for shares, room in ((False, 4 * 32), (True, 4 * 20 + 12)):
+        for less, counts in ((0, [4]), (1, [3, 1])):
+            made = batches([4], [4], 6, room - less, Kept(3, 2, shares))
+            assert [[piece.count for piece in batch] for batch in made] == [[n] for n in counts]
+
+
 def test_prompts_read_in_one_pass_have_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(budget, "READ_TOKENS", 12)
     lengths, samples = [4, 4, 4, 4, 30, 30], [1] * 6

@@ -61,3 +61,22 @@ def test_a_stop_text_may_be_longer_than_what_is_decoded_of_others() -> None:
 
 def test_a_stop_text_may_be_a_special_token() -> None:
     assert ends_at("ab<|im_start|>cd", "<|im_start|>") == 3
+
+
+def test_a_stop_text_may_begin_with_a_space_before_a_full_stop() -> None:
+    assert ends_at("a . b", " .") == 3
+
+
+def test_no_more_is_decoded_than_a_stop_text_may_take() -> None:
+    lengths: list[int] = []
+
+    def decode(tokens: list[int], **_: Any) -> str:
+        lengths.append(len(tokens))
+        return ""
+
+    tokenizer = SimpleNamespace(eos_token_id=None, decode=decode)
+    assert Endings(model(None), tokenizer, ()).ended([1] * 1000) is False
+    assert lengths == [], "without a stop text nothing is"
+    assert Endings(model(None), tokenizer, ("ab", "c" * 50)).ended([1] * 1000) is False
+    [length] = lengths
+    assert 50 <= length < 60

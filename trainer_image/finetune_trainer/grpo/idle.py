@@ -21,10 +21,8 @@ def cause(rollouts: Rollouts, recipe: GrpoRecipe) -> str:
         )
     counted = [(i, reward) for i, reward in enumerate(recipe.rewards) if reward.weight > 0]
     gates = [(i, reward) for i, reward in enumerate(recipe.rewards) if reward.gate is not None]
-    for index, reward in (*counted, *gates):
-        if np.isnan(rollouts.scores.values[:, index]).all() and (
-            reward.gate is not None or len(counted) == 1
-        ):
+    for index, reward in gates:
+        if np.isnan(rollouts.scores.values[:, index]).all():
             return _silent(reward, index, rollouts.scores)
     if np.isnan(rollouts.found.totals).all():
         return "; ".join(_silent(reward, index, rollouts.scores) for index, reward in counted)
