@@ -155,9 +155,7 @@ class WorkerProcess:
             elif process_table.own_bytes(self._popen.pid) > self._memory + UNCOUNTED_BYTES:
                 self._end_for(f"the process took more than its {self._memory / 2**20:g} MiB")
             # The kernel's own limit is a signal, which code may ignore.
-            elif (
-                process_table.cpu_seconds(self._popen.pid) > self._cpu_seconds + CPU_MARGIN_SECONDS
-            ):
+            elif process_table.cpu_seconds(self._popen.pid) > self._most_cpu_seconds:
                 self._end_for("the process used its cores for longer than its batches may")
             await asyncio.sleep(WATCH_SECONDS)
 
