@@ -9,10 +9,17 @@ from pathlib import Path
 
 import pytest
 
+from finetune_contract.artifact import RewardIdentity
 from finetune_rewards import frames
 from finetune_rewards.client import RunnerClient
 from finetune_rewards.errors import RewardChanged, RewardUnavailable
-from finetune_rewards.protocol import VERSION, pack_answers, unpack_samples
+from finetune_rewards.protocol import (
+    VERSION,
+    Described,
+    pack_answers,
+    pack_described,
+    unpack_samples,
+)
 from finetune_rewards.samples import Answer
 from support.reward_runners import samples
 
@@ -73,6 +80,21 @@ async def test_a_call_is_one_connection_that_says_its_version_and_is_closed(tmp_
     assert header == {"version": VERSION, "ask": "score", "count": 2, "revisions": {}}
     assert unpack_samples(body) == batch
     assert after == [b""]
+
+
+async def test_only_what_has_a_source_has_an_identity_and_is_asked_for(tmp_path: Path) -> None:
+    described = [Described("pattern"), Described("mine", "sha256:1")]
+    heard: list[frames.Header] = []
+
+    async def answer(header: frames.Header, body: bytes) -> bytes:
+        heard.append(header)
+        return frames.encode({}, pack_described(described)) if not body else NOTHING
+
+    async with says(tmp_path / "r.sock", answer):
+        client = RunnerClient(tmp_path / "r.sock")
+        assert await client.describe() == (RewardIdentity(name="mine", revision="sha256:1"),)
+        await client.score(samples("a"))
+    assert heard[1]["revisions"] == {"mine": "sha256:1"}
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from finetune_rewards.answers import LONGEST_ERROR
 from finetune_rewards.http import MOST_BYTES
-from finetune_rewards.samples import Item
+from finetune_rewards.samples import Item, Samples
 from support.asked_service import ask, batch, scores
 from support.judge_server import Document, Judge, answering
 
@@ -123,3 +124,20 @@ async def test_an_error_counts_for_more_than_a_score_and_may_be_any_value(judge:
     judge.behave = answering(b'{"scores": [1, 2], "errors": {"1": 5, "7": "x"}}')
     answer = await ask(judge.url, batch("a", "b"), batch_size=2)
     assert answer.items == [Item(score=1.0), Item(error="the service says: 5")]
+
+
+async def test_no_more_of_an_error_is_searched_for_rows_than_is_told(
+    judge: Judge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a service could keep the run busy with one long text."""
+    searched = []
+
+    def struck(said: str, samples: Samples) -> str:
+        searched.append(said)
+        return said
+
+    monkeypatch.setattr("finetune_rewards.http.struck", struck)
+    judge.behave = answering(b'{"scores": [null], "errors": {"0": "' + b"x" * 10**6 + b'"}}')
+    (item,) = (await ask(judge.url, batch("a"))).items
+    assert item.error == f"the service says: {'x' * LONGEST_ERROR}"[:LONGEST_ERROR]
+    assert searched == ["x" * LONGEST_ERROR]

@@ -15,7 +15,7 @@ import pytest
 
 from finetune_contract.rewards import RegexReward, Reward
 from finetune_rewards.samples import Item
-from finetune_rewards.worker_process import COMMAND
+from finetune_rewards.worker_process import COMMAND, LOG_BYTES
 from support.reward_runners import asked, running, running_source, samples
 
 SEVERAL = """
@@ -161,6 +161,16 @@ def score(completions):
         await asked(runner, samples("a"))
         await asyncio.sleep(0.1)
     assert caplog.messages == ["mine: one line", "mine:  [31m\ufffdred", "mine: last"]
+
+
+async def test_what_was_dropped_of_the_last_batch_is_told_too(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = f"def score(completions):\n    print('x' * {LOG_BYTES + 9})\n    return [1.0]"
+    async with running_source(source, tmp_path) as runner:
+        await asked(runner, samples("a"))
+        await asyncio.sleep(0.1)
+    assert caplog.messages == ["mine: 10 more bytes of output were dropped"]
 
 
 def test_a_worker_whose_parent_is_gone_already_ends_itself() -> None:
