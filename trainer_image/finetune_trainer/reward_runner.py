@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import stat
 import tempfile
 from pathlib import Path
 
 from finetune_contract.layout import Layout, RewardRunner
+from finetune_contract.reasons import Reason
 from finetune_contract.runconfig import RunConfig
 from finetune_rewards.child import runner_child
+from finetune_trainer.errors import Failure
 
 LONGEST_ADDRESS = 100  # bytes; a Unix socket's path may have 107
 
@@ -24,7 +27,20 @@ def socket_path(layout: Layout, node: int) -> Path:
     if len(os.fsencode(path)) <= LONGEST_ADDRESS:
         return path
     digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
-    return Path(tempfile.gettempdir(), f"finetune-{digest}.sock")
+    return _own_directory() / f"{digest}.sock"
+
+
+def _own_directory() -> Path:
+    """Return a directory for short addresses that is this user's alone, whoever else has /tmp."""
+    path = Path(tempfile.gettempdir(), f"finetune-{os.getuid()}")
+    path.mkdir(mode=0o700, exist_ok=True)
+    found = path.lstat()
+    if not stat.S_ISDIR(found.st_mode) or (found.st_uid, found.st_mode & 0o077) != (os.getuid(), 0):
+        raise Failure(
+            Reason.SANDBOX_UNAVAILABLE,
+            f"{path} must be a directory that only this user can enter: remove it, or set TMPDIR",
+        )
+    return path
 
 
 def own_socket_path(layout: Layout) -> Path:

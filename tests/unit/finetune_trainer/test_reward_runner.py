@@ -10,6 +10,7 @@ import pytest
 
 from finetune_contract.runconfig import RunConfig
 from finetune_rewards.client import RunnerClient
+from finetune_trainer.errors import Failure
 from finetune_trainer.reward_runner import launched_runner, own_socket_path, socket_path
 from support.reward_runners import samples
 from support.trainer_runs import run_config
@@ -81,3 +82,20 @@ def test_a_long_scratch_directory_has_a_short_address_of_its_own(tmp_path: Path)
     paths = {socket_path(layout, node) for layout in layouts for node in (0, 1)}
     assert len(paths) == 4
     assert all(len(str(path)) <= 100 for path in paths)
+
+
+def test_a_short_address_lies_where_no_other_user_can_reach(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    layout = run_config(tmp_path, scratchDir=f"/{'a' * 120}").layout
+    own = socket_path(layout, 0).parent
+    assert own.parent == tmp_path
+    assert own.stat().st_mode & 0o777 == 0o700
+    own.chmod(0o755)
+    with pytest.raises(Failure, match=rf"{own} must be a directory that only this user can enter"):
+        socket_path(layout, 0)
+    own.rmdir()
+    own.symlink_to(tmp_path)
+    with pytest.raises(Failure, match="only this user"):
+        socket_path(layout, 0)
