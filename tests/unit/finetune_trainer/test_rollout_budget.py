@@ -60,6 +60,13 @@ def test_a_prompt_s_rows_fill_the_room_to_the_last_byte() -> None:
             assert [[piece.count for piece in batch] for batch in made] == [[n] for n in counts]
 
 
+def test_every_batch_is_filled_to_the_last_byte() -> None:
+    made = batches([4] * 4, [2] * 4, 6, 4 * 32, Kept(3, 2, shares=False))
+    assert [[piece.prompt for piece in batch] for batch in made] == [[0, 1], [2, 3]]
+    made = batches([4] * 4, [2] * 4, 6, 4 * 20 + 2 * 12, Kept(3, 2, shares=True))
+    assert [[piece.prompt for piece in batch] for batch in made] == [[0, 1], [2, 3]]
+
+
 def test_prompts_read_in_one_pass_have_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(budget, "READ_TOKENS", 12)
     lengths, samples = [4, 4, 4, 4, 30, 30], [1] * 6
