@@ -18,10 +18,14 @@ Draw = Callable[[Request, int], Completion]
 
 @dataclass
 class FunctionEngine:
-    """Draws what a function says of a request and a sample's index; notes what it was asked."""
+    """Draws what a function says of a request and a sample's index in the group.
+
+    Notes what it was asked.
+    """
 
     draws: Draw
     asked: list[tuple[int, ...]] = field(default_factory=list)  # keys
+    wanted: list[range] = field(default_factory=list)  # samples of each
 
     def draw(
         self,
@@ -35,8 +39,10 @@ class FunctionEngine:
             return None
         drawn = []
         for request in requests:
+            samples = range(request.first, request.first + request.samples)
             self.asked.append(request.key)
-            drawn.append([self.draws(request, sample) for sample in range(request.samples)])
+            self.wanted.append(samples)
+            drawn.append([self.draws(request, sample) for sample in samples])
             on_done(request.samples)
         return drawn
 

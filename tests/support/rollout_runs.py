@@ -31,15 +31,14 @@ SECONDS = 600.0  # after which ranks that have not ended are called hung
 class Told:
     """What a rank saw.
 
-    `drawn` is by request and sample; `later` is drawn again after an optimizer step; `losses` are
-    of that step and one after it. `untouched` tells whether drawing left weights and mode alone,
-    `stopped` whether a stop made it give up. `failed` is the reason and the rank that it ended with
-    when the last rank's logits were no numbers.
+    `drawn` is by request and sample, as in "3/0"; `later` is drawn again after an optimizer step;
+    `losses` are of that step and one after it. `untouched` tells whether drawing left weights and
+    mode alone, `stopped` whether a stop made it give up. `failed` is the reason and the rank that
+    it ended with when the last rank's logits were no numbers.
     """
 
-    drawn: dict[str, list[list[int]]]
-    later: dict[str, list[list[int]]]
-    truncated: dict[str, list[bool]]
+    drawn: dict[str, list[int]]
+    later: dict[str, list[int]]
     done: int
     losses: list[float]
     untouched: bool
@@ -156,8 +155,7 @@ def _case(config: RunConfig, ranks: Any) -> Told:
     from support.oracle import path_of
 
     tokenizer = load_tokenizer(path_of(config.recipe.model.uri))
-    # Of two ranks the first has far more to do than the other.
-    mine = [r for i, r in enumerate(requests()) if ranks.world == 1 or (i == 3) == ranks.rank]
+    mine = requests() if ranks.world == 1 else _share(ranks.rank)
     done: list[int] = []
     with engine_of(config, ranks) as (engine, model):
         drawer = rollout_engine(config, engine, model, tokenizer, ranks, memory())
@@ -173,11 +171,9 @@ def _case(config: RunConfig, ranks: Any) -> Told:
         failed = _failed(drawer, model, mine, ranks)
     assert first is not None
     assert later is not None
-    keys = [str(request.key[1]) for request in mine]
     return Told(
-        drawn=dict(zip(keys, _tokens(first), strict=True)),
-        later=dict(zip(keys, _tokens(later), strict=True)),
-        truncated=dict(zip(keys, [[c.truncated for c in group] for group in first], strict=True)),
+        drawn=_tokens(mine, first),
+        later=_tokens(mine, later),
         done=sum(done),
         losses=losses,
         untouched=untouched,
@@ -200,8 +196,23 @@ def _failed(drawer: Any, model: Any, asked: Sequence[Any], ranks: Any) -> list[A
     return []
 
 
-def _tokens(groups: Sequence[Sequence[Any]]) -> list[list[list[int]]]:
-    return [[completion.tokens.tolist() for completion in group] for group in groups]
+def _share(rank: int) -> list[Any]:
+    """Return what one of two ranks draws: the last samples of a group, or far more."""
+    from dataclasses import replace
+
+    split = requests()[3]
+    if rank:
+        return [replace(split, first=1, samples=split.samples - 1)]
+    others = [request for request in requests() if request.key != split.key]
+    return [*others, replace(split, samples=1)]
+
+
+def _tokens(asked: Sequence[Any], groups: Sequence[Sequence[Any]]) -> dict[str, list[int]]:
+    return {
+        f"{request.key[1]}/{request.first + index}": completion.tokens.tolist()
+        for request, group in zip(asked, groups, strict=True)
+        for index, completion in enumerate(group)
+    }
 
 
 def _step(engine: Any, config: RunConfig) -> float:

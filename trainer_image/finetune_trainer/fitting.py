@@ -139,7 +139,10 @@ class Wish:
         if not self.generates:
             return 0
         longest = self.sequence_length - self.completion_tokens
-        prompts = -(-self.global_batch_size // (self.group_size * self.world))
+        completions = -(-self.global_batch_size // self.world)
+        # The first and the last group of a process's share may be those of others as well.
+        touched = 2 + (completions - 2) // self.group_size
+        prompts = min(touched, self.global_batch_size // self.group_size)
         return max(longest, min(READ_TOKENS, prompts * longest))
 
     def setting(self, stage: ZeroStage, checkpointing: bool, micro_batch_size: int) -> Setting:

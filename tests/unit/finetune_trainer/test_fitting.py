@@ -93,7 +93,9 @@ def test_prompts_are_read_up_to_a_limit_at_once() -> None:
     assert few.prompt_tokens == 64 // 8 * 768
     assert replace(few, global_batch_size=640).prompt_tokens == 8192
     assert replace(few, sequence_length=65536).prompt_tokens == 65536 - 256
-    assert replace(few, workers=8).prompt_tokens == 768
+    assert replace(few, workers=8).prompt_tokens == 2 * 768, "seven groups may be on eight"
+    assert replace(few, workers=64).prompt_tokens == 768
+    assert replace(few, workers=32).prompt_tokens == 2 * 768
     assert replace(few, generates=False).prompt_tokens == 0
     setting = fitter(LLAMA_3_8B, 2000).settle(few)
     assert setting is not None

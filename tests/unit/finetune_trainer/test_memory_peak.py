@@ -84,9 +84,9 @@ def peak_of_rollouts(causal: Any, prompts: int) -> int:
     tokens = [np.full(LENGTH - ANSWER, 7, dtype=np.int32)] * prompts
     causal.set_attn_implementation(NAME)
     with PeakBytes() as bytes_held, torch.no_grad():
-        for _ in SharedDecoder(causal, tokens, range(prompts), causal.device).read():
+        for _ in SharedDecoder(causal, tokens, range(prompts), ANSWER, causal.device).read():
             pass
-        decoder = SharedDecoder(causal, tokens[:1], [0], causal.device)
+        decoder = SharedDecoder(causal, tokens[:1], [0], ANSWER, causal.device)
         for _ in decoder.read():
             pass
         for _ in range(ANSWER):

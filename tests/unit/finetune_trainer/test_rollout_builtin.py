@@ -82,6 +82,7 @@ def test_who_else_is_asked_for_does_not_matter(trained: Trained) -> None:
     assert tokens(trained.drawn(asked[::-1])) == whole[::-1]
     assert tokens(trained.drawn(asked[1:2])) == whole[1:2]
     assert tokens(trained.drawn([replace(asked[0], samples=5)]))[0][:3] == whole[0]
+    assert tokens(trained.drawn([replace(asked[0], first=1, samples=2)]))[0] == whole[0][1:]
 
 
 def test_little_memory_changes_no_token(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:

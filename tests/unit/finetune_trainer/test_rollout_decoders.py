@@ -87,7 +87,7 @@ def test_greedy_tokens_are_those_of_generate(
     before = model.config._attn_implementation
     if shares:
         with attention_for(model):
-            found = decoded(SharedDecoder(model, given, OWNERS, CPU), OWNERS, end)
+            found = decoded(SharedDecoder(model, given, OWNERS, TOKENS - 1, CPU), OWNERS, end)
     else:
         found = decoded(PlainDecoder(model, given, OWNERS, CPU), OWNERS, end)
     assert model.config._attn_implementation == before
@@ -103,23 +103,33 @@ def test_a_prompt_is_read_and_kept_once(tmp_path: Path) -> None:
     )
     [prompt] = prompts([30])
     with torch.no_grad(), attention_for(model):
-        decoder = SharedDecoder(model, [prompt], [0] * 8, CPU)
+        decoder = SharedDecoder(model, [prompt], [0] * 8, TOKENS, CPU)
         list(decoder.read())
     assert read == [30]
     layers, heads, width = 2, 2, 8
     assert decoder.kept_bytes == 2 * layers * heads * width * 30 * 4
 
 
-@pytest.mark.parametrize("kind", [SharedDecoder, PlainDecoder])
-def test_what_is_kept_is_counted(kind: Any, tmp_path: Path) -> None:
-    model = load("llama", tmp_path)
+@pytest.mark.parametrize("shares", [True, False])
+@pytest.mark.parametrize("growth", [4, 128])
+def test_what_is_kept_is_counted_and_no_more_than_what_is_drawn(
+    shares: bool, growth: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prefixed, "GROWTH", growth)
+    model, given, rows = load("llama", tmp_path), prompts([6]), 3
     token = 2 * 2 * 2 * 8 * 4  # keys and values, layers, heads, width, bytes
-    with torch.no_grad(), attention_for(model, "sdpa" if kind is PlainDecoder else prefixed.NAME):
-        decoder = kind(model, prompts([6]), [0], CPU)
+    with torch.no_grad(), attention_for(model, prefixed.NAME if shares else "sdpa"):
+        if shares:
+            decoder: Decoder = SharedDecoder(model, given, [0] * rows, 10, CPU)
+        else:
+            decoder = PlainDecoder(model, given, [0] * rows, CPU)
         list(decoder.read())
-        assert token * 6 <= decoder.kept_bytes <= token * 6 + 64
-        decoder.step(torch.tensor([7]))
-        assert decoder.kept_bytes >= token * 7
+        prompt = 6 * token * (1 if shares else rows)
+        assert prompt <= decoder.kept_bytes <= prompt + 64
+        for added in range(1, 11):
+            decoder.step(torch.tensor([7] * rows))
+            assert decoder.kept_bytes >= prompt + rows * added * token
+            assert decoder.kept_bytes <= prompt + rows * 10 * token + 64
 
 
 def test_prompts_are_read_in_passes_of_bounded_length(
@@ -128,7 +138,7 @@ def test_prompts_are_read_in_passes_of_bounded_length(
     monkeypatch.setattr(decoders, "READ_TOKENS", 10)
     model = load("llama", tmp_path)
     with torch.no_grad(), attention_for(model):
-        decoder = SharedDecoder(model, prompts([4, 6, 1, 30, 2]), [0, 1, 2, 3, 4], CPU)
+        decoder = SharedDecoder(model, prompts([4, 6, 1, 30, 2]), [0, 1, 2, 3, 4], TOKENS, CPU)
         assert [len(logits) for logits in decoder.read()] == [2, 1, 1, 1]
 
 

@@ -27,7 +27,7 @@ MOST = 9
 SAMPLING = {"maxTokens": MOST, "temperature": 0.7, "topP": 0.9, "topK": 5, "stop": ["END"]}
 ASKED = [
     Request(np.array([3, 1, 4], np.int32), (0, 5, 0), 3),
-    Request(np.array([1, 5], np.int32), (0, 6, 0), 2),
+    Request(np.array([1, 5], np.int32), (0, 6, 0), 2, first=4),
 ]
 COMPLETE = "/v1/completions"
 LOAD, UNLOAD = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
@@ -99,7 +99,7 @@ def test_each_sample_is_asked_for_with_every_setting(setup: Setup) -> None:
     found = rollouts.draw(ASKED, 0, lambda: False, done.append)
     assert sum(done) == 5
     seeds = {(tuple(r["prompt"]), r["seed"]) for r in setup.server.requests}
-    wanted = [(r, sample) for r in ASKED for sample in range(r.samples)]
+    wanted = [(r, r.first + index) for r in ASKED for index in range(r.samples)]
     assert seeds == {
         (tuple(r.prompt.tolist()), sample_seed(SEED, r.key, sample)) for r, sample in wanted
     }
@@ -125,8 +125,8 @@ def test_each_sample_is_asked_for_with_every_setting(setup: Setup) -> None:
         }
         assert end in request["stop_token_ids"]
     for request, group in zip(ASKED, found, strict=True):
-        for sample, completion in enumerate(group):
-            seed = sample_seed(SEED, request.key, sample)
+        for index, completion in enumerate(group):
+            seed = sample_seed(SEED, request.key, request.first + index)
             expected = expected_tokens(request.prompt.tolist(), seed, MOST)
             assert completion.tokens.tolist() == expected
             assert completion.tokens.dtype == np.int32

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import chain
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -131,12 +131,9 @@ class Collector:
     def _draw(
         self, buffer: int, attempt: int, slots: Indices, rows: Indices, step: int, stops: Stops
     ) -> list[Completion] | None:
-        size, ranks = self._recipe.group_size, self._ranks
-        requests = [
-            Request(self._prompts.tokens(int(row)), (buffer, int(row), attempt, int(slot)), size)
-            for row, slot in zip(rows, slots, strict=True)
-        ][ranks.rank :: ranks.world]
-        done, total = 0, len(rows) * size
+        ranks = self._ranks
+        requests = self._requests(buffer, attempt, slots, rows)
+        done, total = 0, len(rows) * self._recipe.group_size
 
         def on_done(count: int) -> None:
             nonlocal done
@@ -149,16 +146,23 @@ class Collector:
         self._spent[Phase.ROLLOUT] += time.monotonic() - began
         if any(drawn is None for drawn in by_rank):
             return None
-        groups: list[list[Completion]] = [[]] * len(rows)
-        for rank, drawn in enumerate(by_rank):
-            groups[rank :: ranks.world] = drawn or []
-        return list(chain.from_iterable(groups))
+        return [one for drawn in by_rank for group in drawn or [] for one in group]
+
+    def _requests(self, buffer: int, attempt: int, slots: Indices, rows: Indices) -> list[Request]:
+        """Return what this rank is to draw, a request for each prompt."""
+        size, requests = self._recipe.group_size, []
+        share = self._share(len(rows)).tolist()
+        for group, places in groupby(share, lambda place: place // size):
+            row, samples = int(rows[group]), [place % size for place in places]
+            key = (buffer, row, attempt, int(slots[group]))
+            requests.append(Request(self._prompts.tokens(row), key, len(samples), first=samples[0]))
+        return requests
 
     def _score(
         self, rows: Indices, completions: list[Completion], step: int, stops: Stops
     ) -> Scores | None:
         """Ask the rewards for the completions that this rank has drawn, gather the others'."""
-        mine = self._places(np.arange(self._ranks.rank, len(rows), self._ranks.world))
+        mine = self._share(len(rows))
         share = [completions[int(place)] for place in mine]
         texts = [
             self._tokenizer.decode(one.tokens.tolist(), skip_special_tokens=True) for one in share
@@ -184,6 +188,15 @@ class Collector:
             )
         self._spent[Phase.SCORE] += time.monotonic() - began
         return scores
+
+    def _share(self, groups: int) -> Indices:
+        """Return which of so many groups' completions this rank draws and scores.
+
+        Each rank has as many as the others, or one less, whatever groups they are of; they stand
+        one after the other, so that few prompts are computed on two ranks.
+        """
+        places = np.arange(groups * self._recipe.group_size)
+        return np.array_split(places, self._ranks.world)[self._ranks.rank]
 
     def _places(self, slots: Indices) -> Indices:
         """Return where the completions of some groups stand."""

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """A prompt whose completions are to be drawn.
+    """A prompt of which completions are to be drawn: all of its group, or some of them.
 
     With the training's seed and a sample's index, `key` seeds the sampling noise: requests of equal
     key and prompt get equal completions, so it must tell apart whatever is to be drawn afresh.
@@ -20,7 +20,8 @@ class Request:
 
     prompt: npt.NDArray[np.int32]  # token ids
     key: tuple[int, ...]  # of numbers from 0 below 2^32
-    samples: int  # completions wanted: the group's size
+    samples: int  # completions wanted
+    first: int = 0  # index in the group of the first of them
 
 
 @dataclass(frozen=True, eq=False)

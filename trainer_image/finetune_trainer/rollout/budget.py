@@ -23,7 +23,7 @@ class Piece:
 
     @property
     def samples(self) -> range:
-        """Return the samples' indices in their group."""
+        """Return the samples' indices among those that are wanted of the prompt."""
         return range(self.first, self.first + self.count)
 
 

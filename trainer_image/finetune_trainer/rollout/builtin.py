@@ -45,7 +45,7 @@ class _Row:
     """A completion that is being drawn."""
 
     request: int
-    sample: int
+    sample: int  # of those that the request wants
     tokens: list[int] = field(default_factory=list)
 
 
@@ -143,8 +143,10 @@ class BuiltinEngine:
         return decoder.kept_bytes
 
     def _decoder(self, prompts: Sequence[Any], owners: Sequence[int]) -> Decoder:
-        kind = SharedDecoder if self._shares else PlainDecoder
-        return kind(self._causal, prompts, owners, self._ranks.device)
+        causal, device = self._causal, self._ranks.device
+        if not self._shares:
+            return PlainDecoder(causal, prompts, owners, device)
+        return SharedDecoder(causal, prompts, owners, self._sampling.max_tokens, device)
 
     def _run(self, work: Iterator[None], stops: Callable[[], bool]) -> bool:
         """Do this rank's forward passes beside the others'; tell whether all came to the end.
@@ -217,9 +219,10 @@ class BuiltinEngine:
         """Return the uniform numbers, fp64 [rows, tokens]."""
         numbers = [
             uniform_noise(
-                self._seed, requests[row.request].key, row.sample, self._sampling.max_tokens
+                self._seed, request.key, request.first + row.sample, self._sampling.max_tokens
             )
             for row in rows
+            for request in [requests[row.request]]
         ]
         return torch.from_numpy(np.stack(numbers)).to(self._ranks.device)
 

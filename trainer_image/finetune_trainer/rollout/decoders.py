@@ -43,16 +43,19 @@ class Decoder(Protocol):
 
 
 class SharedDecoder:
-    """Keeps a prompt's keys and values once for all of its rows; prompts may differ in length."""
+    """Keeps a prompt's keys and values once for all of its rows; prompts may differ in length.
+
+    A row adds at most `most` tokens.
+    """
 
     def __init__(
-        self, causal: Any, prompts: Prompts, rows: Sequence[int], device: torch.device
+        self, causal: Any, prompts: Prompts, rows: Sequence[int], most: int, device: torch.device
     ) -> None:
         self._causal = causal
         self._device = device
         self._prompts = prompts
         self._lengths = [len(prompt) for prompt in prompts]
-        self._prefixes = SharedPrefixes(self._lengths, rows, device)
+        self._prefixes = SharedPrefixes(self._lengths, rows, most, device)
 
     def read(self) -> Iterator[Tensor]:
         """Read the prompts; yield the logits [b, V] after the next of them per forward pass."""

@@ -82,9 +82,11 @@ class OpenAIEngine:
             if not self._serve(server, pool, step, stops):
                 return None
             asked = [
-                [pool.submit(self._ask, server, request, sample) for sample in range(samples)]
+                [
+                    pool.submit(self._ask, server, request, request.first + sample)
+                    for sample in range(request.samples)
+                ]
                 for request in requests
-                for samples in [request.samples]
             ]
             if not self._wait([future for group in asked for future in group], stops, on_done):
                 return None

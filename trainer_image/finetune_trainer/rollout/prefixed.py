@@ -27,12 +27,13 @@ Pair = tuple[Tensor, Tensor]  # keys and values
 class SharedPrefixes:
     """Keys and values of B prompts, and of the t tokens that each of R rows has after its prompt.
 
-    `prompts` tells each row's prompt and ascends; rows number from 0.
+    `prompts` tells each row's prompt and ascends; rows number from 0. `most` bounds t.
     """
 
     def __init__(
-        self, lengths: Sequence[int], prompts: Sequence[int], device: torch.device
+        self, lengths: Sequence[int], prompts: Sequence[int], most: int, device: torch.device
     ) -> None:
+        self._most = most
         self._lengths = torch.tensor(lengths, device=device)
         self._longest = max(lengths)
         self._prefixes: dict[int, Pair] = {}  # by layer: [B, heads, longest, width]
@@ -86,7 +87,8 @@ class SharedPrefixes:
             self._added[layer] = (key[:, :, :0], value[:, :, :0])
         keys, values = self._added[layer]
         if keys.shape[2] == self._step:
-            keys, values = (F.pad(part, (0, 0, 0, GROWTH)) for part in (keys, values))
+            growth = min(GROWTH, self._most - self._step)
+            keys, values = (F.pad(part, (0, 0, 0, growth)) for part in (keys, values))
             self._added[layer] = (keys, values)
         keys[:, :, self._step] = key[:, :, 0]
         values[:, :, self._step] = value[:, :, 0]
