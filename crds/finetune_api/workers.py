@@ -164,6 +164,17 @@ class Workers(ApiModel):
     ) = None
     """Volumes to mount: claims, ConfigMaps and empty directories."""
 
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "!has(self.volumes) || self.volumes.all(one,"
+                " self.volumes.exists_one(other, other.mountPath == one.mountPath))",
+                "two volumes have the same mountPath; choose another path for one of them",
+                ".volumes",
+            )
+        )
+    )
+
     @property
     def processes_per_worker(self) -> int:
         """Return the number of training processes in a pod: one per GPU, or one."""
