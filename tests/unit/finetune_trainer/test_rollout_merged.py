@@ -42,6 +42,7 @@ def test_merged_is_the_adapter(case: str, tmp_path: Path) -> None:
         assert (logits(model) - with_adapter).abs().max() <= 1e-5 * with_adapter.std()
         ways = {id(layer): bool(layer.merged) for layer in mergeable(model)}
         assert all(ways.values())
+        assert not any(layer._caches for layer in mergeable(model)), "it holds what is not used"
     assert logits(model).equal(with_adapter)
     for n, p in model.named_parameters():
         assert (p.data_ptr(), True) == (tensors[n][0], p.equal(tensors[n][1])), n
