@@ -68,7 +68,7 @@ class HttpScorer:
         """Raise RewardInvalid if the credentials can not be used."""
         assert reward.http is not None
         self._reward, self._settings = reward, reward.http
-        self._secret = ServiceSecret(credentials_dir)
+        self._secret = ServiceSecret(credentials_dir, "http.credentialsSecretRef")
         try:
             self._secret.token()
             self._trusted = self._secret.trust()
@@ -244,7 +244,7 @@ def _unreached(problem: aiohttp.ClientConnectorError) -> str:
 
 def _retry_after(headers: Mapping[str, Any]) -> float | None:
     """Return the seconds of Retry-After, a number or a date (RFC 9110, section 10.2.3)."""
-    value = str(headers.get("Retry-After", "")).strip()
+    value = str(headers.get("Retry-After", ""))
     try:
         if value.isdecimal():
             return float(value)

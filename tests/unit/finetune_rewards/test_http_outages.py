@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 
+import aiohttp
 import pytest
 from aiohttp import web
 
@@ -159,6 +160,19 @@ async def test_a_service_that_stays_away_ends_the_run() -> None:
     assert notes[-1] == f"waits for reward judge: no connection to {where}: Connection refused"
     with pytest.raises(RewardUnavailable, match=r"no address of judge\.invalid: "):
         await ask("http://judge.invalid/score", retries=0, pause_seconds=0.01)
+
+
+async def test_a_host_that_refuses_at_all_its_addresses_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    several = OSError("Multiple exceptions: refused, refused")  # asyncio gives it no number
+
+    async def refuse(self: object, request: aiohttp.ClientRequest, *_: object) -> None:
+        raise aiohttp.ClientConnectorError(request.connection_key, several)
+
+    monkeypatch.setattr(aiohttp.TCPConnector, "_create_connection", refuse)
+    with pytest.raises(RewardUnavailable, match="no connection to judge:80: Multiple exceptions"):
+        await ask("http://judge/score", retries=0, pause_seconds=0.01)
 
 
 async def test_a_service_may_come_late() -> None:

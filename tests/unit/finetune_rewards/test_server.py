@@ -7,7 +7,6 @@ import contextlib
 import logging
 import os
 import re
-import signal
 import stat
 import subprocess
 import sys
@@ -20,10 +19,8 @@ from finetune_contract.artifact import RewardIdentity
 from finetune_contract.model import sha256_digest
 from finetune_contract.reasons import Reason, exit_code
 from finetune_rewards import frames
-from finetune_rewards.child import runner_child
 from finetune_rewards.client import RunnerClient
 from finetune_rewards.errors import (
-    RewardChanged,
     RewardError,
     RewardInvalid,
     RewardUnavailable,
@@ -124,63 +121,6 @@ async def test_another_runner_takes_the_socket_of_one_that_was_killed(source: Pa
             assert await runner_of(RunnerClient(socket)) == process.pid != first
 
 
-async def test_a_client_waits_for_a_runner_that_is_killed_and_comes_back(source: Path) -> None:
-    socket = source.with_name("rewards.sock")
-    with runner_child([python_reward()], {"mine": source}, socket):
-        client = RunnerClient(socket)
-        first = await runner_of(client)
-        os.kill(first, signal.SIGKILL)
-        second = await runner_of(client)
-        assert second != first
-    assert not psutil.pid_exists(second)
-
-
-async def test_code_that_changed_under_a_run_scores_nothing(source: Path) -> None:
-    socket = source.with_name("rewards.sock")
-    with runner_child([python_reward()], {"mine": source}, socket):
-        client = RunnerClient(socket)
-        await client.describe()
-        first = await runner_of(client)
-        os.kill(first, signal.SIGKILL)
-        assert await runner_of(client) != first  # the same code goes on
-        source.write_text(SOURCE + "# edited")
-        os.kill(await runner_of(client), signal.SIGKILL)
-        with pytest.raises(RewardChanged, match=r"other code than this attempt .*: reward mine;"):
-            await client.score(samples("a"))
-        assert await runner_of(RunnerClient(socket)) > 0
-
-
-PARENT = """
-import sys, time
-from pathlib import Path
-from finetune_rewards.child import runner_child
-from support.reward_runners import python_reward
-
-directory = Path(sys.argv[1])
-sources = {"mine": directory / "reward.py"}
-with runner_child([python_reward()], sources, directory / "rewards.sock"):
-    time.sleep(600)
-"""
-
-
-def parent_of_a_runner(directory: Path) -> subprocess.Popen[bytes]:
-    tests = str(Path(__file__).parents[2])
-    environment = {**os.environ, "PYTHONPATH": tests, "TOKEN": "canary"}
-    return subprocess.Popen([sys.executable, "-c", PARENT, str(directory)], env=environment)
-
-
-async def test_a_child_ends_with_its_parent_however_that_ends(source: Path) -> None:
-    with parent_of_a_runner(source.parent) as parent:
-        runner = await runner_of(RunnerClient(source.with_name("rewards.sock")))
-        ended = [psutil.Process(runner), *workers(runner)]
-        assert len(ended) == 2
-        assert "TOKEN" not in ended[0].environ()
-        assert os.getsid(runner) == runner
-        parent.kill()
-    psutil.wait_procs(ended, timeout=30)
-    assert not any(process.is_running() for process in ended)
-
-
 async def test_a_client_of_another_version_is_told_so(source: Path) -> None:
     socket = source.with_name("rewards.sock")
     async with served_here(Runner([python_reward()], {"mine": source}), socket):
@@ -253,6 +193,10 @@ async def test_a_server_that_was_told_to_stop_leaves_nothing(
         digest = (await RunnerClient(socket).describe())[0].revision
         assert f"mine is ready {digest}" in caplog.messages
         assert len(set(workers(os.getpid())) - others) == 1
+        _, writer = await asyncio.open_unix_connection(socket)
+        writer.write(frames.encode({"version": VERSION, "ask": "describe"}) * 2)
+        writer.transport.abort()  # it waits for no answer
+        assert await runner_of(RunnerClient(socket)) == os.getpid()
     assert set(workers(os.getpid())) <= others
     with pytest.raises(ConnectionRefusedError):
         await asyncio.open_unix_connection(socket)
