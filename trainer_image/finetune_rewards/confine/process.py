@@ -72,7 +72,7 @@ def interpreter_paths() -> list[Path]:
     # Directories by themselves, not sys.prefix: that may be a home or the root of all.
     names = (*sys.path, sysconfig.get_config_var("LIBDIR"), *SYSTEM_LIBRARIES, *SYSTEM_FILES)
     paths = [Path(name) for name in names if name]
-    return [path for path in dict.fromkeys(paths) if path.exists() and not path.samefile("/")]
+    return [path for path in paths if path.exists() and not path.samefile("/")]
 
 
 def _limit(memory_bytes: int) -> None:
