@@ -123,7 +123,8 @@ def attend(shared: SharedPrefixes, layer: int, *states: Tensor, options: Options
     return found
 
 
-def test_what_is_kept_is_counted_and_goes_with_its_rows() -> None:
+def test_what_is_kept_is_counted_and_goes_with_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prefixed, "GROWTH", 2)
     generator = torch.Generator().manual_seed(5)
     shared = SharedPrefixes(LENGTHS, OWNERS, MOST, CPU)
     assert shared.kept_bytes == 0
@@ -131,8 +132,10 @@ def test_what_is_kept_is_counted_and_goes_with_its_rows() -> None:
     of_a_token = KEY_HEADS * (WIDTH + VALUE_WIDTH) * 4
     assert shared.kept_bytes == len(LENGTHS) * max(LENGTHS) * of_a_token
     key = numbers(len(OWNERS), KEY_HEADS, 1, WIDTH, of=generator)
-    shared.add(0, key, numbers(len(OWNERS), KEY_HEADS, 1, VALUE_WIDTH, of=generator))
-    shared.advance()
-    assert shared.kept_bytes == (len(LENGTHS) * max(LENGTHS) + len(OWNERS) * MOST) * of_a_token
+    value = numbers(len(OWNERS), KEY_HEADS, 1, VALUE_WIDTH, of=generator)
+    for room in (2, 2, 4, 4, 6, 6, MOST):
+        shared.add(0, key, value)
+        shared.advance()
+        assert shared.kept_bytes == (len(LENGTHS) * max(LENGTHS) + len(OWNERS) * room) * of_a_token
     shared.keep(torch.tensor([0, 2]))
     assert shared.kept_bytes == (2 * max(LENGTHS[:2]) + 2 * MOST) * of_a_token

@@ -58,7 +58,8 @@ def test_a_cache_that_fails_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AttributeError("no such layer")
 
     monkeypatch.setattr(PlainDecoder, "keep", fails)
-    with pytest.raises(Failure, match=r"its cache does not work \(AttributeError\)"):
+    why = r"with model_type gpt_neox: its cache does not work \(AttributeError\)"
+    with pytest.raises(Failure, match=why):
         check_drawing(empty("gpt_neox"))
 
 
@@ -75,6 +76,19 @@ def test_every_token_and_every_row_is_looked_at(
         return logits
 
     monkeypatch.setattr(PlainDecoder, "step", shifted)
+    with pytest.raises(Failure, match="other logits"):
+        check_drawing(empty("gpt_neox"))
+
+
+def test_what_is_drawn_first_is_looked_at_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = PlainDecoder.read
+
+    def shifted(self: Any) -> Any:
+        for logits in read(self):
+            logits[-1] += 1
+            yield logits
+
+    monkeypatch.setattr(PlainDecoder, "read", shifted)
     with pytest.raises(Failure, match="other logits"):
         check_drawing(empty("gpt_neox"))
 

@@ -138,7 +138,7 @@ class SharedPrefixes:
         counts = prompt.bincount(minlength=len(self._lengths))
         rows = torch.arange(len(prompt), device=prompt.device)
         self._slot = rows - (counts.cumsum(0) - counts)[prompt]
-        most = int(counts.max()) if len(counts) else 0
+        most = int(counts.max())
         self._slots = prompt.new_zeros(len(counts), most)  # the row of each; 0 where there is none
         self._slots[prompt, self._slot] = rows
 
