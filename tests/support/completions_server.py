@@ -11,6 +11,7 @@ from collections import Counter
 from contextlib import AbstractContextManager
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from ssl import SSLContext
 from threading import Event, Lock
 from typing import Any
 
@@ -47,6 +48,7 @@ class CompletionsServer:
         self.history: list[tuple[str, str]] = []  # what was loaded and unloaded
         self.requests: list[dict[str, Any]] = []
         self.authorizations: set[str | None] = set()
+        self.tokens: set[str] | None = None  # that it lets in, if not all
         self.failures: Counter[str] = Counter()  # answers 503 that are still to come, by path
         self.refusal: Answer | None = None  # answered to completions, if set
         self.changes: dict[str, Any] = {}  # of every choice
@@ -130,9 +132,11 @@ def expected_tokens(prompt: list[int], seed: int, most: int) -> list[int]:
     return [(seed + sum(prompt) + i) % 200 for i in range(1 + seed % most)]
 
 
-def serving(server: CompletionsServer) -> AbstractContextManager[None]:
+def serving(
+    server: CompletionsServer, tls: SSLContext | None = None
+) -> AbstractContextManager[None]:
     """Serve on a loopback port; sets the server's url."""
-    return listening(server, _Handler)
+    return listening(server, _Handler, tls)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -141,7 +145,11 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.own.authorizations.add(self.headers.get("Authorization"))
-        status, answer = self.own.answer(self.path, body)
+        token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
+        if self.own.tokens is None or token in self.own.tokens:
+            status, answer = self.own.answer(self.path, body)
+        else:
+            status, answer = 401, {"error": "Unauthorized"}
         data = (answer if isinstance(answer, str) else json.dumps(answer)).encode()
         self.send_response(status)
         self.send_header("Content-Length", str(len(data)))

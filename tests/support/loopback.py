@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ssl import SSLContext
 from threading import Event, Thread
 from typing import Protocol
 
@@ -17,10 +18,14 @@ class Service(Protocol):
 
 
 @contextmanager
-def listening(service: Service, handler: type[BaseHTTPRequestHandler]) -> Iterator[None]:
+def listening(
+    service: Service, handler: type[BaseHTTPRequestHandler], tls: SSLContext | None = None
+) -> Iterator[None]:
     """Serve by a handler that finds the service as `own`; sets the service's url."""
     listener = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (handler,), {"own": service}))
-    service.url = f"http://127.0.0.1:{listener.server_port}"
+    if tls is not None:
+        listener.socket = tls.wrap_socket(listener.socket, server_side=True)
+    service.url = f"http{'s' if tls else ''}://127.0.0.1:{listener.server_port}"
     Thread(target=listener.serve_forever, args=(0.05,), daemon=True).start()
     try:
         yield

@@ -150,6 +150,7 @@ def draw_group(
 def _case(config: RunConfig, ranks: Any) -> Told:
     import torch
 
+    from finetune_trainer.progress import Reporter
     from finetune_trainer.rollout import rollout_engine
     from finetune_trainer.tokenizer import load_tokenizer
     from support.oracle import path_of
@@ -158,7 +159,7 @@ def _case(config: RunConfig, ranks: Any) -> Told:
     mine = requests() if ranks.world == 1 else _share(ranks.rank)
     done: list[int] = []
     with engine_of(config, ranks) as (engine, model):
-        drawer = rollout_engine(config, engine, model, tokenizer, ranks, memory())
+        drawer = rollout_engine(config, engine, model, tokenizer, ranks, memory(), Reporter())
         before = {name: p.detach().clone() for name, p in model.named_parameters()}
         first = drawer.draw(mine, 0, lambda: False, done.append)
         untouched = model.training and all(

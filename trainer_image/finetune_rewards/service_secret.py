@@ -1,4 +1,4 @@
-"""What a reward over HTTP is given of its Secret: a token, and an authority to trust."""
+"""What is taken of a service's Secret: a token, and an authority to trust."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 from finetune_contract.credentials import CredentialKey
 
 TOKEN = "token"  # noqa: S105 - the key's name
-_SECRET = "the Secret of http.credentialsSecretRef"  # noqa: S105
 
 
 class BadSecret(Exception):
@@ -16,10 +15,11 @@ class BadSecret(Exception):
 
 
 class ServiceSecret:
-    """A mounted Secret; None is one that there is none of."""
+    """A mounted Secret; None is one that there is none of. `field` of the job names it."""
 
-    def __init__(self, directory: str | None) -> None:
+    def __init__(self, directory: str | None, field: str) -> None:
         self._directory = None if directory is None else Path(directory)
+        self._name = f"the Secret of {field}"
 
     def token(self) -> str | None:
         """Return the bearer token; None without one. Raise BadSecret.
@@ -34,10 +34,10 @@ class ServiceSecret:
         except FileNotFoundError:
             if self._authority.exists():
                 return None
-            raise BadSecret(f"{_SECRET} has no key {TOKEN!r}") from None
+            raise BadSecret(f"{self._name} has no key {TOKEN!r}") from None
         token = content.decode(errors="replace").strip()
         if not token or not token.isascii() or not token.isprintable():
-            raise BadSecret(f"{_SECRET}: {TOKEN!r} is no token that a header can carry")
+            raise BadSecret(f"{self._name}: {TOKEN!r} is no token that a header can carry")
         return token
 
     def trust(self) -> ssl.SSLContext:
@@ -48,7 +48,7 @@ class ServiceSecret:
                 context.load_verify_locations(str(self._authority))
             except ssl.SSLError:
                 key = CredentialKey.CA_CERTIFICATE.value
-                raise BadSecret(f"{_SECRET}: {key!r} holds no certificate") from None
+                raise BadSecret(f"{self._name}: {key!r} holds no certificate") from None
         return context
 
     @property

@@ -98,7 +98,7 @@ def make_feed(
     if grpo is None or prompts is None or panel is None:
         return SupervisedFeed(config, data.train, ranks)
     tokenizer = load_tokenizer(directory)
-    drawer = rollout_engine(config, engine, model, tokenizer, ranks, memory)
+    drawer = rollout_engine(config, engine, model, tokenizer, ranks, memory, reporter)
     plan = PromptPlan.of(config.recipe, data.train)
     collector = Collector(grpo, plan, prompts, tokenizer, drawer, panel, ranks, reporter)
     return GrpoFeed(config, prompts, plan, collector, engine, ranks, reporter)

@@ -16,6 +16,7 @@ from finetune_contract.grpo import Sampling
 from finetune_contract.reasons import Reason
 from finetune_trainer.distributed import Ranks
 from finetune_trainer.errors import Failure
+from finetune_trainer.progress import Reporter
 from finetune_trainer.rollout import builtin, rollout_engine
 from finetune_trainer.rollout.base import Completion, Request
 from finetune_trainer.rollout.merged import mergeable_bytes
@@ -39,7 +40,9 @@ class Trained:
     def rollouts(self, seed: int = 11, free: int = 2**30, **sampling: Any) -> Any:
         config = rollout_config(self._directory, sampling=sampling, training={"seed": seed})
         tokenizer = load_tokenizer(self._directory / "model")
-        return rollout_engine(config, self.engine, self.model, tokenizer, self._ranks, memory(free))
+        return rollout_engine(
+            config, self.engine, self.model, tokenizer, self._ranks, memory(free), Reporter()
+        )
 
     def drawn(self, asked: Sequence[Request], **options: Any) -> list[list[Completion]]:
         found = self.rollouts(**options).draw(asked, 0, lambda: False, lambda _: None)
@@ -125,7 +128,7 @@ def test_four_bit_weights_are_drawn_with_as_they_are(tmp_path: Path, alone: Rank
     config = rollout_config(tmp_path, lora={"quantization": "NF4"}, sampling={"topK": 1})
     with engine_of(config, alone) as (engine, model):
         tokenizer = load_tokenizer(tmp_path / "model")
-        drawer = rollout_engine(config, engine, model, tokenizer, alone, memory())
+        drawer = rollout_engine(config, engine, model, tokenizer, alone, memory(), Reporter())
         asked = requests()[1:2]
         [[found, *_]] = drawer.draw(asked, 0, lambda: False, lambda _: None) or []
         ids = torch.from_numpy(np.concatenate([asked[0].prompt, found.tokens])).long()[None]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import ssl
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -10,11 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import trustme
 
+from finetune_api.rewards import HttpReward
 from finetune_contract.reasons import Reason
 from finetune_trainer.distributed import Ranks
 from finetune_trainer.errors import Failure
 from finetune_trainer.optimizer_state import gather_weights
+from finetune_trainer.progress import Reporter
 from finetune_trainer.rollout import openai, rollout_engine, server
 from finetune_trainer.rollout.base import Completion, Request
 from finetune_trainer.rollout.sampling import sample_seed
@@ -41,6 +45,7 @@ class Setup:
         self.directory, self.ranks, self.engine, self.model = directory, ranks, engine, model
         self.shared = directory / "shared"
         self.credentials: str | None = None
+        self.reporter = Reporter()
 
     def rollouts(self, **options: Any) -> Any:
         config = rollout_config(
@@ -55,7 +60,9 @@ class Setup:
             **options,
         )
         tokenizer = load_tokenizer(self.directory / "model")
-        return rollout_engine(config, self.engine, self.model, tokenizer, self.ranks, memory())
+        return rollout_engine(
+            config, self.engine, self.model, tokenizer, self.ranks, memory(), self.reporter
+        )
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +98,23 @@ def failure(rollouts: Any) -> Failure:
         draw(rollouts)
     assert caught.value.reason is Reason.ROLLOUT_UNAVAILABLE
     return caught.value
+
+
+def told_until_mended(
+    setup: Setup, rollouts: Any, mend: Callable[[], Any] = lambda: None, *, stop: bool = False
+) -> list[str]:
+    """Draw; mend, or stop, once Progress tells of a wait. Return what it told."""
+    told: list[str] = []
+
+    def stops() -> bool:
+        if (note := setup.reporter.latest.note) is not None:
+            told.append(note)
+            mend()
+        return stop and bool(told)
+
+    found = rollouts.draw(ASKED, 0, stops, lambda _: None)
+    assert (found is None) == stop
+    return told
 
 
 def test_each_sample_is_asked_for_with_every_setting(setup: Setup) -> None:
@@ -182,7 +206,7 @@ def test_what_other_attempts_had_loaded_is_forgotten(setup: Setup) -> None:
 def test_a_stop_is_heard_while_the_server_does_not_load(
     setup: Setup, monkeypatch: pytest.MonkeyPatch, failing: str
 ) -> None:
-    monkeypatch.setattr(server, "RETRY_SECONDS", 5.0)
+    monkeypatch.setattr(server, "PAUSE_SECONDS", 5.0)
     rollouts = setup.rollouts()
     setup.server.failures[failing] = 10**9
     asked: list[int] = []
@@ -203,8 +227,46 @@ def test_a_busy_server_is_asked_again(setup: Setup) -> None:
     assert [len(group) for group in draw(setup.rollouts())] == [3, 2]
 
 
+def test_a_server_that_is_away_is_waited_for_and_told(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rollouts = setup.rollouts()
+    setup.server.failures[COMPLETE] = 10**9
+    told = told_until_mended(setup, rollouts, setup.server.failures.clear)
+    assert set(told) == {"waits for the server of grpo.rollout.uri: 503 starting"}
+    assert setup.reporter.latest.note is None
+    everywhere = setup.ranks.everywhere
+
+    def beside_another(work: Any, **options: Any) -> list[Any]:
+        made = everywhere(work, **options)
+        return [*made, (False, "waits for another")] if isinstance(made[0], tuple) else made
+
+    monkeypatch.setattr(setup.ranks, "everywhere", beside_another)
+    draw(rollouts)
+    assert setup.reporter.latest.note == "waits for another"
+
+
+def test_a_server_is_waited_for_as_long_as_a_reward_is_by_default() -> None:
+    assert HttpReward.model_fields["pause_seconds"].default == server.PAUSE_SECONDS
+
+
+@pytest.mark.parametrize("status", [200, 400])
+def test_a_server_that_was_started_anew_gets_the_adapter_again(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    """It says 400 to all but the first that load it."""
+    rollouts = setup.rollouts()
+    before = draw(rollouts)
+    setup.server.adapters.clear()
+    load = setup.server._load
+    monkeypatch.setattr(setup.server, "_load", lambda *asked: (status, load(*asked)[1]))
+    for group, others in zip(before, draw(rollouts), strict=True):
+        assert [one.tokens.tolist() for one in group] == [one.tokens.tolist() for one in others]
+    assert list(setup.server.adapters) == ["uid-1-a1-step-0"]
+
+
 def test_a_server_that_stays_away_is_named(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(server, "PAUSE_SECONDS", 0.05)
     setup.server.failures[COMPLETE] = 10**6
     message = failure(setup.rollouts()).message
     assert "grpo.rollout.uri" in message
@@ -213,7 +275,7 @@ def test_a_server_that_stays_away_is_named(setup: Setup, monkeypatch: pytest.Mon
 
 
 def test_no_server_at_all(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(server, "PAUSE_SECONDS", 0.05)
     setup.server.url = "http://127.0.0.1:9"
     assert "127.0.0.1:9" in failure(setup.rollouts()).message
 
@@ -257,14 +319,63 @@ def test_an_answer_without_a_choice_ends_the_run(setup: Setup, answer: Any) -> N
 
 def test_the_token_is_read_anew_and_sent(setup: Setup, tmp_path: Path) -> None:
     setup.credentials = str(tmp_path)
-    rollouts = setup.rollouts()
-    assert "'token'" in failure(rollouts).message
     (tmp_path / "token").write_text("one\n")
+    rollouts = setup.rollouts()
     draw(rollouts)
     assert setup.server.authorizations == {"Bearer one"}
     (tmp_path / "token").write_text("two")
     draw(rollouts)
     assert setup.server.authorizations == {"Bearer one", "Bearer two"}
+
+
+@pytest.mark.parametrize(
+    ("key", "content", "words"),
+    [
+        ("other", b"one", " has no key 'token'"),
+        ("token", b"\xff\xfe", ": 'token' is no token that a header can carry"),
+        ("ca.crt", b"none", ": 'ca.crt' holds no certificate"),
+    ],
+)
+def test_a_secret_that_can_not_be_used_is_refused_at_the_start(
+    setup: Setup, tmp_path: Path, key: str, content: bytes, words: str
+) -> None:
+    setup.credentials = str(tmp_path)
+    (tmp_path / key).write_bytes(content)
+    with pytest.raises(Failure) as caught:
+        setup.rollouts()
+    assert caught.value.reason is Reason.ACCESS_DENIED
+    assert caught.value.message == f"the Secret of grpo.rollout.credentialsSecretRef{words}"
+
+
+@pytest.mark.parametrize(
+    ("token", "note"),
+    [
+        ("old", "401 "),
+        ("\xff", "the Secret of grpo.rollout.credentialsSecretRef: 'tok"),
+    ],
+)
+def test_a_token_that_is_refused_may_be_mended(
+    setup: Setup, tmp_path: Path, token: str, note: str
+) -> None:
+    setup.credentials, setup.server.tokens = str(tmp_path), {"new"}
+    (tmp_path / "token").write_text("new")
+    rollouts = setup.rollouts()
+    (tmp_path / "token").write_text(token)
+    [told, *_] = told_until_mended(setup, rollouts, lambda: (tmp_path / "token").write_text("new"))
+    assert told.startswith(f"waits for the server of grpo.rollout.uri: {note}")
+
+
+def test_a_private_authority_is_trusted(setup: Setup, tmp_path: Path) -> None:
+    authority, tls = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(tls)
+    setup.server = CompletionsServer()
+    with serving(setup.server, tls):
+        [told, *_] = told_until_mended(setup, setup.rollouts(), stop=True)
+        assert "CERTIFICATE_VERIFY_FAILED" in told
+        authority.cert_pem.write_to_path(str(tmp_path / "ca.crt"))
+        setup.credentials = str(tmp_path)
+        assert [len(group) for group in draw(setup.rollouts())] == [3, 2]
+    assert setup.server.authorizations == {None}
 
 
 def test_without_credentials_no_token_is_sent(setup: Setup) -> None:

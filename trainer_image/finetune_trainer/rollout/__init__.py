@@ -14,6 +14,7 @@ from finetune_contract.plan import MemoryEstimate
 from finetune_contract.runconfig import RunConfig
 from finetune_trainer.distributed import Ranks
 from finetune_trainer.engine import Engine
+from finetune_trainer.progress import Reporter
 from finetune_trainer.rollout.base import RolloutEngine
 from finetune_trainer.rollout.budget import free_bytes
 from finetune_trainer.rollout.builtin import BuiltinEngine
@@ -27,8 +28,9 @@ def rollout_engine(
     tokenizer: Any,
     ranks: Ranks,
     memory: MemoryEstimate,
+    reporter: Reporter,
 ) -> RolloutEngine:
     """Return the engine that the layout asks for; `model` is the PEFT model in `engine`."""
     if (config.layout.rollout or layout.Rollout()).engine is layout.RolloutEngine.OPENAI:
-        return OpenAIEngine(config, engine, model, tokenizer, ranks)
+        return OpenAIEngine(config, engine, model, tokenizer, ranks, reporter)
     return BuiltinEngine(config, engine, model, tokenizer, ranks, free_bytes(memory))

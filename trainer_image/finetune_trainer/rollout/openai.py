@@ -19,11 +19,13 @@ import numpy as np
 from finetune_contract.artifact import ModelIdentity
 from finetune_contract.reasons import Reason
 from finetune_contract.runconfig import RunConfig
+from finetune_rewards.service_secret import BadSecret, ServiceSecret
 from finetune_trainer.distributed import Ranks
 from finetune_trainer.engine import Engine
 from finetune_trainer.errors import Failure
 from finetune_trainer.export import save_adapter
 from finetune_trainer.lora import adapted_weights
+from finetune_trainer.progress import AND, Reporter
 from finetune_trainer.rollout.base import Completion, Request
 from finetune_trainer.rollout.endings import stop_tokens
 from finetune_trainer.rollout.sampling import sample_seed
@@ -37,11 +39,18 @@ POLL_SECONDS = 0.5  # between two agreements of all ranks
 class OpenAIEngine:
     """Asks a server with OpenAI's API in vLLM's flavour.
 
-    Raises Failure(ModelUnsupported) where vLLM would load the adapter and not apply it.
+    Raises Failure(ModelUnsupported) where vLLM would load the adapter and not apply it, and
+    Failure(AccessDenied) for a Secret that can not be used.
     """
 
     def __init__(
-        self, config: RunConfig, engine: Engine, model: Any, tokenizer: Any, ranks: Ranks
+        self,
+        config: RunConfig,
+        engine: Engine,
+        model: Any,
+        tokenizer: Any,
+        ranks: Ranks,
+        reporter: Reporter,
     ) -> None:
         recipe, layout = config.recipe, config.layout
         assert recipe.grpo is not None
@@ -53,11 +62,20 @@ class OpenAIEngine:
         self._engine = engine
         self._model = model
         self._ranks = ranks
+        self._reporter = reporter
         self._identity = ModelIdentity(uri=recipe.model.uri, revision=recipe.model.revision or "")
         self._stop_tokens = sorted(stop_tokens(model.get_base_model(), tokenizer))
         self._directory = Path(layout.rollout.adapter_directory, layout.job.uid)
         self._attempt = layout.attempt
-        self._uri, self._credentials_dir = layout.rollout.uri, layout.credentials.rollout
+        self._uri = layout.rollout.uri
+        self._secret = ServiceSecret(
+            layout.credentials.rollout, "grpo.rollout.credentialsSecretRef"
+        )
+        try:
+            self._secret.token()
+            self._trusted = self._secret.trust()
+        except BadSecret as problem:
+            raise Failure(Reason.ACCESS_DENIED, str(problem)) from problem
         self._served: int | None = None  # the step whose adapter the server has
         weights = adapted_weights(model)
         obstacles = vllm_obstacles(model.config.model_type, recipe.lora, weights)
@@ -76,7 +94,7 @@ class OpenAIEngine:
         on_done: Callable[[int], None],
     ) -> list[list[Completion]] | None:
         """Return each request's completions, in order; None where a stop came."""
-        server = Server(self._uri, self._credentials_dir, CONCURRENCY)
+        server = Server(self._uri, self._secret, self._trusted, CONCURRENCY)
         pool = ThreadPoolExecutor(CONCURRENCY, thread_name_prefix="rollout")
         try:
             if not self._serve(server, pool, step, stops):
@@ -88,7 +106,8 @@ class OpenAIEngine:
                 ]
                 for request in requests
             ]
-            if not self._wait([future for group in asked for future in group], stops, on_done):
+            futures = [future for group in asked for future in group]
+            if not self._wait(server, futures, stops, on_done):
                 return None
             return [[future.result() for future in group] for group in asked]
         finally:
@@ -97,27 +116,31 @@ class OpenAIEngine:
 
     def _wait(
         self,
+        server: Server,
         futures: Sequence[Future[Any]],
         stops: Callable[[], bool],
         on_done: Callable[[int], None],
     ) -> bool:
         """Wait beside the other ranks; tell whether all came to the end.
 
-        All raise the lowest failing rank's failure.
+        Progress tells what any waits for. All raise the lowest failing rank's failure.
         """
         waited = set(futures)
 
-        def busy() -> bool:
+        def busy() -> tuple[bool, str | None]:
             nonlocal waited
             done, waited = wait(waited, POLL_SECONDS)
             for future in done:
                 future.result()
             if done:
                 on_done(len(done))
-            return bool(waited)
+            return bool(waited), server.waits_for
 
         while not stops():
-            if not any(self._ranks.everywhere(busy)):
+            told = [one for one in self._ranks.everywhere(busy) if one is not None]
+            notes = dict.fromkeys(note for _, note in told if note)
+            self._reporter.noted("rollout", AND.join(notes) or None)
+            if not any(goes_on for goes_on, _ in told):
                 return True
         return False
 
@@ -128,7 +151,7 @@ class OpenAIEngine:
         with self._engine.gathered():
             self._ranks.lead(lambda: self._write(step))
         loading = [pool.submit(self._load, server, step)] if self._ranks.is_lead else []
-        if not self._wait(loading, stops, lambda _: None):
+        if not self._wait(server, loading, stops, lambda _: None):
             return False
         self._served = step
         return True
@@ -189,7 +212,8 @@ class OpenAIEngine:
                 "skip_special_tokens": False,  # so that a stop text may be one
                 "return_token_ids": True,
                 "stream": False,
-            }
+            },
+            self._place(self._served),
         )
         return _completion(choice, request, sampling.max_tokens)
 

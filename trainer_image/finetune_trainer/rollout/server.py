@@ -6,6 +6,8 @@ https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html
 
 from __future__ import annotations
 
+import logging
+import ssl
 from http import HTTPStatus
 from pathlib import Path
 from threading import Event
@@ -23,17 +25,25 @@ from tenacity import (
 )
 
 from finetune_contract.reasons import Reason
+from finetune_rewards.service_secret import BadSecret, ServiceSecret
 from finetune_trainer.errors import Failure
 
+log = logging.getLogger(__name__)
+
 LOAD, UNLOAD, COMPLETE = "/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/v1/completions"
-TOKEN = "token"  # noqa: S105 - the key's name in the Secret
 CONNECT_SECONDS = 10.0
-# All of it well below the time-out of the training processes' collectives.
 ANSWER_SECONDS = 600.0
-RETRY_SECONDS = 300.0
+# What HTTP rewards wait by default: a server that is started anew has large weights to load.
+PAUSE_SECONDS = 1800.0
 LONGEST_PAUSE = 15.0
 WORDS = 300  # characters of the server's own that are passed on
-BUSY = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS}
+# Beside 5xx: what whoever minds the server or its Secret can mend while the run waits.
+BUSY = {
+    HTTPStatus.UNAUTHORIZED,
+    HTTPStatus.FORBIDDEN,
+    HTTPStatus.REQUEST_TIMEOUT,
+    HTTPStatus.TOO_MANY_REQUESTS,
+}
 
 
 class _Busy(Exception):
@@ -41,13 +51,20 @@ class _Busy(Exception):
 
 
 class Server:
-    """Asks from any thread; after `close` nothing more is sent, and what is under way fails."""
+    """Asks from any thread; after `close` nothing more is sent, and what is under way fails.
 
-    def __init__(self, uri: str, credentials_dir: str | None, connections: int) -> None:
+    `waits_for` tells why it has to be asked again, None once it answers.
+    """
+
+    def __init__(
+        self, uri: str, secret: ServiceSecret, trusted: ssl.SSLContext, connections: int
+    ) -> None:
+        self.waits_for: str | None = None
         self._uri = uri.rstrip("/")
-        self._credentials_dir = credentials_dir
+        self._secret = secret
         self._closed = Event()
         self._client = httpx2.Client(
+            verify=trusted,
             timeout=httpx2.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
             limits=httpx2.Limits(max_connections=connections),
             trust_env=False,  # a proxy of the environment would see prompts and token
@@ -70,9 +87,17 @@ class Server:
         # Of a name that it does not know vLLM says 404, and older versions 400.
         self._call(UNLOAD, {"lora_name": name}, ignored=(400, 404))
 
-    def complete(self, body: dict[str, Any]) -> dict[str, Any]:
-        """Return the only choice of a completion. Raises RolloutUnavailable."""
-        answer = self._call(COMPLETE, body)
+    def complete(self, body: dict[str, Any], directory: Path) -> dict[str, Any]:
+        """Return the only choice of a completion by the adapter that lies in a directory.
+
+        Raises RolloutUnavailable.
+        """
+        answer = self._call(COMPLETE, body, ignored=(404,))
+        if answer.status_code == HTTPStatus.NOT_FOUND:
+            # A server that was started anew knows no adapter; 400 says that another was faster.
+            again = {"lora_name": body["model"], "lora_path": str(directory)}
+            self._call(LOAD, again, ignored=(400,))
+            answer = self._call(COMPLETE, body)
         try:
             [choice] = answer.json()["choices"]
         except (ValueError, KeyError, TypeError) as error:
@@ -90,10 +115,11 @@ class Server:
         self, path: str, body: dict[str, Any], ignored: tuple[int, ...] = ()
     ) -> httpx2.Response:
         retrying = Retrying(
-            stop=stop_after_delay(RETRY_SECONDS) | stop_when_event_set(self._closed),
+            stop=stop_after_delay(PAUSE_SECONDS) | stop_when_event_set(self._closed),
             wait=wait_random_exponential(max=LONGEST_PAUSE),
             sleep=sleep_using_event(self._closed),
             retry=retry_if_exception_type((_Busy, httpx2.TransportError)),
+            before_sleep=self._waits,
             retry_error_callback=lambda state: self._gave_up(path, state),
         )
         answer: httpx2.Response = retrying(self._post, path, body)
@@ -105,31 +131,34 @@ class Server:
         answer = self._client.post(self._uri + path, json=body, headers=self._headers())
         if answer.is_server_error or answer.status_code in BUSY:
             raise _Busy(_words(answer))
+        self.waits_for = None
         return answer
 
     def _headers(self) -> dict[str, str]:
         """Return the bearer token's header; read anew each time, since Secrets are rotated."""
-        if self._credentials_dir is None:
-            return {}
         try:
-            token = Path(self._credentials_dir, TOKEN).read_text(encoding="utf-8").strip()
-        except FileNotFoundError:
-            raise Failure(
-                Reason.ROLLOUT_UNAVAILABLE,
-                f"the Secret of grpo.rollout.credentialsSecretRef has no key {TOKEN!r}",
-            ) from None
-        return {"Authorization": f"Bearer {token}"}
+            token = self._secret.token()
+        except BadSecret as problem:  # it was good at the start, and may be so again
+            raise _Busy(str(problem)) from problem
+        return {} if token is None else {"Authorization": f"Bearer {token}"}
+
+    def _waits(self, state: RetryCallState) -> None:
+        note = f"waits for the server of grpo.rollout.uri: {_cause(state)}"
+        if self.waits_for is None:  # not with every request
+            log.warning("%s", note)
+        self.waits_for = note
 
     def _gave_up(self, path: str, state: RetryCallState) -> httpx2.Response:
-        assert state.outcome is not None
-        error = state.outcome.exception()
-        words = str(error) or type(error).__name__
-        raise self._unavailable(path, f"{words}, for {RETRY_SECONDS:.0f} s") from error
+        raise self._unavailable(path, f"{_cause(state)}, for {PAUSE_SECONDS:.0f} s")
 
     def _unavailable(self, path: str, words: str) -> Failure:
-        return Failure(
-            Reason.ROLLOUT_UNAVAILABLE, f"grpo.rollout.uri: {self._uri}{path}: {words[:WORDS]}"
-        )
+        return Failure(Reason.ROLLOUT_UNAVAILABLE, f"grpo.rollout.uri: {self._uri}{path}: {words}")
+
+
+def _cause(state: RetryCallState) -> str:
+    assert state.outcome is not None
+    error = state.outcome.exception()
+    return str(error) or type(error).__name__
 
 
 def _words(answer: httpx2.Response) -> str:
@@ -140,4 +169,4 @@ def _words(answer: httpx2.Response) -> str:
         said = body["error"]["message"] if "error" in body else body["message"]
     except (ValueError, KeyError, TypeError):
         pass  # not vLLM's form: the text as it is
-    return f"{answer.status_code} {said}".strip()
+    return f"{answer.status_code} {said}".strip()[:WORDS]
