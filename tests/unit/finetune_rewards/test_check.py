@@ -109,7 +109,7 @@ async def test_what_looks_odd_is_said(tmp_path: Path, body: str, says: str) -> N
 @pytest.mark.parametrize(
     ("block", "says"),
     [
-        ({"regex": {"pattern": "(a"}}, "reward it: .*pattern"),
+        ({"regex": {"pattern": "(a"}}, "^reward it: .*pattern"),
         ({"reasoning_gym": {"task": "chain_sums", "entry": "answer"}}, "chain_sum"),
         ({"exact": {"answer": "anwser"}}, "^reward it: no row has the column 'anwser'; .*'answer'"),
     ],

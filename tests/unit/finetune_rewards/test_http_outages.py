@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
 
 import aiohttp
 import pytest
@@ -58,6 +60,8 @@ async def test_retry_after_is_obeyed(judge: Judge, monkeypatch: pytest.MonkeyPat
     sleep = asyncio.sleep
     wishes = ["7", "Wed, 21 Oct 2015 07:28:00 GMT", "Wed, 21 Oct 2099 07:28:00 GMT", "soon"]
     wishes += ["Wed, 21 Oct 99999999999999999999 07:28:00 GMT", "9" * 400]
+    wishes += ["Wed, 21 Oct 2099 07:28:00 -0000"]  # of no zone
+    wishes += [format_datetime(datetime.now(timezone(timedelta(hours=12))))]
 
     async def recorded(seconds: float) -> None:
         waited.append(seconds)
@@ -73,7 +77,7 @@ async def test_retry_after_is_obeyed(judge: Judge, monkeypatch: pytest.MonkeyPat
     assert scores(await ask(judge.url, batch("a"), retries=9)) == [1.0]
     longest = circuit.LONGEST_RETRY_AFTER_SECONDS
     # And a little more, so that not all come back at the same moment.
-    expected = [7.0, 0.0, longest, 0.0, 0.0, longest]
+    expected = [7.0, 0.0, longest, 0.0, 0.0, longest, longest, 0.0]
     assert len(waited) == len(expected)
     assert all(0 < found - wish < 1 for found, wish in zip(waited, expected, strict=True))
 

@@ -75,26 +75,34 @@ async def test_a_body_may_be_as_large_as_the_reader_takes() -> None:
     assert await read(frames.encode({}, b"x" * 100), 100) == ({}, b"x" * 100)
 
 
-def test_messages_that_follow_each_other_are_told_apart() -> None:
-    source, sink = os.pipe()
-    for body in (b"a", b"bc"):
-        frames.write_to(sink, {}, body)
-    assert [frames.read_from(source)[1] for _ in range(2)] == [b"a", b"bc"]
-    os.close(source)
-    os.close(sink)
-
-
 def test_a_pipe_carries_messages_larger_than_itself() -> None:
     source, sink = os.pipe()
-    body = os.urandom(2**20)
-    writing = threading.Thread(target=frames.write_to, args=(sink, {"a": 1}, body))
+    bodies = [os.urandom(2**20), os.urandom(2**19)]
+
+    def write() -> None:
+        for body in bodies:
+            frames.write_to(sink, {"a": 1}, body)
+
+    writing = threading.Thread(target=write)
     writing.start()
-    assert frames.read_from(source) == ({"a": 1}, body)
+    assert [frames.read_from(source) for _ in bodies] == [({"a": 1}, body) for body in bodies]
     writing.join()
     os.close(sink)
     with pytest.raises(EOFError):
         frames.read_from(source)
     os.close(source)
+
+
+def test_a_message_is_written_whole_though_the_kernel_takes_it_in_parts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source, sink = os.pipe()
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:7]))
+    frames.write_to(sink, {"a": 1}, b"x" * 100)
+    assert frames.read_from(source) == ({"a": 1}, b"x" * 100)
+    os.close(source)
+    os.close(sink)
 
 
 def test_samples_keep_messages_columns_and_odd_text() -> None:
