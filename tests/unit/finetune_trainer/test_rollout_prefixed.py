@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from finetune_trainer.attention import Segments
 from finetune_trainer.rollout import prefixed
 from finetune_trainer.rollout.prefixed import SharedPrefixes, shared_prefix_attention
 
@@ -31,37 +32,56 @@ class Options:
     softcap: float | None = None
 
 
-class Rows:
-    """What every row's tokens have been given, kept without any sharing."""
-
-    def __init__(self, prompts: list[tuple[Tensor, Tensor]], owners: list[int]) -> None:
-        self.kept = [prompts[owner] for owner in owners]
-
-    def step(self, query: Tensor, key: Tensor, value: Tensor, options: Options) -> Tensor:
-        self.kept = [
-            (torch.cat([keys, key[i]], 1), torch.cat([values, value[i]], 1))
-            for i, (keys, values) in enumerate(self.kept)
-        ]
-        rows = [self._row(query[i, :, 0], *self.kept[i], options) for i in range(len(query))]
-        return torch.stack(rows)[:, None]
-
-    def _row(self, query: Tensor, keys: Tensor, values: Tensor, options: Options) -> Tensor:
-        """Return [heads, value width] of one query [heads, width] at the last place."""
-        if options.sliding_window:
-            keys, values = keys[:, -options.sliding_window :], values[:, -options.sliding_window :]
-        scale = WIDTH**-0.5 if options.scaling is None else options.scaling
-        out = []
-        for head in range(HEADS):
-            mine = head // (HEADS // KEY_HEADS)
-            scores = keys[mine] @ query[head] * scale
-            if options.softcap is not None:
-                scores = options.softcap * (scores / options.softcap).tanh()
-            out.append(scores.softmax(0) @ values[mine])
-        return torch.stack(out)
+def attended(query: Tensor, keys: Tensor, values: Tensor, options: Options) -> Tensor:
+    """Return [heads, value width] of a query [heads, width] at the last of the keys' places."""
+    window = options.sliding_window or keys.shape[1]
+    scale = WIDTH**-0.5 if options.scaling is None else options.scaling
+    out = []
+    for head in range(HEADS):
+        mine = head // (HEADS // KEY_HEADS)
+        scores = keys[mine, -window:] @ query[head] * scale
+        if options.softcap is not None:
+            scores = options.softcap * (scores / options.softcap).tanh()
+        out.append(scores.softmax(0) @ values[mine, -window:])
+    return torch.stack(out)
 
 
-def numbers(*shape: int, of: torch.Generator) -> Tensor:
-    return 2 * torch.randn(*shape, generator=of)
+def states(rows: int, tokens: int, generator: torch.Generator) -> list[Tensor]:
+    """Return queries, keys and values."""
+    shapes = ((HEADS, WIDTH), (KEY_HEADS, WIDTH), (KEY_HEADS, VALUE_WIDTH))
+    return [
+        2 * torch.randn(rows, heads, tokens, width, generator=generator) for heads, width in shapes
+    ]
+
+
+def attend(
+    shared: SharedPrefixes, layer: int, given: list[Tensor], options: Options, **more: Any
+) -> Tensor:
+    module: Any = SimpleNamespace(layer_idx=layer)
+    found, _ = shared_prefix_attention(
+        module, *given, None, prefixes=shared, **vars(options), **more
+    )
+    return found
+
+
+def read(
+    shared: SharedPrefixes, layer: int, generator: torch.Generator, options: Options
+) -> list[list[Tensor]]:
+    """Read the prompts in two passes; return keys and values of each row's own."""
+    prompts = []
+    for first, lengths in ((0, LENGTHS[:3]), (3, LENGTHS[3:])):
+        shared.read(first, lengths)
+        given = states(1, sum(lengths), generator)
+        segments = Segments.of(tuple(lengths), CPU)
+        found = torch.split(attend(shared, layer, given, options, segments=segments)[0], lengths)
+        parts = zip(*(torch.split(part[0], lengths, dim=1) for part in given), strict=True)
+        for out, (query, keys, values) in zip(found, parts, strict=True):
+            for place, row in enumerate(out):
+                seen = (keys[:, : place + 1], values[:, : place + 1])
+                wanted = attended(query[:, place], *seen, options)
+                torch.testing.assert_close(row, wanted, atol=1e-5, rtol=1e-5)
+            prompts.append([keys, values])
+    return [prompts[owner] for owner in OWNERS]
 
 
 @pytest.mark.parametrize(
@@ -82,45 +102,23 @@ def test_a_row_attends_to_its_prompt_and_its_own_tokens(
     monkeypatch.setattr(prefixed, "GROWTH", growth)
     generator = torch.Generator().manual_seed(5)
     shared = SharedPrefixes(LENGTHS, OWNERS, MOST, CPU)
-    alone = {layer: Rows(read(shared, layer, generator), OWNERS) for layer in LAYERS}
+    own = {layer: read(shared, layer, generator, options) for layer in LAYERS}
     owners = OWNERS
     for step in range(MOST):
-        expected = [[LENGTHS[owner] + step] for owner in owners]
-        assert shared.positions.tolist() == expected
-        for layer in LAYERS:
-            query = numbers(len(owners), HEADS, 1, WIDTH, of=generator)
-            key = numbers(len(owners), KEY_HEADS, 1, WIDTH, of=generator)
-            value = numbers(len(owners), KEY_HEADS, 1, VALUE_WIDTH, of=generator)
-            found = attend(shared, layer, query, key, value, options=options)
-            wanted = alone[layer].step(query, key, value, options)
-            torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+        assert shared.positions.tolist() == [[LENGTHS[owner] + step] for owner in owners]
+        for layer, rows in own.items():
+            query, key, value = states(len(owners), 1, generator)
+            found = attend(shared, layer, [query, key, value], options)
+            for index, kept in enumerate(rows):
+                new = (key[index], value[index])
+                kept = rows[index] = [torch.cat(pair, 1) for pair in zip(kept, new, strict=True)]
+                wanted = attended(query[index, :, 0], *kept, options)
+                torch.testing.assert_close(found[index, 0], wanted, atol=1e-5, rtol=1e-5)
         shared.advance()
-        if step in KEPT:
-            rows = KEPT[step]
-            shared.keep(torch.tensor(rows))
-            owners = [owners[row] for row in rows]
-            for layer in LAYERS:
-                alone[layer].kept = [alone[layer].kept[row] for row in rows]
-
-
-def read(shared: SharedPrefixes, layer: int, generator: torch.Generator) -> list[Any]:
-    """Read the prompts in two passes; return what each row keeps of its own."""
-    prompts: list[tuple[Tensor, Tensor]] = []
-    for first, lengths in ((0, LENGTHS[:3]), (3, LENGTHS[3:])):
-        shared.read(first, lengths)
-        total = sum(lengths)
-        keys = numbers(1, KEY_HEADS, total, WIDTH, of=generator)
-        values = numbers(1, KEY_HEADS, total, VALUE_WIDTH, of=generator)
-        shared.take_prompts(layer, keys, values)
-        parts = (torch.split(part[0], lengths, dim=1) for part in (keys, values))
-        prompts += zip(*parts, strict=True)
-    return prompts
-
-
-def attend(shared: SharedPrefixes, layer: int, *states: Tensor, options: Options) -> Tensor:
-    module: Any = SimpleNamespace(layer_idx=layer)
-    found, _ = shared_prefix_attention(module, *states, None, prefixes=shared, **vars(options))
-    return found
+        if left := KEPT.get(step):
+            shared.keep(torch.tensor(left))
+            owners = [owners[row] for row in left]
+            own = {layer: [rows[row] for row in left] for layer, rows in own.items()}
 
 
 def test_what_is_kept_is_counted_and_goes_with_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,14 +126,13 @@ def test_what_is_kept_is_counted_and_goes_with_its_rows(monkeypatch: pytest.Monk
     generator = torch.Generator().manual_seed(5)
     shared = SharedPrefixes(LENGTHS, OWNERS, MOST, CPU)
     assert shared.kept_bytes == 0
-    read(shared, 0, generator)
-    of_a_token = KEY_HEADS * (WIDTH + VALUE_WIDTH) * 4
-    assert shared.kept_bytes == len(LENGTHS) * max(LENGTHS) * of_a_token
-    key = numbers(len(OWNERS), KEY_HEADS, 1, WIDTH, of=generator)
-    value = numbers(len(OWNERS), KEY_HEADS, 1, VALUE_WIDTH, of=generator)
+    read(shared, 0, generator, Options())
+    token = KEY_HEADS * (WIDTH + VALUE_WIDTH) * 4
+    assert shared.kept_bytes == len(LENGTHS) * max(LENGTHS) * token
+    _, key, value = states(len(OWNERS), 1, generator)
     for room in (2, 2, 4, 4, 6, 6, MOST):
         shared.add(0, key, value)
         shared.advance()
-        assert shared.kept_bytes == (len(LENGTHS) * max(LENGTHS) + len(OWNERS) * room) * of_a_token
+        assert shared.kept_bytes == (len(LENGTHS) * max(LENGTHS) + len(OWNERS) * room) * token
     shared.keep(torch.tensor([0, 2]))
-    assert shared.kept_bytes == (2 * max(LENGTHS[:2]) + 2 * MOST) * of_a_token
+    assert shared.kept_bytes == (2 * max(LENGTHS[:2]) + 2 * MOST) * token

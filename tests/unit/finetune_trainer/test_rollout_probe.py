@@ -80,12 +80,22 @@ def test_every_token_and_every_row_is_looked_at(
         check_drawing(empty("gpt_neox"))
 
 
+def test_a_row_that_goes_is_to_leave_the_others_as_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    keep = PlainDecoder.keep
+    swapped = lambda self, rows: keep(self, rows.flip(0) if len(rows) == 2 else rows)  # noqa: E731
+    monkeypatch.setattr(PlainDecoder, "keep", swapped)
+    with pytest.raises(Failure, match="other logits"):
+        check_drawing(empty("gpt_neox"))
+
+
 def test_what_is_drawn_first_is_looked_at_too(monkeypatch: pytest.MonkeyPatch) -> None:
     read = PlainDecoder.read
 
     def shifted(self: Any) -> Any:
         for logits in read(self):
-            logits[-1] += 1
+            logits[-1] -= 1
             yield logits
 
     monkeypatch.setattr(PlainDecoder, "read", shifted)
