@@ -35,7 +35,6 @@ ENVIRONMENT = {
     "LC_ALL": "C.UTF-8",
     "MPLCONFIGDIR": "/tmp",  # noqa: S108
     "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
     "PATH": "",
     "PYTHONHASHSEED": "0",
     "USER": "finetune",
