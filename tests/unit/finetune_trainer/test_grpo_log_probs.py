@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from finetune_rewards.samples import Item
 from finetune_trainer.distributed import Ranks
@@ -94,4 +95,5 @@ def test_every_rank_gets_its_share_and_rank_0_keeps_all(tmp_path: Path, world: i
     at = np.repeat(learned, saved["lengths"].numpy())
     expected = np.where(at, -saved["tokens"].numpy(), 0)
     assert saved["behaviour"].tolist() == expected.tolist()
+    assert (saved["behaviour"].dtype, saved["run.errors"].dtype) == (torch.float32, torch.int64)
     assert all(not told for _, told in found[1:])

@@ -223,6 +223,24 @@ def test_a_row_at_which_the_model_fails_costs_no_other_its_score(
     assert len(at) < len(TEXTS)
 
 
+def test_rows_of_about_one_length_are_asked_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_judge(tmp_path / "judge", template=None)
+    judge = RewardModel(tmp_path / "judge", judged(tmp_path), torch.device("cpu"))
+    forward, lengths = judge._model.forward, []
+
+    def counted(attention_mask: torch.Tensor, **options: Any) -> Any:
+        assert not torch.is_grad_enabled()
+        lengths.append(attention_mask.sum(1).tolist())
+        return forward(attention_mask=attention_mask, **options)
+
+    monkeypatch.setattr(judge._model, "forward", counted)
+    judge(samples("?", list(TEXTS)))
+    assert [len(rows) for rows in lengths] == [8, 4]
+    assert max(lengths[0]) <= min(lengths[1])
+
+
 def test_a_device_that_is_lost_ends_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
