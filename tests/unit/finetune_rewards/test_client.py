@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -72,7 +74,11 @@ async def test_a_call_is_one_connection_that_says_its_version_and_is_closed(tmp_
 
     batch = samples("a", "b")
     async with says(tmp_path / "r.sock", answer) as after:
-        await RunnerClient(tmp_path / "r.sock").score(batch)
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always", ResourceWarning)
+            await RunnerClient(tmp_path / "r.sock").score(batch)
+            gc.collect()
+        assert [str(one.message) for one in warned] == []  # closed, not forgotten
         async with asyncio.timeout(30):
             while not after:  # noqa: ASYNC110 - the server is not told of the test's end
                 await asyncio.sleep(0.01)

@@ -180,6 +180,24 @@ async def test_a_private_authority_is_trusted(judge: Judge, tmp_path: Path) -> N
         await ask(secured.url, credentials_dir=str(tmp_path))
 
 
+async def test_the_systems_authorities_are_trusted_and_names_are_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "system.crt"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "system.crt"))
+    for name, trusted in (("127.0.0.1", True), ("other.test", False)):
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        authority.issue_cert(name).configure_cert(tls)
+        with judge_server(tls=tls) as secured:
+            asking = ask(secured.url, batch("a"), retries=0, pause_seconds=0.01)
+            if trusted:
+                assert scores(await asking) == [1.0]
+            else:
+                with pytest.raises(RewardUnavailable, match=r"is not trusted: .*mismatch"):
+                    await asking
+
+
 async def test_without_credentials_there_is_no_token(judge: Judge) -> None:
     await ask(judge.url, batch("a"))
     assert "Authorization" not in judge.requests[0].headers
