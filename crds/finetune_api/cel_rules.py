@@ -54,7 +54,9 @@ def _run(rule: dict[str, Any], value: Json, old: Json | None, path: str) -> Fiel
     if holds is True:
         return None
     where = path + rule.get("fieldPath", "") if path else rule.get("fieldPath", "").lstrip(".")
-    return FieldError(where, f"Invalid value: {_message(rule, variables)}")
+    detail = _message(rule, variables)
+    hidden = isinstance(value, dict | list)
+    return FieldError(where, f"Invalid value: {detail}" if hidden else invalid_value(value, detail))
 
 
 def _message(rule: dict[str, Any], variables: dict[str, Json]) -> str:

@@ -51,7 +51,7 @@ class Rollout(ApiModel):
         Annotated[
             str,
             Field(max_length=1024, pattern=_URI),
-            WithJsonSchema(http_address(_URI, "http:// or https:// and host")),
+            WithJsonSchema({"type": "string", "maxLength": 1024}),
         ]
         | None
     ) = None
@@ -80,6 +80,7 @@ class Rollout(ApiModel):
             bound("temperature", "> 0.0", "temperature must be above 0"),
             bound("topP", "> 0.0", "topP must be above 0"),
             bound("topP", "<= 1.0", "topP must be at most 1"),
+            http_address("uri", _URI, "http:// or https:// and host"),
             rule(
                 "has(self.engine) && self.engine == 'OpenAI' ? "
                 "has(self.uri) && has(self.adapterDirectory) : "

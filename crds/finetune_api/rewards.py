@@ -181,7 +181,7 @@ class HttpReward(ApiModel):
     url: Annotated[
         str,
         Field(max_length=1024, pattern=_URL),
-        WithJsonSchema(http_address(_URL, "http:// or https://, host and path")),
+        WithJsonSchema({"type": "string", "maxLength": 1024}),
     ]
     """A Service in the job's namespace (`http://judge/score`), or a host that the operator's chart
     allows."""
@@ -199,6 +199,10 @@ class HttpReward(ApiModel):
     pause_seconds: Annotated[int, Field(ge=1, le=32_400)] = 1800
     """While the service is down the run pauses; after this long it ends, to go on later from its
     checkpoint."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(http_address("url", _URL, "http:// or https://, host and path"))
+    )
 
 
 class ModelReward(ApiModel):

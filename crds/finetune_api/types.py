@@ -52,12 +52,14 @@ def bound(field: str, comparison: str, message: str) -> dict[str, str]:
     return rule(expression, message, f".{field}")
 
 
-def http_address(pattern: str, form: str) -> dict[str, Any]:
-    """Return the schema of a URL that a token may be sent to; `form` is how it should look."""
+def http_address(field: str, pattern: str, form: str) -> dict[str, str]:
+    """Return a rule on a URL that a token may be sent to; `form` is how it should look.
+
+    It stands beside the field: a pattern on it would show a password in the URL to everyone.
+    """
     escaped = pattern.replace("\\", "\\\\")
-    remedy = f"write {form}; a token goes into credentialsSecretRef"
-    matches = rules(rule(f"self.matches('{escaped}')", remedy))
-    return {"type": "string", "maxLength": 1024, **matches}
+    expression = f"!has(self.{field}) || self.{field}.matches('{escaped}')"
+    return rule(expression, f"write {form}; a token goes into credentialsSecretRef", f".{field}")
 
 
 def decimal_is_zero(field: str) -> str:

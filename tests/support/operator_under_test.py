@@ -252,7 +252,8 @@ class Bench:
         status = {"conditions": [{"type": kind, "status": "True"}]}
         path = self.path("pytorchjobs", f"bot-a{attempt}", "status")
         answer = await self.api.merge(path, {"status": status})
-        assert answer.status == 200, answer.body
+        # an operator that saw the pods' ends may have deleted it by then
+        assert answer.status in (200, 404), answer.body
 
     async def succeed(self, attempt: int) -> Json:
         """End all pods well; rank 0 reports the artifact."""
