@@ -85,3 +85,21 @@ def test_a_completion_is_done_once_every_reward_has_answered_it() -> None:
     assert answered.by_all == 1
     answered.by("mine", 2, 4)
     assert answered.by_all == 3
+
+
+def test_what_a_batch_that_is_left_asked_for_is_given_up() -> None:
+    given_up = threading.Event()
+
+    class Hung(Runner):
+        async def score(self, samples: Samples) -> dict[str, Answer]:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                given_up.set()
+            raise AssertionError("it waits for ever")
+
+    with Panel.open([Reward.model_validate(BUILTIN)], runner=Hung()) as panel:
+        with panel.scoring(batch()) as scoring:
+            assert scoring.busy()
+            assert not given_up.is_set()
+        assert given_up.wait(30)

@@ -76,6 +76,20 @@ async def test_a_worker_that_died_while_nobody_asked_costs_nothing(
     assert opened[1] == opened[2]  # nothing of a worker stays open
 
 
+async def test_a_worker_that_dies_before_it_has_read_what_is_asked_is_named(
+    tmp_path: Path, others: set[int]
+) -> None:
+    async with running_source(DIES, tmp_path) as runner:
+        (worker,) = workers(others)
+        worker.suspend()
+        scoring = asyncio.create_task(asked(runner, samples("x" * 2**22)))
+        await asyncio.sleep(0.2)
+        worker.kill()
+        told = Item(error="the process was ended by SIGKILL")
+        assert (await scoring).items == [told]
+        assert (await asked(runner, samples("a"))).items == [Item(1.0)]
+
+
 async def test_a_batch_and_a_replacement_start_one_worker_between_them(
     tmp_path: Path, others: set[int]
 ) -> None:
