@@ -104,7 +104,8 @@ def test_the_server_gets_each_steps_adapter_and_forgets_the_last(setup: Served) 
 def test_what_a_lost_run_left_is_replaced(setup: Served) -> None:
     draw(setup.rollouts(), step=4)
     (setup.shared / "uid-1" / "a1-step-4" / "stale").touch()
-    (setup.shared / "uid-1" / ".a1-step-5").mkdir()
+    for partial in (".a1-step-4", ".a1-step-5"):
+        (setup.shared / "uid-1" / partial).mkdir()
     draw(setup.rollouts(), step=4)
     name = "uid-1-a1-step-4"
     assert setup.server.history == [("load", name), ("unload", name), ("load", name)]
@@ -146,6 +147,21 @@ def test_a_stop_gives_up_what_is_under_way(setup: Served) -> None:
         return len(asked) == 3
 
     assert setup.rollouts().draw(ASKED, 0, stops, lambda _: None) is None
+
+
+def test_ranks_ask_until_all_are_done(setup: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    everywhere, agreed = setup.ranks.everywhere, []
+
+    def beside_another(work: Any, **options: Any) -> list[Any]:
+        made = everywhere(work, **options)
+        if not isinstance(made[0], tuple):
+            return made
+        agreed.append(made[0])
+        return [*made, (len(agreed) < 100, None)]
+
+    monkeypatch.setattr(setup.ranks, "everywhere", beside_another)
+    draw(setup.rollouts())
+    assert len(agreed) > 100
 
 
 def test_so_many_requests_are_under_way_and_no_more(
