@@ -75,6 +75,7 @@ def served(loaded: Loaded, shared: Path) -> Iterator[Served]:
     made.shared = shared
     with pytest.MonkeyPatch.context() as patch, serving(made.server):
         patch.setattr(server, "LONGEST_PAUSE", 0.01)
+        patch.setattr(server, "PAUSE_SECONDS", 60.0)
         patch.setattr(openai, "POLL_SECONDS", 0.05)
         yield made
 
