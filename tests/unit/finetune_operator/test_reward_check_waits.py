@@ -32,6 +32,7 @@ def test_what_blocks_the_pod_is_told_and_not_for_ever() -> None:
     assert told(decision) == (Course.PROGRESSING, Reason.VOLUME_UNAVAILABLE)
     field = "spec.method.grpo.rewards[mine].python.configMap"
     assert f'ConfigMap "code", named by {field}, does not exist' in decision.verdict.message
+    assert decided(of, observed, record(of), 58).after == timedelta(seconds=3)
     late = decided(of, observed, record(of), 61)
     assert told(late) == (Course.FAILED, Reason.START_TIMEOUT)
     assert deleted(late) == ["bot-rewards"]
@@ -44,7 +45,8 @@ def test_what_blocks_the_pod_is_told_and_not_for_ever() -> None:
 def test_the_events_of_a_pod_that_does_not_start_are_read() -> None:
     of = grpo()
     waiting = pod(of, phase="Pending", running=False)
-    assert decided(of, seen(waiting), record(of), 2).look == ()
+    early = decided(of, seen(waiting), record(of), 2)
+    assert (early.look, early.after) == ((), timedelta(seconds=2))
     assert decided(of, seen(waiting), record(of), 4).look == ("check",)
     assert decided(of, seen(pod(of)), record(of)).look == ()
 

@@ -9,9 +9,11 @@ import pytest
 from transformers import AutoConfig
 
 from finetune_contract.reasons import Reason
+from finetune_contract.recipe import ModelRecipe
 from finetune_trainer import train
 from finetune_trainer.distributed import Ranks
 from finetune_trainer.errors import Failure
+from finetune_trainer.grpo import reward_model as module
 from finetune_trainer.grpo.panel import identities
 from finetune_trainer.grpo.reward_model import reward_models
 from finetune_trainer.progress import Reporter
@@ -41,6 +43,33 @@ def test_what_it_holds_of_the_device_is_known(tmp_path: Path, alone: Ranks) -> N
     assert reward_models(one, alone).bytes == 4 * weights + 2 * rotary
     assert reward_models(two, alone).bytes == 2 * (4 * weights + 2 * rotary)
     assert reward_models(run_config(tmp_path), alone).bytes == 0
+
+
+def test_it_is_asked_for_by_its_revision_and_with_the_models_credentials(
+    tmp_path: Path, alone: Ranks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_judge(tmp_path / "judge")
+    model = {"uri": f"file://{tmp_path}/judge", "revision": "v2"}
+    config = grpo_config(
+        tmp_path,
+        grpo={"rewards": [{"name": "judge", "model": model}]},
+        credentials={"model": "/credentials"},
+    )
+    resolve, fetch = module.resolve_model, module.fetch_model
+    asked: list[Any] = []
+
+    def resolved(recipe: ModelRecipe, credentials: str | None, **options: Any) -> Any:
+        asked.append((recipe.revision, credentials))
+        return resolve(ModelRecipe(uri=recipe.uri), None, **options)
+
+    def fetched(source: Any, files: Any, cache: Path, credentials: str | None) -> Path:
+        asked.append(credentials)
+        return fetch(source, files, cache, None)
+
+    monkeypatch.setattr(module, "resolve_model", resolved)
+    monkeypatch.setattr(module, "fetch_model", fetched)
+    reward_models(config, alone)
+    assert asked == [("v2", "/credentials"), "/credentials"]
 
 
 def test_a_run_plans_for_what_it_holds(
