@@ -61,7 +61,8 @@ class Rollout(ApiModel):
     """A directory that trainer and server share (see workers.volumes): each step's adapter is
     written there for the server to load."""
     credentials_secret_ref: SecretRef | None = None
-    """A Secret whose key `token` is sent to the server as a bearer token."""
+    """A Secret whose key `token` is sent to the server as a bearer token; an authority in its key
+    `ca.crt` is trusted."""
     max_tokens: Annotated[int, Field(ge=1, le=131_072)] = 512
     """Longest completion; prompts may have sequenceLength - maxTokens tokens."""
     temperature: DecimalString = "1.0"
