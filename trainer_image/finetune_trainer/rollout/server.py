@@ -51,7 +51,7 @@ class _Busy(Exception):
 
 
 class Server:
-    """Asks from any thread; after `close` nothing more is sent, and what is under way fails.
+    """Asks from any thread. After `close` nothing more is sent; what is under way takes its time.
 
     `waits_for` tells why it has to be asked again, None once it answers.
     """
