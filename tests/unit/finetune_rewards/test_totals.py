@@ -102,6 +102,35 @@ def test_gates_look_at_their_own_group() -> None:
     assert of(scores, *gate, groups=[30, 2, 2, 30]) == [-9, -2, -2, -9]
 
 
+def test_the_worst_that_passes_may_stand_anywhere_in_its_group() -> None:
+    gate = ({}, {"gate": 0.5, "weight": 0})
+    assert of([[-1, 0], [-3, 1], [-2, 1]], *gate)[0] == -3
+
+
+def test_a_gate_may_stand_at_zero() -> None:
+    assert one([5, -1], {}, {"gate": 0, "weight": 0}) == 0.0
+    assert one([5, 0], {}, {"gate": 0, "weight": 0}) == 5.0
+
+
+def test_a_gate_that_is_missed_decides_whatever_another_does_not_know() -> None:
+    gates = ({"gate": 0.5, "weight": 0}, {"gate": 0.5, "weight": 0})
+    assert one([5, 0, NAN], {}, *gates) == one([5, NAN, 0], {}, *gates) == 0.0
+    assert np.isnan(one([5, 1, NAN], {}, *gates))
+
+
+def test_what_is_added_counts_before_the_gates() -> None:
+    judged = rewards({}, {"gate": 0.5, "weight": 0})
+    scores, added = np.array([[2.0, 1], [2, 1], [9, 0]]), np.array([0.5, -4, 7])
+    assert totals(scores, judged, [1, 1, 1], added).tolist() == [2.5, -2.0, -2.0]
+
+
+def test_scores_that_are_missing_are_no_arithmetic_fault() -> None:
+    with np.errstate(all="raise"):
+        assert np.isnan(one([NAN, NAN], {}, {"weight": 2}))
+        assert np.isnan(one([NAN, 1], {}, {"weight": 0}))
+        assert np.isnan(one([1], {"weight": 0}))
+
+
 def test_no_completions_have_no_totals() -> None:
     assert totals(np.zeros((0, 1)), rewards({}), []).tolist() == []
 
