@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finetune_contract.rewards import Reward
-from finetune_rewards.totals import totals
+from finetune_rewards.totals import missed_gates, totals
 
 NAN = float("nan")
 
@@ -116,6 +116,8 @@ def test_a_gate_that_is_missed_decides_whatever_another_does_not_know() -> None:
     gates = ({"gate": 0.5, "weight": 0}, {"gate": 0.5, "weight": 0})
     assert one([5, 0, NAN], {}, *gates) == one([5, NAN, 0], {}, *gates) == 0.0
     assert np.isnan(one([5, 1, NAN], {}, *gates))
+    missed, unknown = missed_gates(np.array([[0, NAN], [1, NAN]]), rewards(*gates))
+    assert (missed.tolist(), unknown.tolist()) == ([True, False], [False, True])
 
 
 def test_what_is_added_counts_before_the_gates() -> None:
