@@ -231,13 +231,13 @@ def _plant_in_score(fault: Fault) -> None:
 
     original = Panel._elsewhere
 
-    async def silent(self: Panel, samples: Any) -> Any:
+    async def silent(self: Panel, samples: Any, *arguments: Any) -> Any:
         if fault.at == "slow score":
             await asyncio.sleep(SLOW_SECONDS)
         elif samples.step == fault.step:
             os.kill(os.getpid(), fault.number)
             await asyncio.sleep(2 * SECONDS)
-        return await original(self, samples)
+        return await original(self, samples, *arguments)
 
     Panel._elsewhere = silent  # type: ignore[method-assign]
 
