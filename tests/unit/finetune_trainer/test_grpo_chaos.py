@@ -50,7 +50,7 @@ WORSE = {"vowel": "1", "judge": "1", "wild": "2"}
 
 
 async def frail(document: Document, number: int) -> web.StreamResponse:
-    if number % 3 == 0 or 40 <= number < 60:  # now and then, and for a while at all
+    if number % 5 == 0 or 40 <= number < 50:  # now and then, and for a while at all
         return web.Response(status=503)
     if number % 7 == 0:
         return web.Response(text="[0, 0", status=500)
