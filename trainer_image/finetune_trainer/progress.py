@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Lock, Thread
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 LOG_SECONDS = 5.0
 FILE_SECONDS = 1.0
 STEPS_AVERAGED = 20
-AND = "; "
+_AND = "; "
 STEP_PHASES = (Phase.ROLLOUT, Phase.SCORE, Phase.TRAIN)  # between two steps done
 
 Sink = Callable[[Progress], None]
@@ -128,12 +128,17 @@ class Reporter:
             self.latest = self.latest.model_copy(update=values)
 
 
+def note_of_ranks(notes: Iterable[str | None]) -> str | None:
+    """Return what the ranks wait for, each cause once; None where none waits."""
+    return _AND.join(dict.fromkeys(note for note in notes if note)) or None
+
+
 def _joined(notes: list[str]) -> str | None:
     """Return notes as one, in which each has its part of the room; None for none."""
     if not notes:
         return None
-    width = (LONGEST_NOTE + len(AND)) // len(notes) - len(AND)
-    return AND.join(note[:width] for note in notes)
+    width = (LONGEST_NOTE + len(_AND)) // len(notes) - len(_AND)
+    return _AND.join(note[:width] for note in notes)
 
 
 class Beat:

@@ -15,7 +15,7 @@ from finetune_rewards.samples import Answer, Samples, Text
 from finetune_trainer.data.prompt_dataset import Prompts
 from finetune_trainer.distributed import Ranks
 from finetune_trainer.grpo.panel import failing_as_told
-from finetune_trainer.progress import AND
+from finetune_trainer.progress import note_of_ranks
 from finetune_trainer.rollout.base import Completion
 
 Floats = npt.NDArray[np.float64]
@@ -122,8 +122,7 @@ def scored(
 
         while True:
             told = [one for one in ranks.everywhere(busy) if one is not None]
-            notes = dict.fromkeys(note for _, _, note in told if note)
-            tell(sum(done for _, done, _ in told), AND.join(notes) or None)
+            tell(sum(done for _, done, _ in told), note_of_ranks(note for _, _, note in told))
             if not any(goes_on for goes_on, _, _ in told):
                 break
             if stops():

@@ -25,7 +25,7 @@ from finetune_trainer.engine import Engine
 from finetune_trainer.errors import Failure
 from finetune_trainer.export import save_adapter
 from finetune_trainer.lora import adapted_weights
-from finetune_trainer.progress import AND, Reporter
+from finetune_trainer.progress import Reporter, note_of_ranks
 from finetune_trainer.rollout.base import Completion, Request
 from finetune_trainer.rollout.endings import stop_tokens
 from finetune_trainer.rollout.sampling import sample_seed
@@ -138,8 +138,7 @@ class OpenAIEngine:
 
         while not stops():
             told = [one for one in self._ranks.everywhere(busy) if one is not None]
-            notes = dict.fromkeys(note for _, note in told if note)
-            self._reporter.noted("rollout", AND.join(notes) or None)
+            self._reporter.noted("rollout", note_of_ranks(note for _, note in told))
             if not any(goes_on for goes_on, _ in told):
                 return True
         return False
