@@ -20,11 +20,11 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from finetune_contract.layout import CheckpointPolicy, JobRef
 from finetune_contract.runconfig import RunConfig
+from finetune_trainer.course.progress import Reporter
+from finetune_trainer.course.telemetry import StepRecord
 from finetune_trainer.lead import Lead
-from finetune_trainer.progress import Reporter
-from finetune_trainer.stopping import Stop
-from finetune_trainer.supervised import SupervisedFeed
-from finetune_trainer.telemetry import StepRecord
+from finetune_trainer.methods.sft.feed import SupervisedFeed
+from finetune_trainer.process.stopping import Stop
 from finetune_trainer.train import train
 from harness.command_line import command_line, save
 from harness.one_process import LLAMA_28M, Ready, ready

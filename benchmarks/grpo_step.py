@@ -36,10 +36,10 @@ from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from finetune_contract.checkpoint import TrainingState
 from finetune_contract.runconfig import RunConfig
-from finetune_trainer.grpo.panel import opened_panel
-from finetune_trainer.grpo.reward_model import RewardModels
-from finetune_trainer.progress import Reporter
-from finetune_trainer.reward_runner import launched_runner
+from finetune_trainer.course.progress import Reporter
+from finetune_trainer.methods.grpo.rewards.panel import opened_panel
+from finetune_trainer.methods.grpo.rewards.reward_model import RewardModels
+from finetune_trainer.process.reward_runner import launched_runner
 from finetune_trainer.train import make_feed
 from harness.command_line import command_line, save
 from harness.contest import StepTimer, serve, take_turns

@@ -25,12 +25,12 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from finetune_contract.recipe import LoraRecipe, Precision
-from finetune_trainer.batch import MicroBatch
+from finetune_trainer.adapter.lora import adapt
+from finetune_trainer.adapter.roles import map_roles
+from finetune_trainer.batch.micro_batch import MicroBatch
 from finetune_trainer.data.encode import EncodedRow
-from finetune_trainer.lora import adapt
-from finetune_trainer.model import load_model
-from finetune_trainer.roles import map_roles
-from finetune_trainer.scoring import Scorer, score
+from finetune_trainer.model.base import load_model
+from finetune_trainer.step.scoring import Scorer, score
 from harness.command_line import command_line, save
 from support.tiny_llama import write_model
 

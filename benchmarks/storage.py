@@ -25,9 +25,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from finetune_contract.artifact import MANIFEST, VERSION, Manifest, RunIdentity
 from finetune_local.s3 import REGION, S3Server
-from finetune_trainer.artifacts import open_artifact
-from finetune_trainer.storage import Role, Store
-from finetune_trainer.transfer import upload_all
+from finetune_trainer.store.artifacts import open_artifact
+from finetune_trainer.store.storage import Role, Store
+from finetune_trainer.store.transfer import upload_all
 from harness.command_line import command_line, save
 from support.published import PROVENANCE, SUMMARY
 from support.s3_server import s3_server, write_keys

@@ -30,8 +30,8 @@ from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 from trl import SFTTrainer
 
 from finetune_contract.runconfig import RunConfig
-from finetune_trainer.data.batches import BatchPlan
-from finetune_trainer.supervised import step_batch
+from finetune_trainer.batch.batches import BatchPlan
+from finetune_trainer.methods.sft.feed import step_batch
 from harness.command_line import command_line, save
 from harness.contest import StepTimer, serve, take_turns
 from harness.one_process import LLAMA_28M, ready

@@ -9,12 +9,12 @@ from typing import Any
 
 from finetune_contract.plan import MemoryEstimate
 from finetune_contract.runconfig import RunConfig
-from finetune_trainer.distributed import Ranks
-from finetune_trainer.engine import Engine
+from finetune_trainer.course.progress import Reporter
+from finetune_trainer.fit.resolve import resolve
 from finetune_trainer.lead import Lead, fetch
 from finetune_trainer.prepare import Prepared, prepare
-from finetune_trainer.progress import Reporter
-from finetune_trainer.resolve import resolve
+from finetune_trainer.process.distributed import Ranks
+from finetune_trainer.step.engine import Engine
 from finetune_trainer.train import load
 from support.trainer_runs import rank_environments
 

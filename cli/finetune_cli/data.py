@@ -18,8 +18,8 @@ from finetune_cli.console import ERR, INVALID_FILE, OUT, print_error, print_out
 from finetune_contract.recipe import DataFormat, MethodType
 from finetune_trainer.data.check import CheckedRow, DataFile, Reader, check_files, row_reader
 from finetune_trainer.data.faults import Fault, Findings, Severity
-from finetune_trainer.data.prompts import prompt_reader
-from finetune_trainer.errors import Failure
+from finetune_trainer.methods.grpo.prompts.rows import prompt_reader
+from finetune_trainer.process.errors import Failure
 
 if TYPE_CHECKING:
     from finetune_trainer.data.encoding import Encodes
@@ -144,8 +144,8 @@ def _data_file(path: Path, data_format: DataFormat) -> DataFile:
 def _encoder(model: str, sequence_length: int, prompt_room: int | None) -> Encodes:
     try:
         from finetune_trainer.data.encode import Encoder
-        from finetune_trainer.data.prompt_encoder import PromptEncoder
-        from finetune_trainer.tokenizer import load_tokenizer, vocabulary_size
+        from finetune_trainer.methods.grpo.prompts.encoder import PromptEncoder
+        from finetune_trainer.model.tokenizer import load_tokenizer, vocabulary_size
     except ModuleNotFoundError as error:
         print_error(
             f"--model needs {error.name}; install it with: "

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune_local.demo_data import Sum
-from finetune_trainer.logs import NOISY
+from finetune_trainer.process.logs import NOISY
 
 _NEW_TOKENS = 16
 _BATCH = 16

@@ -30,9 +30,9 @@ def proxy(server: S3Server) -> Iterator[FaultProxy]:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let this process retry at once, send small parts, and read renewed keys at once."""
-    monkeypatch.setattr("finetune_trainer.buckets.RETRY", PATIENCE)
-    monkeypatch.setattr("finetune_trainer.storage.CHUNK_BYTES", PART_BYTES)
-    monkeypatch.setattr("finetune_trainer.storage.ROTATION_SECONDS", 0.0)
+    monkeypatch.setattr("finetune_trainer.store.buckets.RETRY", PATIENCE)
+    monkeypatch.setattr("finetune_trainer.store.storage.CHUNK_BYTES", PART_BYTES)
+    monkeypatch.setattr("finetune_trainer.store.storage.ROTATION_SECONDS", 0.0)
 
 
 @pytest.fixture

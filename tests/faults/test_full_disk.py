@@ -16,11 +16,11 @@ from pathlib import Path
 from finetune_contract.artifact import Latest
 from finetune_contract.reasons import Reason, exit_code
 from finetune_contract.result import decode
-from finetune_trainer.artifacts import open_artifact
-from finetune_trainer.ending import ResultFile
-from finetune_trainer.errors import Failure
-from finetune_trainer.publish import Output
-from finetune_trainer.telemetry import StepRecord, Telemetry, parse
+from finetune_trainer.store.artifacts import open_artifact
+from finetune_trainer.process.ending import ResultFile
+from finetune_trainer.process.errors import Failure
+from finetune_trainer.store.publish import Output
+from finetune_trainer.course.telemetry import StepRecord, Telemetry, parse
 from support.trainer_runs import run_config
 from support.published import PROVENANCE, SUMMARY
 

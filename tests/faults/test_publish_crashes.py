@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from finetune_contract.artifact import Latest
-from finetune_trainer.artifacts import open_artifact
-from finetune_trainer.errors import Failure
-from finetune_trainer.publish import Output
+from finetune_trainer.process.errors import Failure
+from finetune_trainer.store.artifacts import open_artifact
+from finetune_trainer.store.publish import Output
 from support.published import PROVENANCE, SUMMARY
 from support.trainer_runs import run_config
 

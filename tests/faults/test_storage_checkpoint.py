@@ -13,10 +13,10 @@ from finetune_contract.checkpoint import CheckpointRef, TrainingState
 from finetune_contract.reasons import Reason
 from finetune_contract.runconfig import RunConfig
 from finetune_local.s3 import S3Server
-from finetune_trainer.checkpoints import Checkpoints
-from finetune_trainer.optimizer_state import Moments
-from finetune_trainer.publish import Output
-from finetune_trainer.snapshot import Snapshot
+from finetune_trainer.checkpoints.keeper import Checkpoints
+from finetune_trainer.checkpoints.snapshot import Snapshot
+from finetune_trainer.step.optimizer_state import Moments
+from finetune_trainer.store.publish import Output
 from support.fault_proxy import EXPIRED, Corrupt, Fault, FaultProxy, Slow
 from support.published import PROVENANCE
 from support.s3_server import NEXT_KEY
@@ -139,7 +139,7 @@ def test_an_upload_goes_on_with_renewed_keys(
     secret: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("finetune_trainer.storage.ROTATION_SECONDS", 60.0)
+    monkeypatch.setattr("finetune_trainer.store.storage.ROTATION_SECONDS", 60.0)
     old = server.credentials.access_key
     rule = proxy.fail(f"PUT .*partNumber=2.* by {old}$", EXPIRED)
     proxy.fail(f"by {old}$", Slow(0.01))

@@ -10,8 +10,8 @@ import pytest
 
 from finetune_contract.reasons import Reason
 from finetune_contract.recipe import DataSource, ModelRecipe
-from finetune_trainer.sources import fetch_data, fetch_model, resolve_model
-from finetune_trainer.storage import Role, Store
+from finetune_trainer.store.sources import fetch_data, fetch_model, resolve_model
+from finetune_trainer.store.storage import Role, Store
 from support.fault_proxy import UNAVAILABLE, Fault, FaultProxy
 from support.storage_faults import LARGE, LASTING, PASSING, failure_of
 

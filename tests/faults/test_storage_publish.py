@@ -13,9 +13,9 @@ from finetune_contract.reasons import Reason
 from finetune_contract.result import PublishedArtifact
 from finetune_contract.runconfig import RunConfig
 from finetune_local.s3 import S3Server
-from finetune_trainer.artifacts import open_artifact
-from finetune_trainer.publish import Output
-from finetune_trainer.storage import Role, Store
+from finetune_trainer.store.artifacts import open_artifact
+from finetune_trainer.store.publish import Output
+from finetune_trainer.store.storage import Role, Store
 from support.fault_proxy import DENIED, EXPIRED, UNAVAILABLE, Fault, FaultProxy
 from support.published import PROVENANCE, SUMMARY
 from support.storage_faults import (

@@ -11,8 +11,8 @@ from finetune_contract.artifact import Latest
 from finetune_contract.reasons import Reason
 from finetune_contract.result import Outcome
 from finetune_contract.runconfig import RunConfig
-from finetune_trainer.artifacts import open_artifact
-from finetune_trainer.storage import Role, Store
+from finetune_trainer.store.artifacts import open_artifact
+from finetune_trainer.store.storage import Role, Store
 from support.fault_proxy import DENIED, UNAVAILABLE, FaultProxy
 from support.fork_server import Ended, ForkServer
 from support.tiny_llama import sums, write_model, write_rows

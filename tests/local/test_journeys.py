@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from finetune_local.demo_bucket import write_secret
-from finetune_trainer.artifacts import open_artifact
+from finetune_trainer.store.artifacts import open_artifact
 from support.journey import Journey, condition, job
 
 LONG = {"maxSteps": 100_000}

@@ -21,9 +21,9 @@ def adapted(
     **lora: Any,
 ) -> Any:
     """Return the `Adapted` of a model directory."""
-    from finetune_trainer.lora import adapt
-    from finetune_trainer.model import load_model
-    from finetune_trainer.roles import map_roles
+    from finetune_trainer.adapter.lora import adapt
+    from finetune_trainer.adapter.roles import map_roles
+    from finetune_trainer.model.base import load_model
 
     recipe = LoraRecipe(rank=4, targets=targets, **lora)
     model = load_model(directory, precision)
@@ -53,7 +53,7 @@ def logits(model: Any) -> Any:
 
 def save(model: Any, directory: Path, identity: ModelIdentity = IDENTITY) -> Path:
     """Write the adapter as it is published and return its directory."""
-    from finetune_trainer.export import save_adapter
+    from finetune_trainer.adapter.export import save_adapter
 
     directory.mkdir(parents=True)
     save_adapter(model, identity, directory)

@@ -10,10 +10,10 @@ import torch
 
 from finetune_contract.artifact import MANIFEST, Provenance
 from finetune_contract.checkpoint import CheckpointRef, TrainingState
-from finetune_trainer.checkpoints import Checkpoints
-from finetune_trainer.optimizer_state import Moments
-from finetune_trainer.publish import Output
-from finetune_trainer.snapshot import Snapshot
+from finetune_trainer.checkpoints.keeper import Checkpoints
+from finetune_trainer.checkpoints.snapshot import Snapshot
+from finetune_trainer.step.optimizer_state import Moments
+from finetune_trainer.store.publish import Output
 from support.published import PROVENANCE, run_directory
 from support.trainer_runs import run_config
 

@@ -17,14 +17,14 @@ import numpy as np
 import torch
 
 from finetune_contract.runconfig import RunConfig
-from finetune_trainer import scoring
-from finetune_trainer.batch import MicroBatch
+from finetune_trainer.adapter.load import load_adapted
+from finetune_trainer.batch.micro_batch import MicroBatch
 from finetune_trainer.data.encode import EncodedRow
-from finetune_trainer.distributed import Ranks
-from finetune_trainer.engine import Engine, NonFinite
-from finetune_trainer.errors import Failure
-from finetune_trainer.load import load_adapted
-from finetune_trainer.sharding import prepare_deepspeed, sharded_loading
+from finetune_trainer.process.distributed import Ranks
+from finetune_trainer.process.errors import Failure
+from finetune_trainer.step import scoring
+from finetune_trainer.step.engine import Engine, NonFinite
+from finetune_trainer.step.sharding import prepare_deepspeed, sharded_loading
 from support.oracle import path_of
 
 LENGTHS = ((12, 5), (9, 20))  # of each rank's rows, a micro-batch each

@@ -10,13 +10,13 @@ import torch
 from finetune_contract.checkpoint import TrainingState
 from finetune_contract.runconfig import RunConfig
 from finetune_rewards.samples import Item
-from finetune_trainer.distributed import Ranks
-from finetune_trainer.engine import StepOutcome
-from finetune_trainer.feed import StepBatch
-from finetune_trainer.grpo.feed import GrpoFeed
-from finetune_trainer.grpo.plan import PromptPlan
-from finetune_trainer.grpo.rollouts import Collector
-from finetune_trainer.progress import Reporter
+from finetune_trainer.course.progress import Reporter
+from finetune_trainer.methods.grpo.feed import GrpoFeed
+from finetune_trainer.methods.grpo.prompt_order import PromptPlan
+from finetune_trainer.methods.grpo.rollouts import Collector
+from finetune_trainer.process.distributed import Ranks
+from finetune_trainer.step.engine import StepOutcome
+from finetune_trainer.step.feed import StepBatch
 from support.drawn import FunctionEngine, FunctionPanel, Letters, completion, numbered_prompts
 from support.grpo_runs import grpo_config
 

@@ -180,10 +180,10 @@ def _wait(pid: int) -> int | None:
 
 
 def _plant(fault: Fault) -> None:
-    from finetune_trainer.checkpoints import Checkpoints
-    from finetune_trainer.evaluate import Evaluator
+    from finetune_trainer.checkpoints.keeper import Checkpoints
     from finetune_trainer.lead import Lead
     from finetune_trainer.rollout.builtin import BuiltinEngine
+    from finetune_trainer.step.evaluate import Evaluator
 
     def strike(reached: int) -> None:
         if fault.number and reached == fault.step:
@@ -271,7 +271,7 @@ def _plant_in_step(fault: Fault) -> None:
 
 def _settle_saves() -> None:
     """Let a snapshot be stored before the run goes on: what a later kill finds is then known."""
-    from finetune_trainer.checkpoints import Checkpoints
+    from finetune_trainer.checkpoints.keeper import Checkpoints
 
     save = Checkpoints.save
 

@@ -90,9 +90,9 @@ def _micro_batch(completions: list[Fixed], packed: bool) -> Any:
     import numpy as np
     import torch
 
-    from finetune_trainer.batch import MicroBatch
-    from finetune_trainer.groups import Group, group_batch
-    from finetune_trainer.policy import PolicyTerms
+    from finetune_trainer.batch.micro_batch import MicroBatch
+    from finetune_trainer.batch.policy import PolicyTerms
+    from finetune_trainer.methods.grpo.groups import Group, group_batch
 
     cpu = torch.device("cpu")
     if not completions:
@@ -125,9 +125,9 @@ def _normaliser(buffer: Buffer, config: RunConfig) -> float:
 
 @contextmanager
 def _engine(config: RunConfig, ranks: Any) -> Iterator[Any]:
-    from finetune_trainer.engine import Engine
-    from finetune_trainer.load import load_adapted
-    from finetune_trainer.sharding import sharded_loading
+    from finetune_trainer.adapter.load import load_adapted
+    from finetune_trainer.step.engine import Engine
+    from finetune_trainer.step.sharding import sharded_loading
 
     with sharded_loading(config):
         model = load_adapted(config.recipe, path_of(config.recipe.model.uri)).model
@@ -166,7 +166,7 @@ def _apart(engine: Any, config: RunConfig, buffer: Buffer, ranks: Any) -> Apart:
     """Compare by a step of rate 0 either way, after which the weights are the same."""
     import torch
 
-    from finetune_trainer.scoring import score
+    from finetune_trainer.step.scoring import score
 
     gradients: dict[str, torch.Tensor] = {}
 
@@ -195,8 +195,8 @@ def _apart(engine: Any, config: RunConfig, buffer: Buffer, ranks: Any) -> Apart:
 
 
 def _main() -> None:
-    from finetune_trainer.distributed import Ranks
-    from finetune_trainer.sharding import prepare_deepspeed
+    from finetune_trainer.process.distributed import Ranks
+    from finetune_trainer.step.sharding import prepare_deepspeed
 
     ranks = Ranks.meet()
     ranks.join()

@@ -37,7 +37,7 @@ class TokenRow:
 
 def adapted_model(config: RunConfig) -> Any:
     """Return the PEFT model that every run of the recipe begins with."""
-    from finetune_trainer.load import load_adapted
+    from finetune_trainer.adapter.load import load_adapted
 
     return load_adapted(config.recipe, path_of(config.recipe.model.uri)).model.train()
 
@@ -51,7 +51,7 @@ def steps_of(config: RunConfig) -> Iterator[list[TokenRow]]:
     """Yield the rows of each optimizer step; dialogues of one question and one answer, ChatML."""
     from transformers import AutoTokenizer
 
-    from finetune_trainer.data.batches import BatchPlan
+    from finetune_trainer.batch.batches import BatchPlan
     from finetune_trainer.data.dataset import Source
 
     training = config.recipe.training

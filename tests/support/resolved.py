@@ -10,9 +10,9 @@ import torch
 
 from finetune_contract.recipe import ModelRecipe
 from finetune_contract.runconfig import RunConfig
-from finetune_trainer.distributed import Ranks
-from finetune_trainer.resolve import resolve
-from finetune_trainer.sources import resolve_model
+from finetune_trainer.fit.resolve import resolve
+from finetune_trainer.process.distributed import Ranks
+from finetune_trainer.store.sources import resolve_model
 from support.tiny_models import write_tiny
 from support.trainer_runs import run_config
 

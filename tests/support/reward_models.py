@@ -9,9 +9,9 @@ from typing import Any
 from tokenizers.processors import TemplateProcessing
 
 from finetune_rewards.panel import Panel
-from finetune_trainer.distributed import Ranks
-from finetune_trainer.grpo.panel import opened_panel
-from finetune_trainer.grpo.reward_model import reward_models
+from finetune_trainer.methods.grpo.rewards.panel import opened_panel
+from finetune_trainer.methods.grpo.rewards.reward_model import reward_models
+from finetune_trainer.process.distributed import Ranks
 from support.grpo_runs import grpo_config
 from support.tiny_llama import byte_tokenizer
 

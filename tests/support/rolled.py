@@ -6,11 +6,11 @@ from typing import Any
 
 from finetune_contract.runconfig import RunConfig
 from finetune_rewards.samples import Item
-from finetune_trainer.distributed import Ranks
-from finetune_trainer.grpo.metrics import buffer_metrics
-from finetune_trainer.grpo.plan import PromptPlan
-from finetune_trainer.grpo.rollouts import Collector, Rollouts
-from finetune_trainer.progress import Reporter
+from finetune_trainer.course.progress import Reporter
+from finetune_trainer.methods.grpo.metrics import buffer_metrics
+from finetune_trainer.methods.grpo.prompt_order import PromptPlan
+from finetune_trainer.methods.grpo.rollouts import Collector, Rollouts
+from finetune_trainer.process.distributed import Ranks
 from finetune_trainer.rollout.base import Completion, Request
 from support.drawn import FunctionEngine, FunctionPanel, Letters, completion, numbered_prompts
 from support.grpo_runs import grpo_config

@@ -80,9 +80,9 @@ def engine_of(config: RunConfig, ranks: Any) -> Iterator[tuple[Any, Any]]:
     import torch
     from deepspeed.utils import groups
 
-    from finetune_trainer.engine import Engine
-    from finetune_trainer.load import load_adapted
-    from finetune_trainer.sharding import prepare_deepspeed, sharded_loading
+    from finetune_trainer.adapter.load import load_adapted
+    from finetune_trainer.step.engine import Engine
+    from finetune_trainer.step.sharding import prepare_deepspeed, sharded_loading
     from support.oracle import path_of
 
     groups._WORLD_GROUP = None  # DeepSpeed's own copy of the group of an earlier test
@@ -150,9 +150,9 @@ def draw_group(
 def _case(config: RunConfig, ranks: Any) -> Told:
     import torch
 
-    from finetune_trainer.progress import Reporter
+    from finetune_trainer.course.progress import Reporter
+    from finetune_trainer.model.tokenizer import load_tokenizer
     from finetune_trainer.rollout import rollout_engine
-    from finetune_trainer.tokenizer import load_tokenizer
     from support.oracle import path_of
 
     tokenizer = load_tokenizer(path_of(config.recipe.model.uri))
@@ -184,7 +184,7 @@ def _case(config: RunConfig, ranks: Any) -> Told:
 
 
 def _failed(drawer: Any, model: Any, asked: Sequence[Any], ranks: Any) -> list[Any]:
-    from finetune_trainer.errors import Failure
+    from finetune_trainer.process.errors import Failure
 
     head = model.get_base_model().get_output_embeddings()
     if ranks.rank == ranks.world - 1:
@@ -223,8 +223,8 @@ def _step(engine: Any, config: RunConfig) -> float:
     import numpy as np
     import torch
 
-    from finetune_trainer.groups import Group, group_batch
-    from finetune_trainer.policy import PolicyTerms
+    from finetune_trainer.batch.policy import PolicyTerms
+    from finetune_trainer.methods.grpo.groups import Group, group_batch
 
     draw = np.random.default_rng(2)
     rows = [draw.integers(5, 250, (2, 6)).astype(np.int32) for _ in range(4)]
@@ -249,7 +249,7 @@ def _step(engine: Any, config: RunConfig) -> float:
 
 
 def _main() -> None:
-    from finetune_trainer.distributed import Ranks
+    from finetune_trainer.process.distributed import Ranks
 
     ranks = Ranks.meet()
     ranks.join()

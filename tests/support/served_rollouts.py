@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from finetune_contract.reasons import Reason
-from finetune_trainer.distributed import Ranks
-from finetune_trainer.errors import Failure
-from finetune_trainer.progress import Reporter
+from finetune_trainer.course.progress import Reporter
+from finetune_trainer.model.tokenizer import load_tokenizer
+from finetune_trainer.process.distributed import Ranks
+from finetune_trainer.process.errors import Failure
 from finetune_trainer.rollout import openai, rollout_engine, server
 from finetune_trainer.rollout.base import Completion, Request
-from finetune_trainer.tokenizer import load_tokenizer
 from support.completions_server import CompletionsServer, serving
 from support.rollout_runs import engine_of, memory, rollout_config
 from support.tiny_llama import write_model

@@ -21,9 +21,9 @@ from urllib.parse import unquote, urlsplit
 from filelock import FileLock
 
 from finetune_contract.runconfig import RunConfig
-from finetune_trainer.distributed import Ranks
-from finetune_trainer.progress import Reporter
-from finetune_trainer.stopping import Stop
+from finetune_trainer.course.progress import Reporter
+from finetune_trainer.process.distributed import Ranks
+from finetune_trainer.process.stopping import Stop
 from finetune_trainer.train import train_and_publish
 from support.tiny_llama import write_model, write_rows
 from support.trainer_runs import run_config

@@ -11,7 +11,7 @@ import pytest
 
 from finetune_contract.reasons import Reason
 from finetune_local.s3 import S3Server
-from finetune_trainer.errors import Failure
+from finetune_trainer.process.errors import Failure
 from support.fault_proxy import (
     DENIED,
     EXPIRED,

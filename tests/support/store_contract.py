@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from finetune_trainer.errors import Conflict
-from finetune_trainer.storage import Store
+from finetune_trainer.process.errors import Conflict
+from finetune_trainer.store.storage import Store
 
 
 class ConditionalWrites:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from finetune_trainer.errors import Failure
+from finetune_trainer.process.errors import Failure
 
 T = TypeVar("T")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from finetune_trainer.telemetry import StepRecord, Telemetry
+from finetune_trainer.course.telemetry import StepRecord, Telemetry
 from support.trainer_runs import run_config
 
 CANARY = "canary01234567890123456789012345678901234567"[:40]  # as long as W&B's keys

@@ -113,7 +113,7 @@ def _uri(place: Path | str) -> str:
 
 
 def _main() -> None:
-    from finetune_trainer.distributed import Ranks
+    from finetune_trainer.process.distributed import Ranks
 
     ranks = Ranks.meet()
     ranks.join()
@@ -130,12 +130,12 @@ def _train_case(config: RunConfig, ranks: Any, target: Path) -> None:
     import torch
     from safetensors.torch import save_file
 
+    from finetune_trainer.course.progress import Reporter
+    from finetune_trainer.course.telemetry import StepRecord
+    from finetune_trainer.fit.resolve import resolve
     from finetune_trainer.lead import Lead, fetch
     from finetune_trainer.prepare import prepare
-    from finetune_trainer.progress import Reporter
-    from finetune_trainer.resolve import resolve
-    from finetune_trainer.stopping import Stop
-    from finetune_trainer.telemetry import StepRecord
+    from finetune_trainer.process.stopping import Stop
     from finetune_trainer.train import load, make_feed, train
 
     losses: list[float] = []

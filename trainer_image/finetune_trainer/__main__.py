@@ -15,11 +15,11 @@ from pathlib import Path
 
 from finetune_contract.recipe import Quantization
 from finetune_contract.runconfig import RunConfig
-from finetune_trainer.ending import ResultFile, explain, failed, own_frames
-from finetune_trainer.errors import Failure
-from finetune_trainer.logs import start_logging
-from finetune_trainer.runconfig import read_run_config
-from finetune_trainer.stopping import Stop, interrupted
+from finetune_trainer.process.ending import ResultFile, explain, failed, own_frames
+from finetune_trainer.process.errors import Failure
+from finetune_trainer.process.logs import start_logging
+from finetune_trainer.process.runconfig import read_run_config
+from finetune_trainer.process.stopping import Stop, interrupted
 
 log = logging.getLogger(__name__)
 

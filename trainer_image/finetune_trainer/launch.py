@@ -23,13 +23,13 @@ from finetune_contract.layout import Layout
 from finetune_contract.reasons import Reason, exit_code
 from finetune_contract.result import Outcome, Result
 from finetune_contract.runconfig import RunConfig
-from finetune_trainer.ending import ResultFile, explain, failed
-from finetune_trainer.errors import Failure
-from finetune_trainer.machine import cpu_count, out_of_memory_kills
-from finetune_trainer.reward_runner import launched_runner
-from finetune_trainer.runconfig import read_run_config
-from finetune_trainer.stopping import TORCHRUN_KILLS, TORCHRUN_VARIABLE, kept_grace
-from finetune_trainer.verdict import RankEnd, pod_result
+from finetune_trainer.process.ending import ResultFile, explain, failed
+from finetune_trainer.process.errors import Failure
+from finetune_trainer.process.machine import cpu_count, out_of_memory_kills
+from finetune_trainer.process.reward_runner import launched_runner
+from finetune_trainer.process.runconfig import read_run_config
+from finetune_trainer.process.stopping import TORCHRUN_KILLS, TORCHRUN_VARIABLE, kept_grace
+from finetune_trainer.process.verdict import RankEnd, pod_result
 
 log = logging.getLogger(__name__)
 

@@ -27,19 +27,19 @@ from finetune_contract.reasons import Reason
 from finetune_contract.recipe import DataSource, Export
 from finetune_contract.result import PublishedArtifact
 from finetune_contract.runconfig import RunConfig
-from finetune_trainer.checkpoints import Checkpoints
+from finetune_trainer.adapter.export import export
+from finetune_trainer.adapter.initial import check_initial
+from finetune_trainer.checkpoints.inputs import newest_checkpoint, refuse_changed
+from finetune_trainer.checkpoints.keeper import Checkpoints
+from finetune_trainer.checkpoints.snapshot import Snapshot
+from finetune_trainer.course.progress import Reporter
+from finetune_trainer.course.report.page import RunFacts
+from finetune_trainer.course.telemetry import StepRecord, Telemetry
 from finetune_trainer.data.check import DataFile
-from finetune_trainer.ending import explain
-from finetune_trainer.export import export
-from finetune_trainer.initial import check_initial
-from finetune_trainer.inputs import newest_checkpoint, refuse_changed
-from finetune_trainer.progress import Reporter
-from finetune_trainer.publish import Output, find_published, open_output
-from finetune_trainer.report.page import RunFacts
-from finetune_trainer.snapshot import Snapshot
-from finetune_trainer.sources import ModelSource, fetch_data, fetch_model, resolve_model
-from finetune_trainer.storage import OnBytes
-from finetune_trainer.telemetry import StepRecord, Telemetry
+from finetune_trainer.process.ending import explain
+from finetune_trainer.store.publish import Output, find_published, open_output
+from finetune_trainer.store.sources import ModelSource, fetch_data, fetch_model, resolve_model
+from finetune_trainer.store.storage import OnBytes
 
 log = logging.getLogger(__name__)
 

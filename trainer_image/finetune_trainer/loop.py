@@ -16,25 +16,25 @@ from finetune_contract.artifact import TrainingSummary
 from finetune_contract.checkpoint import TrainingState
 from finetune_contract.progress import Phase
 from finetune_contract.runconfig import RunConfig
-from finetune_trainer.distributed import Ranks
-from finetune_trainer.engine import Engine, NonFinite
-from finetune_trainer.errors import Failure
-from finetune_trainer.evaluate import Evaluator
-from finetune_trainer.feed import Feed
+from finetune_trainer.checkpoints.snapshot import Snapshot
+from finetune_trainer.course.progress import Reporter
+from finetune_trainer.course.telemetry import StepRecord
 from finetune_trainer.lead import Lead
-from finetune_trainer.optimizer_state import (
+from finetune_trainer.prepare import Prepared
+from finetune_trainer.process.distributed import Ranks
+from finetune_trainer.process.errors import Failure
+from finetune_trainer.process.stopping import Stop, interrupted
+from finetune_trainer.step.engine import Engine, NonFinite
+from finetune_trainer.step.evaluate import Evaluator
+from finetune_trainer.step.feed import Feed
+from finetune_trainer.step.optimizer_state import (
     gather_moments,
     gather_weights,
     restore_moments,
     restore_weights,
     whole_shape,
 )
-from finetune_trainer.prepare import Prepared
-from finetune_trainer.progress import Reporter
-from finetune_trainer.schedule import learning_rate
-from finetune_trainer.snapshot import Snapshot
-from finetune_trainer.stopping import Stop, interrupted
-from finetune_trainer.telemetry import StepRecord
+from finetune_trainer.step.schedule import learning_rate
 
 log = logging.getLogger(__name__)
 

@@ -17,18 +17,18 @@ from finetune_contract.progress import Phase
 from finetune_contract.reasons import Reason
 from finetune_contract.recipe import DataSource
 from finetune_contract.runconfig import RunConfig
+from finetune_trainer.course.progress import Reporter
 from finetune_trainer.data.check import DataFile
 from finetune_trainer.data.dataset import Dataset, Index, open_dataset, read_index, read_keys
 from finetune_trainer.data.encode import Encoder
 from finetune_trainer.data.encoding import SKIPPED, Encodes, Encoding, Form, encode_once
 from finetune_trainer.data.faults import TABLE, Kind
-from finetune_trainer.data.prompt_dataset import Prompts, open_prompts, prompt_form
-from finetune_trainer.data.prompt_encoder import PromptEncoder
-from finetune_trainer.distributed import Ranks
-from finetune_trainer.errors import Failure
-from finetune_trainer.progress import Reporter
-from finetune_trainer.sources import fetch_data
-from finetune_trainer.tokenizer import load_tokenizer, vocabulary_size
+from finetune_trainer.methods.grpo.prompts.dataset import Prompts, open_prompts, prompt_form
+from finetune_trainer.methods.grpo.prompts.encoder import PromptEncoder
+from finetune_trainer.model.tokenizer import load_tokenizer, vocabulary_size
+from finetune_trainer.process.distributed import Ranks
+from finetune_trainer.process.errors import Failure
+from finetune_trainer.store.sources import fetch_data
 
 log = logging.getLogger(__name__)
 

@@ -16,12 +16,12 @@ from transformers.utils.logging import disable_progress_bar
 from finetune_contract.reasons import Reason
 from finetune_contract.result import Outcome, Result, decode
 from finetune_contract.runconfig import RunConfig
-from finetune_trainer.distributed import Ranks
-from finetune_trainer.ending import ResultFile, explain, failed, own_frames
-from finetune_trainer.errors import Failure
-from finetune_trainer.heartbeat import lease_sink
-from finetune_trainer.progress import FILE_SECONDS, Beat, Reporter, file_sink
-from finetune_trainer.stopping import Stop, interrupted
+from finetune_trainer.course.heartbeat import lease_sink
+from finetune_trainer.course.progress import FILE_SECONDS, Beat, Reporter, file_sink
+from finetune_trainer.process.distributed import Ranks
+from finetune_trainer.process.ending import ResultFile, explain, failed, own_frames
+from finetune_trainer.process.errors import Failure
+from finetune_trainer.process.stopping import Stop, interrupted
 from finetune_trainer.train import train_and_publish
 
 log = logging.getLogger(__name__)

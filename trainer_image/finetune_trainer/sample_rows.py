@@ -16,14 +16,14 @@ from tempfile import TemporaryDirectory
 
 from finetune_contract.reasons import Reason, exit_code
 from finetune_contract.recipe import DataSource
-from finetune_trainer import hub
 from finetune_trainer.data.faults import FileError, RowError
 from finetune_trainer.data.lines import HEAD_BYTES, LONGEST_LINE, check_head, parse_line
-from finetune_trainer.data.prompts import parse_prompt
-from finetune_trainer.ending import explain, failed
-from finetune_trainer.errors import Failure
-from finetune_trainer.sources import fetch_data
-from finetune_trainer.storage import Role, Store, split_file_uri
+from finetune_trainer.methods.grpo.prompts.rows import parse_prompt
+from finetune_trainer.process.ending import explain, failed
+from finetune_trainer.process.errors import Failure
+from finetune_trainer.store import hub
+from finetune_trainer.store.sources import fetch_data
+from finetune_trainer.store.storage import Role, Store, split_file_uri
 
 log = logging.getLogger(__name__)
 

@@ -12,27 +12,27 @@ from finetune_contract.progress import Phase
 from finetune_contract.result import PublishedArtifact
 from finetune_contract.runconfig import RunConfig
 from finetune_rewards.panel import Panel
-from finetune_trainer.distributed import Ranks
-from finetune_trainer.engine import Engine
-from finetune_trainer.feed import Feed
-from finetune_trainer.grpo.feed import GrpoFeed
-from finetune_trainer.grpo.panel import identities, opened_panel
-from finetune_trainer.grpo.plan import PromptPlan
-from finetune_trainer.grpo.reward_model import reward_models
-from finetune_trainer.grpo.rollouts import Collector
-from finetune_trainer.initial import fetch_initial
+from finetune_trainer.adapter.initial import fetch_initial
+from finetune_trainer.adapter.load import load_adapted, placement_on
+from finetune_trainer.course.progress import Reporter
+from finetune_trainer.fit.resolve import resolve
 from finetune_trainer.lead import Lead, fetch
-from finetune_trainer.load import load_adapted, placement_on
 from finetune_trainer.loop import Loop
+from finetune_trainer.methods.grpo.feed import GrpoFeed
+from finetune_trainer.methods.grpo.prompt_order import PromptPlan
+from finetune_trainer.methods.grpo.rewards.panel import identities, opened_panel
+from finetune_trainer.methods.grpo.rewards.reward_model import reward_models
+from finetune_trainer.methods.grpo.rollouts import Collector
+from finetune_trainer.methods.sft.feed import SupervisedFeed
+from finetune_trainer.model.tokenizer import load_tokenizer
 from finetune_trainer.prepare import Prepared, prepare
-from finetune_trainer.progress import Reporter
-from finetune_trainer.resolve import resolve
+from finetune_trainer.process.distributed import Ranks
+from finetune_trainer.process.stopping import Stop
 from finetune_trainer.rollout import rollout_engine
-from finetune_trainer.sharding import prepare_deepspeed, sharded_loading, zero_stage
-from finetune_trainer.sources import ModelSource
-from finetune_trainer.stopping import Stop
-from finetune_trainer.supervised import SupervisedFeed
-from finetune_trainer.tokenizer import load_tokenizer
+from finetune_trainer.step.engine import Engine
+from finetune_trainer.step.feed import Feed
+from finetune_trainer.step.sharding import prepare_deepspeed, sharded_loading, zero_stage
+from finetune_trainer.store.sources import ModelSource
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from annotated_types import Le
 from finetune_api.rewards import HttpReward, PythonReward
 from finetune_api.types import ApiModel
 from finetune_rewards import circuit, client, runner, station
-from finetune_trainer.distributed import AGREEMENT_TIMEOUT, COLLECTIVE_TIMEOUT
+from finetune_trainer.process.distributed import AGREEMENT_TIMEOUT, COLLECTIVE_TIMEOUT
 
 
 def most(model: type[ApiModel], field: str) -> int:

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pytest
 import torch.distributed as dist
 
-from finetune_trainer import tracking
-from finetune_trainer.distributed import Ranks
+from finetune_trainer.course import tracking
+from finetune_trainer.process.distributed import Ranks
 from support.fork_server import ForkServer
 from support.trainer_runs import rank_environments
 

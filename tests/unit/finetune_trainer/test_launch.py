@@ -12,8 +12,8 @@ import pytest
 from finetune_contract.progress import Phase, Progress
 from finetune_contract.reasons import Reason
 from finetune_contract.result import Outcome
-from finetune_trainer.artifacts import open_artifact
 from finetune_trainer.launch import Node, _environment, _torchrun
+from finetune_trainer.store.artifacts import open_artifact
 from support.launched import ENDLESS, Pod, pods
 from support.published import run_directory
 from support.tiny_llama import dialogue, sums, write_model, write_rows

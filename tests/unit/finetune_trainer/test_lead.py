@@ -15,15 +15,15 @@ from finetune_contract.progress import Phase, Progress
 from finetune_contract.reasons import Reason
 from finetune_contract.runconfig import RunConfig
 from finetune_trainer import lead as lead_module
-from finetune_trainer.distributed import Ranks
-from finetune_trainer.errors import Failure
+from finetune_trainer.checkpoints.snapshot import Snapshot
+from finetune_trainer.course.progress import Reporter
+from finetune_trainer.fit.resolve import resolve
 from finetune_trainer.lead import Lead, fetch
-from finetune_trainer.optimizer_state import Moments
 from finetune_trainer.prepare import Prepared, prepare
-from finetune_trainer.progress import Reporter
-from finetune_trainer.resolve import resolve
-from finetune_trainer.snapshot import Snapshot
-from finetune_trainer.storage import Store
+from finetune_trainer.process.distributed import Ranks
+from finetune_trainer.process.errors import Failure
+from finetune_trainer.step.optimizer_state import Moments
+from finetune_trainer.store.storage import Store
 from support.hub_server import COMMIT, Hub, hub_server
 from support.tiny_llama import dialogue, sums, write_model, write_rows
 from support.trainer_runs import run_config

@@ -15,12 +15,12 @@ from finetune_contract.artifact import TrainingSummary
 from finetune_contract.checkpoint import Evaluation, TrainingState
 from finetune_contract.reasons import Reason
 from finetune_trainer import lead as lead_module
-from finetune_trainer.errors import Failure
+from finetune_trainer.checkpoints.snapshot import Snapshot
+from finetune_trainer.course.progress import Reporter
+from finetune_trainer.course.telemetry import StepRecord
 from finetune_trainer.lead import Lead
-from finetune_trainer.optimizer_state import Moments
-from finetune_trainer.progress import Reporter
-from finetune_trainer.snapshot import Snapshot
-from finetune_trainer.telemetry import StepRecord
+from finetune_trainer.process.errors import Failure
+from finetune_trainer.step.optimizer_state import Moments
 from support.published import run_directory
 from support.tiny_llama import sums, write_model, write_rows
 from support.trainer_runs import run_config

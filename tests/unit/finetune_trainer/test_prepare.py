@@ -18,14 +18,14 @@ from finetune_contract.reasons import Reason
 from finetune_contract.recipe import BadRows, DataFormat
 from finetune_contract.runconfig import RunConfig
 from finetune_trainer import prepare as module
+from finetune_trainer.course.progress import Reporter
 from finetune_trainer.data.check import DataFile
 from finetune_trainer.data.dataset import DatasetWriter
 from finetune_trainer.data.encode import Encoder
 from finetune_trainer.data.encoding import SKIPPED, Encoding, encode_once
-from finetune_trainer.distributed import Ranks
-from finetune_trainer.errors import Failure
 from finetune_trainer.prepare import prepare
-from finetune_trainer.progress import Reporter
+from finetune_trainer.process.distributed import Ranks
+from finetune_trainer.process.errors import Failure
 from support.ports import free_port
 from support.tiny_llama import CHATML, byte_tokenizer, sums, write_rows
 from support.trainer_runs import run_config

@@ -12,7 +12,7 @@ import pytest
 from finetune_contract.reasons import Reason, exit_code
 from finetune_contract.result import decode
 from finetune_trainer import sample_rows
-from finetune_trainer.errors import Failure
+from finetune_trainer.process.errors import Failure
 from finetune_trainer.sample_rows import sample
 
 

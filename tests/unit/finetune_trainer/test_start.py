@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from finetune_trainer.__main__ import _leave_out_unused
-from finetune_trainer.logs import OWN, start_logging
+from finetune_trainer.process.logs import OWN, start_logging
 from support.trainer_runs import run_config
 
 

@@ -24,7 +24,7 @@ from finetune_contract.reasons import Reason
 from finetune_trainer.data.faults import Kind, RowError
 from finetune_trainer.data.rows import Dialogue, Row, TextPair
 from finetune_trainer.data.template import ChatTemplate, Tokenizer
-from finetune_trainer.errors import Failure
+from finetune_trainer.process.errors import Failure
 
 VERSION = 2  # to be raised whenever the same row would encode to other tokens or another mask
 

@@ -36,7 +36,7 @@ from finetune_trainer.data.dataset import DatasetWriter, Index, read_index
 from finetune_trainer.data.encode import EncodedRow
 from finetune_trainer.data.faults import Fault, Findings
 from finetune_trainer.data.rows import Row
-from finetune_trainer.errors import Failure
+from finetune_trainer.process.errors import Failure
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from enum import StrEnum
 
 from finetune_contract.reasons import Reason
 from finetune_contract.recipe import BadRows
-from finetune_trainer.errors import Failure
+from finetune_trainer.process.errors import Failure
 
 SHOWN = 20
 

@@ -17,7 +17,7 @@ from finetune_trainer.data.faults import Kind, RowError
 from finetune_trainer.data.messages import Message, ToolCall
 from finetune_trainer.data.rows import Dialogue
 from finetune_trainer.data.turns import REASONING_OPENED, REMEDY, Turns
-from finetune_trainer.errors import Failure
+from finetune_trainer.process.errors import Failure
 
 # Templates that tell the model today's date get this one: rows must encode alike on every day.
 TODAY = date(2024, 7, 26)

@@ -12,13 +12,13 @@ from typing import Any
 from finetune_contract import layout
 from finetune_contract.plan import MemoryEstimate
 from finetune_contract.runconfig import RunConfig
-from finetune_trainer.distributed import Ranks
-from finetune_trainer.engine import Engine
-from finetune_trainer.progress import Reporter
+from finetune_trainer.course.progress import Reporter
+from finetune_trainer.process.distributed import Ranks
 from finetune_trainer.rollout.base import RolloutEngine
 from finetune_trainer.rollout.budget import free_bytes
 from finetune_trainer.rollout.builtin import BuiltinEngine
 from finetune_trainer.rollout.openai import OpenAIEngine
+from finetune_trainer.step.engine import Engine
 
 
 def rollout_engine(

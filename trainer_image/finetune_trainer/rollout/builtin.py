@@ -22,10 +22,9 @@ from finetune_contract.memory import ROLLOUT_SHARE
 from finetune_contract.reasons import Reason
 from finetune_contract.recipe import Quantization
 from finetune_contract.runconfig import RunConfig
-from finetune_trainer.batch import MicroBatch
-from finetune_trainer.distributed import Ranks
-from finetune_trainer.engine import Engine
-from finetune_trainer.errors import Failure
+from finetune_trainer.batch.micro_batch import MicroBatch
+from finetune_trainer.process.distributed import Ranks
+from finetune_trainer.process.errors import Failure
 from finetune_trainer.rollout.base import Completion, Request
 from finetune_trainer.rollout.budget import Kept, Piece, batches
 from finetune_trainer.rollout.decoders import Decoder, PlainDecoder, SharedDecoder, attention_for
@@ -33,7 +32,8 @@ from finetune_trainer.rollout.endings import Endings
 from finetune_trainer.rollout.merged import mergeable_bytes, merged
 from finetune_trainer.rollout.probe import undrawable
 from finetune_trainer.rollout.sampling import draw_tokens, uniform_noise
-from finetune_trainer.scoring import score
+from finetune_trainer.step.engine import Engine
+from finetune_trainer.step.scoring import score
 
 log = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from finetune_contract.memory import READ_TOKENS
-from finetune_trainer.attention import Segments
+from finetune_trainer.model.attention import Segments
 from finetune_trainer.rollout.prefixed import NAME, SharedPrefixes
 
 Prompts = Sequence[npt.NDArray[np.int32]]

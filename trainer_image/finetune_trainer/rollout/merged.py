@@ -15,7 +15,7 @@ import torch
 from peft.tuners.lora import LoraLayer, ParamWrapper
 from torch import Tensor, nn
 
-from finetune_trainer.lora import ADAPTER
+from finetune_trainer.adapter.lora import ADAPTER
 
 
 @contextmanager

@@ -20,17 +20,17 @@ from finetune_contract.artifact import ModelIdentity
 from finetune_contract.reasons import Reason
 from finetune_contract.runconfig import RunConfig
 from finetune_rewards.service_secret import BadSecret, ServiceSecret
-from finetune_trainer.distributed import Ranks
-from finetune_trainer.engine import Engine
-from finetune_trainer.errors import Failure
-from finetune_trainer.export import save_adapter
-from finetune_trainer.lora import adapted_weights
-from finetune_trainer.progress import Reporter, note_of_ranks
+from finetune_trainer.adapter.export import save_adapter
+from finetune_trainer.adapter.lora import adapted_weights
+from finetune_trainer.adapter.serving import vllm_obstacles
+from finetune_trainer.course.progress import Reporter, note_of_ranks
+from finetune_trainer.process.distributed import Ranks
+from finetune_trainer.process.errors import Failure
 from finetune_trainer.rollout.base import Completion, Request
 from finetune_trainer.rollout.endings import stop_tokens
 from finetune_trainer.rollout.sampling import sample_seed
 from finetune_trainer.rollout.server import Server
-from finetune_trainer.serving import vllm_obstacles
+from finetune_trainer.step.engine import Engine
 
 CONCURRENCY = 64  # requests of a rank under way
 POLL_SECONDS = 0.5  # between two agreements of all ranks

@@ -16,7 +16,7 @@ import torch.nn.functional as F  # noqa: N812 - the name everyone knows
 from torch import Tensor
 from transformers import AttentionInterface
 
-from finetune_trainer.attention import Segments, segmented_attention
+from finetune_trainer.model.attention import Segments, segmented_attention
 
 NAME = "finetune_shared_prefix"
 GROWTH = 128  # tokens for which room is made at once

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 
 from finetune_contract.reasons import Reason
-from finetune_trainer.architectures import ARCHITECTURES
-from finetune_trainer.errors import Failure
+from finetune_trainer.model.architectures import ARCHITECTURES
+from finetune_trainer.model.twin import SHARED, probe_ids, small_twin
+from finetune_trainer.process.errors import Failure
 from finetune_trainer.rollout.decoders import PlainDecoder
-from finetune_trainer.twin import SHARED, probe_ids, small_twin
 
 log = logging.getLogger(__name__)
 

@@ -26,7 +26,7 @@ from tenacity import (
 
 from finetune_contract.reasons import Reason
 from finetune_rewards.service_secret import BadSecret, ServiceSecret
-from finetune_trainer.errors import Failure
+from finetune_trainer.process.errors import Failure
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from finetune_contract.grpo import GrpoLoss, GrpoRecipe
-from finetune_trainer.policy import PolicyTerms
+from finetune_trainer.batch.policy import PolicyTerms
 
 BY_COMPLETION = (GrpoLoss.GRPO, GrpoLoss.GSPO)  # a mean over tokens, then over completions
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from finetune_contract.grpo import GrpoRecipe
-from finetune_trainer.batch import MicroBatch
+from finetune_trainer.batch.micro_batch import MicroBatch
 from finetune_trainer.methods.grpo.losses import kl, token_loss, token_weights
 
 STATS = ("tokens", "clipped_low", "clipped_high", "kl")

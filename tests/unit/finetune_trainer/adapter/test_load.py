@@ -1,0 +1,121 @@
+"""Where the base model's weights are loaded to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from finetune_contract.layout import ZeroStage
+from finetune_trainer import train as train_module
+from finetune_trainer.adapter import load as load_module
+from finetune_trainer.adapter.load import load_adapted, placement_on
+from finetune_trainer.model.base import load_model
+from finetune_trainer.train import load
+from support.tiny_models import write_tiny
+from support.trainer_runs import run_config
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda", 1)
+
+
+@pytest.mark.parametrize("stage", list(ZeroStage))
+def test_weights_go_straight_to_the_process_s_gpu_unless_they_are_sharded(stage: ZeroStage) -> None:
+    sharded = stage is ZeroStage.PARAMETERS
+    assert placement_on(GPU, stage) == ({} if sharded else {"device_map": {"": GPU}})
+    assert placement_on(CPU, stage) == {}
+
+
+def test_the_model_is_loaded_where_it_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Any] = []
+
+    def noted(*arguments: Any, **options: Any) -> Any:
+        told.append(options)
+        return load_model(*arguments, **options)
+
+    monkeypatch.setattr(load_module, "load_model", noted)
+    directory = write_tiny("llama", tmp_path / "model")
+    load_adapted(run_config(tmp_path).recipe, directory, None, {"device_map": {"": CPU}})
+    [options] = told
+    assert options["device_map"] == {"": CPU}
+
+
+PHI3: dict[str, Any] = {
+    "max_position_embeddings": 64,
+    "original_max_position_embeddings": 16,
+    "rope_scaling": {"type": "longrope", "short_factor": [1.0] * 4, "long_factor": [4.0] * 4},
+}
+
+
+@pytest.mark.parametrize(("sequence_length", "factors"), [(16, "short"), (17, "long")])
+def test_a_row_is_scored_alike_whatever_stands_beside_it(
+    sequence_length: int, factors: str, tmp_path: Path
+) -> None:
+    directory = write_tiny("phi3", tmp_path / "model", **PHI3)
+    training = {"sequenceLength": sequence_length}
+    model = load_adapted(run_config(tmp_path, training=training).recipe, directory).model.eval()
+    plain = load_model(directory, None).eval()
+    row = torch.arange(3, 13)[None]
+    long_rows = torch.arange(3, 3 + 20)[None]
+
+    def logits(of: Any, ids: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            found: torch.Tensor = of(input_ids=ids).logits[:, :10]
+        return found
+
+    short, long = logits(plain, row), logits(plain, long_rows)
+    assert (short - long).abs().max() > 0.1  # transformers looks at the longest row
+    wanted = short if factors == "short" else long
+    for ids in (row, long_rows) if factors == "long" else (row,):
+        torch.testing.assert_close(logits(model, ids), wanted, atol=1e-5, rtol=0)
+
+
+def test_the_base_s_own_dropout_is_off(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rates = {"resid_pdrop": 0.5, "embd_pdrop": 0.5, "attention_dropout": 0.5}
+    directory = write_tiny("phi3", tmp_path / "model", **rates)
+    with caplog.at_level("INFO"):
+        model = load_adapted(run_config(tmp_path).recipe, directory).model.train()
+    ids = torch.arange(3, 20)[None]
+    first, second = (model(input_ids=ids).logits for _ in range(2))
+    assert torch.equal(first, second)
+    told = [m for m in caplog.messages if m.endswith("of the base model is not used in training")]
+    assert len(told) == 3
+
+
+def test_dropout_that_no_field_tells_of_is_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def written_in(*arguments: Any, **options: Any) -> Any:
+        model = load_model(*arguments, **options)
+        model.model.embed_tokens.append = torch.nn.Dropout(0.5)
+        return model
+
+    monkeypatch.setattr(load_module, "load_model", written_in)
+    recipe = run_config(tmp_path, lora={"dropout": 0.25}).recipe
+    model = load_adapted(recipe, write_tiny("llama", tmp_path / "model")).model
+    rates = {n: m.p for n, m in model.named_modules() if isinstance(m, torch.nn.Dropout)}
+    assert {p for n, p in rates.items() if "lora_dropout" in n} == {0.25}
+    assert [p for n, p in rates.items() if "lora_dropout" not in n] == [0.0]
+
+
+def test_a_run_on_a_gpu_places_its_model_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = run_config(tmp_path, processesPerWorker=2, zeroStage=1)
+    told: list[Any] = []
+
+    def loaded(*arguments: Any) -> Any:
+        told.append(arguments[-1])
+        return SimpleNamespace(model=None, coverage=())
+
+    for name in ("fetch", "fetch_initial", "prepare_deepspeed", "Engine"):
+        monkeypatch.setattr(train_module, name, lambda *_a, **_n: None)
+    monkeypatch.setattr(train_module, "load_adapted", loaded)
+    ranks: Any = SimpleNamespace(device=GPU, together=lambda do: do(), wait=lambda: None)
+    reporter: Any = SimpleNamespace(begin=lambda *_: None, adapted=lambda *_: None)
+    load(config, SimpleNamespace(initial=None), ranks, reporter)  # type: ignore[arg-type]
+    assert told == [{"device_map": {"": GPU}}]

@@ -1,0 +1,143 @@
+"""Auto is settled and told, from small files and headers alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from finetune_contract.layout import Checkpointing, ZeroStage
+from finetune_contract.recipe import ModelRecipe
+from finetune_trainer.fit import resolve as resolve_module
+from finetune_trainer.fit.fitting import Fitter, Room
+from finetune_trainer.fit.resolve import room, smallest
+from finetune_trainer.model import twin
+from finetune_trainer.store.headers import read_headers
+from finetune_trainer.store.sources import resolve_model
+from support.resolved import CPU, GPU, MIB, settle, settle_config
+from support.rollout_runs import rollout_config
+from support.tiny_models import write_tiny
+from support.trainer_runs import run_config
+
+
+def test_what_reward_models_hold_is_part_of_the_plan(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    write_tiny("llama", model)
+    _, without = settle_config(run_config(tmp_path), model)
+    _, beside = settle_config(run_config(tmp_path), model, 123 * MIB)
+    assert beside.memory.overhead - without.memory.overhead == 123 * MIB
+    assert beside.memory.total - without.memory.total == 123 * MIB
+
+
+def test_auto_is_settled_without_weights_and_told(tmp_path: Path) -> None:
+    config, plan = settle(tmp_path, processesPerWorker=2)
+    layout = config.layout
+    assert (layout.micro_batch_size, layout.zero_stage) == (4, ZeroStage.DDP)
+    assert layout.gradient_checkpointing is Checkpointing.NEVER
+    assert (plan.micro_batch_size, plan.accumulation_steps) == (4, 1)
+    assert (plan.zero_stage, plan.gradient_checkpointing, plan.packing) == (0, False, True)
+    assert plan.memory.weights == 4 * 32_096
+    assert plan.memory.available == room(CPU, layout).device
+    assert plan.lora == ()
+
+
+@pytest.mark.parametrize("host", [2, 4])
+def test_the_node_with_the_least_memory_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: int
+) -> None:
+    rooms = iter([Room(3000 * MIB, host * 1000 * MIB), Room(2000 * MIB, 3000 * MIB)])
+    monkeypatch.setattr(resolve_module, "room", lambda *_: next(rooms))
+    _, plan = settle(tmp_path)
+    assert plan.memory.available == 2000 * MIB
+    pair = (Room(3, host), Room(2, 3))
+    assert smallest(pair) == smallest(reversed(pair)) == Room(2, min(host, 3))
+
+
+def test_what_the_user_set_is_kept(tmp_path: Path) -> None:
+    config, plan = settle(
+        tmp_path,
+        processesPerWorker=2,
+        microBatchSize=2,
+        zeroStage=2,
+        gradientCheckpointing="Always",
+        packing=False,
+    )
+    assert (config.layout.micro_batch_size, config.layout.zero_stage) == (2, ZeroStage.GRADIENTS)
+    assert (plan.accumulation_steps, plan.gradient_checkpointing, plan.packing) == (2, True, False)
+
+
+def test_an_architecture_that_is_not_known_is_padded(tmp_path: Path) -> None:
+    config, plan = settle(tmp_path, "olmo2")
+    assert (config.layout.packing, plan.packing) == (False, False)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "why"),
+    [
+        ("olmo2", {}, "rows of model_type olmo2 can not be packed"),
+        ("llama", {"packing": False}, "spec.training.packing is false"),
+        ("llama", {"microBatchSize": 1}, "a micro-batch of 1 holds no group of 2"),
+        ("llama", {"microBatchSize": 2}, None),
+    ],
+)
+def test_why_prompts_are_not_shared_is_told(
+    name: str,
+    options: dict[str, Any],
+    why: str | None,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    write_tiny(name, tmp_path / "model")
+    lora = {"targets": ["Attention"]}
+    config = rollout_config(tmp_path, lora=lora, **{"microBatchSize": 2, **options})
+    settle_config(config, tmp_path / "model")
+    told = [message for message in caplog.messages if message.startswith("prompts are computed")]
+    expected = f"prompts are computed more than once for their completions: {why}"
+    assert told == ([] if why is None else [expected])
+
+
+@pytest.mark.parametrize("splits", [True, False])
+def test_logits_that_exist_whole_are_counted(
+    splits: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes = []
+
+    class Seen(Fitter):
+        def settle(self, wish: Any) -> Any:
+            shapes.append(self.model)
+            return super().settle(wish)
+
+    monkeypatch.setattr(resolve_module, "Fitter", Seen)
+    if not splits:
+        monkeypatch.setattr(twin, "MOST_PARAMETERS", 10)
+    settle(tmp_path, "olmo2")
+    assert [shape.whole_logits for shape in shapes] == [not splits]
+
+
+def test_the_host_s_memory_is_divided_among_its_processes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(resolve_module, "memory_bytes", lambda: 1000)
+    layout: Any = SimpleNamespace(processes_per_worker=4)
+    assert room(CPU, layout) == Room(250, 250)
+    sizes = [80, 24, 40]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(sizes))
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties", lambda i: SimpleNamespace(total_memory=sizes[i])
+    )
+    assert room(GPU, layout) == Room(24, 250)
+
+
+def test_headers_of_all_files_are_put_together(tmp_path: Path) -> None:
+    write_tiny("llama", tmp_path, max_shard_size="40KB")
+    assert len(list(tmp_path.glob("*.safetensors"))) > 1
+    source = resolve_model(ModelRecipe(uri=tmp_path.as_uri()), None)
+    headers = read_headers(source, None)
+    index = json.loads((tmp_path / "model.safetensors.index.json").read_text())
+    assert headers.keys() == index["weight_map"].keys()
+    assert headers["model.embed_tokens.weight"].shape == (259, 32)
+    assert headers["model.embed_tokens.weight"].dtype == "F32"

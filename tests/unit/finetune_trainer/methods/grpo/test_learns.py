@@ -1,0 +1,96 @@
+"""From rewards alone a model learns what it could do now and then."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from finetune_contract.rewards import Reward
+from finetune_rewards.child import runner_child
+from finetune_trainer.process.distributed import Ranks
+from support.grpo_runs import grpo_config
+from support.speller import (
+    HELD_OUT,
+    LONGEST,
+    PROMPTS,
+    entries,
+    half_taught,
+    pass_at_1,
+    question,
+    train,
+)
+from support.tiny_llama import write_rows
+
+SPELLED = {"name": "spelled", "reasoningGym": {"task": "spell_backward"}}
+GAIN = 0.15  # of pass@1
+
+
+class Speller:
+    """The half-taught model, its prompts, and a runner of its reward."""
+
+    def __init__(self, model: Path, directory: Path, ranks: Ranks) -> None:
+        self.model = model
+        self._directory = directory
+        self._ranks = ranks
+        self._rows = entries()
+        prompts = [
+            {"prompt": question(entry), "entry": entry}
+            for entry in self._rows[HELD_OUT : HELD_OUT + PROMPTS]
+        ]
+        write_rows(directory / "train.jsonl", prompts)
+        self.before = self.pass_at_1()
+
+    def pass_at_1(self, adapter: Path | None = None) -> float:
+        return pass_at_1(self.model, self._rows[:HELD_OUT], adapter)
+
+    def gain(self, seed: int) -> float:
+        """Return by how much a run raises the share of held-out words spelled right."""
+        config = grpo_config(
+            self._directory,
+            model=self.model,
+            output=(self._directory / f"out-{seed}").as_uri(),
+            socket=self._directory / "rewards.sock",
+            grpo={
+                "groupSize": 8,
+                "sampling": {"maxTokens": LONGEST + 2},
+                "rewards": [SPELLED],
+            },
+            lora={"rank": 16, "alpha": 32},
+            training={
+                "maxSteps": 40,
+                "globalBatchSize": 128,
+                "sequenceLength": 32,
+                "learningRate": 2e-3,
+                "seed": seed,
+            },
+            microBatchSize=128,
+        )
+        return self.pass_at_1(train(config, self._ranks)) - self.before
+
+
+@pytest.fixture(scope="module")
+def speller(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, alone: Ranks
+) -> Iterator[Speller]:
+    cache = request.config.cache
+    assert cache is not None, "pytest's own plugin"
+    model = half_taught(cache.mkdir("models"), alone)
+    directory = tmp_path_factory.mktemp("speller")
+    with runner_child([Reward.model_validate(SPELLED)], {}, directory / "rewards.sock"):
+        yield Speller(model, directory, alone)
+
+
+def test_sft_has_taught_it_in_part(speller: Speller) -> None:
+    assert 0.2 <= speller.before <= 0.4, speller.before
+
+
+def test_rewards_teach_the_rest(speller: Speller) -> None:
+    assert speller.gain(seed=0) >= GAIN, "pass@1 must rise"
+
+
+@pytest.mark.slow
+def test_nine_of_ten_seeds_learn(speller: Speller) -> None:
+    gains = [speller.gain(seed) for seed in range(1, 11)]
+    assert sum(gain >= GAIN for gain in gains) >= 9, gains

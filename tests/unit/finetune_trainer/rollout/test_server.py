@@ -1,0 +1,210 @@
+"""How a server that draws is asked: what is waited for, what ends the run, what it is shown."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+from finetune_api.rewards import HttpReward
+from finetune_contract.reasons import Reason
+from finetune_trainer.process.distributed import Ranks
+from finetune_trainer.process.errors import Failure
+from finetune_trainer.rollout import server
+from support.completions_server import CompletionsServer, serving
+from support.served_rollouts import (
+    ASKED,
+    Loaded,
+    Served,
+    draw,
+    failure,
+    loaded_in,
+    served,
+    told_until_mended,
+)
+
+COMPLETE = "/v1/completions"
+LOAD, UNLOAD = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory, alone: Ranks) -> Iterator[Loaded]:
+    with loaded_in(tmp_path_factory.mktemp("server"), alone) as made:
+        yield made
+
+
+@pytest.fixture
+def setup(loaded: Loaded, tmp_path: Path) -> Iterator[Served]:
+    with served(loaded, tmp_path / "shared") as made:
+        yield made
+
+
+@pytest.mark.parametrize("failing", [LOAD, UNLOAD])
+def test_a_stop_is_heard_while_the_server_does_not_load(
+    setup: Served, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    monkeypatch.setattr(server, "PAUSE_SECONDS", 5.0)
+    rollouts = setup.rollouts()
+    setup.server.failures[failing] = 10**9
+    asked: list[int] = []
+
+    def stops() -> bool:
+        asked.append(1)
+        return len(asked) == 3
+
+    assert rollouts.draw(ASKED, 0, stops, lambda _: None) is None
+    assert not setup.server.requests
+    setup.server.failures.clear()
+    draw(rollouts)
+    assert list(setup.server.adapters) == ["uid-1-a1-step-0"]
+
+
+def test_a_busy_server_is_asked_again(setup: Served) -> None:
+    setup.server.failures.update({COMPLETE: 4, "/v1/load_lora_adapter": 2})
+    assert [len(group) for group in draw(setup.rollouts())] == [3, 2]
+
+
+@pytest.mark.parametrize("status", [401, 403, 408, 429, 500, 503])
+def test_a_server_that_is_away_is_waited_for_and_told(setup: Served, status: int) -> None:
+    setup.server.refusal = (status, {"error": {"message": "starting"}})
+    told = told_until_mended(
+        setup, setup.rollouts(), lambda: setattr(setup.server, "refusal", None)
+    )
+    assert set(told) == {f"waits for the server of grpo.rollout.uri: {status} starting"}
+    assert setup.reporter.latest.note is None
+
+
+def test_what_other_ranks_wait_for_is_told(setup: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    everywhere = setup.ranks.everywhere
+
+    def beside_another(work: Any, **options: Any) -> list[Any]:
+        made = everywhere(work, **options)
+        return [*made, (False, "waits for another")] if isinstance(made[0], tuple) else made
+
+    monkeypatch.setattr(setup.ranks, "everywhere", beside_another)
+    draw(setup.rollouts())
+    assert setup.reporter.latest.note == "waits for another"
+
+
+def test_a_server_is_waited_for_as_long_as_a_reward_is_by_default() -> None:
+    assert HttpReward.model_fields["pause_seconds"].default == server.PAUSE_SECONDS
+
+
+@pytest.mark.parametrize("status", [200, 400])
+def test_a_server_that_was_started_anew_gets_the_adapter_again(
+    setup: Served, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    """It says 400 to all but the first that load it."""
+    rollouts = setup.rollouts()
+    before = draw(rollouts)
+    setup.server.adapters.clear()
+    load = setup.server._load
+    monkeypatch.setattr(setup.server, "_load", lambda *asked: (status, load(*asked)[1]))
+    for group, others in zip(before, draw(rollouts), strict=True):
+        assert [one.tokens.tolist() for one in group] == [one.tokens.tolist() for one in others]
+    assert list(setup.server.adapters) == ["uid-1-a1-step-0"]
+
+
+def test_a_server_that_stays_away_is_named(setup: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "PAUSE_SECONDS", 0.05)
+    setup.server.failures[COMPLETE] = 10**6
+    message = failure(setup.rollouts()).message
+    assert "grpo.rollout.uri" in message
+    assert f"{setup.server.url}{COMPLETE}" in message
+    assert "503 starting" in message
+
+
+def test_no_server_at_all(setup: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "PAUSE_SECONDS", 0.05)
+    setup.server.url = "http://127.0.0.1:9"
+    assert "127.0.0.1:9" in failure(setup.rollouts()).message
+
+
+def test_a_refusal_ends_the_run_at_once_in_the_servers_words(setup: Served) -> None:
+    words = "This model's maximum context length is 8 tokens. " + "x" * 1000
+    setup.server.refusal = (400, {"error": {"message": words}})
+    message = failure(setup.rollouts()).message
+    assert "400 This model's maximum context length is 8 tokens" in message
+    assert len(message) < 500
+    assert len(setup.server.requests) == 5
+
+
+def test_a_server_that_loads_no_adapters_gets_a_remedy(setup: Served) -> None:
+    setup.server.runtime_updates = False
+    assert "VLLM_ALLOW_RUNTIME_LORA_UPDATING" in failure(setup.rollouts()).message
+
+
+@pytest.mark.parametrize("answer", ["text", {"choices": []}, {"choices": [1]}, {}])
+def test_an_answer_without_a_choice_ends_the_run(setup: Served, answer: Any) -> None:
+    setup.server.refusal = (200, answer)
+    assert "no choice" in failure(setup.rollouts()).message
+
+
+def test_the_token_is_read_anew_and_sent(setup: Served, tmp_path: Path) -> None:
+    setup.credentials = str(tmp_path)
+    (tmp_path / "token").write_text("one\n")
+    rollouts = setup.rollouts()
+    draw(rollouts)
+    assert setup.server.authorizations == {"Bearer one"}
+    (tmp_path / "token").write_text("two")
+    draw(rollouts)
+    assert setup.server.authorizations == {"Bearer one", "Bearer two"}
+
+
+@pytest.mark.parametrize(
+    ("key", "content", "words"),
+    [
+        ("other", b"one", " has no key 'token'"),
+        ("token", b"\xff\xfe", ": 'token' is no token that a header can carry"),
+        ("ca.crt", b"none", ": 'ca.crt' holds no certificate"),
+    ],
+)
+def test_a_secret_that_can_not_be_used_is_refused_at_the_start(
+    setup: Served, tmp_path: Path, key: str, content: bytes, words: str
+) -> None:
+    setup.credentials = str(tmp_path)
+    (tmp_path / key).write_bytes(content)
+    with pytest.raises(Failure) as caught:
+        setup.rollouts()
+    assert caught.value.reason is Reason.ACCESS_DENIED
+    assert caught.value.message == f"the Secret of grpo.rollout.credentialsSecretRef{words}"
+
+
+@pytest.mark.parametrize(
+    ("token", "note"),
+    [
+        ("old", "401 "),
+        ("\xff", "the Secret of grpo.rollout.credentialsSecretRef: 'tok"),
+    ],
+)
+def test_a_token_that_is_refused_may_be_mended(
+    setup: Served, tmp_path: Path, token: str, note: str
+) -> None:
+    setup.credentials, setup.server.tokens = str(tmp_path), {"new"}
+    (tmp_path / "token").write_text("new")
+    rollouts = setup.rollouts()
+    (tmp_path / "token").write_text(token)
+    [told, *_] = told_until_mended(setup, rollouts, lambda: (tmp_path / "token").write_text("new"))
+    assert told.startswith(f"waits for the server of grpo.rollout.uri: {note}")
+
+
+def test_a_private_authority_is_trusted(setup: Served, tmp_path: Path) -> None:
+    authority, tls = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(tls)
+    setup.server = CompletionsServer()
+    with serving(setup.server, tls):
+        [told, *_] = told_until_mended(setup, setup.rollouts(), stop=True)
+        assert "CERTIFICATE_VERIFY_FAILED" in told
+        authority.cert_pem.write_to_path(str(tmp_path / "ca.crt"))
+        setup.credentials = str(tmp_path)
+        assert [len(group) for group in draw(setup.rollouts())] == [3, 2]
+    assert setup.server.authorizations == {None}
+
+
+def test_without_credentials_no_token_is_sent(setup: Served) -> None:
+    draw(setup.rollouts())
+    assert setup.server.authorizations == {None}

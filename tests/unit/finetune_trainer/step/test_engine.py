@@ -1,0 +1,147 @@
+"""What is not finite stops a step before the weights change; FP16's overflow repeats it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from finetune_contract.layout import ZeroStage
+from support.tiny_llama import write_model
+from support.trainer_runs import PYTHONPATH, rank_environments, run_config
+
+COVERING = (ZeroStage.DDP, ZeroStage.PARAMETERS)
+STAGES = [
+    pytest.param(stage, marks=[] if stage in COVERING else [pytest.mark.slow])
+    for stage in ZeroStage
+]
+Reports = Callable[[ZeroStage], list[Any]]
+SCRIPT = Path(__file__).parents[3] / "support" / "engine_faults.py"
+
+
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory: pytest.TempPathFactory) -> Reports:
+    """Return a function that tells what each of two ranks saw under a stage, by fault."""
+
+    @cache
+    def group(covering: bool) -> list[dict[str, Any]]:
+        stages = [stage for stage in ZeroStage if (stage in COVERING) == covering]
+        return run_ranks(stages, tmp_path_factory.mktemp("engine"))
+
+    return lambda stage: [report[stage.name] for report in group(stage in COVERING)]
+
+
+def run_ranks(stages: list[ZeroStage], directory: Path) -> list[dict[str, Any]]:
+    write_model(directory / "model")
+    configs = {
+        stage.name: run_config(
+            directory,
+            lora={"targets": ["Attention", "Head"]},
+            training={"globalBatchSize": 4, "maxSteps": 1},
+            processesPerWorker=2,
+            microBatchSize=1,
+            zeroStage=stage,
+            gradientCheckpointing="Never",
+        ).to_json()
+        for stage in stages
+    }
+    (directory / "cases.json").write_text(json.dumps(configs))
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, str(SCRIPT), str(directory)],
+            env={
+                **os.environ,
+                **rank,
+                "OMP_NUM_THREADS": "1",
+                "PYTHONPATH": PYTHONPATH,
+            },
+        )
+        for rank in rank_environments(2)
+    ]
+    assert [rank.wait() for rank in ranks] == [0, 0]
+    return [json.loads((directory / f"rank-{rank}.json").read_text()) for rank in range(2)]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_what_is_not_finite_is_named_alike_on_all_ranks_before_weights_change(
+    what: str, stage: ZeroStage, reports: Reports
+) -> None:
+    for report in reports(stage):
+        found = report[what]
+        assert found["message"] == f"the {what} of micro-batch 1 on rank 1 is not finite"
+        assert (found["reason"], found["rank"], found["micro_batch"]) == ("NonFiniteLoss", 1, 1)
+        assert found["unchanged"]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_an_overflow_repeats_the_step_with_half_the_scale(
+    stage: ZeroStage, reports: Reports
+) -> None:
+    for report in reports(stage):
+        found = report["overflow"]
+        assert found["scale"] == 16384.0  # 65536, halved twice
+        assert found["stops_asked"] == 6  # two micro-batches, done three times
+        assert found["loss"] == pytest.approx(found["plain_loss"], abs=1e-6)
+        assert found["norm"] == pytest.approx(found["plain_norm"], rel=1e-6)
+        assert found["apart"] < 1e-6  # from the weights of a run without a scale
+        assert found["dropped"] == found["plain_dropped"]  # the same random numbers
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_scale_that_can_not_be_halved_ends_the_run(stage: ZeroStage, reports: Reports) -> None:
+    for report in reports(stage):
+        found = report["endless overflow"]
+        assert found["reason"] == "NonFiniteLoss"
+        assert found["unchanged"]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_ranks_may_have_unlike_numbers_of_chunks(stage: ZeroStage, reports: Reports) -> None:
+    for report in reports(stage):
+        found = report["chunks"]
+        assert found["losses"][0] == pytest.approx(found["losses"][1], abs=1e-6)
+        assert found["norms"][0] == pytest.approx(found["norms"][1], rel=1e-5)
+        assert found["apart"] < 1e-5
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stop_leaves_the_weights_alone(stage: ZeroStage, reports: Reports) -> None:
+    for report in reports(stage):
+        found = report["stop"]
+        assert found == {"outcome": None, "unchanged": True}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_kernels_are_deterministic_where_the_recipe_asks(
+    stage: ZeroStage, reports: Reports
+) -> None:
+    for report in reports(stage):
+        assert report["deterministic"] == {"True": True, "False": False}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_an_adapter_that_the_model_does_not_use_is_named(
+    stage: ZeroStage, reports: Reports
+) -> None:
+    for report in reports(stage):
+        found = report["unused"]
+        assert found["reason"] == "ModelUnsupported"
+        assert found["message"].startswith("no gradient reaches 2 of 18 adapter tensors")
+        assert "layers.1.self_attn.k_proj.lora_A" in found["message"]
+        assert found["unchanged"]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_eval_loss_is_the_step_s_without_dropout(stage: ZeroStage, reports: Reports) -> None:
+    for report in reports(stage):
+        found = report["loss sum"]
+        assert found["summed"] == pytest.approx(found["stepped"], rel=1e-5)
+        assert not found["keeps_graph"]

@@ -1,0 +1,218 @@
+"""Log-probabilities of learned tokens: chunked as if whole, and never the whole logits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from finetune_contract.recipe import LoraRecipe, LoraTarget, Precision
+from finetune_trainer.adapter.lora import adapt
+from finetune_trainer.adapter.roles import map_roles
+from finetune_trainer.batch.micro_batch import MicroBatch
+from finetune_trainer.data.encode import EncodedRow
+from finetune_trainer.model import twin
+from finetune_trainer.model.base import empty_model, load_model
+from finetune_trainer.step import scoring
+from finetune_trainer.step.scoring import Scorer, score, score_with
+from support.tensor_sizes import LargestTensor
+from support.tiny_models import write_tiny
+
+CPU = torch.device("cpu")
+LENGTHS = (9, 30, 4)
+TEMPERATURE = 0.7
+
+
+def encoded() -> list[EncodedRow]:
+    draw = np.random.default_rng(0)
+    rows = []
+    for length in LENGTHS:
+        learned = draw.random(length) < 0.6
+        learned[0] = False
+        rows.append(EncodedRow(draw.integers(3, 250, length).astype(np.int32), learned))
+    return rows
+
+
+def adapted(name: str, directory: Path, targets: tuple[LoraTarget, ...], **config: Any) -> Any:
+    write_tiny(name, directory, **config)
+    base = load_model(directory, Precision.FP32)
+    model = adapt(base, LoraRecipe(rank=4, targets=targets), map_roles(base), seed=0).model
+    with torch.no_grad():
+        for parameter_name, parameter in model.named_parameters():
+            if "lora_B" in parameter_name:
+                parameter.normal_(0, 0.05)
+    return model
+
+
+def expected(model: Any, rows: list[EncodedRow]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return log-probabilities and entropies by the model's own forward pass, a row at a time."""
+    picked, entropies = [], []
+    for row in rows:
+        ids = torch.from_numpy(row.tokens).long()
+        log_probs = (model(input_ids=ids[None]).logits[0] / TEMPERATURE).log_softmax(-1)
+        at = torch.from_numpy(np.nonzero(row.learned)[0])
+        picked.append(log_probs[at - 1, ids[at]])
+        entropies.append(-(log_probs.exp() * log_probs).sum(-1)[at - 1])
+    return torch.cat(picked), torch.cat(entropies)
+
+
+def gradients(model: Any, loss: torch.Tensor) -> dict[str, torch.Tensor]:
+    model.zero_grad()
+    loss.backward()
+    return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 1000])
+@pytest.mark.parametrize(
+    ("name", "targets", "config"),
+    [
+        ("llama", (LoraTarget.ATTENTION,), {}),
+        ("llama", (LoraTarget.ATTENTION, LoraTarget.HEAD), {}),
+        ("qwen2", (LoraTarget.ATTENTION,), {"tie_word_embeddings": True}),
+        ("gemma2", (LoraTarget.ATTENTION,), {"final_logit_softcapping": 3.0}),
+        ("olmo2", (LoraTarget.ATTENTION,), {}),  # not in the table
+    ],
+)
+def test_chunks_score_as_the_whole_does(
+    name: str,
+    targets: tuple[LoraTarget, ...],
+    config: dict[str, Any],
+    chunk: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, rows = adapted(name, tmp_path, targets, **config), encoded()
+    wanted, entropies = expected(model, rows)
+    weights = torch.linspace(-1, 1, len(wanted))
+    wanted_gradients = gradients(model, (wanted * weights).sum())
+    vocabulary = model.config.vocab_size
+    monkeypatch.setattr(scoring, "LOGITS_BYTES", chunk * vocabulary * 4)
+    scorer = Scorer(model, checkpointing=False, temperature=TEMPERATURE)
+    assert scorer.head is not None
+    batch = MicroBatch.of(rows, CPU, packed=scorer.packs)
+    got, spread = score_with(scorer, batch, entropy=True)
+    torch.testing.assert_close(got, wanted, atol=1e-5, rtol=0)
+    torch.testing.assert_close(spread, entropies, atol=1e-4, rtol=0)
+    assert not spread.requires_grad
+    found = gradients(model, (got * weights).sum())
+    assert found.keys() == wanted_gradients.keys()
+    for path, gradient in wanted_gradients.items():
+        near = 1e-5 * max(1.0, float(gradient.abs().max()))
+        torch.testing.assert_close(found[path], gradient, atol=near, rtol=0, msg=path)
+
+
+def test_a_model_that_must_run_whole_scores_as_it_does_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, rows = adapted("olmo2", tmp_path, (LoraTarget.ATTENTION,)), encoded()
+    wanted, entropies = expected(model, rows)
+    causal = model.get_base_model()
+    whole = causal.forward
+    # As models do that take any keyword and know no `logits_to_keep`.
+    monkeypatch.setattr(
+        causal, "forward", lambda *args, logits_to_keep=None, **named: whole(*args, **named)
+    )
+    monkeypatch.setattr(scoring, "splits", lambda _: False)
+    scorer = Scorer(model, checkpointing=False, temperature=TEMPERATURE)
+    assert scorer.head is None
+    got, spread = score_with(scorer, MicroBatch.of(rows, CPU), entropy=True)
+    torch.testing.assert_close(got, wanted, atol=1e-5, rtol=0)
+    torch.testing.assert_close(spread, entropies, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("logit_scale", 0.25), ("final_logit_softcapping", 2.0)]
+)
+def test_a_head_that_is_more_than_is_known_is_no_head(
+    field: str, value: float, tmp_path: Path
+) -> None:
+    causal = empty_model(write_tiny("olmo2", tmp_path))
+    assert scoring.splits(causal)
+    setattr(causal.config, field, value)  # which the class itself does not look at
+    assert not scoring.splits(causal)
+
+
+def test_what_no_small_model_can_be_made_of_runs_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    causal = empty_model(write_tiny("olmo2", tmp_path))
+    monkeypatch.setattr(twin, "MOST_PARAMETERS", 10)
+    assert not scoring.splits(causal)
+
+
+def head_of(vocabulary: int, width: int, **options: Any) -> scoring.Head:
+    from types import SimpleNamespace
+
+    torch.manual_seed(0)
+    config = SimpleNamespace(vocab_size=vocabulary)
+    causal = SimpleNamespace(
+        config=SimpleNamespace(get_text_config=lambda: config),
+        get_output_embeddings=lambda: torch.nn.Linear(width, vocabulary, bias=False),
+    )
+    return scoring.Head(causal, **options)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_half_precision_rounds_no_quotient_by_the_temperature(whole: bool, tmp_path: Path) -> None:
+    """Completions are drawn from softmax(logits / T) of the logits as the model gives them."""
+    if whole:
+        model = adapted("llama", tmp_path, (LoraTarget.ATTENTION,)).bfloat16()
+        scorer = Scorer(model, checkpointing=False, temperature=TEMPERATURE)
+        scorer.head = None
+        batch = MicroBatch.of(encoded(), CPU)
+        got, spread = score_with(scorer, batch, entropy=True)
+        logits = model(input_ids=batch.input_ids).logits[batch.rows, batch.times]
+        targets = batch.targets
+    else:
+        head = head_of(300, 16, temperature=TEMPERATURE).bfloat16()
+        hidden = (8 * torch.randn(50, 16)).bfloat16()
+        targets = torch.randint(300, (50,))
+        got, spread = head(hidden, targets, entropy=True)
+        logits = head.projection(hidden)
+    exact = (logits.double() / TEMPERATURE).log_softmax(-1)
+    wanted = exact.gather(1, targets[:, None])[:, 0]
+    torch.testing.assert_close(got.double(), wanted, atol=1e-4, rtol=0)
+    torch.testing.assert_close(spread.double(), -(exact.exp() * exact).sum(-1), atol=1e-4, rtol=0)
+
+
+def test_chunked_cross_entropy_is_the_whole_one_with_its_gradients(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    vocabulary, width, positions = 5000, 16, 97
+    monkeypatch.setattr(scoring, "LOGITS_BYTES", 10 * vocabulary * 4)
+    head = head_of(vocabulary, width)
+    hidden = torch.randn(positions, width, requires_grad=True)
+    targets = torch.randint(vocabulary, (positions,))
+    got, _ = head(hidden, targets)
+    (found,) = torch.autograd.grad(got.sum(), hidden)
+    whole = -torch.nn.functional.cross_entropy(head.projection(hidden), targets, reduction="none")
+    (wanted,) = torch.autograd.grad(whole.sum(), hidden)
+    torch.testing.assert_close(got, whole, atol=1e-6, rtol=0)
+    torch.testing.assert_close(found, wanted, atol=1e-6, rtol=0)
+
+
+def test_the_logits_of_all_positions_never_exist(monkeypatch: pytest.MonkeyPatch) -> None:
+    vocabulary, width, positions, chunk = 4000, 8, 256, 16
+    monkeypatch.setattr(scoring, "LOGITS_BYTES", chunk * vocabulary * 4)
+    head = head_of(vocabulary, width)
+    hidden = torch.randn(positions, width, requires_grad=True)
+    with LargestTensor() as largest:
+        targets = torch.zeros(positions, dtype=torch.int64)
+        head(hidden, targets, entropy=True)[0].sum().backward()
+    assert largest.elements == chunk * vocabulary
+
+
+def test_names_of_parameters_are_the_peft_models(tmp_path: Path) -> None:
+    model = adapted("llama", tmp_path, (LoraTarget.HEAD,))
+    names = [name for name, _ in model.named_parameters()]
+    scorer = Scorer(model, checkpointing=False)
+    assert [name.removeprefix("model.") for name, _ in scorer.named_parameters()] == names
+
+
+def test_an_architecture_that_is_not_packed_is_refused_packed_rows(tmp_path: Path) -> None:
+    scorer = Scorer(adapted("olmo2", tmp_path, (LoraTarget.ATTENTION,)), checkpointing=False)
+    with pytest.raises(AssertionError, match="packed"):
+        score(scorer, MicroBatch.of(encoded(), CPU, packed=True))

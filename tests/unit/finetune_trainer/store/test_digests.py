@@ -1,0 +1,97 @@
+"""A file is read for its digest once, and again when it may be another."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from finetune_contract.recipe import ModelRecipe
+from finetune_trainer.store import digests as digests_module
+from finetune_trainer.store.digests import digest_of
+from finetune_trainer.store.sources import resolve_model
+from finetune_trainer.store.storage import hash_file
+
+
+@pytest.fixture
+def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the files that were read."""
+    names: list[str] = []
+
+    def note(path: Path) -> str:
+        names.append(path.name)
+        return hash_file(path)
+
+    monkeypatch.setattr(digests_module, "hash_file", note)
+    return names
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    path = tmp_path / "model" / "model.safetensors"
+    path.parent.mkdir()
+    path.write_text("weights")
+    return path
+
+
+def test_a_file_is_read_once(weights: Path, tmp_path: Path, hashed: list[str]) -> None:
+    digests = [digest_of(weights, tmp_path / "cache") for _ in range(3)]
+    assert digests == 3 * [hash_file(weights)]
+    assert hashed == [weights.name]
+
+
+def test_without_a_cache_it_is_read_each_time(weights: Path, hashed: list[str]) -> None:
+    assert digest_of(weights, None) == digest_of(weights, None) == hash_file(weights)
+    assert len(hashed) == 2
+
+
+def same_size(path: Path) -> None:
+    path.write_text("weightz")
+
+
+def with_the_old_time(path: Path) -> None:
+    before = path.stat()
+    path.write_text("weightz")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def renamed_over(path: Path) -> None:
+    other = path.with_name("other")
+    other.write_text("weightz")
+    shutil.copystat(path, other)
+    other.rename(path)
+
+
+@pytest.mark.parametrize("change", [same_size, with_the_old_time, renamed_over])
+def test_a_file_that_changed_is_read_again(weights: Path, tmp_path: Path, change: object) -> None:
+    before = digest_of(weights, tmp_path / "cache")
+    assert callable(change)
+    change(weights)
+    after = digest_of(weights, tmp_path / "cache")
+    assert after == hash_file(weights) != before
+
+
+def test_files_of_one_content_are_told_apart_by_their_place(
+    weights: Path, tmp_path: Path, hashed: list[str]
+) -> None:
+    other = weights.with_name("tokenizer.json")
+    other.write_text("other")
+    assert digest_of(weights, tmp_path) != digest_of(other, tmp_path)
+    assert hashed == [weights.name, other.name]
+
+
+def test_of_a_model_only_the_files_that_are_loaded_are_read_and_once(
+    weights: Path, tmp_path: Path, hashed: list[str]
+) -> None:
+    (weights.parent / "config.json").write_text("{}")
+    (weights.parent / "consolidated.safetensors").write_text("the same again")
+    (weights.parent / "runs").mkdir()
+    (weights.parent / "runs" / "log.txt").write_text("of another program")
+    recipe = ModelRecipe(uri=weights.parent.as_uri())
+    first = resolve_model(recipe, None, cache=tmp_path / "cache")
+    assert sorted(hashed) == ["config.json", "model.safetensors"]
+    assert resolve_model(recipe, None, cache=tmp_path / "cache") == first
+    assert len(hashed) == 2
+    assert resolve_model(recipe, None) == first

@@ -1,0 +1,205 @@
+"""hf:// sources against a stand-in for the hub."""
+
+from __future__ import annotations
+
+import errno
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hf_xet import XetAuthenticationError, XetObjectNotFoundError
+
+from finetune_contract.reasons import Reason
+from finetune_contract.recipe import DataSource, ModelRecipe
+from finetune_contract.shape import TensorHeader
+from finetune_trainer.process.errors import Failure
+from finetune_trainer.store import hub as hub_module
+from finetune_trainer.store.headers import read_headers
+from finetune_trainer.store.sources import fetch_data, fetch_model, resolve_model
+from support.hub_server import COMMIT, Hub, hub_server
+
+FILES = {"config.json": b"{}", "model.safetensors": b"w" * 100, "model.py": b"", "a.bin": b""}
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    with hub_server() as hub:
+        hub.files = {
+            "models/org/name": FILES,
+            "datasets/org/sums": {"deep/train.jsonl": b"{}\n"},
+        }
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        yield hub
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub_module, "wait_random_exponential", lambda **options: lambda state: 0)
+
+
+def secret(directory: Path, token: str) -> str:
+    (directory / "HF_TOKEN").write_text(token + "\n")
+    return str(directory)
+
+
+def resolve(revision: str | None = None, credentials: str | None = None) -> Failure:
+    with pytest.raises(Failure) as caught:
+        resolve_model(ModelRecipe(uri="hf://org/name", revision=revision), credentials)
+    assert "hf://org/name" in caught.value.message
+    return caught.value
+
+
+def test_a_model_is_pinned_to_its_commit_and_fetched_once(hub: Hub, tmp_path: Path) -> None:
+    source = resolve_model(ModelRecipe(uri="hf://org/name", revision="main"), None)
+    assert source.identity.revision == COMMIT
+    assert [f.path for f in source.files] == ["config.json", "model.safetensors"]
+    counted: list[int] = []
+    directory = fetch_model(source, source.files, tmp_path, None, counted.append)
+    assert (directory / "model.safetensors").read_bytes() == FILES["model.safetensors"]
+    assert sum(counted) == 102
+    assert not (directory / "model.py").exists()
+    before = len(hub.requests)
+    counted.clear()
+    assert fetch_model(source, source.files, tmp_path, None, counted.append) == directory
+    assert sum(counted) == 102
+    assert len(hub.requests) == before
+
+
+def test_a_data_file(hub: Hub, tmp_path: Path) -> None:
+    for uri in (
+        "hf://datasets/org/sums/deep/train.jsonl",
+        "hf://datasets/org/sums@main/deep/train.jsonl",
+    ):
+        path = fetch_data(DataSource(uri=uri), tmp_path, None, lambda count: None)
+        assert path.read_bytes() == b"{}\n"
+    with pytest.raises(Failure, match=r"hf://datasets/ORG/NAME/PATH") as caught:
+        fetch_data(DataSource(uri="hf://org/sums/x"), tmp_path, None, lambda count: None)
+    assert caught.value.reason is Reason.DATA_NOT_FOUND
+    missing = DataSource(uri="hf://datasets/org/sums/none.jsonl")
+    with pytest.raises(Failure, match=r"none\.jsonl does not exist") as caught:
+        fetch_data(missing, tmp_path, None, lambda count: None)
+    assert caught.value.reason is Reason.DATA_NOT_FOUND
+
+
+def test_what_is_not_there_is_named(hub: Hub) -> None:
+    failure = resolve(revision="v9")
+    assert failure.reason is Reason.MODEL_NOT_FOUND
+    assert "at v9 does not exist" in failure.message
+    del hub.files["models/org/name"]
+    assert resolve().reason is Reason.MODEL_NOT_FOUND
+
+
+def test_the_token_comes_from_the_secret_and_is_not_told(hub: Hub, tmp_path: Path) -> None:
+    hub.token = "hf_good"
+    source = resolve_model(ModelRecipe(uri="hf://org/name"), secret(tmp_path, "hf_good"))
+    fetch_model(source, source.files, tmp_path / "cache", str(tmp_path))
+    failure = resolve(credentials=secret(tmp_path, "hf_canary"))
+    assert failure.reason is Reason.ACCESS_DENIED
+    assert "spec.model.credentialsSecretRef" in failure.message
+    assert "canary" not in failure.message
+
+
+def test_a_gated_model_names_the_remedy(hub: Hub) -> None:
+    hub.gated.add("models/org/name")
+    failure = resolve()
+    assert failure.reason is Reason.ACCESS_DENIED
+    assert "accept its terms" in failure.message
+
+
+def test_a_hub_that_is_down_for_a_moment_is_asked_again(hub: Hub) -> None:
+    hub.failures = 2
+    assert resolve_model(ModelRecipe(uri="hf://org/name"), None).identity.revision == COMMIT
+
+
+def test_a_hub_that_stays_down_is_unavailable(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.failures = 10**6
+    assert resolve().reason is Reason.STORAGE_UNAVAILABLE
+    assert len(hub.requests) >= hub_module.ATTEMPTS
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    assert resolve().reason is Reason.STORAGE_UNAVAILABLE
+
+
+def test_a_model_of_pickles_is_refused(hub: Hub) -> None:
+    hub.files["models/org/name"] = {"config.json": b"{}", "pytorch_model.bin": b""}
+    failure = resolve()
+    assert failure.reason is Reason.MODEL_UNSUPPORTED
+    assert "pytorch_model.bin" in failure.message
+    assert "safe_serialization=True" in failure.message
+
+
+def test_an_index_on_the_hub_tells_which_files_are_weights(hub: Hub) -> None:
+    index = json.dumps({"weight_map": {"w": "model-1.safetensors"}}).encode()
+    hub.files["models/org/name"] = {
+        "config.json": b"{}",
+        "consolidated.safetensors": b"w",
+        "model-1.safetensors": b"w",
+        "model.safetensors.index.json": index,
+    }
+    source = resolve_model(ModelRecipe(uri="hf://org/name"), None)
+    assert "consolidated.safetensors" not in {f.path for f in source.files}
+    assert "model-1.safetensors" in {f.path for f in source.files}
+
+
+def test_headers_are_read_without_the_weights(hub: Hub) -> None:
+    tensors = {"w": {"dtype": "BF16", "shape": [2, 3], "data_offsets": [0, 12]}}
+    header = json.dumps({"__metadata__": {"format": "pt"}, **tensors}).encode()
+    weights = len(header).to_bytes(8, "little") + header + bytes(10_000_000)
+    hub.files["models/org/name"] = {**FILES, "model.safetensors": weights}
+    source = resolve_model(ModelRecipe(uri="hf://org/name"), None)
+    assert read_headers(source, None) == {"w": TensorHeader("BF16", (2, 3))}
+    assert 0 < hub.sent < 200_000
+
+
+def test_a_damaged_header_on_the_hub_is_named(hub: Hub) -> None:
+    source = resolve_model(ModelRecipe(uri="hf://org/name"), None)
+    with pytest.raises(Failure, match=r"model\.safetensors is damaged") as caught:
+        read_headers(source, None)
+    assert caught.value.reason is Reason.MODEL_UNSUPPORTED
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "tries"),
+    [
+        (XetAuthenticationError("token"), Reason.ACCESS_DENIED, 1),
+        (XetObjectNotFoundError("xorb"), Reason.MODEL_NOT_FOUND, 1),
+        (RuntimeError("No space left on device (os error 28)"), Reason.DISK_FULL, 1),
+        (RuntimeError("canary: connection reset"), Reason.STORAGE_UNAVAILABLE, hub_module.ATTEMPTS),
+        (OSError("canary: stream ended"), Reason.STORAGE_UNAVAILABLE, hub_module.ATTEMPTS),
+    ],
+)
+def test_errors_of_the_transfer_are_told_apart(
+    hub: Hub,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    reason: Reason,
+    tries: int,
+) -> None:
+    source, tried = resolve_model(ModelRecipe(uri="hf://org/name"), None), []
+
+    def fail(*arguments: object, **options: object) -> None:
+        tried.append(arguments)
+        raise error
+
+    monkeypatch.setattr(hub_module, "hf_hub_download", fail)
+    with pytest.raises(Failure) as caught:
+        fetch_model(source, source.files[-1:], tmp_path, None)
+    assert (caught.value.reason, len(tried)) == (reason, tries)
+    assert "hf://org/name model.safetensors" in caught.value.message
+    assert "canary" not in caught.value.message
+
+
+def test_errors_of_this_machine_s_disk_stay_what_they_are(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, tried = resolve_model(ModelRecipe(uri="hf://org/name"), None), []
+
+    def fail(*arguments: object, **options: object) -> None:
+        tried.append(arguments)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(hub_module, "hf_hub_download", fail)
+    with pytest.raises(OSError, match="No space left"):
+        fetch_model(source, source.files[-1:], tmp_path, None)
+    assert len(tried) == 1

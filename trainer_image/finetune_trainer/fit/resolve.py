@@ -1,0 +1,217 @@
+"""What the job leaves to the trainer, settled before data and weights: the Auto values.
+
+By the memory formula (finetune_contract/memory.py) the job gets the least ZeRO stage that fits,
+checkpoints activations only if it must, and the largest micro-batch that then fits. What the user
+set stays. A job that can not fit is refused here, with what would make it fit.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from finetune_contract.layout import Checkpointing, Layout
+from finetune_contract.memory import Setting, snapshot_bytes
+from finetune_contract.plan import MemoryEstimate, ResolvedPlan
+from finetune_contract.reasons import Reason
+from finetune_contract.recipe import LoraRecipe, Precision
+from finetune_contract.runconfig import RunConfig
+from finetune_contract.shape import AdapterShape, ModelShape, TensorHeader
+from finetune_trainer.adapter.lora import refuse_bare
+from finetune_trainer.adapter.roles import Kind, RoleMap, map_roles
+from finetune_trainer.fit.fitting import USABLE, Fitter, Room, Wish
+from finetune_trainer.model.architectures import ARCHITECTURES
+from finetune_trainer.model.base import empty_model
+from finetune_trainer.model.positions import check_length
+from finetune_trainer.model.quantization import check_quantization
+from finetune_trainer.model.twin import check_causal
+from finetune_trainer.process.distributed import Ranks
+from finetune_trainer.process.errors import Failure
+from finetune_trainer.process.machine import memory_bytes
+from finetune_trainer.rollout.probe import check_drawing
+from finetune_trainer.step.scoring import splits
+from finetune_trainer.store.headers import read_headers
+from finetune_trainer.store.sources import ModelSource
+
+log = logging.getLogger(__name__)
+
+GIB = 2**30
+HAS_BF16 = (8, 0)  # CUDA compute capability
+
+
+def resolve(
+    config: RunConfig, model: ModelSource, directory: Path, ranks: Ranks, reward_models: int = 0
+) -> tuple[RunConfig, ResolvedPlan]:
+    """Return the RunConfig without Auto, and the plan that tells of it; all ranks must call it.
+
+    The directory holds the model's small files; of its weights only headers are read. Reward models
+    hold so many bytes of each process's device already. Raises
+    Failure: DeviceUnsupported, ModelUnsupported (a role that the model lacks), InsufficientMemory.
+    """
+    rooms = ranks.everywhere(lambda: _survey(config, ranks.device))
+    least = smallest(room for room in rooms if room is not None)
+    wish = Wish.of(config, on_gpu=ranks.device.type == "cuda", reward_models=reward_models)
+    return ranks.lead(lambda: settle(config, model, directory, wish, least))
+
+
+def _survey(config: RunConfig, device: torch.device) -> Room:
+    """Return what this node offers. Nodes differ, so each is asked and any may refuse."""
+    check_device(config.recipe.training.precision, device)
+    check_quantization(config.recipe, device)
+    return room(device, config.layout)
+
+
+def smallest(rooms: Iterable[Room]) -> Room:
+    """Return what every one of these has."""
+    found = list(rooms)
+    return Room(min(r.device for r in found), min(r.host for r in found))
+
+
+def settle(
+    config: RunConfig, model: ModelSource, directory: Path, wish: Wish, least: Room
+) -> tuple[RunConfig, ResolvedPlan]:
+    """Do what `resolve` does, for processes that each have at least this room."""
+    recipe, layout = config.recipe, config.layout
+    empty = empty_model(directory)
+    known = empty.config.model_type in ARCHITECTURES
+    roles = map_roles(empty)
+    refuse_bare(empty, roles.asked(recipe.lora.targets), recipe.lora)
+    check_length(empty, recipe.training.sequence_length)
+    if not known:
+        check_causal(empty)
+        if wish.generates:
+            check_drawing(empty)
+    adapter = adapter_shape(roles, recipe.lora)
+    shape = _shape(empty, read_headers(model, layout.credentials.model))
+    fitter = Fitter(shape, adapter, least)
+    setting = fitter.settle(wish)
+    if setting is None:
+        raise _insufficient(fitter, wish)
+    packing = layout.packing and known
+    if packing != layout.packing:
+        log.warning("model_type %s is padded, not packed", empty.config.model_type)
+    resolved = _settled(config, setting, packing=packing)
+    if why := _unshared(resolved, empty.config.model_type):
+        log.warning("prompts are computed more than once for their completions: %s", why)
+    return resolved, _plan(resolved, setting, fitter.estimate(setting))
+
+
+def _shape(empty: Any, headers: Mapping[str, TensorHeader]) -> ModelShape:
+    try:
+        shape = ModelShape.of(empty.config.get_text_config().to_dict(), headers)
+    except KeyError as error:
+        raise Failure(
+            Reason.MODEL_UNSUPPORTED, f"the model's config.json has no {error.args[0]}"
+        ) from error
+    return replace(shape, whole_logits=not splits(empty))
+
+
+def check_device(precision: Precision, device: torch.device) -> None:
+    """Refuse a number format that the device does not compute in."""
+    field = f"spec.training.precision {precision}"
+    if device.type != "cuda":
+        if precision is Precision.FP16:
+            raise Failure(
+                Reason.DEVICE_UNSUPPORTED, f"{field} needs a GPU; take BF16 or FP32 on a CPU"
+            )
+    elif precision is Precision.BF16 and torch.cuda.get_device_capability(device) < HAS_BF16:
+        raise Failure(
+            Reason.DEVICE_UNSUPPORTED,
+            f"{field} does not work on {torch.cuda.get_device_name(device)}, which is older than "
+            "compute capability 8.0; take FP16 or FP32",
+        )
+
+
+def adapter_shape(roles: RoleMap, recipe: LoraRecipe) -> AdapterShape:
+    """Return the size of a recipe's adapter. Raises ModelUnsupported for a role not there."""
+    layers = [
+        weight
+        for weights in roles.asked(recipe.targets).values()
+        for weight in weights
+        if weight.kind is Kind.LINEAR
+    ]
+    return AdapterShape(
+        parameters=roles.adapter_parameters(recipe),
+        inputs=sum(weight.inputs + recipe.rank for weight in layers),
+        folded=roles.folded_elements(recipe),
+    )
+
+
+def room(device: torch.device, layout: Layout) -> Room:
+    """Return what each process of this node may use: of the smallest GPU, else of the host."""
+    host = memory_bytes() // layout.processes_per_worker
+    if device.type != "cuda":
+        return Room(host, host)
+    devices = range(torch.cuda.device_count())
+    return Room(min(torch.cuda.get_device_properties(i).total_memory for i in devices), host)
+
+
+def _settled(config: RunConfig, setting: Setting, *, packing: bool) -> RunConfig:
+    checkpointing = Checkpointing.ALWAYS if setting.checkpointing else Checkpointing.NEVER
+    update = {
+        "micro_batch_size": setting.micro_batch_size,
+        "zero_stage": setting.stage,
+        "gradient_checkpointing": checkpointing,
+        "packing": packing,
+    }
+    return config.model_copy(update={"layout": config.layout.model_copy(update=update)})
+
+
+def _unshared(config: RunConfig, kind: str) -> str:
+    """Return why a prompt is not computed once for its group; "" where it is, or there are none."""
+    if config.recipe.grpo is None:
+        return ""
+    size, group = config.micro_batch_size, config.recipe.grpo.group_size
+    if kind not in ARCHITECTURES:
+        return f"rows of model_type {kind} can not be packed"
+    if not config.layout.packing:
+        return "spec.training.packing is false"
+    return f"a micro-batch of {size} holds no group of {group}" if size < group else ""
+
+
+def _plan(config: RunConfig, setting: Setting, memory: MemoryEstimate) -> ResolvedPlan:
+    plan = ResolvedPlan(
+        micro_batch_size=setting.micro_batch_size,
+        accumulation_steps=config.accumulation_steps,
+        zero_stage=setting.stage,
+        gradient_checkpointing=setting.checkpointing,
+        packing=config.layout.packing,
+        memory=memory,
+    )
+    log.info(
+        "micro-batch %d x %d, ZeRO-%d, gradient checkpointing %s, packing %s; about %s a process",
+        *(plan.micro_batch_size, plan.accumulation_steps, plan.zero_stage),
+        *("on" if plan.gradient_checkpointing else "off", "on" if plan.packing else "off"),
+        _numbers(memory),
+    )
+    return plan
+
+
+def _insufficient(fitter: Fitter, wish: Wish) -> Failure:
+    setting = fitter.smallest(wish)
+    memory = fitter.estimate(setting)
+    needed = f"each process needs about {_numbers(memory)}"
+    if memory.total <= USABLE * fitter.room.device and not fitter.saves(setting):
+        needed += (
+            f", and rank 0 {snapshot_bytes(fitter.adapter, setting) / GIB:.1f} GiB of the host's "
+            "memory for a checkpoint (memory of spec.workers.resources, spec.lora.rank)"
+        )
+    remedies = fitter.remedies(wish)
+    advice = (
+        f"by the formula one of these would fit: {'; '.join(remedies)}"
+        if remedies
+        else "no setting makes it fit: use devices with more memory or a smaller model"
+    )
+    return Failure(Reason.INSUFFICIENT_MEMORY, f"{needed}; {advice}")
+
+
+def _numbers(memory: MemoryEstimate) -> str:
+    parts = ("weights", "adapter", "gradients", "optimizer", "activations", "logits", "overhead")
+    told = ", ".join(f"{part} {getattr(memory, part) / GIB:.1f}" for part in parts)
+    available = "" if memory.available is None else f" of {memory.available / GIB:.1f}"
+    return f"{memory.total / GIB:.1f}{available} GiB ({told})"

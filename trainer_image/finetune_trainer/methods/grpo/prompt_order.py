@@ -1,0 +1,55 @@
+"""Which prompts a buffer is made of, and which replace those whose completions all score alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from finetune_contract.recipe import Recipe
+from finetune_trainer.batch.batches import BatchPlan
+from finetune_trainer.batch.order import Indices
+from finetune_trainer.data.dataset import Dataset
+
+_SPARE = 2**64  # added to the seed, keeps the order of replacements apart from that of epochs
+_ENDLESS = 2**62
+
+
+@dataclass(frozen=True)
+class PromptPlan:
+    """The prompts of buffers. An epoch takes each row once; replacements come on top of it."""
+
+    chosen: BatchPlan
+    spare: BatchPlan
+    steps: int  # optimizer steps of the whole run
+    rounds: int  # in which a buffer's groups may be replaced
+
+    @classmethod
+    def of(cls, recipe: Recipe, data: Dataset) -> PromptPlan:
+        """Return the plan of a run over a dataset of prompts."""
+        training, grpo = recipe.training, recipe.grpo
+        assert grpo is not None, "the recipe sees to it"
+        steps, iterations = training.max_steps, grpo.iterations
+        update = {
+            "global_batch_size": training.global_batch_size // grpo.group_size,
+            "max_steps": None if steps is None else -(-steps // iterations),
+        }
+        chosen = BatchPlan.of(training.model_copy(update=update), data)
+        return cls(
+            chosen,
+            replace(chosen, seed=chosen.seed + _SPARE, last_row=_ENDLESS),
+            chosen.steps * iterations if steps is None else steps,
+            grpo.max_resamples,
+        )
+
+    def rows(self, buffer: int) -> Indices:
+        """Return the dataset indices of a buffer's prompts; the last of a run may have fewer."""
+        return self.chosen.batch(buffer)
+
+    def replacements(self, buffer: int, attempt: int, count: int, taken: Indices) -> Indices:
+        """Return `count` rows for a round, from 1, at most as many as a buffer has.
+
+        Those not in `taken` come first.
+        """
+        rows = self.spare.batch(buffer * self.rounds + attempt - 1)
+        return rows[np.argsort(np.isin(rows, taken), kind="stable")][:count]

@@ -1,0 +1,1 @@
+"""The rows that GRPO learns from: prompts, and columns that its rewards read. Torch-free."""

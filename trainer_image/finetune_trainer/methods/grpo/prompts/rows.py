@@ -1,0 +1,118 @@
+"""A row of GRPO's train data: a prompt, and columns for the rewards.
+
+The prompt is `prompt`, text or messages, or `messages`; an assistant's turn is to follow it. Text
+becomes one user turn where the model has a chat template. Every other column is the rewards': its
+values reach them as they stand in the row, and a row may lack a column that no builtin reward
+reads.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from finetune_contract.reasons import Reason
+from finetune_contract.recipe import DataFormat
+from finetune_contract.rewards import Reward
+from finetune_rewards.columns import required_column
+from finetune_trainer.data.check import Reader
+from finetune_trainer.data.faults import Kind, RowError
+from finetune_trainer.data.messages import (
+    Message,
+    check_order,
+    missing,
+    parse_messages,
+    parse_tools,
+)
+from finetune_trainer.data.rows import Dialogue, Row
+from finetune_trainer.process.errors import Failure
+
+PROMPT_FIELDS = ("prompt", "messages")
+VERSION = 1  # to be raised whenever the same row would encode to other tokens or another document
+
+
+@dataclass(frozen=True)
+class Prompt(Dialogue):
+    """Turns that an assistant's is to follow, or `text`, and what the rewards are given."""
+
+    text: str | None = None
+    document: str = ""  # JSON: {"prompt": text or messages, "columns": {...}}
+
+
+def columns_needed(rewards: Iterable[Reward]) -> dict[str, str]:
+    """Return the columns that builtin rewards read, each with the name of a reward that does."""
+    needed: dict[str, str] = {}
+    for reward in rewards:
+        column = required_column(reward)
+        if column is not None:
+            needed.setdefault(column, reward.name)
+    return needed
+
+
+def prompt_reader(data_format: DataFormat, needed: Mapping[str, str]) -> Reader:
+    """Return what reads the rows of one file.
+
+    They must have the columns that are needed, each given with the name of the reward that reads
+    it. Raises Failure for a format that is none of prompts.
+    """
+    if data_format is not DataFormat.AUTO:
+        raise Failure(
+            Reason.DATA_INVALID, f"data.train[].format {data_format} is not for GRPO; remove it"
+        )
+
+    def read(value: dict[str, Any]) -> Row:
+        prompt = parse_prompt(value)
+        for column, reward in needed.items():
+            if column not in value or column in PROMPT_FIELDS:
+                raise RowError(
+                    Kind.MISSING_COLUMN, f"has no '{column}', which reward {reward} reads"
+                )
+        return prompt
+
+    return read
+
+
+def parse_prompt(value: dict[str, Any]) -> Prompt:
+    """Return the checked prompt of a row."""
+    there = [field for field in PROMPT_FIELDS if field in value]
+    if len(there) > 1:
+        raise RowError(Kind.AMBIGUOUS_FORMAT, "has prompt as well as messages; remove one")
+    if not there:
+        raise _no_prompt(value)
+    [field] = there
+    given = value[field]
+    tools = parse_tools(value["tools"]) if value.get("tools") is not None else ()
+    columns = {name: item for name, item in value.items() if name not in PROMPT_FIELDS}
+    document = json.dumps({"prompt": given, "columns": columns}, separators=(",", ":"))
+    if field == "prompt" and isinstance(given, str):
+        if not given or given.isspace():
+            raise RowError(Kind.EMPTY_PROMPT, "has an empty prompt")
+        return Prompt((Message("user", given),), tools=tools, text=given, document=document)
+    if field == "prompt" and not isinstance(given, list):
+        raise RowError(Kind.WRONG_TYPE, "'prompt' is neither text nor a list of messages")
+    messages = parse_messages(given, field)
+    _check_turns(messages)
+    return Prompt(messages, tools=tools, document=document)
+
+
+def _check_turns(messages: tuple[Message, ...]) -> None:
+    """Raise RowError unless the turns and an answer to them make a dialogue."""
+    last = messages[-1]
+    if last.role == "assistant" and not last.tool_calls:
+        raise RowError(
+            Kind.LAST_TURN_NOT_USER,
+            "ends with an assistant turn; a prompt ends with what the assistant answers",
+        )
+    check_order((*messages, Message("assistant", "an answer")))
+
+
+def _no_prompt(value: dict[str, Any]) -> RowError:
+    errors = [missing(value, field) for field in PROMPT_FIELDS]
+    misspelt = [error for error in errors if error.kind is Kind.MISSPELT_FIELD]
+    return (
+        misspelt[0]
+        if misspelt
+        else RowError(Kind.MISSING_FIELD, "has neither 'prompt' nor 'messages'")
+    )

@@ -1,0 +1,1 @@
+"""Scores of completions: the rewards of a run, asked by every rank for its share."""

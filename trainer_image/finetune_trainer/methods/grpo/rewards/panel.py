@@ -1,0 +1,73 @@
+"""The rewards of a run, opened on every rank: each asks its own pod's runner and models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from finetune_contract.artifact import RewardIdentity
+from finetune_contract.reasons import Reason
+from finetune_contract.runconfig import RunConfig
+from finetune_rewards.client import RunnerClient
+from finetune_rewards.errors import RewardError
+from finetune_rewards.panel import Panel
+from finetune_trainer.methods.grpo.rewards.reward_model import RewardModels
+from finetune_trainer.process.distributed import Ranks
+from finetune_trainer.process.errors import Failure
+from finetune_trainer.process.reward_runner import own_socket_path
+
+
+@contextmanager
+def opened_panel(config: RunConfig, judges: RewardModels, ranks: Ranks) -> Iterator[Panel | None]:
+    """Yield the rewards; None for a method without. Raises Failure for one that can not be used."""
+    grpo, layout = config.recipe.grpo, config.layout
+    if grpo is None:
+        yield None
+        return
+    with ExitStack() as stack:
+        with failing_as_told():
+            opening = Panel.open(
+                grpo.rewards,
+                runner=RunnerClient(own_socket_path(layout)),
+                credentials=layout.credentials.rewards,
+                model_scorers=judges.scorers,
+                models=judges.identities,
+                ranks=ranks.world,
+            )
+            panel = stack.enter_context(opening)
+        yield panel
+
+
+def identities(panel: Panel | None, ranks: Ranks) -> tuple[RewardIdentity, ...]:
+    """Return what users' rewards are, once every rank's runner has loaded them.
+
+    All ranks must call it. Raises Failure: RewardInvalid, SandboxUnavailable, and InputChanged
+    where pods were started with different code.
+    """
+    if panel is None:
+        return ()
+
+    def ask() -> tuple[RewardIdentity, ...]:
+        with failing_as_told():
+            return panel.identities()
+
+    ours, *others = [told or () for told in ranks.everywhere(ask)]
+    for rank, theirs in enumerate(others, start=1):
+        if theirs != ours:
+            names = ", ".join(sorted({reward.name for reward in {*ours} ^ {*theirs}}))
+            raise Failure(
+                Reason.INPUT_CHANGED,
+                f"the code of reward {names} was changed while the pods were starting: ranks 0 and "
+                f"{rank} do not hold the same",
+                rank=rank,
+            )
+    return ours
+
+
+@contextmanager
+def failing_as_told() -> Iterator[None]:
+    """Raise what of a reward ends a run as the trainer's Failure."""
+    try:
+        yield
+    except RewardError as error:
+        raise Failure(error.reason, error.message) from error

@@ -1,0 +1,156 @@
+"""Scores of completions: each rank asks for its share, then all know all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from finetune_contract.rewards import Reward
+from finetune_rewards.samples import Answer, Samples, Text
+from finetune_trainer.course.progress import note_of_ranks
+from finetune_trainer.methods.grpo.prompts.dataset import Prompts
+from finetune_trainer.methods.grpo.rewards.panel import failing_as_told
+from finetune_trainer.process.distributed import Ranks
+from finetune_trainer.rollout.base import Completion
+
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+
+
+class Scoring(Protocol):
+    """A batch that is being scored; `answers`, by the reward's name, are there once it is not
+    `busy` any more."""
+
+    answers: dict[str, Answer]
+
+    @property
+    def waits_for(self) -> str | None:
+        """Return why services make it wait, if they do."""
+        ...
+
+    @property
+    def done(self) -> int:
+        """Return how many completions every reward has answered."""
+        ...
+
+    def busy(self) -> bool:
+        """Wait a moment; tell whether answers are to come. Raises RewardError to end the run."""
+        ...
+
+
+class Panel(Protocol):
+    """All rewards of a recipe."""
+
+    def scoring(self, samples: Samples) -> AbstractContextManager[Scoring]:
+        """Yield the batch as it is being scored; left early, it is given up."""
+        ...
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Of N completions by R rewards."""
+
+    values: Floats  # [N, R], NaN where there is none
+    failed: Bools  # [N, R]: no score because of an error
+    failures: npt.NDArray[np.int64]  # [R], errors of replaced completions among them
+    seconds: Floats  # [R], that the slowest rank waited
+    errors: dict[str, str]  # a reward's first error, by its name
+
+    def put(self, at: npt.NDArray[np.int64], others: Scores) -> Scores:
+        """Return these with others in the place of some; errors and time add up."""
+        values, failed = self.values.copy(), self.failed.copy()
+        values[at], failed[at] = others.values, others.failed
+        return Scores(
+            values,
+            failed,
+            self.failures + others.failures,
+            self.seconds + others.seconds,
+            {**others.errors, **self.errors},
+        )
+
+
+def decoded(
+    prompts: Prompts,
+    rows: Sequence[int],
+    completions: Sequence[Completion],
+    texts: Sequence[str],
+    step: int,
+) -> Samples:
+    """Return what the rewards are asked of completions of prompts, one row for each."""
+    documents = {row: prompts.document(row) for row in set(rows)}
+    asked: list[Text] = [documents[row]["prompt"] for row in rows]
+    return Samples(
+        prompts=asked,
+        completions=[
+            text if isinstance(prompt, str) else [{"role": "assistant", "content": text}]
+            for prompt, text in zip(asked, texts, strict=True)
+        ],
+        completion_ids=[completion.tokens.tolist() for completion in completions],
+        columns={
+            name: [documents[row]["columns"].get(name) for row in rows] for name in prompts.columns
+        },
+        step=step,
+    )
+
+
+def scored(
+    panel: Panel,
+    samples: Samples,
+    mine: npt.NDArray[np.int64],
+    total: int,
+    ranks: Ranks,
+    rewards: Sequence[Reward],
+    stops: Callable[[], bool],
+    tell: Callable[[int, str | None], None],
+) -> Scores | None:
+    """Return the scores of `total` completions, of which `samples` are this rank's, at `mine`.
+
+    All ranks must call it, and all return None on a stop, however long a service is away. `tell`
+    hears on every rank how many completions of all of them are scored, and what any waits for.
+    Raises Failure with the reason of a RewardError.
+    """
+    with panel.scoring(samples) as batch:
+
+        def busy() -> tuple[bool, int, str | None]:
+            with failing_as_told():
+                return batch.busy(), batch.done, batch.waits_for
+
+        while True:
+            told = [one for one in ranks.everywhere(busy) if one is not None]
+            tell(sum(done for _, done, _ in told), note_of_ranks(note for _, _, note in told))
+            if not any(goes_on for goes_on, _, _ in told):
+                break
+            if stops():
+                return None
+        by_rank = ranks.everywhere(lambda: (mine, batch.answers))
+    return _gathered(by_rank, total, rewards)
+
+
+def _gathered(
+    by_rank: Sequence[tuple[npt.NDArray[np.int64], dict[str, Answer]] | None],
+    total: int,
+    rewards: Sequence[Reward],
+) -> Scores:
+    values = np.full((total, len(rewards)), np.nan)
+    failed = np.zeros((total, len(rewards)), dtype=np.bool_)
+    seconds, errors = np.zeros(len(rewards)), dict[str, str]()
+    for told in by_rank:
+        assert told is not None, "every rank asks"
+        theirs, answers = told
+        for index, reward in enumerate(rewards):
+            answer = answers.get(reward.name)
+            if answer is None:
+                continue
+            seconds[index] = max(seconds[index], answer.seconds)
+            for at, item in zip(theirs, answer.items, strict=True):
+                if item.score is not None:
+                    values[at, index] = item.score
+                elif item.error is not None:
+                    failed[at, index] = True
+                    errors.setdefault(reward.name, item.error)
+    return Scores(values, failed, failed.sum(0), seconds, errors)

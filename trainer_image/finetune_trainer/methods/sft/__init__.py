@@ -1,0 +1,1 @@
+"""Supervised fine-tuning (SFT): the negative log-likelihood of a row's learned tokens."""

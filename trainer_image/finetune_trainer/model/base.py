@@ -1,0 +1,127 @@
+"""The base model, from a directory on disk. Code in it is never run."""
+
+from __future__ import annotations
+
+import errno
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from finetune_contract.reasons import Reason
+from finetune_contract.recipe import Precision
+from finetune_trainer.process.errors import Failure
+
+# What transformers' RuntimeErrors say of files that do not match config.json; others, such as a
+# lack of memory, are none of the model's.
+MISFITS = ("error(s) in loading state_dict", "conversion of the weights", "ignore_mismatched_sizes")
+
+DTYPES = {
+    Precision.BF16: torch.bfloat16,
+    Precision.FP16: torch.float16,
+    Precision.FP32: torch.float32,
+}
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """Return config.json."""
+    try:
+        config = json.loads((directory / "config.json").read_bytes())
+    except ValueError as error:
+        raise Failure(Reason.MODEL_UNSUPPORTED, "the model's config.json is not JSON") from error
+    if not isinstance(config, dict):
+        raise Failure(Reason.MODEL_UNSUPPORTED, "the model's config.json is not a JSON object")
+    return config
+
+
+def empty_model(directory: Path) -> Any:
+    """Return the model that config.json describes, on the meta device: names and shapes only."""
+    _refuse_quantised(read_config(directory))
+    try:
+        config = AutoConfig.from_pretrained(
+            str(directory), local_files_only=True, trust_remote_code=False
+        )
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    # What transformers raises for a type it does not know and for fields that make no sense.
+    except (StrictDataclassError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise Failure(
+            Reason.MODEL_UNSUPPORTED,
+            f"the model's config.json describes no causal language model that transformers "
+            f"{transformers.__version__} knows; code in a model is never run",
+        ) from error
+
+
+def _refuse_quantised(config: dict[str, Any]) -> None:
+    """Refuse weights that are stored quantised: few such formats can be trained or sharded."""
+    parts = (config, config.get("text_config"))
+    stored = next(
+        (
+            p["quantization_config"]
+            for p in parts
+            if isinstance(p, dict) and p.get("quantization_config")
+        ),
+        None,
+    )
+    if stored is None:
+        return
+    method = stored.get("quant_method") if isinstance(stored, dict) else None
+    raise Failure(
+        Reason.MODEL_UNSUPPORTED,
+        f"the model's weights are stored quantised (quant_method {method or 'not told'} in "
+        "config.json); take the model that was not, such as its BF16 version: "
+        "spec.lora.quantization NF4 quantises that when it is loaded",
+    )
+
+
+def load_model(directory: Path, precision: Precision | None, **options: Any) -> Any:
+    """Return the frozen base model, on the CPU unless `options` name a device.
+
+    Where ZeRO-3 is configured it is sharded, unless it is quantised while it is loaded.
+    Without a precision each weight keeps the number format it is stored in. `options` are those of
+    transformers' `from_pretrained`.
+    """
+    try:
+        model, loading = AutoModelForCausalLM.from_pretrained(
+            str(directory),
+            dtype="auto" if precision is None else DTYPES[precision],
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
+            **options,
+        )
+    except SafetensorError as error:
+        raise Failure(
+            Reason.MODEL_UNSUPPORTED,
+            "a *.safetensors file of the model is damaged; upload it again",
+        ) from error
+    except OSError as error:
+        if error.errno not in (None, errno.ENOENT):
+            raise
+        raise Failure(
+            Reason.MODEL_UNSUPPORTED,
+            "a file of the model is missing; upload all *.safetensors files of the model and its "
+            "index",
+        ) from error
+    except RuntimeError as error:
+        if not any(words in str(error).lower() for words in MISFITS):
+            raise
+        raise Failure(
+            Reason.MODEL_UNSUPPORTED,
+            "the model's *.safetensors files hold tensors of other sizes than its config.json "
+            "tells of; upload both of one version of the model",
+        ) from error
+    missing = sorted(loading["missing_keys"])
+    if missing:
+        raise Failure(
+            Reason.MODEL_UNSUPPORTED,
+            f"the model's files lack {len(missing)} tensors, such as {missing[0]}; upload all "
+            "*.safetensors files of the model",
+        )
+    return model.requires_grad_(False)

@@ -1,0 +1,81 @@
+"""What of a run lies where: the ZeRO stage in effect, and DeepSpeed made ready for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import deepspeed
+from deepspeed.ops import __compatible_ops__
+from transformers.integrations import HfDeepSpeedConfig
+
+from finetune_contract.layout import Layout, Offload, ZeroStage
+from finetune_contract.memory import BUCKET_ELEMENTS, LIVE_ELEMENTS
+from finetune_contract.recipe import Precision
+from finetune_contract.runconfig import RunConfig
+from finetune_trainer.process.distributed import Ranks
+
+
+def zero_stage(layout: Layout) -> ZeroStage:
+    """Return the stage in effect.
+
+    One process has nobody to shard with, and plain steps cost less; but only ZeRO offloads.
+    """
+    assert layout.zero_stage is not None, "Auto is resolved before"
+    if layout.world_size == 1 and not layout.offload:
+        return ZeroStage.DDP
+    return layout.zero_stage
+
+
+def deepspeed_config(config: RunConfig) -> dict[str, Any]:
+    """Return DeepSpeed's configuration for a layout."""
+    training, layout = config.recipe.training, config.layout
+    stage = zero_stage(layout)
+    zero: dict[str, Any] = {
+        "stage": int(stage),
+        "overlap_comm": False,
+        "reduce_bucket_size": BUCKET_ELEMENTS,
+        "allgather_bucket_size": BUCKET_ELEMENTS,
+        "stage3_prefetch_bucket_size": LIVE_ELEMENTS // 2,
+        "stage3_max_live_parameters": LIVE_ELEMENTS,
+        "stage3_max_reuse_distance": LIVE_ELEMENTS,
+    }
+    if Offload.OPTIMIZER in layout.offload:
+        zero["offload_optimizer"] = {"device": "cpu"}
+    if Offload.PARAMETERS in layout.offload:
+        zero["offload_param"] = {"device": "cpu"}
+    return {
+        "train_micro_batch_size_per_gpu": config.micro_batch_size,
+        "gradient_accumulation_steps": config.accumulation_steps,
+        "gradient_clipping": 0.0 if stage is ZeroStage.DDP else training.max_grad_norm,
+        "zero_optimization": zero,
+        # torch's own optimizers need no compiler on the machine.
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        "steps_per_print": 2**31,
+    }
+
+
+def prepare_deepspeed(ranks: Ranks) -> None:
+    """Make DeepSpeed use the process group that exists."""
+    __compatible_ops__["deepspeed_shm_comm"] = False  # would be compiled at start
+    backend = "nccl" if ranks.device.type == "cuda" else "gloo"
+    deepspeed.init_distributed(backend, auto_mpi_discovery=False, verbose=False)
+
+
+@contextmanager
+def sharded_loading(config: RunConfig) -> Iterator[None]:
+    """Let transformers load parameters straight into ZeRO-3 shards, where that is the stage."""
+    if zero_stage(config.layout) is ZeroStage.PARAMETERS:
+        # Here alone these stand for the number format of the shards.
+        precision = config.recipe.training.precision
+        formats = {
+            "bf16": {"enabled": precision is Precision.BF16},
+            "fp16": {"enabled": precision is Precision.FP16},
+        }
+        alive = HfDeepSpeedConfig({**deepspeed_config(config), **formats})
+        yield
+        del alive  # transformers holds it weakly
+    else:
+        yield

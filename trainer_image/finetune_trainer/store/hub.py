@@ -1,0 +1,233 @@
+"""`hf://` sources: models `hf://ORG/NAME`, data `hf://datasets/ORG/NAME[@REVISION]/PATH`.
+
+The endpoint is HF_ENDPOINT's. Code from a repository is never run.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import httpx2
+from huggingface_hub import HfApi, hf_hub_download
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception,
+    stop_after_attempt,
+    wait_random_exponential,
+)
+from tqdm.auto import tqdm  # type: ignore[import-untyped]
+
+from finetune_contract.credentials import CredentialKey
+from finetune_contract.reasons import Reason
+from finetune_trainer.process.errors import Failure
+from finetune_trainer.store.credentials import read_key
+from finetune_trainer.store.storage import Entry, OnBytes, Role
+
+SCHEME = "hf://"
+DATASETS = "hf://datasets/"
+ATTEMPTS = 5
+TOO_MANY_REQUESTS, SERVER_ERRORS = 429, 500
+NO_SPACE = "os error 28"  # as hf_xet says it
+
+
+def base_model_name(uri: str) -> str:
+    """Return what loaders know the base model by: the hub's `ORG/NAME`, else the URI."""
+    return uri.removeprefix(SCHEME)
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A repository on the hub, as a job's field names it."""
+
+    uri: str
+    role: Role
+    kind: str  # "model" or "dataset"
+    name: str
+    revision: str | None
+    token: str | None
+
+    def resolve(self) -> tuple[str, list[Entry]]:
+        """Return the commit and the files of the revision."""
+        with self._errors():
+            info: Any = _retrying()(
+                HfApi(_endpoint(), token=self.token or False).repo_info,
+                self.name,
+                revision=self.revision,
+                repo_type=self.kind,
+                files_metadata=True,
+            )
+        return info.sha, [
+            Entry(f.rfilename, f.size or 0, f.blob_id or f.rfilename) for f in info.siblings
+        ]
+
+    def download(self, path: str, commit: str, directory: Path, on_bytes: OnBytes) -> Path:
+        """Write one file of a commit below a directory and return its path."""
+        with self._errors(path):
+            return Path(
+                _retrying()(
+                    hf_hub_download,
+                    self.name,
+                    path,
+                    revision=commit,
+                    repo_type=self.kind,
+                    local_dir=directory,
+                    endpoint=_endpoint(),
+                    token=self.token or False,
+                    tqdm_class=_counter(on_bytes),
+                )
+            )
+
+    def read(self, path: str, commit: str) -> bytes:
+        """Return the bytes of one small file of a commit."""
+        with TemporaryDirectory() as directory:
+            return self.download(path, commit, Path(directory), lambda count: None).read_bytes()
+
+    def safetensors_header(self, path: str, commit: str) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """Return (dtype, shape) of each tensor of a file, from the file's first bytes alone."""
+        with self._errors(path):
+            found: Any = _retrying()(
+                HfApi(_endpoint(), token=self.token or False).parse_safetensors_file_metadata,
+                self.name,
+                path,
+                revision=commit,
+            )
+        return {name: (t.dtype, tuple(t.shape)) for name, t in found.tensors.items()}
+
+    @contextmanager
+    def _errors(self, path: str = "") -> Iterator[None]:
+        what = f"{self.uri} {path}".strip() + (f" at {self.revision}" if self.revision else "")
+        field = self.role.credentials_field
+        try:
+            yield
+        except GatedRepoError as error:
+            raise Failure(
+                Reason.ACCESS_DENIED,
+                f"{self.uri} is gated: accept its terms, and put HF_TOKEN in the Secret of {field}",
+            ) from error
+        except RepositoryNotFoundError as error:
+            raise Failure(
+                self.role.not_found,
+                f"{self.uri} does not exist, or the HF_TOKEN of {field} may not see it",
+            ) from error
+        except (RevisionNotFoundError, HFValidationError) as error:
+            raise Failure(self.role.not_found, f"{what} does not exist") from error
+        except LocalEntryNotFoundError as error:  # huggingface_hub's word for "no connection"
+            raise self._unavailable(what) from error
+        except EntryNotFoundError as error:
+            raise Failure(self.role.not_found, f"{what} does not exist") from error
+        except HfHubHTTPError as error:
+            if error.response is not None and error.response.status_code in (401, 403):
+                raise Failure(
+                    Reason.ACCESS_DENIED, f"the hub refused {self.uri} with the HF_TOKEN of {field}"
+                ) from error
+            raise self._unavailable(what) from error
+        except httpx2.TransportError as error:
+            raise self._unavailable(what) from error
+        except (OSError, RuntimeError) as error:
+            if not _is_transfer(error):
+                raise
+            raise self._transfer(error, what) from error
+
+    def _transfer(self, error: Exception, what: str) -> Failure:
+        """Return hf_xet's errors, which share no class, in the words of the job."""
+        if isinstance(error, PermissionError):
+            field = self.role.credentials_field
+            return Failure(
+                Reason.ACCESS_DENIED, f"the hub refused {what} with the HF_TOKEN of {field}"
+            )
+        if isinstance(error, FileNotFoundError):
+            return Failure(self.role.not_found, f"{what} does not exist")
+        if NO_SPACE in str(error):
+            return Failure(Reason.DISK_FULL, f"no space left to download {what}")
+        return self._unavailable(what)
+
+    def _unavailable(self, what: str) -> Failure:
+        return Failure(
+            Reason.STORAGE_UNAVAILABLE, f"the hub did not answer for {what} ({self.role.field})"
+        )
+
+
+def model_repository(uri: str, revision: str | None, credentials_dir: str | None) -> Repository:
+    """Return the repository of `hf://ORG/NAME`."""
+    token = read_key(credentials_dir, CredentialKey.HF_TOKEN)
+    return Repository(uri, Role.MODEL, "model", uri.removeprefix(SCHEME), revision, token)
+
+
+def dataset_repository(uri: str, credentials_dir: str | None) -> tuple[Repository, str]:
+    """Return the repository and the path in it of `hf://datasets/ORG/NAME[@REVISION]/PATH`."""
+    parts = uri.removeprefix(DATASETS).split("/", 2)
+    if not uri.startswith(DATASETS) or len(parts) < 3:
+        raise Failure(
+            Reason.DATA_NOT_FOUND, f"{uri}: write hf://datasets/ORG/NAME/PATH for a data file"
+        )
+    name, _, revision = parts[1].partition("@")
+    token = read_key(credentials_dir, CredentialKey.HF_TOKEN)
+    repository = Repository(
+        uri, Role.DATA, "dataset", f"{parts[0]}/{name}", revision or None, token
+    )
+    return repository, parts[2]
+
+
+def _endpoint() -> str | None:
+    return os.environ.get("HF_ENDPOINT")
+
+
+def _retrying() -> Retrying:
+    return Retrying(
+        retry=retry_if_exception(_is_passing),
+        stop=stop_after_attempt(ATTEMPTS),
+        wait=wait_random_exponential(multiplier=0.5, max=20),
+        retry_error_callback=_reraise,
+    )
+
+
+def _reraise(state: RetryCallState) -> Any:
+    assert state.outcome is not None
+    return state.outcome.result()
+
+
+def _is_passing(error: BaseException) -> bool:
+    """Tell whether a request may succeed if it is made again."""
+    if isinstance(error, HfHubHTTPError) and error.response is not None:
+        status = error.response.status_code
+        return status == TOO_MANY_REQUESTS or status >= SERVER_ERRORS
+    if isinstance(error, httpx2.TransportError | LocalEntryNotFoundError):
+        return True
+    lasting = isinstance(error, PermissionError | FileNotFoundError) or NO_SPACE in str(error)
+    return _is_transfer(error) and not lasting
+
+
+def _is_transfer(error: BaseException) -> bool:
+    """Tell whether an error is hf_xet's: those of this machine's own disk have an errno."""
+    if isinstance(error, HfHubHTTPError):
+        return False
+    return isinstance(error, RuntimeError) or (isinstance(error, OSError) and error.errno is None)
+
+
+def _counter(on_bytes: OnBytes) -> type[Any]:
+    """Return a progress bar class that draws nothing and passes the bytes on."""
+
+    class Counter(tqdm):  # type: ignore[misc]
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **{**options, "disable": True})
+
+        def update(self, n: float | None = 1) -> None:
+            on_bytes(int(n or 0))
+
+    return Counter
