@@ -29,7 +29,7 @@ from aiohttp import ClientSession
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from finetune_api.job import KIND
-from finetune_operator.resources import RESOURCES
+from finetune_operator.cluster.resources import RESOURCES
 from harness.api_server import NAMESPACE, UNCOUNTED
 from harness.command_line import command_line, save
 from support.bot_job import bot_job

@@ -31,7 +31,7 @@ from trl.trainer.utils import shutdown_event_loop_in_daemon, start_event_loop_in
 
 from finetune_contract.rewards import Reward
 from finetune_rewards.panel import Panel
-from finetune_rewards.samples import Samples
+from finetune_rewards.scores.samples import Samples
 from harness.command_line import command_line, save
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -40,7 +40,7 @@ from support.ports import free_port
 
 COUNT = 64
 SERIAL_BAR, TRL_BAR = 0.05, 1.1
-FIRST_WAIT_SECONDS = 0.1  # of finetune_rewards.circuit, full jitter
+FIRST_WAIT_SECONDS = 0.1  # of finetune_rewards.services.circuit, full jitter
 
 Scorer = Callable[[], list[float]]
 

@@ -18,7 +18,7 @@ from aiohttp import web
 
 from finetune_api.job import KIND
 from finetune_local.apiserver.patches import merge_patch
-from finetune_operator.resources import RESOURCES
+from finetune_operator.cluster.resources import RESOURCES
 
 Json = Any
 NAMESPACE = "team"

@@ -10,12 +10,12 @@ from typing import Any
 
 import kopf
 
-from finetune_operator.backends.pytorchjob import PyTorchJob
-from finetune_operator.cluster import Cluster
-from finetune_operator.decide import decide
-from finetune_operator.observed import Observed
-from finetune_operator.parse import Parser
+from finetune_operator.cluster.client import Cluster
+from finetune_operator.job.parse import Parser
+from finetune_operator.judge.decide import decide
+from finetune_operator.judge.observed import Observed
 from finetune_operator.plan.attempt import attempt_objects
+from finetune_operator.plan.backends.pytorchjob import PyTorchJob
 from finetune_operator.settings import Settings
 
 

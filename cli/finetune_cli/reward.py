@@ -142,10 +142,10 @@ def _score(
 ) -> Report:
     try:
         from finetune_cli.reward_report import Column, Report
-        from finetune_rewards.columns import check_columns
-        from finetune_rewards.errors import RewardError
         from finetune_rewards.panel import Panel  # noqa: F401 - named here where it can not be had
-        from finetune_rewards.totals import totals
+        from finetune_rewards.scores.columns import check_columns
+        from finetune_rewards.scores.errors import RewardError
+        from finetune_rewards.scores.totals import totals
     except ModuleNotFoundError as error:
         print_error(
             f"{error.name} is missing; install it with: "
@@ -193,9 +193,9 @@ def _panel(
     credentials: dict[str, str],
     log: bool,
 ) -> Panel:
-    from finetune_rewards.child import runner_child
-    from finetune_rewards.client import RunnerClient
     from finetune_rewards.panel import Panel
+    from finetune_rewards.runner.child import runner_child
+    from finetune_rewards.runner.client import RunnerClient
 
     directory = Path(stack.enter_context(TemporaryDirectory(prefix="finetune-")))
     client = None

@@ -18,8 +18,8 @@ from finetune_api.validation import InvalidJob, parse
 from finetune_cli.console import INVALID_FILE, print_error
 from finetune_cli.job_files import Documents
 from finetune_contract.rewards import Reward
-from finetune_operator.plan.method import reward_recipe
-from finetune_rewards.samples import Samples, Text, Turn
+from finetune_operator.job.method import reward_recipe
+from finetune_rewards.scores.samples import Samples, Text, Turn
 
 PROMPT_FIELDS = ("prompt", "messages")
 COMPLETION, COMPLETIONS, COMPLETION_IDS = "completion", "completions", "completion_ids"

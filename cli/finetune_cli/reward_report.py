@@ -12,7 +12,7 @@ from rich.table import Table
 
 from finetune_cli.console import ERR, OUT, print_out
 from finetune_cli.reward_files import Completions
-from finetune_rewards.samples import Answer, text_of
+from finetune_rewards.scores.samples import Answer, text_of
 
 SHOWN = 50  # completions in the table
 LEAST_WIDTH, MOST_WIDTH = 12, 40  # characters of a completion

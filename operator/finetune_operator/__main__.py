@@ -7,9 +7,9 @@ import logging
 import os
 import sys
 
+from finetune_operator.cluster.sync import BackendAppeared
 from finetune_operator.handlers import run
 from finetune_operator.settings import InvalidSetting, Settings
-from finetune_operator.sync import BackendAppeared
 
 
 def main() -> int:

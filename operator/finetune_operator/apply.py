@@ -13,13 +13,13 @@ from typing import TypeVar
 
 from finetune_api.job import FineTuneJob
 from finetune_contract.reasons import Reason
-from finetune_operator.api import Api, ApiError, Object
-from finetune_operator.cache import POD, Cache, Key
-from finetune_operator.decision import Decision
-from finetune_operator.errors import Stalled, Waiting
-from finetune_operator.observed import Child
+from finetune_operator.cluster.api import Api, ApiError, Object
+from finetune_operator.cluster.cache import POD, Cache, Key
+from finetune_operator.job.errors import Stalled, Waiting
+from finetune_operator.job.names import HASH_ANNOTATION
+from finetune_operator.judge.decision import Decision
+from finetune_operator.judge.observed import Child
 from finetune_operator.plan.attempt import Objects
-from finetune_operator.plan.names import HASH_ANNOTATION
 
 # What an attempt is given at its start stays as it is.
 _WRITTEN_ONCE = {"ConfigMap", "Lease", "PyTorchJob"}

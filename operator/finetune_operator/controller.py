@@ -7,17 +7,17 @@ import logging
 import time
 from datetime import UTC, datetime
 
-from finetune_operator.api import Object
-from finetune_operator.backends.pytorchjob import PyTorchJob
-from finetune_operator.cache import Cache, Key
-from finetune_operator.cluster import Cluster
+from finetune_operator.cluster.api import Object
+from finetune_operator.cluster.cache import Cache, Key
+from finetune_operator.cluster.client import Cluster
+from finetune_operator.cluster.queue import RetryLater, WorkQueue
+from finetune_operator.cluster.sync import Synchroniser
 from finetune_operator.events import Recorder
 from finetune_operator.metrics import Metrics
+from finetune_operator.plan.backends.pytorchjob import PyTorchJob
 from finetune_operator.probes import application, serve
-from finetune_operator.queue import RetryLater, WorkQueue
 from finetune_operator.reconcile import Reconciler
 from finetune_operator.settings import Settings
-from finetune_operator.sync import Synchroniser
 
 log = logging.getLogger(__name__)
 

@@ -19,9 +19,9 @@ from finetune_api.status import (
     RewardCheckStatus,
 )
 from finetune_contract.reasons import TABLE, Reason, Retry
-from finetune_operator.api import Api, ApiError, Object, Unreachable
-from finetune_operator.conditions import find, rfc3339
-from finetune_operator.plan.names import MANAGER
+from finetune_operator.cluster.api import Api, ApiError, Object, Unreachable
+from finetune_operator.job.names import MANAGER
+from finetune_operator.judge.conditions import find, rfc3339
 
 log = logging.getLogger(__name__)
 

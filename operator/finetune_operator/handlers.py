@@ -12,11 +12,11 @@ from typing import Any
 
 import kopf
 
-from finetune_operator.cache import Cache
-from finetune_operator.cluster import Cluster
+from finetune_operator.cluster.cache import Cache
+from finetune_operator.cluster.client import Cluster
+from finetune_operator.cluster.resources import CHILDREN, RESOURCES
 from finetune_operator.controller import Controller
-from finetune_operator.plan.names import SELECTOR
-from finetune_operator.resources import CHILDREN, RESOURCES
+from finetune_operator.job.names import SELECTOR
 from finetune_operator.settings import Settings
 
 

@@ -17,7 +17,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from finetune_api.status import ConditionType
-from finetune_operator.cache import Cache
+from finetune_operator.cluster.cache import Cache
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from finetune_operator.cache import Cache
+from finetune_operator.cluster.cache import Cache
 from finetune_operator.metrics import Metrics
 
 

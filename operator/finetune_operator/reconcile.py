@@ -14,23 +14,23 @@ from datetime import datetime
 from finetune_api.job import KIND, FineTuneJob
 from finetune_api.status import FineTuneJobStatus
 from finetune_contract.reasons import Reason
-from finetune_operator.api import Api, ApiError, Object, Unreachable
 from finetune_operator.apply import Applier
-from finetune_operator.backends import Backend
-from finetune_operator.cache import LEASE, POD, Cache, Key
-from finetune_operator.decide import decide, refused
-from finetune_operator.decision import Decision
-from finetune_operator.egress import refused_hosts
-from finetune_operator.errors import Stalled, Waiting
+from finetune_operator.cluster.api import Api, ApiError, Object, Unreachable
+from finetune_operator.cluster.cache import LEASE, POD, Cache, Key
+from finetune_operator.cluster.queue import RetryLater
 from finetune_operator.events import Recorder, transitions
-from finetune_operator.observe import newest_warning, observe
-from finetune_operator.observed import Observed
-from finetune_operator.parse import Parser, parse_status
+from finetune_operator.job.egress import refused_hosts
+from finetune_operator.job.errors import Stalled, Waiting
+from finetune_operator.job.names import JOB_LABEL
+from finetune_operator.job.parse import Parser, parse_status
+from finetune_operator.judge.decide import decide, refused
+from finetune_operator.judge.decision import Decision
+from finetune_operator.judge.observe import newest_warning, observe
+from finetune_operator.judge.observed import Observed
+from finetune_operator.judge.status import invalid_status, status_of
 from finetune_operator.plan.attempt import Objects, attempt_objects
-from finetune_operator.plan.names import JOB_LABEL
-from finetune_operator.queue import RetryLater
+from finetune_operator.plan.backends import Backend
 from finetune_operator.settings import Settings
-from finetune_operator.status import invalid_status, status_of
 
 log = logging.getLogger(__name__)
 

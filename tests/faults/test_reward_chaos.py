@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from finetune_rewards.samples import Answer
-from finetune_rewards.worker_process import COMMAND, LOG_BYTES
+from finetune_rewards.runner.worker_process import COMMAND, LOG_BYTES
+from finetune_rewards.scores.samples import Answer
 from support.reward_attacks import ATTACK, REACHING, SOURCE, world
 from support.reward_runners import asked, running_source, samples
 from support.unconfined_worker import UNCONFINED
@@ -142,8 +142,8 @@ async def test_nothing_is_reached(tmp_path: Path) -> None:
 async def test_without_confinement_all_is_reached(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("finetune_rewards.worker_process.MOST_THREADS", 10_000)
-    monkeypatch.setattr("finetune_rewards.worker_process.UNCOUNTED_BYTES", 2**40)
+    monkeypatch.setattr("finetune_rewards.runner.worker_process.MOST_THREADS", 10_000)
+    monkeypatch.setattr("finetune_rewards.runner.worker_process.UNCOUNTED_BYTES", 2**40)
     async with running_source(every_attack(), tmp_path, UNCONFINED) as runner:
         for name in REACHING:
             with world(tmp_path / name) as around:

@@ -21,16 +21,16 @@ import yaml
 from finetune_api.crd import schema
 from finetune_api.job import FineTuneJob
 from finetune_api.structural import validate
-from finetune_operator.backends.pytorchjob import PyTorchJob
-from finetune_operator.decide import decide
-from finetune_operator.decision import Decision
-from finetune_operator.observe import observe
-from finetune_operator.observed import Observed
-from finetune_operator.parse import Parser
+from finetune_operator.job.names import HASH_ANNOTATION
+from finetune_operator.job.parse import Parser
+from finetune_operator.judge.decide import decide
+from finetune_operator.judge.decision import Decision
+from finetune_operator.judge.observe import observe
+from finetune_operator.judge.observed import Observed
+from finetune_operator.judge.status import status_of
 from finetune_operator.plan.attempt import attempt_objects
-from finetune_operator.plan.names import HASH_ANNOTATION
+from finetune_operator.plan.backends.pytorchjob import PyTorchJob
 from finetune_operator.settings import Settings
-from finetune_operator.status import status_of
 
 CASES = sorted(p.parent for p in Path(__file__).parent.glob("*/job.yaml"))
 PLANNED_BY = {

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from finetune_contract.rewards import Reward
-from finetune_rewards.circuit import Note
-from finetune_rewards.http import HttpScorer
-from finetune_rewards.samples import Answer, Samples
+from finetune_rewards.scores.samples import Answer, Samples
+from finetune_rewards.services.circuit import Note
+from finetune_rewards.services.http import HttpScorer
 
 TEXTS = ["a", "bb", "ccc", "dddd", "eeeee"]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from finetune_contract.rewards import Reward
 from finetune_rewards.builtin import scorer
-from finetune_rewards.samples import Samples, Text
+from finetune_rewards.scores.samples import Samples, Text
 
 
 def reward(**source: Any) -> Reward:

@@ -7,9 +7,9 @@ from finetune_api.status import (
     FineTuneJobStatus,
 )
 from finetune_contract.reasons import Reason
-from finetune_operator.decide import decide
-from finetune_operator.decision import Decision
-from finetune_operator.observed import Child, Observed
+from finetune_operator.judge.decide import decide
+from finetune_operator.judge.decision import Decision
+from finetune_operator.judge.observed import Child, Observed
 from finetune_operator.settings import Settings
 from support.operator_values import (
     UID,

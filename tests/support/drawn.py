@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from finetune_rewards.samples import Answer, Item, Samples, text_of
+from finetune_rewards.scores.samples import Answer, Item, Samples, text_of
 from finetune_trainer.data.dataset import Dataset, Source
 from finetune_trainer.methods.grpo.prompts.dataset import Prompts
 from finetune_trainer.rollout.base import Completion, Request

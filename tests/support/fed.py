@@ -9,7 +9,7 @@ import torch
 
 from finetune_contract.checkpoint import TrainingState
 from finetune_contract.runconfig import RunConfig
-from finetune_rewards.samples import Item
+from finetune_rewards.scores.samples import Item
 from finetune_trainer.course.progress import Reporter
 from finetune_trainer.methods.grpo.feed import GrpoFeed
 from finetune_trainer.methods.grpo.prompt_order import PromptPlan

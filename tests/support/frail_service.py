@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from finetune_rewards.circuit import Circuit, Unanswered
+from finetune_rewards.services.circuit import Circuit, Unanswered
 
 
 class Service:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from finetune_operator.backends.pytorchjob import PyTorchJob
+from finetune_operator.plan.backends.pytorchjob import PyTorchJob
 from support.model_world import (
     FINISHED,
     WORKLOAD,

@@ -9,9 +9,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from finetune_rewards import worker
 from finetune_rewards.confine import landlock, seccomp
-from finetune_rewards.worker_process import COMMAND
+from finetune_rewards.runner import worker
+from finetune_rewards.runner.worker_process import COMMAND
 
 
 def lacking(what: str, readable: Path = Path("/lib")) -> tuple[str, ...]:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from finetune_api.job import KIND
-from finetune_operator.api import ApiError, Listing, Unreachable
-from finetune_operator.backends.pytorchjob import PyTorchJob
-from finetune_operator.cache import Cache
+from finetune_operator.cluster.api import ApiError, Listing, Unreachable
+from finetune_operator.cluster.cache import Cache
 from finetune_operator.events import Recorder
+from finetune_operator.plan.backends.pytorchjob import PyTorchJob
 from finetune_operator.reconcile import Reconciler
 from finetune_operator.settings import Settings
 from support.model_world import World

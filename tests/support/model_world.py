@@ -18,9 +18,9 @@ from finetune_api.job import KIND
 from finetune_contract.artifact import artifact_path
 from finetune_contract.checkpoint import checkpoint_path
 from finetune_contract.progress import ANNOTATION
-from finetune_operator.backends.pytorchjob import PyTorchJob
-from finetune_operator.plan.names import ATTEMPT_LABEL, JOB_LABEL
-from finetune_operator.resources import CHILDREN
+from finetune_operator.cluster.resources import CHILDREN
+from finetune_operator.job.names import ATTEMPT_LABEL, JOB_LABEL
+from finetune_operator.plan.backends.pytorchjob import PyTorchJob
 from support.published import RUN
 
 Json = Any

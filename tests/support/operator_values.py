@@ -13,7 +13,7 @@ from finetune_contract.checkpoint import CheckpointRef, checkpoint_path
 from finetune_contract.plan import MemoryEstimate, ResolvedPlan
 from finetune_contract.reasons import Reason
 from finetune_contract.result import Outcome, PublishedArtifact, Result
-from finetune_operator.observed import ContainerEnd, Observed, Pod
+from finetune_operator.judge.observed import ContainerEnd, Observed, Pod
 from support.bot_job import bot_job
 from support.published import RUN
 

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from finetune_operator.api import ApiError
-from finetune_operator.cache import Cache, Key
+from finetune_operator.cluster.api import ApiError
+from finetune_operator.cluster.cache import Cache, Key
+from finetune_operator.cluster.sync import Synchroniser
 from finetune_operator.settings import Settings
-from finetune_operator.sync import Synchroniser
 from support.bot_job import bot_job
 from support.model_cluster import ModelApi, reconciler_on
 from support.model_world import World

@@ -6,9 +6,9 @@ from finetune_api.job import FineTuneJob
 from finetune_api.status import FineTuneJobStatus, RewardCheckStatus
 from finetune_contract.reasons import Reason
 from finetune_contract.result import Outcome, Result
-from finetune_operator.decide import decide
-from finetune_operator.decision import Course, Decision
-from finetune_operator.observed import Child, ContainerEnd, Observed, Pod
+from finetune_operator.judge.decide import decide
+from finetune_operator.judge.decision import Course, Decision
+from finetune_operator.judge.observed import Child, ContainerEnd, Observed, Pod
 from finetune_operator.plan.reward_check import reward_check
 from finetune_operator.settings import Settings
 from support.operator_values import UID, at, job, stamp

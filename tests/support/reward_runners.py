@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from finetune_contract.rewards import PythonReward, Reward
-from finetune_rewards.protocol import pack_samples
-from finetune_rewards.runner import Runner
-from finetune_rewards.samples import Answer, Samples
-from finetune_rewards.worker_process import COMMAND
+from finetune_rewards.runner.isolated import Runner
+from finetune_rewards.runner.protocol import pack_samples
+from finetune_rewards.runner.worker_process import COMMAND
+from finetune_rewards.scores.samples import Answer, Samples
 
 
 def python_reward(name: str = "mine", **settings: Any) -> Reward:

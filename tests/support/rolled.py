@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from finetune_contract.runconfig import RunConfig
-from finetune_rewards.samples import Item
+from finetune_rewards.scores.samples import Item
 from finetune_trainer.course.progress import Reporter
 from finetune_trainer.methods.grpo.metrics import buffer_metrics
 from finetune_trainer.methods.grpo.prompt_order import PromptPlan

@@ -10,9 +10,9 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-from finetune_rewards.client import RunnerClient
-from finetune_rewards.runner import Runner
-from finetune_rewards.server import Server
+from finetune_rewards.runner.client import RunnerClient
+from finetune_rewards.runner.isolated import Runner
+from finetune_rewards.runner.server import Server
 from support.reward_runners import python_reward, samples
 
 SOURCE = """

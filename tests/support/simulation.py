@@ -7,10 +7,10 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
-from finetune_operator.cache import Cache, Key
-from finetune_operator.queue import RetryLater
+from finetune_operator.cluster.cache import Cache, Key
+from finetune_operator.cluster.queue import RetryLater
+from finetune_operator.cluster.sync import Synchroniser
 from finetune_operator.settings import Settings
-from finetune_operator.sync import Synchroniser
 from support.bot_job import bot_job
 from support.invariants import FENCE, GRACE, check_the_end, condition, may_create, may_follow
 from support.model_cluster import Crash, Fault, ModelApi, reconciler_on

@@ -7,7 +7,7 @@ from typing import Any
 from finetune_api.job import FineTuneJob
 from finetune_api.validation import parse
 from finetune_contract.runconfig import RunConfig
-from finetune_operator.plan.run_config import Mounts, run_config
+from finetune_operator.job.run_config import Mounts, run_config
 
 
 def job(**spec: Any) -> FineTuneJob:

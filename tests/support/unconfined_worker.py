@@ -1,6 +1,6 @@
 """A reward worker that confines itself in nothing: what it proves of an attack is that it works.
 
-Started in place of `finetune_rewards.worker`; only its confinement is missing.
+Started in place of `finetune_rewards.runner.worker`; only its confinement is missing.
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from finetune_rewards import worker
 from finetune_rewards.confine import process
-from finetune_rewards.worker_process import COMMAND
+from finetune_rewards.runner import worker
+from finetune_rewards.runner.worker_process import COMMAND
 
 UNCONFINED = (*COMMAND[: COMMAND.index("-m")], str(Path(__file__)))
 

@@ -13,11 +13,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from finetune_contract.reasons import Reason, exit_code
 from finetune_contract.rewards import Reward
-from finetune_rewards.answers import one_line
-from finetune_rewards.protocol import Problem
-from finetune_rewards.runner import Runner
-from finetune_rewards.server import Server
-from finetune_rewards.start_failure import tell_start_failure
+from finetune_rewards.runner.isolated import Runner
+from finetune_rewards.runner.protocol import Problem
+from finetune_rewards.runner.server import Server
+from finetune_rewards.runner.start_failure import tell_start_failure
+from finetune_rewards.scores.answers import one_line
 
 log = logging.getLogger(__name__)
 

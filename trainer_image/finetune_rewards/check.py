@@ -20,11 +20,11 @@ from pydantic import TypeAdapter
 from finetune_contract.reasons import Reason, exit_code
 from finetune_contract.result import Outcome, Result
 from finetune_contract.rewards import Reward
-from finetune_rewards.columns import check_columns
-from finetune_rewards.errors import RewardError, RewardInvalid, error_of
-from finetune_rewards.protocol import pack_samples
-from finetune_rewards.runner import Runner
-from finetune_rewards.samples import Answer, Samples, Text, text_of
+from finetune_rewards.runner.isolated import Runner
+from finetune_rewards.runner.protocol import pack_samples
+from finetune_rewards.scores.columns import check_columns
+from finetune_rewards.scores.errors import RewardError, RewardInvalid, error_of
+from finetune_rewards.scores.samples import Answer, Samples, Text, text_of
 
 log = logging.getLogger(__name__)
 

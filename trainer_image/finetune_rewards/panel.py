@@ -14,12 +14,12 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from finetune_contract.artifact import RewardIdentity
 from finetune_contract.rewards import Reward
-from finetune_rewards.circuit import Note
-from finetune_rewards.http import HttpScorer
-from finetune_rewards.samples import Answer, Item, Samples
+from finetune_rewards.scores.samples import Answer, Item, Samples
+from finetune_rewards.scores.tally import RewardStats, Tally
 from finetune_rewards.scoring import Answered, Answers, Notes, Scoring
-from finetune_rewards.tally import RewardStats, Tally
-from finetune_rewards.together import together
+from finetune_rewards.services.circuit import Note
+from finetune_rewards.services.http import HttpScorer
+from finetune_rewards.services.together import together
 
 MODEL_SLICE = 128  # completions that a model scores in one call of `busy`
 

@@ -8,8 +8,8 @@ from concurrent.futures import Future, wait
 import numpy as np
 
 from finetune_contract.rewards import Reward
-from finetune_rewards.circuit import Note
-from finetune_rewards.samples import Answer
+from finetune_rewards.scores.samples import Answer
+from finetune_rewards.services.circuit import Note
 
 POLL_SECONDS = 0.5  # that `busy` waits for a batch's end
 

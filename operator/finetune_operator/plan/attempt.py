@@ -8,14 +8,14 @@ from finetune_api.job import FineTuneJob
 from finetune_api.status import Attempt, MemoryStatus, PlanStatus, RoleStatus
 from finetune_api.workers import GPU
 from finetune_contract.plan import MemoryEstimate, ResolvedPlan
-from finetune_operator.backends import Backend
+from finetune_operator.job.names import Object
+from finetune_operator.job.run_config import run_config
+from finetune_operator.plan.backends import Backend
 from finetune_operator.plan.config_map import config_map
 from finetune_operator.plan.lease import lease
-from finetune_operator.plan.names import Object
 from finetune_operator.plan.network_policy import network_policy
 from finetune_operator.plan.pod import pod_template
 from finetune_operator.plan.role import role, role_binding
-from finetune_operator.plan.run_config import run_config
 from finetune_operator.plan.service_account import service_account
 from finetune_operator.plan.volumes import pod_mounts
 

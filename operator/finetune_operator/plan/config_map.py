@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from finetune_api.job import FineTuneJob
 from finetune_contract.runconfig import FILE_NAME, RunConfig
-from finetune_operator.plan.names import Object, child
+from finetune_operator.job.names import Object, child
 from finetune_operator.plan.reward_runner import REWARDS_FILE, rewards_document
 
 

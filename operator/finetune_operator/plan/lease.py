@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from finetune_api.job import FineTuneJob
-from finetune_operator.plan.names import Object, child
+from finetune_operator.job.names import Object, child
 
 
 def lease(job: FineTuneJob, attempt: int) -> Object:

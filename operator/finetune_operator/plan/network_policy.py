@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from finetune_api.job import FineTuneJob
-from finetune_operator.plan.names import UID_LABEL, Object, child
+from finetune_operator.job.names import UID_LABEL, Object, child
 
 
 def network_policy(job: FineTuneJob) -> Object:

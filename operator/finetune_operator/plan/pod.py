@@ -6,8 +6,8 @@ from typing import Any
 
 from finetune_api.job import FineTuneJob
 from finetune_contract.runconfig import FILE_NAME
-from finetune_operator.plan.method import isolated_rewards
-from finetune_operator.plan.names import Object, labels, service_account_name
+from finetune_operator.job.method import isolated_rewards
+from finetune_operator.job.names import Object, labels, service_account_name
 from finetune_operator.plan.reward_runner import (
     CONFINED,
     REWARDS_FILE,

@@ -12,8 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from finetune_api.job import FineTuneJob
-from finetune_operator.plan.method import isolated_rewards
-from finetune_operator.plan.names import HASH_ANNOTATION, Object, child, reward_check_name
+from finetune_operator.job.method import isolated_rewards
+from finetune_operator.job.names import HASH_ANNOTATION, Object, child, reward_check_name
 from finetune_operator.plan.network_policy import network_policy
 from finetune_operator.plan.pod import ENVIRONMENT, pod_settings
 from finetune_operator.plan.reward_runner import (

@@ -11,14 +11,14 @@ from typing import Any
 
 from finetune_api.job import FineTuneJob
 from finetune_contract.model import canonical_json
-from finetune_operator.plan.method import (
+from finetune_operator.job.method import (
     amount,
     exact,
     isolated_rewards,
     python_rewards,
     reward_recipe,
 )
-from finetune_operator.plan.names import Object
+from finetune_operator.job.names import Object
 from finetune_operator.plan.volumes import SOCKET, SOCKET_DIRECTORY, SOCKET_VOLUME, small_empty_dir
 
 SIDECAR = "rewards"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from finetune_api.job import FineTuneJob
-from finetune_operator.plan.names import Object, attempt_name, child, service_account_name
+from finetune_operator.job.names import Object, attempt_name, child, service_account_name
 
 _GROUP = "rbac.authorization.k8s.io"
 

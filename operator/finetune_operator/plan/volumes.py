@@ -9,9 +9,9 @@ from typing import Any
 from finetune_api.job import FineTuneJob
 from finetune_api.types import SecretRef
 from finetune_api.workers import Volume
-from finetune_operator.plan.method import isolated_rewards
-from finetune_operator.plan.names import attempt_name
-from finetune_operator.plan.run_config import Mounts
+from finetune_operator.job.method import isolated_rewards
+from finetune_operator.job.names import attempt_name
+from finetune_operator.job.run_config import Mounts
 
 RUN_CONFIG_VOLUME = "run-config"
 RUN_CONFIG_DIRECTORY = "/etc/finetune/run"

@@ -4,7 +4,9 @@ from annotated_types import Le
 
 from finetune_api.rewards import HttpReward, PythonReward
 from finetune_api.types import ApiModel
-from finetune_rewards import circuit, client, runner, station
+from finetune_rewards.runner import client, station
+from finetune_rewards.runner import isolated as runner
+from finetune_rewards.services import circuit
 from finetune_trainer.process.distributed import AGREEMENT_TIMEOUT, COLLECTIVE_TIMEOUT
 
 

@@ -8,9 +8,9 @@ from finetune_api.status import CheckpointStatus, FineTuneJobStatus
 from finetune_cli.demo import _progress
 from finetune_cli.progress_bar import ProgressBar, describe, news
 from finetune_contract.progress import Phase, Progress, RewardProgress
-from finetune_operator.observed import Report
+from finetune_operator.judge.observed import Report
+from finetune_operator.judge.status import _progress_status
 from finetune_operator.plan.attempt import told_plan
-from finetune_operator.status import _progress_status
 from support.operator_values import at, attempt, checkpoint_ref, job, resolved_plan
 
 

@@ -5,9 +5,9 @@ import asyncio
 import pytest
 
 from finetune_api.job import KIND
-from finetune_operator.api import ApiError
-from finetune_operator.cache import Cache
-from finetune_operator.queue import RetryLater
+from finetune_operator.cluster.api import ApiError
+from finetune_operator.cluster.cache import Cache
+from finetune_operator.cluster.queue import RetryLater
 from support.reconcile_bench import KEY, Bench, Json
 
 

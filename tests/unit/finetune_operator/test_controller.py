@@ -7,9 +7,9 @@ import pytest
 from aiohttp import ClientSession
 
 from finetune_api.job import KIND
-from finetune_operator.cache import Cache, Key
+from finetune_operator.cluster.cache import Cache, Key
+from finetune_operator.cluster.queue import RetryLater
 from finetune_operator.controller import Controller
-from finetune_operator.queue import RetryLater
 from finetune_operator.settings import Settings
 from support.bot_job import bot_job
 from support.model_cluster import ModelApi

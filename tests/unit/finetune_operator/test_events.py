@@ -8,7 +8,7 @@ import pytest
 
 from finetune_api.status import AttemptState, Condition, ConditionType, FineTuneJobStatus
 from finetune_contract.reasons import Reason
-from finetune_operator.api import ApiError, Unreachable
+from finetune_operator.cluster.api import ApiError, Unreachable
 from finetune_operator.events import Recorder, Transition, transitions
 from support.operator_values import NOW, at, attempt, stamp
 

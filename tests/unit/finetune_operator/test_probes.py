@@ -5,7 +5,7 @@ from typing import Any
 from aiohttp import ClientSession
 from aiohttp.test_utils import TestClient, TestServer
 
-from finetune_operator.cache import Cache
+from finetune_operator.cluster.cache import Cache
 from finetune_operator.metrics import Metrics
 from finetune_operator.probes import application, serve
 

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from finetune_api.job import KIND
-from finetune_operator.queue import RetryLater
+from finetune_operator.cluster.queue import RetryLater
 from support.reconcile_bench import KEY, Bench, Json
 
 

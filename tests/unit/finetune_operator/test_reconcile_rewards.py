@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from finetune_operator.api import ApiError
-from finetune_operator.queue import RetryLater
+from finetune_operator.cluster.api import ApiError
+from finetune_operator.cluster.queue import RetryLater
 from support.reconcile_bench import Bench
 
 CODE = {"name": "mine", "python": {"configMap": {"name": "code", "key": "score.py"}}}

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from finetune_rewards import circuit
+from finetune_rewards.services import circuit
 from support.judge_server import Judge, judge_server
 
 

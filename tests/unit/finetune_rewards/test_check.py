@@ -13,7 +13,7 @@ from finetune_contract.result import Outcome, decode
 from finetune_contract.rewards import BannedReward, ExactReward, PythonReward, Reward
 from finetune_rewards import check as module
 from finetune_rewards.check import check
-from finetune_rewards.errors import RewardInvalid, RewardUnavailable
+from finetune_rewards.scores.errors import RewardInvalid, RewardUnavailable
 
 ROWS = [
     {"prompt": "1 + 1 =", "columns": {"answer": "2"}},
@@ -84,7 +84,7 @@ async def test_code_that_never_returns_is_refused(tmp_path: Path) -> None:
 async def test_code_that_loads_too_slowly_is_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("finetune_rewards.station.LOAD_SECONDS", 0.05)
+    monkeypatch.setattr("finetune_rewards.runner.station.LOAD_SECONDS", 0.05)
     with pytest.raises(RewardUnavailable, match=r"^reward mine: it does not load: no answer"):
         await tried(tmp_path, "import time\ntime.sleep(600)\n")
 

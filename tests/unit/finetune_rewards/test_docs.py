@@ -23,9 +23,9 @@ from referencing.jsonschema import DRAFT202012
 from finetune_cli.job_files import read_documents
 from finetune_cli.reward_files import read_rewards
 from finetune_contract.rewards import SOURCES, Reward
-from finetune_rewards.http import HttpScorer
 from finetune_rewards.panel import Panel
-from finetune_rewards.samples import Item, Samples, Text
+from finetune_rewards.scores.samples import Item, Samples, Text
+from finetune_rewards.services.http import HttpScorer
 from support.judge_server import Document, judge_server
 
 DOCS = Path(__file__).parents[3] / "docs"

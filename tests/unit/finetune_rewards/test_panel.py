@@ -14,9 +14,9 @@ from aiohttp import web
 from finetune_contract.artifact import RewardIdentity
 from finetune_contract.rewards import Reward
 from finetune_rewards import panel as panel_module
-from finetune_rewards.errors import RewardFailed, RewardInvalid
 from finetune_rewards.panel import Panel
-from finetune_rewards.samples import Answer, Item, Samples
+from finetune_rewards.scores.errors import RewardFailed, RewardInvalid
+from finetune_rewards.scores.samples import Answer, Item, Samples
 from support.judge_server import Document, after, good, judge_server, lengths
 
 REGEX = {"regex": {"pattern": "a"}}

@@ -9,8 +9,8 @@ import pytest
 from aiohttp import web
 
 from finetune_contract.rewards import Reward
-from finetune_rewards import circuit
 from finetune_rewards.panel import Panel
+from finetune_rewards.services import circuit
 from support.asked_service import TEXTS, batch
 from support.judge_server import Document, after, judge_server, lengths
 

@@ -11,7 +11,7 @@ from aiohttp import web
 from finetune_contract.rewards import Reward
 from finetune_rewards import panel as panel_module
 from finetune_rewards.panel import Panel
-from finetune_rewards.samples import Answer, Item, Samples
+from finetune_rewards.scores.samples import Answer, Item, Samples
 from finetune_rewards.scoring import Answered, Scoring
 from support.asked_service import batch
 from support.judge_server import Document, good, judge_server

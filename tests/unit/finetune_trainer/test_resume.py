@@ -15,7 +15,7 @@ import pytest
 from finetune_contract.reasons import Reason, exit_code
 from finetune_contract.rewards import Reward
 from finetune_contract.runconfig import RunConfig
-from finetune_rewards.child import runner_child
+from finetune_rewards.runner.child import runner_child
 from support.fork_server import Ended, Fault, ForkServer
 from support.grpo_runs import SHORT, VOWEL, grpo_config, prompts
 from support.published import run_directory

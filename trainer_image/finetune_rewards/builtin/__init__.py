@@ -12,7 +12,7 @@ from collections.abc import Callable
 from importlib import import_module
 
 from finetune_contract.rewards import SOURCES, Reward
-from finetune_rewards.samples import Samples
+from finetune_rewards.scores.samples import Samples
 
 Scorer = Callable[[Samples], list[float | None]]
 

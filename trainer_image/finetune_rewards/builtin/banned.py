@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable
 
 from finetune_contract.rewards import BannedReward
-from finetune_rewards.errors import RewardInvalid
-from finetune_rewards.samples import Samples, text_of
+from finetune_rewards.scores.errors import RewardInvalid
+from finetune_rewards.scores.samples import Samples, text_of
 
 # Thai to Myanmar, Khmer, kana, Han: scripts without spaces between words.
 _UNSPACED = re.compile(

@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable
 
 from finetune_contract.rewards import ChoiceReward
-from finetune_rewards.columns import column, text_value
-from finetune_rewards.samples import Samples, text_of
+from finetune_rewards.scores.columns import column, text_value
+from finetune_rewards.scores.samples import Samples, text_of
 
 # What may stand between a word and its letter: "answer is option **B", "answer: \(B".
 _MARKS = r"[\s:*_$]*"

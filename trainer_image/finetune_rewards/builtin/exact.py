@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from finetune_contract.rewards import ExactReward
 from finetune_rewards.builtin.patterns import compiled, last_group
-from finetune_rewards.columns import column, text_value
-from finetune_rewards.samples import Samples, text_of
+from finetune_rewards.scores.columns import column, text_value
+from finetune_rewards.scores.samples import Samples, text_of
 
 
 def scorer(settings: ExactReward, name: str) -> Callable[[Samples], list[float | None]]:

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from finetune_contract.rewards import JsonSchemaReward
-from finetune_rewards.errors import RewardInvalid
-from finetune_rewards.samples import Samples, text_of
+from finetune_rewards.scores.errors import RewardInvalid
+from finetune_rewards.scores.samples import Samples, text_of
 
 _FENCED = re.compile(r"\A```(?:json)?[ \t]*\n(.*)\n?```\Z", re.DOTALL | re.IGNORECASE)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from finetune_contract.rewards import LanguageReward
-from finetune_rewards.errors import RewardInvalid
-from finetune_rewards.samples import Samples, text_of
+from finetune_rewards.scores.errors import RewardInvalid
+from finetune_rewards.scores.samples import Samples, text_of
 
 
 def scorer(settings: LanguageReward, name: str) -> Callable[[Samples], list[float | None]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from finetune_contract.rewards import LengthReward
-from finetune_rewards.samples import Samples, Text, text_of
+from finetune_rewards.scores.samples import Samples, Text, text_of
 
 
 def scorer(settings: LengthReward, name: str) -> Callable[[Samples], list[float | None]]:

@@ -12,8 +12,8 @@ from types import FrameType
 from typing import Any
 
 from finetune_contract.rewards import MathReward
-from finetune_rewards.columns import column, text_value
-from finetune_rewards.samples import Samples, text_of
+from finetune_rewards.scores.columns import column, text_value
+from finetune_rewards.scores.samples import Samples, text_of
 
 SECONDS = 5.0  # for one completion
 # Math in a text, or two words in a row: what is none of these is an answer and nothing else.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from finetune_rewards.errors import RewardInvalid
+from finetune_rewards.scores.errors import RewardInvalid
 
 
 def compiled(pattern: str, name: str, *, group: bool = False) -> re.Pattern[str]:

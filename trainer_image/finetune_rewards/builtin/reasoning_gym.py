@@ -8,9 +8,9 @@ from typing import Any
 
 from finetune_contract.rewards import ReasoningGymReward
 from finetune_rewards.builtin.patterns import compiled, last_group
-from finetune_rewards.columns import column
-from finetune_rewards.errors import RewardInvalid
-from finetune_rewards.samples import Samples, text_of
+from finetune_rewards.scores.columns import column
+from finetune_rewards.scores.errors import RewardInvalid
+from finetune_rewards.scores.samples import Samples, text_of
 
 
 def scorer(settings: ReasoningGymReward, name: str) -> Callable[[Samples], list[float | None]]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from finetune_contract.rewards import RegexReward
 from finetune_rewards.builtin.patterns import compiled
-from finetune_rewards.samples import Samples, text_of
+from finetune_rewards.scores.samples import Samples, text_of
 
 
 def scorer(settings: RegexReward, name: str) -> Callable[[Samples], list[float | None]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from finetune_contract.rewards import RepetitionReward
-from finetune_rewards.samples import Samples, text_of
+from finetune_rewards.scores.samples import Samples, text_of
 
 
 def scorer(settings: RepetitionReward, name: str) -> Callable[[Samples], list[float | None]]:

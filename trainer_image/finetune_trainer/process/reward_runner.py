@@ -12,7 +12,7 @@ from pathlib import Path
 from finetune_contract.layout import Layout, RewardRunner
 from finetune_contract.reasons import Reason
 from finetune_contract.runconfig import RunConfig
-from finetune_rewards.child import runner_child
+from finetune_rewards.runner.child import runner_child
 from finetune_trainer.process.errors import Failure
 
 LONGEST_ADDRESS = 100  # bytes; a Unix socket's path may have 107

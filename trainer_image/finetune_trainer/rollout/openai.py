@@ -19,7 +19,7 @@ import numpy as np
 from finetune_contract.artifact import ModelIdentity
 from finetune_contract.reasons import Reason
 from finetune_contract.runconfig import RunConfig
-from finetune_rewards.service_secret import BadSecret, ServiceSecret
+from finetune_rewards.services.service_secret import BadSecret, ServiceSecret
 from finetune_trainer.adapter.export import save_adapter
 from finetune_trainer.adapter.lora import adapted_weights
 from finetune_trainer.adapter.serving import vllm_obstacles

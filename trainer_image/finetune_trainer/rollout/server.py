@@ -25,7 +25,7 @@ from tenacity import (
 )
 
 from finetune_contract.reasons import Reason
-from finetune_rewards.service_secret import BadSecret, ServiceSecret
+from finetune_rewards.services.service_secret import BadSecret, ServiceSecret
 from finetune_trainer.process.errors import Failure
 
 log = logging.getLogger(__name__)

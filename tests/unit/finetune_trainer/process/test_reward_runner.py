@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from finetune_contract.runconfig import RunConfig
-from finetune_rewards.client import RunnerClient
+from finetune_rewards.runner.client import RunnerClient
 from finetune_trainer.process.errors import Failure
 from finetune_trainer.process.reward_runner import launched_runner, own_socket_path, socket_path
 from support.reward_runners import samples

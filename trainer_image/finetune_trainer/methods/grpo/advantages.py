@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from finetune_contract.grpo import Aggregate, GrpoRecipe, ScaleRewards
-from finetune_rewards.totals import gated, missed_gates, totals, weighted
+from finetune_rewards.scores.totals import gated, missed_gates, totals, weighted
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]

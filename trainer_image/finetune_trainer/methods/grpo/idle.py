@@ -6,7 +6,7 @@ import numpy as np
 
 from finetune_contract.grpo import GrpoRecipe
 from finetune_contract.rewards import Reward
-from finetune_rewards.totals import missed_gates
+from finetune_rewards.scores.totals import missed_gates
 from finetune_trainer.methods.grpo.rewards.scores import Bools, Scores
 from finetune_trainer.methods.grpo.rollouts import Rollouts
 

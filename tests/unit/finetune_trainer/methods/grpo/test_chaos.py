@@ -15,7 +15,7 @@ import pytest
 from aiohttp import web
 
 from finetune_contract.rewards import Reward
-from finetune_rewards.child import runner_child
+from finetune_rewards.runner.child import runner_child
 from support.fork_server import ForkServer
 from support.grpo_runs import VOWEL, grpo_config, prompts
 from support.judge_server import Document, Judge, good, judge_server

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from finetune_contract.reasons import Reason
-from finetune_rewards.samples import Item
+from finetune_rewards.scores.samples import Item
 from finetune_trainer.methods.grpo import feed, rollouts
 from finetune_trainer.methods.grpo.metrics import step_metrics
 from finetune_trainer.process.distributed import Ranks

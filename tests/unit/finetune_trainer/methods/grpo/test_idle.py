@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from finetune_rewards.samples import Item
+from finetune_rewards.scores.samples import Item
 from finetune_trainer.methods.grpo.idle import cause
 from finetune_trainer.process.distributed import Ranks
 from support.drawn import completion

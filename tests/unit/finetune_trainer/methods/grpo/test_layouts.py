@@ -12,7 +12,7 @@ import pytest
 from safetensors.torch import load_file
 
 from finetune_contract.rewards import Reward
-from finetune_rewards.child import runner_child
+from finetune_rewards.runner.child import runner_child
 from support.fork_server import ForkServer
 from support.grpo_runs import SHORT, VOWEL, grpo_config, prompts
 from support.published import run_directory

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from finetune_contract.rewards import Reward
-from finetune_rewards.child import runner_child
+from finetune_rewards.runner.child import runner_child
 from finetune_trainer.process.distributed import Ranks
 from support.grpo_runs import grpo_config
 from support.speller import (

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from finetune_rewards.samples import Item
+from finetune_rewards.scores.samples import Item
 from finetune_trainer.methods.grpo import feed
 from finetune_trainer.process.distributed import Ranks
 from support.drawn import completion

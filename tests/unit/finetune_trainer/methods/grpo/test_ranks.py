@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from finetune_rewards.samples import Item
+from finetune_rewards.scores.samples import Item
 from finetune_trainer.methods.grpo.rollouts import Rollouts
 from finetune_trainer.process.distributed import Ranks
 from finetune_trainer.rollout.base import Completion, Request

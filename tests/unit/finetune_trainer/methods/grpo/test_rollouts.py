@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from finetune_rewards.samples import Item
+from finetune_rewards.scores.samples import Item
 from finetune_trainer.methods.grpo.metrics import buffer_metrics
 from finetune_trainer.process.distributed import Ranks
 from finetune_trainer.process.errors import Failure
@@ -246,7 +246,7 @@ def test_means_are_not_of_the_groups_that_resampling_picked(tmp_path: Any, alone
 
 def test_what_ends_a_run_keeps_its_reason(tmp_path: Any, alone: Ranks) -> None:
     from finetune_contract.reasons import Reason
-    from finetune_rewards.errors import RewardFailed
+    from finetune_rewards.scores.errors import RewardFailed
 
     def broken(text: str) -> Item:
         raise RewardFailed("reward a failed on 100 completions in a row")

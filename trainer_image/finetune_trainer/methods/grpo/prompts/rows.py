@@ -16,7 +16,7 @@ from typing import Any
 from finetune_contract.reasons import Reason
 from finetune_contract.recipe import DataFormat
 from finetune_contract.rewards import Reward
-from finetune_rewards.columns import required_column
+from finetune_rewards.scores.columns import required_column
 from finetune_trainer.data.check import Reader
 from finetune_trainer.data.faults import Kind, RowError
 from finetune_trainer.data.messages import (

@@ -8,9 +8,9 @@ from contextlib import ExitStack, contextmanager
 from finetune_contract.artifact import RewardIdentity
 from finetune_contract.reasons import Reason
 from finetune_contract.runconfig import RunConfig
-from finetune_rewards.client import RunnerClient
-from finetune_rewards.errors import RewardError
 from finetune_rewards.panel import Panel
+from finetune_rewards.runner.client import RunnerClient
+from finetune_rewards.scores.errors import RewardError
 from finetune_trainer.methods.grpo.rewards.reward_model import RewardModels
 from finetune_trainer.process.distributed import Ranks
 from finetune_trainer.process.errors import Failure

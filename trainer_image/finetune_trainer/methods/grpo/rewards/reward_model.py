@@ -17,8 +17,8 @@ from finetune_contract.artifact import ModelIdentity, RewardIdentity
 from finetune_contract.reasons import Reason
 from finetune_contract.recipe import ModelRecipe
 from finetune_contract.runconfig import RunConfig
-from finetune_rewards import answers
-from finetune_rewards.samples import Item, Samples, Text, Turn, text_of
+from finetune_rewards.scores import answers
+from finetune_rewards.scores.samples import Item, Samples, Text, Turn, text_of
 from finetune_trainer.checkpoints.inputs import newest_checkpoint
 from finetune_trainer.model.base import DTYPES, MISFITS
 from finetune_trainer.model.positions import follows_longest_row, longest_row

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from finetune_contract.rewards import Reward
-from finetune_rewards.samples import Answer, Samples, Text
+from finetune_rewards.scores.samples import Answer, Samples, Text
 from finetune_trainer.course.progress import note_of_ranks
 from finetune_trainer.methods.grpo.prompts.dataset import Prompts
 from finetune_trainer.methods.grpo.rewards.panel import failing_as_told

@@ -10,7 +10,7 @@ import pytest
 from finetune_contract.artifact import RewardIdentity
 from finetune_contract.reasons import Reason
 from finetune_contract.rewards import Reward
-from finetune_rewards.child import runner_child
+from finetune_rewards.runner.child import runner_child
 from finetune_trainer.course.progress import Reporter
 from finetune_trainer.lead import Lead
 from finetune_trainer.methods.grpo.rewards.panel import identities, opened_panel

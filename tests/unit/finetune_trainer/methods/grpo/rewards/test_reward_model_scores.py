@@ -11,7 +11,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from finetune_rewards.samples import Item, Samples, Text, Turn
+from finetune_rewards.scores.samples import Item, Samples, Text, Turn
 from finetune_trainer.methods.grpo.rewards.reward_model import RewardModel
 from finetune_trainer.model.tokenizer import load_tokenizer
 from finetune_trainer.process.distributed import Ranks

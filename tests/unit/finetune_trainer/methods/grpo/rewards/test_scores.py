@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from finetune_contract.rewards import Reward
-from finetune_rewards.samples import Item
+from finetune_rewards.scores.samples import Item
 from finetune_trainer.methods.grpo.prompts.dataset import Prompts
 from finetune_trainer.methods.grpo.rewards.scores import Scores, decoded, scored
 from support.drawn import FunctionPanel, completion, numbered_prompts

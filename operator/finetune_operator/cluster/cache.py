@@ -1,0 +1,181 @@
+"""What the watches have shown: jobs and their children, by the job they belong to.
+
+Watches lag behind, repeat themselves, and may show a pod's deletion before anyone has read its
+last words. So an older state never replaces a newer one, a deleted object never comes back, and
+what a deleted pod had said is kept.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from finetune_api.job import KIND
+from finetune_operator.cluster.api import Object
+from finetune_operator.job.names import ATTEMPT_LABEL, JOB_LABEL
+
+POD = "Pod"
+LEASE = "Lease"
+_TOMBSTONES = 20_000
+
+
+@dataclass(frozen=True, order=True)
+class Key:
+    """A job by namespace and name."""
+
+    namespace: str
+    name: str
+
+
+@dataclass
+class _Family:
+    """A job's children by (kind, name), and its pods that were deleted, by uid."""
+
+    children: dict[tuple[str, str], Object] = field(default_factory=dict)
+    departed: dict[str, Object] = field(default_factory=dict)
+
+
+class Cache:
+    """`synced` opens once everything has been listed; nothing may be decided before."""
+
+    def __init__(self) -> None:
+        self.synced = False
+        self._jobs: dict[Key, Object] = {}
+        self._families: dict[Key, _Family] = {}
+        self._tombstones: OrderedDict[str, None] = OrderedDict()
+
+    def job(self, key: Key) -> Object | None:
+        """Return the job's newest body; None if there is no such job."""
+        return self._jobs.get(key)
+
+    def jobs(self) -> Iterator[tuple[Key, Object]]:
+        """Yield every job."""
+        yield from self._jobs.items()
+
+    def children(self, key: Key) -> list[Object]:
+        """Return everything under the job's label."""
+        family = self._families.get(key)
+        return list(family.children.values()) if family else []
+
+    def departed(self, key: Key) -> list[Object]:
+        """Return the last state of the job's deleted pods."""
+        family = self._families.get(key)
+        return list(family.departed.values()) if family else []
+
+    def find(self, key: Key, kind: str, name: str) -> Object | None:
+        """Return one child; None if there is none."""
+        family = self._families.get(key)
+        return family.children.get((kind, name)) if family else None
+
+    def put(self, body: Object) -> Key | None:
+        """Take in an object's state; return the job to look at, None if nothing is new."""
+        key = key_of(body)
+        if key is None or body["metadata"]["uid"] in self._tombstones:
+            return None
+        body["metadata"].pop("managedFields", None)
+        known = self._known(key, body)
+        if known is not None and version(known["metadata"]) >= version(body["metadata"]):
+            return None
+        if known is not None and known["metadata"]["uid"] != body["metadata"]["uid"]:
+            self._depart(key, known)
+        if body["kind"] == KIND:
+            self._jobs[key] = body
+        else:
+            family = self._families.setdefault(key, _Family())
+            family.children[body["kind"], body["metadata"]["name"]] = body
+        return key
+
+    def remove(self, body: Object) -> Key | None:
+        """Take in a deletion; return the job to look at, None if the object was not known."""
+        key = key_of(body)
+        if key is None:
+            return None
+        uid = body["metadata"]["uid"]
+        self._bury(uid)
+        known = self._known(key, body)
+        if known is None or known["metadata"]["uid"] != uid:
+            return None
+        if body["kind"] == KIND:
+            del self._jobs[key]
+        else:
+            del self._families[key].children[body["kind"], body["metadata"]["name"]]
+            newer = version(body["metadata"]) >= version(known["metadata"])
+            self._depart(key, body if newer else known)
+        self._forget_if_empty(key)
+        return key
+
+    def replace(self, kind: str, items: Sequence[Object], at: str, scope: Scope) -> set[Key]:
+        """Take in a list; return the jobs for which it shows anything new.
+
+        What it lacks is gone, unless it is newer than the list.
+        """
+        listed = {item["metadata"]["uid"] for item in items}
+        changed = {self.put(item) for item in items}
+        for body in self._all(kind, scope):
+            old = version(body["metadata"]) <= version({"resourceVersion": at})
+            if old and body["metadata"]["uid"] not in listed:
+                changed.add(self.remove(body))
+        return {key for key in changed if key is not None}
+
+    def _known(self, key: Key, body: Object) -> Object | None:
+        if body["kind"] == KIND:
+            return self._jobs.get(key)
+        return self.find(key, body["kind"], body["metadata"]["name"])
+
+    def _all(self, kind: str, scope: Scope) -> list[Object]:
+        if isinstance(scope, Key):
+            return [body for body in self.children(scope) if body["kind"] == kind]
+        if kind == KIND:
+            bodies: Iterable[Object] = self._jobs.values()
+        else:
+            families = self._families.values()
+            bodies = (b for f in families for (k, _), b in f.children.items() if k == kind)
+        return [b for b in bodies if scope in (None, b["metadata"]["namespace"])]
+
+    def _depart(self, key: Key, body: Object) -> None:
+        """Keep a pod's last words while its attempt is the newest."""
+        self._bury(body["metadata"]["uid"])
+        if body["kind"] != POD:
+            return
+        departed = self._families.setdefault(key, _Family()).departed
+        attempt = _attempt(body)
+        for uid in [u for u, b in departed.items() if _attempt(b) < attempt]:
+            del departed[uid]
+        departed[body["metadata"]["uid"]] = body
+
+    def _bury(self, uid: str) -> None:
+        self._tombstones[uid] = None
+        if len(self._tombstones) > _TOMBSTONES:
+            self._tombstones.popitem(last=False)
+
+    def _forget_if_empty(self, key: Key) -> None:
+        family = self._families.get(key)
+        if family and key not in self._jobs and not family.children:
+            del self._families[key]
+
+
+Scope = Key | str | None  # one job's children, one namespace, or everything
+
+
+def key_of(body: Object) -> Key | None:
+    """Return the job that an object is, or says by its label that it belongs to."""
+    metadata = body["metadata"]
+    if body["kind"] == KIND:
+        return Key(metadata["namespace"], metadata["name"])
+    name = (metadata.get("labels") or {}).get(JOB_LABEL)
+    return Key(metadata["namespace"], name) if name else None
+
+
+def version(metadata: Object) -> int:
+    """Return a resourceVersion as a number, by which versions of a resource are ordered.
+
+    Kubernetes promises that since 1.35 (KEP 5504), and etcd has always kept it.
+    """
+    text = str(metadata.get("resourceVersion", ""))
+    return int(text) if text.isdecimal() else 0
+
+
+def _attempt(body: Object) -> int:
+    label = (body["metadata"].get("labels") or {}).get(ATTEMPT_LABEL, "")
+    return int(label) if label.isdecimal() else 0

@@ -1,0 +1,187 @@
+"""The only Kubernetes client: raw JSON objects over `kubernetes.aio`'s authenticated transport."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from typing import Self
+from urllib.parse import quote, urlencode
+
+import aiohttp
+from kubernetes.aio.client.configuration import Configuration
+from kubernetes.aio.client.rest import RESTClientObject
+from kubernetes.aio.config import load_incluster_config, load_kube_config
+
+from finetune_api.job import KIND
+from finetune_operator.cluster.api import ApiError, Listing, Object, Unreachable
+from finetune_operator.cluster.patch import merge_patch
+from finetune_operator.cluster.resources import EVENT, RESOURCES, Resource
+from finetune_operator.job.names import MANAGER
+
+_TIMEOUT = aiohttp.ClientTimeout(total=30)
+_PAGE = 500
+_JSON = "application/json"
+_MERGE = "application/merge-patch+json"
+_APPLY = "application/apply-patch+yaml"
+
+Observer = Callable[[str, str, int], None]  # verb, kind, HTTP code
+
+
+class Cluster:
+    """`Api` over HTTPS; `observer` is told of every answer."""
+
+    def __init__(self, configuration: Configuration, observer: Observer | None = None) -> None:
+        self.configuration = configuration
+        self._rest = RESTClientObject(configuration)
+        self.observer = observer
+
+    @classmethod
+    async def connect(cls, observer: Observer | None = None) -> Self:
+        """Read the pod's ServiceAccount or the kubeconfig; no request is sent yet."""
+        configuration = Configuration()
+        # The queue retries whole passes; a transport that repeats writes would hide what happened.
+        configuration.retries = None
+        in_pod = "KUBERNETES_SERVICE_HOST" in os.environ and "KUBECONFIG" not in os.environ
+        if in_pod:
+            load_incluster_config(client_configuration=configuration)
+        else:
+            await load_kube_config(client_configuration=configuration)
+        return cls(configuration, observer)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._rest.close()
+
+    async def token(self) -> str | None:
+        """Return the current Authorization header, which is renewed with a pod's token."""
+        header = await self.configuration.get_api_key_with_prefix("BearerToken")
+        return str(header) if header else None
+
+    async def list_objects(self, kind: str, namespace: str | None, selector: str) -> Listing:
+        """Return the objects that match a label selector, page by page."""
+        resource = RESOURCES[kind]
+        items: list[Object] = []
+        query = {"limit": str(_PAGE)} | ({"labelSelector": selector} if selector else {})
+        while True:
+            path = f"{resource.path(namespace)}?{urlencode(query)}"
+            answer = await self._send("list", kind, "GET", path)
+            for item in answer["items"]:
+                # Items of a list carry neither, though single objects do.
+                items.append({"apiVersion": resource.api_version, "kind": kind, **item})
+            following = answer["metadata"].get("continue")
+            if not following:
+                return Listing(tuple(items), str(answer["metadata"]["resourceVersion"]))
+            query["continue"] = following
+
+    async def get(self, kind: str, namespace: str, name: str) -> Object | None:
+        """Return an object; None if there is none."""
+        try:
+            return await self._send("get", kind, "GET", RESOURCES[kind].path(namespace, name))
+        except ApiError as error:
+            if error.code == 404:
+                return None
+            raise
+
+    async def create(self, body: Object) -> Object:
+        """Create and return what was stored. ApiError 409 AlreadyExists if the name is taken."""
+        path = _resource(body).path(body["metadata"]["namespace"])
+        query = f"?fieldManager={MANAGER}"
+        return await self._send("create", body["kind"], "POST", path + query, body)
+
+    async def apply(self, body: Object) -> Object:
+        """Server-side apply, with force: the operator's fields are the operator's."""
+        query = f"?fieldManager={MANAGER}&force=true"
+        path = _path(body) + query
+        return await self._send("apply", body["kind"], "PATCH", path, body, _APPLY)
+
+    async def delete(
+        self, kind: str, namespace: str, name: str, uid: str, *, at_once: bool = False
+    ) -> None:
+        """Delete that very object, its dependents in the background; no error if it is gone.
+
+        `at_once` is for pods: without the time to end, and without their nodes' confirmation.
+        """
+        options: Object = {
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "propagationPolicy": "Background",
+            "preconditions": {"uid": uid},
+        }
+        if at_once:
+            options["gracePeriodSeconds"] = 0
+        path = RESOURCES[kind].path(namespace, name)
+        try:
+            await self._send("delete", kind, "DELETE", path, options)
+        except ApiError as error:
+            if error.code not in (404, 409):  # gone, or another object has the name
+                raise
+
+    async def patch_status(self, body: Object, status: Object) -> Object:
+        """Make `status` the status of `body`; ApiError 409 Conflict if it is not the newest."""
+        metadata = body["metadata"]
+        patch = {
+            "metadata": {"uid": metadata["uid"], "resourceVersion": metadata["resourceVersion"]},
+            "status": merge_patch(body.get("status") or {}, status),
+        }
+        path = RESOURCES[KIND].path(metadata["namespace"], metadata["name"], "status")
+        return await self._send("patch", f"{KIND}/status", "PATCH", path, patch, _MERGE)
+
+    async def events_of(self, namespace: str, uid: str) -> list[Object]:
+        """Return the Events about an object."""
+        query = urlencode({"fieldSelector": f"involvedObject.uid={uid}"})
+        path = f"{RESOURCES[EVENT].path(namespace)}?{query}"
+        answer = await self._send("list", EVENT, "GET", path)
+        return list(answer["items"])
+
+    async def patch_event(self, namespace: str, name: str, patch: Object) -> None:
+        """Merge into an Event."""
+        path = RESOURCES[EVENT].path(namespace, name)
+        await self._send("patch", EVENT, "PATCH", path, patch, _MERGE)
+
+    async def _send(
+        self,
+        verb: str,
+        kind: str,
+        method: str,
+        path: str,
+        body: Object | None = None,
+        content: str = _JSON,
+    ) -> Object:
+        headers = {"Content-Type": content, "Accept": _JSON}
+        if token := await self.token():
+            headers["Authorization"] = token
+        url = str(self.configuration.host).rstrip("/") + path
+        try:
+            answer = await self._rest.request(
+                method, url, headers=headers, body=body, _request_timeout=_TIMEOUT
+            )
+            payload = await answer.read()
+        except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
+            raise Unreachable(f"{method} {path}: {error!r}") from error
+        if self.observer:
+            self.observer(verb, kind, answer.status)
+        if answer.status >= 400:
+            raise _refusal(answer.status, payload)
+        found: Object = json.loads(payload)
+        return found
+
+
+def _resource(body: Object) -> Resource:
+    return RESOURCES[body["kind"]]
+
+
+def _path(body: Object) -> str:
+    metadata = body["metadata"]
+    return _resource(body).path(metadata["namespace"], quote(metadata["name"]))
+
+
+def _refusal(code: int, payload: bytes) -> ApiError:
+    """Read a Status object; a path that is not served at all answers in plain text."""
+    try:
+        status = json.loads(payload)
+    except ValueError:
+        return ApiError(code, "", payload[:500].decode(errors="replace").strip())
+    if not isinstance(status, dict):
+        return ApiError(code, "", str(status))
+    return ApiError(code, status.get("reason") or "", status.get("message") or "")

@@ -1,0 +1,49 @@
+"""A body as the cluster stores it -> FineTuneJob, or Stalled with the paths of wrong fields."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import ValidationError
+
+from finetune_api.job import FineTuneJob
+from finetune_api.status import FineTuneJobStatus
+from finetune_api.validation import InvalidJob
+from finetune_api.validation import parse as parse_job
+from finetune_contract.reasons import Reason
+from finetune_operator.job.errors import Stalled
+
+
+class Parser:
+    """Parses jobs; a spec is checked once per generation, since checking it is the costly part."""
+
+    def __init__(self) -> None:
+        self._jobs: dict[str, FineTuneJob] = {}
+
+    def parse(self, body: dict[str, Any]) -> FineTuneJob:
+        """Return the job with its defaults. Raises Stalled(InvalidSpec) naming every wrong field.
+
+        A server with the CRD refuses such a job; one may have been stored under an older CRD.
+        """
+        metadata = body["metadata"]
+        known = self._jobs.get(metadata["uid"])
+        if known is None or known.generation != metadata["generation"]:
+            try:
+                known = parse_job({k: v for k, v in body.items() if k != "status"})
+            except InvalidJob as invalid:
+                raise Stalled(Reason.INVALID_SPEC, str(invalid)) from invalid
+            self._jobs[metadata["uid"]] = known
+        return known.model_copy(update={"metadata": metadata, "status": parse_status(body)})
+
+    def forget(self, uid: str) -> None:
+        """Drop what is known of a deleted job."""
+        self._jobs.pop(uid, None)
+
+
+def parse_status(body: dict[str, Any]) -> FineTuneJobStatus:
+    """Return the stored status. Raises Stalled if it is none that the operator can have written."""
+    try:
+        return FineTuneJobStatus.model_validate(body.get("status") or {})
+    except ValidationError as error:
+        paths = ", ".join(f"status.{'.'.join(map(str, e['loc']))}" for e in error.errors())
+        raise Stalled(Reason.INVALID_SPEC, f"{paths}: not written by this operator") from error

@@ -1,0 +1,134 @@
+"""An attempt under way: has it ended, and if not, what is seen of it and what does it wait for?"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from finetune_api.status import Attempt, AttemptState
+from finetune_contract.reasons import Reason
+from finetune_operator.judge.conditions import rfc3339
+from finetune_operator.judge.decision import LOOK_EVERY, Course, Decision, Scene, Verdict
+from finetune_operator.judge.diagnose import SETTLE, Blocked, End, blocked, end_of
+from finetune_operator.judge.observe import timestamp
+from finetune_operator.judge.observed import Child, Pod
+from finetune_operator.judge.told import corrected, learned, told
+from finetune_operator.judge.wording import bounded, with_advice
+
+# A kubelet tells why a container does not start by Events only; they are read after this long.
+LOOK_AFTER = timedelta(seconds=3)
+
+
+def follow(s: Scene, attempt: Attempt) -> End | Decision:
+    """Return how the attempt ends (without success), or what to record of it as it goes on."""
+    end = end_of(s.job, attempt, s.observed, s.now)
+    if end is not None and not end.settled:
+        verdict = Verdict(Course.PROGRESSING, Reason.STOPPING, end.message)
+        return Decision(s.attempts, verdict, delete=s.others(attempt.number), after=SETTLE)
+    return end or deadline(s) or _suspension(s) or _start_timeout(s, attempt) or _go_on(s, attempt)
+
+
+def deadline(s: Scene) -> End | None:
+    """Return the end by runPolicy.activeDeadlineSeconds, if it has come."""
+    left = s.deadline_left()
+    if left is None or left > timedelta():
+        return None
+    seconds = s.job.spec.run_policy.active_deadline_seconds
+    text = f"the attempts ran {seconds} seconds together, which is the limit"
+    return End(Reason.DEADLINE_EXCEEDED, text)
+
+
+def _suspension(s: Scene) -> End | None:
+    if not s.job.spec.run_policy.suspend:
+        return None
+    return End(Reason.SUSPENDED, "spec.runPolicy.suspend is true")
+
+
+def _pods(s: Scene, attempt: Attempt) -> list[Pod]:
+    return [p for p in s.observed.pods_of(attempt.number) if not p.gone]
+
+
+def _start_timeout(s: Scene, attempt: Attempt) -> End | None:
+    """End an attempt whose pods wait for something that only the user can bring."""
+    block = blocked(s.job, _pods(s, attempt), s.observed)
+    left = time_to_start(s, block)
+    if block is None or left is None or left > timedelta():
+        return None
+    return End(Reason.START_TIMEOUT, f"{block.reason}: {block.message}")
+
+
+def time_to_start(s: Scene, block: Blocked | None) -> timedelta | None:
+    """Return the time left to remove what blocks a pod; None if it may take as long as it likes."""
+    if block is None or block.since is None:
+        return None
+    return block.since + s.settings.start_timeout - s.now
+
+
+def _go_on(s: Scene, attempt: Attempt) -> Decision:
+    pods = _pods(s, attempt)
+    workload = s.observed.workload(s.job.uid, attempt.number)
+    block = blocked(s.job, pods, s.observed)
+    complete = len(pods) == s.job.spec.workers.replicas
+    all_run = complete and all(p.running or p.finished for p in pods)
+    said = told(s.job, s.observed, attempt.number)
+    seen = learned(attempt, said).model_copy(
+        update={
+            "workload_uid": attempt.workload_uid or (workload and workload.uid),
+            "pod_uids": attempt.pod_uids or ([p.uid for p in pods] if complete else None),
+            "state": AttemptState.RUNNING if all_run else attempt.state,
+            "running_time": attempt.running_time or (rfc3339(s.now) if all_run else None),
+        }
+    )
+    steady = all_run and not any(p.due for p in pods)
+    looks_again = None if steady else next_look(s, pods)
+    waits = [w for w in (time_to_start(s, block), s.deadline_left(), looks_again) if w is not None]
+    before = [corrected(a, seen, said) for a in s.attempts[-2:-1]]
+    return Decision(
+        (*s.attempts[:-2], *before, seen),
+        _verdict(s, seen, workload, block),
+        run=seen,
+        delete=s.others(attempt.number),
+        after=min(waits, default=None),
+        # A workload that the cache does not show may have been made by an operator that then died.
+        confirm=workload is None,
+        look=() if block else _to_look_at(s, attempt, workload, pods),
+    )
+
+
+def next_look(s: Scene, pods: list[Pod]) -> timedelta:
+    """Return when the next pod will have taken long enough to start to be looked at."""
+    given = [p.scheduled for p in pods if p.scheduled and not p.running and not p.finished]
+    soon = [left for at in given if (left := at + LOOK_AFTER - s.now) > timedelta()]
+    return min(soon, default=LOOK_EVERY)
+
+
+def _verdict(s: Scene, attempt: Attempt, workload: Child | None, block: Blocked | None) -> Verdict:
+    if block is not None:
+        text = with_advice(block.message, block.reason)
+        return Verdict(Course.PROGRESSING, block.reason, bounded(text))
+    if attempt.state is AttemptState.RUNNING:
+        text = f"attempt {attempt.number} is running"
+        return Verdict(Course.PROGRESSING, Reason.RUNNING, text)
+    text = f"attempt {attempt.number} is starting"
+    if workload is not None and (warning := s.observed.warnings.get(workload.uid)):
+        text = f"{text}; {warning}"
+    return Verdict(Course.PROGRESSING, Reason.PENDING, bounded(text))
+
+
+def _to_look_at(
+    s: Scene, attempt: Attempt, workload: Child | None, pods: list[Pod]
+) -> tuple[str, ...]:
+    """Return the first pod that has a node but does not run, or the workload if it has no pods."""
+    started = timestamp(attempt.start_time)
+    if not pods and workload is not None and started and s.now - started >= LOOK_AFTER:
+        return (workload.uid,)
+    return stuck_pods(s, pods)
+
+
+def stuck_pods(s: Scene, pods: list[Pod]) -> tuple[str, ...]:
+    """Return the uid of the first pod that has had a node for a while but does not run."""
+    stuck = [
+        p.uid
+        for p in pods
+        if p.scheduled and not p.running and not p.finished and s.now - p.scheduled >= LOOK_AFTER
+    ]
+    return tuple(stuck[:1])

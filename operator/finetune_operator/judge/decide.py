@@ -1,0 +1,248 @@
+"""(job, observed, now) -> Decision: start an attempt, wait, retry, stop, finish. Pure.
+
+A Decision holds the record of attempts as it must stand *before* anything is touched, and then what
+to make and what to delete. Steps call the next one where nothing has to happen in between, so one
+decision goes as far as it can.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from finetune_api.job import FineTuneJob
+from finetune_api.status import (
+    ArtifactStatus,
+    Attempt,
+    AttemptState,
+    FineTuneJobStatus,
+    RewardCheckState,
+)
+from finetune_contract.reasons import Reason
+from finetune_contract.result import PublishedArtifact
+from finetune_operator.job.run_config import recipe
+from finetune_operator.judge.active import deadline, follow
+from finetune_operator.judge.conditions import finished, finished_time, rfc3339
+from finetune_operator.judge.decision import LOOK_EVERY, Course, Decision, Scene, Verdict
+from finetune_operator.judge.diagnose import End, published
+from finetune_operator.judge.observe import timestamp
+from finetune_operator.judge.observed import Observed, Pod
+from finetune_operator.judge.retry import backoff, gives_up, next_micro_batch
+from finetune_operator.judge.reward_check import checked, paused, unfinished_checks
+from finetune_operator.judge.told import accounted, learned, told
+from finetune_operator.judge.wording import attempt_end, bounded, with_advice
+from finetune_operator.settings import Settings
+
+# training-operator deletes the pods that still run when one has failed; the ended ones stay, for
+# their logs. Only if it has not done so after this long is the whole PyTorchJob deleted.
+CLEAN_UP = timedelta(seconds=30)
+_UNDER_WAY = (AttemptState.STARTING, AttemptState.RUNNING, AttemptState.STOPPING)
+
+
+def decide(job: FineTuneJob, observed: Observed, now: datetime, settings: Settings) -> Decision:
+    """Return what to record and to do next. `job.status` is the status as stored."""
+    status = job.status or FineTuneJobStatus()
+    scene = Scene(job, status, tuple(status.attempts or ()), observed, now, settings)
+    if finished(status):
+        return _finished(scene)
+    last = scene.attempts[-1] if scene.attempts else None
+    if last is not None and last.state in _UNDER_WAY:
+        return _active(scene, last)
+    return _between(scene)
+
+
+def refused(decision: Decision, message: str, now: datetime) -> Decision:
+    """Return the decision after the cluster refused its objects for good."""
+    if decision.run is None:
+        return _refused_check(decision, message, now)
+    ended = decision.run.model_copy(
+        update={
+            "state": AttemptState.FAILED,
+            "end_time": rfc3339(now),
+            "reason": Reason.BACKEND_REFUSED,
+            "message": bounded(message),
+        }
+    )
+    text = with_advice(attempt_end(ended), Reason.BACKEND_REFUSED)
+    verdict = Verdict(Course.FAILED, Reason.BACKEND_REFUSED, text)
+    return Decision((*decision.attempts[:-1], ended), verdict)
+
+
+def _refused_check(decision: Decision, message: str, now: datetime) -> Decision:
+    assert decision.reward_check is not None, "only an attempt's or a check's objects are refused"
+    failed = decision.reward_check.model_copy(
+        update={
+            "state": RewardCheckState.FAILED,
+            "end_time": rfc3339(now),
+            "message": bounded(message),
+        }
+    )
+    text = with_advice(message, Reason.BACKEND_REFUSED)
+    verdict = Verdict(Course.FAILED, Reason.BACKEND_REFUSED, text)
+    return Decision(decision.attempts, verdict, reward_check=failed)
+
+
+def _active(s: Scene, attempt: Attempt) -> Decision:
+    """Follow an attempt to its end; one that published has succeeded, whatever else happened."""
+    artifact = published(s.job, attempt, s.observed.pods_of(attempt.number))
+    if artifact is not None:
+        return _succeeded(s, attempt, artifact)
+    if attempt.state is AttemptState.STOPPING:
+        return _stopping(s, attempt)
+    outcome = follow(s, attempt)
+    if isinstance(outcome, Decision):
+        return outcome
+    return _stopping(replace(s, confirm=outcome.absent), _ended(attempt, outcome, s.now))
+
+
+def _succeeded(s: Scene, attempt: Attempt, artifact: PublishedArtifact) -> Decision:
+    said = told(s.job, s.observed, attempt.number)
+    done = learned(attempt, said).model_copy(
+        update={
+            "state": AttemptState.SUCCEEDED,
+            "end_time": attempt.end_time or rfc3339(s.now),
+            "reason": Reason.SUCCEEDED,
+            "message": None,
+            "failed_rank": None,
+            "pod_uids": None,
+            "last_step": said.last_step,
+            "lost_steps": None,
+        }
+    )
+    text = f"attempt {attempt.number} published {artifact.uri} ({artifact.digest})"
+    return Decision(
+        s.with_last(done).attempts,
+        Verdict(Course.SUCCEEDED, Reason.SUCCEEDED, text),
+        delete=s.others(attempt.number),
+        artifact=ArtifactStatus(
+            uri=artifact.uri,
+            digest=artifact.digest,
+            bytes=artifact.bytes,
+            attempt=attempt.number,
+        ),
+    )
+
+
+def _ended(attempt: Attempt, end: End, now: datetime) -> Attempt:
+    return attempt.model_copy(
+        update={
+            "state": AttemptState.STOPPING,
+            "end_time": rfc3339(now),
+            "reason": end.reason,
+            "message": bounded(end.message),
+            "failed_rank": end.rank,
+        }
+    )
+
+
+def _stopping(s: Scene, attempt: Attempt) -> Decision:
+    """Wait until nothing of the attempt can run any more, or the fence's time is over."""
+    attempt = accounted(attempt, told(s.job, s.observed, attempt.number), s.status)
+    s = s.with_last(attempt)
+    workload = s.observed.workload(s.job.uid, attempt.number)
+    live = [p for p in s.observed.pods_of(attempt.number) if not p.finished]
+    ended = timestamp(attempt.end_time)
+    assert ended is not None, "an attempt that stops has an end"
+    quiet = not live and (workload is None or workload.outcome is not None)
+    fenced = _fence(s, ended, live)
+    if quiet or s.now >= fenced:
+        suspended = attempt.reason == Reason.SUSPENDED
+        state = AttemptState.SUSPENDED if suspended else AttemptState.FAILED
+        closed = attempt.model_copy(update={"state": state, "pod_uids": None})
+        confirm = s.confirm or (quiet and workload is None)
+        return _between(replace(s.with_last(closed), confirm=confirm))
+    told_to_stop = attempt.reason in (Reason.DEADLINE_EXCEEDED, Reason.START_TIMEOUT)
+    last_one = gives_up(s.job, s.attempts, s.settings) is not None
+    spared = last_one and not told_to_stop and s.now < ended + CLEAN_UP
+    return Decision(
+        s.attempts,
+        Verdict(Course.PROGRESSING, Reason.STOPPING, attempt_end(attempt)),
+        delete=s.others(attempt.number if spared else None),
+        after=(ended + CLEAN_UP if spared else fenced) - s.now,
+        confirm=s.confirm,
+    )
+
+
+def _fence(s: Scene, ended: datetime, live: list[Pod]) -> datetime:
+    """Return when pods that do not go are given up: none was cut off while it had its grace."""
+    grace = timedelta(seconds=s.job.spec.run_policy.termination_grace_period_seconds)
+    return max([ended + grace, *(p.due for p in live if p.due)]) + s.settings.fence_timeout
+
+
+def _between(s: Scene) -> Decision:
+    """No attempt is under way: finish, wait, or start the next one."""
+    last = s.attempts[-1] if s.attempts else None
+    if last is not None and (end := _final_end(s, last)) is not None:
+        verdict = Verdict(Course.FAILED, end.reason, with_advice(end.message, end.reason))
+        return Decision(s.attempts, verdict, delete=s.others(last.number), confirm=s.confirm)
+    if s.job.spec.run_policy.suspend:
+        verdict = Verdict(Course.SUSPENDED, Reason.SUSPENDED, "spec.runPolicy.suspend is true")
+        gone = (*s.others(None), *unfinished_checks(s))
+        return Decision(s.attempts, verdict, delete=gone, confirm=s.confirm, reward_check=paused(s))
+    if last is not None and (wait := _backoff_left(s, last)) > timedelta():
+        text = f"{attempt_end(last)}; attempt {last.number + 1} follows"
+        verdict = Verdict(Course.PROGRESSING, Reason.RETRYING, text)
+        return Decision(s.attempts, verdict, delete=s.others(None), after=wait, confirm=s.confirm)
+    return _start(s) if s.attempts else _first(s)
+
+
+def _first(s: Scene) -> Decision:
+    """Start the first attempt, once the code that is to score it has been tried."""
+    found = checked(s)
+    if isinstance(found, Decision):
+        return found
+    start = _start(s)
+    return replace(start, reward_check=found, delete=(*start.delete, *unfinished_checks(s)))
+
+
+def _final_end(s: Scene, last: Attempt) -> End | None:
+    """Return the job's failure, if no attempt may follow the last one."""
+    why = gives_up(s.job, s.attempts, s.settings)
+    if why is None:
+        return deadline(s)
+    text = "; ".join(part for part in (attempt_end(last), why) if part)
+    return End(Reason(last.reason or ""), text)
+
+
+def _backoff_left(s: Scene, last: Attempt) -> timedelta:
+    ended = timestamp(last.end_time)
+    assert ended is not None, "an attempt that is over has an end"
+    return ended + backoff(s.attempts, s.settings) - s.now
+
+
+def _start(s: Scene) -> Decision:
+    number = s.attempts[-1].number + 1 if s.attempts else 1
+    attempt = Attempt(
+        number=number,
+        state=AttemptState.STARTING,
+        generation=s.job.generation,
+        recipe_digest=recipe(s.job.spec).digest(),
+        image=s.job.spec.workers.image or s.settings.trainer_image,
+        micro_batch_size=next_micro_batch(s.job, s.attempts),
+        start_time=rfc3339(s.now),
+    )
+    return Decision(
+        (*s.attempts, attempt),
+        Verdict(Course.PROGRESSING, Reason.PENDING, f"attempt {number} is starting"),
+        run=attempt,
+        delete=s.others(number),
+        after=LOOK_EVERY,
+        confirm=s.confirm,
+    )
+
+
+def _finished(s: Scene) -> Decision:
+    """Nothing starts again; the children go when their time is over."""
+    last = s.attempts[-1].number if s.attempts else None
+    ttl = s.job.spec.run_policy.ttl_seconds_after_finished
+    left = None if ttl is None else finished_time(s.status) + timedelta(seconds=ttl) - s.now
+    expired = left is not None and left <= timedelta()
+    return Decision(
+        s.attempts,
+        Verdict(Course.KEPT, Reason.SUCCEEDED),
+        delete=s.others(None, shared=False)
+        if expired
+        else (*s.others(last), *unfinished_checks(s)),
+        after=None if expired else left,
+        artifact=s.status.artifact,
+    )

@@ -1,0 +1,96 @@
+"""What a decision looks at and what it says. Pure values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import Enum
+
+from finetune_api.job import FineTuneJob
+from finetune_api.status import ArtifactStatus, Attempt, FineTuneJobStatus, RewardCheckStatus
+from finetune_contract.reasons import Reason
+from finetune_operator.judge.observe import timestamp
+from finetune_operator.judge.observed import Child, Observed
+from finetune_operator.judge.retry import active_time
+from finetune_operator.plan.reward_check import RewardCheck
+from finetune_operator.settings import Settings
+
+# Nothing tells when some things end, such as another pod's pull of an image; then look this often.
+LOOK_EVERY = timedelta(seconds=10)
+
+
+class Course(Enum):
+    """What the conditions say of the job."""
+
+    PROGRESSING = "Progressing"
+    SUSPENDED = "Suspended"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    KEPT = "Kept"  # finished before; the conditions stand
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The job's course, and why."""
+
+    course: Course
+    reason: Reason
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to record, then to do."""
+
+    attempts: tuple[Attempt, ...]
+    verdict: Verdict
+    run: Attempt | None = None  # its objects must exist
+    delete: tuple[Child, ...] = ()
+    after: timedelta | None = None  # look again then, even if nothing happens
+    artifact: ArtifactStatus | None = None
+    confirm: bool = False  # it rests on an absence: read from the server, and decide again
+    look: tuple[str, ...] = ()  # uids of objects whose Events would tell what keeps pods from going
+    reward_check: RewardCheckStatus | None = None  # what to record of it; None: what stands
+    run_check: RewardCheck | None = None  # its objects must exist
+
+
+@dataclass(frozen=True)
+class Scene:
+    """All that the steps look at."""
+
+    job: FineTuneJob
+    status: FineTuneJobStatus
+    attempts: tuple[Attempt, ...]
+    observed: Observed
+    now: datetime
+    settings: Settings
+    confirm: bool = False
+
+    def with_last(self, attempt: Attempt) -> Scene:
+        """Return the scene with the last attempt's record replaced."""
+        return replace(self, attempts=(*self.attempts[:-1], attempt))
+
+    def others(self, keep: int | None, shared: bool = True) -> tuple[Child, ...]:
+        """Return the children to delete when attempt `keep` (and what attempts share) stays.
+
+        A child of a deleted job of the same name goes as well; a stranger's is left alone.
+        """
+        doomed = []
+        for child in self.observed.children:
+            kept = child.owner_uid == self.job.uid and (
+                shared if child.attempt is None else child.attempt == keep
+            )
+            if not kept and not child.deleting and child.owner_uid is not None:
+                doomed.append(child)
+        return tuple(doomed)
+
+    def deadline_left(self) -> timedelta | None:
+        """Return how long check and attempts may yet run; None without a deadline."""
+        seconds = self.job.spec.run_policy.active_deadline_seconds
+        if seconds is None:
+            return None
+        check = self.status.reward_check
+        begun = timestamp(check.start_time) if check else None
+        ended = timestamp(check.end_time) if check else None
+        checking = (ended or self.now) - begun if begun else timedelta()
+        return timedelta(seconds=seconds) - active_time(self.attempts, self.now) - checking

@@ -1,0 +1,222 @@
+"""What the cluster shows of one job: cache -> Observed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from pydantic import ValidationError
+
+from finetune_api.job import KIND, FineTuneJob
+from finetune_contract.progress import ANNOTATION, Progress
+from finetune_contract.result import decode
+from finetune_operator.job.names import ATTEMPT_LABEL, HASH_ANNOTATION, UID_LABEL, Object
+from finetune_operator.judge.observed import (
+    Child,
+    ContainerEnd,
+    Crashes,
+    Observed,
+    Obstacle,
+    Pod,
+    Report,
+)
+from finetune_operator.plan.backends import Backend
+from finetune_operator.plan.pod import CONTAINER
+from finetune_operator.plan.reward_runner import SIDECAR
+
+_LONGEST_WORDS = 512  # characters
+
+
+def observe(
+    job: FineTuneJob, children: Iterable[Object], departed: Iterable[Object], backend: Backend
+) -> Observed:
+    """Return what the objects under the job's label say; `departed` are pods deleted since.
+
+    Pods and Leases of a job of the same name that was deleted are left out; its other objects are
+    listed, because their names are in the way.
+    """
+    found: list[Child] = []
+    pods: list[Pod] = []
+    checks: list[Pod] = []
+    reports: list[Report] = []
+    for body in children:
+        own = body["metadata"].get("labels", {}).get(UID_LABEL) == job.uid
+        if body["kind"] == "Pod" and _job_uid(body):
+            found.append(_child(body, backend))
+            checks += [_check_pod(body, gone=False)] if own else []
+        elif body["kind"] == "Pod":
+            pods += _attempt_pods(body, backend, gone=False) if own else []
+        else:
+            found.append(_child(body, backend))
+            if body["kind"] == "Lease" and own:
+                reports += [report for report in [_report(body)] if report]
+    for body in departed:
+        if body["metadata"].get("labels", {}).get(UID_LABEL) != job.uid:
+            continue
+        if _job_uid(body):
+            checks.append(_check_pod(body, gone=True))
+        else:
+            pods += _attempt_pods(body, backend, gone=True)
+    return Observed(
+        tuple(sorted(found, key=lambda c: (c.kind, c.name))),
+        tuple(pods),
+        tuple(reports),
+        checks=tuple(checks),
+    )
+
+
+def newest_warning(events: Iterable[Object]) -> str | None:
+    """Return the message of an object's newest Event, unless things have gone well since."""
+    dated = [(e.get("lastTimestamp") or e.get("eventTime") or "", e) for e in events]
+    if not dated:
+        return None
+    newest = max(dated, key=lambda pair: pair[0])[1]
+    return newest.get("message") if newest.get("type") == "Warning" else None
+
+
+def timestamp(text: str | None) -> datetime | None:
+    """Return the time of a Kubernetes timestamp; None without one."""
+    return datetime.fromisoformat(text) if text else None
+
+
+def _attempt(body: Object) -> int | None:
+    label = body["metadata"].get("labels", {}).get(ATTEMPT_LABEL, "")
+    return int(label) if label.isdecimal() else None
+
+
+def _job_uid(body: Object) -> str | None:
+    """Return the uid of the FineTuneJob that controls an object itself, not by a workload."""
+    owners = body["metadata"].get("ownerReferences", [])
+    jobs = (o["uid"] for o in owners if o.get("controller") and o.get("kind") == KIND)
+    return next(jobs, None)
+
+
+def _child(body: Object, backend: Backend) -> Child:
+    metadata = body["metadata"]
+    return Child(
+        kind=body["kind"],
+        name=metadata["name"],
+        uid=metadata["uid"],
+        owner_uid=_job_uid(body),
+        attempt=_attempt(body),
+        plan=metadata.get("annotations", {}).get(HASH_ANNOTATION),
+        deleting="deletionTimestamp" in metadata,
+        workload=body["kind"] == backend.kind,
+        outcome=backend.outcome(body) if body["kind"] == backend.kind else None,
+    )
+
+
+def _report(body: Object) -> Report | None:
+    """Read the trainer's annotation; one that is no Progress is as good as none."""
+    attempt = _attempt(body)
+    text = body["metadata"].get("annotations", {}).get(ANNOTATION)
+    time = timestamp(body.get("spec", {}).get("renewTime"))
+    if attempt is None or text is None or time is None:
+        return None
+    try:
+        return Report(attempt, time, Progress.model_validate_json(text))
+    except ValidationError:
+        return None
+
+
+def _attempt_pods(body: Object, backend: Backend, *, gone: bool) -> list[Pod]:
+    """Return the pod, if it is one of an attempt."""
+    attempt, rank = _attempt(body), backend.node_rank(body["metadata"]["name"])
+    if attempt is None or rank is None:
+        return []
+    return [_pod(body, attempt, rank, CONTAINER, gone=gone)]
+
+
+def _check_pod(body: Object, *, gone: bool) -> Pod:
+    """Return the pod that tries the rewards; if its first container failed, that is its end."""
+    pod = _pod(body, 1, 0, SIDECAR, gone=gone)
+    failed = _failed_init(body.get("status", {}))
+    return pod if pod.end or failed is None else replace(pod, end=_end(failed[1]))
+
+
+def _pod(body: Object, attempt: int, rank: int, container: str, *, gone: bool) -> Pod:
+    status = body.get("status", {})
+    conditions = {c["type"]: c for c in status.get("conditions") or []}
+    scheduled = conditions.get("PodScheduled", {})
+    containers = status.get("containerStatuses") or []
+    main: dict[str, Any] = next((c for c in containers if c["name"] == container), {})
+    disruption = conditions.get("DisruptionTarget", {})
+    return Pod(
+        name=body["metadata"]["name"],
+        uid=body["metadata"]["uid"],
+        attempt=attempt,
+        node_rank=rank,
+        phase=status.get("phase", "Pending"),
+        reason=status.get("reason", ""),
+        message=status.get("message", ""),
+        disrupted=disruption.get("message") or disruption.get("reason")
+        if disruption.get("status") == "True"
+        else None,
+        scheduled=timestamp(scheduled.get("lastTransitionTime"))
+        if scheduled.get("status") == "True"
+        else None,
+        running="running" in main.get("state", {}),
+        due=timestamp(body["metadata"].get("deletionTimestamp")),
+        gone=gone,
+        obstacle=_obstacle(status, scheduled),
+        init_failure=_init_failure(status),
+        end=_end(main.get("state", {}).get("terminated")),
+        plan=body["metadata"].get("annotations", {}).get(HASH_ANNOTATION),
+        runner_crashes=_runner_crashes(status),
+    )
+
+
+def _obstacle(status: dict[str, Any], scheduled: dict[str, Any]) -> Obstacle | None:
+    if scheduled.get("status") == "False":
+        return Obstacle(scheduled.get("reason", ""), scheduled.get("message", ""))
+    containers = [
+        *(status.get("initContainerStatuses") or []),
+        *(status.get("containerStatuses") or []),
+    ]
+    found = [
+        Obstacle(waiting["reason"], waiting.get("message") or f"image {one.get('image', '')}")
+        for one in containers
+        if (waiting := one.get("state", {}).get("waiting"))
+        and waiting.get("reason") not in (None, "PodInitializing")
+    ]
+    # One that is merely being created may stand before the one that can not be.
+    return min(found, key=lambda one: one.reason == "ContainerCreating", default=None)
+
+
+def _init_failure(status: dict[str, Any]) -> str | None:
+    failed = _failed_init(status)
+    return failed and f"init container {failed[0]} ended with code {failed[1]['exitCode']}"
+
+
+def _failed_init(status: dict[str, Any]) -> tuple[str, dict[str, Any]] | None:
+    """Return name and end of the init container that failed; a sidecar's end is none."""
+    for container in status.get("initContainerStatuses") or []:
+        ended = container.get("state", {}).get("terminated")
+        name = container.get("name", "")
+        if name != SIDECAR and ended and ended.get("exitCode"):
+            return name, ended
+    return None
+
+
+def _runner_crashes(status: dict[str, Any]) -> Crashes | None:
+    containers = status.get("initContainerStatuses") or []
+    runner: dict[str, Any] = next((c for c in containers if c.get("name") == SIDECAR), {})
+    restarts, state = runner.get("restartCount", 0), runner.get("state", {})
+    ended = state.get("terminated") or runner.get("lastState", {}).get("terminated")
+    if not restarts or "running" in state or ended is None:
+        return None
+    words = (ended.get("message") or "").strip()[-_LONGEST_WORDS:]
+    return Crashes(restarts, ended.get("exitCode", 0), ended.get("reason", ""), words)
+
+
+def _end(terminated: dict[str, Any] | None) -> ContainerEnd | None:
+    if terminated is None:
+        return None
+    return ContainerEnd(
+        exit_code=terminated.get("exitCode", 0),
+        reason=terminated.get("reason", ""),
+        finished=timestamp(terminated.get("finishedAt")),
+        result=decode(terminated.get("message") or ""),
+    )

@@ -1,0 +1,243 @@
+"""The trial of a job's rewards before the first attempt. Pure.
+
+It commits nothing, so a pod that is lost is simply made again, whether or not its node ever
+confirms that it has gone; only the verdict must not get lost.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+from finetune_api.status import RewardCheckState, RewardCheckStatus
+from finetune_contract.reasons import Reason, Retry, retry_of
+from finetune_contract.result import Outcome
+from finetune_operator.judge.active import deadline, next_look, stuck_pods, time_to_start
+from finetune_operator.judge.conditions import rfc3339
+from finetune_operator.judge.decision import LOOK_EVERY, Course, Decision, Scene, Verdict
+from finetune_operator.judge.diagnose import MORE_MEMORY, End, blocked, pod_end, result_of
+from finetune_operator.judge.observe import timestamp
+from finetune_operator.judge.observed import Child, Pod
+from finetune_operator.judge.retry import doubled
+from finetune_operator.judge.wording import bounded, with_advice
+from finetune_operator.plan.reward_check import (
+    RewardCheck,
+    extended_resources,
+    reward_check,
+    untried,
+)
+
+# From the time a pod has a node: the image's pull, the rows, and two batches of each reward, which
+# its own timeoutSeconds bounds. Whatever hangs beyond that would hang for ever.
+TIME_TO_TRY = timedelta(hours=1)
+_ATTEMPT = 1  # of which the pod's Result speaks: the one that is to follow
+
+
+def checked(s: Scene) -> Decision | RewardCheckStatus | None:
+    """Return what has to happen before the first attempt; else the record of a check that passed,
+    or None for a job without any that can be tried."""
+    wanted = reward_check(s.job, s.job.spec.workers.image or s.settings.trainer_image)
+    if wanted is None:
+        return None
+    known = s.status.reward_check
+    if known is None or known.plan != wanted.plan:
+        known = RewardCheckStatus(state=RewardCheckState.RUNNING, plan=wanted.plan)
+    if known.state is RewardCheckState.PASSED:
+        return known
+    s = replace(s, status=s.status.model_copy(update={"reward_check": known}))
+    if (end := deadline(s)) is not None:
+        return _failed(s, known, end)
+    there = next((p for p in s.observed.checks if not p.gone), None)
+    if there is not None and _is_over(known, wanted, there):
+        return _cleared(s, known, there)
+    if known.end_time is not None:
+        return _next(s, known, wanted)
+    pod = there or next((p for p in s.observed.checks if p.uid == known.pod_uid), None)
+    if pod is not None:
+        return _follow(s, known, pod)
+    if known.pod_uid is not None:
+        return _ended(s, known, End(Reason.POD_LOST, "the pod that tried the rewards vanished"))
+    return _run(s, known, wanted)
+
+
+def paused(s: Scene) -> RewardCheckStatus | None:
+    """Return the record of a suspended job: a check under way begins anew."""
+    known = s.status.reward_check
+    if known is None or known.state is not RewardCheckState.RUNNING:
+        return known
+    return known.model_copy(update={"pod_uid": None, "start_time": None, "end_time": None})
+
+
+def unfinished_checks(s: Scene) -> tuple[Child, ...]:
+    """Return the pods that try the job's rewards, to be deleted where nobody waits for them."""
+    unfinished = {p.uid for p in s.observed.checks if not p.finished}
+    return tuple(c for c in s.observed.children if c.uid in unfinished and not c.deleting)
+
+
+def _is_over(known: RewardCheckStatus, wanted: RewardCheck, pod: Pod) -> bool:
+    """Tell whether a pod has no part in the check: it was counted, or is of another spec."""
+    counted = known.end_time is not None and pod.uid == known.pod_uid
+    not_ours = pod.uid != known.pod_uid and pod.due is not None
+    return counted or not_ours or pod.plan != wanted.plan
+
+
+def _cleared(s: Scene, known: RewardCheckStatus, pod: Pod) -> Decision:
+    child = next(c for c in s.observed.children if c.uid == pod.uid)
+    text = f"{pod.name} has to go before the rewards can be tried again"
+    return Decision(
+        s.attempts,
+        Verdict(Course.PROGRESSING, Reason.STOPPING, text),
+        delete=(*s.others(None), child),
+        after=LOOK_EVERY,
+        reward_check=known,
+    )
+
+
+def _next(s: Scene, known: RewardCheckStatus, wanted: RewardCheck) -> Decision:
+    """Make the next pod, once the last one's end is long enough ago."""
+    ended = timestamp(known.end_time)
+    assert ended is not None, "it has ended"
+    left = ended + doubled(known.failures, s.settings) - s.now
+    if left <= timedelta():
+        return _run(s, known.model_copy(update={"pod_uid": None, "end_time": None}), wanted)
+    text = f"trying the rewards ended: {known.message}; they are tried again"
+    verdict = Verdict(Course.PROGRESSING, Reason.RETRYING, text)
+    return Decision(s.attempts, verdict, delete=s.others(None), after=left, reward_check=known)
+
+
+def _run(s: Scene, known: RewardCheckStatus, wanted: RewardCheck) -> Decision:
+    begun = known.model_copy(update={"start_time": known.start_time or rfc3339(s.now)})
+    return Decision(
+        s.attempts,
+        Verdict(Course.PROGRESSING, Reason.PENDING, _trying(s)),
+        delete=(*s.others(None), *_left_over(s)),
+        after=LOOK_EVERY,
+        reward_check=begun,
+        run_check=wanted,
+    )
+
+
+def _left_over(s: Scene) -> tuple[Child, ...]:
+    """Return the pods of deleted jobs of the name whose nodes do not let them go."""
+    pods = (c for c in s.observed.children if c.kind == "Pod" and c.deleting)
+    return tuple(c for c in pods if c.owner_uid != s.job.uid)
+
+
+def _trying(s: Scene) -> str:
+    return f"the rewards are tried on a few rows before the first attempt{_left_out(s)}"
+
+
+def _left_out(s: Scene) -> str:
+    names = untried(s.job)
+    return f"; not tried, as services or models: {', '.join(names)}" if names else ""
+
+
+def _follow(s: Scene, known: RewardCheckStatus, pod: Pod) -> Decision | RewardCheckStatus:
+    known = known.model_copy(update={"pod_uid": pod.uid})
+    done, result = pod.end, result_of(pod, _ATTEMPT)
+    if done and done.exit_code == 0 and result and result.outcome is Outcome.SUCCEEDED:
+        return _passed(s, known, result.message)
+    end = _end_of(s, pod)
+    if end is None:
+        return _waiting(s, known, pod)
+    if end.reason is Reason.SANDBOX_UNAVAILABLE and extended_resources(s.job):
+        # The attempts run on nodes with devices, of which this one need not be.
+        why = f"the node of the trial can not confine the rewards ({end.message})"
+        return _passed(s, known, f"not tried: {why}; the attempt's own runner decides")
+    return _ended(s, known, end)
+
+
+def _passed(s: Scene, known: RewardCheckStatus, message: str) -> RewardCheckStatus:
+    passed = {
+        "state": RewardCheckState.PASSED,
+        "end_time": rfc3339(s.now),
+        "message": bounded(message + _left_out(s)),
+    }
+    return known.model_copy(update=passed)
+
+
+def _end_of(s: Scene, pod: Pod) -> End | None:
+    end = pod_end(pod, _ATTEMPT, s.now)
+    if end is None and pod.gone:
+        return End(Reason.POD_LOST, f"{pod.name} was deleted")
+    if end is None or end.reason is not Reason.OUT_OF_MEMORY:
+        return end
+    # No micro-batch is to blame here.
+    if pod.init_failure is not None:
+        return End(Reason.TRAINER_ERROR, f"{end.message} while the rows were read")
+    return End(Reason.REWARD_INVALID, f"{end.message}: {MORE_MEMORY}")
+
+
+def _waiting(s: Scene, known: RewardCheckStatus, pod: Pod) -> Decision:
+    took = f"{pod.name} did not end within {TIME_TO_TRY.total_seconds():g} seconds"
+    over = pod.scheduled + TIME_TO_TRY - s.now if pod.scheduled else None
+    if over is not None and over <= timedelta():
+        why = f": {pod.obstacle.reason}: {pod.obstacle.message}" if pod.obstacle else ""
+        return _ended(s, known, End(Reason.TRAINER_ERROR, took + why))
+    block = blocked(s.job, [pod], s.observed)
+    left = time_to_start(s, block)
+    if block is not None and left is not None and left <= timedelta():
+        return _failed(s, known, End(Reason.START_TIMEOUT, f"{block.reason}: {block.message}"))
+    verdict = Verdict(Course.PROGRESSING, Reason.PENDING, _trying(s))
+    if block is not None:
+        text = bounded(with_advice(block.message, block.reason))
+        verdict = Verdict(Course.PROGRESSING, block.reason, text)
+    steady = pod.running and pod.due is None
+    waits = [left, over, s.deadline_left(), None if steady else next_look(s, [pod])]
+    return Decision(
+        s.attempts,
+        verdict,
+        delete=s.others(None),
+        after=min((wait for wait in waits if wait is not None), default=None),
+        reward_check=known,
+        look=() if block else stuck_pods(s, [pod]),
+    )
+
+
+def _ended(s: Scene, known: RewardCheckStatus, end: End) -> Decision:
+    """Count a pod that ended without success; what it told may be the last word."""
+    failures = known.failures + 1
+    counted = known.model_copy(
+        update={
+            "failures": failures,
+            "end_time": rfc3339(s.now),
+            "message": bounded(end.message),
+        }
+    )
+    match retry_of(end.reason, begun=False):
+        case Retry.INFRASTRUCTURE:
+            allowed = s.settings.max_infrastructure_attempts
+        case Retry.COUNTED | Retry.SMALLER_BATCH:
+            allowed = s.job.spec.run_policy.max_attempts
+        case _:
+            return _failed(s, known, end)
+    if failures >= allowed:
+        return _failed(s, counted, End(end.reason, f"{end.message}; it was try {failures}"))
+    text = f"trying the rewards ended: {end.message}; they are tried again"
+    verdict = Verdict(Course.PROGRESSING, Reason.RETRYING, bounded(text))
+    after = doubled(failures, s.settings)
+    # It may rest on the pod's absence, which a lagging cache also shows.
+    return Decision(
+        s.attempts,
+        verdict,
+        delete=s.others(None),
+        after=after,
+        reward_check=counted,
+        confirm=end.reason is Reason.POD_LOST,
+    )
+
+
+def _failed(s: Scene, known: RewardCheckStatus, end: End) -> Decision:
+    record = known.model_copy(
+        update={
+            "state": RewardCheckState.FAILED,
+            "end_time": known.end_time or rfc3339(s.now),
+            "message": bounded(end.message),
+        }
+    )
+    return Decision(
+        s.attempts,
+        Verdict(Course.FAILED, end.reason, with_advice(end.message, end.reason)),
+        delete=(*s.others(None), *unfinished_checks(s)),
+        reward_check=record,
+    )

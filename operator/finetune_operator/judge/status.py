@@ -1,0 +1,190 @@
+"""(job, observed, decision, now) -> FineTuneJobStatus. Pure; written once per pass, if changed."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from finetune_api.job import FineTuneJob
+from finetune_api.status import (
+    Attempt,
+    Condition,
+    ConditionType,
+    FineTuneJobStatus,
+    PlanStatus,
+    ProgressStatus,
+    RewardCheckStatus,
+    RewardStatus,
+)
+from finetune_operator.job.errors import Stalled, Waiting
+from finetune_operator.job.method import isolated_rewards
+from finetune_operator.job.run_config import micro_batch_size
+from finetune_operator.judge.conditions import Truth, condition, rfc3339
+from finetune_operator.judge.decision import Course, Decision, Verdict
+from finetune_operator.judge.observe import timestamp
+from finetune_operator.judge.observed import Observed, Report
+from finetune_operator.judge.told import checkpoint, told
+from finetune_operator.judge.wording import bounded, with_advice
+from finetune_operator.plan.attempt import plan_status, told_plan
+from finetune_operator.settings import Settings
+
+_SHAPES: dict[Course, tuple[tuple[ConditionType, Truth], ...]] = {
+    Course.PROGRESSING: (
+        (ConditionType.READY, "Unknown"),
+        (ConditionType.RECONCILING, "True"),
+        (ConditionType.SUCCEEDED, "Unknown"),
+    ),
+    Course.SUSPENDED: (
+        (ConditionType.READY, "Unknown"),
+        (ConditionType.SUCCEEDED, "Unknown"),
+        (ConditionType.SUSPENDED, "True"),
+    ),
+    Course.SUCCEEDED: ((ConditionType.READY, "True"), (ConditionType.SUCCEEDED, "True")),
+    Course.FAILED: (
+        (ConditionType.READY, "False"),
+        (ConditionType.STALLED, "True"),
+        (ConditionType.SUCCEEDED, "False"),
+    ),
+}
+_MANY_FIELDS = 8000  # leaves room for the advice in a condition's message
+_INVALID: tuple[tuple[ConditionType, Truth], ...] = (
+    (ConditionType.READY, "False"),
+    (ConditionType.STALLED, "True"),
+    (ConditionType.SUCCEEDED, "Unknown"),
+)
+
+
+def status_of(
+    job: FineTuneJob,
+    observed: Observed,
+    decision: Decision,
+    now: datetime,
+    settings: Settings,
+    waiting: Waiting | None = None,
+) -> FineTuneJobStatus:
+    """Return the whole status. `waiting` is what stood in the way of the decision, if anything."""
+    old = job.status or FineTuneJobStatus()
+    verdict = decision.verdict
+    if waiting is not None:
+        text = bounded(with_advice(waiting.message, waiting.reason))
+        verdict = Verdict(Course.PROGRESSING, waiting.reason, text)
+    last = decision.attempts[-1] if decision.attempts else None
+    report = _report(old, observed, decision, settings)
+    waits = decision.run.number if decision.run is not None and report is None else None
+    return FineTuneJobStatus(
+        observed_generation=job.generation,
+        conditions=_conditions(old, verdict, job.generation, now),
+        attempts=list(decision.attempts) or None,
+        reward_check=_reward_check(job, old, decision),
+        progress=_progress(old, last, report),
+        checkpoint=checkpoint(job, old.checkpoint, observed, waits),
+        artifact=decision.artifact,
+        plan=_plan(job, old, last, observed),
+    )
+
+
+def _reward_check(
+    job: FineTuneJob, old: FineTuneJobStatus, decision: Decision
+) -> RewardCheckStatus | None:
+    if not isolated_rewards(job.spec):
+        return None
+    return decision.reward_check or old.reward_check
+
+
+def invalid_status(
+    old: FineTuneJobStatus, stalled: Stalled, generation: int, now: datetime
+) -> FineTuneJobStatus:
+    """Return the status of a job whose spec can not be read; all else stays as it was."""
+    message = with_advice(bounded(stalled.message, _MANY_FIELDS), stalled.reason)
+    conditions = [
+        condition(old.conditions or (), kind, truth, stalled.reason, message, generation, now)
+        for kind, truth in _INVALID
+    ]
+    return old.model_copy(update={"observed_generation": generation, "conditions": conditions})
+
+
+def _conditions(
+    old: FineTuneJobStatus, verdict: Verdict, generation: int, now: datetime
+) -> list[Condition]:
+    before = old.conditions or []
+    if verdict.course is Course.KEPT:
+        return [c.model_copy(update={"observed_generation": generation}) for c in before]
+    return [
+        condition(before, kind, truth, verdict.reason, verdict.message, generation, now)
+        for kind, truth in _SHAPES[verdict.course]
+    ]
+
+
+def _report(
+    old: FineTuneJobStatus, observed: Observed, decision: Decision, settings: Settings
+) -> Report | None:
+    """Return the newest attempt's report, if it is time to follow it: the first, each new phase,
+    then one per interval. Both times compared are the trainer's, so clocks need not agree."""
+    last = decision.attempts[-1].number if decision.attempts else None
+    report = next((r for r in observed.reports if r.attempt == last), None)
+    known = old.progress
+    if report is None or known is None or known.attempt != last:
+        return report
+    if decision.run is None or known.phase != report.progress.phase:
+        return report
+    before = timestamp(known.last_report_time)
+    interval = timedelta(seconds=settings.progress_seconds)
+    return None if before is not None and report.time - before < interval else report
+
+
+def _progress(
+    old: FineTuneJobStatus, last: Attempt | None, report: Report | None
+) -> ProgressStatus | None:
+    if report is not None:
+        return _progress_status(report)
+    known = old.progress
+    return known if known and last and known.attempt == last.number else None
+
+
+def _progress_status(report: Report) -> ProgressStatus:
+    progress = report.progress
+    return ProgressStatus(
+        attempt=report.attempt,
+        phase=progress.phase,
+        summary=progress.summary(),
+        done=progress.done,
+        total=progress.total,
+        step=progress.step,
+        loss=_decimal(progress.loss, 4),
+        eval_loss=_decimal(progress.eval_loss, 4),
+        tokens_per_second=_decimal(progress.tokens_per_second, 0),
+        reward=_decimal(progress.reward, 4),
+        rewards=[
+            RewardStatus(
+                name=r.name,
+                mean=_decimal(r.mean, 4),
+                std=_decimal(r.std, 4),
+                seconds=_decimal(r.seconds, 1),
+                errors=r.errors,
+            )
+            for r in progress.rewards
+        ]
+        or None,
+        note=progress.note,
+        eta_seconds=progress.eta_seconds,
+        last_report_time=rfc3339(report.time),
+    )
+
+
+def _plan(
+    job: FineTuneJob, old: FineTuneJobStatus, last: Attempt | None, observed: Observed
+) -> PlanStatus:
+    """Return the plan as the newest attempt's trainer told it. What an earlier one told stands
+    until then, unless the new one is to run with another micro-batch."""
+    said = told(job, observed, last.number).plan if last else None
+    if said is not None:
+        return told_plan(job, said)
+    micro_batch = last.micro_batch_size if last else micro_batch_size(job.spec)
+    known = old.plan
+    was_told = known is not None and known.memory is not None
+    if known and was_told and micro_batch in (None, known.micro_batch_size):
+        return known
+    return plan_status(job, micro_batch)
+
+
+def _decimal(value: float | None, digits: int) -> str | None:
+    return None if value is None else f"{value:.{digits}f}"

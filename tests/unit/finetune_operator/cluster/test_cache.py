@@ -1,0 +1,197 @@
+"""The cache shows the newest state that anyone has seen, and keeps what deleted pods said."""
+
+from typing import Any
+
+import pytest
+
+from finetune_operator.cluster.cache import Cache, Key
+
+KEY = Key("team", "bot")
+
+
+def body(kind: str = "Pod", name: str = "bot-a1-master-0", **meta: Any) -> dict[str, Any]:
+    known = {
+        "name": name,
+        "namespace": "team",
+        "uid": "u1",
+        "resourceVersion": "5",
+        "labels": {"finetune.dev/job": "bot", "finetune.dev/attempt": "1"},
+    }
+    return {"kind": kind, "metadata": {**known, **meta}}
+
+
+def job(**meta: Any) -> dict[str, Any]:
+    return body("FineTuneJob", "bot", labels={}, **meta)
+
+
+def cache_with_job() -> Cache:
+    cache = Cache()
+    cache.put(job(uid="j", resourceVersion="1"))
+    return cache
+
+
+def names(cache: Cache, key: Key = KEY) -> list[str]:
+    return [b["metadata"]["name"] for b in cache.children(key)]
+
+
+def test_a_child_belongs_to_the_job_of_its_label() -> None:
+    cache = Cache()
+    assert cache.put(body()) == KEY
+    assert cache.put(body(labels={}, name="stranger")) is None
+    assert cache.put(body(labels=None, name="stranger")) is None
+    assert names(cache) == ["bot-a1-master-0"]
+    assert cache.job(KEY) is None
+    assert cache.put(job()) == KEY
+    assert cache.job(KEY) is not None
+    assert [key for key, _ in cache.jobs()] == [KEY]
+
+
+def test_an_older_or_equal_state_is_no_news() -> None:
+    cache = Cache()
+    cache.put(body(resourceVersion="10"))
+    assert cache.put(body(resourceVersion="9", note="old")) is None
+    assert cache.put(body(resourceVersion="10", note="same")) is None
+    assert cache.put(body(resourceVersion="11", note="new")) == KEY
+    assert cache.children(KEY)[0]["metadata"]["note"] == "new"
+
+
+def test_versions_are_compared_as_numbers() -> None:
+    cache = Cache()
+    cache.put(body(resourceVersion="9"))
+    assert cache.put(body(resourceVersion="10")) == KEY
+
+
+def test_a_deleted_object_never_comes_back() -> None:
+    cache = Cache()
+    cache.put(body())
+    assert cache.remove(body(resourceVersion="6")) == KEY
+    assert cache.put(body(resourceVersion="7")) is None
+    assert names(cache) == []
+
+
+def test_a_deletion_that_is_seen_first_is_remembered() -> None:
+    cache = Cache()
+    assert cache.remove(body(resourceVersion="6")) is None
+    assert cache.put(body()) is None
+    cache.put(job(uid="j"))
+    cache.remove(job(uid="j"))
+    assert cache.put(job(uid="j", resourceVersion="9")) is None
+    assert cache.job(KEY) is None
+
+
+def test_only_so_many_deletions_are_remembered_the_newest_of_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("finetune_operator.cluster.cache._TOMBSTONES", 2)
+    cache = Cache()
+    for uid in ("first", "second", "third"):
+        cache.remove(body(uid=uid))
+    assert cache.put(body(uid="third", resourceVersion="6")) is None
+    assert cache.put(body(uid="second", resourceVersion="7")) is None
+    assert cache.put(body(uid="first", resourceVersion="8")) == KEY
+
+
+def test_the_deletion_of_a_stranger_is_no_news() -> None:
+    assert Cache().remove(body(labels={})) is None
+
+
+def test_the_deletion_of_a_predecessor_leaves_its_successor() -> None:
+    cache = Cache()
+    cache.put(body(uid="new", resourceVersion="8"))
+    assert cache.remove(body(uid="old", resourceVersion="7")) is None
+    assert names(cache) == ["bot-a1-master-0"]
+
+
+def test_a_successor_replaces_and_the_predecessor_stays_dead() -> None:
+    cache = cache_with_job()
+    cache.put(body(uid="old"))
+    cache.put(body(uid="new", resourceVersion="8"))
+    assert cache.put(body(uid="old", resourceVersion="9")) is None
+    assert [b["metadata"]["uid"] for b in cache.departed(KEY)] == ["old"]
+
+
+def test_the_last_words_of_pods_are_kept_for_the_newest_attempt() -> None:
+    cache = cache_with_job()
+    cache.put(body(note="running"))
+    cache.remove(body(resourceVersion="6", note="ended"))
+    assert [b["metadata"]["note"] for b in cache.departed(KEY)] == ["ended"]
+    cache.put(body(name="bot-a1-worker-0", uid="w1"))
+    cache.remove(body(name="bot-a1-worker-0", uid="w1", resourceVersion="6"))
+    assert [b["metadata"]["uid"] for b in cache.departed(KEY)] == ["u1", "w1"]
+    later = {"finetune.dev/job": "bot", "finetune.dev/attempt": "2"}
+    cache.put(body(name="bot-a2-master-0", uid="u2", labels=later))
+    cache.remove(body(name="bot-a2-master-0", uid="u2", labels=later, resourceVersion="6"))
+    assert [b["metadata"]["uid"] for b in cache.departed(KEY)] == ["u2"]
+
+
+def test_a_late_deletion_event_does_not_hide_a_newer_state() -> None:
+    cache = cache_with_job()
+    cache.put(body(resourceVersion="9", note="ended"))
+    cache.remove(body(resourceVersion="8", note="running"))
+    assert [b["metadata"]["note"] for b in cache.departed(KEY)] == ["ended"]
+
+
+def test_only_pods_have_last_words() -> None:
+    cache = cache_with_job()
+    cache.put(body("Lease"))
+    cache.remove(body("Lease"))
+    assert cache.departed(KEY) == []
+
+
+def test_a_list_adds_changes_and_removes() -> None:
+    cache = Cache()
+    cache.put(body(name="stays", uid="a", resourceVersion="1"))
+    cache.put(body(name="goes", uid="b", resourceVersion="2"))
+    cache.put(body("Lease", name="other-kind", uid="c", resourceVersion="2"))
+    listed = [
+        body(name="stays", uid="a", resourceVersion="1"),
+        body(name="comes", uid="d", resourceVersion="3"),
+    ]
+    assert cache.replace("Pod", listed, "10", None) == {KEY}
+    assert sorted(names(cache)) == ["comes", "other-kind", "stays"]
+    assert cache.replace("Pod", listed, "10", None) == set()
+
+
+def test_a_list_does_not_remove_what_is_newer_than_it() -> None:
+    cache = Cache()
+    cache.put(body(resourceVersion="11"))
+    assert cache.replace("Pod", [], "10", None) == set()
+    assert names(cache) == ["bot-a1-master-0"]
+    assert cache.replace("Pod", [], "", None) == set(), "it does not say how new it is"
+    assert cache.replace("Pod", [], "11", None) == {KEY}
+
+
+def test_a_list_speaks_of_its_scope_only() -> None:
+    cache = Cache()
+    elsewhere = Key("elsewhere", "bot")
+    cache.put(body())
+    cache.put(body(namespace="elsewhere", uid="u2"))
+    other = {"finetune.dev/job": "other"}
+    cache.put(body(name="other-a1-master-0", uid="u3", labels=other))
+    assert cache.replace("Pod", [], "99", KEY) == {KEY}
+    assert names(cache, Key("team", "other")) == ["other-a1-master-0"]
+    assert cache.replace("Pod", [], "99", "team") == {Key("team", "other")}
+    assert names(cache, elsewhere) == ["bot-a1-master-0"]
+    cache.put(job(uid="j"))
+    assert cache.replace("FineTuneJob", [], "99", "elsewhere") == set()
+    assert cache.replace("FineTuneJob", [], "99", "team") == {KEY}
+
+
+def test_a_job_that_is_gone_is_forgotten_with_its_last_child() -> None:
+    cache = Cache()
+    cache.put(job(uid="j"))
+    cache.put(body())
+    cache.put(body(name="bot-a1-worker-0", uid="u2"))
+    cache.remove(body())
+    assert len(cache.departed(KEY)) == 1
+    cache.remove(job(uid="j"))
+    assert cache.job(KEY) is None
+    assert names(cache) == ["bot-a1-worker-0"]
+    cache.remove(body(name="bot-a1-worker-0", uid="u2"))
+    assert cache.departed(KEY) == []
+
+
+def test_managed_fields_are_not_kept() -> None:
+    cache = Cache()
+    cache.put(body(managedFields=[{"manager": "kubelet"}]))
+    assert "managedFields" not in cache.children(KEY)[0]["metadata"]

@@ -1,0 +1,194 @@
+"""Requests as a server sees them, and its answers as the reconciler takes them."""
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from kubernetes.aio.client.configuration import Configuration
+
+from finetune_operator.cluster.api import ApiError, Unreachable
+from finetune_operator.cluster.client import Cluster
+
+Json = Any
+
+
+class Server:
+    """Answers with what a test has put in `answers`, in order; keeps what was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[web.Request] = []
+        self.bodies: list[Json] = []
+        self.answers: list[tuple[int, Json]] = []
+
+    async def handle(self, request: web.Request) -> web.Response:
+        self.asked.append(request)
+        text = await request.text()
+        self.bodies.append(json.loads(text) if text else None)
+        code, body = self.answers.pop(0)
+        if isinstance(body, str):
+            return web.Response(status=code, text=body)
+        return web.json_response(body, status=code)
+
+
+@pytest.fixture
+async def server() -> Server:
+    return Server()
+
+
+@pytest.fixture
+async def answers() -> list[tuple[str, str, int]]:
+    return []
+
+
+@pytest.fixture
+async def cluster(server: Server, answers: list[tuple[str, str, int]]) -> AsyncIterator[Cluster]:
+    app = web.Application()
+    app.router.add_route("*", "/{tail:.*}", server.handle)
+    async with TestServer(app) as running:
+        configuration = Configuration()
+        configuration.retries = None
+        configuration.host = str(running.make_url(""))
+        configuration.api_key = {"BearerToken": "secret-token"}
+        configuration.api_key_prefix = {"BearerToken": "Bearer"}
+        made = Cluster(configuration, lambda *told: answers.append(told))
+        yield made
+        await made.close()
+
+
+def status(code: int, reason: str, message: str = "no") -> tuple[int, Json]:
+    return code, {"kind": "Status", "reason": reason, "message": message}
+
+
+LEASE = {
+    "apiVersion": "coordination.k8s.io/v1",
+    "kind": "Lease",
+    "metadata": {"name": "bot-a1", "namespace": "team"},
+}
+
+
+async def test_a_list_is_read_page_by_page(server: Server, cluster: Cluster) -> None:
+    server.answers = [
+        (200, {"metadata": {"resourceVersion": "7", "continue": "next"}, "items": [{"a": 1}]}),
+        (200, {"metadata": {"resourceVersion": "7"}, "items": [{"a": 2}]}),
+    ]
+    found = await cluster.list_objects("Pod", "team", "x=y")
+    assert found.version == "7"
+    assert found.items == (
+        {"apiVersion": "v1", "kind": "Pod", "a": 1},
+        {"apiVersion": "v1", "kind": "Pod", "a": 2},
+    )
+    first, second = server.asked
+    assert first.path == "/api/v1/namespaces/team/pods"
+    assert dict(first.query) == {"limit": "500", "labelSelector": "x=y"}
+    assert second.query["continue"] == "next"
+    assert first.headers["Authorization"] == "Bearer secret-token"
+
+
+async def test_all_namespaces_are_listed_at_once(server: Server, cluster: Cluster) -> None:
+    server.answers = [(200, {"metadata": {"resourceVersion": "7"}, "items": []})]
+    await cluster.list_objects("FineTuneJob", None, "")
+    (asked,) = server.asked
+    assert asked.path == "/apis/finetune.dev/v1alpha1/finetunejobs"
+    assert "labelSelector" not in asked.query
+
+
+async def test_create_apply_and_delete(server: Server, cluster: Cluster) -> None:
+    server.answers = [(201, LEASE), (200, LEASE), (200, {})]
+    await cluster.create(LEASE)
+    await cluster.apply(LEASE)
+    await cluster.delete("Lease", "team", "bot-a1", "u1")
+    base = "/apis/coordination.k8s.io/v1/namespaces/team/leases"
+    assert [(a.method, a.path) for a in server.asked] == [
+        ("POST", base),
+        ("PATCH", f"{base}/bot-a1"),
+        ("DELETE", f"{base}/bot-a1"),
+    ]
+    post, apply, _ = server.asked
+    assert post.query["fieldManager"] == "finetune-operator"
+    assert dict(apply.query) == {"fieldManager": "finetune-operator", "force": "true"}
+    assert apply.headers["Content-Type"] == "application/apply-patch+yaml"
+    assert server.bodies[2]["preconditions"] == {"uid": "u1"}
+    assert server.bodies[2]["propagationPolicy"] == "Background"
+    assert "gracePeriodSeconds" not in server.bodies[2]
+
+
+async def test_a_pod_can_be_removed_without_its_nodes_word(
+    server: Server, cluster: Cluster
+) -> None:
+    server.answers = [(200, {})]
+    await cluster.delete("Pod", "team", "bot-rewards", "u1", at_once=True)
+    assert server.bodies[0]["gracePeriodSeconds"] == 0
+    assert server.bodies[0]["preconditions"] == {"uid": "u1"}
+
+
+@pytest.mark.parametrize("code", [404, 409])
+async def test_what_is_gone_or_another_need_not_be_deleted(
+    server: Server, cluster: Cluster, code: int
+) -> None:
+    server.answers = [status(code, "Whatever")]
+    await cluster.delete("Lease", "team", "bot-a1", "u1")
+
+
+async def test_a_status_is_patched_under_a_precondition(server: Server, cluster: Cluster) -> None:
+    metadata = {"name": "bot", "namespace": "team", "uid": "u", "resourceVersion": "5"}
+    server.answers = [(200, {})]
+    old = {"gone": 1, "kept": 2, "inner": {"a": 1, "b": 2}}
+    new = {"kept": 2, "inner": {"a": 1, "b": 3}, "list": [1]}
+    await cluster.patch_status({"metadata": metadata, "status": old}, new)
+    (asked,) = server.asked
+    assert asked.path.endswith("/finetunejobs/bot/status")
+    assert asked.headers["Content-Type"] == "application/merge-patch+json"
+    assert server.bodies == [
+        {
+            "metadata": {"uid": "u", "resourceVersion": "5"},
+            "status": {"gone": None, "inner": {"b": 3}, "list": [1]},
+        }
+    ]
+
+
+async def test_events_are_asked_for_by_object(server: Server, cluster: Cluster) -> None:
+    server.answers = [(200, {"items": [{"message": "m"}]})]
+    assert await cluster.events_of("team", "u1") == [{"message": "m"}]
+    assert server.asked[0].query["fieldSelector"] == "involvedObject.uid=u1"
+
+
+async def test_no_object_is_none_and_other_refusals_are_errors(
+    server: Server, cluster: Cluster
+) -> None:
+    server.answers = [status(404, "NotFound"), status(403, "Forbidden", "you may not")]
+    assert await cluster.get("Lease", "team", "bot-a1") is None
+    with pytest.raises(ApiError) as error:
+        await cluster.get("Lease", "team", "bot-a1")
+    assert (error.value.code, error.value.reason) == (403, "Forbidden")
+    assert error.value.message == "you may not"
+
+
+@pytest.mark.parametrize("text", ["404 page not found\n", "[]"])
+async def test_an_answer_that_is_no_status(server: Server, cluster: Cluster, text: str) -> None:
+    server.answers = [(404, text)]
+    with pytest.raises(ApiError) as error:
+        await cluster.create(LEASE)
+    assert (error.value.code, error.value.reason) == (404, "")
+    assert error.value.message == text.strip()
+
+
+async def test_a_server_that_is_away_is_unreachable() -> None:
+    configuration = Configuration()
+    configuration.host = "http://127.0.0.1:1"
+    configuration.retries = None
+    cluster = Cluster(configuration)
+    with pytest.raises(Unreachable):
+        await cluster.get("Lease", "team", "bot-a1")
+    await cluster.close()
+
+
+async def test_every_answer_is_counted(
+    server: Server, cluster: Cluster, answers: list[tuple[str, str, int]]
+) -> None:
+    server.answers = [(200, LEASE), status(404, "NotFound")]
+    await cluster.get("Lease", "team", "bot-a1")
+    await cluster.get("Lease", "team", "bot-a1")
+    assert answers == [("get", "Lease", 200), ("get", "Lease", 404)]

@@ -1,0 +1,193 @@
+"""What is recorded of an attempt under way, when it is looked at again, and when it has ended."""
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from finetune_api.status import (
+    AttemptState,
+    FineTuneJobStatus,
+)
+from finetune_contract.progress import Phase, Progress
+from finetune_contract.reasons import Reason
+from finetune_operator.judge.decide import decide
+from finetune_operator.judge.decision import Decision
+from finetune_operator.judge.observed import Observed, Obstacle, Report
+from support.decisions import (
+    LEASE,
+    PODS,
+    RUNNING,
+    SETTINGS,
+    WORKLOAD,
+    decided,
+    last_state,
+    names,
+    stopping,
+)
+from support.operator_values import (
+    at,
+    attempt,
+    checkpoint_ref,
+    ended,
+    failure,
+    job,
+    pod,
+    resolved_plan,
+    stamp,
+)
+
+STUCK = replace(pod(0), phase="Pending", running=False, obstacle=Obstacle("ErrImagePull", "no"))
+
+
+@pytest.mark.parametrize(("seconds", "ends"), [(599, False), (600, True)])
+def test_what_only_the_user_can_bring_has_its_time(seconds: int, ends: bool) -> None:
+    made = decided(attempt(), seconds=seconds, pods=(STUCK, pod(1)), children=(WORKLOAD,))
+    assert (made.attempts[-1].reason == Reason.START_TIMEOUT) is ends
+    if not ends:
+        assert made.after == timedelta(seconds=1)
+        assert made.verdict.reason == Reason.IMAGE_UNAVAILABLE
+
+
+def test_a_pod_without_a_node_has_all_the_time() -> None:
+    gated = replace(STUCK, scheduled=None, obstacle=Obstacle("Unschedulable", "no room"))
+    made = decided(attempt(), seconds=9_999, pods=(gated, pod(1)), children=(WORKLOAD,))
+    assert made.verdict.reason == Reason.UNSCHEDULABLE
+    assert last_state(made) is AttemptState.RUNNING
+
+
+def test_pods_are_recorded_when_all_were_seen_and_running_when_all_run() -> None:
+    one = decided(attempt(state="Starting"), pods=(pod(0),), children=(WORKLOAD,))
+    assert (one.attempts[-1].pod_uids, last_state(one)) == (None, AttemptState.STARTING)
+    waiting = replace(pod(1), phase="Pending", running=False)
+    both = decided(attempt(state="Starting"), pods=(pod(0), waiting), children=(WORKLOAD,))
+    assert both.attempts[-1].pod_uids == ["pod-0", "pod-1"]
+    assert last_state(both) is AttemptState.STARTING
+    assert both.after == timedelta(seconds=3), "a start that is slow is looked at soon"
+    slow = decided(
+        attempt(state="Starting"), seconds=8, pods=(pod(0), waiting), children=(WORKLOAD,)
+    )
+    assert slow.after == timedelta(seconds=10), "and then now and then"
+    run = decided(attempt(state="Starting"), seconds=7, pods=PODS, children=(WORKLOAD,))
+    assert (run.attempts[-1].running_time, last_state(run)) == (stamp(7), AttemptState.RUNNING)
+    assert run.after is None
+    later = decided(attempt(**RUNNING), seconds=9, pods=PODS, children=(WORKLOAD,))
+    assert later.attempts[-1].running_time == stamp(1)
+
+
+def test_a_pod_that_ended_well_belongs_to_the_run() -> None:
+    fast = decided(attempt(state="Starting"), pods=(pod(0), ended(1, 0)), children=(WORKLOAD,))
+    assert last_state(fast) is AttemptState.RUNNING
+    gone = replace(ended(1, 0), gone=True)
+    made = decided(attempt(**RUNNING), pods=(pod(0), gone), children=(WORKLOAD,))
+    assert made.attempts[-1].pod_uids == ["pod-0", "pod-1"]
+
+
+def test_a_pod_that_went_before_all_were_seen_is_not_of_the_run() -> None:
+    gone = replace(pod(0, uid="first"), gone=True, running=False)
+    early = decided(attempt(state="Starting"), pods=(gone, pod(1)), children=(WORKLOAD,))
+    assert (early.attempts[-1].pod_uids, last_state(early)) == (None, AttemptState.STARTING)
+    both = decided(attempt(state="Starting"), pods=(gone, *PODS), children=(WORKLOAD,))
+    assert (both.attempts[-1].pod_uids, last_state(both)) == (
+        ["pod-0", "pod-1"],
+        AttemptState.RUNNING,
+    )
+
+
+def test_following_an_attempt_leaves_the_records_of_those_before() -> None:
+    lost = {"state": AttemptState.FAILED, "end_time": stamp(0), "reason": Reason.POD_LOST}
+    before = [attempt(number, message="why", **lost) for number in (1, 2, 3)]
+    workload = replace(WORKLOAD, name="bot-a4", attempt=4)
+    pods = tuple(replace(p, attempt=4) for p in PODS)
+    made = decided(*before, attempt(4, state="Starting"), pods=pods, children=(workload,))
+    assert list(made.attempts[:3]) == before
+    assert [a.number for a in made.attempts] == [1, 2, 3, 4]
+
+
+def test_a_pod_that_is_to_go_is_looked_at_again() -> None:
+    going = decided(attempt(**RUNNING), pods=(pod(0), pod(1, due=at(9))), children=(WORKLOAD,))
+    assert going.after == timedelta(seconds=10)
+
+
+def told_by(number: int = 1, **of: Any) -> Report:
+    return Report(number, at(0), Progress(phase=Phase.TRAIN, **of))
+
+
+def reported(record: Any, report: Report, *pods: Any, **fields: Any) -> Decision:
+    status = FineTuneJobStatus(attempts=[record])
+    observed = Observed((WORKLOAD,), pods or PODS, (report,))
+    return decide(job(status, **fields), observed, at(50), SETTINGS)
+
+
+def test_what_the_running_trainer_chose_is_recorded_and_its_steps_are_not() -> None:
+    report = told_by(plan=resolved_plan(8), resumed_step=3, step=5)
+    made = reported(attempt(micro_batch_size=None, **RUNNING), report).attempts[-1]
+    assert (made.micro_batch_size, made.resumed_step) == (8, 3)
+    assert (made.last_step, made.lost_steps) == (None, None)
+
+
+def test_an_end_counts_the_steps_that_are_lost() -> None:
+    report = told_by(step=9, checkpoint=checkpoint_ref(6))
+    killed = ended(1, 137, seconds=1, reason="OOMKilled")
+    made = reported(attempt(**RUNNING), report, pod(0), killed).attempts[-1]
+    assert (made.state, made.last_step, made.lost_steps) == (AttemptState.STOPPING, 9, 3)
+
+
+def test_the_last_words_of_pods_that_were_told_to_stop_are_heard() -> None:
+    report = told_by(step=9, checkpoint=checkpoint_ref(6))
+    record = stopping(last_step=9, lost_steps=3)
+    words = failure(Reason.INTERRUPTED, step=10, checkpoint=checkpoint_ref(10))
+    made = reported(record, report, ended(0, 24, result=words), pod(1)).attempts[-1]
+    assert (made.state, made.last_step, made.lost_steps) == (AttemptState.STOPPING, 10, 0)
+
+
+def test_a_symptom_is_given_time_and_only_strays_are_removed_meanwhile() -> None:
+    pods = (ended(0, 23, seconds=5), pod(1))
+    stray = replace(LEASE, name="bot-a7", attempt=7)
+    made = decided(attempt(**RUNNING), seconds=6, pods=pods, children=(WORKLOAD, LEASE, stray))
+    assert last_state(made) is AttemptState.RUNNING
+    assert (names(made), made.after) == (["Lease/bot-a7"], timedelta(seconds=10))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "scheduled", "after"),
+    [(0, 0, 3), (2, 0, 1), (3, 0, 10), (5, 4, 2), (5, None, 10)],
+)
+def test_a_pod_with_a_node_is_looked_at_when_it_has_had_its_moment(
+    seconds: int, scheduled: int | None, after: int
+) -> None:
+    given = None if scheduled is None else at(scheduled)
+    slow = replace(STUCK, obstacle=None, scheduled=given)
+    made = decided(
+        attempt(state="Starting"), seconds=seconds, pods=(slow, pod(1)), children=(WORKLOAD,)
+    )
+    assert made.after == timedelta(seconds=after)
+
+
+def test_of_several_slow_pods_the_first_to_have_had_its_moment_is_waited_for() -> None:
+    slow = [pod(n, phase="Pending", running=False, scheduled=at(s)) for n, s in ((0, 2), (1, 1))]
+    made = decided(attempt(state="Starting"), seconds=3, pods=tuple(slow), children=(WORKLOAD,))
+    assert made.after == timedelta(seconds=1)
+    done = replace(slow[1], scheduled=None), ended(0, 0)
+    made = decided(attempt(state="Starting"), seconds=1, pods=done, children=(WORKLOAD,))
+    assert made.after == timedelta(seconds=10), "one that has ended has had it"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "pods", "asks"),
+    [
+        (2, (), ()),
+        (3, (), ("workload",)),
+        (3, (replace(STUCK, obstacle=None), pod(1)), ("pod-0",)),
+        (2, (replace(STUCK, obstacle=None), pod(1)), ()),
+        (3, (replace(STUCK, obstacle=None, scheduled=None), pod(1)), ()),
+        (3, (STUCK, pod(1)), ()),
+        (3, (replace(STUCK, obstacle=None), pod(1, running=False)), ("pod-0",)),
+        (3, (replace(STUCK, obstacle=None, scheduled=None), ended(1, 0)), ()),
+        (3, PODS, ()),
+    ],
+)
+def test_only_what_is_stuck_is_asked_about(seconds: int, pods: Any, asks: Any) -> None:
+    made = decided(attempt(state="Starting"), seconds=seconds, pods=pods, children=(WORKLOAD,))
+    assert made.look == asks

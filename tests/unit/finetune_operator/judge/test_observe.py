@@ -1,0 +1,301 @@
+"""Objects as a cluster has them -> what the operator sees in them."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from finetune_contract.progress import Phase
+from finetune_local.apiserver.patches import merge_patch as patched
+from finetune_operator.cluster.patch import merge_patch
+from finetune_operator.judge.observe import newest_warning, observe
+from finetune_operator.judge.observed import Crashes, Obstacle
+from finetune_operator.plan.backends.pytorchjob import PyTorchJob
+from support.operator_values import UID, at, job, stamp
+
+Json = Any
+LABELS = {"finetune.dev/job": "bot", "finetune.dev/job-uid": UID, "finetune.dev/attempt": "1"}
+
+
+def body(kind: str = "Pod", name: str = "bot-a1-master-0", **fields: Json) -> Json:
+    metadata = {"name": name, "uid": "u", "labels": LABELS, **fields.pop("metadata", {})}
+    return {"kind": kind, "metadata": metadata, **fields}
+
+
+def look(*bodies: Json, departed: tuple[Json, ...] = ()) -> Any:
+    return observe(job(), bodies, departed, PyTorchJob())
+
+
+def pod(**status: Json) -> Any:
+    (found,) = look(body(status=status)).pods
+    return found
+
+
+def test_a_pods_place() -> None:
+    seen = look(
+        body(name="bot-a1-worker-11"), body(name="bot-a1-master-0"), body(name="bot-a1-worker-2")
+    )
+    assert [p.node_rank for p in seen.pods_of(1)] == [0, 3, 12]
+    assert look(body(name="bot-a1-launcher")).pods == ()
+    assert seen.pods_of(2) == []
+
+
+def test_pods_and_leases_of_a_deleted_job_of_the_name_are_left_out() -> None:
+    old = {**LABELS, "finetune.dev/job-uid": "old"}
+    renewed = {"renewTime": stamp(0)}
+    beat = {"finetune.dev/progress": '{"phase": "Train"}'}
+    seen = look(
+        body(metadata={"labels": old}),
+        body("Lease", "bot-a1", metadata={"labels": old, "annotations": beat}, spec=renewed),
+        departed=(body(metadata={"labels": old}),),
+    )
+    assert seen.pods == ()
+    assert seen.reports == ()
+    assert [c.kind for c in seen.children] == ["Lease"]
+
+
+def test_a_new_pod_says_nothing() -> None:
+    seen = pod()
+    assert (seen.phase, seen.running, seen.finished) == ("Pending", False, False)
+    assert (seen.obstacle, seen.end, seen.disrupted, seen.scheduled) == (None,) * 4
+
+
+def test_a_running_pod() -> None:
+    seen = pod(
+        phase="Running",
+        conditions=[
+            {"type": "PodScheduled", "status": "True", "lastTransitionTime": stamp(3)},
+            {"type": "DisruptionTarget", "status": "False", "message": "no"},
+        ],
+        containerStatuses=[
+            {"name": "sidecar", "state": {"waiting": {"reason": "PodInitializing"}}},
+            {"name": "pytorch", "state": {"running": {}}},
+        ],
+    )
+    assert seen.running
+    assert seen.scheduled == at(3)
+    assert (seen.disrupted, seen.obstacle) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("condition", "why"),
+    [({"message": "node lost", "reason": "Taint"}, "node lost"), ({"reason": "Taint"}, "Taint")],
+)
+def test_a_pod_that_the_cluster_takes_away(condition: Json, why: str) -> None:
+    told = {"type": "DisruptionTarget", "status": "True", **condition}
+    assert pod(conditions=[told]).disrupted == why
+
+
+def test_a_pod_that_is_being_deleted_is_due_and_one_that_was_is_gone() -> None:
+    (seen,) = look(body(metadata={"deletionTimestamp": stamp(9)})).pods
+    assert (seen.due, seen.gone, seen.finished) == (at(9), False, False)
+    (seen,) = look(departed=(body(),)).pods
+    assert (seen.gone, seen.finished) == (True, True)
+
+
+def test_how_a_container_ended() -> None:
+    result = {"attempt": 1, "outcome": "Failed", "reason": "DataInvalid", "message": "row 7"}
+    ended = {"exitCode": 12, "reason": "Error", "finishedAt": stamp(5)}
+    ended["message"] = f"log\n{json.dumps(result)}"
+    seen = pod(
+        phase="Failed", containerStatuses=[{"name": "pytorch", "state": {"terminated": ended}}]
+    )
+    assert (seen.end.exit_code, seen.end.reason, seen.end.finished) == (12, "Error", at(5))
+    assert seen.end.result.message == "row 7"
+    assert seen.finished
+    assert not seen.running
+
+
+@pytest.mark.parametrize(
+    ("status", "obstacle"),
+    [
+        (
+            {
+                "conditions": [
+                    {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
+                ]
+            },
+            Obstacle("Unschedulable", ""),
+        ),
+        (
+            {
+                "initContainerStatuses": [
+                    {"image": "alpine", "state": {"waiting": {"reason": "ErrImagePull"}}}
+                ]
+            },
+            Obstacle("ErrImagePull", "image alpine"),
+        ),
+        (
+            {
+                "containerStatuses": [
+                    {
+                        "name": "pytorch",
+                        "state": {"waiting": {"reason": "ErrImagePull", "message": "no tag"}},
+                    }
+                ]
+            },
+            Obstacle("ErrImagePull", "no tag"),
+        ),
+        (
+            {
+                "containerStatuses": [
+                    {
+                        "name": "pytorch",
+                        "image": "alpine",
+                        "state": {"waiting": {"reason": "ContainerCreating"}},
+                    },
+                    {
+                        "name": "other",
+                        "state": {"waiting": {"reason": "CreateContainerError", "message": "gpu"}},
+                    },
+                ]
+            },
+            Obstacle("CreateContainerError", "gpu"),
+        ),
+        (
+            {
+                "containerStatuses": [
+                    {
+                        "name": "pytorch",
+                        "image": "alpine",
+                        "state": {"waiting": {"reason": "ContainerCreating"}},
+                    },
+                ]
+            },
+            Obstacle("ContainerCreating", "image alpine"),
+        ),
+    ],
+)
+def test_what_a_pod_waits_for(status: Json, obstacle: Obstacle) -> None:
+    assert pod(**status).obstacle == obstacle
+
+
+def test_an_init_container_that_failed() -> None:
+    failed = {"name": "init-pytorch", "state": {"terminated": {"exitCode": 1}}}
+    fine = {"name": "other", "state": {"terminated": {"exitCode": 0}}}
+    assert pod(initContainerStatuses=[fine]).init_failure is None
+    sidecar = {"name": "rewards", "state": {"terminated": {"exitCode": 143}}}
+    assert pod(initContainerStatuses=[sidecar]).init_failure is None, "it ends after the others"
+    seen = pod(initContainerStatuses=[sidecar, fine, failed])
+    assert seen.init_failure == "init container init-pytorch ended with code 1"
+
+
+RUNNER = {"name": "rewards", "restartCount": 3}
+OVER = {"exitCode": 10, "reason": "Error", "message": "log\nits words\n"}
+
+
+@pytest.mark.parametrize(
+    "states",
+    [
+        {"state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": {"terminated": OVER}},
+        {"state": {"terminated": OVER}, "lastState": {"terminated": {"exitCode": 1}}},
+    ],
+)
+def test_a_reward_runner_that_ends_again_and_again(states: Json) -> None:
+    first = {"name": "init-pytorch", "restartCount": 9, "state": {"terminated": OVER}}
+    seen = pod(initContainerStatuses=[first, {**RUNNER, **states}])
+    assert seen.runner_crashes == Crashes(3, 10, "Error", "log\nits words")
+    long = {"terminated": {**OVER, "message": "x" * 600 + "end"}}
+    words = pod(initContainerStatuses=[{**RUNNER, "state": long}]).runner_crashes.words
+    assert (len(words), words[-4:]) == (512, "xend")
+
+
+@pytest.mark.parametrize(
+    "states",
+    [
+        {"state": {"running": {}}, "lastState": {"terminated": OVER}},
+        {"state": {"terminated": OVER}, "restartCount": 0},
+        {"state": {"waiting": {"reason": "PodInitializing"}}},
+    ],
+)
+def test_a_reward_runner_that_runs_or_ended_once(states: Json) -> None:
+    assert pod(initContainerStatuses=[{**RUNNER, **states}]).runner_crashes is None
+
+
+def lease(text: str | None, renewed: str | None) -> Json:
+    annotations = {"finetune.dev/progress": text} if text else {}
+    spec = {"renewTime": renewed} if renewed else {}
+    return body("Lease", "bot-a1", metadata={"annotations": annotations}, spec=spec)
+
+
+def test_a_report_of_progress() -> None:
+    (report,) = look(lease('{"phase": "Train", "done": 3}', "2026-03-01T12:00:05.25Z")).reports
+    assert (report.attempt, report.progress.phase, report.progress.done) == (1, Phase.TRAIN, 3)
+    assert report.time == at(5.25)
+
+
+@pytest.mark.parametrize(
+    ("text", "renewed"),
+    [
+        ('{"phase": "Train"}', None),
+        (None, stamp(0)),
+        ("not JSON", stamp(0)),
+        ('{"phase": "Dance"}', stamp(0)),
+    ],
+)
+def test_what_is_no_report(text: str | None, renewed: str | None) -> None:
+    assert look(lease(text, renewed)).reports == ()
+
+
+def test_children_and_their_owner() -> None:
+    owners = [
+        {"kind": "FineTuneJob", "uid": "viewer"},
+        {"kind": "FineTuneJob", "uid": UID, "controller": True},
+    ]
+    annotations = {"finetune.dev/plan": "digest"}
+    seen = look(
+        body("Role", "bot-a1", metadata={"ownerReferences": owners, "annotations": annotations}),
+        body("PyTorchJob", "bot-a1", metadata={"ownerReferences": owners}),
+        body("ServiceAccount", "bot-finetune", metadata={"labels": {}, "deletionTimestamp": "x"}),
+    )
+    strange = [{"kind": "Deployment", "uid": "d", "controller": True}]
+    (foreign,) = look(body("ConfigMap", "x", metadata={"ownerReferences": strange})).children
+    assert foreign.owner_uid is None
+    workload, role, account = seen.children
+    assert (role.owner_uid, role.plan, role.attempt, role.workload) == (UID, "digest", 1, False)
+    assert (account.owner_uid, account.attempt, account.deleting) == (None, None, True)
+    assert workload.workload
+    assert seen.workload(UID, 1) == workload
+    assert seen.workload(UID, 2) is None
+    assert seen.workload("another", 1) is None
+
+
+@pytest.mark.parametrize(
+    ("conditions", "outcome"),
+    [
+        ([], None),
+        ([{"type": "Running", "status": "True"}], None),
+        ([{"type": "Running", "status": "False"}, {"type": "Succeeded", "status": "True"}], True),
+        ([{"type": "Failed", "status": "True"}], False),
+        ([{"type": "Failed", "status": "False"}], None),
+    ],
+)
+def test_how_a_workload_ended(conditions: Json, outcome: bool | None) -> None:
+    (seen,) = look(body("PyTorchJob", "bot-a1", status={"conditions": conditions})).children
+    assert seen.outcome is outcome
+
+
+def test_the_newest_event_counts_and_only_if_it_warns() -> None:
+    warning = {"type": "Warning", "message": "no", "lastTimestamp": "2026-01-01T00:00:02Z"}
+    normal = {"type": "Normal", "message": "yes", "lastTimestamp": "2026-01-01T00:00:01Z"}
+    later = {"type": "Normal", "message": "yes", "eventTime": "2026-01-01T00:00:03Z"}
+    assert newest_warning([]) is None
+    assert newest_warning([warning, normal]) == "no"
+    assert newest_warning([warning, later]) is None
+
+
+VALUES = st.recursive(
+    st.integers() | st.text(max_size=3) | st.lists(st.integers(), max_size=2),
+    lambda inner: st.dictionaries(st.sampled_from("abc"), inner, max_size=3),
+    max_leaves=8,
+)
+OBJECTS = st.dictionaries(st.sampled_from("abc"), VALUES, max_size=3)
+
+
+@given(OBJECTS, OBJECTS)
+def test_a_merge_patch_leads_from_the_old_to_the_new(old: Json, new: Json) -> None:
+    patch = merge_patch(old, new)
+    assert patched(old, patch) == new
+    assert (patch == {}) == (old == new)

@@ -1,0 +1,62 @@
+"""What pods and Events say, word for word."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from finetune_operator.judge.observe import newest_warning, observe
+from finetune_operator.plan.backends.pytorchjob import PyTorchJob
+from support.operator_values import UID, job
+
+Json = Any
+LABELS = {"finetune.dev/job": "bot", "finetune.dev/job-uid": UID, "finetune.dev/attempt": "1"}
+
+
+def pod(**status: Json) -> Any:
+    metadata = {"name": "bot-a1-master-0", "uid": "u", "labels": LABELS}
+    body = {"kind": "Pod", "metadata": metadata, "status": status}
+    (found,) = observe(job(), (body,), (), PyTorchJob()).pods
+    return found
+
+
+def test_two_events_of_one_moment_do_not_confuse() -> None:
+    moment = "2026-01-01T00:00:01Z"
+    first = {"type": "Warning", "message": "first", "lastTimestamp": moment}
+    second = {"type": "Warning", "message": "second", "eventTime": moment}
+    assert newest_warning([first, second]) in ("first", "second")
+
+
+def test_the_last_of_a_repeated_event_counts_not_its_first() -> None:
+    repeated = {"type": "Warning", "message": "still", "eventTime": "2026-01-01T00:00:01Z"}
+    repeated["lastTimestamp"] = "2026-01-01T00:00:09Z"
+    once = {"type": "Normal", "message": "well", "eventTime": "2026-01-01T00:00:05Z"}
+    assert newest_warning([once, repeated]) == "still"
+
+
+def test_an_undated_event_is_the_oldest() -> None:
+    undated = {"type": "Warning", "message": "when?"}
+    dated = {"type": "Normal", "message": "well", "eventTime": "2026-01-01T00:00:05Z"}
+    assert newest_warning([undated, dated]) is None
+
+
+def test_why_a_pod_failed_as_a_whole() -> None:
+    seen = pod(phase="Failed", reason="Evicted", message="The node was low on memory.")
+    assert (seen.reason, seen.message) == ("Evicted", "The node was low on memory.")
+    assert (pod().reason, pod().message) == ("", "")
+
+
+def test_a_container_that_waits_without_a_reason_is_no_obstacle() -> None:
+    waits: Json = [{"name": "pytorch", "state": {"waiting": {}}}]
+    assert pod(containerStatuses=waits).obstacle is None
+    waits[0]["state"]["waiting"]["reason"] = "PodInitializing"
+    assert pod(containerStatuses=waits).obstacle is None
+
+
+def test_an_init_container_that_ended_well_is_no_failure() -> None:
+    def ended(code: int) -> Json:
+        return [{"name": "copy", "state": {"terminated": {"exitCode": code}}}]
+
+    assert pod(initContainerStatuses=ended(0)).init_failure is None
+    assert pod(initContainerStatuses=ended(3)).init_failure == (
+        "init container copy ended with code 3"
+    )

@@ -1,0 +1,1 @@
+"""The isolated runner: user code in confined workers, and both ends of its socket."""

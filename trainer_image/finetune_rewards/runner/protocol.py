@@ -1,0 +1,162 @@
+"""What is said over the runner's socket, and between the runner and its workers.
+
+A client asks `describe` or `score`; samples travel as the body, so that the runner passes them on
+unread. With them goes which code is to score them (`revisions`, by the reward's name): a runner
+that was started again may have read other code. Every message of a client names the version;
+another one is refused by name.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from array import array
+from dataclasses import dataclass
+from typing import Any
+
+from finetune_contract.reasons import Reason
+from finetune_rewards.scores.answers import LONGEST_ERROR, one_line
+from finetune_rewards.scores.samples import Answer, Item, Samples
+
+VERSION = 1
+ID_TYPE = "i"  # 32 bits of this machine's: a Unix socket leads to no other
+
+
+class BadAnswer(Exception):
+    """An answer is not what was asked for."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why a reward can not be used at all: the reason of a RewardError, and its message."""
+
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True)
+class Described:
+    """A reward as the runner holds it; `revision` is the digest of the user's source."""
+
+    name: str
+    revision: str | None = None
+    problem: Problem | None = None
+
+
+def pack_samples(samples: Samples) -> bytes:
+    """Return samples as JSON."""
+    return json.dumps(
+        {
+            "prompts": samples.prompts,
+            "completions": samples.completions,
+            "completionIds": [_packed(ids) for ids in samples.completion_ids],
+            "columns": samples.columns,
+            "step": samples.step,
+        }
+    ).encode()
+
+
+def unpack_samples(body: bytes) -> Samples:
+    """Return what pack_samples was given."""
+    value = json.loads(body)
+    return Samples(
+        value["prompts"],
+        value["completions"],
+        [_unpacked(ids) for ids in value["completionIds"]],
+        value["columns"],
+        value["step"],
+    )
+
+
+def _packed(ids: list[int]) -> str:
+    """Return token ids as base64: JSON's numbers would take ten times as long to write and read."""
+    return base64.b64encode(array(ID_TYPE, ids)).decode()
+
+
+def _unpacked(text: str) -> list[int]:
+    return array(ID_TYPE, base64.b64decode(text)).tolist()
+
+
+def pack_items(items: list[Item]) -> bytes:
+    """Return items as JSON: a number, null where a reward abstains, a text for an error."""
+    return json.dumps([item.score if item.error is None else item.error for item in items]).encode()
+
+
+def unpack_items(body: bytes, count: int) -> list[Item]:
+    """Return `count` items; raise BadAnswer where they are anything else, NaN included."""
+    try:
+        values = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise BadAnswer("the answer is not JSON") from error
+    if not isinstance(values, list) or len(values) != count:
+        raise BadAnswer(f"the answer does not hold {count} items")
+    return [_item(value) for value in values]
+
+
+def most_answer(count: int) -> int:
+    """Return how many bytes the answer for `count` completions may have."""
+    return count * (64 + 12 * LONGEST_ERROR)  # JSON writes a character in 12 bytes at most
+
+
+def _item(value: object) -> Item:
+    if value is None:
+        return Item()
+    if isinstance(value, str):
+        return Item(error=one_line(value))
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        try:
+            score = float(value)
+        except OverflowError:
+            score = math.inf
+        if math.isfinite(score):
+            return Item(score=score)
+    raise BadAnswer("an item is neither a finite number, null nor a text")
+
+
+def pack_answers(answers: dict[str, Answer]) -> bytes:
+    """Return the answers of several rewards as JSON."""
+    return json.dumps(
+        {
+            name: {
+                "items": [[item.score, item.error] for item in answer.items],
+                "seconds": answer.seconds,
+            }
+            for name, answer in answers.items()
+        }
+    ).encode()
+
+
+def unpack_answers(body: bytes) -> dict[str, Answer]:
+    """Return what pack_answers was given."""
+    found: dict[str, Any] = json.loads(body)
+    return {
+        name: Answer([Item(score, error) for score, error in value["items"]], value["seconds"])
+        for name, value in found.items()
+    }
+
+
+def pack_described(rewards: list[Described]) -> bytes:
+    """Return descriptions as JSON."""
+    return json.dumps(
+        [
+            {
+                "name": reward.name,
+                "revision": reward.revision,
+                "problem": reward.problem and [reward.problem.reason, reward.problem.message],
+            }
+            for reward in rewards
+        ]
+    ).encode()
+
+
+def unpack_described(body: bytes) -> list[Described]:
+    """Return what pack_described was given."""
+    return [
+        Described(
+            value["name"],
+            value["revision"],
+            value["problem"] and Problem(Reason(value["problem"][0]), value["problem"][1]),
+        )
+        for value in json.loads(body)
+    ]
