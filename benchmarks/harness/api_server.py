@@ -17,8 +17,8 @@ from typing import Any
 from aiohttp import web
 
 from finetune_api.job import KIND
-from finetune_local.apiserver.patches import merge_patch
 from finetune_operator.cluster.resources import RESOURCES
+from kube_emulator.apiserver.wire.patches import merge_patch
 
 Json = Any
 NAMESPACE = "team"

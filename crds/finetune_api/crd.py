@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any
 
 from finetune_api import job
-from finetune_api.field_errors import Schema
+from kube_schema.field_errors import Schema
 
 _COLUMNS: list[dict[str, Any]] = [
     {

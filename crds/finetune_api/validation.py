@@ -7,9 +7,9 @@ from typing import Any
 
 from finetune_api import job
 from finetune_api.crd import schema
-from finetune_api.field_errors import FieldError, Json
-from finetune_api.structural import apply_defaults, prune
-from finetune_api.structural import validate as validate_structural
+from kube_schema.field_errors import FieldError, Json
+from kube_schema.structural import apply_defaults, prune
+from kube_schema.structural import validate as validate_structural
 
 
 class InvalidJob(Exception):

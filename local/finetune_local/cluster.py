@@ -19,14 +19,14 @@ import psutil
 from obstore.store import S3Store
 
 from finetune_local import binaries, s3
-from finetune_local.node import sandbox
 from finetune_local.paths import state_dir
 from finetune_local.private_files import write_json
+from kube_emulator.node.containers import sandbox
 
 READY_SECONDS = 120.0
 STOP_SECONDS = 20.0
 POLL_SECONDS = 0.05
-CONTENTS = ("apiserver", "node", "s3", "cluster.json", "supervisor.json")
+CONTENTS = ("apiserver", "node", "s3", "images.json", "cluster.json", "supervisor.json")
 LOG_TAIL = 2000
 
 
@@ -61,7 +61,7 @@ def up(directory: Path | None = None, *, node_options: Sequence[str] = ()) -> Cl
 
     Args:
         directory: its home; made if missing, mode 0700.
-        node_options: options of `python -m finetune_local.node`, as "--capacity=cpu=8".
+        node_options: options of `python -m kube_emulator.node`, as "--capacity=cpu=8".
 
     Raises:
         ClusterError: one runs there already, something it needs is missing, or it did not start.

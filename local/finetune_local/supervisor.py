@@ -15,12 +15,13 @@ import signal
 import sys
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from finetune_local import s3
-from finetune_local.component import READY, log_to_stderr, until_signalled
 from finetune_local.private_files import write_json
+from kube_emulator.component import READY, log_to_stderr, until_signalled
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +64,13 @@ class Supervisor:
         await self._python("apiserver", "--port=0", f"--dir={api_home}")
         kubeconfig = api_home / "admin.kubeconfig"
         access = f"--kubeconfig={kubeconfig}"
-        places = [f"--dir={self.directory / 'node'}", f"--mask={self.directory}"]
+        images = self.directory / "images.json"
+        write_json(images, our_images())
+        places = [
+            f"--dir={self.directory / 'node'}",
+            f"--mask={self.directory}",
+            f"--images={images}",
+        ]
         starts = [
             self._python("collector", access, announces=False),
             self._python("workloads", access),
@@ -76,7 +83,7 @@ class Supervisor:
         write_json(self.directory / "cluster.json", state)
 
     async def _python(self, module: str, *arguments: str, announces: bool = True) -> None:
-        command = [sys.executable, "-m", f"finetune_local.{module}", *arguments]
+        command = [sys.executable, "-m", f"kube_emulator.{module}", *arguments]
         await self._start(module, command, environment=dict(os.environ), announces=announces)
 
     async def _start(
@@ -138,6 +145,18 @@ class Supervisor:
         for process in self._processes.values():
             _signal(process, signal.SIGKILL)
         await asyncio.gather(*waits)
+
+
+def our_images() -> dict[str, Any]:
+    """Return the programs of this Python that stand for the project's images, by repository."""
+    programs = {"trainer": "finetune_trainer.launch", "operator": "finetune_operator"}
+    return {
+        f"ghcr.io/finetune-dev/finetune-{name}": {
+            "entrypoint": [sys.executable, "-m", program],
+            "tags": ["dev", version("finetune-operator")],
+        }
+        for name, program in programs.items()
+    }
 
 
 async def _all(works: Sequence[Coroutine[Any, Any, None]]) -> None:

@@ -7,8 +7,8 @@ import pytest
 import yaml
 
 from finetune_api.crd import custom_resource_definition
-from finetune_local.apiserver.kinds import Kind
-from finetune_local.apiserver.tables import table
+from kube_emulator.apiserver.kinds.catalogue import Kind
+from kube_emulator.apiserver.wire.tables import table
 
 SHOWN: dict[str, dict[str, Any]] = {
     "trainer_told": {

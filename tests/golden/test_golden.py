@@ -20,7 +20,6 @@ import yaml
 
 from finetune_api.crd import schema
 from finetune_api.job import FineTuneJob
-from finetune_api.structural import validate
 from finetune_operator.job.names import HASH_ANNOTATION
 from finetune_operator.job.parse import Parser
 from finetune_operator.judge.decide import decide
@@ -31,6 +30,7 @@ from finetune_operator.judge.status import status_of
 from finetune_operator.plan.attempt import attempt_objects
 from finetune_operator.plan.backends.pytorchjob import PyTorchJob
 from finetune_operator.settings import Settings
+from kube_schema.structural import validate
 
 CASES = sorted(p.parent for p in Path(__file__).parent.glob("*/job.yaml"))
 PLANNED_BY = {

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from finetune_api.crd import custom_resource_definition
-from finetune_local import training_operator
+from kube_emulator import training_operator
 from support.operator_under_test import CHILD_KINDS, Bench, condition, now
 from support.operator_values import resolved_plan
 

@@ -18,7 +18,7 @@ from obstore.exceptions import BaseError
 
 from finetune_local import binaries, cluster, s3
 from finetune_local.cluster import ClusterError
-from finetune_local.node.sandbox import SandboxError
+from kube_emulator.node.containers.sandbox import SandboxError
 
 SECONDS = 180.0
 
@@ -110,7 +110,7 @@ def test_it_dies_as_one(home: Path, victim: str) -> None:
     [target] = [
         one
         for one in processes_of(home)
-        if f"finetune_local.{victim}" in one.cmdline() and "setpriv" not in one.name()
+        if f"kube_emulator.{victim}" in one.cmdline() and "setpriv" not in one.name()
     ]
     target.kill()
     until_none(home)

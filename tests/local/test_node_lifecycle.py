@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from finetune_local.client import ApiError
 from finetune_local.cluster import ClusterInfo
+from kube_emulator.client import ApiError
 from support.pods import Pods, condition, eventually, sh, state, status_of
 
 NODE_OPTIONS = ["--back-off=0.3"]

@@ -3,7 +3,8 @@
 import json
 from base64 import b64encode, urlsafe_b64decode
 
-from finetune_local.client import (
+from finetune_local.cluster import ClusterInfo
+from kube_emulator.client import (
     CLAIMS,
     CONFIG_MAPS,
     NODES,
@@ -11,7 +12,6 @@ from finetune_local.client import (
     SERVICES,
     Object,
 )
-from finetune_local.cluster import ClusterInfo
 from support.pods import NAMESPACE, Pods, condition, sh, state
 
 TOKEN = "/var/run/secrets/kubernetes.io/serviceaccount"

@@ -16,7 +16,7 @@ from support.pods import Pods, eventually, pods_of, sh, state, status_of
 async def component(module: str, *arguments: str) -> asyncio.subprocess.Process:
     """Start a component and wait for its word."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", f"finetune_local.{module}", *arguments),
+        *(sys.executable, "-m", f"kube_emulator.{module}", *arguments),
         stdout=asyncio.subprocess.PIPE,
     )
     assert process.stdout is not None

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from finetune_local.client import CONFIG_MAPS, PODS, SERVICES, ApiError, Object
-from finetune_local.training_operator.controller import JOBS
+from kube_emulator.client import CONFIG_MAPS, PODS, SERVICES, ApiError, Object
+from kube_emulator.training_operator.controller import JOBS
 from support.pods import NAMESPACE, Pods, eventually
 
 ALL_REDUCE = """

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from finetune_local.client import EVENTS, PODS, ApiError, Client, Object, Resource
+from kube_emulator.client import EVENTS, PODS, ApiError, Client, Object, Resource
 
 SECONDS = 180.0
 NAMESPACE = "default"

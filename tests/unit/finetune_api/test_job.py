@@ -6,8 +6,8 @@ import pytest
 
 from finetune_api.crd import custom_resource_definition, schema
 from finetune_api.job import FineTuneJob
-from finetune_api.structural import apply_defaults
 from finetune_api.validation import InvalidJob, parse, validate
+from kube_schema.structural import apply_defaults
 
 JOB = {
     "apiVersion": "finetune.dev/v1alpha1",

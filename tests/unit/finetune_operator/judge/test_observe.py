@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finetune_contract.progress import Phase
-from finetune_local.apiserver.patches import merge_patch as patched
 from finetune_operator.cluster.patch import merge_patch
 from finetune_operator.judge.observe import newest_warning, observe
 from finetune_operator.judge.observed import Crashes, Obstacle
 from finetune_operator.plan.backends.pytorchjob import PyTorchJob
+from kube_emulator.apiserver.wire.patches import merge_patch as patched
 from support.operator_values import UID, at, job, stamp
 
 Json = Any

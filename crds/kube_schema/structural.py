@@ -1,0 +1,225 @@
+"""Prune, default and validate an object against a structural schema, as an API server does.
+
+Follows apiextensions.k8s.io/v1 (structural schemas, defaulting, pruning) and words errors as the
+API server words them, so that a refusal reads the same with and without a server. Rules in CEL are
+evaluated by `kube_schema.cel_rules`. Not covered, because no schema here uses it: `oneOf` and
+`not`, `multipleOf`, formats, and escaped property names in CEL.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from typing import Any
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError
+from jsonschema.validators import extend
+
+from kube_schema.cel_rules import check_rules
+from kube_schema.field_errors import (
+    FieldError,
+    Json,
+    Schema,
+    child,
+    invalid_value,
+    list_key,
+    type_name,
+)
+
+__all__ = ["FieldError", "Json", "Schema", "apply_defaults", "prune", "validate"]
+
+_ROOT_FIELDS = ("apiVersion", "kind", "metadata")
+_BLOCKING: frozenset[str] = frozenset(
+    {
+        "FieldValueRequired",
+        "FieldValueNotSupported",
+        "FieldValueTooLong",
+        "FieldValueTooMany",
+        "FieldValueTypeInvalid",
+    }
+)
+
+
+def prune(schema: Schema, value: Json, path: str = "") -> list[str]:
+    """Drop, in place, every field that the schema does not know; return the paths dropped.
+
+    At the root `apiVersion`, `kind` and `metadata` stay whatever the schema says.
+    """
+    if schema.get("x-kubernetes-preserve-unknown-fields"):
+        return []
+    if isinstance(value, list):
+        items = schema.get("items", {})
+        return [p for i, item in enumerate(value) for p in prune(items, item, child(path, i))]
+    if not isinstance(value, dict):
+        return []
+    properties: dict[str, Schema] = schema.get("properties", {})
+    additional = schema.get("additionalProperties")
+    dropped: list[str] = []
+    for key in list(value):
+        if path == "" and key in _ROOT_FIELDS:
+            continue
+        where = child(path, key)
+        if key in properties:
+            dropped += prune(properties[key], value[key], where)
+        elif isinstance(additional, dict):
+            dropped += prune(additional, value[key], where)
+        elif additional is not True:
+            del value[key]
+            dropped.append(where)
+    return dropped
+
+
+def apply_defaults(schema: Schema, value: Json) -> None:
+    """Fill in, in place, the schema's defaults; a null that is not allowed counts as absent."""
+    if isinstance(value, list):
+        for item in value:
+            apply_defaults(schema.get("items", {}), item)
+        return
+    if not isinstance(value, dict):
+        return
+    properties: dict[str, Schema] = schema.get("properties", {})
+    for key, sub in properties.items():
+        if value.get(key) is None and not sub.get("nullable"):
+            value.pop(key, None)
+            if "default" in sub:
+                value[key] = copy.deepcopy(sub["default"])
+        if key in value:
+            apply_defaults(sub, value[key])
+    additional = schema.get("additionalProperties")
+    if isinstance(additional, dict):
+        for key in value.keys() - properties.keys():
+            apply_defaults(additional, value[key])
+
+
+def validate(schema: Schema, value: Json, old: Json | None = None) -> list[FieldError]:
+    """Return every refusal of `value`, schema first, then CEL rules.
+
+    `old` is the stored object on an update; rules that read `oldSelf` run only where a value has an
+    old counterpart. As on a server, CEL is not run on values whose shape is already refused.
+    """
+    errors = [e for raw in _validator(schema).iter_errors(value) for e in _translate(raw)]
+    errors += _duplicates(schema, value, "")
+    errors.sort(key=lambda e: e.path)
+    if any(e.kind in _BLOCKING for e in errors):
+        return [
+            *errors,
+            FieldError(
+                "",
+                "Invalid value: null: some validation rules were not checked because the object "
+                "was invalid; correct the existing errors to complete validation",
+            ),
+        ]
+    return errors + check_rules(schema, value, old)
+
+
+def _is_type(checker: Any, value: Json, kind: str) -> bool:
+    if kind == "integer":  # JSON has one number type, but an API server keeps 1.0 a float
+        return isinstance(value, int) and not isinstance(value, bool)
+    return bool(Draft202012Validator.TYPE_CHECKER.is_type(value, kind))
+
+
+def _check_type(validator: Any, kind: str, value: Json, schema: Schema) -> Any:
+    if value is None and schema.get("nullable"):
+        return
+    if not _is_type(None, value, kind):
+        yield ValidationError(f"must be of type {kind}")
+
+
+def _check_enum(validator: Any, allowed: list[Json], value: Json, schema: Schema) -> Any:
+    if value is None and schema.get("nullable"):
+        return
+    if value not in allowed:
+        yield ValidationError("not supported")
+
+
+def _check_pattern(validator: Any, pattern: str, value: Json, schema: Schema) -> Any:
+    """A server says no more of a string whose length is wrong."""
+    if isinstance(value, str):
+        fits = schema.get("minLength", 0) <= len(value) <= schema.get("maxLength", len(value))
+        if fits and not re.search(pattern, value):
+            yield ValidationError("does not match")
+
+
+_Structural: Any = extend(  # type: ignore[no-untyped-call]
+    Draft202012Validator,
+    {"type": _check_type, "enum": _check_enum, "pattern": _check_pattern},
+)
+
+
+def _validator(schema: Schema) -> Any:
+    return _Structural(schema)
+
+
+def _translate(raw: ValidationError) -> list[FieldError]:
+    path = ""
+    for part in raw.absolute_path:
+        path = child(path, part)
+    value: Any = raw.instance
+    limit: Any = raw.validator_value
+    match raw.validator:
+        case "required":
+            return [
+                FieldError(child(path, name), "Required value", "FieldValueRequired")
+                for name in limit
+                if name not in value and raw.message.startswith(repr(name))
+            ]
+        case "type" | "anyOf":
+            kind = limit if raw.validator == "type" else "integer or string"
+            text = f"{path} in body must be of type {kind}: {json.dumps(type_name(value))}"
+            message = invalid_value(type_name(value), text)
+            return [FieldError(path, message, "FieldValueTypeInvalid")]
+        case "enum":
+            allowed = ", ".join(json.dumps(a) for a in limit)
+            message = f"Unsupported value: {json.dumps(value)}: supported values: {allowed}"
+            return [FieldError(path, message, "FieldValueNotSupported")]
+        case "maxLength":
+            message = f"Too long: may not be more than {limit} bytes"
+            return [FieldError(path, message, "FieldValueTooLong")]
+        case "maxItems" | "maxProperties":
+            message = f"Too many: {len(value)}: must have at most {limit} items"
+            return [FieldError(path, message, "FieldValueTooMany")]
+        case _:
+            detail = f"{path} in body {_LIMITS[str(raw.validator)].format(limit)}"
+            shown = len(value) if raw.validator in ("minItems", "minProperties") else value
+            return [FieldError(path, invalid_value(shown, detail))]
+
+
+_LIMITS = {
+    "minimum": "should be greater than or equal to {}",
+    "maximum": "should be less than or equal to {}",
+    "exclusiveMinimum": "should be greater than {}",
+    "exclusiveMaximum": "should be less than {}",
+    "minLength": "should be at least {} chars long",
+    "minItems": "should have at least {} items",
+    "minProperties": "should have at least {} properties",
+    "pattern": "should match '{}'",
+}
+
+
+def _duplicates(schema: Schema, value: Json, path: str) -> list[FieldError]:
+    errors: list[FieldError] = []
+    if isinstance(value, list):
+        seen: set[tuple[Json, ...]] = set()
+        for i, item in enumerate(value):
+            where = child(path, i)
+            key = list_key(schema, item)
+            if key is not None and key in seen:
+                message = f"Duplicate value: {_shown_key(schema, item)}"
+                errors.append(FieldError(where, message, "FieldValueDuplicate"))
+            if key is not None:
+                seen.add(key)
+            errors += _duplicates(schema.get("items", {}), item, where)
+    elif isinstance(value, dict):
+        properties = schema.get("properties", {})
+        for key_name, sub in value.items():
+            if key_name in properties:
+                errors += _duplicates(properties[key_name], sub, child(path, key_name))
+    return errors
+
+
+def _shown_key(schema: Schema, item: Json) -> str:
+    keys = schema.get("x-kubernetes-list-map-keys")
+    shown = {k: item[k] for k in keys if k in item} if keys else item
+    return json.dumps(shown, separators=(",", ":"))

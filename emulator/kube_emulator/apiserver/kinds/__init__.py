@@ -1,0 +1,1 @@
+"""Kinds of objects: names, schemas, defaults, and what each of them refuses."""

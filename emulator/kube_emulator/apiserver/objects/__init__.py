@@ -1,0 +1,1 @@
+"""Stored objects: written, versioned, listed, watched, deleted."""

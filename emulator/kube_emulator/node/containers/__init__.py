@@ -1,0 +1,1 @@
+"""One container: its image, environment, sandbox, processes, probes and logs."""
