@@ -1,7 +1,11 @@
-"""Output: results to stdout, everything else to stderr."""
+"""The command line: options of the form NAME=VALUE; results to stdout, all else to stderr."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import Path
+
+import typer
 from rich.console import Console
 
 OUT = Console(soft_wrap=True)
@@ -19,3 +23,19 @@ def print_out(text: str) -> None:
 def print_error(text: str) -> None:
     """Print what went wrong and what to do."""
     ERR.print(text, markup=False, highlight=False, style="red")
+
+
+def pairs(texts: Iterable[str] | None, form: str) -> dict[str, str]:
+    """Return the values of a repeatable option by their names; `form` is how it is written."""
+    found = {}
+    for text in texts or []:
+        name, _, value = text.partition("=")
+        if not (name and value):
+            raise typer.BadParameter(f"{text!r} is not {form}")
+        found[name] = value
+    return found
+
+
+def paths(texts: Iterable[str] | None, form: str) -> dict[str, Path]:
+    """Return the paths of a repeatable option by their names."""
+    return {name: Path(path).expanduser() for name, path in pairs(texts, form).items()}

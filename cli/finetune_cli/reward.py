@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from finetune_cli.console import ERR, print_error, print_out
+from finetune_cli.console import ERR, pairs, paths, print_error, print_out
 from finetune_cli.job_files import read_documents
 from finetune_contract.reasons import exit_code
 
@@ -30,20 +30,6 @@ app = typer.Typer(help="Rewards: see what they score before a job does.", no_arg
 @app.callback()
 def root() -> None:
     """Keep `test` a command of its own."""
-
-
-def _pairs(texts: list[str] | None, form: str) -> dict[str, str]:
-    pairs = {}
-    for text in texts or []:
-        name, _, value = text.partition("=")
-        if not (name and value):
-            raise typer.BadParameter(f"{text!r} is not {form}")
-        pairs[name] = value
-    return pairs
-
-
-def _paths(texts: list[str] | None, form: str) -> dict[str, Path]:
-    return {name: Path(path).expanduser() for name, path in _pairs(texts, form).items()}
 
 
 @app.command("test")
@@ -117,9 +103,9 @@ def try_rewards(
     from finetune_cli.reward_files import read_rewards, read_rows
     from finetune_cli.reward_report import show
 
-    sources, urls = _paths(source, "REWARD=FILE"), _pairs(url, "REWARD=URL")
+    sources, urls = paths(source, "REWARD=FILE"), pairs(url, "REWARD=URL")
     found = read_rewards(read_documents(rewards), sources, urls)
-    credentials = _credentials(found, _paths(secret, "NAME=DIR"))
+    credentials = _credentials(found, paths(secret, "NAME=DIR"))
     report = _score(found, read_rows(rows, completions), credentials, log)
     if as_json:
         print_out(json.dumps(report.to_json(), indent=2))

@@ -10,7 +10,7 @@ import typer
 
 from finetune_api.job import FineTuneJob
 from finetune_api.validation import InvalidJob, parse
-from finetune_cli.console import ERR, INTERRUPTED, INVALID_FILE, print_error, print_out
+from finetune_cli.console import ERR, INTERRUPTED, INVALID_FILE, paths, print_error, print_out
 from finetune_cli.job_files import Documents, jobs_in, read_documents
 from finetune_cli.progress_bar import ProgressBar
 from finetune_contract.reasons import advice, exit_code
@@ -18,20 +18,6 @@ from finetune_contract.result import Outcome, Result
 
 if TYPE_CHECKING:
     from finetune_local.run import LocalRun
-
-
-def _secret(text: str) -> tuple[str, Path]:
-    name, separator, directory = text.partition("=")
-    if not (name and separator and directory):
-        raise typer.BadParameter(f"{text!r} is not NAME=DIR")
-    return name, Path(directory).expanduser()
-
-
-def _source(text: str) -> tuple[str, Path]:
-    name, separator, path = text.partition("=")
-    if not (name and separator and path):
-        raise typer.BadParameter(f"{text!r} is not NAME=FILE")
-    return name, Path(path).expanduser()
 
 
 def run(
@@ -90,9 +76,9 @@ def run(
     """
     found = read_documents(file)
     job = _job(found)
-    sources = _sources(found, job, dict(map(_source, source or [])))
+    sources = _sources(found, job, paths(source, "NAME=FILE"))
     with ExitStack() as stack:
-        secrets = dict(map(_secret, secret or []))
+        secrets = paths(secret, "NAME=DIR")
         if demo_data:
             secrets |= _serve_demo_data(stack)
         result = _train(_ready(job, secrets, output, resume, sources))
