@@ -1,4 +1,4 @@
-"""A raw-JSON Kubernetes client and informer for the embedded cluster's controllers.
+"""A raw-JSON Kubernetes client and informer for controllers.
 
 `kubernetes.aio` reads the kubeconfig and does TLS and authentication; objects stay plain dicts,
 because a node must pass through fields that it does not know.

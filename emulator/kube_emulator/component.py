@@ -1,4 +1,4 @@
-"""What the cluster's processes have in common: a line when they serve, an end on a signal."""
+"""What the processes have in common: a line when they serve, an end on a signal."""
 
 import asyncio
 import contextlib
@@ -17,7 +17,7 @@ def log_to_stderr() -> None:
 
 
 def announce_ready() -> None:
-    """Tell the supervisor, which reads standard output, that this component serves."""
+    """Tell whoever started this process, on standard output, that it serves."""
     sys.stdout.write(f"{READY}\n")
     sys.stdout.flush()
 

@@ -1,9 +1,9 @@
 """Events, counted instead of repeated, as client-go's recorder does."""
 
 import hashlib
-from datetime import UTC, datetime
 
 from kube_emulator.client import EVENTS, ApiError, Client, Object
+from kube_emulator.timestamps import timestamp
 
 KEPT = 4096
 
@@ -22,7 +22,7 @@ class Recorder:
         text = f"{meta['uid']} {kind} {reason} {message}"
         digest = hashlib.sha256(text.encode()).hexdigest()[:16]
         name = f"{meta['name'][:200]}.{digest}"
-        stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        stamp = timestamp()
         count = self._counts.pop(digest, 0) + 1
         self._counts[digest] = count
         if len(self._counts) > KEPT:

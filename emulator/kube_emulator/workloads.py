@@ -27,7 +27,7 @@ from kube_emulator.client import (
 )
 from kube_emulator.component import announce_ready, log_to_stderr, until_signalled
 from kube_emulator.events import Recorder
-from kube_emulator.node.containers.record import now, timestamp
+from kube_emulator.timestamps import timestamp
 from kube_emulator.work_queue import WorkQueue
 
 HASH = "pod-template-hash"
@@ -190,7 +190,7 @@ def deployment_status(
 
 
 def _condition(old: Object | None, kind: str, holds: bool, reason: str) -> Object:
-    value, stamp = "True" if holds else "False", timestamp(now())
+    value, stamp = "True" if holds else "False", timestamp()
     if old and old["status"] == value and old["reason"] == reason:
         return old
     since = old["lastTransitionTime"] if old and old["status"] == value else stamp

@@ -9,16 +9,14 @@ from aiohttp import web
 
 from kube_emulator.apiserver.access.authn import Authenticator, User
 from kube_emulator.apiserver.access.rbac import Authorizer
-from kube_emulator.apiserver.access.reviews import review
 from kube_emulator.apiserver.kinds import errors
-from kube_emulator.apiserver.kinds.catalogue import NOT_EMULATED, Kind, Object, Registry
-from kube_emulator.apiserver.kinds.events import to_stored_event
+from kube_emulator.apiserver.kinds.catalogue import NOT_EMULATED, VERBS, Kind, Object, Registry
 from kube_emulator.apiserver.objects import pods
 from kube_emulator.apiserver.objects.deletion import DeleteOptions, delete
 from kube_emulator.apiserver.objects.lists import Lister, selection, version_of
 from kube_emulator.apiserver.objects.resources import FinalCheck, Resources, Write
 from kube_emulator.apiserver.objects.watch import Watch, WatchRequest
-from kube_emulator.apiserver.wire.decoding import decode_body, drop_unknown_fields
+from kube_emulator.apiserver.wire.decoding import decode_body
 from kube_emulator.apiserver.wire.patches import APPLY_PATCH
 from kube_emulator.apiserver.wire.representation import Form, many, negotiate, one, to_json
 from kube_emulator.apiserver.wire.request import ResourceRequest, WriteOptions, flag, write_options
@@ -56,7 +54,7 @@ class Handlers:
             raise errors.page_not_found()
         if asked.subresource:
             return await self._subresource(request, asked, kind, user)
-        if asked.verb not in kind.verbs:
+        if asked.verb not in VERBS:
             raise errors.method_not_allowed()
         verbs: dict[
             str, Callable[[web.Request, ResourceRequest, Kind, User], Awaitable[web.StreamResponse]]
@@ -116,14 +114,7 @@ class Handlers:
         body = await self._body(request, kind, options)
         if asked.name:
             raise errors.method_not_allowed()
-        if not kind.stored:
-            drop_unknown_fields(kind, body, options)
-            answer = review(kind, body, user, self._authorizer, self._authenticator)
-            return _json(answer, 201)
-        stored_kind, body = self._stored_as(asked, kind, body)
-        write = Write(
-            stored_kind, _namespace(kind, asked), "", options, final_check=self._grants(user)
-        )
+        write = Write(kind, _namespace(kind, asked), "", options, final_check=self._grants(user))
         obj = self._resources.create(write, body)
         return _answer(kind, obj, _form(request), 201, options)
 
@@ -134,9 +125,8 @@ class Handlers:
             raise errors.method_not_allowed()
         options = _options(request)
         body = await self._body(request, kind, options)
-        stored_kind, body = self._stored_as(asked, kind, body)
         write = Write(
-            stored_kind,
+            kind,
             _namespace(kind, asked),
             asked.name,
             options,
@@ -199,23 +189,13 @@ class Handlers:
         if asked.subresource == "token":
             account = self._resources.get(kind, asked.namespace, asked.name)
             return _json(self._authenticator.request_token(account, body), 201)
-        act = pods.bind if asked.subresource == "binding" else pods.evict
-        return _json(act(self._resources, kind, asked.namespace, asked.name, body, options), 201)
+        place = (asked.namespace, asked.name)
+        return _json(pods.bind(self._resources, kind, *place, body, options), 201)
 
     async def _body(self, request: web.Request, kind: Kind, options: WriteOptions) -> Object:
         raw, media = await request.read(), request.headers.get("Content-Type", "")
         body: Object = decode_body(raw, media, options, kind)
         return body
-
-    def _stored_as(self, asked: ResourceRequest, kind: Kind, body: Object) -> tuple[Kind, Object]:
-        """The kind and body to store: events.k8s.io/v1 is a view of core/v1."""
-        core = self._registry.find("", "v1", kind.plural)
-        if kind.group != "events.k8s.io" or core is None:
-            return kind, body
-        if asked.verb == "patch":
-            raise errors.not_implemented("patches of events.k8s.io/v1 Events; patch core/v1's")
-        drop_unknown_fields(kind, body, WriteOptions("", validation="Ignore"))
-        return core, to_stored_event(body)
 
     def _grants(self, user: User) -> FinalCheck:
         return lambda kind, new, old: self._authorizer.check_grant(user, kind, new, old)
@@ -228,6 +208,7 @@ _NOT_EMULATED_SUBRESOURCES = (
     "portforward",
     "proxy",
     "ephemeralcontainers",
+    "eviction",
     "resize",
     "finalize",
 )

@@ -6,8 +6,8 @@ import platform
 from datetime import UTC, datetime
 
 from kube_emulator.client import NODES, ApiError, Client, Object, Resource
-from kube_emulator.node.containers.quantities import machine_capacity
-from kube_emulator.node.containers.record import now, timestamp
+from kube_emulator.node.containers.resources import machine_capacity
+from kube_emulator.timestamps import timestamp
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +109,7 @@ async def _put_lease(client: Client, name: str, spec: Object) -> None:
 
 
 def _condition(kind: str, value: str, reason: str) -> Object:
-    stamp = timestamp(now())
+    stamp = timestamp()
     return {
         "type": kind,
         "status": value,

@@ -7,8 +7,9 @@ from decimal import Decimal
 
 from kube_emulator.client import PODS, ApiError, Object
 from kube_emulator.events import Recorder
-from kube_emulator.node.containers.quantities import parse, pod_requests
-from kube_emulator.node.containers.record import now, timestamp
+from kube_emulator.node.containers.resources import pod_requests
+from kube_emulator.quantity import parse
+from kube_emulator.timestamps import timestamp
 
 log = logging.getLogger(__name__)
 
@@ -148,7 +149,7 @@ class Scheduler:
             "reason": "Unschedulable",
             "message": trouble,
             "lastProbeTime": None,
-            "lastTransitionTime": timestamp(now()),
+            "lastTransitionTime": timestamp(),
         }
         meta = pod["metadata"]
         path = PODS.path(meta["namespace"], meta["name"], "status")

@@ -5,14 +5,11 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from kube_emulator.client import Object
+from kube_emulator.timestamps import timestamp
 from kube_emulator.training_operator.pods import LABEL, REPLICA_TYPES, labels
 
 RETRYABLE_FROM = 128
 MANAGER = "kubeflow.org/training-operator"
-
-
-def timestamp(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def holds(status: Object, kind: str) -> bool:

@@ -1,4 +1,4 @@
-"""Built-in kinds as far as the operator and its charts rely on them."""
+"""Built-in kinds as far as operators and their charts rely on them."""
 
 from __future__ import annotations
 
@@ -249,31 +249,6 @@ async def test_events_belong_to_their_objects_namespace(api, base) -> None:
     refused = await api.post(f"{base}/events", event("elsewhere", "e"))
     assert refused.status == 422
     assert "involvedObject.namespace" in refused.body["message"]
-
-
-async def test_events_have_two_groups_and_one_storage(api, base, namespace) -> None:
-    await api.post(f"{base}/events", event(namespace, "old"))
-    group = f"/apis/events.k8s.io/v1/namespaces/{namespace}/events"
-    seen = (await api.get(f"{group}/old")).body
-    assert (seen["apiVersion"], seen["note"]) == ("events.k8s.io/v1", "it was tested")
-    assert (seen["regarding"]["name"], seen["deprecatedCount"]) == ("p", 2)
-    assert seen["deprecatedSource"] == {"component": "tester"}
-    new = {
-        "metadata": {"name": "new"},
-        "eventTime": "2026-01-02T03:04:05.000000Z",
-        "reportingController": "tester.dev/x",
-        "reportingInstance": "x-1",
-        "action": "Testing",
-        "reason": "Tested",
-        "note": "once more",
-        "type": "Warning",
-        "regarding": {"kind": "Pod", "name": "p", "namespace": namespace},
-    }
-    made = await api.post(group, new)
-    assert made.status == 201, made.body
-    core = (await api.get(f"{base}/events/new")).body
-    assert (core["message"], core["involvedObject"]["name"]) == ("once more", "p")
-    assert core["reportingComponent"] == "tester.dev/x"
 
 
 async def test_describe_shows_events(api, base, namespace, kubectl) -> None:

@@ -60,13 +60,13 @@ class Authenticator:
             raise errors.unauthorized()
         return user
 
-    def user_of(self, token: str, audiences: list[str] | None = None) -> User | None:
+    def user_of(self, token: str) -> User | None:
         """The user of a token; None if it is unknown, expired, or what it is bound to is gone."""
         if hmac.compare_digest(token.encode(), self.admin_token.encode()):
             return ADMIN
         try:
             claims: dict[str, Any] = jwt.decode(
-                token, self._key, algorithms=[_ALGORITHM], audience=audiences or [ISSUER]
+                token, self._key, algorithms=[_ALGORITHM], audience=[ISSUER]
             )
         except jwt.InvalidTokenError:
             return None

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
-from kube_emulator.apiserver.access.authn import User, account_user
+from kube_emulator.apiserver.access.authn import User
 from kube_emulator.apiserver.kinds import errors
 from kube_emulator.apiserver.kinds.catalogue import Kind, Object
 from kube_emulator.apiserver.objects.storage import Store
@@ -17,18 +17,12 @@ Rule = dict[str, Any]
 _EVERYTHING: Rule = {"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}
 _READABLE_URLS = ["/api", "/api/*", "/apis", "/apis/*", "/healthz", "/livez", "/openapi"]
 _READABLE_URLS += ["/openapi/*", "/readyz", "/version", "/version/"]
-_SELF_REVIEWS = ["selfsubjectaccessreviews", "selfsubjectrulesreviews"]
 
 BOOTSTRAP: tuple[tuple[str, list[Rule], str], ...] = (
     ("cluster-admin", [_EVERYTHING, {"nonResourceURLs": ["*"], "verbs": ["*"]}], "system:masters"),
     (
         "system:discovery",
         [{"nonResourceURLs": _READABLE_URLS, "verbs": ["get"]}],
-        "system:authenticated",
-    ),
-    (
-        "system:basic-user",
-        [{"apiGroups": ["authorization.k8s.io"], "resources": _SELF_REVIEWS, "verbs": ["create"]}],
         "system:authenticated",
     ),
 )
@@ -98,20 +92,6 @@ class Authorizer:
         """Raises StatusError 403."""
         if not self.allows(user, request):
             raise _denied(user, request)
-
-    def impersonated(self, user: User, headers: Mapping[str, str]) -> User:
-        """The user to act as, by `Impersonate-User` and `Impersonate-Group`. Raises 403."""
-        name = headers.get("Impersonate-User")
-        if name is None:
-            return user
-        self.authorize(user, ResourceRequest("impersonate", "", "v1", "users", name=name))
-        groups = [v for k, v in headers.items() if k.lower() == "impersonate-group"]
-        for group in groups:
-            self.authorize(user, ResourceRequest("impersonate", "", "v1", "groups", name=group))
-        match name.split(":"):
-            case ["system", "serviceaccount", namespace, account]:
-                return account_user(namespace, account)
-        return User(name, (*groups, "system:authenticated"))
 
     def check_grant(self, user: User, kind: Kind, obj: Object, old: Object | None) -> None:
         """Refuse (403) to write a role or binding that grants what the user does not hold."""

@@ -8,8 +8,8 @@ from typing import Any
 
 Object = dict[str, Any]
 
-READ = ("get", "list", "watch")
-ALL = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
+VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
+"""What can be done with every kind."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,6 @@ class Kind:
     `definition` is the CustomResourceDefinition's version entry, `schema` that of whole objects
     of it; both are None for a built-in.
     `generation` tells whether changes of the spec are counted in metadata.generation.
-    `storage_group` is the group under which objects are kept, where two groups share them.
     """
 
     group: str
@@ -29,13 +28,11 @@ class Kind:
     namespaced: bool = True
     short_names: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
-    verbs: tuple[str, ...] = ALL
     status: bool = False
     generation: bool = False
     subresources: tuple[tuple[str, str, tuple[str, ...]], ...] = ()
     singular_name: str = ""
     list_kind_name: str = ""
-    storage_group: str | None = None
     definition: Object | None = field(default=None, compare=False)
     schema: Object | None = field(default=None, compare=False)
 
@@ -58,18 +55,11 @@ class Kind:
 
     @property
     def storage_key(self) -> str:
-        group = self.group if self.storage_group is None else self.storage_group
-        return f"{group}/{self.plural}"
-
-    @property
-    def stored(self) -> bool:
-        return "get" in self.verbs
+        return f"{self.group}/{self.plural}"
 
 
-_REVIEW = ("create",)
 _RBAC = "rbac.authorization.k8s.io"
 _AUTHZ = "authorization.k8s.io"
-_PATCH = ("get", "patch", "update")
 
 BUILTIN: tuple[Kind, ...] = (
     Kind("", "v1", "Namespace", "namespaces", False, ("ns",), status=True),
@@ -85,7 +75,6 @@ BUILTIN: tuple[Kind, ...] = (
         generation=True,
         subresources=(
             ("binding", "Binding", ("create",)),
-            ("eviction", "Eviction", ("create",)),
             ("log", "Pod", ("get",)),
         ),
     ),
@@ -101,7 +90,6 @@ BUILTIN: tuple[Kind, ...] = (
     Kind("", "v1", "Secret", "secrets"),
     Kind("", "v1", "ConfigMap", "configmaps", short_names=("cm",)),
     Kind("", "v1", "Event", "events", short_names=("ev",)),
-    Kind("events.k8s.io", "v1", "Event", "events", short_names=("ev",), storage_group=""),
     Kind("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims", True, ("pvc",), status=True),
     Kind(
         "apps",
@@ -137,15 +125,6 @@ BUILTIN: tuple[Kind, ...] = (
         generation=True,
     ),
     Kind(
-        "policy",
-        "v1",
-        "PodDisruptionBudget",
-        "poddisruptionbudgets",
-        short_names=("pdb",),
-        status=True,
-        generation=True,
-    ),
-    Kind(
         "scheduling.k8s.io",
         "v1",
         "PriorityClass",
@@ -165,10 +144,6 @@ BUILTIN: tuple[Kind, ...] = (
         status=True,
         generation=True,
     ),
-    Kind(_AUTHZ, "v1", "SelfSubjectAccessReview", "selfsubjectaccessreviews", False, verbs=_REVIEW),
-    Kind(_AUTHZ, "v1", "SelfSubjectRulesReview", "selfsubjectrulesreviews", False, verbs=_REVIEW),
-    Kind(_AUTHZ, "v1", "SubjectAccessReview", "subjectaccessreviews", False, verbs=_REVIEW),
-    Kind("authentication.k8s.io", "v1", "TokenReview", "tokenreviews", False, verbs=_REVIEW),
 )
 
 NOT_EMULATED: dict[tuple[str, str], str] = {
@@ -183,6 +158,13 @@ NOT_EMULATED: dict[tuple[str, str], str] = {
     ("batch", "jobs"): "Jobs",
     ("batch", "cronjobs"): "CronJobs",
     ("networking.k8s.io", "ingresses"): "Ingresses",
+    ("policy", "poddisruptionbudgets"): "PodDisruptionBudgets",
+    ("events.k8s.io", "events"): "events.k8s.io; core/v1 Events are there",
+    (_AUTHZ, "selfsubjectaccessreviews"): "access reviews",
+    (_AUTHZ, "selfsubjectrulesreviews"): "access reviews",
+    (_AUTHZ, "subjectaccessreviews"): "access reviews",
+    (_AUTHZ, "localsubjectaccessreviews"): "access reviews",
+    ("authentication.k8s.io", "tokenreviews"): "token reviews",
 }
 """Resources that exist on a real server and are refused here with 501, by name."""
 
@@ -209,8 +191,8 @@ class Registry:
         return list(self._kinds.values())
 
     def stored(self) -> list[Kind]:
-        """Every kind with objects of its own, once per storage."""
-        return list({kind.storage_key: kind for kind in self.all() if kind.stored}.values())
+        """Every kind once, in one of the versions it is served in."""
+        return list({kind.storage_key: kind for kind in self.all()}.values())
 
     def groups(self) -> dict[str, dict[str, list[Kind]]]:
         """Kinds by group, then version, the core group (the empty name) first."""

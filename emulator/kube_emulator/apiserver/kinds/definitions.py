@@ -1,7 +1,8 @@
 """Which CustomResourceDefinitions are accepted: names, structural schemas, and CEL rules.
 
 Follows apiextensions.k8s.io/v1. Checked is what a schema written for a server may get wrong; not
-checked are the types of CEL expressions, conversion webhooks, and updates that drop versions.
+checked are what CEL expressions name, give and cost, conversion webhooks, and updates that drop
+versions.
 """
 
 from __future__ import annotations
@@ -13,17 +14,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from kube_emulator.apiserver.kinds.catalogue import Object
-from kube_emulator.apiserver.kinds.cel_cost import (
-    RULE_BUDGET,
-    TOTAL_BUDGET,
-    Schema,
-    UndefinedField,
-    cardinality,
-    estimate,
-)
-from kube_emulator.apiserver.kinds.cel_syntax import parse
 from kube_schema.cel_rules import compile_rule, reads_old_self
-from kube_schema.field_errors import FieldError
+from kube_schema.field_errors import FieldError, Schema
 from kube_schema.structural import prune, validate
 
 _TYPES = ("array", "boolean", "integer", "number", "object", "string")
@@ -33,10 +25,6 @@ _REASONS = (
     "FieldValueForbidden",
     "FieldValueInvalid",
     "FieldValueRequired",
-)
-_HELP = (
-    "(try simplifying the rule, or adding maxItems, maxProperties, and maxLength where arrays, "
-    "maps, and strings are declared)"
 )
 
 
@@ -80,7 +68,7 @@ def validate_definition(obj: Object) -> list[FieldError]:
             text = "Required value: schemas are required"
             found.append(FieldError(f"{path}.openAPIV3Schema", text, "FieldValueRequired"))
         elif root:
-            found += _Checker(f"{path}.openAPIV3Schema").check(root)
+            found += _check(root, f"{path}.openAPIV3Schema")
     return found
 
 
@@ -102,122 +90,69 @@ def _unsupported(path: str, value: Any, known: tuple[str, ...]) -> FieldError:
     return FieldError(path, text, "FieldValueNotSupported")
 
 
-class _Checker:
-    """Checks one version's schema; adds up what its rules may cost together."""
+def _check(root: Schema, path: str) -> Iterator[FieldError]:
+    """Check one version's schema."""
+    yield from _walk(root, path, "at the root", True)
+    if root.get("type") not in (None, "object"):
+        yield _invalid(f"{path}.type", root["type"], "must be object at the root")
 
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self._total = 0.0
 
-    def check(self, root: Schema) -> list[FieldError]:
-        found = list(self._walk(root, self._path, "at the root", 1, True, True))
-        if root.get("type") not in (None, "object"):
-            text = "must be object at the root"
-            found.append(_invalid(f"{self._path}.type", root["type"], text))
-        if self._total > TOTAL_BUDGET:
-            factor = _factor(self._total / TOTAL_BUDGET)
-            what = "x-kubernetes-validations estimated rule cost total for entire OpenAPIv3 schema"
-            found.append(
-                _forbidden(self._path, f"{what} exceeds budget by factor of {factor} {_HELP}")
-            )
-        return found
+def _walk(schema: Schema, path: str, place: str, correlated: bool) -> Iterator[FieldError]:
+    """`correlated` tells whether a value here has a known counterpart in the stored object."""
+    yield from _own(schema, path, place)
+    for i, rule in enumerate(schema.get("x-kubernetes-validations", [])):
+        where = f"{path}.x-kubernetes-validations[{i}]"
+        yield from _rule(schema, rule, where)
+        if not correlated and reads_old_self(rule):
+            text = "oldSelf cannot be used on the uncorrelatable portion of the schema"
+            yield _invalid(f"{where}.rule", rule["rule"], text)
+    for name, sub in schema.get("properties", {}).items():
+        yield from _walk(sub, f"{path}.properties[{name}]", "specified object fields", correlated)
+    if isinstance(sub := schema.get("additionalProperties"), dict):
+        here = f"{path}.additionalProperties"
+        yield from _walk(sub, here, "specified object fields", correlated)
+    if isinstance(sub := schema.get("items"), dict):
+        keyed = correlated and schema.get("x-kubernetes-list-type") == "map"
+        yield from _walk(sub, f"{path}.items", "specified array items", keyed)
 
-    def _walk(
-        self, schema: Schema, path: str, place: str, times: float, correlated: bool, root: bool
-    ) -> Iterator[FieldError]:
-        yield from self._own(schema, path, place)
-        for i, rule in enumerate(schema.get("x-kubernetes-validations", [])):
-            where = f"{path}.x-kubernetes-validations[{i}]"
-            yield from self._rule(_with_metadata(schema) if root else schema, rule, where, times)
-            if not correlated and reads_old_self(rule):
-                text = "oldSelf cannot be used on the uncorrelatable portion of the schema"
-                yield _invalid(f"{where}.rule", rule["rule"], text)
-        for name, sub in schema.get("properties", {}).items():
-            here = f"{path}.properties[{name}]"
-            yield from self._walk(sub, here, "specified object fields", times, correlated, False)
-        inside = times * cardinality(schema)
-        if isinstance(schema.get("additionalProperties"), dict):
-            here = f"{path}.additionalProperties"
-            sub = schema["additionalProperties"]
-            yield from self._walk(sub, here, "specified object fields", inside, correlated, False)
-        if isinstance(schema.get("items"), dict):
-            keyed = correlated and schema.get("x-kubernetes-list-type") == "map"
-            here = f"{path}.items"
-            yield from self._walk(
-                schema["items"], here, "specified array items", inside, keyed, False
-            )
 
-    def _own(self, schema: Schema, path: str, place: str) -> Iterator[FieldError]:
-        kind = schema.get("type")
-        free = "x-kubernetes-int-or-string", "x-kubernetes-preserve-unknown-fields"
-        if kind is None and not any(schema.get(key) for key in free):
-            text = f"Required value: must not be empty for {place}"
-            yield _required(f"{path}.type", text)
-        elif kind is not None and kind not in _TYPES:
-            yield _unsupported(f"{path}.type", kind, _TYPES)
-        for key in _FORBIDDEN:
-            if key in schema:
-                yield _forbidden(f"{path}.{key}", f"{key} is not supported")
-        if schema.get("uniqueItems"):
-            why = "cannot be set to true since the runtime complexity becomes quadratic"
-            yield _forbidden(f"{path}.uniqueItems", f"uniqueItems {why}")
-        if "properties" in schema and isinstance(schema.get("additionalProperties"), dict):
-            why = "additionalProperties and properties are mutual exclusive"
-            yield _forbidden(f"{path}.additionalProperties", why)
-        yield from _pattern(schema, path)
-        yield from _default(schema, path)
-        yield from _list_keys(schema, path)
+def _own(schema: Schema, path: str, place: str) -> Iterator[FieldError]:
+    kind = schema.get("type")
+    free = "x-kubernetes-int-or-string", "x-kubernetes-preserve-unknown-fields"
+    if kind is None and not any(schema.get(key) for key in free):
+        text = f"Required value: must not be empty for {place}"
+        yield _required(f"{path}.type", text)
+    elif kind is not None and kind not in _TYPES:
+        yield _unsupported(f"{path}.type", kind, _TYPES)
+    for key in _FORBIDDEN:
+        if key in schema:
+            yield _forbidden(f"{path}.{key}", f"{key} is not supported")
+    if schema.get("uniqueItems"):
+        why = "cannot be set to true since the runtime complexity becomes quadratic"
+        yield _forbidden(f"{path}.uniqueItems", f"uniqueItems {why}")
+    if "properties" in schema and isinstance(schema.get("additionalProperties"), dict):
+        why = "additionalProperties and properties are mutual exclusive"
+        yield _forbidden(f"{path}.additionalProperties", why)
+    yield from _pattern(schema, path)
+    yield from _default(schema, path)
+    yield from _list_keys(schema, path)
 
-    def _rule(
-        self, schema: Schema, rule: dict[str, Any], path: str, times: float
-    ) -> Iterator[FieldError]:
-        if not rule.get("rule", "").strip():
-            yield _required(f"{path}.rule", "Required value: rule is not specified")
-            return
-        if "message" in rule and not rule["message"].strip():
-            yield _invalid(f"{path}.message", rule["message"], "must be non-empty if specified")
-        if rule.get("reason", "FieldValueInvalid") not in _REASONS:
-            yield _unsupported(f"{path}.reason", rule["reason"], _REASONS)
-        if "fieldPath" in rule and not _reachable(schema, rule["fieldPath"]):
-            yield _invalid(f"{path}.fieldPath", rule["fieldPath"], "must be a valid path")
-        for key, noun in (("rule", "rule"), ("messageExpression", "messageExpression")):
-            if key in rule:
-                yield from self._expression(schema, rule[key], f"{path}.{key}", noun, times)
 
-    def _expression(
-        self, schema: Schema, text: str, path: str, noun: str, times: float
-    ) -> Iterator[FieldError]:
+def _rule(schema: Schema, rule: dict[str, Any], path: str) -> Iterator[FieldError]:
+    if not rule.get("rule", "").strip():
+        yield _required(f"{path}.rule", "Required value: rule is not specified")
+        return
+    if "message" in rule and not rule["message"].strip():
+        yield _invalid(f"{path}.message", rule["message"], "must be non-empty if specified")
+    if rule.get("reason", "FieldValueInvalid") not in _REASONS:
+        yield _unsupported(f"{path}.reason", rule["reason"], _REASONS)
+    if "fieldPath" in rule and not _reachable(schema, rule["fieldPath"]):
+        yield _invalid(f"{path}.fieldPath", rule["fieldPath"], "must be a valid path")
+    for key in ("rule", "messageExpression"):
         try:
-            compile_rule(text)
-            found = estimate(parse(text), {"self": schema, "oldSelf": schema})
-        except UndefinedField as error:
-            yield _invalid(path, text, f"compilation failed: undefined field '{error}'")
-            return
+            compile_rule(rule.get(key, "true"))
         except ValueError as error:
-            yield _invalid(path, text, f"compilation failed: {error}")
-            return
-        wanted = "boolean" if noun == "rule" else "string"
-        if found.schema.get("type", wanted) != wanted:
-            shown = "a bool" if noun == "rule" else "a string"
-            yield _invalid(path, text, f"cel expression must evaluate to {shown}")
-        cost = found.cost * times
-        self._total += cost
-        if cost > RULE_BUDGET:
-            factor = _factor(cost / RULE_BUDGET)
-            why = f"estimated {noun} cost exceeds budget by factor of {factor} {_HELP}"
-            yield _forbidden(path, why)
-
-
-def _factor(value: float) -> str:
-    return "more than 100x" if value > 100 else f"{value:.1f}x"
-
-
-def _with_metadata(root: Schema) -> Schema:
-    """Rules at the root see of the metadata only its names."""
-    text = {"type": "string", "maxLength": 253}
-    metadata = {"type": "object", "properties": {"name": text, "generateName": text}}
-    known = {"apiVersion": text, "kind": text, **root.get("properties", {}), "metadata": metadata}
-    return {**root, "properties": known}
+            yield _invalid(f"{path}.{key}", rule[key], f"compilation failed: {error}")
 
 
 def _reachable(schema: Schema, path: str) -> bool:

@@ -8,7 +8,7 @@ import random
 from typing import Any
 
 from kube_emulator.apiserver.kinds.catalogue import Object
-from kube_emulator.apiserver.kinds.quantity import canonical_amounts
+from kube_emulator.quantity import canonical_amounts
 from kube_schema.field_errors import FieldError
 
 TOKEN_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105 (a directory)

@@ -1,7 +1,7 @@
 """Schemas of the built-in kinds, from the OpenAPI definitions that kubernetes-validate ships.
 
 The definitions keep Kubernetes' extensions (list types, merge keys), so pruning, strict decoding,
-strategic merge, server-side apply and `kubectl explain` of built-in kinds need no tables of ours.
+strategic merge, server-side apply and `kubectl explain` of built-in kinds need no tables here.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What is particular about built-in kinds: defaults, initial status, validation, frozen fields.
 
-A hand-picked part of the real server's: what our operator, kubectl and Helm's charts rely on.
+A hand-picked part of the real server's: what operators, kubectl and Helm's charts rely on.
 """
 
 from __future__ import annotations
@@ -33,15 +33,9 @@ _INITIAL_STATUS: dict[str, Callable[[Object], Object]] = {
         "acceptedNames": {"kind": "", "plural": ""},
         "storedVersions": [v["name"] for v in obj["spec"].get("versions", []) if v.get("storage")],
     },
-    "poddisruptionbudgets": lambda obj: {
-        "currentHealthy": 0,
-        "desiredHealthy": 0,
-        "disruptionsAllowed": 0,
-        "expectedPods": 0,
-    },
 }
 
-NEEDS_VERSION = ("leases", "customresourcedefinitions", "poddisruptionbudgets")
+NEEDS_VERSION = ("leases", "customresourcedefinitions")
 """Built-ins whose PUT must carry a resourceVersion, as every custom resource's must."""
 
 

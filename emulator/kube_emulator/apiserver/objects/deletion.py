@@ -9,9 +9,9 @@ from typing import Any
 
 from kube_emulator.apiserver.kinds import errors
 from kube_emulator.apiserver.kinds.catalogue import Kind, Object
-from kube_emulator.apiserver.objects.metadata import timestamp
 from kube_emulator.apiserver.objects.resources import Resources
 from kube_emulator.apiserver.wire.request import WriteOptions
+from kube_emulator.timestamps import timestamp
 
 _RETURNED = ("pods", "services", "serviceaccounts", "persistentvolumeclaims")
 """Kinds whose deletion answers with the object instead of a Status."""

@@ -6,11 +6,11 @@ import json
 import random
 import re
 import uuid
-from datetime import UTC, datetime
 from typing import Any
 
 from kube_emulator.apiserver.kinds.catalogue import Kind, Object
 from kube_emulator.apiserver.kinds.errors import invalid
+from kube_emulator.timestamps import timestamp
 from kube_schema.field_errors import FieldError
 
 _LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
@@ -27,11 +27,6 @@ _LABEL_TEXT = (
     "must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used "
     f"for validation is '{_LABEL}')"
 )
-
-
-def timestamp(moment: datetime | None = None) -> str:
-    """A `meta/v1 Time`: UTC, whole seconds."""
-    return (moment or datetime.now(UTC)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def new_metadata(kind: Kind, given: dict[str, Any], namespace: str) -> dict[str, Any]:

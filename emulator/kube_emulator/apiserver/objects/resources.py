@@ -14,7 +14,6 @@ from typing import Any
 from kube_emulator.apiserver.kinds import errors
 from kube_emulator.apiserver.kinds.catalogue import Kind, Object, Registry
 from kube_emulator.apiserver.kinds.definitions import validate_definition
-from kube_emulator.apiserver.kinds.ratcheting import without_old_errors
 from kube_emulator.apiserver.kinds.schemas import schema_of
 from kube_emulator.apiserver.kinds.strategies import (
     KEEPS_STATUS_ON_CREATE,
@@ -31,13 +30,13 @@ from kube_emulator.apiserver.objects.metadata import (
     refuse_late_finalizers,
     same_content,
     spec_differs,
-    timestamp,
     validate_metadata,
 )
 from kube_emulator.apiserver.objects.storage import Store
 from kube_emulator.apiserver.wire import patches
 from kube_emulator.apiserver.wire.decoding import admit_applied, admit_object, check_types
 from kube_emulator.apiserver.wire.request import WriteOptions
+from kube_emulator.timestamps import timestamp
 from kube_schema.field_errors import FieldError
 from kube_schema.structural import apply_defaults, validate
 
@@ -208,11 +207,7 @@ class Resources:
             write.final_check(kind, obj, old)
         found = validate_metadata(kind, obj["metadata"])
         if kind.definition is not None:
-            schema = schema_of(kind)
-            earned = validate(schema, obj, old)
-            if earned and old is not None:
-                earned = without_old_errors(schema, earned, obj, old)
-            found += earned
+            found += validate(schema_of(kind), obj, old)
         else:
             found += check_types(kind, obj)
             if not write.subresource and not found:

@@ -8,8 +8,8 @@ from typing import Any
 
 from kube_emulator.apiserver.kinds.catalogue import Kind, Object, Registry
 from kube_emulator.apiserver.kinds.schemas import custom_schema, schema_of
-from kube_emulator.apiserver.objects.metadata import timestamp
 from kube_emulator.apiserver.objects.storage import Change, Store
+from kube_emulator.timestamps import timestamp
 from kube_schema.structural import apply_defaults, prune
 
 RESOURCE = "apiextensions.k8s.io/customresourcedefinitions"

@@ -1,4 +1,8 @@
-"""The columns of built-in kinds in `kubectl get`."""
+"""The columns of built-in kinds in `kubectl get`.
+
+Kinds without an entry here show name and age; columns that only `-o wide` shows are left out but
+for the two of a pod that tell where it is.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +63,6 @@ def _created(obj: Object) -> str:
 
 
 AGE = Column("Age", "string", _created)
-_CREATED_AT = Column("Created At", "date", lambda obj: obj["metadata"]["creationTimestamp"])
 
 
 def _ready(obj: Object) -> str:
@@ -116,19 +119,6 @@ def _count(field: str) -> Callable[[Object], int]:
     return lambda obj: obj.get("status", {}).get(field, 0)
 
 
-def _size(field: str) -> Callable[[Object], int]:
-    return lambda obj: len(obj.get(field) or {})
-
-
-def _ports(obj: Object) -> str:
-    ports = obj.get("spec", {}).get("ports", [])
-    return ",".join(f"{p['port']}/{p.get('protocol', 'TCP')}" for p in ports) or "<none>"
-
-
-def _role(obj: Object) -> str:
-    return f"{obj['roleRef']['kind']}/{obj['roleRef']['name']}"
-
-
 def _or_none(*path: str) -> Callable[[Object], Any]:
     def read(obj: Object) -> Any:
         value: Any = obj
@@ -139,47 +129,6 @@ def _or_none(*path: str) -> Callable[[Object], Any]:
     return read
 
 
-def _containers(field: str) -> Callable[[Object], str]:
-    def read(obj: Object) -> str:
-        template = obj.get("spec", {}).get("template", {})
-        containers = template.get("spec", {}).get("containers", [])
-        return ",".join(c.get(field, "") for c in containers)
-
-    return read
-
-
-def _labels(*path: str) -> Callable[[Object], str]:
-    def read(obj: Object) -> str:
-        value: Any = obj
-        for key in path:
-            value = value.get(key) or {}
-        return ",".join(f"{k}={v}" for k, v in sorted(value.items())) or "<none>"
-
-    return read
-
-
-def _address(kind: str) -> Callable[[Object], str]:
-    def read(obj: Object) -> str:
-        addresses = obj.get("status", {}).get("addresses", [])
-        return next((str(a["address"]) for a in addresses if a["type"] == kind), "<none>")
-
-    return read
-
-
-def _event_source(obj: Object) -> str:
-    source = obj.get("source") or {}
-    component = source.get("component") or obj.get("reportingComponent", "")
-    return ", ".join(part for part in (component, source.get("host")) if part)
-
-
-def _first_seen(obj: Object) -> str:
-    return age(obj.get("firstTimestamp") or obj.get("eventTime"))
-
-
-def _wide(name: str, source: str | Callable[[Object], Any]) -> Column:
-    return Column(name, "string", source, 1)
-
-
 NAME = Column(
     "Name",
     "string",
@@ -187,11 +136,6 @@ NAME = Column(
     description="Name must be unique within a namespace.",
     format="name",
 )
-_WORKLOAD = [
-    _wide("Containers", _containers("name")),
-    _wide("Images", _containers("image")),
-    _wide("Selector", _labels("spec", "selector", "matchLabels")),
-]
 
 BUILTIN_COLUMNS: dict[str, list[Column]] = {
     "pods": [
@@ -200,10 +144,8 @@ BUILTIN_COLUMNS: dict[str, list[Column]] = {
         Column("Status", "string", _pod_state),
         Column("Restarts", "string", _restarts),
         AGE,
-        _wide("IP", _or_none("status", "podIP")),
-        _wide("Node", _or_none("spec", "nodeName")),
-        _wide("Nominated Node", _or_none("status", "nominatedNodeName")),
-        _wide("Readiness Gates", lambda obj: "<none>"),
+        Column("IP", "string", _or_none("status", "podIP"), 1),
+        Column("Node", "string", _or_none("spec", "nodeName"), 1),
     ],
     "nodes": [
         NAME,
@@ -211,33 +153,14 @@ BUILTIN_COLUMNS: dict[str, list[Column]] = {
         Column("Roles", "string", lambda obj: "<none>"),
         AGE,
         Column("Version", "string", ".status.nodeInfo.kubeletVersion"),
-        _wide("Internal-IP", _address("InternalIP")),
-        _wide("External-IP", _address("ExternalIP")),
-        _wide("OS-Image", _or_none("status", "nodeInfo", "osImage")),
-        _wide("Kernel-Version", _or_none("status", "nodeInfo", "kernelVersion")),
-        _wide("Container-Runtime", _or_none("status", "nodeInfo", "containerRuntimeVersion")),
     ],
-    "namespaces": [NAME, Column("Status", "string", ".status.phase"), AGE],
     "events": [
         Column("Last Seen", "string", _event_age),
         Column("Type", "string", ".type"),
         Column("Reason", "string", ".reason"),
         Column("Object", "string", _event_object),
-        _wide("Subobject", ".involvedObject.fieldPath"),
-        _wide("Source", _event_source),
         Column("Message", "string", lambda obj: obj.get("message", "").strip()),
-        _wide("First Seen", _first_seen),
-        _wide("Count", lambda obj: obj.get("count", 1)),
         Column("Name", "string", ".metadata.name", 1, format="name"),
-    ],
-    "services": [
-        NAME,
-        Column("Type", "string", ".spec.type"),
-        Column("Cluster-IP", "string", _or_none("spec", "clusterIP")),
-        Column("External-IP", "string", lambda obj: "<none>"),
-        Column("Port(s)", "string", _ports),
-        AGE,
-        _wide("Selector", _labels("spec", "selector")),
     ],
     "deployments": [
         NAME,
@@ -245,39 +168,5 @@ BUILTIN_COLUMNS: dict[str, list[Column]] = {
         Column("Up-to-date", "string", _count("updatedReplicas")),
         Column("Available", "string", _count("availableReplicas")),
         AGE,
-        *_WORKLOAD,
-    ],
-    "replicasets": [
-        NAME,
-        Column("Desired", "integer", ".spec.replicas"),
-        Column("Current", "integer", _count("replicas")),
-        Column("Ready", "integer", _count("readyReplicas")),
-        AGE,
-        *_WORKLOAD,
-    ],
-    "configmaps": [NAME, Column("Data", "string", _size("data")), AGE],
-    "secrets": [
-        NAME,
-        Column("Type", "string", ".type"),
-        Column("Data", "string", _size("data")),
-        AGE,
-    ],
-    "leases": [NAME, Column("Holder", "string", ".spec.holderIdentity"), AGE],
-    "rolebindings": [NAME, Column("Role", "string", _role), AGE],
-    "clusterrolebindings": [NAME, Column("Role", "string", _role), AGE],
-    "roles": [NAME, _CREATED_AT],
-    "clusterroles": [NAME, _CREATED_AT],
-    "customresourcedefinitions": [NAME, _CREATED_AT],
-    "networkpolicies": [
-        NAME,
-        Column("Pod-Selector", "string", _labels("spec", "podSelector", "matchLabels")),
-        AGE,
-    ],
-    "priorityclasses": [
-        NAME,
-        Column("Value", "integer", ".value"),
-        Column("Global-Default", "boolean", lambda obj: bool(obj.get("globalDefault"))),
-        AGE,
-        Column("PreemptionPolicy", "string", ".preemptionPolicy"),
     ],
 }

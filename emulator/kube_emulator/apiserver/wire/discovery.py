@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kube_emulator.apiserver.kinds.catalogue import Kind, Object, Registry
+from kube_emulator.apiserver.kinds.catalogue import VERBS, Kind, Object, Registry
 from kube_emulator.apiserver.kinds.schemas import KUBERNETES
 
 AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
@@ -68,7 +68,7 @@ def _aggregated_resource(kind: Kind) -> dict[str, Any]:
         "responseKind": _gvk(kind, kind.kind),
         "scope": "Namespaced" if kind.namespaced else "Cluster",
         "singularResource": kind.singular,
-        "verbs": list(kind.verbs),
+        "verbs": list(VERBS),
         "shortNames": list(kind.short_names),
         "categories": list(kind.categories),
     }
@@ -120,7 +120,7 @@ def resource_list(registry: Registry, group: str, version: str) -> Object | None
                 "singularName": kind.singular,
                 "namespaced": kind.namespaced,
                 "kind": kind.kind,
-                "verbs": list(kind.verbs),
+                "verbs": list(VERBS),
                 **({"shortNames": list(kind.short_names)} if kind.short_names else {}),
                 **({"categories": list(kind.categories)} if kind.categories else {}),
             }

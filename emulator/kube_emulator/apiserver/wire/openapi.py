@@ -133,10 +133,7 @@ def _paths(kind: Kind) -> dict[str, Any]:
             **answer,
         }
 
-    collection: dict[str, Any] = {"post": operation("post", _WRITE_PARAMETERS)}
-    if not kind.stored:
-        return {f"{base}/{kind.plural}": collection}
-    collection["get"] = operation("list", [])
+    collection = {"post": operation("post", _WRITE_PARAMETERS), "get": operation("list", [])}
     item = {
         "get": operation("get", []),
         "put": operation("put", _WRITE_PARAMETERS),

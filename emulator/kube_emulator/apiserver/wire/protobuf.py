@@ -100,17 +100,6 @@ _MESSAGES: dict[str, Message] = {
     "ClusterRoleBinding": _fields(**_STANDARD, subjects="2 repeated Subject", roleRef="3 RoleRef"),
     "Subject": _fields(kind="1", apiGroup="2", name="3", namespace="4"),
     "RoleRef": _fields(apiGroup="1", kind="2", name="3"),
-    "SelfSubjectAccessReview": _fields(**_STANDARD, spec="2 AccessReviewSpec"),
-    "AccessReviewSpec": _fields(
-        resourceAttributes="1 ResourceAttributes", nonResourceAttributes="2 NonResourceAttributes"
-    ),
-    "ResourceAttributes": _fields(
-        namespace="1", verb="2", group="3", version="4", resource="5", subresource="6", name="7"
-    ),
-    "NonResourceAttributes": _fields(path="1", verb="2"),
-    "SelfSubjectRulesReview": _fields(**_STANDARD, spec="2 RulesReviewSpec"),
-    "RulesReviewSpec": _fields(namespace="1"),
-    "Eviction": _fields(**_STANDARD, deleteOptions="2 DeleteOptions"),
     "Unknown": _fields(typeMeta="1 TypeMeta", raw="2 bytes"),
     "TypeMeta": _fields(apiVersion="1", kind="2"),
     "Entry": _fields(key="1", value="2"),

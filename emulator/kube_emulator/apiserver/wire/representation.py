@@ -8,7 +8,6 @@ from typing import Any
 
 from kube_emulator.apiserver.kinds import errors
 from kube_emulator.apiserver.kinds.catalogue import Kind, Object
-from kube_emulator.apiserver.kinds.events import to_served_event
 from kube_emulator.apiserver.wire.tables import partial_metadata, table
 
 _PLAIN = ("application/json", "application/*", "*/*", "")
@@ -43,9 +42,7 @@ def negotiate(accept: str, include: str) -> Form:
 
 
 def served(kind: Kind, obj: Object) -> Object:
-    """A stored object in the version and group it is read through."""
-    if kind.group == "events.k8s.io":
-        return to_served_event(obj)
+    """A stored object in the version it is read through."""
     if obj.get("apiVersion") == kind.api_version:
         return obj
     return {**obj, "apiVersion": kind.api_version}

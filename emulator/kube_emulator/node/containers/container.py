@@ -15,17 +15,17 @@ from kube_emulator.node.containers.environment import ConfigError, expand
 from kube_emulator.node.containers.images import Image, UnknownImageError
 from kube_emulator.node.containers.probes import Probe
 from kube_emulator.node.containers.process import ContainerProcess, StartError
-from kube_emulator.node.containers.quantities import memory_limit, thread_limit
 from kube_emulator.node.containers.record import (
     ContainerRecord,
     Kind,
     Running,
     Terminated,
     Waiting,
-    now,
 )
+from kube_emulator.node.containers.resources import memory_limit, thread_limit
 from kube_emulator.node.containers.sandbox import Mount, Sandbox, interpreter_mounts
 from kube_emulator.node.pods.setting import PodSetting
+from kube_emulator.timestamps import now
 
 START_ERROR_CODE = 128
 MESSAGE_BYTES = 4096

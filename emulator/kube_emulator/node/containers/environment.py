@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kube_emulator.client import CONFIG_MAPS, SECRETS, Object, Resource
-from kube_emulator.node.containers.quantities import container_resource
+from kube_emulator.node.containers.resources import container_resource
 
 Fetch = Callable[[Resource, str], Awaitable[Object | None]]
 """Get an object of the pod's namespace by name; None when there is none."""

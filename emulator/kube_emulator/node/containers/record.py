@@ -1,9 +1,11 @@
 """What the node knows of one container, in the terms of core/v1 ContainerStatus."""
 
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import Enum
 from typing import Any
+
+from kube_emulator.timestamps import timestamp
 
 
 class Kind(Enum):
@@ -88,15 +90,6 @@ class ContainerRecord:
             "started": self.started,
             "restartCount": self.restarts,
         } | _filled(containerID=self.container_id)
-
-
-def timestamp(moment: datetime) -> str:
-    """`moment` as metav1.Time writes it: UTC, whole seconds."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def now() -> datetime:
-    return datetime.now(UTC)
 
 
 def _filled(**values: str) -> dict[str, str]:

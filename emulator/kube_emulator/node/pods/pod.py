@@ -8,12 +8,13 @@ from datetime import datetime, timedelta
 from kube_emulator.client import PODS, ApiError, Object
 from kube_emulator.node.containers.container import ContainerRunner
 from kube_emulator.node.containers.environment import PodFacts
-from kube_emulator.node.containers.record import Kind, Terminated, Waiting, now
+from kube_emulator.node.containers.record import Kind, Terminated, Waiting
 from kube_emulator.node.pods import volumes
 from kube_emulator.node.pods.context import NodeContext
 from kube_emulator.node.pods.setting import PodSetting
 from kube_emulator.node.pods.status import Observation, pod_status
 from kube_emulator.node.pods.volumes import MountError, Volumes
+from kube_emulator.timestamps import now
 
 log = logging.getLogger(__name__)
 

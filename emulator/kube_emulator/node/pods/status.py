@@ -10,8 +10,8 @@ from kube_emulator.node.containers.record import (
     Kind,
     Terminated,
     Waiting,
-    timestamp,
 )
+from kube_emulator.timestamps import timestamp
 
 OWN_CONDITIONS = (
     "PodReadyToStartContainers",

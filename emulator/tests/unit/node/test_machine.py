@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from kube_emulator.client import ApiError, Object
-from kube_emulator.node.containers.quantities import parse
 from kube_emulator.node.machine import NOT_READY, node_object, register
+from kube_emulator.quantity import parse
 
 
 class Server:

@@ -1,4 +1,4 @@
-"""Resource quantities in the one form a server stores them in.
+"""Resource quantities: their value, and the one form a server stores them in.
 
 Follows `resource.Quantity`: the largest suffix that leaves a whole number, in the family of
 suffixes the quantity was written with (`1000m` -> `1`, `0.5` -> `500m`, `1024Mi` -> `1Gi`).
@@ -17,16 +17,27 @@ _BINARY = [(f"{s}i", Decimal(1024) ** p) for s, p in zip("EPTGMK", range(6, 0, -
 _FACTORS = {**dict(_DECIMAL), **dict(_BINARY)}
 
 
+def parse(written: str | float) -> Decimal:
+    """A quantity ("500m", "2Gi", "1e3", 4) in base units.
+
+    Raises:
+        decimal.InvalidOperation: not a quantity.
+    """
+    match = _WRITTEN.fullmatch(str(written))
+    if match is None:
+        return Decimal(str(written))
+    return Decimal(match[1]) * _FACTORS[match[2]]
+
+
 def canonical(written: Any) -> Any:
     """The stored form of a quantity; what is none, or has an exponent, stays as it is."""
     match = _WRITTEN.fullmatch(str(written))
     if match is None:
         return written
-    number, suffix = Decimal(match[1]), match[2]
-    value = number * _FACTORS[suffix]
+    value = parse(written)
     if value == 0:
         return "0"
-    binary = suffix.endswith("i") and abs(value) >= 1024
+    binary = match[2].endswith("i") and abs(value) >= 1024
     for name, factor in [*_BINARY, ("", Decimal(1))] if binary else _DECIMAL:
         if value % factor == 0:
             return f"{int(value / factor)}{name}"

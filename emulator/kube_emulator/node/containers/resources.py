@@ -1,31 +1,11 @@
-"""Resource quantities: what containers ask for and what the machine has."""
+"""Resources: what containers ask for and what the machine has."""
 
 import os
 from decimal import ROUND_CEILING, Decimal
 from pathlib import Path
 
 from kube_emulator.client import Object
-
-_SUFFIXES = {
-    "n": Decimal("1e-9"),
-    "u": Decimal("1e-6"),
-    "m": Decimal("1e-3"),
-    **{letter: Decimal(1000) ** power for power, letter in enumerate("kMGTPE", start=1)},
-    **{f"{letter}i": Decimal(1024) ** power for power, letter in enumerate("KMGTPE", start=1)},
-}
-
-
-def parse(quantity: str | int | float) -> Decimal:
-    """A Kubernetes quantity ("500m", "2Gi", "1e3", 4) in base units.
-
-    Raises:
-        decimal.InvalidOperation: not a quantity.
-    """
-    text = str(quantity)
-    for suffix, factor in _SUFFIXES.items():
-        if text.endswith(suffix):
-            return Decimal(text.removesuffix(suffix)) * factor
-    return Decimal(text)
+from kube_emulator.quantity import parse
 
 
 def container_resource(container: Object, side: str, name: str, divisor: str) -> int:

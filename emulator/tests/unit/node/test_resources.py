@@ -1,36 +1,17 @@
-"""Quantities, and what a pod asks of its node."""
+"""What a pod asks of its node, and what its containers are told of it."""
 
 from decimal import Decimal
 
 import pytest
 
-from kube_emulator.node.containers.quantities import (
+from kube_emulator.node.containers.resources import (
     container_resource,
     machine_capacity,
     memory_limit,
-    parse,
     pod_requests,
     thread_limit,
 )
-
-
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
-        ("500m", "0.5"),
-        ("2", "2"),
-        (4, "4"),
-        ("1.5Gi", "1610612736"),
-        ("1k", "1000"),
-        ("1Ki", "1024"),
-        ("3M", "3000000"),
-        ("1e3", "1000"),
-        ("100u", "0.0001"),
-        ("2Ti", str(2 * 1024**4)),
-    ],
-)
-def test_parse(text: str | int, value: str) -> None:
-    assert parse(text) == Decimal(value)
+from kube_emulator.quantity import parse
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,30 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kube_emulator.apiserver.kinds.quantity import canonical, canonical_amounts
-from kube_emulator.node.containers.quantities import parse
+from kube_emulator.quantity import canonical, canonical_amounts, parse
 
 SUFFIXES = st.sampled_from(["", "n", "u", "m", "k", "M", "G", "T", "Ki", "Mi", "Gi", "Ti"])
 WHOLE = st.tuples(st.integers(-10_000, 10_000).map(str), SUFFIXES).map("".join)
 PARTS = st.tuples(st.integers(0, 999).map(lambda n: f"{n / 8}"), SUFFIXES).map("".join)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("500m", "0.5"),
+        ("2", "2"),
+        (4, "4"),
+        ("1.5Gi", "1610612736"),
+        ("1k", "1000"),
+        ("1Ki", "1024"),
+        ("3M", "3000000"),
+        ("1e3", "1000"),
+        ("100u", "0.0001"),
+        ("2Ti", str(2 * 1024**4)),
+    ],
+)
+def test_values(text: str | int, value: str) -> None:
+    assert parse(text) == Decimal(value)
 
 
 @given(st.one_of(WHOLE, PARTS))
