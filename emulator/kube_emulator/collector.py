@@ -11,12 +11,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
-import signal
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from kube_emulator.client import ApiError, Client, Informer, Object, Resource
+from kube_emulator.component import announce_ready, log_to_stderr, until_signalled
 
 log = logging.getLogger(__name__)
 
@@ -250,25 +250,20 @@ def _blocks(obj: Object, uid: str) -> bool:
     return any(r.get("blockOwnerDeletion") and r["uid"] == uid for r in _owners(obj))
 
 
-async def _main(kubeconfig: Path) -> None:
-    stopped = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopped.set)
+async def _run(kubeconfig: Path) -> None:
     client = await Client.connect(kubeconfig)
-    collecting = asyncio.create_task(Collector(client).run())
-    await stopped.wait()
-    collecting.cancel()
-    with suppress(asyncio.CancelledError):
-        await collecting
-    await client.close()
+    try:
+        announce_ready()
+        await until_signalled(Collector(client).run())
+    finally:
+        await client.close()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m kube_emulator.collector", description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kubeconfig", type=Path, required=True)
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    asyncio.run(_main(parser.parse_args().kubeconfig))
+    log_to_stderr()
+    asyncio.run(_run(parser.parse_args().kubeconfig))
 
 
 if __name__ == "__main__":

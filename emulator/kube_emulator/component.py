@@ -16,9 +16,9 @@ def log_to_stderr() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
 
 
-def announce_ready() -> None:
-    """Tell whoever started this process, on standard output, that it serves."""
-    sys.stdout.write(f"{READY}\n")
+def announce_ready(where: str = "") -> None:
+    """Tell whoever started this process, on standard output, that it serves, and where."""
+    sys.stdout.write(f"{READY} {where}".rstrip() + "\n")
     sys.stdout.flush()
 
 

@@ -72,7 +72,7 @@ class Supervisor:
             f"--images={images}",
         ]
         starts = [
-            self._python("collector", access, announces=False),
+            self._python("collector", access),
             self._python("workloads", access),
             self._python("training_operator", access),
             self._python("node", access, *places, *self.node_options),
@@ -82,9 +82,9 @@ class Supervisor:
         state = {"kubeconfig": str(kubeconfig), "s3_endpoint": store.endpoint}
         write_json(self.directory / "cluster.json", state)
 
-    async def _python(self, module: str, *arguments: str, announces: bool = True) -> None:
+    async def _python(self, module: str, *arguments: str) -> None:
         command = [sys.executable, "-m", f"kube_emulator.{module}", *arguments]
-        await self._start(module, command, environment=dict(os.environ), announces=announces)
+        await self._start(module, command, environment=dict(os.environ))
 
     async def _start(
         self,

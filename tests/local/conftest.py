@@ -1,17 +1,16 @@
-"""A bare cluster for each module that wants one, and one with the operator for all journeys."""
+"""A cluster with the operator for all journeys."""
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import obstore
 import pytest
 
 from finetune_local import assets, binaries
-from finetune_local.cluster import ClusterInfo, down, up
+from finetune_local.cluster import down, up
 from finetune_local.demo import Shell, cluster_keys
 from support.journey import Journey
-from support.pods import Pods, pods_of
 from support.tiny_llama import write_model
 
 QUICK = {
@@ -22,22 +21,6 @@ QUICK = {
     "retryBaseSeconds": 0.5,
 }
 ROWS = [{"prompt": f"{a} + {b} =", "completion": str(a + b)} for a in range(8) for b in range(4)]
-
-
-@pytest.fixture(scope="module")
-def cluster(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[ClusterInfo]:
-    """A cluster of the module's own; its NODE_OPTIONS, if any, are the node's."""
-    home = tmp_path_factory.mktemp("cluster")
-    yield up(home, node_options=getattr(request.module, "NODE_OPTIONS", []))
-    down(home)
-
-
-@pytest.fixture
-async def pods(cluster: ClusterInfo) -> AsyncIterator[Pods]:
-    async with pods_of(cluster.kubeconfig) as found:
-        yield found
 
 
 @pytest.fixture(scope="session")

@@ -53,7 +53,7 @@ def test_up_and_down(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert cluster.status(home) == info
     assert info.secret_key not in repr(info)
     nodes = kubectl(info, "get", "nodes", "--no-headers")
-    assert nodes.startswith("embedded")
+    assert nodes.startswith("emulated")
     assert "pytorchjobs.kubeflow.org" in kubectl(info, "get", "crd", "--output=name")
     obstore.put(info.s3_store("bucket"), "key", b"value")
     assert bytes(obstore.get(info.s3_store("bucket"), "key").bytes()) == b"value"

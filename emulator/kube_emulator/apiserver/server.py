@@ -43,7 +43,7 @@ class ApiServer:
     def __init__(self, directory: Path, port: int = 0, history: int = HISTORY) -> None:
         self._directory = directory
         self._port = port
-        self._authority = trustme.CA(organization_name="embedded cluster")
+        self._authority = trustme.CA(organization_name="emulated cluster")
         self.ca_certificate = self._authority.cert_pem.bytes().decode()
         self.store = Store(history)
         self.registry = Registry()
@@ -205,7 +205,7 @@ class ApiServer:
 def kubeconfig(url: str, ca_certificate: str, token: str) -> str:
     """A kubeconfig for one user of one server, as YAML."""
     authority = base64.b64encode(ca_certificate.encode()).decode()
-    name = "embedded"
+    name = "emulated"
     cluster = {"server": url, "certificate-authority-data": authority}
     return yaml.safe_dump(
         {

@@ -31,7 +31,7 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kubeconfig", type=Path, required=True)
     parser.add_argument("--dir", type=Path, required=True, help="pods, logs and claims go here")
-    parser.add_argument("--name", default="embedded")
+    parser.add_argument("--name", default="emulated")
     parser.add_argument("--mask", type=Path, help="hidden from pods; default: --dir")
     parser.add_argument("--images", type=Path, help="JSON file: repository -> {entrypoint, ...}")
     parser.add_argument("--back-off", type=float, default=10.0, help="first back-off in seconds")

@@ -26,7 +26,7 @@ def node_object(name: str, host_ip: str, port: int, extra_capacity: dict[str, st
         "kubernetes.io/hostname": name,
         "kubernetes.io/os": "linux",
         "kubernetes.io/arch": architecture,
-        "node.kubernetes.io/instance-type": "embedded",
+        "node.kubernetes.io/instance-type": "emulated",
     }
     return {
         "apiVersion": "v1",
@@ -47,10 +47,10 @@ def node_object(name: str, host_ip: str, port: int, extra_capacity: dict[str, st
             "nodeInfo": {
                 "architecture": architecture,
                 "bootID": "",
-                "containerRuntimeVersion": "embedded://processes",
+                "containerRuntimeVersion": "emulated://processes",
                 "kernelVersion": platform.release(),
                 "kubeProxyVersion": "",
-                "kubeletVersion": "v1.36.0-embedded",
+                "kubeletVersion": "v1.36.0-emulated",
                 "machineID": "",
                 "operatingSystem": "linux",
                 "osImage": "the host, images are not run",

@@ -2,19 +2,17 @@
 
 - `KUBE_CONFORMANCE_KUBECONFIG`: nothing is started, the cluster of that kubeconfig is used;
 - `KUBEBUILDER_ASSETS`: etcd and kube-apiserver from that directory, and kube-controller-manager
-  where it is there (else our collector);
-- neither: the embedded API server and our collector.
+  where it is there (else the emulator's collector);
+- neither: the emulator's API server and collector.
 """
 
 from __future__ import annotations
 
 import os
-import signal
+import socket
 import subprocess
-import sys
-import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,7 +22,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from finetune_local import binaries
-from support.ports import free_port
+from kube_support import processes
 
 _KUBECONFIG, _ASSETS = "KUBE_CONFORMANCE_KUBECONFIG", "KUBEBUILDER_ASSETS"
 
@@ -35,7 +33,7 @@ def described() -> str:
         return f"the cluster of {path}"
     if path := os.environ.get(_ASSETS):
         return f"kube-apiserver of {path}"
-    return "the embedded API server (an emulation)"
+    return "the emulator"
 
 
 @contextmanager
@@ -46,63 +44,22 @@ def running(directory: Path) -> Iterator[Path]:
     elif path := os.environ.get(_ASSETS):
         yield from _real_server(Path(path), directory)
     else:
-        yield from _embedded_server(directory)
+        yield from _emulated_server(directory)
 
 
-class Processes:
-    """Child processes of the session, stopped in reverse order."""
-
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self._running: list[subprocess.Popen[bytes]] = []
-
-    def start(self, name: str, *command: str) -> subprocess.Popen[bytes]:
-        with (self._directory / f"{name}.log").open("wb") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
-        self._running.append(process)
-        return process
-
-    def stop(self) -> None:
-        for process in reversed(self._running):
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-
-
-def _wait(ready: Callable[[], bool], what: str, seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not ready():
-        assert time.monotonic() < end, f"{what} did not become ready"
-        time.sleep(0.1)
-
-
-def _embedded_server(directory: Path) -> Iterator[Path]:
-    processes = Processes(directory)
-    config = directory / "admin.kubeconfig"
-    try:
-        processes.start(
-            "apiserver", sys.executable, "-m", "kube_emulator.apiserver", "--dir", str(directory)
-        )
-        _wait(config.exists, "the embedded API server")
-        processes.start("collector", *_collector(config))
+def _emulated_server(directory: Path) -> Iterator[Path]:
+    with processes.running(directory) as started:
+        config = started.api_server(directory)
+        started.component("collector", f"--kubeconfig={config}")
         yield config
-    finally:
-        processes.stop()
-
-
-def _collector(config: Path) -> list[str]:
-    return [sys.executable, "-m", "kube_emulator.collector", "--kubeconfig", str(config)]
 
 
 def _real_server(assets: Path, directory: Path) -> Iterator[Path]:
-    processes = Processes(directory)
-    token, etcd, peer, port = uuid.uuid4().hex, free_port(), free_port(), free_port()
+    token, etcd, peer, port = uuid.uuid4().hex, _free_port(), _free_port(), _free_port()
     config = _write_credentials(directory, port, token)
     etcd_url, peer_url = f"http://127.0.0.1:{etcd}", f"http://127.0.0.1:{peer}"
-    try:
-        processes.start(
+    with processes.running(directory) as started:
+        started.start(
             "etcd",
             str(assets / "etcd"),
             f"--data-dir={directory / 'etcd'}",
@@ -110,19 +67,20 @@ def _real_server(assets: Path, directory: Path) -> Iterator[Path]:
             f"--listen-peer-urls={peer_url}",
             "--unsafe-no-fsync",
         )
-        processes.start(
-            "apiserver", str(assets / "kube-apiserver"), *_flags(directory, port, etcd_url)
-        )
-        _wait(lambda: _healthy(config), "kube-apiserver", 120)
-        if (assets / "kube-controller-manager").exists():
-            processes.start(
-                "controllers", str(assets / "kube-controller-manager"), *_controllers(config)
-            )
+        server = str(assets / "kube-apiserver")
+        started.start("apiserver", server, *_flags(directory, port, etcd_url))
+        processes.until(lambda: _healthy(config), "kube-apiserver", 120)
+        manager = assets / "kube-controller-manager"
+        if manager.exists():
+            started.start("controllers", str(manager), *_controllers(config))
         else:
-            processes.start("collector", *_collector(config))
+            started.component("collector", f"--kubeconfig={config}")
         yield config
-    finally:
-        processes.stop()
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
 
 
 def _write_credentials(directory: Path, port: int, token: str) -> Path:

@@ -159,7 +159,7 @@ NOT_EMULATED: dict[tuple[str, str], str] = {
     ("batch", "cronjobs"): "CronJobs",
     ("networking.k8s.io", "ingresses"): "Ingresses",
     ("policy", "poddisruptionbudgets"): "PodDisruptionBudgets",
-    ("events.k8s.io", "events"): "events.k8s.io; core/v1 Events are there",
+    ("events.k8s.io", "events"): "events.k8s.io (core/v1 Events are there)",
     (_AUTHZ, "selfsubjectaccessreviews"): "access reviews",
     (_AUTHZ, "selfsubjectrulesreviews"): "access reviews",
     (_AUTHZ, "subjectaccessreviews"): "access reviews",

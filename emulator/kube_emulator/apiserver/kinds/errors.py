@@ -186,7 +186,7 @@ def too_large_version(wanted: int, current: int) -> StatusError:
 
 
 def not_implemented(what: str) -> StatusError:
-    message = f"the emulated API server does not know {what}; use a real cluster for it"
+    message = f"this API server is an emulation without {what}; use a real cluster for it"
     return StatusError(501, "NotImplemented", message)
 
 

@@ -13,7 +13,7 @@ _STATUS_VERBS = ("get", "patch", "update")
 VERSION: Object = {
     "major": KUBERNETES.split(".")[0],
     "minor": KUBERNETES.split(".")[1],
-    "gitVersion": f"v{KUBERNETES}+embedded",
+    "gitVersion": f"v{KUBERNETES}+emulated",
     "gitCommit": "",
     "gitTreeState": "",
     "buildDate": "1970-01-01T00:00:00Z",

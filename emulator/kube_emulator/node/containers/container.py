@@ -95,7 +95,7 @@ class ContainerRunner:
         # for whoever wants to kill it from outside
         own = self.setting.container_directory(self.spec["name"])
         (own / "pid").write_text(str(process.main_pid))
-        self.record.container_id = f"embedded://{uuid.uuid4().hex}"
+        self.record.container_id = f"emulated://{uuid.uuid4().hex}"
         self.record.state = Running(now())
         self.ended.clear()
         if "startupProbe" not in self.spec:

@@ -194,7 +194,7 @@ class Volumes:
                     [(inner, inner_source)] = part.items()
                     await self._fill(inner, inner_source, directory, mode)
             case _:
-                raise ConfigError(f"volume type {kind} is not supported by the embedded node")
+                raise ConfigError(f"volume type {kind} is not supported by this node")
 
     async def _entries(
         self, resource: Resource, name: str, source: Object, directory: Path, mode: int

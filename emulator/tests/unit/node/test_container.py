@@ -272,7 +272,7 @@ async def test_reasons(bench: Bench, process: Process, reason: str) -> None:
     state = (await bench.run()).record.state
     assert isinstance(state, Terminated)
     assert (state.reason, state.exit_code) == (reason, process.code)
-    assert state.container_id.startswith("embedded://")
+    assert state.container_id.startswith("emulated://")
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ class Server:
     async def create(self, path: str, body: Object) -> Object:
         assert path == "/api/v1/nodes"
         if self.node is not None:
-            raise ApiError(409, "AlreadyExists", "nodes embedded already exists")
+            raise ApiError(409, "AlreadyExists", "nodes emulated already exists")
         self.node = body | {"spec": {"taints": [{"key": NOT_READY, "effect": "NoSchedule"}]}}
         return self.node
 
@@ -36,7 +36,7 @@ class Server:
 
 
 def node(**extra: str) -> Object:
-    return node_object("embedded", "127.0.0.1", 10250, extra)
+    return node_object("emulated", "127.0.0.1", 10250, extra)
 
 
 def test_capacity_is_the_machines_unless_told_otherwise() -> None:
@@ -71,8 +71,8 @@ async def test_a_known_node_is_brought_up_to_date() -> None:
     assert server.node["spec"]["taints"] == [own_taint]
     assert server.node["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"] == 10250
     assert [path for path, _ in server.patches] == [
-        "/api/v1/nodes/embedded",
-        "/api/v1/nodes/embedded/status",
+        "/api/v1/nodes/emulated",
+        "/api/v1/nodes/emulated/status",
     ]
 
 

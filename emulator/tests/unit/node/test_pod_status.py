@@ -138,11 +138,11 @@ def test_container_statuses_are_core_v1() -> None:
         "alpine",
         Kind.MAIN,
         Running(NOW),
-        last=Terminated(137, "OOMKilled", "", NOW, LATER, "embedded://1"),
+        last=Terminated(137, "OOMKilled", "", NOW, LATER, "emulated://1"),
         restarts=2,
         ready=True,
         started=True,
-        container_id="embedded://2",
+        container_id="emulated://2",
     )
     status = pod_status(pod(), seen(record(OK, Kind.INIT), one), NOW)
     assert [entry["name"] for entry in status["initContainerStatuses"]] == ["init"]
@@ -151,7 +151,7 @@ def test_container_statuses_are_core_v1() -> None:
             "name": "c",
             "image": "alpine",
             "imageID": "alpine",
-            "containerID": "embedded://2",
+            "containerID": "emulated://2",
             "state": {"running": {"startedAt": "2026-01-01T12:00:00Z"}},
             "lastState": {
                 "terminated": {
@@ -159,7 +159,7 @@ def test_container_statuses_are_core_v1() -> None:
                     "reason": "OOMKilled",
                     "startedAt": "2026-01-01T12:00:00Z",
                     "finishedAt": "2026-01-01T13:00:00Z",
-                    "containerID": "embedded://1",
+                    "containerID": "emulated://1",
                 }
             },
             "ready": True,

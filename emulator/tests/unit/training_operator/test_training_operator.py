@@ -26,7 +26,7 @@ def job(workers: int = 1, policy: str = "Never", **more: Any) -> Object:
                 {"name": "pytorch", "image": "i", "env": [{"name": "RANK", "value": "mine"}]},
                 {"name": "other", "image": "i"},
             ],
-            "initContainers": [{"name": "ours", "image": "i"}],
+            "initContainers": [{"name": "own", "image": "i"}],
         },
     }
     replica = {"replicas": 1, "restartPolicy": policy, "template": template}
@@ -71,7 +71,7 @@ def test_names_owner_and_labels() -> None:
     assert pods[0]["metadata"]["labels"]["training.kubeflow.org/job-role"] == "master"
 
 
-def test_its_variables_come_after_ours_in_every_container() -> None:
+def test_its_variables_come_after_the_templates_in_every_container() -> None:
     master, worker = made(job(nprocPerNode="2"))
     for container in worker["spec"]["containers"]:
         values = {name: given[-1] for name, given in environment(container).items()}
@@ -98,10 +98,10 @@ def test_world_size_is_the_replicas_unless_processes_are_counted(given: str, wor
     assert values["PET_NPROC_PER_NODE"] == [given]
 
 
-def test_workers_wait_for_the_master_after_our_init_containers() -> None:
+def test_workers_wait_for_the_master_after_the_templates_init_containers() -> None:
     master, worker = made(job())
-    assert [one["name"] for one in master["spec"]["initContainers"]] == ["ours"]
-    assert [one["name"] for one in worker["spec"]["initContainers"]] == ["ours", "init-pytorch"]
+    assert [one["name"] for one in master["spec"]["initContainers"]] == ["own"]
+    assert [one["name"] for one in worker["spec"]["initContainers"]] == ["own", "init-pytorch"]
     wait = worker["spec"]["initContainers"][1]
     assert wait["image"] == "alpine:3.10"
     assert "j-master-0" in wait["command"][2]
@@ -256,7 +256,7 @@ def test_replicas_that_outlive_a_success_count_as_succeeded() -> None:
     assert judging.settled(failed) == failed["status"]
 
 
-def test_exit_code_is_the_trainers() -> None:
+def test_the_exit_code_is_that_of_the_container_pytorch() -> None:
     ended = [
         {"name": "other", "state": {"terminated": {"exitCode": 1}}},
         {"name": "pytorch", "state": {"terminated": {"exitCode": 137}}},
@@ -266,9 +266,9 @@ def test_exit_code_is_the_trainers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("manager", "ours"),
+    ("manager", "managed"),
     [(None, True), ("kubeflow.org/training-operator", True), ("kueue.x-k8s.io/multikueue", False)],
 )
-def test_managed_by_another_controller(manager: str | None, ours: bool) -> None:
+def test_managed_by_another_controller(manager: str | None, managed: bool) -> None:
     policy = {"managedBy": manager} if manager else {}
-    assert judging.is_ours(job(runPolicy=policy)) is ours
+    assert judging.is_ours(job(runPolicy=policy)) is managed

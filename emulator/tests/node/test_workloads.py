@@ -1,24 +1,20 @@
-"""Deployments on the embedded cluster, as Helm and kubectl use them."""
+"""Deployments, as Helm and kubectl use them."""
 
 import json
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from finetune_local import binaries
-from finetune_local.cluster import ClusterInfo
-
 
 class Kubectl:
-    def __init__(self, kubeconfig: Path) -> None:
-        self.command = [str(binaries.kubectl()), f"--kubeconfig={kubeconfig}"]
+    def __init__(self, run: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+        self.run = run
 
     def __call__(self, *arguments: str, stdin: str | None = None) -> str:
-        done = subprocess.run(
-            [*self.command, *arguments], input=stdin, capture_output=True, text=True, check=False
-        )
+        done = self.run(*arguments, stdin=stdin)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -66,8 +62,8 @@ class Kubectl:
 
 
 @pytest.fixture
-def kubectl(cluster: ClusterInfo) -> Kubectl:
-    return Kubectl(cluster.kubeconfig)
+def kubectl(kubectl: Callable[..., Any]) -> Kubectl:
+    return Kubectl(kubectl)
 
 
 @pytest.mark.parametrize("strategy", ["Recreate", "RollingUpdate"])

@@ -1,46 +1,34 @@
 """The node process dies and another takes its place, while the API server lives on."""
 
-import asyncio
 import os
 import signal
-import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from support.pods import Pods, eventually, pods_of, sh, state, status_of
-
-
-async def component(module: str, *arguments: str) -> asyncio.subprocess.Process:
-    """Start a component and wait for its word."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", f"kube_emulator.{module}", *arguments),
-        stdout=asyncio.subprocess.PIPE,
-    )
-    assert process.stdout is not None
-    assert (await process.stdout.readline()).startswith(b"ready")
-    return process
+from kube_support import processes
+from kube_support.pods import Pods, eventually, pods_of, sh, state, status_of
 
 
 @pytest.fixture
-async def kubeconfig(tmp_path: Path) -> AsyncIterator[Path]:
-    server = await component("apiserver", "--port=0", f"--dir={tmp_path / 'api'}")
-    yield tmp_path / "api" / "admin.kubeconfig"
-    server.kill()
-    await server.wait()
+def kubeconfig(tmp_path: Path) -> Iterator[Path]:
+    with processes.running(tmp_path) as started:
+        yield started.api_server(tmp_path / "api")
 
 
-@asynccontextmanager
-async def node(kubeconfig: Path, home: Path) -> AsyncIterator[asyncio.subprocess.Process]:
-    process = await component("node", f"--kubeconfig={kubeconfig}", f"--dir={home}")
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
+@contextmanager
+def node(kubeconfig: Path, home: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A node that dies at the end of the block, if not before."""
+    with processes.running(home.parent) as started:
+        process = started.component("node", f"--kubeconfig={kubeconfig}", f"--dir={home}")
+        try:
+            yield process
+        finally:
             process.kill()
-        await process.wait()
+            process.wait()
 
 
 async def test_pods_of_a_dead_node_are_lost_or_start_again(
@@ -48,7 +36,7 @@ async def test_pods_of_a_dead_node_are_lost_or_start_again(
 ) -> None:
     home = tmp_path / "node"
     async with pods_of(kubeconfig) as pods:
-        async with node(kubeconfig, home) as first:
+        with node(kubeconfig, home) as first:
             once = await pods.create("once", sh("exec sleep 600"))
             ever = await pods.create("ever", sh("exec sleep 600"), restartPolicy="Always")
             done = await pods.create("done", sh("echo said"))
@@ -57,7 +45,7 @@ async def test_pods_of_a_dead_node_are_lost_or_start_again(
             os.kill(first.pid, signal.SIGKILL)
             await eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
 
-        async with node(kubeconfig, home) as second:
+        with node(kubeconfig, home) as second:
             lost = await pods.until_phase(once, "Failed")
             ended = state(lost)["terminated"]
             assert (ended["reason"], ended["exitCode"]) == ("ContainerStatusUnknown", 137)
@@ -75,7 +63,7 @@ async def test_pods_of_a_dead_node_are_lost_or_start_again(
                 await pods.delete(name)
                 await pods.until_gone(name)
             await eventually(lambda: not list((home / "pods").iterdir()))
-            assert second.returncode is None
+            assert second.poll() is None
 
 
 async def running_pid(pods: Pods, home: Path, name: str) -> int:
@@ -88,10 +76,10 @@ async def test_a_deletion_that_came_while_the_node_was_away_is_carried_out(
 ) -> None:
     home = tmp_path / "node"
     async with pods_of(kubeconfig) as pods:
-        async with node(kubeconfig, home):
+        with node(kubeconfig, home):
             name = await pods.create("orphan", sh("exec sleep 600"))
             await pods.until_phase(name, "Running")
         await pods.delete(name)
         assert "deletionTimestamp" in (await pods.get(name))["metadata"]
-        async with node(kubeconfig, home):
+        with node(kubeconfig, home):
             await pods.until_gone(name)

@@ -1,4 +1,4 @@
-"""PyTorchJobs on the embedded cluster: two pods that meet, and what goes wrong with them."""
+"""PyTorchJobs: two pods that meet, and what goes wrong with them."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -7,7 +7,7 @@ import pytest
 
 from kube_emulator.client import CONFIG_MAPS, PODS, SERVICES, ApiError, Object
 from kube_emulator.training_operator.controller import JOBS
-from support.pods import NAMESPACE, Pods, eventually
+from kube_support.pods import NAMESPACE, Pods, eventually
 
 ALL_REDUCE = """
 import torch, torch.distributed as dist

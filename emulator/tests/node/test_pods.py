@@ -1,18 +1,17 @@
-"""What pods on the embedded node are given: configuration, volumes, names, a place to run."""
+"""What pods are given: configuration, volumes, names, a place to run."""
 
 import json
 from base64 import b64encode, urlsafe_b64decode
 
-from finetune_local.cluster import ClusterInfo
 from kube_emulator.client import (
     CLAIMS,
     CONFIG_MAPS,
-    NODES,
     SECRETS,
     SERVICES,
     Object,
 )
-from support.pods import NAMESPACE, Pods, condition, sh, state
+from kube_support.cluster import Cluster
+from kube_support.pods import NAMESPACE, Pods, condition, sh, state
 
 TOKEN = "/var/run/secrets/kubernetes.io/serviceaccount"
 
@@ -97,12 +96,6 @@ print(urllib.request.urlopen(request, context=context).status, open(base + "name
     assert await output(pods, name) == f"200 {NAMESPACE}\n"
 
 
-async def test_automount_can_be_turned_off(pods: Pods) -> None:
-    container = sh(f"ls {TOKEN} 2>/dev/null || echo none")
-    name = await pods.create("notoken", container, automountServiceAccountToken=False)
-    assert await output(pods, name) == "none\n"
-
-
 async def test_environment_from_everywhere(pods: Pods) -> None:
     hidden = await secret(pods, "env", KEY="hidden")
     env = [
@@ -117,11 +110,11 @@ async def test_environment_from_everywhere(pods: Pods) -> None:
         "workingDir": "/usr",
     }
     name = await pods.create("env", container)
-    assert await output(pods, name) == "hidden-embedded /usr /tmp\n"
+    assert await output(pods, name) == "hidden-emulated /usr /tmp\n"
 
 
 async def test_pods_do_not_see_the_clusters_keys_or_each_others_files(
-    pods: Pods, cluster: ClusterInfo
+    pods: Pods, cluster: Cluster
 ) -> None:
     name = await pods.create("mask", sh(f"ls {cluster.directory} /tmp || true; touch /tmp/mine"))
     text = await output(pods, name)
@@ -143,45 +136,16 @@ async def test_a_missing_secret_holds_the_pod_until_it_comes(pods: Pods) -> None
     assert await output(pods, name) == "v"
 
 
-async def test_a_missing_key_of_a_volume_is_named(pods: Pods) -> None:
-    source = {
-        "secretName": await secret(pods, "nokey", k="v"),
-        "items": [{"key": "x", "path": "x"}],
-    }
-    name = await pods.create("nokey", sh("true"), volumes=[{"name": "s", "secret": source}])
-    message = await pods.until_event(name, "FailedMount")
-    assert message.endswith("references non-existent secret key: x")
-    await pods.delete(name, grace_seconds=0)
-
-
-async def test_a_missing_variable_holds_the_container_until_it_comes(pods: Pods) -> None:
-    wanted = pods.name("var")
-    env = [{"name": "K", "valueFrom": {"secretKeyRef": {"name": wanted, "key": "k"}}}]
-    name = await pods.create("novar", sh("echo $K", env=env))
-    pod = await pods.until(name, lambda pod: "CreateContainerConfigError" in str(state(pod)))
-    assert state(pod)["waiting"]["message"] == f'secret "{wanted}" not found'
-    await secret(pods, "var", k="v")
-    assert await output(pods, name) == "v\n"
-
-
 async def test_an_unknown_image_is_not_pulled(pods: Pods) -> None:
-    name = await pods.create("image", {"image": "ghcr.io/finetune-dev/finetune-trainer:9"})
+    name = await pods.create("image", {"image": "example.com/app:9"})
     pod = await pods.until(name, lambda pod: "ImagePullBackOff" in str(state(pod)))
-    words = 'Back-off pulling image "ghcr.io/finetune-dev/finetune-trainer:9"'
+    words = 'Back-off pulling image "example.com/app:9"'
     assert state(pod)["waiting"]["message"].startswith(words)
     assert pod["status"]["phase"] == "Pending"
     events = [reason for reason, _ in await pods.events(name)]
     assert {"Failed", "BackOff"} <= set(events)
     await pods.delete(name)
     await pods.until_gone(name)
-
-
-async def test_a_missing_command_is_a_start_error(pods: Pods) -> None:
-    name = await pods.create("nocommand", {"command": ["no-such-program"]})
-    pod = await pods.until_phase(name, "Failed")
-    ended = state(pod)["terminated"]
-    assert (ended["reason"], ended["exitCode"]) == ("StartError", 128)
-    assert ended["message"] == 'exec: "no-such-program": executable file not found in $PATH'
 
 
 async def test_a_claim_outlives_its_pods(pods: Pods) -> None:
@@ -248,15 +212,6 @@ async def test_gated_and_foreign_pods_are_left_alone(pods: Pods) -> None:
     for name in (gated, foreign):
         assert "nodeName" not in (await pods.get(name))["spec"]
         await pods.delete(name)
-
-
-async def test_the_node_describes_the_machine(pods: Pods) -> None:
-    node = await pods.client.get(NODES.path(None, "embedded"))
-    assert node["metadata"]["labels"]["kubernetes.io/hostname"] == "embedded"
-    assert node["status"]["allocatable"]["cpu"] == "4"
-    assert node["status"]["allocatable"]["own/thing"] == "1"
-    ready = [one["status"] for one in node["status"]["conditions"] if one["type"] == "Ready"]
-    assert ready == ["True"]
 
 
 async def test_a_converged_pod_costs_no_writes(pods: Pods) -> None:

@@ -1,4 +1,4 @@
-"""Pods on the embedded node: how they start, restart and end."""
+"""Pods on the node: how they start, restart and end."""
 
 import asyncio
 import os
@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from finetune_local.cluster import ClusterInfo
-from kube_emulator.client import ApiError
-from support.pods import Pods, condition, eventually, sh, state, status_of
+from kube_support.cluster import Cluster
+from kube_support.pods import Pods, condition, eventually, sh, state, status_of
 
 NODE_OPTIONS = ["--back-off=0.3"]
 
@@ -24,14 +23,6 @@ async def test_a_pod_runs_to_its_end(pods: Pods) -> None:
     assert (ended["exitCode"], ended["reason"], ended["message"]) == (0, "Completed", "done\n")
     assert condition(pod, "Ready")["reason"] == "PodCompleted"
     assert await pods.logs(name) == "hello\n"
-
-
-async def test_a_failing_container_fails_the_pod(pods: Pods) -> None:
-    name = await pods.create("bad", sh("exit 3"), sh("exit 0"))
-    pod = await pods.until_phase(name, "Succeeded", "Failed")
-    assert pod["status"]["phase"] == "Failed"
-    assert state(pod)["terminated"]["exitCode"] == 3
-    assert state(pod)["terminated"]["reason"] == "Error"
 
 
 @pytest.mark.parametrize(
@@ -74,13 +65,6 @@ async def test_on_failure_restarts_until_it_succeeds(pods: Pods) -> None:
 
 def restarts(pod: dict[str, object]) -> int:
     return int(status_of(pod).get("restartCount", 0))
-
-
-async def test_always_restarts_after_success_too(pods: Pods) -> None:
-    name = await pods.create("ever", sh("exit 0"), restartPolicy="Always")
-    await pods.until(name, lambda pod: restarts(pod) >= 2)
-    await pods.delete(name)
-    await pods.until_gone(name)
 
 
 async def test_init_containers_run_in_order_and_first(pods: Pods) -> None:
@@ -142,14 +126,7 @@ async def test_deletion_asks_and_waits(pods: Pods) -> None:
     assert await following == "up\nasked\n"
 
 
-async def test_what_ignores_sigterm_is_killed_after_the_grace_period(pods: Pods) -> None:
-    name = await pods.create("deaf", sh("exec sleep 600"), terminationGracePeriodSeconds=1)
-    await pods.until_phase(name, "Running")
-    await pods.delete(name)
-    await pods.until_gone(name)
-
-
-async def test_a_forced_deletion_leaves_nothing_behind(pods: Pods, cluster: ClusterInfo) -> None:
+async def test_a_forced_deletion_leaves_nothing_behind(pods: Pods, cluster: Cluster) -> None:
     name = await pods.create("forced", sh("exec sleep 600"))
     pod = await pods.until_phase(name, "Running")
     pid = main_pid(cluster, pod)
@@ -158,13 +135,13 @@ async def test_a_forced_deletion_leaves_nothing_behind(pods: Pods, cluster: Clus
     await eventually(lambda: not (Path(f"/proc/{pid}").exists() or directory.exists()))
 
 
-def main_pid(cluster: ClusterInfo, pod: dict[str, dict[str, str]], container: str = "c0") -> int:
+def main_pid(cluster: Cluster, pod: dict[str, dict[str, str]], container: str = "c0") -> int:
     uid = pod["metadata"]["uid"]
     return int((cluster.directory / f"node/pods/{uid}/containers/{container}/pid").read_text())
 
 
 async def test_a_container_killed_from_outside_ended_by_signal(
-    pods: Pods, cluster: ClusterInfo
+    pods: Pods, cluster: Cluster
 ) -> None:
     name = await pods.create("killed", sh("exec sleep 600"))
     pod = await pods.until_phase(name, "Running")
@@ -235,13 +212,3 @@ async def test_http_probes_reach_the_pods_address(pods: Pods) -> None:
     name = await pods.create("web", container)
     await pods.until(name, lambda pod: condition(pod, "Ready").get("status") == "True")
     await pods.delete(name, grace_seconds=0)
-
-
-async def test_logs_of_a_container_that_waits_are_refused(pods: Pods) -> None:
-    name = await pods.create("nolog", {"image": "no-such-image"})
-    await pods.until(name, lambda pod: "waiting" in state(pod))
-    with pytest.raises(ApiError, match="is waiting to start") as refusal:
-        await pods.logs(name)
-    assert refusal.value.status == 400
-    await pods.delete(name)
-    await pods.until_gone(name)
