@@ -70,7 +70,7 @@ def kubectl(kubeconfig: Path, tmp_path: Path) -> Callable[..., Any]:
             text=True,
             capture_output=True,
             check=False,
-            timeout=120,
+            timeout=240,
             env={
                 "PATH": os.environ["PATH"],
                 "HOME": str(tmp_path),

@@ -25,8 +25,6 @@ class User:
 
     name: str
     groups: tuple[str, ...]
-    uid: str = ""
-    extra: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
     @property
     def is_admin(self) -> bool:
@@ -36,10 +34,10 @@ class User:
 ADMIN = User("kubernetes-admin", ("system:masters", "system:authenticated"))
 
 
-def account_user(namespace: str, name: str, uid: str = "") -> User:
+def account_user(namespace: str, name: str) -> User:
     groups = ("system:serviceaccounts", f"system:serviceaccounts:{namespace}")
     full = f"system:serviceaccount:{namespace}:{name}"
-    return User(full, (*groups, "system:authenticated"), uid)
+    return User(full, (*groups, "system:authenticated"))
 
 
 class Authenticator:
@@ -76,7 +74,7 @@ class Authenticator:
             return None
         if "pod" in bound and not self._is_there("pods", namespace, bound["pod"]):
             return None
-        return account_user(namespace, account["name"], account["uid"])
+        return account_user(namespace, account["name"])
 
     def _is_there(self, plural: str, namespace: str, reference: dict[str, str]) -> bool:
         found = self._store.get(f"/{plural}", namespace, reference["name"])
