@@ -189,8 +189,8 @@ class Handlers:
         if asked.subresource == "token":
             account = self._resources.get(kind, asked.namespace, asked.name)
             return _json(self._authenticator.request_token(account, body), 201)
-        place = (asked.namespace, asked.name)
-        return _json(pods.bind(self._resources, kind, *place, body, options), 201)
+        act = pods.bind if asked.subresource == "binding" else pods.evict
+        return _json(act(self._resources, kind, asked.namespace, asked.name, body, options), 201)
 
     async def _body(self, request: web.Request, kind: Kind, options: WriteOptions) -> Object:
         raw, media = await request.read(), request.headers.get("Content-Type", "")
@@ -208,7 +208,6 @@ _NOT_EMULATED_SUBRESOURCES = (
     "portforward",
     "proxy",
     "ephemeralcontainers",
-    "eviction",
     "resize",
     "finalize",
 )

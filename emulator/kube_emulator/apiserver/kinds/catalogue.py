@@ -75,6 +75,7 @@ BUILTIN: tuple[Kind, ...] = (
         generation=True,
         subresources=(
             ("binding", "Binding", ("create",)),
+            ("eviction", "Eviction", ("create",)),
             ("log", "Pod", ("get",)),
         ),
     ),

@@ -1,4 +1,4 @@
-"""What only pods have: binding to a node, and logs read through the node."""
+"""What only pods have: binding to a node, eviction, and logs read through the node."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from aiohttp import web
 
 from kube_emulator.apiserver.kinds import errors
 from kube_emulator.apiserver.kinds.catalogue import Kind, Object
+from kube_emulator.apiserver.objects.deletion import DeleteOptions, delete
 from kube_emulator.apiserver.objects.resources import Resources
 from kube_emulator.apiserver.wire.request import WriteOptions
 from kube_emulator.timestamps import timestamp
@@ -44,6 +45,15 @@ def bind(
     bound["status"]["conditions"] = [*others, condition]
     if not options.dry_run:
         resources.store.put(kind.storage_key, bound)
+    return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
+
+
+def evict(
+    resources: Resources, kind: Kind, namespace: str, name: str, body: Any, options: WriteOptions
+) -> Object:
+    """Delete a pod by the eviction API; disruption budgets are stored but not consulted."""
+    given = body.get("deleteOptions") if isinstance(body, dict) else None
+    delete(resources, kind, namespace, name, DeleteOptions.parse(given, {}), options)
     return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
 
 

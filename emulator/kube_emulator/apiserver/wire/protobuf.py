@@ -100,6 +100,7 @@ _MESSAGES: dict[str, Message] = {
     "ClusterRoleBinding": _fields(**_STANDARD, subjects="2 repeated Subject", roleRef="3 RoleRef"),
     "Subject": _fields(kind="1", apiGroup="2", name="3", namespace="4"),
     "RoleRef": _fields(apiGroup="1", kind="2", name="3"),
+    "Eviction": _fields(**_STANDARD, deleteOptions="2 DeleteOptions"),
     "Unknown": _fields(typeMeta="1 TypeMeta", raw="2 bytes"),
     "TypeMeta": _fields(apiVersion="1", kind="2"),
     "Entry": _fields(key="1", value="2"),

@@ -37,7 +37,6 @@ NOT_EMULATED = {
     "/api/v1/namespaces/default/resourcequotas": "resource quotas",
     "/apis/apps/v1/namespaces/default/deployments/x/scale": "deployments/scale",
     "/api/v1/namespaces/default/pods/x/exec": "pods/exec",
-    "/api/v1/namespaces/default/pods/x/eviction": "pods/eviction",
     "/apis/events.k8s.io/v1/namespaces/default/events": "events.k8s.io",
     "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews": "access reviews",
 }
@@ -163,6 +162,14 @@ async def test_large_objects_fit_and_larger_ones_do_not(api: Api) -> None:
     assert (await api.post(CONFIG_MAPS, body)).status == 201
     huge = {"metadata": {"name": "n"}, "data": {"a": "x" * 4_000_000}}
     assert (await api.post(CONFIG_MAPS, huge)).status == 413
+
+
+async def test_an_evicted_pod_goes(api: Api) -> None:
+    pods = "/api/v1/namespaces/default/pods"
+    spec = {"containers": [{"name": "c", "image": "x.dev/a:1"}]}
+    await api.post(pods, {"metadata": {"name": "p"}, "spec": spec})
+    assert (await api.post(f"{pods}/p/eviction", {"metadata": {"name": "p"}})).status == 201
+    assert (await api.get(f"{pods}/p")).status == 404
 
 
 async def test_cluster_resources_have_no_namespace(api: Api) -> None:
