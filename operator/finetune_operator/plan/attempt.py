@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from finetune_api.job import FineTuneJob
 from finetune_api.status import Attempt, MemoryStatus, PlanStatus, RoleStatus
 from finetune_api.workers import GPU
-from finetune_contract.plan import MemoryEstimate, ResolvedPlan
+from finetune_contract.resolved import MemoryEstimate, Resolved
 from finetune_operator.job.names import Object
 from finetune_operator.job.run_config import run_config
 from finetune_operator.plan.backends import Backend
@@ -73,7 +73,7 @@ def plan_status(job: FineTuneJob, micro_batch_size: int | None) -> PlanStatus:
     )
 
 
-def told_plan(job: FineTuneJob, plan: ResolvedPlan) -> PlanStatus:
+def told_plan(job: FineTuneJob, plan: Resolved) -> PlanStatus:
     """Return the plan with all that the trainer resolved."""
     lora = [RoleStatus(role=r.role, found=r.found, adapted=r.adapted) for r in plan.lora]
     return PlanStatus(

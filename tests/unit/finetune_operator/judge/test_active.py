@@ -34,7 +34,7 @@ from support.operator_values import (
     failure,
     job,
     pod,
-    resolved_plan,
+    resolved,
     stamp,
 )
 
@@ -121,7 +121,7 @@ def reported(record: Any, report: Report, *pods: Any, **fields: Any) -> Decision
 
 
 def test_what_the_running_trainer_chose_is_recorded_and_its_steps_are_not() -> None:
-    report = told_by(plan=resolved_plan(8), resumed_step=3, step=5)
+    report = told_by(plan=resolved(8), resumed_step=3, step=5)
     made = reported(attempt(micro_batch_size=None, **RUNNING), report).attempts[-1]
     assert (made.micro_batch_size, made.resumed_step) == (8, 3)
     assert (made.last_step, made.lost_steps) == (None, None)
