@@ -12,11 +12,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from finetune_api.job import KIND
-from finetune_operator.cluster.api import Object
-from finetune_operator.job.names import ATTEMPT_LABEL, JOB_LABEL
+from finetune_operator.job.names import JOB_LABEL, Object, attempt_of
+from finetune_operator.job.resources import POD
 
-POD = "Pod"
-LEASE = "Lease"
 _TOMBSTONES = 20_000
 
 
@@ -139,8 +137,8 @@ class Cache:
         if body["kind"] != POD:
             return
         departed = self._families.setdefault(key, _Family()).departed
-        attempt = _attempt(body)
-        for uid in [u for u, b in departed.items() if _attempt(b) < attempt]:
+        attempt = attempt_of(body) or 0
+        for uid in [u for u, b in departed.items() if (attempt_of(b) or 0) < attempt]:
             del departed[uid]
         departed[body["metadata"]["uid"]] = body
 
@@ -174,8 +172,3 @@ def version(metadata: Object) -> int:
     """
     text = str(metadata.get("resourceVersion", ""))
     return int(text) if text.isdecimal() else 0
-
-
-def _attempt(body: Object) -> int:
-    label = (body["metadata"].get("labels") or {}).get(ATTEMPT_LABEL, "")
-    return int(label) if label.isdecimal() else 0

@@ -9,8 +9,7 @@ from finetune_cli.demo import _progress
 from finetune_cli.progress_bar import ProgressBar, describe, news
 from finetune_contract.progress import Phase, Progress, RewardProgress
 from finetune_operator.judge.observed import Report
-from finetune_operator.judge.status import _progress_status
-from finetune_operator.plan.attempt import told_plan
+from finetune_operator.judge.status import _progress_status, told_plan
 from support.operator_values import at, attempt, checkpoint_ref, job, resolved
 
 

@@ -15,6 +15,7 @@ from finetune_contract.reasons import Reason
 from finetune_operator.judge.decide import decide
 from finetune_operator.judge.decision import Decision
 from finetune_operator.judge.observed import Observed, Obstacle, Report
+from finetune_operator.plan.backends import BACKEND
 from support.decisions import (
     LEASE,
     PODS,
@@ -117,7 +118,7 @@ def told_by(number: int = 1, **of: Any) -> Report:
 def reported(record: Any, report: Report, *pods: Any, **fields: Any) -> Decision:
     status = FineTuneJobStatus(attempts=[record])
     observed = Observed((WORKLOAD,), pods or PODS, (report,))
-    return decide(job(status, **fields), observed, at(50), SETTINGS)
+    return decide(job(status, **fields), observed, at(50), SETTINGS, BACKEND, None)
 
 
 def test_what_the_running_trainer_chose_is_recorded_and_its_steps_are_not() -> None:
