@@ -68,7 +68,10 @@ class Reconciler:
         Raises RetryLater if the API server failed or another writer was faster.
         """
         body = self._cache.job(key)
-        if body is None or "deletionTimestamp" in body["metadata"]:
+        if body is None:
+            self._parser.forget(key.namespace, key.name)
+            return None
+        if "deletionTimestamp" in body["metadata"]:
             return None  # children go by their ownerReferences
         try:
             return await self._pass(body)
@@ -215,7 +218,6 @@ class Reconciler:
             return
         if newest is None:
             self._cache.remove(body)
-            self._parser.forget(body["metadata"]["uid"])
         else:
             self._cache.put(newest)
 
