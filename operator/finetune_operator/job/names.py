@@ -77,8 +77,8 @@ def child(
     the content, so that what has not changed is not written again.
     """
     usual = shared_name(job.name) if attempt is None else attempt_name(job.name, attempt)
-    told = {"annotations": annotations, **content} if annotations else content
-    digest = sha256_digest(canonical_json(told).encode())[7:23]
+    compared = {"annotations": annotations, **content} if annotations else content
+    digest = sha256_digest(canonical_json(compared).encode())[7:23]
     return {
         "apiVersion": api_version,
         "kind": kind,

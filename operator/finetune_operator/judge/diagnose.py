@@ -184,11 +184,11 @@ def _container_end(pod: Pod, end: ContainerEnd, attempt: int) -> End | None:
     if end.exit_code == 0:
         text = "ended without reporting an artifact of this attempt"
         return End(Reason.RESULT_LOST, f"{pod.name} {text}")
-    told = f"{pod.name} ended with code {end.exit_code} and no result"
-    reason_told = reason_of_exit_code(end.exit_code)
-    if reason_told is not None and reason_told is not Reason.SUCCEEDED:
-        return End(reason_told, told)
-    return End(Reason.INTERRUPTED if end.exit_code == _SIGTERM_EXIT else Reason.RESULT_LOST, told)
+    text = f"{pod.name} ended with code {end.exit_code} and no result"
+    reason_of_code = reason_of_exit_code(end.exit_code)
+    if reason_of_code is not None and reason_of_code is not Reason.SUCCEEDED:
+        return End(reason_of_code, text)
+    return End(Reason.INTERRUPTED if end.exit_code == _SIGTERM_EXIT else Reason.RESULT_LOST, text)
 
 
 def _crashing_runner(

@@ -42,19 +42,19 @@ def observe(
     Pods and Leases of a job of the same name that was deleted are left out; its other objects are
     listed, because their names are in the way.
     """
-    found: list[Child] = []
+    made: list[Child] = []
     pods: list[Pod] = []
     checks: list[Pod] = []
     reports: list[Report] = []
     for body in children:
         own = body["metadata"].get("labels", {}).get(UID_LABEL) == job.uid
         if body["kind"] == POD and _job_uid(body):
-            found.append(_child(body, backend))
+            made.append(_child(body, backend))
             checks += [_check_pod(body, gone=False)] if own else []
         elif body["kind"] == POD:
             pods += _attempt_pods(body, backend, gone=False) if own else []
         else:
-            found.append(_child(body, backend))
+            made.append(_child(body, backend))
             if body["kind"] == LEASE and own:
                 reports += [report for report in [_report(body)] if report]
     for body in departed:
@@ -65,7 +65,7 @@ def observe(
         else:
             pods += _attempt_pods(body, backend, gone=True)
     return Observed(
-        tuple(sorted(found, key=lambda c: (c.kind, c.name))),
+        tuple(sorted(made, key=lambda c: (c.kind, c.name))),
         tuple(pods),
         tuple(reports),
         checks=tuple(checks),
