@@ -29,7 +29,8 @@ from aiohttp import ClientSession
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from finetune_api.job import KIND
-from finetune_operator.cluster.resources import RESOURCES
+from finetune_operator.job.resources import resources
+from finetune_operator.plan.backends import BACKEND
 from harness.api_server import NAMESPACE, UNCOUNTED
 from harness.command_line import command_line, save
 from support.bot_job import bot_job
@@ -37,7 +38,7 @@ from support.ports import free_port
 
 Json = Any
 HARNESS = Path(__file__).parent / "harness"
-JOBS = RESOURCES[KIND].path(NAMESPACE)
+JOBS = resources(BACKEND.kinds)[KIND].path(NAMESPACE)
 CONTENDERS = {
     "finetune-operator": ["-m", "finetune_operator"],
     "naive on.create": [str(HARNESS / "naive_operator.py")],

@@ -17,7 +17,8 @@ from typing import Any
 from aiohttp import web
 
 from finetune_api.job import KIND
-from finetune_operator.cluster.resources import RESOURCES
+from finetune_operator.job.resources import resources
+from finetune_operator.plan.backends import BACKEND
 from kube_emulator.apiserver.wire.patches import merge_patch
 
 Json = Any
@@ -42,8 +43,8 @@ class Server:
         app.router.add_get("/bench/state", self.state)
         app.router.add_get("/api", _reply({"versions": ["v1"]}))
         app.router.add_get("/apis", _reply({"groups": _groups()}))
-        for api, resources in _served().items():
-            app.router.add_get(api, _reply({"resources": resources}))
+        for api, served in _served().items():
+            app.router.add_get(api, _reply({"resources": served}))
         app.router.add_route("*", "/{tail:.*}", self.handle)
         return app
 
@@ -115,7 +116,7 @@ def _reply(body: Json) -> Any:
 def _served() -> dict[str, list[Json]]:
     """Return what discovery says of each API version."""
     found: dict[str, list[Json]] = {"/apis/apiextensions.k8s.io/v1": []}
-    for kind, resource in RESOURCES.items():
+    for kind, resource in resources(BACKEND.kinds).items():
         api = f"/{'apis' if resource.group else 'api'}/{resource.api_version}"
         found.setdefault(api, []).append(_resource(resource.plural, kind, True))
         if kind == KIND:

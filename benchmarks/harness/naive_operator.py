@@ -12,18 +12,19 @@ import kopf
 
 from finetune_operator.cluster.client import Cluster
 from finetune_operator.job.parse import Parser
+from finetune_operator.job.resources import resources
 from finetune_operator.judge.decide import decide
 from finetune_operator.judge.observed import Observed
 from finetune_operator.plan.attempt import attempt_objects
-from finetune_operator.plan.backends.pytorchjob import PyTorchJob
+from finetune_operator.plan.backends import BACKEND
 from finetune_operator.settings import Settings
 
 
 async def operate() -> None:
     """Make a job's children when Kopf says that it was created, and say so in status."""
-    cluster = await Cluster.connect()
+    cluster = await Cluster.connect(resources(BACKEND.kinds))
     registry, settings = kopf.OperatorRegistry(), Settings(trainer_image="trainer:1")
-    parser, backend = Parser(), PyTorchJob()
+    parser = Parser()
 
     @kopf.on.login(registry=registry)
     async def login(**_: Any) -> kopf.ConnectionInfo:
@@ -32,10 +33,10 @@ async def operate() -> None:
     @kopf.on.create("finetune.dev", "v1alpha1", "finetunejobs", registry=registry)
     async def created(body: kopf.Body, **_: Any) -> dict[str, str]:
         job = parser.parse(json.loads(json.dumps(dict(body))))
-        attempt = decide(job, Observed(), datetime.now(UTC), settings).run
+        attempt = decide(job, Observed(), datetime.now(UTC), settings, BACKEND, None).run
         assert attempt is not None
-        objects = attempt_objects(job, attempt, backend, settings.heartbeat_seconds)
-        for child in (*objects.prepared, objects.workload):
+        objects = attempt_objects(job, attempt, BACKEND, settings.heartbeat_seconds)
+        for child in (*objects.prepared, *objects.started):
             await cluster.create(child)
         return {"state": "Submitted"}
 

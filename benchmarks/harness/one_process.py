@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finetune_contract.plan import MemoryEstimate
+from finetune_contract.resolved import MemoryEstimate
 from finetune_contract.runconfig import RunConfig
 from finetune_trainer.course.progress import Reporter
 from finetune_trainer.fit.resolve import resolve

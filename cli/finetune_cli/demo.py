@@ -16,8 +16,8 @@ from finetune_api.status import ArtifactStatus, FineTuneJobStatus, PlanStatus, P
 from finetune_cli.console import ERR, INTERRUPTED, OUT, print_error, print_out
 from finetune_cli.progress_bar import ProgressBar
 from finetune_contract.checkpoint import CheckpointRef
-from finetune_contract.plan import MemoryEstimate, ResolvedPlan
 from finetune_contract.progress import Progress
+from finetune_contract.resolved import MemoryEstimate, Resolved
 
 if TYPE_CHECKING:
     from finetune_local.accuracy import Accuracy
@@ -113,7 +113,7 @@ def _progress(status: FineTuneJobStatus, told: ProgressStatus) -> Progress:
         total=told.total,
         step=told.step,
         resumed_step=attempts[-1].resumed_step if attempts else None,
-        plan=_plan(status.plan) if status.plan else None,
+        plan=_resolved(status.plan) if status.plan else None,
         checkpoint=saved and CheckpointRef(attempt=saved.attempt, step=saved.step, uri=saved.uri),
         loss=_number(told.loss),
         eval_loss=_number(told.eval_loss),
@@ -122,12 +122,12 @@ def _progress(status: FineTuneJobStatus, told: ProgressStatus) -> Progress:
     )
 
 
-def _plan(status: PlanStatus) -> ResolvedPlan | None:
+def _resolved(status: PlanStatus) -> Resolved | None:
     if status.memory is None:
         return None
     memory = MemoryEstimate(**status.memory.model_dump(exclude={"estimate"}))
     sizes = status.model_dump(exclude={"workers", "processes", "gpus", "lora", "memory"})
-    return ResolvedPlan(memory=memory, **sizes)
+    return Resolved(memory=memory, **sizes)
 
 
 def _number(text: str | None) -> float | None:

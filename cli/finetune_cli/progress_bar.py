@@ -9,8 +9,8 @@ from rich.progress import BarColumn, TaskProgressColumn, TextColumn
 from rich.progress import Progress as RichProgress
 
 from finetune_cli.console import ERR
-from finetune_contract.plan import ResolvedPlan
 from finetune_contract.progress import Phase, Progress, RewardProgress
+from finetune_contract.resolved import Resolved
 
 _GIB = 2**30
 
@@ -92,7 +92,7 @@ def news(progress: Progress) -> list[str]:
     and what it waits for."""
     lines = []
     if progress.plan is not None:
-        lines.append(_plan_line(progress.plan))
+        lines.append(_resolved_line(progress.plan))
     if progress.resumed_step is not None:
         lines.append(f"goes on from the checkpoint of step {progress.resumed_step}")
     if progress.note is not None:
@@ -105,7 +105,7 @@ def _rewards(total: float, rewards: Sequence[RewardProgress]) -> str:
     return f"reward {total:.4f}" + (f" ({', '.join(means)})" if len(means) > 1 else "")
 
 
-def _plan_line(plan: ResolvedPlan) -> str:
+def _resolved_line(plan: Resolved) -> str:
     parts = [
         f"{plan.micro_batch_size} rows per pass x {plan.accumulation_steps} passes per process",
         f"ZeRO stage {plan.zero_stage:d}",

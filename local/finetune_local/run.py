@@ -23,8 +23,8 @@ from finetune_contract.recipe import Recipe
 from finetune_contract.result import Outcome, Result
 from finetune_contract.runconfig import FILE_NAME, RunConfig
 from finetune_local.paths import cache_dir, state_dir
+from finetune_operator.job.credentials import Credential, credentials, with_credentials
 from finetune_operator.job.run_config import micro_batch_size, run_config
-from finetune_operator.plan.volumes import Credential, credentials, with_credentials
 
 _POLL_SECONDS = 0.2
 _LOG_TAIL_LINES = 20

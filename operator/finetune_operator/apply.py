@@ -13,16 +13,17 @@ from typing import TypeVar
 
 from finetune_api.job import FineTuneJob
 from finetune_contract.reasons import Reason
-from finetune_operator.cluster.api import Api, ApiError, Object
-from finetune_operator.cluster.cache import POD, Cache, Key
+from finetune_operator.cluster.api import Api, ApiError
+from finetune_operator.cluster.cache import Cache, Key
 from finetune_operator.job.errors import Stalled, Waiting
-from finetune_operator.job.names import HASH_ANNOTATION
+from finetune_operator.job.names import Object, content_digest
+from finetune_operator.job.resources import LEASE, POD
 from finetune_operator.judge.decision import Decision
 from finetune_operator.judge.observed import Child
-from finetune_operator.plan.attempt import Objects
+from finetune_operator.plan.objects import Objects
 
 # What an attempt is given at its start stays as it is.
-_WRITTEN_ONCE = {"ConfigMap", "Lease", "PyTorchJob"}
+_WRITTEN_ONCE = {"ConfigMap", LEASE}
 _SOON = 5.0
 _LATER = 30.0
 
@@ -44,7 +45,8 @@ class Applier:
         if objects is None:
             return False
         made = await _all(self._ensure(job, key, body) for body in objects.prepared)
-        return any([*made, await self._ensure(job, key, objects.workload)])
+        made += [await self._ensure(job, key, body, once=True) for body in objects.started]
+        return any(made)
 
     async def _delete(self, key: Key, child: Child) -> None:
         # The operator's own pods can commit nothing, so a node that does not answer holds none up.
@@ -55,7 +57,9 @@ class Applier:
         if known is not None and known["metadata"]["uid"] == child.uid and not finalized:
             self._cache.remove(known)
 
-    async def _ensure(self, job: FineTuneJob, key: Key, body: Object) -> bool:
+    async def _ensure(
+        self, job: FineTuneJob, key: Key, body: Object, *, once: bool = False
+    ) -> bool:
         known = self._cache.find(key, body["kind"], body["metadata"]["name"])
         if known is None:
             known = await self._create(body)
@@ -63,7 +67,8 @@ class Applier:
             self._cache.put(known)
             return True
         _check_owner(job, known)
-        if body["kind"] in _WRITTEN_ONCE or _plan(known) == _plan(body):
+        once = once or body["kind"] in _WRITTEN_ONCE
+        if once or content_digest(known) == content_digest(body):
             return False
         self._cache.put(await self._write(self._api.apply, body))
         return True
@@ -114,12 +119,6 @@ def _check_owner(job: FineTuneJob, known: Object) -> None:
         raise Waiting(Reason.NAME_TAKEN, f"{what} exists and is not this job's", _SOON)
     if "deletionTimestamp" in metadata:
         raise Waiting(Reason.NAME_TAKEN, f"{what} is being deleted", _SOON)
-
-
-def _plan(body: Object) -> str | None:
-    annotations = body["metadata"].get("annotations") or {}
-    plan: str | None = annotations.get(HASH_ANNOTATION)
-    return plan
 
 
 async def _all(writes: Iterable[Awaitable[T]]) -> list[T]:

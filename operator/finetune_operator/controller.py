@@ -7,14 +7,15 @@ import logging
 import time
 from datetime import UTC, datetime
 
-from finetune_operator.cluster.api import Object
 from finetune_operator.cluster.cache import Cache, Key
 from finetune_operator.cluster.client import Cluster
 from finetune_operator.cluster.queue import RetryLater, WorkQueue
 from finetune_operator.cluster.sync import Synchroniser
 from finetune_operator.events import Recorder
+from finetune_operator.job.backend import Backend
+from finetune_operator.job.names import Object
+from finetune_operator.job.resources import children
 from finetune_operator.metrics import Metrics
-from finetune_operator.plan.backends.pytorchjob import PyTorchJob
 from finetune_operator.probes import application, serve
 from finetune_operator.reconcile import Reconciler
 from finetune_operator.settings import Settings
@@ -25,19 +26,23 @@ log = logging.getLogger(__name__)
 class Controller:
     """Takes in what the watches show, and works on what that concerns."""
 
-    def __init__(self, settings: Settings, cluster: Cluster, cache: Cache) -> None:
+    def __init__(
+        self, settings: Settings, cluster: Cluster, cache: Cache, backend: Backend
+    ) -> None:
         self._settings = settings
         self._cache = cache
         self._queue: WorkQueue[Key] = WorkQueue(self._handle)
         self.metrics = Metrics(cache, lambda: len(self._queue))
         cluster.observer = self.metrics.observe_request
-        self._sync = Synchroniser(cluster, cache, settings.watch_namespaces, self._queue.add)
+        self._sync = Synchroniser(
+            cluster, cache, children(backend.kinds), settings.watch_namespaces, self._queue.add
+        )
         self._recorder = Recorder(cluster)
         self._reconciler = Reconciler(
             cluster,
             cache,
             settings,
-            PyTorchJob(),
+            backend,
             clock=lambda: datetime.now(UTC),
             recorder=self._recorder,
             on_attempt_end=lambda reason: self.metrics.attempts.labels(reason).inc(),

@@ -19,9 +19,10 @@ from finetune_api.status import (
     RewardCheckStatus,
 )
 from finetune_contract.reasons import TABLE, Reason, Retry
-from finetune_operator.cluster.api import Api, ApiError, Object, Unreachable
-from finetune_operator.job.names import MANAGER
-from finetune_operator.judge.conditions import find, rfc3339
+from finetune_operator.cluster.api import Api, ApiError, Unreachable
+from finetune_operator.job.names import MANAGER, Object
+from finetune_operator.job.times import rfc3339
+from finetune_operator.judge.conditions import find
 
 log = logging.getLogger(__name__)
 

@@ -14,16 +14,17 @@ import kopf
 
 from finetune_operator.cluster.cache import Cache
 from finetune_operator.cluster.client import Cluster
-from finetune_operator.cluster.resources import CHILDREN, RESOURCES
 from finetune_operator.controller import Controller
 from finetune_operator.job.names import SELECTOR
+from finetune_operator.job.resources import children, resources
+from finetune_operator.plan.backends import BACKEND
 from finetune_operator.settings import Settings
 
 
 async def run(settings: Settings) -> None:
     """Run the operator until it is signalled or a watch ends for good."""
-    cluster = await Cluster.connect()
-    controller = Controller(settings, cluster, Cache())
+    cluster = await Cluster.connect(resources(BACKEND.kinds))
+    controller = Controller(settings, cluster, Cache(), BACKEND)
     work = asyncio.create_task(controller.run())
     watch = asyncio.create_task(
         kopf.operator(
@@ -66,7 +67,7 @@ def _registry(controller: Controller, cluster: Cluster) -> kopf.OperatorRegistry
         )
 
     kopf.on.login(registry=registry)(login)
-    for kind, resource in RESOURCES.items():
+    for kind, resource in resources(BACKEND.kinds).items():
         if not resource.watched:
             continue
         kopf.on.event(
@@ -130,7 +131,7 @@ def _kopf_settings() -> kopf.OperatorSettings:
     settings.watching.server_timeout = 600
     settings.networking.request_timeout = 30
     settings.queueing.idle_timeout = 1
-    for resource in CHILDREN.values():
+    for resource in children(BACKEND.kinds).values():
         # A cluster has thousands of foreign pods, and a Lease per node that changes all the time.
         settings.watching.label_selectors[resource.group, resource.version, resource.plural] = (
             SELECTOR

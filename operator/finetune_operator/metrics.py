@@ -76,8 +76,8 @@ class _JobsByReason(Collector):
         tally: Tally[str] = Tally()
         for _, body in self._cache.jobs():
             conditions = (body.get("status") or {}).get("conditions") or []
-            told = (c["reason"] for c in conditions if c["type"] == ConditionType.SUCCEEDED)
-            tally[next(told, "")] += 1
+            reasons = (c["reason"] for c in conditions if c["type"] == ConditionType.SUCCEEDED)
+            tally[next(reasons, "")] += 1
         family = GaugeMetricFamily(
             "finetune_operator_jobs", "FineTuneJobs by reason", labels=["reason"]
         )

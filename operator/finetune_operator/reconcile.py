@@ -15,21 +15,25 @@ from finetune_api.job import KIND, FineTuneJob
 from finetune_api.status import FineTuneJobStatus
 from finetune_contract.reasons import Reason
 from finetune_operator.apply import Applier
-from finetune_operator.cluster.api import Api, ApiError, Object, Unreachable
-from finetune_operator.cluster.cache import LEASE, POD, Cache, Key
+from finetune_operator.cluster.api import Api, ApiError, Unreachable
+from finetune_operator.cluster.cache import Cache, Key
 from finetune_operator.cluster.queue import RetryLater
 from finetune_operator.events import Recorder, transitions
+from finetune_operator.job.backend import Backend
 from finetune_operator.job.egress import refused_hosts
 from finetune_operator.job.errors import Stalled, Waiting
-from finetune_operator.job.names import JOB_LABEL
+from finetune_operator.job.names import JOB_LABEL, Object, content_digest
 from finetune_operator.job.parse import Parser, parse_status
+from finetune_operator.job.resources import LEASE, POD
+from finetune_operator.job.workers import image
 from finetune_operator.judge.decide import decide, refused
 from finetune_operator.judge.decision import Decision
 from finetune_operator.judge.observe import newest_warning, observe
 from finetune_operator.judge.observed import Observed
 from finetune_operator.judge.status import invalid_status, status_of
-from finetune_operator.plan.attempt import Objects, attempt_objects
-from finetune_operator.plan.backends import Backend
+from finetune_operator.plan.attempt import attempt_objects
+from finetune_operator.plan.objects import Objects
+from finetune_operator.plan.reward_check import reward_check
 from finetune_operator.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -64,7 +68,10 @@ class Reconciler:
         Raises RetryLater if the API server failed or another writer was faster.
         """
         body = self._cache.job(key)
-        if body is None or "deletionTimestamp" in body["metadata"]:
+        if body is None:
+            self._parser.forget(key.namespace, key.name)
+            return None
+        if "deletionTimestamp" in body["metadata"]:
             return None  # children go by their ownerReferences
         try:
             return await self._pass(body)
@@ -84,7 +91,8 @@ class Reconciler:
         except Stalled as stalled:
             await self._stall(body, stalled, now)
             return None
-        observed, decision = await self._decide(job, now)
+        trial = reward_check(job, image(job, self._settings.trainer_image))
+        observed, decision = await self._decide(job, trial, now)
         known = job.status or FineTuneJobStatus()
         same_check = decision.reward_check in (None, known.reward_check)
         if decision.attempts != tuple(known.attempts or ()) or not same_check:
@@ -94,7 +102,8 @@ class Reconciler:
             job = await self._write(job, ahead, now)
         waiting, made = None, False
         try:
-            made = await self._applier.apply(job, decision, self._objects(job, decision))
+            objects = self._objects(job, decision, trial)
+            made = await self._applier.apply(job, decision, objects)
         except Waiting as reason:
             waiting = reason
         except Stalled as stalled:
@@ -115,17 +124,24 @@ class Reconciler:
                 raise Stalled(Reason.INVALID_SPEC, "; ".join(refused))
         return job
 
-    async def _decide(self, job: FineTuneJob, now: datetime) -> tuple[Observed, Decision]:
+    async def _decide(
+        self, job: FineTuneJob, trial: Objects | None, now: datetime
+    ) -> tuple[Observed, Decision]:
         """Decide on the cache; where that rests on an absence, or on Events, ask the server too."""
+        digest = content_digest(trial.started[-1]) if trial else None
+
+        def decided(observed: Observed) -> Decision:
+            return decide(job, observed, now, self._settings, self._backend, digest)
+
         observed = self._observe(job)
-        decision = decide(job, observed, now, self._settings)
+        decision = decided(observed)
         if decision.confirm:
             await self._relist(job)
             observed = self._observe(job)
-            decision = decide(job, observed, now, self._settings)
+            decision = decided(observed)
         if decision.look:
             observed = replace(observed, warnings=await self._warnings(job, decision.look))
-            decision = decide(job, observed, now, self._settings)
+            decision = decided(observed)
         return observed, decision
 
     def _observe(self, job: FineTuneJob) -> Observed:
@@ -134,7 +150,7 @@ class Reconciler:
 
     async def _relist(self, job: FineTuneJob) -> None:
         key = Key(job.namespace, job.name)
-        for kind in (self._backend.kind, POD, LEASE):
+        for kind in (*self._backend.kinds, POD, LEASE):
             try:
                 listing = await self._api.list_objects(
                     kind, job.namespace, f"{JOB_LABEL}={job.name}"
@@ -153,9 +169,11 @@ class Reconciler:
                 found[uid] = warning
         return found
 
-    def _objects(self, job: FineTuneJob, decision: Decision) -> Objects | None:
-        if decision.run_check is not None:
-            return Objects(decision.run_check.prepared, decision.run_check.pod)
+    def _objects(
+        self, job: FineTuneJob, decision: Decision, trial: Objects | None
+    ) -> Objects | None:
+        if decision.run_check:
+            return trial
         if decision.run is None:
             return None
         return attempt_objects(job, decision.run, self._backend, self._settings.heartbeat_seconds)
@@ -200,7 +218,6 @@ class Reconciler:
             return
         if newest is None:
             self._cache.remove(body)
-            self._parser.forget(body["metadata"]["uid"])
         else:
             self._cache.put(newest)
 

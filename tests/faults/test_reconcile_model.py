@@ -16,13 +16,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from finetune_api.job import KIND
+from support.backends import BACKENDS, NAMES, Played
 from support.model_cluster import Fault
-from support.model_world import WORKLOAD
-from support.simulation import TURN, Schedule, Simulation, play, take
+from support.simulation import TURN, WORKLOAD, Pod, Schedule, Simulation, play, take
 
 CHECK = "bot-rewards"
-ATTEMPT_PODS = [f"bot-a{k}-{role}-0" for k in (1, 2, 3) for role in ("master", "worker")]
-PODS = [*ATTEMPT_PODS, CHECK]
+ATTEMPT_PODS = [(attempt, rank) for attempt in (1, 2, 3) for rank in (0, 1)]
+PODS: list[Pod] = [*ATTEMPT_PODS, CHECK]
 ENDS = [
     *("Succeeded", "OOMKilled", "DataInvalid", "DistributedFailure", "Killed", "TrainerError"),
     "Interrupted",
@@ -32,7 +32,7 @@ ENDS = [
 def steps() -> st.SearchStrategy[tuple[str, Any]]:
     kinds = st.sampled_from([KIND, WORKLOAD, "Pod", "Lease"])
     pods = st.sampled_from(PODS)
-    masters = st.sampled_from(ATTEMPT_PODS[::2])
+    leads = st.sampled_from(ATTEMPT_PODS[::2])
     parts = st.lists(st.sampled_from(TURN), min_size=3, max_size=5, unique=True)
     return st.one_of(
         st.tuples(st.just("turn"), st.just(TURN)),
@@ -49,7 +49,7 @@ def steps() -> st.SearchStrategy[tuple[str, Any]]:
         st.tuples(st.just("training-operator"), st.none()),
         st.tuples(st.just("start pods"), st.none()),
         st.tuples(st.just("end"), st.tuples(pods, st.sampled_from(ENDS))),
-        st.tuples(st.just("train"), st.tuples(masters, st.integers(0, 3), st.booleans())),
+        st.tuples(st.just("train"), st.tuples(leads, st.integers(0, 3), st.booleans())),
         st.tuples(st.just("polite"), st.booleans()),
         st.tuples(st.just("unreachable"), pods),
         st.tuples(st.just("delete pod"), pods),
@@ -71,31 +71,34 @@ CHECKS = {"deadline": None, "suppress_health_check": list(HealthCheck)}
 
 
 @settings(max_examples=250, **CHECKS)
-@given(SCHEDULES, st.booleans())
-def test_any_schedule(schedule: Schedule, code: bool) -> None:
-    play(schedule, code)
+@given(SCHEDULES, st.booleans(), st.sampled_from(BACKENDS))
+def test_any_schedule(schedule: Schedule, code: bool, backend: Played) -> None:
+    play(schedule, code, backend)
 
 
 @pytest.mark.slow
 @settings(max_examples=5_000, **CHECKS)
-@given(SCHEDULES, st.booleans())
-def test_many_schedules(schedule: Schedule, code: bool) -> None:
-    play(schedule, code)
+@given(SCHEDULES, st.booleans(), st.sampled_from(BACKENDS))
+def test_many_schedules(schedule: Schedule, code: bool, backend: Played) -> None:
+    play(schedule, code, backend)
 
 
 def quiet_life() -> Schedule:
     """A run in which one pod runs out of memory and the next attempt succeeds."""
     turn = ("turn", TURN)
-    oom = ("end", ("bot-a1-worker-0", "OOMKilled"))
-    success = ("end", ("bot-a2-master-0", "Succeeded"))
+    oom = ("end", ((1, 1), "OOMKilled"))
+    success = ("end", ((2, 0), "Succeeded"))
     return [turn, turn, oom, turn, turn, ("wait", 11), turn, turn, success, turn]
 
 
 @pytest.mark.parametrize("crash", [True, False], ids=["crash", "error"])
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("write", range(24))
-def test_a_fault_at_each_write_of_a_run(write: int, after: bool, crash: bool) -> None:
-    play([("fault", Fault(write, after, crash)), *quiet_life()])
+@pytest.mark.parametrize("backend", BACKENDS, ids=NAMES)
+def test_a_fault_at_each_write_of_a_run(
+    backend: Played, write: int, after: bool, crash: bool
+) -> None:
+    play([("fault", Fault(write, after, crash)), *quiet_life()], backend=backend)
 
 
 def first_tried() -> Schedule:

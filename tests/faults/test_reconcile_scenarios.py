@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from finetune_api.job import KIND
+from support.backends import BACKENDS, NAMES, Played
 from support.model_cluster import Fault
 from support.simulation import TURN, Schedule, play
 
@@ -39,9 +40,9 @@ SCENARIOS: dict[str, tuple[Schedule, list[str]]] = {
         ],
         ["Suspended", "Succeeded"],
     ),
-    "killed after the PyTorchJob was made, which someone then deleted": (
+    "killed after the workload was made, which someone then deleted": (
         [
-            ("fault", Fault(7, True, True)),
+            ("crash once the workload is made", None),
             ("pass", None),
             ("training-operator", None),
             ("start pods", None),
@@ -56,7 +57,7 @@ SCENARIOS: dict[str, tuple[Schedule, list[str]]] = {
         [
             TURN_STEP,
             TURN_STEP,
-            ("delete pod", "bot-a1-worker-0"),
+            ("delete pod", (1, 1)),
             ("training-operator", None),
             ("start pods", None),
             TURN_STEP,
@@ -68,8 +69,8 @@ SCENARIOS: dict[str, tuple[Schedule, list[str]]] = {
             TURN_STEP,
             TURN_STEP,
             TURN_STEP,
-            ("end", ("bot-a1-worker-0", "OOMKilled")),
-            ("delete pod", "bot-a1-worker-0"),
+            ("end", ((1, 1), "OOMKilled")),
+            ("delete pod", (1, 1)),
             ("deliver all", None),
             ("pass", None),
         ],
@@ -80,8 +81,8 @@ SCENARIOS: dict[str, tuple[Schedule, list[str]]] = {
             TURN_STEP,
             TURN_STEP,
             TURN_STEP,
-            ("end", ("bot-a1-master-0", "Succeeded")),
-            ("delete pod", "bot-a1-master-0"),
+            ("end", ((1, 0), "Succeeded")),
+            ("delete pod", (1, 0)),
             ("deliver all", None),
             ("pass", None),
         ],
@@ -92,7 +93,7 @@ SCENARIOS: dict[str, tuple[Schedule, list[str]]] = {
             TURN_STEP,
             TURN_STEP,
             TURN_STEP,
-            ("unreachable", "bot-a1-worker-0"),
+            ("unreachable", (1, 1)),
             ("delete workload", 1),
             TURN_STEP,
             ("wait", 31),
@@ -107,12 +108,12 @@ SCENARIOS: dict[str, tuple[Schedule, list[str]]] = {
             TURN_STEP,
             TURN_STEP,
             TURN_STEP,
-            ("end", ("bot-a1-master-0", "TrainerError")),
+            ("end", ((1, 0), "TrainerError")),
             TURN_STEP,
             ("wait", 11),
             TURN_STEP,
             TURN_STEP,
-            ("end", ("bot-a2-master-0", "DataInvalid")),
+            ("end", ((2, 0), "DataInvalid")),
             TURN_STEP,
         ],
         ["TrainerError", "DataInvalid"],
@@ -120,30 +121,31 @@ SCENARIOS: dict[str, tuple[Schedule, list[str]]] = {
 }
 
 
+@pytest.mark.parametrize("backend", BACKENDS, ids=NAMES)
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_a_scenario_ends_for_the_right_reasons(name: str) -> None:
+def test_a_scenario_ends_for_the_right_reasons(name: str, backend: Played) -> None:
     schedule, reasons = SCENARIOS[name]
-    attempts = play(schedule)["status"]["attempts"]
+    attempts = play(schedule, backend=backend)["status"]["attempts"]
     assert [a["reason"] for a in attempts] == reasons
 
 
 def test_what_is_lost_is_counted_and_what_was_saved_is_gone_on_from() -> None:
     """5 steps, of which 3 were saved; then, from 3, a suspension that saves step 7; then 2 more."""
-    killed = ("end", ("bot-a1-master-0", "Killed"))
+    killed = ("end", ((1, 0), "Killed"))
     schedule: Schedule = [
         *[TURN_STEP] * 3,
-        ("train", ("bot-a1-master-0", 3, True)),
-        ("train", ("bot-a1-master-0", 2, False)),
+        ("train", ((1, 0), 3, True)),
+        ("train", ((1, 0), 2, False)),
         killed,
         *[TURN_STEP, ("wait", 11), TURN_STEP, ("wait", 11), *[TURN_STEP] * 3],
-        ("train", ("bot-a2-master-0", 4, False)),
+        ("train", ((2, 0), 4, False)),
         ("polite", True),
         ("suspend", True),
         *[TURN_STEP] * 3,
         ("suspend", False),
         *[TURN_STEP] * 3,
-        ("train", ("bot-a3-master-0", 2, False)),
-        ("end", ("bot-a3-master-0", "Succeeded")),
+        ("train", ((3, 0), 2, False)),
+        ("end", ((3, 0), "Succeeded")),
     ]
     status = play(schedule)["status"]
     course = [

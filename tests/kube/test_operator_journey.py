@@ -19,7 +19,7 @@ import yaml
 from finetune_api.crd import custom_resource_definition
 from kube_emulator import training_operator
 from support.operator_under_test import CHILD_KINDS, Bench, condition, now
-from support.operator_values import resolved_plan
+from support.operator_values import resolved
 
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 PYTORCHJOBS = Path(training_operator.__file__).parent / "pytorchjobs.yaml"
@@ -115,13 +115,13 @@ async def test_out_of_memory_is_tried_again_with_half_of_what_auto_chose(bench: 
     account = bench.api.as_token(await bench.token("bot-finetune"))
     uri = f"s3://adapters/bot/runs/{job['metadata']['uid']}/a1/checkpoints/00000004"
     saved = {"attempt": 1, "step": 4, "uri": uri}
-    plan = json.loads(resolved_plan(8).to_json())
+    plan = json.loads(resolved(8).to_json())
     await bench.heartbeat(account, 1, phase="Train", done=6, step=6, checkpoint=saved, plan=plan)
     told = await bench.until(
         "finetunejobs", "bot", lambda b: "checkpoint" in b["status"], "the checkpoint"
     )
     assert told["status"]["checkpoint"] == saved
-    assert told["status"]["plan"]["memory"]["estimate"] == resolved_plan(8).memory.total
+    assert told["status"]["plan"]["memory"]["estimate"] == resolved(8).memory.total
     await bench.pod_ends(names[1], 137, "OOMKilled")
     lost = {
         "attempt": 1,

@@ -10,6 +10,7 @@ from finetune_contract.reasons import Reason
 from finetune_operator.judge.decide import decide
 from finetune_operator.judge.decision import Decision
 from finetune_operator.judge.observed import Child, Observed
+from finetune_operator.plan.backends import BACKEND
 from finetune_operator.settings import Settings
 from support.operator_values import (
     UID,
@@ -26,9 +27,9 @@ SETTINGS = Settings(
     fence_timeout_seconds=300,
     retry_base_seconds=10,
 )
-WORKLOAD = Child("PyTorchJob", "bot-a1", "workload", UID, 1, "p", False, workload=True)
-LEASE = Child("Lease", "bot-a1", "lease", UID, 1, "p", False)
-ACCOUNT = Child("ServiceAccount", "bot-finetune", "account", UID, None, "p", False)
+WORKLOAD = Child("PyTorchJob", "bot-a1", "workload", UID, 1, False, workload=True)
+LEASE = Child("Lease", "bot-a1", "lease", UID, 1, False)
+ACCOUNT = Child("ServiceAccount", "bot-finetune", "account", UID, None, False)
 PODS = (pod(0), pod(1))
 RUNNING = {"pod_uids": ["pod-0", "pod-1"], "running_time": stamp(1)}
 FAILED = {"state": AttemptState.FAILED, "end_time": stamp(100), "message": "why"}
@@ -43,7 +44,9 @@ def decided(
     **spec: Any,
 ) -> Decision:
     status = FineTuneJobStatus(attempts=list(attempts) or None, conditions=conditions)
-    return decide(job(status, **spec), Observed(children, pods), at(seconds), SETTINGS)
+    return decide(
+        job(status, **spec), Observed(children, pods), at(seconds), SETTINGS, BACKEND, None
+    )
 
 
 def names(decision: Decision) -> list[str]:

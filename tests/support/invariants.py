@@ -5,10 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from finetune_operator.plan.backends.pytorchjob import PyTorchJob
 from support.model_world import (
     FINISHED,
-    WORKLOAD,
     World,
     artifact,
     attempt_of,
@@ -25,7 +23,7 @@ def may_create(world: World, body: Json) -> None:
     """Object to a workload that could run, or commit, beside another; and to untried rewards."""
     if body["kind"] == "Pod":
         _may_try(world)
-    if body["kind"] != WORKLOAD:
+    if body["kind"] != world.backend.workload:
         return
     if has_code(world.job()):
         assert world.job()["status"]["rewardCheck"]["state"] == "Passed", "its rewards are untried"
@@ -43,9 +41,10 @@ def may_create(world: World, body: Json) -> None:
         assert attempt_of(pod) in fenced, f"{pod['metadata']['name']} still runs"
     for lease in world.all("Lease"):
         assert attempt_of(lease) == attempt, "the Lease of an older attempt stands"
-    for other in world.all(WORKLOAD):
+    for other in world.all(world.backend.workload):
         older = attempt_of(other)
-        assert older in fenced or PyTorchJob().outcome(other) is not None, "another stands"
+        over = world.backend.outcome(other) is not None
+        assert older in fenced or over, "another stands"
 
 
 def _may_try(world: World) -> None:

@@ -11,7 +11,6 @@ from finetune_api.job import KIND
 from finetune_operator.cluster.api import ApiError, Listing, Unreachable
 from finetune_operator.cluster.cache import Cache
 from finetune_operator.events import Recorder
-from finetune_operator.plan.backends.pytorchjob import PyTorchJob
 from finetune_operator.reconcile import Reconciler
 from finetune_operator.settings import Settings
 from support.model_world import World
@@ -150,7 +149,7 @@ def reconciler_on(api: ModelApi, cache: Cache, settings: Settings, **options: An
         api,
         cache,
         settings,
-        PyTorchJob(),
+        api.world.backend,
         clock=lambda: api.world.now,
         recorder=Recorder(api),
         **options,

@@ -1,4 +1,4 @@
-"""Training-operator, kubelets, trainers and garbage collector in memory, for the model tests.
+"""A backend's controller, kubelets, trainers and garbage collector in memory, for the model tests.
 
 Every actor moves only when it is told to, so a schedule decides who is late. Watch events wait in a
 queue per kind until they are delivered.
@@ -18,14 +18,13 @@ from finetune_api.job import KIND
 from finetune_contract.artifact import artifact_path
 from finetune_contract.checkpoint import checkpoint_path
 from finetune_contract.progress import ANNOTATION
-from finetune_operator.cluster.resources import CHILDREN
 from finetune_operator.job.names import ATTEMPT_LABEL, JOB_LABEL
-from finetune_operator.plan.backends.pytorchjob import PyTorchJob
+from finetune_operator.job.resources import children
+from support.backends import ONE_OBJECT, Played
 from support.published import RUN
 
 Json = Any
 NAMESPACE = "team"
-WORKLOAD = "PyTorchJob"
 FINISHED = ("Succeeded", "Failed")
 
 
@@ -33,6 +32,7 @@ FINISHED = ("Succeeded", "Failed")
 class World:
     """The truth, and what the operator has not been told of yet."""
 
+    backend: Played = ONE_OBJECT
     now: datetime = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
     objects: dict[tuple[str, str], Json] = field(default_factory=dict)
     pending: dict[str, list[tuple[str, Json]]] = field(default_factory=lambda: defaultdict(list))
@@ -81,33 +81,36 @@ class World:
     def all(self, kind: str) -> list[Json]:
         return [b for (k, _), b in sorted(self.objects.items()) if k == kind]
 
+    def find(self, kind: str, name: str) -> Json | None:
+        return self.objects.get((kind, name))
+
     def job(self, name: str = "bot") -> Json:
         return self.objects[KIND, name]
+
+    def leads(self, pod: Json) -> bool:
+        """Tell whether a pod is an attempt's rank 0."""
+        return self.backend.node_rank(pod) == 0
 
     def live_pods(self) -> list[Json]:
         """Return the pods of attempts that may run."""
         pods = [p for p in self.all("Pod") if not tries_rewards(p)]
         return [p for p in pods if p["status"]["phase"] not in FINISHED]
 
-    # -- training-operator, kubelets, garbage collector, trainer ------------------------------
+    # -- the backend's controller, kubelets, garbage collector, trainer -----------------------
 
     def train_operator(self) -> None:
         """Make missing pods, silently also those that were deleted; note how a workload ended."""
-        for workload in self.all(WORKLOAD):
-            if PyTorchJob().outcome(workload) is not None:
+        for workload in self.all(self.backend.workload):
+            if self.backend.outcome(workload) is not None:
                 self._clean_up(workload)
                 continue
             self._make_pods(workload)
             pods = self._pods_of(workload)
-            phases = {p["metadata"]["name"]: p["status"]["phase"] for p in pods}
-            ended = None
-            if phases.get(f"{workload['metadata']['name']}-master-0") == "Succeeded":
-                ended = "Succeeded"
-            elif "Failed" in phases.values():
-                ended = "Failed"
-            if ended:
+            phases = {self.backend.node_rank(p): p["status"]["phase"] for p in pods}
+            well = phases.get(0) == "Succeeded"
+            if well or "Failed" in phases.values():
                 body = copy.deepcopy(workload)
-                body["status"] = {"conditions": [{"type": ended, "status": "True"}]}
+                body["status"] = self.backend.ended(well)
                 self.store(body)
 
     def _clean_up(self, workload: Json) -> None:
@@ -120,11 +123,9 @@ class World:
         return [p for p in self.all("Pod") if p["metadata"]["ownerReferences"][0]["uid"] == uid]
 
     def _make_pods(self, workload: Json) -> None:
-        for role, replica in workload["spec"]["pytorchReplicaSpecs"].items():
-            for index in range(replica["replicas"]):
-                name = f"{workload['metadata']['name']}-{role.lower()}-{index}"
-                if ("Pod", name) not in self.objects:
-                    self.add(self._pod(workload, name, replica["template"]))
+        for name, template in self.backend.pods(workload, self.find):
+            if ("Pod", name) not in self.objects:
+                self.add(self._pod(workload, name, template))
 
     def _pod(self, workload: Json, name: str, template: Json) -> Json:
         owner = {"uid": workload["metadata"]["uid"], "controller": True}
@@ -141,18 +142,17 @@ class World:
         pod = self.objects.get(("Pod", name))
         if pod is None or pod["status"]["phase"] != "Pending" or name in self.unreachable:
             return
+        container = "rewards" if tries_rewards(pod) else self.backend.container
         body = copy.deepcopy(pod)
         body["status"] = {
             "phase": "Running",
             "conditions": [
                 {"type": "PodScheduled", "status": "True", "lastTransitionTime": self.stamp()}
             ],
-            "containerStatuses": [
-                {"name": "rewards" if tries_rewards(pod) else "pytorch", "state": {"running": {}}}
-            ],
+            "containerStatuses": [{"name": container, "state": {"running": {}}}],
         }
         self.store(body)
-        if name.endswith("-master-0"):
+        if self.leads(body):
             attempt = attempt_of(body)
             self.claim = (attempt, body["metadata"]["uid"])
             self.resumed[attempt] = self.saved["step"] if self.saved else 0
@@ -161,7 +161,7 @@ class World:
     def train(self, name: str, steps: int, save: bool) -> None:
         """Do steps on a running rank 0, save perhaps, and report into the Lease if it is there."""
         pod = self.objects.get(("Pod", name))
-        if pod is None or pod["status"]["phase"] != "Running" or not name.endswith("-master-0"):
+        if pod is None or pod["status"]["phase"] != "Running" or not self.leads(pod):
             return
         attempt = attempt_of(pod)
         self._reach(attempt, self.steps[attempt] + steps)
@@ -213,7 +213,7 @@ class World:
         if reason == "Killed":
             return end
         result = {"attempt": attempt, "outcome": "Failed", "reason": reason, "message": "told"}
-        if pod["metadata"]["name"].endswith("-master-0"):
+        if self.leads(pod):
             if reason == "Interrupted":
                 self._save(attempt)
             result["step"] = self.steps[attempt] + (reason not in ("Interrupted", "Succeeded"))
@@ -221,7 +221,7 @@ class World:
         if reason == "Succeeded":
             result["outcome"] = "Succeeded"
             self.tried = self.tried or tries_rewards(pod)
-            if pod["metadata"]["name"].endswith("-master-0"):
+            if self.leads(pod):
                 if self.claim != (attempt, pod["metadata"]["uid"]):
                     result |= {"outcome": "Failed", "reason": "Superseded"}
                     end["exitCode"] = 17
@@ -286,8 +286,8 @@ def artifact(uid: str, attempt: int) -> Json:
     return {"uri": path, "digest": f"sha256:{attempt:064x}", "bytes": 1}
 
 
-def watched_kinds() -> list[str]:
-    return [KIND, *CHILDREN]
+def child_kinds(backend: Played) -> list[str]:
+    return list(children(backend.kinds))
 
 
 def belongs(body: Json, job: str) -> bool:

@@ -10,8 +10,8 @@ from finetune_api.job import FineTuneJob
 from finetune_api.status import Attempt, AttemptState, FineTuneJobStatus
 from finetune_api.validation import parse
 from finetune_contract.checkpoint import CheckpointRef, checkpoint_path
-from finetune_contract.plan import MemoryEstimate, ResolvedPlan
 from finetune_contract.reasons import Reason
+from finetune_contract.resolved import MemoryEstimate, Resolved
 from finetune_contract.result import Outcome, PublishedArtifact, Result
 from finetune_operator.judge.observed import ContainerEnd, Observed, Pod
 from support.bot_job import bot_job
@@ -105,7 +105,7 @@ def checkpoint_ref(step: int, number: int = 1) -> CheckpointRef:
     return CheckpointRef(attempt=number, step=step, uri=path)
 
 
-def resolved_plan(micro_batch_size: int = 4, **fields: Any) -> ResolvedPlan:
+def resolved(micro_batch_size: int = 4, **fields: Any) -> Resolved:
     known: dict[str, Any] = {
         "micro_batch_size": micro_batch_size,
         "accumulation_steps": 16 // micro_batch_size,
@@ -114,7 +114,7 @@ def resolved_plan(micro_batch_size: int = 4, **fields: Any) -> ResolvedPlan:
         "packing": True,
         "memory": MemoryEstimate(**MEMORY, available=1_000),
     }
-    return ResolvedPlan(**{**known, **fields})
+    return Resolved(**{**known, **fields})
 
 
 def seen(*pods: Pod, **fields: Any) -> Observed:

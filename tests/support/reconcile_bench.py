@@ -8,7 +8,7 @@ from finetune_operator.cluster.sync import Synchroniser
 from finetune_operator.settings import Settings
 from support.bot_job import bot_job
 from support.model_cluster import ModelApi, reconciler_on
-from support.model_world import World
+from support.model_world import World, child_kinds
 
 Json = Any
 KEY = Key("team", "bot")
@@ -36,7 +36,8 @@ class Bench:
             raise refusal
 
     async def relist(self) -> None:
-        await Synchroniser(self.api, self.cache, (), lambda key: None).relist()
+        kinds = child_kinds(self.world.backend)
+        await Synchroniser(self.api, self.cache, kinds, (), lambda key: None).relist()
 
     async def do_pass(self) -> float | None:
         await self.relist()

@@ -6,9 +6,12 @@ from finetune_api.job import FineTuneJob
 from finetune_api.status import FineTuneJobStatus, RewardCheckStatus
 from finetune_contract.reasons import Reason
 from finetune_contract.result import Outcome, Result
+from finetune_operator.job.method import isolated_rewards
+from finetune_operator.job.names import Object, content_digest
 from finetune_operator.judge.decide import decide
 from finetune_operator.judge.decision import Course, Decision
 from finetune_operator.judge.observed import Child, ContainerEnd, Observed, Pod
+from finetune_operator.plan.backends import BACKEND
 from finetune_operator.plan.reward_check import reward_check
 from finetune_operator.settings import Settings
 from support.operator_values import UID, at, job, stamp
@@ -27,14 +30,21 @@ def grpo(*rewards: dict[str, Any], **spec: Any) -> FineTuneJob:
     return job(method={"type": "GRPO", "grpo": {"rewards": list(rewards) or [PYTHON]}}, **spec)
 
 
-def plan(of: FineTuneJob) -> str:
+def tried_by(of: FineTuneJob) -> Object:
+    """Return the pod that would try the rewards."""
     wanted = reward_check(of, "trainer:1")
     assert wanted is not None
-    return wanted.plan
+    (pod,) = wanted.started
+    return pod
+
+
+def digest(of: FineTuneJob) -> str | None:
+    """Return what tells whether the rewards are still those that were tried."""
+    return content_digest(tried_by(of)) if isolated_rewards(of.spec) else None
 
 
 def record(of: FineTuneJob, **fields: Any) -> RewardCheckStatus:
-    usual = {"state": "Running", "plan": plan(of), "start_time": stamp(0), "pod_uid": "check"}
+    usual = {"state": "Running", "plan": digest(of), "start_time": stamp(0), "pod_uid": "check"}
     return RewardCheckStatus.model_validate({**usual, **fields})
 
 
@@ -55,7 +65,7 @@ def pod(of: FineTuneJob, **fields: Any) -> Pod:
         "obstacle": None,
         "init_failure": None,
         "end": None,
-        "plan": plan(of),
+        "digest": digest(of),
     }
     return Pod(**{**usual, **fields})
 
@@ -71,7 +81,7 @@ def failure(reason: Reason, message: str = "told") -> Result:
 
 def seen(*pods: Pod, warnings: dict[str, str] | None = None) -> Observed:
     there = tuple(
-        Child("Pod", p.name, p.uid, UID, None, p.plan, deleting=p.due is not None)
+        Child("Pod", p.name, p.uid, UID, None, deleting=p.due is not None)
         for p in pods
         if not p.gone
     )
@@ -85,8 +95,8 @@ def decided(
     seconds: float = 30,
     settings: Settings = SETTINGS,
 ) -> Decision:
-    status = FineTuneJobStatus(reward_check=known)
-    return decide(of.model_copy(update={"status": status}), observed, at(seconds), settings)
+    stored = of.model_copy(update={"status": FineTuneJobStatus(reward_check=known)})
+    return decide(stored, observed, at(seconds), settings, BACKEND, digest(of))
 
 
 def told(decision: Decision) -> tuple[Course, Reason]:

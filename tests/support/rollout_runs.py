@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from finetune_contract.plan import MemoryEstimate
+from finetune_contract.resolved import MemoryEstimate
 from finetune_contract.runconfig import RunConfig
 from support.trainer_runs import PYTHONPATH, rank_environments, run_config
 

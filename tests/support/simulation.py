@@ -7,14 +7,16 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
+from finetune_api.job import KIND
 from finetune_operator.cluster.cache import Cache, Key
 from finetune_operator.cluster.queue import RetryLater
 from finetune_operator.cluster.sync import Synchroniser
 from finetune_operator.settings import Settings
+from support.backends import ONE_OBJECT, Played
 from support.bot_job import bot_job
 from support.invariants import FENCE, GRACE, check_the_end, condition, may_create, may_follow
 from support.model_cluster import Crash, Fault, ModelApi, reconciler_on
-from support.model_world import WORKLOAD, World, watched_kinds
+from support.model_world import World, child_kinds
 
 Json = Any
 Schedule = list[tuple[str, Any]]
@@ -27,15 +29,18 @@ SETTINGS = Settings(
     max_infrastructure_attempts=4,
 )
 CODE = {"name": "mine", "python": {"configMap": {"name": "code", "key": "score.py"}}}
+WORKLOAD = "workload"  # in a schedule, the kind that the backend has for it
+Pod = str | tuple[int, int]  # in a schedule: by name, or attempt and rank
 TURN = ["deliver all", "pass", "training-operator", "start pods", "collect"]
 
 
 class Simulation:
     """One operator after another in one World."""
 
-    def __init__(self, code: bool = False) -> None:
+    def __init__(self, code: bool = False, backend: Played = ONE_OBJECT) -> None:
         """`code`: the job has a reward function of its own."""
-        self.world = World()
+        self.world = World(backend)
+        self._kinds = child_kinds(backend)
         self._loop = asyncio.new_event_loop()
         spec = {"workers": {"replicas": 2}, "training": {"microBatchSize": 4}}
         method = {"method": {"type": "GRPO", "grpo": {"rewards": [CODE]}}} if code else {}
@@ -60,7 +65,7 @@ class Simulation:
         self.relist()
 
     def relist(self) -> None:
-        self.run(Synchroniser(self.api, self.cache, (), lambda key: None).relist())
+        self.run(Synchroniser(self.api, self.cache, self._kinds, (), lambda key: None).relist())
 
     def do_pass(self) -> None:
         try:
@@ -75,7 +80,7 @@ class Simulation:
             self.tell(event, body)
 
     def deliver_all(self) -> None:
-        for kind in watched_kinds():
+        for kind in (KIND, *self._kinds):
             self.deliver(kind, 1_000)
 
     def tell(self, event: str, body: Json) -> None:
@@ -89,6 +94,17 @@ class Simulation:
         if told:
             event, body = told[index % len(told)]
             self.tell(event, {**body, "metadata": dict(body["metadata"])})
+
+    def kind(self, kind: str) -> str:
+        """Return the kind that a schedule means."""
+        return self.world.backend.workload if kind == WORKLOAD else kind
+
+    def pod(self, pod: Pod) -> str:
+        """Return the name of the pod that a schedule means."""
+        if isinstance(pod, str):
+            return pod
+        attempt, rank = pod
+        return self.world.backend.pod_name(f"bot-a{attempt}", rank)
 
     def start_pods(self) -> None:
         for pod in self.world.all("Pod"):
@@ -160,31 +176,39 @@ def take(simulation: Simulation, name: str, argument: Any) -> None:
         case "pass":
             simulation.do_pass()
         case "deliver":
-            simulation.deliver(*argument)
+            kind, count = argument
+            simulation.deliver(simulation.kind(kind), count)
         case "deliver all":
             simulation.deliver_all()
         case "repeat":
-            simulation.repeat(*argument)
+            kind, index = argument
+            simulation.repeat(simulation.kind(kind), index)
         case "gap":
-            world.pending[argument].clear()
+            world.pending[simulation.kind(argument)].clear()
         case "relist":
             simulation.relist()
         case "fault":
             simulation.api.fault = Fault(argument.write, argument.after, argument.crash)
+        case "crash once the workload is made":
+            # The first attempt's; the status and six objects come before those of the backend.
+            writes = 7 + len(world.backend.kinds)
+            simulation.api.fault = Fault(writes - 1, after=True, crash=True)
         case "training-operator":
             world.train_operator()
         case "start pods":
             simulation.start_pods()
         case "end":
-            world.end(*argument)
+            pod, reason = argument
+            world.end(simulation.pod(pod), reason)
         case "unreachable":
-            world.unreachable.add(argument)
+            world.unreachable.add(simulation.pod(argument))
         case "delete pod":
-            world.delete_pod(argument)
-        case "delete workload" if (WORKLOAD, f"bot-a{argument}") in world.objects:
-            world.drop(WORKLOAD, f"bot-a{argument}")
+            world.delete_pod(simulation.pod(argument))
+        case "delete workload" if world.find(kind := world.backend.workload, f"bot-a{argument}"):
+            world.drop(kind, f"bot-a{argument}")
         case "train":
-            world.train(*argument)
+            pod, steps, save = argument
+            world.train(simulation.pod(pod), steps, save)
         case "polite":
             world.polite = argument
         case "collect":
@@ -197,8 +221,8 @@ def take(simulation: Simulation, name: str, argument: Any) -> None:
             world.now += timedelta(seconds=argument)
 
 
-def play(schedule: Schedule, code: bool = False) -> Json:
-    simulation = Simulation(code)
+def play(schedule: Schedule, code: bool = False, backend: Played = ONE_OBJECT) -> Json:
+    simulation = Simulation(code, backend)
     try:
         for name, argument in schedule:
             take(simulation, name, argument)

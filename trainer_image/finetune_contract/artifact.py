@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from finetune_contract.model import Message, sha256_digest
-from finetune_contract.plan import RoleCoverage
+from finetune_contract.resolved import RoleCoverage
 
 MANIFEST = "manifest.json"
 LATEST = "latest.json"

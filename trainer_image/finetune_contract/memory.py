@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from finetune_contract.layout import Offload, ZeroStage
-from finetune_contract.plan import MemoryEstimate
 from finetune_contract.recipe import Optimizer, Precision, Quantization
+from finetune_contract.resolved import MemoryEstimate
 from finetune_contract.shape import AdapterShape, ModelShape
 
 MIB = 2**20

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from finetune_contract.checkpoint import CheckpointRef
 from finetune_contract.model import Telling
-from finetune_contract.plan import ResolvedPlan
+from finetune_contract.resolved import Resolved
 
 ANNOTATION = "finetune.dev/progress"
 LONGEST_NOTE = 500  # characters
@@ -56,7 +56,7 @@ class Progress(Telling):
     step: Annotated[int, Field(ge=0)] | None = None
     resumed_step: Annotated[int, Field(ge=0)] | None = None
     checkpoint: CheckpointRef | None = None
-    plan: ResolvedPlan | None = None
+    plan: Resolved | None = None
     loss: float | None = None
     eval_loss: float | None = None
     tokens_per_second: float | None = None

@@ -14,8 +14,8 @@ from pydantic import Field, ValidationError
 
 from finetune_contract.checkpoint import CheckpointRef
 from finetune_contract.model import Telling
-from finetune_contract.plan import ResolvedPlan
 from finetune_contract.reasons import Reason
+from finetune_contract.resolved import Resolved
 
 MAX_BYTES = 4096
 
@@ -50,7 +50,7 @@ class Result(Telling):
     frames: tuple[str, ...] = ()
     artifact: PublishedArtifact | None = None
     checkpoint: CheckpointRef | None = None  # the newest complete one that this attempt knows
-    plan: ResolvedPlan | None = None
+    plan: Resolved | None = None
 
     def encode(self) -> str:
         """Return JSON of at most 4,096 bytes: outer frames go first, then the message's end."""

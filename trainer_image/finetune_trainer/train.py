@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from finetune_contract.artifact import TrainingSummary
-from finetune_contract.plan import MemoryEstimate
 from finetune_contract.progress import Phase
+from finetune_contract.resolved import MemoryEstimate
 from finetune_contract.result import PublishedArtifact
 from finetune_contract.runconfig import RunConfig
 from finetune_rewards.panel import Panel

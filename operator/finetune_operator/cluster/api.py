@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
-Object = dict[str, Any]
+from finetune_operator.job.names import Object
 
 
 class ApiError(Exception):

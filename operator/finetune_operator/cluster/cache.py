@@ -12,11 +12,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from finetune_api.job import KIND
-from finetune_operator.cluster.api import Object
-from finetune_operator.job.names import ATTEMPT_LABEL, JOB_LABEL
+from finetune_operator.job.names import JOB_LABEL, UID_LABEL, Object, attempt_of
+from finetune_operator.job.resources import POD
 
-POD = "Pod"
-LEASE = "Lease"
 _TOMBSTONES = 20_000
 
 
@@ -81,6 +79,7 @@ class Cache:
             self._depart(key, known)
         if body["kind"] == KIND:
             self._jobs[key] = body
+            self._forget_words(key)
         else:
             family = self._families.setdefault(key, _Family())
             family.children[body["kind"], body["metadata"]["name"]] = body
@@ -134,15 +133,27 @@ class Cache:
         return [b for b in bodies if scope in (None, b["metadata"]["namespace"])]
 
     def _depart(self, key: Key, body: Object) -> None:
-        """Keep a pod's last words while its attempt is the newest."""
+        """Keep a pod's last words while its attempt is the newest of the job that has the name."""
         self._bury(body["metadata"]["uid"])
-        if body["kind"] != POD:
+        if body["kind"] != POD or not self._is_of_the_job(key, body):
             return
         departed = self._families.setdefault(key, _Family()).departed
-        attempt = _attempt(body)
-        for uid in [u for u, b in departed.items() if _attempt(b) < attempt]:
+        attempt = attempt_of(body) or 0
+        for uid in [u for u, b in departed.items() if (attempt_of(b) or 0) < attempt]:
             del departed[uid]
         departed[body["metadata"]["uid"]] = body
+
+    def _forget_words(self, key: Key) -> None:
+        """Drop what pods of an earlier job of the name had said."""
+        family = self._families.get(key)
+        if family and family.departed:
+            kept = {u: b for u, b in family.departed.items() if self._is_of_the_job(key, b)}
+            family.departed = kept
+
+    def _is_of_the_job(self, key: Key, body: Object) -> bool:
+        """Tell whether an object is of the job that has the name now, or no job has it."""
+        job = self._jobs.get(key)
+        return job is None or body["metadata"]["labels"].get(UID_LABEL) == job["metadata"]["uid"]
 
     def _bury(self, uid: str) -> None:
         self._tombstones[uid] = None
@@ -174,8 +185,3 @@ def version(metadata: Object) -> int:
     """
     text = str(metadata.get("resourceVersion", ""))
     return int(text) if text.isdecimal() else 0
-
-
-def _attempt(body: Object) -> int:
-    label = (body["metadata"].get("labels") or {}).get(ATTEMPT_LABEL, "")
-    return int(label) if label.isdecimal() else 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Self
 from urllib.parse import quote, urlencode
 
@@ -14,10 +14,10 @@ from kubernetes.aio.client.rest import RESTClientObject
 from kubernetes.aio.config import load_incluster_config, load_kube_config
 
 from finetune_api.job import KIND
-from finetune_operator.cluster.api import ApiError, Listing, Object, Unreachable
+from finetune_operator.cluster.api import ApiError, Listing, Unreachable
 from finetune_operator.cluster.patch import merge_patch
-from finetune_operator.cluster.resources import EVENT, RESOURCES, Resource
-from finetune_operator.job.names import MANAGER
+from finetune_operator.job.names import MANAGER, Object
+from finetune_operator.job.resources import EVENT, Resource
 
 _TIMEOUT = aiohttp.ClientTimeout(total=30)
 _PAGE = 500
@@ -29,15 +29,23 @@ Observer = Callable[[str, str, int], None]  # verb, kind, HTTP code
 
 
 class Cluster:
-    """`Api` over HTTPS; `observer` is told of every answer."""
+    """`Api` over HTTPS for the kinds in `resources`; `observer` is told of every answer."""
 
-    def __init__(self, configuration: Configuration, observer: Observer | None = None) -> None:
+    def __init__(
+        self,
+        configuration: Configuration,
+        resources: Mapping[str, Resource],
+        observer: Observer | None = None,
+    ) -> None:
         self.configuration = configuration
+        self._resources = resources
         self._rest = RESTClientObject(configuration)
         self.observer = observer
 
     @classmethod
-    async def connect(cls, observer: Observer | None = None) -> Self:
+    async def connect(
+        cls, resources: Mapping[str, Resource], observer: Observer | None = None
+    ) -> Self:
         """Read the pod's ServiceAccount or the kubeconfig; no request is sent yet."""
         configuration = Configuration()
         # The queue retries whole passes; a transport that repeats writes would hide what happened.
@@ -47,7 +55,7 @@ class Cluster:
             load_incluster_config(client_configuration=configuration)
         else:
             await load_kube_config(client_configuration=configuration)
-        return cls(configuration, observer)
+        return cls(configuration, resources, observer)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -60,7 +68,7 @@ class Cluster:
 
     async def list_objects(self, kind: str, namespace: str | None, selector: str) -> Listing:
         """Return the objects that match a label selector, page by page."""
-        resource = RESOURCES[kind]
+        resource = self._resources[kind]
         items: list[Object] = []
         query = {"limit": str(_PAGE)} | ({"labelSelector": selector} if selector else {})
         while True:
@@ -77,7 +85,7 @@ class Cluster:
     async def get(self, kind: str, namespace: str, name: str) -> Object | None:
         """Return an object; None if there is none."""
         try:
-            return await self._send("get", kind, "GET", RESOURCES[kind].path(namespace, name))
+            return await self._send("get", kind, "GET", self._resources[kind].path(namespace, name))
         except ApiError as error:
             if error.code == 404:
                 return None
@@ -85,15 +93,16 @@ class Cluster:
 
     async def create(self, body: Object) -> Object:
         """Create and return what was stored. ApiError 409 AlreadyExists if the name is taken."""
-        path = _resource(body).path(body["metadata"]["namespace"])
+        path = self._resources[body["kind"]].path(body["metadata"]["namespace"])
         query = f"?fieldManager={MANAGER}"
         return await self._send("create", body["kind"], "POST", path + query, body)
 
     async def apply(self, body: Object) -> Object:
         """Server-side apply, with force: the operator's fields are the operator's."""
+        metadata = body["metadata"]
+        path = self._resources[body["kind"]].path(metadata["namespace"], quote(metadata["name"]))
         query = f"?fieldManager={MANAGER}&force=true"
-        path = _path(body) + query
-        return await self._send("apply", body["kind"], "PATCH", path, body, _APPLY)
+        return await self._send("apply", body["kind"], "PATCH", path + query, body, _APPLY)
 
     async def delete(
         self, kind: str, namespace: str, name: str, uid: str, *, at_once: bool = False
@@ -110,7 +119,7 @@ class Cluster:
         }
         if at_once:
             options["gracePeriodSeconds"] = 0
-        path = RESOURCES[kind].path(namespace, name)
+        path = self._resources[kind].path(namespace, name)
         try:
             await self._send("delete", kind, "DELETE", path, options)
         except ApiError as error:
@@ -124,19 +133,19 @@ class Cluster:
             "metadata": {"uid": metadata["uid"], "resourceVersion": metadata["resourceVersion"]},
             "status": merge_patch(body.get("status") or {}, status),
         }
-        path = RESOURCES[KIND].path(metadata["namespace"], metadata["name"], "status")
+        path = self._resources[KIND].path(metadata["namespace"], metadata["name"], "status")
         return await self._send("patch", f"{KIND}/status", "PATCH", path, patch, _MERGE)
 
     async def events_of(self, namespace: str, uid: str) -> list[Object]:
         """Return the Events about an object."""
         query = urlencode({"fieldSelector": f"involvedObject.uid={uid}"})
-        path = f"{RESOURCES[EVENT].path(namespace)}?{query}"
+        path = f"{self._resources[EVENT].path(namespace)}?{query}"
         answer = await self._send("list", EVENT, "GET", path)
         return list(answer["items"])
 
     async def patch_event(self, namespace: str, name: str, patch: Object) -> None:
         """Merge into an Event."""
-        path = RESOURCES[EVENT].path(namespace, name)
+        path = self._resources[EVENT].path(namespace, name)
         await self._send("patch", EVENT, "PATCH", path, patch, _MERGE)
 
     async def _send(
@@ -165,15 +174,6 @@ class Cluster:
             raise _refusal(answer.status, payload)
         found: Object = json.loads(payload)
         return found
-
-
-def _resource(body: Object) -> Resource:
-    return RESOURCES[body["kind"]]
-
-
-def _path(body: Object) -> str:
-    metadata = body["metadata"]
-    return _resource(body).path(metadata["namespace"], quote(metadata["name"]))
 
 
 def _refusal(code: int, payload: bytes) -> ApiError:

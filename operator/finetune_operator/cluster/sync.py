@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from finetune_api.job import KIND
 from finetune_operator.cluster.api import Api, ApiError, Unreachable
 from finetune_operator.cluster.cache import Cache, Key
-from finetune_operator.cluster.resources import CHILDREN
 from finetune_operator.job.names import SELECTOR
 
 log = logging.getLogger(__name__)
@@ -28,12 +27,19 @@ class BackendAppeared(Exception):
 
 
 class Synchroniser:
-    """`add` is told of every job for which a list shows something new."""
+    """Lists jobs and their `children`, kinds; `add` is told of every job for which a list shows
+    something new."""
 
     def __init__(
-        self, api: Api, cache: Cache, namespaces: tuple[str, ...], add: Callable[[Key], None]
+        self,
+        api: Api,
+        cache: Cache,
+        children: Collection[str],
+        namespaces: tuple[str, ...],
+        add: Callable[[Key], None],
     ) -> None:
         self._api = api
+        self._children = children
         self._cache = cache
         self._namespaces: tuple[str | None, ...] = namespaces or (None,)
         self._add = add
@@ -56,12 +62,12 @@ class Synchroniser:
     async def relist(self) -> None:
         """List every kind once. Raises ApiError, Unreachable or BackendAppeared."""
         for namespace in self._namespaces:
-            for kind in (*CHILDREN, KIND):
-                selector = SELECTOR if kind in CHILDREN else ""
+            for kind in (*self._children, KIND):
+                selector = SELECTOR if kind in self._children else ""
                 try:
                     listing = await self._api.list_objects(kind, namespace, selector)
                 except ApiError as error:
-                    if error.code == 404 and kind in CHILDREN:
+                    if error.code == 404 and kind in self._children:
                         self._unserved.add(kind)
                         continue
                     raise

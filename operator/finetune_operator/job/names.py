@@ -14,12 +14,13 @@ MANAGER = "finetune-operator"
 JOB_LABEL = f"{GROUP}/job"
 UID_LABEL = f"{GROUP}/job-uid"
 ATTEMPT_LABEL = f"{GROUP}/attempt"
-HASH_ANNOTATION = f"{GROUP}/plan"
+DIGEST_ANNOTATION = f"{GROUP}/plan"
 SELECTOR = f"{MANAGED_BY}={MANAGER}"
+REWARDS_CONTAINER = "rewards"  # where the user's reward functions run
 
 
 def attempt_name(job_name: str, attempt: int) -> str:
-    """Return the name of an attempt's PyTorchJob, ConfigMap, Role, RoleBinding and Lease."""
+    """Return the name of an attempt's workload, ConfigMap, Role, RoleBinding and Lease."""
     return f"{job_name}-a{attempt}"
 
 
@@ -43,8 +44,21 @@ def labels(job: FineTuneJob, attempt: int | None = None) -> dict[str, str]:
 
     The uid tells apart the children of a deleted job and of a new one with its name.
     """
-    found = {MANAGED_BY: MANAGER, JOB_LABEL: job.name, UID_LABEL: job.uid}
-    return found if attempt is None else {**found, ATTEMPT_LABEL: str(attempt)}
+    known = {MANAGED_BY: MANAGER, JOB_LABEL: job.name, UID_LABEL: job.uid}
+    return known if attempt is None else {**known, ATTEMPT_LABEL: str(attempt)}
+
+
+def attempt_of(body: Object) -> int | None:
+    """Return the attempt that an object says by its label that it belongs to."""
+    label = (body["metadata"].get("labels") or {}).get(ATTEMPT_LABEL, "")
+    return int(label) if label.isdecimal() else None
+
+
+def content_digest(body: Object) -> str | None:
+    """Return the digest of the content that a child was written with; None if it says none."""
+    annotations = body["metadata"].get("annotations") or {}
+    digest: str | None = annotations.get(DIGEST_ANNOTATION)
+    return digest
 
 
 def child(
@@ -63,8 +77,8 @@ def child(
     the content, so that what has not changed is not written again.
     """
     usual = shared_name(job.name) if attempt is None else attempt_name(job.name, attempt)
-    told = {"annotations": annotations, **content} if annotations else content
-    digest = sha256_digest(canonical_json(told).encode())[7:23]
+    compared = {"annotations": annotations, **content} if annotations else content
+    digest = sha256_digest(canonical_json(compared).encode())[7:23]
     return {
         "apiVersion": api_version,
         "kind": kind,
@@ -72,7 +86,7 @@ def child(
             "name": name or usual,
             "namespace": job.namespace,
             "labels": labels(job, attempt),
-            "annotations": {**(annotations or {}), HASH_ANNOTATION: digest},
+            "annotations": {**(annotations or {}), DIGEST_ANNOTATION: digest},
             "ownerReferences": [
                 {
                     "apiVersion": f"{GROUP}/{VERSION}",

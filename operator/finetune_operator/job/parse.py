@@ -18,7 +18,7 @@ class Parser:
     """Parses jobs; a spec is checked once per generation, since checking it is the costly part."""
 
     def __init__(self) -> None:
-        self._jobs: dict[str, FineTuneJob] = {}
+        self._jobs: dict[tuple[str, str], FineTuneJob] = {}  # by namespace and name
 
     def parse(self, body: dict[str, Any]) -> FineTuneJob:
         """Return the job with its defaults. Raises Stalled(InvalidSpec) naming every wrong field.
@@ -26,18 +26,20 @@ class Parser:
         A server with the CRD refuses such a job; one may have been stored under an older CRD.
         """
         metadata = body["metadata"]
-        known = self._jobs.get(metadata["uid"])
-        if known is None or known.generation != metadata["generation"]:
+        key = metadata["namespace"], metadata["name"]
+        known = self._jobs.get(key)
+        version = metadata["uid"], metadata["generation"]
+        if known is None or (known.uid, known.generation) != version:
             try:
                 known = parse_job({k: v for k, v in body.items() if k != "status"})
             except InvalidJob as invalid:
                 raise Stalled(Reason.INVALID_SPEC, str(invalid)) from invalid
-            self._jobs[metadata["uid"]] = known
+            self._jobs[key] = known
         return known.model_copy(update={"metadata": metadata, "status": parse_status(body)})
 
-    def forget(self, uid: str) -> None:
+    def forget(self, namespace: str, name: str) -> None:
         """Drop what is known of a deleted job."""
-        self._jobs.pop(uid, None)
+        self._jobs.pop((namespace, name), None)
 
 
 def parse_status(body: dict[str, Any]) -> FineTuneJobStatus:

@@ -6,10 +6,9 @@ from datetime import timedelta
 
 from finetune_api.status import Attempt, AttemptState
 from finetune_contract.reasons import Reason
-from finetune_operator.judge.conditions import rfc3339
+from finetune_operator.job.times import rfc3339, timestamp
 from finetune_operator.judge.decision import LOOK_EVERY, Course, Decision, Scene, Verdict
 from finetune_operator.judge.diagnose import SETTLE, Blocked, End, blocked, end_of
-from finetune_operator.judge.observe import timestamp
 from finetune_operator.judge.observed import Child, Pod
 from finetune_operator.judge.told import corrected, learned, told
 from finetune_operator.judge.wording import bounded, with_advice
@@ -20,7 +19,7 @@ LOOK_AFTER = timedelta(seconds=3)
 
 def follow(s: Scene, attempt: Attempt) -> End | Decision:
     """Return how the attempt ends (without success), or what to record of it as it goes on."""
-    end = end_of(s.job, attempt, s.observed, s.now)
+    end = end_of(s.job, attempt, s.observed, s.now, s.backend.workload)
     if end is not None and not end.settled:
         verdict = Verdict(Course.PROGRESSING, Reason.STOPPING, end.message)
         return Decision(s.attempts, verdict, delete=s.others(attempt.number), after=SETTLE)

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Literal
 
 from finetune_api.status import Condition, ConditionType, FineTuneJobStatus
 from finetune_contract.reasons import Reason
+from finetune_operator.job.times import rfc3339
 
 Truth = Literal["True", "False", "Unknown"]
-
-
-def rfc3339(time: datetime) -> str:
-    """Return the time as Kubernetes writes it: UTC, whole seconds."""
-    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def condition(

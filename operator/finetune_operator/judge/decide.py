@@ -20,12 +20,14 @@ from finetune_api.status import (
 )
 from finetune_contract.reasons import Reason
 from finetune_contract.result import PublishedArtifact
+from finetune_operator.job.backend import Backend
 from finetune_operator.job.run_config import recipe
+from finetune_operator.job.times import rfc3339, timestamp
+from finetune_operator.job.workers import image
 from finetune_operator.judge.active import deadline, follow
-from finetune_operator.judge.conditions import finished, finished_time, rfc3339
+from finetune_operator.judge.conditions import finished, finished_time
 from finetune_operator.judge.decision import LOOK_EVERY, Course, Decision, Scene, Verdict
 from finetune_operator.judge.diagnose import End, published
-from finetune_operator.judge.observe import timestamp
 from finetune_operator.judge.observed import Observed, Pod
 from finetune_operator.judge.retry import backoff, gives_up, next_micro_batch
 from finetune_operator.judge.reward_check import checked, paused, unfinished_checks
@@ -33,16 +35,22 @@ from finetune_operator.judge.told import accounted, learned, told
 from finetune_operator.judge.wording import attempt_end, bounded, with_advice
 from finetune_operator.settings import Settings
 
-# training-operator deletes the pods that still run when one has failed; the ended ones stay, for
-# their logs. Only if it has not done so after this long is the whole PyTorchJob deleted.
-CLEAN_UP = timedelta(seconds=30)
 _UNDER_WAY = (AttemptState.STARTING, AttemptState.RUNNING, AttemptState.STOPPING)
 
 
-def decide(job: FineTuneJob, observed: Observed, now: datetime, settings: Settings) -> Decision:
-    """Return what to record and to do next. `job.status` is the status as stored."""
+def decide(
+    job: FineTuneJob,
+    observed: Observed,
+    now: datetime,
+    settings: Settings,
+    backend: Backend,
+    trial: str | None,
+) -> Decision:
+    """Return what to record and to do next. `job.status` is the status as stored; `trial` is the
+    digest of the pod that would try the job's rewards, None for a job without any to try."""
     status = job.status or FineTuneJobStatus()
-    scene = Scene(job, status, tuple(status.attempts or ()), observed, now, settings)
+    attempts = tuple(status.attempts or ())
+    scene = Scene(job, status, attempts, observed, now, settings, backend, trial)
     if finished(status):
         return _finished(scene)
     last = scene.attempts[-1] if scene.attempts else None
@@ -153,12 +161,14 @@ def _stopping(s: Scene, attempt: Attempt) -> Decision:
         return _between(replace(s.with_last(closed), confirm=confirm))
     told_to_stop = attempt.reason in (Reason.DEADLINE_EXCEEDED, Reason.START_TIMEOUT)
     last_one = gives_up(s.job, s.attempts, s.settings) is not None
-    spared = last_one and not told_to_stop and s.now < ended + CLEAN_UP
+    # Ended pods stay, for their logs. Only if the others do so too is the whole workload deleted.
+    cleaned = ended + s.backend.clean_up
+    spared = last_one and not told_to_stop and s.now < cleaned
     return Decision(
         s.attempts,
         Verdict(Course.PROGRESSING, Reason.STOPPING, attempt_end(attempt)),
         delete=s.others(attempt.number if spared else None),
-        after=(ended + CLEAN_UP if spared else fenced) - s.now,
+        after=(cleaned if spared else fenced) - s.now,
         confirm=s.confirm,
     )
 
@@ -217,7 +227,7 @@ def _start(s: Scene) -> Decision:
         state=AttemptState.STARTING,
         generation=s.job.generation,
         recipe_digest=recipe(s.job.spec).digest(),
-        image=s.job.spec.workers.image or s.settings.trainer_image,
+        image=image(s.job, s.settings.trainer_image),
         micro_batch_size=next_micro_batch(s.job, s.attempts),
         start_time=rfc3339(s.now),
     )

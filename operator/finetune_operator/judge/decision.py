@@ -9,10 +9,10 @@ from enum import Enum
 from finetune_api.job import FineTuneJob
 from finetune_api.status import ArtifactStatus, Attempt, FineTuneJobStatus, RewardCheckStatus
 from finetune_contract.reasons import Reason
-from finetune_operator.judge.observe import timestamp
+from finetune_operator.job.backend import Backend
+from finetune_operator.job.times import timestamp
 from finetune_operator.judge.observed import Child, Observed
 from finetune_operator.judge.retry import active_time
-from finetune_operator.plan.reward_check import RewardCheck
 from finetune_operator.settings import Settings
 
 # Nothing tells when some things end, such as another pod's pull of an image; then look this often.
@@ -51,7 +51,7 @@ class Decision:
     confirm: bool = False  # it rests on an absence: read from the server, and decide again
     look: tuple[str, ...] = ()  # uids of objects whose Events would tell what keeps pods from going
     reward_check: RewardCheckStatus | None = None  # what to record of it; None: what stands
-    run_check: RewardCheck | None = None  # its objects must exist
+    run_check: bool = False  # the pod that tries the rewards must exist, with what it needs
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,8 @@ class Scene:
     observed: Observed
     now: datetime
     settings: Settings
+    backend: Backend
+    trial: str | None  # digest of the pod that would try the rewards; None without any to try
     confirm: bool = False
 
     def with_last(self, attempt: Attempt) -> Scene:

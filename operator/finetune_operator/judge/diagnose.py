@@ -13,11 +13,11 @@ from finetune_api.job import FineTuneJob
 from finetune_api.status import Attempt
 from finetune_contract.reasons import TABLE, Reason, Retry, reason_of_exit_code
 from finetune_contract.result import Outcome, PublishedArtifact, Result
+from finetune_operator.job.credentials import credentials
 from finetune_operator.job.method import python_rewards
 from finetune_operator.job.names import attempt_name
 from finetune_operator.judge.observed import Child, ContainerEnd, Crashes, Observed, Pod
 from finetune_operator.judge.told import told
-from finetune_operator.plan.volumes import credentials
 
 # One failing pod takes its peers down. What the peers say is a symptom, so the others get this long
 # to tell the cause.
@@ -97,13 +97,16 @@ def published(job: FineTuneJob, attempt: Attempt, pods: list[Pod]) -> PublishedA
     return None
 
 
-def end_of(job: FineTuneJob, attempt: Attempt, observed: Observed, now: datetime) -> End | None:
-    """Return how the attempt ended without success; None if it goes on."""
+def end_of(
+    job: FineTuneJob, attempt: Attempt, observed: Observed, now: datetime, workload: str
+) -> End | None:
+    """Return how the attempt ended without success; None if it goes on. `workload` is the kind of
+    what makes its pods."""
     pods = observed.pods_of(attempt.number)
     return (
         _failed_pods(attempt, pods, now)
         or _crashing_runner(job, attempt, observed, pods)
-        or _lost_workload(job, attempt, observed, pods)
+        or _lost_workload(job, attempt, observed, pods, workload)
         or _lost_pods(attempt, pods)
         or _ended_workload(observed.workload(job.uid, attempt.number))
     )
@@ -181,11 +184,11 @@ def _container_end(pod: Pod, end: ContainerEnd, attempt: int) -> End | None:
     if end.exit_code == 0:
         text = "ended without reporting an artifact of this attempt"
         return End(Reason.RESULT_LOST, f"{pod.name} {text}")
-    told = f"{pod.name} ended with code {end.exit_code} and no result"
-    reason_told = reason_of_exit_code(end.exit_code)
-    if reason_told is not None and reason_told is not Reason.SUCCEEDED:
-        return End(reason_told, told)
-    return End(Reason.INTERRUPTED if end.exit_code == _SIGTERM_EXIT else Reason.RESULT_LOST, told)
+    text = f"{pod.name} ended with code {end.exit_code} and no result"
+    reason_of_code = reason_of_exit_code(end.exit_code)
+    if reason_of_code is not None and reason_of_code is not Reason.SUCCEEDED:
+        return End(reason_of_code, text)
+    return End(Reason.INTERRUPTED if end.exit_code == _SIGTERM_EXIT else Reason.RESULT_LOST, text)
 
 
 def _crashing_runner(
@@ -218,17 +221,17 @@ def _crash(pod: str, crashes: Crashes) -> End:
 
 
 def _lost_workload(
-    job: FineTuneJob, attempt: Attempt, observed: Observed, pods: list[Pod]
+    job: FineTuneJob, attempt: Attempt, observed: Observed, pods: list[Pod], kind: str
 ) -> End | None:
     """It was made if its uid stands in status, or if a pod of it was seen."""
     workload = observed.workload(job.uid, attempt.number)
-    name = attempt_name(job.name, attempt.number)
+    what = f"{kind} {attempt_name(job.name, attempt.number)}"
     if workload is None:
         if attempt.workload_uid is None and not pods:
             return None
-        return End(Reason.POD_LOST, f"PyTorchJob {name} was deleted", absent=True)
+        return End(Reason.POD_LOST, f"{what} was deleted", absent=True)
     if workload.deleting or attempt.workload_uid not in (None, workload.uid):
-        return End(Reason.POD_LOST, f"PyTorchJob {name} was deleted or replaced", absent=True)
+        return End(Reason.POD_LOST, f"{what} was deleted or replaced", absent=True)
     return None
 
 
@@ -250,7 +253,7 @@ def _ended_workload(workload: Child | None) -> End | None:
     if workload is None or workload.outcome is None:
         return None
     word = "succeeded" if workload.outcome else "failed"
-    text = f"PyTorchJob {workload.name} {word}, but no pod tells how"
+    text = f"{workload.kind} {workload.name} {word}, but no pod tells how"
     return End(Reason.RESULT_LOST, text, absent=True)
 
 

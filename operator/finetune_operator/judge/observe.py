@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from datetime import datetime
 from typing import Any
 
 from pydantic import ValidationError
@@ -12,7 +11,16 @@ from pydantic import ValidationError
 from finetune_api.job import KIND, FineTuneJob
 from finetune_contract.progress import ANNOTATION, Progress
 from finetune_contract.result import decode
-from finetune_operator.job.names import ATTEMPT_LABEL, HASH_ANNOTATION, UID_LABEL, Object
+from finetune_operator.job.backend import Backend
+from finetune_operator.job.names import (
+    REWARDS_CONTAINER,
+    UID_LABEL,
+    Object,
+    attempt_of,
+    content_digest,
+)
+from finetune_operator.job.resources import LEASE, POD
+from finetune_operator.job.times import timestamp
 from finetune_operator.judge.observed import (
     Child,
     ContainerEnd,
@@ -22,9 +30,6 @@ from finetune_operator.judge.observed import (
     Pod,
     Report,
 )
-from finetune_operator.plan.backends import Backend
-from finetune_operator.plan.pod import CONTAINER
-from finetune_operator.plan.reward_runner import SIDECAR
 
 _LONGEST_WORDS = 512  # characters
 
@@ -37,20 +42,20 @@ def observe(
     Pods and Leases of a job of the same name that was deleted are left out; its other objects are
     listed, because their names are in the way.
     """
-    found: list[Child] = []
+    made: list[Child] = []
     pods: list[Pod] = []
     checks: list[Pod] = []
     reports: list[Report] = []
     for body in children:
         own = body["metadata"].get("labels", {}).get(UID_LABEL) == job.uid
-        if body["kind"] == "Pod" and _job_uid(body):
-            found.append(_child(body, backend))
+        if body["kind"] == POD and _job_uid(body):
+            made.append(_child(body, backend))
             checks += [_check_pod(body, gone=False)] if own else []
-        elif body["kind"] == "Pod":
+        elif body["kind"] == POD:
             pods += _attempt_pods(body, backend, gone=False) if own else []
         else:
-            found.append(_child(body, backend))
-            if body["kind"] == "Lease" and own:
+            made.append(_child(body, backend))
+            if body["kind"] == LEASE and own:
                 reports += [report for report in [_report(body)] if report]
     for body in departed:
         if body["metadata"].get("labels", {}).get(UID_LABEL) != job.uid:
@@ -60,7 +65,7 @@ def observe(
         else:
             pods += _attempt_pods(body, backend, gone=True)
     return Observed(
-        tuple(sorted(found, key=lambda c: (c.kind, c.name))),
+        tuple(sorted(made, key=lambda c: (c.kind, c.name))),
         tuple(pods),
         tuple(reports),
         checks=tuple(checks),
@@ -76,16 +81,6 @@ def newest_warning(events: Iterable[Object]) -> str | None:
     return newest.get("message") if newest.get("type") == "Warning" else None
 
 
-def timestamp(text: str | None) -> datetime | None:
-    """Return the time of a Kubernetes timestamp; None without one."""
-    return datetime.fromisoformat(text) if text else None
-
-
-def _attempt(body: Object) -> int | None:
-    label = body["metadata"].get("labels", {}).get(ATTEMPT_LABEL, "")
-    return int(label) if label.isdecimal() else None
-
-
 def _job_uid(body: Object) -> str | None:
     """Return the uid of the FineTuneJob that controls an object itself, not by a workload."""
     owners = body["metadata"].get("ownerReferences", [])
@@ -95,22 +90,22 @@ def _job_uid(body: Object) -> str | None:
 
 def _child(body: Object, backend: Backend) -> Child:
     metadata = body["metadata"]
+    is_workload = body["kind"] == backend.workload
     return Child(
         kind=body["kind"],
         name=metadata["name"],
         uid=metadata["uid"],
         owner_uid=_job_uid(body),
-        attempt=_attempt(body),
-        plan=metadata.get("annotations", {}).get(HASH_ANNOTATION),
+        attempt=attempt_of(body),
         deleting="deletionTimestamp" in metadata,
-        workload=body["kind"] == backend.kind,
-        outcome=backend.outcome(body) if body["kind"] == backend.kind else None,
+        workload=is_workload,
+        outcome=backend.outcome(body) if is_workload else None,
     )
 
 
 def _report(body: Object) -> Report | None:
     """Read the trainer's annotation; one that is no Progress is as good as none."""
-    attempt = _attempt(body)
+    attempt = attempt_of(body)
     text = body["metadata"].get("annotations", {}).get(ANNOTATION)
     time = timestamp(body.get("spec", {}).get("renewTime"))
     if attempt is None or text is None or time is None:
@@ -123,15 +118,15 @@ def _report(body: Object) -> Report | None:
 
 def _attempt_pods(body: Object, backend: Backend, *, gone: bool) -> list[Pod]:
     """Return the pod, if it is one of an attempt."""
-    attempt, rank = _attempt(body), backend.node_rank(body["metadata"]["name"])
+    attempt, rank = attempt_of(body), backend.node_rank(body)
     if attempt is None or rank is None:
         return []
-    return [_pod(body, attempt, rank, CONTAINER, gone=gone)]
+    return [_pod(body, attempt, rank, backend.container, gone=gone)]
 
 
 def _check_pod(body: Object, *, gone: bool) -> Pod:
     """Return the pod that tries the rewards; if its first container failed, that is its end."""
-    pod = _pod(body, 1, 0, SIDECAR, gone=gone)
+    pod = _pod(body, 1, 0, REWARDS_CONTAINER, gone=gone)
     failed = _failed_init(body.get("status", {}))
     return pod if pod.end or failed is None else replace(pod, end=_end(failed[1]))
 
@@ -163,7 +158,7 @@ def _pod(body: Object, attempt: int, rank: int, container: str, *, gone: bool) -
         obstacle=_obstacle(status, scheduled),
         init_failure=_init_failure(status),
         end=_end(main.get("state", {}).get("terminated")),
-        plan=body["metadata"].get("annotations", {}).get(HASH_ANNOTATION),
+        digest=content_digest(body),
         runner_crashes=_runner_crashes(status),
     )
 
@@ -195,14 +190,14 @@ def _failed_init(status: dict[str, Any]) -> tuple[str, dict[str, Any]] | None:
     for container in status.get("initContainerStatuses") or []:
         ended = container.get("state", {}).get("terminated")
         name = container.get("name", "")
-        if name != SIDECAR and ended and ended.get("exitCode"):
+        if name != REWARDS_CONTAINER and ended and ended.get("exitCode"):
             return name, ended
     return None
 
 
 def _runner_crashes(status: dict[str, Any]) -> Crashes | None:
     containers = status.get("initContainerStatuses") or []
-    runner: dict[str, Any] = next((c for c in containers if c.get("name") == SIDECAR), {})
+    runner: dict[str, Any] = next((c for c in containers if c.get("name") == REWARDS_CONTAINER), {})
     restarts, state = runner.get("restartCount", 0), runner.get("state", {})
     ended = state.get("terminated") or runner.get("lastState", {}).get("terminated")
     if not restarts or "running" in state or ended is None:

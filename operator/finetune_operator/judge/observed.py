@@ -19,7 +19,6 @@ class Child:
     uid: str
     owner_uid: str | None  # of the FineTuneJob that controls it
     attempt: int | None
-    plan: str | None  # digest of the content it was written with
     deleting: bool
     workload: bool = False  # it is the one that makes pods
     outcome: bool | None = None  # of a workload: ended well, ended badly, not ended
@@ -72,7 +71,7 @@ class Pod:
     obstacle: Obstacle | None
     init_failure: str | None
     end: ContainerEnd | None
-    plan: str | None = None  # digest of the content it was written with, where that is ours
+    digest: str | None = None  # of the content it was written with, where that is ours
     runner_crashes: Crashes | None = None  # of the reward runner, while it is not running
 
     @property

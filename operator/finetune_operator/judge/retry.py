@@ -9,7 +9,8 @@ from finetune_api.job import FineTuneJob
 from finetune_api.status import Attempt, AttemptState
 from finetune_contract.reasons import Reason, Retry, retry_of
 from finetune_operator.job.run_config import micro_batch_size
-from finetune_operator.judge.observe import timestamp
+from finetune_operator.job.times import timestamp
+from finetune_operator.job.workers import processes
 from finetune_operator.settings import Settings
 
 _COUNTED = {Retry.COUNTED, Retry.SMALLER_BATCH}
@@ -82,10 +83,7 @@ def next_micro_batch(job: FineTuneJob, attempts: Sequence[Attempt]) -> int | Non
         return last.micro_batch_size
     if last.micro_batch_size is None:
         return 1
-    workers = job.spec.workers
-    per_process = job.spec.training.global_batch_size // (
-        workers.replicas * workers.processes_per_worker
-    )
+    per_process = job.spec.training.global_batch_size // processes(job)
     return max(n for n in range(1, last.micro_batch_size // 2 + 1) if per_process % n == 0)
 
 

@@ -12,20 +12,16 @@ from datetime import timedelta
 from finetune_api.status import RewardCheckState, RewardCheckStatus
 from finetune_contract.reasons import Reason, Retry, retry_of
 from finetune_contract.result import Outcome
+from finetune_operator.job.method import isolated_rewards
+from finetune_operator.job.resources import POD
+from finetune_operator.job.times import rfc3339, timestamp
+from finetune_operator.job.workers import extended_resources
 from finetune_operator.judge.active import deadline, next_look, stuck_pods, time_to_start
-from finetune_operator.judge.conditions import rfc3339
 from finetune_operator.judge.decision import LOOK_EVERY, Course, Decision, Scene, Verdict
 from finetune_operator.judge.diagnose import MORE_MEMORY, End, blocked, pod_end, result_of
-from finetune_operator.judge.observe import timestamp
 from finetune_operator.judge.observed import Child, Pod
 from finetune_operator.judge.retry import doubled
 from finetune_operator.judge.wording import bounded, with_advice
-from finetune_operator.plan.reward_check import (
-    RewardCheck,
-    extended_resources,
-    reward_check,
-    untried,
-)
 
 # From the time a pod has a node: the image's pull, the rows, and two batches of each reward, which
 # its own timeoutSeconds bounds. Whatever hangs beyond that would hang for ever.
@@ -36,28 +32,27 @@ _ATTEMPT = 1  # of which the pod's Result speaks: the one that is to follow
 def checked(s: Scene) -> Decision | RewardCheckStatus | None:
     """Return what has to happen before the first attempt; else the record of a check that passed,
     or None for a job without any that can be tried."""
-    wanted = reward_check(s.job, s.job.spec.workers.image or s.settings.trainer_image)
-    if wanted is None:
+    if s.trial is None:
         return None
     known = s.status.reward_check
-    if known is None or known.plan != wanted.plan:
-        known = RewardCheckStatus(state=RewardCheckState.RUNNING, plan=wanted.plan)
+    if known is None or known.plan != s.trial:
+        known = RewardCheckStatus(state=RewardCheckState.RUNNING, plan=s.trial)
     if known.state is RewardCheckState.PASSED:
         return known
     s = replace(s, status=s.status.model_copy(update={"reward_check": known}))
     if (end := deadline(s)) is not None:
         return _failed(s, known, end)
     there = next((p for p in s.observed.checks if not p.gone), None)
-    if there is not None and _is_over(known, wanted, there):
+    if there is not None and _is_over(s, known, there):
         return _cleared(s, known, there)
     if known.end_time is not None:
-        return _next(s, known, wanted)
+        return _next(s, known)
     pod = there or next((p for p in s.observed.checks if p.uid == known.pod_uid), None)
     if pod is not None:
         return _follow(s, known, pod)
     if known.pod_uid is not None:
         return _ended(s, known, End(Reason.POD_LOST, "the pod that tried the rewards vanished"))
-    return _run(s, known, wanted)
+    return _run(s, known)
 
 
 def paused(s: Scene) -> RewardCheckStatus | None:
@@ -74,11 +69,11 @@ def unfinished_checks(s: Scene) -> tuple[Child, ...]:
     return tuple(c for c in s.observed.children if c.uid in unfinished and not c.deleting)
 
 
-def _is_over(known: RewardCheckStatus, wanted: RewardCheck, pod: Pod) -> bool:
+def _is_over(s: Scene, known: RewardCheckStatus, pod: Pod) -> bool:
     """Tell whether a pod has no part in the check: it was counted, or is of another spec."""
     counted = known.end_time is not None and pod.uid == known.pod_uid
     not_ours = pod.uid != known.pod_uid and pod.due is not None
-    return counted or not_ours or pod.plan != wanted.plan
+    return counted or not_ours or pod.digest != s.trial
 
 
 def _cleared(s: Scene, known: RewardCheckStatus, pod: Pod) -> Decision:
@@ -93,19 +88,19 @@ def _cleared(s: Scene, known: RewardCheckStatus, pod: Pod) -> Decision:
     )
 
 
-def _next(s: Scene, known: RewardCheckStatus, wanted: RewardCheck) -> Decision:
+def _next(s: Scene, known: RewardCheckStatus) -> Decision:
     """Make the next pod, once the last one's end is long enough ago."""
     ended = timestamp(known.end_time)
     assert ended is not None, "it has ended"
     left = ended + doubled(known.failures, s.settings) - s.now
     if left <= timedelta():
-        return _run(s, known.model_copy(update={"pod_uid": None, "end_time": None}), wanted)
+        return _run(s, known.model_copy(update={"pod_uid": None, "end_time": None}))
     text = f"trying the rewards ended: {known.message}; they are tried again"
     verdict = Verdict(Course.PROGRESSING, Reason.RETRYING, text)
     return Decision(s.attempts, verdict, delete=s.others(None), after=left, reward_check=known)
 
 
-def _run(s: Scene, known: RewardCheckStatus, wanted: RewardCheck) -> Decision:
+def _run(s: Scene, known: RewardCheckStatus) -> Decision:
     begun = known.model_copy(update={"start_time": known.start_time or rfc3339(s.now)})
     return Decision(
         s.attempts,
@@ -113,13 +108,13 @@ def _run(s: Scene, known: RewardCheckStatus, wanted: RewardCheck) -> Decision:
         delete=(*s.others(None), *_left_over(s)),
         after=LOOK_EVERY,
         reward_check=begun,
-        run_check=wanted,
+        run_check=True,
     )
 
 
 def _left_over(s: Scene) -> tuple[Child, ...]:
     """Return the pods of deleted jobs of the name whose nodes do not let them go."""
-    pods = (c for c in s.observed.children if c.kind == "Pod" and c.deleting)
+    pods = (c for c in s.observed.children if c.kind == POD and c.deleting)
     return tuple(c for c in pods if c.owner_uid != s.job.uid)
 
 
@@ -128,7 +123,9 @@ def _trying(s: Scene) -> str:
 
 
 def _left_out(s: Scene) -> str:
-    names = untried(s.job)
+    grpo = s.job.spec.method.grpo
+    tried = {reward.name for reward in isolated_rewards(s.job.spec)}
+    names = [r.name for r in (grpo.rewards if grpo else ()) if r.name not in tried]
     return f"; not tried, as services or models: {', '.join(names)}" if names else ""
 
 

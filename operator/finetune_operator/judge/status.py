@@ -10,21 +10,24 @@ from finetune_api.status import (
     Condition,
     ConditionType,
     FineTuneJobStatus,
+    MemoryStatus,
     PlanStatus,
     ProgressStatus,
     RewardCheckStatus,
     RewardStatus,
+    RoleStatus,
 )
+from finetune_contract.resolved import MemoryEstimate, Resolved
 from finetune_operator.job.errors import Stalled, Waiting
 from finetune_operator.job.method import isolated_rewards
 from finetune_operator.job.run_config import micro_batch_size
-from finetune_operator.judge.conditions import Truth, condition, rfc3339
+from finetune_operator.job.times import rfc3339, timestamp
+from finetune_operator.job.workers import asks_for_gpus, processes
+from finetune_operator.judge.conditions import Truth, condition
 from finetune_operator.judge.decision import Course, Decision, Verdict
-from finetune_operator.judge.observe import timestamp
 from finetune_operator.judge.observed import Observed, Report
 from finetune_operator.judge.told import checkpoint, told
 from finetune_operator.judge.wording import bounded, with_advice
-from finetune_operator.plan.attempt import plan_status, told_plan
 from finetune_operator.settings import Settings
 
 _SHAPES: dict[Course, tuple[tuple[ConditionType, Truth], ...]] = {
@@ -184,6 +187,41 @@ def _plan(
     if known and was_told and micro_batch in (None, known.micro_batch_size):
         return known
     return plan_status(job, micro_batch)
+
+
+def plan_status(job: FineTuneJob, micro_batch_size: int | None) -> PlanStatus:
+    """Return how the job's size was resolved, before a trainer has told more."""
+    return PlanStatus(
+        **_size(job),
+        micro_batch_size=micro_batch_size,
+        accumulation_steps=micro_batch_size
+        and job.spec.training.global_batch_size // (micro_batch_size * processes(job)),
+    )
+
+
+def told_plan(job: FineTuneJob, resolved: Resolved) -> PlanStatus:
+    """Return the plan with all that the trainer resolved."""
+    lora = [RoleStatus(role=r.role, found=r.found, adapted=r.adapted) for r in resolved.lora]
+    return PlanStatus(
+        **_size(job),
+        micro_batch_size=resolved.micro_batch_size,
+        accumulation_steps=resolved.accumulation_steps,
+        zero_stage=int(resolved.zero_stage),
+        gradient_checkpointing=resolved.gradient_checkpointing,
+        packing=resolved.packing,
+        memory=_memory(resolved.memory),
+        lora=lora or None,
+    )
+
+
+def _size(job: FineTuneJob) -> dict[str, int]:
+    count = processes(job)
+    gpus = count if asks_for_gpus(job) else 0
+    return {"workers": job.spec.workers.replicas, "processes": count, "gpus": gpus}
+
+
+def _memory(estimate: MemoryEstimate) -> MemoryStatus:
+    return MemoryStatus(estimate=estimate.total, **estimate.model_dump())
 
 
 def _decimal(value: float | None, digits: int) -> str | None:

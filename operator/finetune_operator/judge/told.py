@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from finetune_api.job import FineTuneJob
 from finetune_api.status import Attempt, CheckpointStatus, FineTuneJobStatus
 from finetune_contract.checkpoint import CheckpointRef
-from finetune_contract.plan import ResolvedPlan
 from finetune_contract.reasons import Reason
+from finetune_contract.resolved import Resolved
 from finetune_contract.result import Outcome, Result
 from finetune_operator.judge.observed import Observed
 
@@ -18,7 +18,7 @@ from finetune_operator.judge.observed import Observed
 class Told:
     """All that is known of one attempt's course; None where nothing tells."""
 
-    plan: ResolvedPlan | None = None
+    plan: Resolved | None = None
     checkpoint: CheckpointRef | None = None  # the newest complete one that it knows
     resumed_step: int | None = None
     last_step: int | None = None

@@ -1,4 +1,4 @@
 """Desired objects, one builder file per kind: job and attempt in, plain Kubernetes objects out.
 
-Pure: no kopf, no Kubernetes client, no clock. `run_config` is public and serves `finetune run` too.
+Pure: no kopf, no Kubernetes client, no clock.
 """

@@ -18,7 +18,6 @@ from finetune_operator.plan.reward_runner import (
 )
 from finetune_operator.plan.volumes import RUN_CONFIG_DIRECTORY, RUN_CONFIG_VOLUME, volumes
 
-CONTAINER = "pytorch"  # the name that PyTorchJob asks for
 USER = 65532
 # The root file system is read-only and the user has no entry in /etc/passwd: caches go to /tmp, and
 # libraries that ask for the user's name must find one.
@@ -33,12 +32,12 @@ ENVIRONMENT = {
 }
 
 
-def pod_template(job: FineTuneJob, attempt: int, image: str) -> Object:
-    """Return the template of every pod of an attempt."""
+def pod_template(job: FineTuneJob, attempt: int, image: str, container: str) -> Object:
+    """Return the template of every pod of an attempt; `container` is the trainer's name in it."""
     mounted = volumes(job, attempt)
     spec: dict[str, Any] = {
         **pod_settings(job, job.spec.run_policy.termination_grace_period_seconds),
-        "containers": [_container(job, image, [mount for _, mount in mounted])],
+        "containers": [_trainer(job, image, container, [mount for _, mount in mounted])],
         "volumes": [volume for volume, _ in mounted],
     }
     metadata: Object = {"labels": labels(job, attempt)}
@@ -81,9 +80,9 @@ def pod_settings(job: FineTuneJob, grace_seconds: int) -> Object:
     return settings
 
 
-def _container(job: FineTuneJob, image: str, mounts: list[dict[str, Any]]) -> Object:
+def _trainer(job: FineTuneJob, image: str, name: str, mounts: list[dict[str, Any]]) -> Object:
     container: Object = {
-        "name": CONTAINER,
+        "name": name,
         "image": image,
         "command": [
             "python",

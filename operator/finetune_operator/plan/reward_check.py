@@ -9,12 +9,11 @@ node that they never would: what that node's kernel lacks says nothing of theirs
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from finetune_api.job import FineTuneJob
-from finetune_operator.job.method import isolated_rewards
-from finetune_operator.job.names import HASH_ANNOTATION, Object, child, reward_check_name
-from finetune_operator.plan.network_policy import network_policy
+from finetune_operator.job.credentials import credentials
+from finetune_operator.job.names import Object, child, reward_check_name
+from finetune_operator.job.workers import extended_resources
+from finetune_operator.plan.objects import Objects, shared
 from finetune_operator.plan.pod import ENVIRONMENT, pod_settings
 from finetune_operator.plan.reward_runner import (
     CONFINED,
@@ -27,9 +26,7 @@ from finetune_operator.plan.reward_runner import (
     runner_volumes,
     source_arguments,
 )
-from finetune_operator.plan.service_account import service_account
 from finetune_operator.plan.volumes import (
-    credentials,
     credentials_directory,
     credentials_mount,
     user_volumes,
@@ -42,17 +39,9 @@ _DOCUMENT = "finetune.dev/rewards"  # annotation, shown to the container as a fi
 _GRACE_SECONDS = 10
 
 
-@dataclass(frozen=True)
-class RewardCheck:
-    """`prepared` are written before the pod; `plan` is the digest of what is checked."""
-
-    prepared: tuple[Object, ...]
-    pod: Object
-    plan: str
-
-
-def reward_check(job: FineTuneJob, image: str) -> RewardCheck | None:
-    """Return what checks the job's rewards; None for a job without any that can be tried."""
+def reward_check(job: FineTuneJob, image: str) -> Objects | None:
+    """Return the pod that tries the job's rewards, and what it needs; None for a job without any
+    that can be tried."""
     document = rewards_document(job)
     if document is None:
         return None
@@ -65,23 +54,7 @@ def reward_check(job: FineTuneJob, image: str) -> RewardCheck | None:
         annotations={**SPARED, _DOCUMENT: document},
         spec=_spec(job, image),
     )
-    own_account = job.spec.workers.service_account_name is None
-    prepared = (*((service_account(job),) if own_account else ()), network_policy(job))
-    return RewardCheck(prepared, pod, pod["metadata"]["annotations"][HASH_ANNOTATION])
-
-
-def untried(job: FineTuneJob) -> list[str]:
-    """Return the names of the rewards that are not tried."""
-    grpo = job.spec.method.grpo
-    tried = {reward.name for reward in isolated_rewards(job.spec)}
-    return [r.name for r in (grpo.rewards if grpo else ()) if r.name not in tried]
-
-
-def extended_resources(job: FineTuneJob) -> list[str]:
-    """Return the names of the devices, such as nvidia.com/gpu, that each worker asks for."""
-    resources = job.spec.workers.resources
-    limits = (resources.limits if resources else None) or {}
-    return [name for name in limits if "/" in name and "kubernetes.io/" not in name]
+    return Objects(shared(job), (pod,))
 
 
 def _spec(job: FineTuneJob, image: str) -> Object:

@@ -18,17 +18,17 @@ from finetune_operator.job.method import (
     python_rewards,
     reward_recipe,
 )
-from finetune_operator.job.names import Object
+from finetune_operator.job.names import REWARDS_CONTAINER, Object
+from finetune_operator.job.workers import limits
 from finetune_operator.plan.volumes import SOCKET, SOCKET_DIRECTORY, SOCKET_VOLUME, small_empty_dir
 
-SIDECAR = "rewards"
 REWARDS_FILE = "rewards.json"
 REWARDS_PATH = f"/etc/finetune/rewards/{REWARDS_FILE}"
 SOURCES_DIRECTORY = "/etc/finetune/rewards/sources"
 # Cloud webhooks that give a ServiceAccount's identity to every container are told to spare it.
 SPARED = {
-    "eks.amazonaws.com/skip-containers": SIDECAR,
-    "azure.workload.identity/skip-containers": SIDECAR,
+    "eks.amazonaws.com/skip-containers": REWARDS_CONTAINER,
+    "azure.workload.identity/skip-containers": REWARDS_CONTAINER,
 }
 _TMP_VOLUME = "rewards-tmp"
 _RUNNER_MEMORY = 2**29  # bytes
@@ -77,11 +77,10 @@ def _trainer_is_guaranteed(job: FineTuneJob) -> bool:
     If every other container does so too, the pod is Guaranteed: evicted last, and with cores of its
     own where the kubelet gives them.
     """
-    resources = job.spec.workers.resources
-    limits = (resources.limits if resources else None) or {}
-    requests = {**limits, **((resources.requests if resources else None) or {})}
+    resources, limited = job.spec.workers.resources, limits(job)
+    requests = {**limited, **((resources.requests if resources else None) or {})}
     return all(
-        name in limits and exact(requests[name]) == exact(limits[name])
+        name in limited and exact(requests[name]) == exact(limited[name])
         for name in ("cpu", "memory")
     )
 
@@ -93,7 +92,7 @@ def runner(job: FineTuneJob, image: str, command: list[str], mounts: list[Object
     if len(own) < len(isolated_rewards(job.spec)):
         memory += _BUILTIN_MEMORY
     return {
-        "name": SIDECAR,
+        "name": REWARDS_CONTAINER,
         "image": image,
         "command": command,
         "env": [{"name": name, "value": value} for name, value in _ENVIRONMENT.items()],

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from finetune_api.job import FineTuneJob
-from finetune_api.types import SecretRef
 from finetune_api.workers import Volume
+from finetune_operator.job.credentials import credentials, with_credentials
 from finetune_operator.job.method import isolated_rewards
 from finetune_operator.job.names import attempt_name
 from finetune_operator.job.run_config import Mounts
@@ -29,38 +28,6 @@ SOCKET_VOLUME = "rewards-socket"
 VolumeAndMount = tuple[dict[str, Any], dict[str, Any]]
 
 
-@dataclass(frozen=True)
-class Credential:
-    """A Secret that the job names, and the field that names it."""
-
-    field: str
-    secret: str
-
-
-def credentials(job: FineTuneJob) -> dict[str, Credential]:
-    """Return the Secrets that the job names, by the part of the job that uses them."""
-    spec = job.spec
-    refs: dict[str, tuple[str, SecretRef | None]] = {
-        "model": ("spec.model", spec.model.credentials_secret_ref),
-        "data": ("spec.data", spec.data.credentials_secret_ref),
-        "output": ("spec.output", spec.output.credentials_secret_ref),
-    }
-    if spec.tracking is not None:
-        refs["tracking"] = ("spec.tracking", spec.tracking.credentials_secret_ref)
-    if spec.method.grpo is not None:
-        of_rollout = spec.method.grpo.rollout.credentials_secret_ref
-        refs["rollout"] = ("spec.method.grpo.rollout", of_rollout)
-        for reward in spec.method.grpo.rewards:
-            if reward.http is not None:
-                field = f"spec.method.grpo.rewards[{reward.name}].http"
-                refs[_reward_part(reward.name)] = (field, reward.http.credentials_secret_ref)
-    return {
-        part: Credential(f"{field}.credentialsSecretRef", ref.name)
-        for part, (field, ref) in refs.items()
-        if ref is not None
-    }
-
-
 def credentials_volume(part: str) -> str:
     """Return the name of the volume with the credentials of a part of the job."""
     return f"{part}-credentials"
@@ -69,22 +36,6 @@ def credentials_volume(part: str) -> str:
 def credentials_directory(part: str) -> str:
     """Return where the credentials of a part of the job are mounted."""
     return f"{CREDENTIALS_DIRECTORY}/{part}"
-
-
-def with_credentials(job: FineTuneJob, directories: Mapping[str, str]) -> Mounts:
-    """Return where the trainer finds the credentials of each part of the job that has some."""
-    grpo = job.spec.method.grpo
-    of_rewards = {r.name: _reward_part(r.name) for r in (grpo.rewards if grpo else ())}
-    return Mounts(
-        model_credentials=directories.get("model"),
-        data_credentials=directories.get("data"),
-        output_credentials=directories.get("output"),
-        tracking_credentials=directories.get("tracking"),
-        rollout_credentials=directories.get("rollout"),
-        reward_credentials={
-            name: directories[part] for name, part in of_rewards.items() if part in directories
-        },
-    )
 
 
 def pod_mounts(job: FineTuneJob) -> Mounts:
@@ -98,7 +49,7 @@ def pod_mounts(job: FineTuneJob) -> Mounts:
 
 
 def volumes(job: FineTuneJob, attempt: int) -> list[VolumeAndMount]:
-    """Return every volume of a pod with its mount in the `pytorch` container."""
+    """Return every volume of a pod with its mount in the trainer's container."""
     run_config = {"configMap": {"name": attempt_name(job.name, attempt)}}
     found = [
         _volume(RUN_CONFIG_VOLUME, run_config, RUN_CONFIG_DIRECTORY, read_only=True),
@@ -129,10 +80,6 @@ def user_volumes(job: FineTuneJob) -> list[VolumeAndMount]:
 def small_empty_dir() -> dict[str, Any]:
     """Return an emptyDir that can fill neither the node's disk nor, past its limit, memory."""
     return {"emptyDir": {"medium": "Memory", "sizeLimit": "64Mi"}}
-
-
-def _reward_part(name: str) -> str:
-    return f"reward-{name}"
 
 
 def _volume(

@@ -9,9 +9,8 @@ from finetune_cli.demo import _progress
 from finetune_cli.progress_bar import ProgressBar, describe, news
 from finetune_contract.progress import Phase, Progress, RewardProgress
 from finetune_operator.judge.observed import Report
-from finetune_operator.judge.status import _progress_status
-from finetune_operator.plan.attempt import told_plan
-from support.operator_values import at, attempt, checkpoint_ref, job, resolved_plan
+from finetune_operator.judge.status import _progress_status, told_plan
+from support.operator_values import at, attempt, checkpoint_ref, job, resolved
 
 
 def progress(**of: Any) -> Progress:
@@ -47,7 +46,7 @@ def test_rewards_stand_in_the_place_of_a_loss_that_says_nothing() -> None:
 
 
 def test_the_plan_is_told_in_a_line_with_its_memory_marked_as_an_estimate() -> None:
-    plan = resolved_plan(4)
+    plan = resolved(4)
     memory = plan.memory.model_copy(update={"weights": 3 * 2**30, "available": 8 * 2**30})
     (line,) = news(progress(plan=plan.model_copy(update={"memory": memory})))
     assert line == (
@@ -110,7 +109,7 @@ def test_the_demo_shows_what_status_says() -> None:
         step=23,
         resumed_step=20,
         checkpoint=checkpoint_ref(20),
-        plan=resolved_plan(4),
+        plan=resolved(4),
         loss=1.25,
         eval_loss=2,
         tokens_per_second=99,
@@ -120,6 +119,6 @@ def test_the_demo_shows_what_status_says() -> None:
     status = FineTuneJobStatus(
         attempts=[attempt(resumed_step=20)],
         checkpoint=CheckpointStatus(uri=ref.uri, step=ref.step, attempt=ref.attempt),
-        plan=told_plan(job(), resolved_plan(4)),
+        plan=told_plan(job(), resolved(4)),
     )
     assert _progress(status, _progress_status(Report(1, at(0), told))) == told

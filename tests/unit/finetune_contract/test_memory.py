@@ -21,8 +21,8 @@ from finetune_contract.memory import (
     saving_fits,
     snapshot_bytes,
 )
-from finetune_contract.plan import MemoryEstimate
 from finetune_contract.recipe import Optimizer, Precision, Quantization
+from finetune_contract.resolved import MemoryEstimate
 from finetune_contract.shape import AdapterShape, ModelShape, TensorHeader
 from support.published_models import LLAMA_3_8B, QWEN3_8B, deepseek_v3
 

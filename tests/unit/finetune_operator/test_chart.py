@@ -9,6 +9,8 @@ import pytest
 import yaml
 
 from finetune_local.binaries import helm
+from finetune_operator.job.resources import children
+from finetune_operator.plan.backends import BACKEND
 from finetune_operator.settings import Settings
 
 CHART = Path(__file__).parents[3] / "charts" / "finetune-operator"
@@ -28,6 +30,19 @@ def settings(**values: Any) -> Settings:
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
     environment = {e["name"]: e["value"] for e in container["env"] if "value" in e}
     return Settings.from_environment(environment)
+
+
+def test_the_operator_may_do_to_each_kind_what_it_does() -> None:
+    roles = (o for o in yaml.safe_load_all(rendered().stdout) if o and o["kind"] == "Role")
+    allowed = {
+        (group, plural): set(rule["verbs"])
+        for rule in next(roles)["rules"]
+        for group in rule["apiGroups"]
+        for plural in rule["resources"]
+    }
+    for kind, resource in children(BACKEND.kinds).items():
+        verbs = {"get", "list", "create", "delete"} | ({"watch"} if resource.watched else set())
+        assert verbs <= allowed[resource.group, resource.plural], kind
 
 
 def test_hosts_that_jobs_may_call() -> None:

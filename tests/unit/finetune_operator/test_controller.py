@@ -10,6 +10,7 @@ from finetune_api.job import KIND
 from finetune_operator.cluster.cache import Cache, Key
 from finetune_operator.cluster.queue import RetryLater
 from finetune_operator.controller import Controller
+from finetune_operator.plan.backends import BACKEND
 from finetune_operator.settings import Settings
 from support.bot_job import bot_job
 from support.model_cluster import ModelApi
@@ -22,7 +23,7 @@ def controller(world: World, port: int = 0) -> tuple[Controller, Cache]:
     cache = Cache()
     settings = Settings(trainer_image="t", bind_port=port)
     api: Any = ModelApi(world, lambda body: None)
-    return Controller(settings, api, cache), cache
+    return Controller(settings, api, cache, BACKEND), cache
 
 
 def job(version: int = 1) -> dict[str, Any]:

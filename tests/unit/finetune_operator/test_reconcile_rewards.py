@@ -62,6 +62,14 @@ async def test_the_check_stands_in_status_before_its_pod_and_needs_its_account_f
     assert on.status()["rewardCheck"]["state"] == "Failed"
 
 
+async def test_the_jobs_own_image_is_the_one_that_is_tried() -> None:
+    method = {"type": "GRPO", "grpo": {"rewards": [CODE]}}
+    on = Bench(method=method, workers={"image": "mine:2"})
+    await on.do_pass()
+    spec = on.world.objects["Pod", "bot-rewards"]["spec"]
+    assert {c["image"] for c in (*spec["initContainers"], *spec["containers"])} == {"mine:2"}
+
+
 async def test_the_check_is_recorded_before_its_pod_is_made() -> None:
     on = bench(CODE)
     on.refusals["Pod"] = ApiError(500, "InternalError", "etcd is slow")

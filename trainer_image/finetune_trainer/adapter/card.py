@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from finetune_contract.artifact import Provenance, Serving, TrainingSummary
-from finetune_contract.plan import RoleCoverage
 from finetune_contract.recipe import Recipe
+from finetune_contract.resolved import RoleCoverage
 from finetune_trainer.store.hub import base_model_name
 
 CARD = "README.md"

@@ -11,8 +11,8 @@ from peft import get_peft_model_state_dict
 from safetensors.torch import save_file
 
 from finetune_contract.artifact import ModelIdentity, Provenance, Serving, TrainingSummary
-from finetune_contract.plan import RoleCoverage
 from finetune_contract.recipe import Export, Recipe
+from finetune_contract.resolved import RoleCoverage
 from finetune_trainer.adapter.card import save_card
 from finetune_trainer.adapter.lora import ADAPTER, adapted_weights, loadable_targets
 from finetune_trainer.adapter.merge import save_merged

@@ -17,9 +17,9 @@ from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import LoraLayer, ParamWrapper
 from peft.utils import transformers_weight_conversion as conversion
 
-from finetune_contract.plan import RoleCoverage
 from finetune_contract.reasons import Reason
 from finetune_contract.recipe import LoraRecipe, LoraTarget
+from finetune_contract.resolved import RoleCoverage
 from finetune_trainer.adapter.roles import Kind, RoleMap, Weight
 from finetune_trainer.process.errors import Failure
 

@@ -12,8 +12,8 @@ from threading import Event, Lock, Thread
 from typing import Any
 
 from finetune_contract.checkpoint import CheckpointRef
-from finetune_contract.plan import ResolvedPlan, RoleCoverage
 from finetune_contract.progress import LONGEST_NOTE, Phase, Progress, RewardProgress
+from finetune_contract.resolved import Resolved, RoleCoverage
 from finetune_trainer.course.telemetry import StepRecord
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ class Reporter:
         latest = self.latest
         return (latest.step or 0) + 1 if latest.phase in STEP_PHASES else latest.step
 
-    def planned(self, plan: ResolvedPlan) -> None:
+    def planned(self, plan: Resolved) -> None:
         """Note how Auto was resolved."""
         self._update(plan=plan)
 

@@ -16,8 +16,8 @@ from finetune_contract.memory import (
     merging_fits,
     saving_fits,
 )
-from finetune_contract.plan import MemoryEstimate
 from finetune_contract.recipe import Export, Optimizer, Precision, Publish, Quantization
+from finetune_contract.resolved import MemoryEstimate
 from finetune_contract.runconfig import RunConfig
 from finetune_contract.shape import AdapterShape, ModelShape
 

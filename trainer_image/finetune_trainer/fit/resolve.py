@@ -17,9 +17,9 @@ import torch
 
 from finetune_contract.layout import Checkpointing, Layout
 from finetune_contract.memory import Setting, snapshot_bytes
-from finetune_contract.plan import MemoryEstimate, ResolvedPlan
 from finetune_contract.reasons import Reason
 from finetune_contract.recipe import LoraRecipe, Precision
+from finetune_contract.resolved import MemoryEstimate, Resolved
 from finetune_contract.runconfig import RunConfig
 from finetune_contract.shape import AdapterShape, ModelShape, TensorHeader
 from finetune_trainer.adapter.lora import refuse_bare
@@ -46,7 +46,7 @@ HAS_BF16 = (8, 0)  # CUDA compute capability
 
 def resolve(
     config: RunConfig, model: ModelSource, directory: Path, ranks: Ranks, reward_models: int = 0
-) -> tuple[RunConfig, ResolvedPlan]:
+) -> tuple[RunConfig, Resolved]:
     """Return the RunConfig without Auto, and the plan that tells of it; all ranks must call it.
 
     The directory holds the model's small files; of its weights only headers are read. Reward models
@@ -74,7 +74,7 @@ def smallest(rooms: Iterable[Room]) -> Room:
 
 def settle(
     config: RunConfig, model: ModelSource, directory: Path, wish: Wish, least: Room
-) -> tuple[RunConfig, ResolvedPlan]:
+) -> tuple[RunConfig, Resolved]:
     """Do what `resolve` does, for processes that each have at least this room."""
     recipe, layout = config.recipe, config.layout
     empty = empty_model(directory)
@@ -174,8 +174,8 @@ def _unshared(config: RunConfig, kind: str) -> str:
     return f"a micro-batch of {size} holds no group of {group}" if size < group else ""
 
 
-def _plan(config: RunConfig, setting: Setting, memory: MemoryEstimate) -> ResolvedPlan:
-    plan = ResolvedPlan(
+def _plan(config: RunConfig, setting: Setting, memory: MemoryEstimate) -> Resolved:
+    plan = Resolved(
         micro_batch_size=setting.micro_batch_size,
         accumulation_steps=config.accumulation_steps,
         zero_stage=setting.stage,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from finetune_contract import layout
-from finetune_contract.plan import MemoryEstimate
+from finetune_contract.resolved import MemoryEstimate
 from finetune_contract.runconfig import RunConfig
 from finetune_trainer.course.progress import Reporter
 from finetune_trainer.process.distributed import Ranks

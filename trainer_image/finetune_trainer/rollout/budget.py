@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from finetune_contract.memory import READ_TOKENS
-from finetune_contract.plan import MemoryEstimate
+from finetune_contract.resolved import MemoryEstimate
 
 
 @dataclass(frozen=True)

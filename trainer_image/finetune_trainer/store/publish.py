@@ -28,8 +28,8 @@ from finetune_contract.artifact import (
     artifact_path,
 )
 from finetune_contract.layout import JobRef, Layout
-from finetune_contract.plan import RoleCoverage
 from finetune_contract.reasons import Reason
+from finetune_contract.resolved import RoleCoverage
 from finetune_contract.result import PublishedArtifact
 from finetune_trainer.process.errors import Conflict, Failure
 from finetune_trainer.store.artifacts import read_latest, read_manifest, read_pointed, verify

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections.abc import Mapping
+from datetime import timedelta
 
 from finetune_api.job import FineTuneJob
-from finetune_operator.job.names import child
+from finetune_operator.job.names import Object, child
+from finetune_operator.job.resources import Resource
 
 _POD_NAME = re.compile(r"-(?P<role>master|worker)-(?P<index>\d+)$")
 
@@ -14,11 +16,13 @@ _POD_NAME = re.compile(r"-(?P<role>master|worker)-(?P<index>\d+)$")
 class PyTorchJob:
     """One master and N-1 workers; each is called `<name>-<role>-<index>`."""
 
-    api_version = "kubeflow.org/v1"
-    kind = "PyTorchJob"
-    plural = "pytorchjobs"
+    workload = "PyTorchJob"
+    kinds: Mapping[str, Resource] = {workload: Resource("kubeflow.org/v1", "pytorchjobs")}
+    container = "pytorch"
+    # Of training-operator: it deletes the pods that still run; the ended ones stay, for their logs.
+    clean_up = timedelta(seconds=30)
 
-    def workload(self, job: FineTuneJob, attempt: int, template: dict[str, Any]) -> dict[str, Any]:
+    def objects(self, job: FineTuneJob, attempt: int, template: Object) -> tuple[Object, ...]:
         """Return the PyTorchJob.
 
         `restartPolicy: Never` and no limits of its own, because restarts and deadlines are the
@@ -33,16 +37,17 @@ class PyTorchJob:
             "runPolicy": {"cleanPodPolicy": "Running", "suspend": False},
             "pytorchReplicaSpecs": replicas,
         }
-        return child(job, self.api_version, self.kind, attempt, spec=spec)
+        resource = self.kinds[self.workload]
+        return (child(job, resource.api_version, self.workload, attempt, spec=spec),)
 
-    def node_rank(self, pod_name: str) -> int | None:
+    def node_rank(self, pod: Object) -> int | None:
         """Return 0 for the master, i + 1 for worker i."""
-        match = _POD_NAME.search(pod_name)
+        match = _POD_NAME.search(pod["metadata"]["name"])
         if match is None:
             return None
         return 0 if match["role"] == "master" else int(match["index"]) + 1
 
-    def outcome(self, workload: dict[str, Any]) -> bool | None:
+    def outcome(self, workload: Object) -> bool | None:
         """Read the Succeeded and Failed conditions; both stay once they are true."""
         conditions = workload.get("status", {}).get("conditions") or []
         true = {c["type"] for c in conditions if c.get("status") == "True"}
@@ -51,5 +56,5 @@ class PyTorchJob:
         return False if "Failed" in true else None
 
 
-def _replica(count: int, template: dict[str, Any]) -> dict[str, Any]:
+def _replica(count: int, template: Object) -> Object:
     return {"replicas": count, "restartPolicy": "Never", "template": template}

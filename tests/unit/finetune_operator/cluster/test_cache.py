@@ -9,13 +9,21 @@ from finetune_operator.cluster.cache import Cache, Key
 KEY = Key("team", "bot")
 
 
+def labels(attempt: int = 1, uid: str = "j") -> dict[str, str]:
+    return {
+        "finetune.dev/job": "bot",
+        "finetune.dev/job-uid": uid,
+        "finetune.dev/attempt": str(attempt),
+    }
+
+
 def body(kind: str = "Pod", name: str = "bot-a1-master-0", **meta: Any) -> dict[str, Any]:
     known = {
         "name": name,
         "namespace": "team",
         "uid": "u1",
         "resourceVersion": "5",
-        "labels": {"finetune.dev/job": "bot", "finetune.dev/attempt": "1"},
+        "labels": labels(),
     }
     return {"kind": kind, "metadata": {**known, **meta}}
 
@@ -118,10 +126,22 @@ def test_the_last_words_of_pods_are_kept_for_the_newest_attempt() -> None:
     cache.put(body(name="bot-a1-worker-0", uid="w1"))
     cache.remove(body(name="bot-a1-worker-0", uid="w1", resourceVersion="6"))
     assert [b["metadata"]["uid"] for b in cache.departed(KEY)] == ["u1", "w1"]
-    later = {"finetune.dev/job": "bot", "finetune.dev/attempt": "2"}
+    later = labels(attempt=2)
     cache.put(body(name="bot-a2-master-0", uid="u2", labels=later))
     cache.remove(body(name="bot-a2-master-0", uid="u2", labels=later, resourceVersion="6"))
     assert [b["metadata"]["uid"] for b in cache.departed(KEY)] == ["u2"]
+
+
+def test_what_pods_of_an_earlier_job_of_the_name_said_is_not_kept() -> None:
+    cache = cache_with_job()
+    for uid in ("u1", "u2"):
+        cache.put(body(name=uid, uid=uid))
+    cache.remove(body(name="u1", uid="u1"))
+    assert len(cache.departed(KEY)) == 1
+    cache.put(job(uid="next", resourceVersion="7"))
+    assert cache.departed(KEY) == []
+    cache.remove(body(name="u2", uid="u2"))
+    assert cache.departed(KEY) == []
 
 
 def test_a_late_deletion_event_does_not_hide_a_newer_state() -> None:

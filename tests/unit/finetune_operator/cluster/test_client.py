@@ -11,8 +11,11 @@ from kubernetes.aio.client.configuration import Configuration
 
 from finetune_operator.cluster.api import ApiError, Unreachable
 from finetune_operator.cluster.client import Cluster
+from finetune_operator.job.resources import resources
+from finetune_operator.plan.backends import BACKEND
 
 Json = Any
+RESOURCES = resources(BACKEND.kinds)
 
 
 class Server:
@@ -53,7 +56,7 @@ async def cluster(server: Server, answers: list[tuple[str, str, int]]) -> AsyncI
         configuration.host = str(running.make_url(""))
         configuration.api_key = {"BearerToken": "secret-token"}
         configuration.api_key_prefix = {"BearerToken": "Bearer"}
-        made = Cluster(configuration, lambda *told: answers.append(told))
+        made = Cluster(configuration, RESOURCES, lambda *told: answers.append(told))
         yield made
         await made.close()
 
@@ -179,7 +182,7 @@ async def test_a_server_that_is_away_is_unreachable() -> None:
     configuration = Configuration()
     configuration.host = "http://127.0.0.1:1"
     configuration.retries = None
-    cluster = Cluster(configuration)
+    cluster = Cluster(configuration, RESOURCES)
     with pytest.raises(Unreachable):
         await cluster.get("Lease", "team", "bot-a1")
     await cluster.close()

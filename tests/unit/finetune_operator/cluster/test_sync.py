@@ -8,10 +8,12 @@ from finetune_api.job import KIND
 from finetune_operator.cluster.api import ApiError, Listing, Unreachable
 from finetune_operator.cluster.cache import Cache, Key
 from finetune_operator.cluster.sync import BackendAppeared, Synchroniser
+from support.backends import ONE_OBJECT
 from support.model_cluster import ModelApi
-from support.model_world import World
+from support.model_world import World, child_kinds
 
 KEY = Key("team", "bot")
+KINDS = child_kinds(ONE_OBJECT)
 
 
 def world() -> World:
@@ -49,7 +51,7 @@ async def test_the_gate_opens_after_the_first_complete_list(
         added.append((key, cache.synced))
 
     api = Faulty(world(), failures=2)
-    task = asyncio.create_task(Synchroniser(api, cache, (), add).run(3600))
+    task = asyncio.create_task(Synchroniser(api, cache, KINDS, (), add).run(3600))
     async with asyncio.timeout(10):
         while not cache.synced:  # noqa: ASYNC110 - the condition is the test's
             await asyncio.sleep(0)
@@ -85,13 +87,13 @@ async def test_lists_come_at_once_after_a_failure_soon_after_the_first_then_at_l
 
     monkeypatch.setattr("finetune_operator.cluster.sync.asyncio.sleep", sleep)
     with pytest.raises(asyncio.CancelledError):
-        await Synchroniser(api, Cache(), (), lambda key: None).run(relist)
+        await Synchroniser(api, Cache(), KINDS, (), lambda key: None).run(relist)
     assert slept == pauses
 
 
 async def test_jobs_come_last_so_that_none_seems_childless() -> None:
     api = Faulty(world())
-    await Synchroniser(api, Cache(), ("a", "b"), lambda key: None).relist()
+    await Synchroniser(api, Cache(), KINDS, ("a", "b"), lambda key: None).relist()
     assert [kind for kind, _, _ in api.asked].index(KIND) == len(api.asked) // 2 - 1
     assert {namespace for _, namespace, _ in api.asked} == {"a", "b"}
     selectors = {selector for kind, _, selector in api.asked if kind != KIND}
@@ -100,7 +102,7 @@ async def test_jobs_come_last_so_that_none_seems_childless() -> None:
 
 async def test_a_later_list_names_the_jobs_that_changed() -> None:
     made, added = world(), []
-    synchroniser = Synchroniser(Faulty(made), Cache(), (), added.append)
+    synchroniser = Synchroniser(Faulty(made), Cache(), KINDS, (), added.append)
     await synchroniser.relist()
     added.clear()
     await synchroniser.relist()
@@ -113,7 +115,7 @@ async def test_a_later_list_names_the_jobs_that_changed() -> None:
 async def test_a_backend_may_be_missing_and_its_appearance_starts_anew() -> None:
     api = Faulty(world())
     api.missing = {"PyTorchJob"}
-    synchroniser = Synchroniser(api, Cache(), (), lambda key: None)
+    synchroniser = Synchroniser(api, Cache(), KINDS, (), lambda key: None)
     await synchroniser.relist()
     await synchroniser.relist()
     api.missing = set()
@@ -125,4 +127,4 @@ async def test_finetunejobs_may_not_be_missing() -> None:
     api = Faulty(world())
     api.missing = {KIND}
     with pytest.raises(ApiError):
-        await Synchroniser(api, Cache(), (), lambda key: None).relist()
+        await Synchroniser(api, Cache(), KINDS, (), lambda key: None).relist()

@@ -15,6 +15,7 @@ from finetune_contract.reasons import Reason
 from finetune_operator.judge.decide import decide
 from finetune_operator.judge.decision import Decision
 from finetune_operator.judge.observed import Observed, Obstacle, Report
+from finetune_operator.plan.backends import BACKEND
 from support.decisions import (
     LEASE,
     PODS,
@@ -34,7 +35,7 @@ from support.operator_values import (
     failure,
     job,
     pod,
-    resolved_plan,
+    resolved,
     stamp,
 )
 
@@ -117,11 +118,11 @@ def told_by(number: int = 1, **of: Any) -> Report:
 def reported(record: Any, report: Report, *pods: Any, **fields: Any) -> Decision:
     status = FineTuneJobStatus(attempts=[record])
     observed = Observed((WORKLOAD,), pods or PODS, (report,))
-    return decide(job(status, **fields), observed, at(50), SETTINGS)
+    return decide(job(status, **fields), observed, at(50), SETTINGS, BACKEND, None)
 
 
 def test_what_the_running_trainer_chose_is_recorded_and_its_steps_are_not() -> None:
-    report = told_by(plan=resolved_plan(8), resumed_step=3, step=5)
+    report = told_by(plan=resolved(8), resumed_step=3, step=5)
     made = reported(attempt(micro_batch_size=None, **RUNNING), report).attempts[-1]
     assert (made.micro_batch_size, made.resumed_step) == (8, 3)
     assert (made.last_step, made.lost_steps) == (None, None)

@@ -248,9 +248,9 @@ def test_children_live_as_long_as_the_user_says(
 
 
 def test_strays_go_and_strangers_stay() -> None:
-    stray = Child("Lease", "bot-a7", "stray", UID, 7, "p", False)
+    stray = Child("Lease", "bot-a7", "stray", UID, 7, False)
     going = replace(stray, name="bot-a8", deleting=True)
-    foreign = Child("ConfigMap", "bot-a1", "foreign", None, 1, None, False)
+    foreign = Child("ConfigMap", "bot-a1", "foreign", None, 1, False)
     old = replace(ACCOUNT, owner_uid="a deleted job")
     made = decided(
         attempt(**RUNNING), pods=PODS, children=(WORKLOAD, LEASE, stray, going, foreign, old)

@@ -9,6 +9,7 @@ from finetune_contract.progress import Phase, Progress
 from finetune_contract.reasons import Reason
 from finetune_operator.judge.diagnose import SETTLE, end_of, published
 from finetune_operator.judge.observed import Child, Crashes, Observed, Report
+from finetune_operator.plan.backends import BACKEND
 from support.operator_values import (
     UID,
     at,
@@ -20,12 +21,12 @@ from support.operator_values import (
     success,
 )
 
-WORKLOAD = Child("PyTorchJob", "bot-a1", "workload", UID, 1, None, False, workload=True)
+WORKLOAD = Child("PyTorchJob", "bot-a1", "workload", UID, 1, False, workload=True)
 
 
 def end(*pods: Any, seconds: float = 0, workload: Child | None = WORKLOAD, **of: Any) -> Any:
     children = (workload,) if workload else ()
-    return end_of(job(), attempt(**of), Observed(children, pods), at(seconds))
+    return end_of(job(), attempt(**of), Observed(children, pods), at(seconds), BACKEND.workload)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +96,7 @@ def test_a_reward_runner_is_waited_for_after_a_step_or_a_few_restarts() -> None:
         (Progress(phase=Phase.ROLLOUT, step=8, resumed_step=7), False),
     ]:
         told = replace(seen, reports=(Report(1, at(0), progress),))
-        assert (end_of(job(), attempt(), told, at(0)) is not None) is ends
+        assert (end_of(job(), attempt(), told, at(0), BACKEND.workload) is not None) is ends
 
 
 def test_what_the_trainer_said_of_its_runner_goes_first() -> None:

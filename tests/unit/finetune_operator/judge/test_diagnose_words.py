@@ -7,6 +7,7 @@ import pytest
 
 from finetune_operator.judge.diagnose import blocked, end_of
 from finetune_operator.judge.observed import Observed, Obstacle
+from finetune_operator.plan.backends import BACKEND
 from support.decisions import WORKLOAD
 from support.operator_values import at, attempt, ended, job, pod
 
@@ -25,7 +26,7 @@ OVERDUE = "bot-a1-master-0 was deleted, but its node does not confirm it"
 )
 def test_an_end_says_of_whom_it_speaks(pods: Any, outcome: bool | None, message: str) -> None:
     observed = Observed((replace(WORKLOAD, outcome=outcome),), pods)
-    end = end_of(job(), attempt(), observed, at(60))
+    end = end_of(job(), attempt(), observed, at(60), BACKEND.workload)
     assert end is not None
     assert end.message == message
 
@@ -38,7 +39,7 @@ def test_an_end_says_of_whom_it_speaks(pods: Any, outcome: bool | None, message:
     ],
 )
 def test_a_lost_workload_is_named(children: Any, message: str) -> None:
-    end = end_of(job(), attempt(), Observed(children), at(60))
+    end = end_of(job(), attempt(), Observed(children), at(60), BACKEND.workload)
     assert end is not None
     assert end.message == message
 

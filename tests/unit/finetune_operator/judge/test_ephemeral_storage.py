@@ -6,6 +6,7 @@ import pytest
 
 from finetune_contract.reasons import TABLE, Reason, Retry
 from finetune_operator.judge.diagnose import end_of
+from finetune_operator.plan.backends import BACKEND
 from support.operator_values import at, attempt, ended, job, pod, seen
 
 # The kubelet's words (pkg/kubelet/eviction/helpers.go).
@@ -28,7 +29,7 @@ def evicted(message: str) -> Any:
 
 
 def reason_of(made: Any) -> Reason:
-    found = end_of(job(), attempt(), seen(made, pod(1)), at(60))
+    found = end_of(job(), attempt(), seen(made, pod(1)), at(60), BACKEND.workload)
     assert found is not None
     return found.reason
 
@@ -45,7 +46,7 @@ def test_a_pod_over_its_own_limit_has_filled_its_disk(message: str) -> None:
 
 @pytest.mark.parametrize("message", OVER_ITS_LIMIT)
 def test_the_kubelets_words_are_passed_on(message: str) -> None:
-    found = end_of(job(), attempt(), seen(evicted(message)), at(60))
+    found = end_of(job(), attempt(), seen(evicted(message)), at(60), BACKEND.workload)
     assert found is not None
     assert found.message == f"bot-a1-master-0: {message.strip()}"
 

@@ -10,6 +10,7 @@ from finetune_operator.events import transitions
 from finetune_operator.judge.decide import decide
 from finetune_operator.judge.observed import Report
 from finetune_operator.judge.status import status_of
+from finetune_operator.plan.backends import BACKEND
 from finetune_operator.settings import Settings
 from support.operator_values import NOW, at, attempt, job, pod, seen
 
@@ -21,7 +22,8 @@ def shown(**fields: Any) -> ProgressStatus:
     report = Report(1, NOW, Progress(phase=Phase.TRAIN, **fields))
     of = job(FineTuneJobStatus(attempts=[attempt()]))
     observed = seen(pod(0), pod(1), reports=(report,))
-    status = status_of(of, observed, decide(of, observed, at(1), SETTINGS), at(1), SETTINGS)
+    decision = decide(of, observed, at(1), SETTINGS, BACKEND, None)
+    status = status_of(of, observed, decision, at(1), SETTINGS)
     assert status.progress is not None
     return status.progress
 

@@ -11,7 +11,7 @@ from finetune_contract.progress import Phase
 from finetune_operator.cluster.patch import merge_patch
 from finetune_operator.judge.observe import newest_warning, observe
 from finetune_operator.judge.observed import Crashes, Obstacle
-from finetune_operator.plan.backends.pytorchjob import PyTorchJob
+from finetune_operator.plan.backends import BACKEND
 from kube_emulator.apiserver.wire.patches import merge_patch as patched
 from support.operator_values import UID, at, job, stamp
 
@@ -25,7 +25,7 @@ def body(kind: str = "Pod", name: str = "bot-a1-master-0", **fields: Json) -> Js
 
 
 def look(*bodies: Json, departed: tuple[Json, ...] = ()) -> Any:
-    return observe(job(), bodies, departed, PyTorchJob())
+    return observe(job(), bodies, departed, BACKEND)
 
 
 def pod(**status: Json) -> Any:
@@ -254,7 +254,7 @@ def test_children_and_their_owner() -> None:
     (foreign,) = look(body("ConfigMap", "x", metadata={"ownerReferences": strange})).children
     assert foreign.owner_uid is None
     workload, role, account = seen.children
-    assert (role.owner_uid, role.plan, role.attempt, role.workload) == (UID, "digest", 1, False)
+    assert (role.owner_uid, role.attempt, role.workload) == (UID, 1, False)
     assert (account.owner_uid, account.attempt, account.deleting) == (None, None, True)
     assert workload.workload
     assert seen.workload(UID, 1) == workload

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from finetune_operator.judge.observe import newest_warning, observe
-from finetune_operator.plan.backends.pytorchjob import PyTorchJob
+from finetune_operator.plan.backends import BACKEND
 from support.operator_values import UID, job
 
 Json = Any
@@ -15,7 +15,7 @@ LABELS = {"finetune.dev/job": "bot", "finetune.dev/job-uid": UID, "finetune.dev/
 def pod(**status: Json) -> Any:
     metadata = {"name": "bot-a1-master-0", "uid": "u", "labels": LABELS}
     body = {"kind": "Pod", "metadata": metadata, "status": status}
-    (found,) = observe(job(), (body,), (), PyTorchJob()).pods
+    (found,) = observe(job(), (body,), (), BACKEND).pods
     return found
 
 

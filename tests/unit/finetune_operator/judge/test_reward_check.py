@@ -18,14 +18,15 @@ from support.reward_checks import (
     SETTINGS,
     decided,
     deleted,
+    digest,
     ended,
     failure,
     grpo,
-    plan,
     pod,
     record,
     seen,
     told,
+    tried_by,
 )
 
 
@@ -34,7 +35,7 @@ def test_code_is_tried_before_the_first_attempt() -> None:
     decision = decided(of, seen(), None, 0)
     assert decision.attempts == ()
     assert decision.run is None
-    assert decision.run_check is not None
+    assert decision.run_check
     assert decision.reward_check == record(of, pod_uid=None)
     assert told(decision) == (Course.PROGRESSING, Reason.PENDING)
 
@@ -55,8 +56,8 @@ def test_builtin_rewards_are_tried_too() -> None:
     of = grpo({"name": "tags", "tags": {"tags": ["x"]}})
     decision = decided(of, seen(), None)
     assert decision.run is None
-    assert decision.run_check is not None
-    document = decision.run_check.pod["metadata"]["annotations"]["finetune.dev/rewards"]
+    assert decision.run_check
+    document = tried_by(of)["metadata"]["annotations"]["finetune.dev/rewards"]
     assert [reward["name"] for reward in json.loads(document)] == ["tags"]
 
 
@@ -119,26 +120,18 @@ def test_a_check_that_passed_is_not_repeated() -> None:
 
 def test_a_pod_of_another_spec_goes_first() -> None:
     of = grpo()
-    decision = decided(of, seen(pod(of, plan="older")), record(of, plan="older"))
+    decision = decided(of, seen(pod(of, digest="older")), record(of, plan="older"))
     assert deleted(decision) == ["bot-rewards"]
-    assert decision.run_check is None
+    assert not decision.run_check
     assert decision.reward_check is not None
-    assert decision.reward_check.plan == plan(of)
+    assert decision.reward_check.plan == digest(of)
 
 
 def test_time_that_went_into_another_spec_does_not_count() -> None:
     of = grpo(runPolicy={"activeDeadlineSeconds": 60})
     decision = decided(of, seen(), record(of, plan="older"), 3600)
-    assert decision.run_check is not None
+    assert decision.run_check
     assert decision.reward_check == record(of, start_time=stamp(3600), pod_uid=None)
-
-
-def test_the_jobs_own_image_is_the_one_that_is_tried() -> None:
-    of = grpo(workers={"image": "mine:2"})
-    check = decided(of, seen(), None, 0).run_check
-    assert check is not None
-    spec = check.pod["spec"]
-    assert {c["image"] for c in (*spec["initContainers"], *spec["containers"])} == {"mine:2"}
 
 
 def test_a_suspended_job_waits_without_its_pod_and_begins_the_check_anew() -> None:
@@ -149,7 +142,7 @@ def test_a_suspended_job_waits_without_its_pod_and_begins_the_check_anew() -> No
     paused = decision.reward_check
     assert paused == record(of, pod_uid=None, start_time=None)
     going = decided(grpo(), seen(pod(of, due=at(40))), paused)
-    assert (deleted(going), going.run_check) == (["bot-rewards"], None)
+    assert (deleted(going), going.run_check) == (["bot-rewards"], False)
     assert going.reward_check == paused, "a pod that was told to go is not counted"
     passed = record(of, state="Passed")
     assert decided(of, seen(ended(of, GOOD)), passed).reward_check == passed
@@ -168,17 +161,13 @@ def test_a_service_account_is_made_unless_the_job_names_one() -> None:
 
 def test_rows_of_every_file_are_read() -> None:
     files = [{"uri": "s3://d/a.jsonl"}, {"uri": "s3://d/b.jsonl"}]
-    wanted = reward_check(grpo(data={"train": files}), "trainer:1")
-    assert wanted is not None
-    (rows,) = wanted.pod["spec"]["initContainers"]
+    (rows,) = tried_by(grpo(data={"train": files}))["spec"]["initContainers"]
     assert rows["command"][-4:] == ["--uri", "s3://d/a.jsonl", "--uri", "s3://d/b.jsonl"]
 
 
 def test_rows_are_read_with_the_jobs_volumes_and_code_without() -> None:
     volume = {"name": "d", "mountPath": "/data", "persistentVolumeClaim": {"claimName": "rows"}}
-    wanted = reward_check(grpo(workers={"volumes": [volume]}), "trainer:1")
-    assert wanted is not None
-    spec = wanted.pod["spec"]
+    spec = tried_by(grpo(workers={"volumes": [volume]}))["spec"]
     mounts = {
         c["name"]: [m["mountPath"] for m in c["volumeMounts"]]
         for c in (*spec["initContainers"], *spec["containers"])

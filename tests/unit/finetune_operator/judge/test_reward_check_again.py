@@ -56,17 +56,17 @@ def test_a_pod_that_was_counted_goes_and_the_next_is_made_after_a_pause() -> Non
     old = ended(of, None, 1)
     going = decided(of, seen(old), counted, 60)
     assert deleted(going) == ["bot-rewards"]
-    assert going.run_check is None
+    assert not going.run_check
     assert going.reward_check == counted
     assert going.after is not None, "a node that is lost tells nothing"
     stuck = decided(of, seen(replace(old, due=at(31))), counted, 60)
-    assert (deleted(stuck), stuck.run_check) == (["bot-rewards"], None), "a lost node keeps it"
+    assert (deleted(stuck), stuck.run_check) == (["bot-rewards"], False), "a lost node keeps it"
     pause = decided(of, seen(replace(old, gone=True)), counted, 39)
     assert told(pause) == (Course.PROGRESSING, Reason.RETRYING)
-    assert (pause.run_check, pause.reward_check) == (None, counted)
+    assert (pause.run_check, pause.reward_check) == (False, counted)
     assert pause.after == timedelta(seconds=1)
     after = decided(of, seen(replace(old, gone=True)), counted, 40)
-    assert after.run_check is not None
+    assert after.run_check
     assert after.reward_check == record(of, failures=1, pod_uid=None)
     assert after.after is not None
 
@@ -75,13 +75,13 @@ def test_a_pod_that_was_made_before_its_record_is_not_taken_for_the_one_that_was
     of = grpo()
     counted = record(of, failures=1, end_time=stamp(30))
     next_one = decided(of, seen(pod(of, uid="next")), counted, 60)
-    assert (deleted(next_one), next_one.run_check is not None) == ([], True)
+    assert (deleted(next_one), next_one.run_check) == ([], True)
 
 
 def test_only_the_pod_is_cleared_away() -> None:
     of = grpo()
-    observed = seen(pod(of, plan="older"))
-    lease = Child("Lease", "bot-a1", "lease", UID, 1, None, deleting=False)
+    observed = seen(pod(of, digest="older"))
+    lease = Child("Lease", "bot-a1", "lease", UID, 1, deleting=False)
     observed = replace(observed, children=(lease, *observed.children))
     assert [c.uid for c in decided(of, observed, record(of)).delete if c.kind == "Pod"] == ["check"]
 
@@ -96,7 +96,7 @@ def test_a_pod_that_vanished_is_counted_once_the_server_says_so_too() -> None:
     assert deleted_one.reward_check is not None
     assert deleted_one.reward_check.message == "bot-rewards was deleted"
     with_a_word = decided(of, seen(ended(of, failure(Reason.REWARD_INVALID), 30, gone=True)), None)
-    assert with_a_word.run_check is not None, "it is of no known pod"
+    assert with_a_word.run_check, "it is of no known pod"
     with_a_word = decided(
         of, seen(ended(of, failure(Reason.REWARD_INVALID), 30, gone=True)), record(of)
     )

@@ -7,10 +7,21 @@ import pytest
 from finetune_api.job import FineTuneJob
 from finetune_api.status import RewardCheckState
 from finetune_contract.reasons import Reason
+from finetune_operator.job.workers import extended_resources
 from finetune_operator.judge.decision import Course
 from finetune_operator.plan.pod import pod_template
-from finetune_operator.plan.reward_check import extended_resources, reward_check
-from support.reward_checks import PYTHON, decided, ended, failure, grpo, pod, record, seen, told
+from support.reward_checks import (
+    PYTHON,
+    decided,
+    ended,
+    failure,
+    grpo,
+    pod,
+    record,
+    seen,
+    told,
+    tried_by,
+)
 
 OWN = {"key": "team", "operator": "Exists"}
 LACKS = failure(Reason.SANDBOX_UNAVAILABLE, "reward mine: the kernel lacks Landlock")
@@ -22,9 +33,7 @@ def asking_for(limits: dict[str, Any], *rewards: dict[str, Any], **workers: Any)
 
 
 def tolerations(of: FineTuneJob) -> Any:
-    wanted = reward_check(of, "trainer:1")
-    assert wanted is not None
-    return wanted.pod["spec"].get("tolerations")
+    return tried_by(of)["spec"].get("tolerations")
 
 
 @pytest.mark.parametrize(
@@ -54,7 +63,7 @@ def test_taints_of_the_nodes_with_devices_are_tolerated_as_the_attempts_tolerate
     (own, gpu) = tolerations(asking_for(gpus, tolerations=[OWN]))
     assert own["key"] == "team"
     assert gpu == GPU_TOLERATION
-    attempt = pod_template(asking_for(gpus), 1, "trainer:1")
+    attempt = pod_template(asking_for(gpus), 1, "trainer:1", "trainer")
     assert "tolerations" not in attempt["spec"], "admission adds it"
 
 

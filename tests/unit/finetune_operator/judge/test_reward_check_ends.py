@@ -11,10 +11,10 @@ from finetune_contract.reasons import Reason
 from finetune_operator.judge.decide import decide
 from finetune_operator.judge.decision import Course, Decision
 from finetune_operator.judge.observe import observe
-from finetune_operator.plan.backends.pytorchjob import PyTorchJob
-from finetune_operator.plan.reward_check import reward_check
+from finetune_operator.plan.backends import BACKEND
 from finetune_operator.settings import Settings
 from support.operator_values import UID, at, job, stamp
+from support.reward_checks import digest, tried_by
 
 Json = Any
 SETTINGS = Settings(trainer_image="trainer:1", start_timeout_seconds=60)
@@ -50,19 +50,17 @@ def status(phase: str, rows: Json = COPIED, rewards: Json = WAITS, **fields: Jso
 
 
 def decided(of_pod: Json, seconds: float, warning: str | None = None, **metadata: Json) -> Decision:
-    wanted = reward_check(of(), "trainer:1")
-    assert wanted is not None
-    body = {**wanted.pod, "status": of_pod}
+    body = {**tried_by(of()), "status": of_pod}
     body["metadata"] = {**body["metadata"], "uid": "check", **metadata}
     known = RewardCheckStatus.model_validate(
-        {"state": "Running", "plan": wanted.plan, "start_time": stamp(0), "pod_uid": "check"}
+        {"state": "Running", "plan": digest(of()), "start_time": stamp(0), "pod_uid": "check"}
     )
     tried = of().model_copy(update={"status": FineTuneJobStatus(reward_check=known)})
-    seen = observe(tried, [body], [], PyTorchJob())
+    seen = observe(tried, [body], [], BACKEND)
     assert seen.checks[0].uid == "check"
     if warning:
         seen = type(seen)(seen.children, checks=seen.checks, warnings={"check": warning})
-    return decide(tried, seen, at(seconds), SETTINGS)
+    return decide(tried, seen, at(seconds), SETTINGS, BACKEND, digest(of()))
 
 
 ENDS: dict[str, tuple[Json, Course, Reason, str]] = {
@@ -214,7 +212,5 @@ def test_a_pod_without_a_node_waits_for_room_and_says_so() -> None:
 
 
 def test_the_garbage_collector_takes_the_pod_with_its_job() -> None:
-    wanted = reward_check(of(), "trainer:1")
-    assert wanted is not None
-    (owner,) = wanted.pod["metadata"]["ownerReferences"]
+    (owner,) = tried_by(of())["metadata"]["ownerReferences"]
     assert (owner["kind"], owner["uid"], owner["controller"]) == ("FineTuneJob", UID, True)

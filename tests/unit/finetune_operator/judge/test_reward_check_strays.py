@@ -9,12 +9,14 @@ from finetune_contract.reasons import Reason
 from finetune_operator.judge.decide import decide, refused
 from finetune_operator.judge.observed import Child, Observed, Pod
 from finetune_operator.judge.status import status_of
+from finetune_operator.plan.backends import BACKEND
 from support.operator_values import NOW, UID, at, stamp
 from support.reward_checks import (
     GOOD,
     SETTINGS,
     decided,
     deleted,
+    digest,
     ended,
     failure,
     grpo,
@@ -26,13 +28,13 @@ from support.reward_checks import (
 
 def test_a_pod_of_a_deleted_job_that_a_lost_node_keeps_is_no_obstacle() -> None:
     of = grpo()
-    old = Child("Pod", "bot-rewards", "old", "old-job", None, "p", deleting=True)
+    old = Child("Pod", "bot-rewards", "old", "old-job", None, deleting=True)
     stranger = replace(old, name="x", owner_uid=None)
-    ours = Child("ServiceAccount", "bot-finetune", "a", UID, None, "p", deleting=True)
+    ours = Child("ServiceAccount", "bot-finetune", "a", UID, None, deleting=True)
     left = (old, ours, replace(stranger, kind="Lease"), replace(old, uid="own", owner_uid=UID))
     decision = decided(of, Observed(children=left), None, 0)
     assert decision.delete == (old,)
-    assert decision.run_check is not None
+    assert decision.run_check
 
 
 def test_a_check_that_nobody_waits_for_any_more_gives_its_place_back() -> None:
@@ -46,11 +48,10 @@ def test_a_finished_job_leaves_no_pod_waiting() -> None:
     failed = decided(of, seen(), record(of, pod_uid=None), 0)
     over = refused(failed, "quota", NOW)
     status = status_of(of, seen(), over, NOW, SETTINGS)
-    late = decide(of.model_copy(update={"status": status}), seen(pod(of)), at(5), SETTINGS)
+    stored = of.model_copy(update={"status": status})
+    late = decide(stored, seen(pod(of)), at(5), SETTINGS, BACKEND, digest(of))
     assert deleted(late) == ["bot-rewards"]
-    told_all = decide(
-        of.model_copy(update={"status": status}), seen(ended(of, GOOD)), at(5), SETTINGS
-    )
+    told_all = decide(stored, seen(ended(of, GOOD)), at(5), SETTINGS, BACKEND, digest(of))
     assert deleted(told_all) == [], "its log can be read"
 
 
@@ -68,7 +69,7 @@ STAGES: dict[str, tuple[list[Pod], dict[str, Any] | None]] = {
 @pytest.mark.parametrize("stage", STAGES)
 def test_what_a_deleted_job_left_goes_at_every_stage(stage: str) -> None:
     pods, fields = STAGES[stage]
-    stray = Child("Lease", "bot-a7", "stray", "old-job", 7, "p", deleting=False)
+    stray = Child("Lease", "bot-a7", "stray", "old-job", 7, deleting=False)
     observed = seen(*pods)
     observed = replace(observed, children=(*observed.children, stray))
     known = None if fields is None else record(grpo(), **fields)
@@ -76,5 +77,5 @@ def test_what_a_deleted_job_left_goes_at_every_stage(stage: str) -> None:
 
 
 def test_a_pod_of_a_deleted_job_is_told_to_go_once() -> None:
-    old = Child("Pod", "bot-rewards", "old", "old-job", None, "p", deleting=False)
+    old = Child("Pod", "bot-rewards", "old", "old-job", None, deleting=False)
     assert decided(grpo(), Observed(children=(old,)), None, 0).delete == (old,)

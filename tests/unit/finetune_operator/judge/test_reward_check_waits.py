@@ -9,8 +9,9 @@ from finetune_contract.reasons import Reason
 from finetune_operator.judge.decide import decide
 from finetune_operator.judge.decision import Course
 from finetune_operator.judge.observed import Obstacle
+from finetune_operator.plan.backends import BACKEND
 from support.operator_values import at, stamp
-from support.reward_checks import SETTINGS, decided, deleted, grpo, pod, record, seen, told
+from support.reward_checks import SETTINGS, decided, deleted, digest, grpo, pod, record, seen, told
 
 
 def test_a_pod_that_runs_is_waited_for() -> None:
@@ -19,7 +20,7 @@ def test_a_pod_that_runs_is_waited_for() -> None:
     assert told(decision) == (Course.PROGRESSING, Reason.PENDING)
     assert decision.reward_check == record(of)
     assert decision.after == timedelta(seconds=3571), "nothing else is awaited"
-    assert (deleted(decision), decision.run_check) == ([], None)
+    assert (deleted(decision), decision.run_check) == ([], False)
     assert decided(of, seen(pod(of, scheduled=None)), record(of)).after is None
 
 
@@ -116,6 +117,7 @@ def test_the_deadline_counts_the_check_up_to_its_end() -> None:
             "status": FineTuneJobStatus(reward_check=passed, attempts=[started.run.model_copy()])
         }
     )
-    assert told(decide(going, seen(), at(1079), SETTINGS)) == (Course.PROGRESSING, Reason.PENDING)
-    late = decide(going, seen(), at(1080), SETTINGS)
+    soon = decide(going, seen(), at(1079), SETTINGS, BACKEND, digest(of))
+    assert told(soon) == (Course.PROGRESSING, Reason.PENDING)
+    late = decide(going, seen(), at(1080), SETTINGS, BACKEND, digest(of))
     assert late.attempts[0].reason == Reason.DEADLINE_EXCEEDED

@@ -12,10 +12,10 @@ from finetune_api.status import (
     PlanStatus,
     RoleStatus,
 )
-from finetune_contract.plan import RoleCoverage
 from finetune_contract.progress import Phase, Progress
 from finetune_contract.reasons import Reason
 from finetune_contract.recipe import LoraTarget
+from finetune_contract.resolved import RoleCoverage
 from finetune_operator.job.errors import Stalled, Waiting
 from finetune_operator.judge.decision import Course, Decision, Verdict
 from finetune_operator.judge.observed import Report
@@ -27,7 +27,7 @@ from support.operator_values import (
     attempt,
     checkpoint_ref,
     job,
-    resolved_plan,
+    resolved,
     seen,
     stamp,
 )
@@ -153,7 +153,7 @@ def test_the_plan_is_the_jobs_size_until_the_trainer_tells_it() -> None:
         workers=2, processes=2, gpus=0, micro_batch_size=1, accumulation_steps=16
     )
     lora = (RoleCoverage(role=LoraTarget.MLP, found=3, adapted=2),)
-    said = report(0, plan=resolved_plan(8, lora=lora))
+    said = report(0, plan=resolved(8, lora=lora))
     told = made(reports=(said,), run=attempt()).plan
     assert told == PlanStatus(
         workers=2,
@@ -171,7 +171,7 @@ def test_the_plan_is_the_jobs_size_until_the_trainer_tells_it() -> None:
 
 @pytest.mark.parametrize(("micro_batch", "kept"), [(None, True), (8, True), (4, False)])
 def test_a_plan_stands_until_an_attempt_runs_otherwise(micro_batch: int | None, kept: bool) -> None:
-    first = made(reports=(report(0, plan=resolved_plan(8)),), run=attempt())
+    first = made(reports=(report(0, plan=resolved(8)),), run=attempt())
     decision = Decision(
         (attempt(2, micro_batch_size=micro_batch),), Verdict(Course.PROGRESSING, Reason.RUNNING)
     )

@@ -18,7 +18,7 @@ from support.operator_values import (
     checkpoint_ref,
     ended,
     job,
-    resolved_plan,
+    resolved,
     stamp,
 )
 
@@ -46,14 +46,14 @@ def test_of_nothing_nothing_is_known() -> None:
 
 
 def test_progress_tells_all_of_it() -> None:
-    plan = resolved_plan(4)
+    plan = resolved(4)
     said = heard(reports=(report(step=9, resumed_step=6, checkpoint=checkpoint_ref(8), plan=plan),))
     assert said == Told(plan, checkpoint_ref(8), 6, 9)
 
 
 def test_what_a_result_tells_goes_before_older_progress() -> None:
-    early = report(step=7, checkpoint=checkpoint_ref(6), plan=resolved_plan(4))
-    last = result(step=8, checkpoint=checkpoint_ref(8), plan=resolved_plan(2))
+    early = report(step=7, checkpoint=checkpoint_ref(6), plan=resolved(4))
+    last = result(step=8, checkpoint=checkpoint_ref(8), plan=resolved(2))
     said = heard(pod_of(1, last), reports=(early,))
     assert (said.last_step, said.checkpoint, said.plan) == (8, checkpoint_ref(8), last.plan)
     assert heard(pod_of(1, result(step=3)), reports=(early,)).last_step == 7
@@ -129,10 +129,10 @@ def test_a_report_that_is_not_followed_yet_is_left_out() -> None:
 
 def test_what_the_trainer_chose_is_kept_once_told() -> None:
     auto = attempt(micro_batch_size=None)
-    said = Told(plan=resolved_plan(4), resumed_step=0)
+    said = Told(plan=resolved(4), resumed_step=0)
     first = learned(auto, said)
     assert (first.micro_batch_size, first.resumed_step) == (4, 0)
-    again = learned(first, Told(plan=resolved_plan(8), resumed_step=3))
+    again = learned(first, Told(plan=resolved(8), resumed_step=3))
     assert again == first
     assert learned(first, Told()) == first
 
@@ -207,7 +207,7 @@ def test_where_the_next_attempt_begins_corrects_the_count(
 
 
 def test_accounting_again_changes_nothing() -> None:
-    said = Told(resolved_plan(2), checkpoint_ref(6), 3, 8)
+    said = Told(resolved(2), checkpoint_ref(6), 3, 8)
     status = FineTuneJobStatus(checkpoint=KNOWN)
     once = accounted(attempt(micro_batch_size=None), said, status)
     assert (once.micro_batch_size, once.resumed_step, once.lost_steps) == (2, 3, 2)

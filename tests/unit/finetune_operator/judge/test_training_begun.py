@@ -11,6 +11,7 @@ from finetune_operator.judge.decide import decide
 from finetune_operator.judge.decision import Course, Decision
 from finetune_operator.judge.observed import Report
 from finetune_operator.judge.retry import gives_up
+from finetune_operator.plan.backends import BACKEND
 from finetune_operator.settings import Settings
 from support.operator_values import at, attempt, checkpoint_ref, ended, failure, job, seen, stamp
 
@@ -33,7 +34,7 @@ def ends(told: Any, *reports: Report) -> Decision:
     """What follows when both pods of attempt 1 have ended, the master's with this Result."""
     of = job(FineTuneJobStatus(attempts=[attempt()]))
     pods = (ended(0, 15, result=told), ended(1, 23))
-    return decide(of, seen(*pods, reports=reports), at(20), SETTINGS)
+    return decide(of, seen(*pods, reports=reports), at(20), SETTINGS, BACKEND, None)
 
 
 def training(**fields: Any) -> Report:

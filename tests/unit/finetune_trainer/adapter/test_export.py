@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from finetune_contract.artifact import Provenance, TrainingSummary
-from finetune_contract.plan import RoleCoverage
 from finetune_contract.recipe import LoraRecipe, LoraTarget, Precision
+from finetune_contract.resolved import RoleCoverage
 from finetune_trainer.adapter.export import export
 from finetune_trainer.adapter.merge import save_merged
 from finetune_trainer.adapter.roles import map_roles

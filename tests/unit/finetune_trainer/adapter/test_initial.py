@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from finetune_contract.artifact import Manifest, ModelIdentity, Provenance, TrainingSummary
-from finetune_contract.plan import MemoryEstimate, ResolvedPlan, RoleCoverage
 from finetune_contract.reasons import Reason
 from finetune_contract.recipe import LoraTarget
+from finetune_contract.resolved import MemoryEstimate, Resolved, RoleCoverage
 from finetune_contract.result import PublishedArtifact
 from finetune_contract.runconfig import RunConfig
 from finetune_trainer.adapter.initial import check_initial, fetch_initial, load_initial
@@ -45,7 +45,7 @@ def files(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save(trained, tmp_path_factory.mktemp("adapter") / "files")
 
 
-PLAN = ResolvedPlan(
+PLAN = Resolved(
     micro_batch_size=1,
     accumulation_steps=8,
     zero_stage=0,

@@ -12,9 +12,9 @@ import torch
 from peft.tuners.lora import LoraLayer
 from torch import nn
 
-from finetune_contract.plan import RoleCoverage
 from finetune_contract.reasons import Reason
 from finetune_contract.recipe import LoraRecipe, LoraTarget, Precision
+from finetune_contract.resolved import RoleCoverage
 from finetune_trainer.adapter.lora import adapt, adapted_weights
 from finetune_trainer.adapter.roles import Kind, RoleMap, Weight, map_roles
 from finetune_trainer.model.base import load_model

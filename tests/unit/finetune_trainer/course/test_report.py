@@ -12,8 +12,8 @@ import pytest
 
 from finetune_contract.artifact import DatasetIdentity, ModelIdentity, Provenance, TrainingSummary
 from finetune_contract.layout import ZeroStage
-from finetune_contract.plan import MemoryEstimate, ResolvedPlan, RoleCoverage
 from finetune_contract.recipe import LoraTarget
+from finetune_contract.resolved import MemoryEstimate, Resolved, RoleCoverage
 from finetune_contract.runconfig import RunConfig
 from finetune_trainer.course.report.curves import Curve, Mark, chart, short, smooth, thin, ticks
 from finetune_trainer.course.report.page import RunFacts, render
@@ -37,7 +37,7 @@ FACTS = RunFacts(
         eval_loss=0.75,
         skipped_rows=17,
     ),
-    ResolvedPlan(
+    Resolved(
         micro_batch_size=4,
         accumulation_steps=2,
         zero_stage=ZeroStage.GRADIENTS,

@@ -18,9 +18,9 @@ from finetune_contract.artifact import (
     Serving,
     TrainingSummary,
 )
-from finetune_contract.plan import RoleCoverage
 from finetune_contract.reasons import Reason
 from finetune_contract.recipe import LoraRecipe, LoraTarget, Precision
+from finetune_contract.resolved import RoleCoverage
 from finetune_trainer.adapter.card import save_card
 from finetune_trainer.adapter.export import save_adapter, save_tokenizer
 from finetune_trainer.adapter.lora import adapt

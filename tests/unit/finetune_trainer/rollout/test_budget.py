@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune_contract.plan import MemoryEstimate
+from finetune_contract.resolved import MemoryEstimate
 from finetune_trainer.rollout import budget
 from finetune_trainer.rollout.budget import Kept, batches, free_bytes
 

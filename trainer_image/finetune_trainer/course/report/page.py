@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from finetune_contract.artifact import Provenance, TrainingSummary
-from finetune_contract.plan import MemoryEstimate, ResolvedPlan
+from finetune_contract.resolved import MemoryEstimate, Resolved
 from finetune_contract.runconfig import RunConfig
 from finetune_trainer.course.report.curves import Curve, Mark, Point, chart, short, smooth
 from finetune_trainer.course.trackers.base import public_uri
@@ -28,7 +28,7 @@ class RunFacts:
 
     provenance: Provenance
     summary: TrainingSummary
-    plan: ResolvedPlan | None = None
+    plan: Resolved | None = None
 
 
 def render(config: RunConfig, records: Sequence[Record], facts: RunFacts) -> str:

@@ -2,7 +2,10 @@
 
 import pytest
 
-from finetune_operator.cluster.resources import RESOURCES
+from finetune_operator.job.resources import resources
+from finetune_operator.plan.backends import BACKEND
+
+RESOURCES = resources(BACKEND.kinds)
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ class RoleCoverage(Telling):
     adapted: Annotated[int, Field(ge=0)]
 
 
-class ResolvedPlan(Telling):
+class Resolved(Telling):
     """The Auto values as they were resolved, what they cost, and what LoRA reaches.
 
     `lora` is empty until the model is loaded.

@@ -1,7 +1,8 @@
-"""The kinds that the operator reads and writes, by kind."""
+"""Where the kinds that the operator reads and writes are served."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from finetune_api.job import GROUP, KIND, PLURAL, VERSION
@@ -35,19 +36,29 @@ class Resource:
 
 
 _RBAC = "rbac.authorization.k8s.io/v1"
-CHILDREN: dict[str, Resource] = {
-    "PyTorchJob": Resource("kubeflow.org/v1", "pytorchjobs"),
-    "Pod": Resource("v1", "pods"),
-    "Lease": Resource("coordination.k8s.io/v1", "leases"),
+POD = "Pod"
+LEASE = "Lease"
+EVENT = "Event"
+_COMMON = {
+    POD: Resource("v1", "pods"),
+    LEASE: Resource("coordination.k8s.io/v1", "leases"),
     "ConfigMap": Resource("v1", "configmaps", watched=False),
     "ServiceAccount": Resource("v1", "serviceaccounts", watched=False),
     "Role": Resource(_RBAC, "roles", watched=False),
     "RoleBinding": Resource(_RBAC, "rolebindings", watched=False),
     "NetworkPolicy": Resource("networking.k8s.io/v1", "networkpolicies", watched=False),
 }
-EVENT = "Event"
-RESOURCES: dict[str, Resource] = {
-    KIND: Resource(f"{GROUP}/{VERSION}", PLURAL),
-    **CHILDREN,
-    EVENT: Resource("v1", "events", watched=False),
-}
+
+
+def children(made: Mapping[str, Resource]) -> dict[str, Resource]:
+    """Return the kinds of a job's children by kind; `made` are those of the backend."""
+    return {**made, **_COMMON}
+
+
+def resources(made: Mapping[str, Resource]) -> dict[str, Resource]:
+    """Return every kind that the operator reads or writes; `made` are those of the backend."""
+    return {
+        KIND: Resource(f"{GROUP}/{VERSION}", PLURAL),
+        **children(made),
+        EVENT: Resource("v1", "events", watched=False),
+    }

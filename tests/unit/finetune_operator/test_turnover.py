@@ -1,0 +1,118 @@
+"""Jobs that come and go leave nothing in the operator's memory."""
+
+import asyncio
+from collections import deque
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from finetune_api.job import KIND
+from finetune_operator.cluster.cache import Cache
+from finetune_operator.controller import Controller
+from finetune_operator.plan.backends import BACKEND
+from finetune_operator.settings import Settings
+from support.bot_job import bot_job
+from support.model_cluster import ModelApi
+from support.model_world import World
+
+OWN = ("finetune_operator.", "prometheus_client.")
+SETTINGS = Settings(trainer_image="t", retry_base_seconds=0)
+
+
+class Operator:
+    """A whole operator, watches aside, on a World that many jobs pass through."""
+
+    def __init__(self) -> None:
+        self.world = World()
+        api: Any = ModelApi(self.world, lambda body: None)
+        cache = Cache()
+        cache.synced = True
+        self.controller = Controller(SETTINGS, api, cache, BACKEND)
+        parts = (self.controller._queue.run(), self.controller._recorder.run())
+        self._tasks = [asyncio.create_task(part) for part in parts]
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+    async def turn(self) -> None:
+        """Deliver what happened, let the operator do its passes, and let others do their part."""
+        self.world.collect()
+        self.world.train_operator()
+        for pod in self.world.all("Pod"):
+            self.world.kubelet(pod["metadata"]["name"])
+        for kind in list(self.world.pending):
+            for event, body in self.world.deliveries(kind, 1_000):
+                self.controller.notice(event, body)
+        for _ in range(100):
+            await asyncio.sleep(0)
+
+    async def job_lives(self, name: str) -> None:
+        """A pod vanishes, the next attempt finds its data wrong, the job is deleted."""
+        body = bot_job(workers={"replicas": 2})
+        self.world.add({**body, "metadata": {**body["metadata"], "name": name}})
+        await self.turns(4)
+        self.world.delete_pod(f"{name}-a1-worker-0")
+        await self.turns(4)
+        self.world.end(f"{name}-a2-master-0", "DataInvalid")
+        await self.turns(4)
+        attempts = self.world.job(name)["status"]["attempts"]
+        assert [a["reason"] for a in attempts] == ["PodLost", "DataInvalid"]
+        self.world.drop(KIND, name)
+
+    async def turns(self, count: int) -> None:
+        for _ in range(count):
+            await self.turn()
+
+
+def held(root: object) -> list[str]:
+    """Return every container that the operator holds, by its path, with its size."""
+    found, seen, left = [], set(), deque([("", root)])
+    while left:
+        path, value = left.popleft()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, dict | list | tuple | set | deque):
+            found.append(f"{path}: {len(value)}")
+        left.extend(parts(path, value))
+    return sorted(found)
+
+
+def parts(path: str, value: Any) -> Iterator[tuple[str, object]]:
+    if isinstance(value, dict):
+        # What a key stands for is counted once, so that other keys make no difference.
+        yield from ((f"{path}[]", item) for item in value.values())
+    elif isinstance(value, list | tuple | set | deque):
+        yield from ((f"{path}[]", item) for item in value)
+    elif isinstance(value, asyncio.Queue):
+        yield f"{path}._queue", value._queue  # type: ignore[attr-defined]
+    elif type(value).__module__.startswith(OWN):
+        yield from ((f"{path}.{name}", item) for name, item in vars(value).items())
+
+
+@pytest.mark.parametrize(
+    ("name", "pause"),
+    [("job-{}", 4), ("again", 4), ("again", 0)],
+    ids=["other names", "the same name", "the same name at once"],
+)
+async def test_jobs_that_were_deleted_leave_nothing_behind(
+    name: str, pause: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What is bounded is full before it is counted.
+    monkeypatch.setattr("finetune_operator.cluster.cache._TOMBSTONES", 5)
+    monkeypatch.setattr("finetune_operator.events._REMEMBERED", 5)
+    operator = Operator()
+    sizes = []
+    for number in range(6):
+        await operator.job_lives(name.format(number))
+        await operator.turns(pause)
+        sizes.append(held(operator.controller))
+    assert sizes[-1] == sizes[1]
+    await operator.turns(4)
+    assert not operator.controller._cache._families
+    await operator.stop()
