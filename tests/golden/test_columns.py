@@ -1,14 +1,13 @@
 """What `kubectl get ftj -o wide` prints of the cases' statuses."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from finetune_api.crd import custom_resource_definition
 from kube_emulator.apiserver.kinds.catalogue import Kind
 from kube_emulator.apiserver.wire.tables import table
+from support.golden_cases import status
 
 SHOWN: dict[str, dict[str, Any]] = {
     "trainer_told": {
@@ -38,8 +37,7 @@ SHOWN: dict[str, dict[str, Any]] = {
 def test_columns(case: str) -> None:
     version = custom_resource_definition()["spec"]["versions"][0]
     kind = Kind("finetune.dev", "v1alpha1", "FineTuneJob", "finetunejobs", definition=version)
-    status = yaml.safe_load((Path(__file__).parent / case / "status.yaml").read_text())
-    body = {"metadata": {"name": "bot"}, "status": status}
+    body = {"metadata": {"name": "bot"}, "status": status(case)}
     printed = table(kind, [body], {}, "None")
     names = [column["name"] for column in printed["columnDefinitions"]]
     cells = dict(zip(names, printed["rows"][0]["cells"], strict=True))

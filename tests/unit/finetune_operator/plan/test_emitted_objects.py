@@ -1,4 +1,4 @@
-"""Every object in the golden cases is one that a cluster takes, and none carries a secret."""
+"""Every object of the golden shapes is one that a cluster takes, and none carries a secret."""
 
 from pathlib import Path
 from typing import Any
@@ -9,19 +9,19 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from finetune_contract.runconfig import FILE_NAME, RunConfig
+from support.golden_cases import SHAPES, applied
 
 HERE = Path(__file__).parent
-GOLDEN = HERE.parents[2] / "golden"
 KUBERNETES = "1.33"
 Json = Any
 
 
 def emitted() -> list[Any]:
-    found = []
-    for path in sorted(GOLDEN.glob("*/objects.yaml")):
-        for body in yaml.safe_load(path.read_text()).get("apply", []):
-            found.append(pytest.param(body, id=f"{path.parent.name}-{body['kind']}"))
-    return found
+    return [
+        pytest.param(body, id=f"{shape}-{body['kind']}")
+        for shape in SHAPES
+        for body in applied(shape)
+    ]
 
 
 def of_kind(kind: str) -> list[Any]:
