@@ -46,7 +46,7 @@ async def bench(
     try:
         yield bench
     finally:
-        bench.stop()
+        bench.stop(signal.SIGKILL)  # nothing is left to be done, and Kopf takes its time
 
 
 async def versions(bench: Bench) -> dict[str, str]:

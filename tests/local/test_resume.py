@@ -59,6 +59,7 @@ def test_a_pod_killed_at_a_random_second(journey: Journey, uninterrupted: str, s
     assert first["lostSteps"] == first["lastStep"] - last["resumedStep"]
 
 
+@pytest.mark.slow
 def test_suspend_saves_frees_the_pods_and_goes_on(journey: Journey, uninterrupted: str) -> None:
     journey.apply(resumable("paused", every=1_000_000))
     journey.wait_for_training("paused")

@@ -40,7 +40,7 @@ def merge(value: Json, patch: Json) -> Json:
 
 
 def diff(old: Json, new: Json) -> Json:
-    """Return the patch that makes `new` of `old`; {} if they differ in the order of items at most."""
+    """Return the patch that makes `new` of `old`; {} if at most the order of items differs."""
     if old == new:
         return {}
     if isinstance(old, list) and isinstance(new, list):

@@ -108,17 +108,23 @@ def train(config: RunConfig, ranks: Ranks) -> Path:
     return Path(unquote(urlsplit(published.uri).path))
 
 
-def pass_at_1(model: Path, rows: Sequence[Entry], adapter: Path | None = None) -> float:
-    """Return the mean probability of exactly the right answer: what sampling would tend to."""
+def load(model: Path, adapter: Path | None = None) -> tuple[Any, Any]:
+    """Return a model's tokenizer and the model with its adapter, as others would load them."""
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(model)
     loaded: Any = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
     if adapter is not None:
         loaded = PeftModel.from_pretrained(loaded, adapter)
-    loaded.eval()
+    return AutoTokenizer.from_pretrained(model), loaded.eval()
+
+
+def pass_at_1(model: Path, rows: Sequence[Entry], adapter: Path | None = None) -> float:
+    """Return the mean probability of exactly the right answer: what sampling would tend to."""
+    import torch
+
+    tokenizer, loaded = load(model, adapter)
     chances = []
     with torch.no_grad():
         for row in rows:

@@ -30,7 +30,9 @@ def endless(tmp_path: Path) -> Endless:
     ("number", "reason", "words"),
     [
         (signal.SIGKILL, Reason.TRAINER_ERROR, "killed"),
-        (signal.SIGABRT, Reason.DISTRIBUTED_FAILURE, "aborted"),  # as NCCL's watchdog ends it
+        pytest.param(  # as NCCL's watchdog ends it
+            signal.SIGABRT, Reason.DISTRIBUTED_FAILURE, "aborted", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_a_killed_rank_is_named(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,13 @@ CASES |= {
     "olmo2, run whole": ("olmo2", ("Attention", "MLP"), {**DENSE, "vocab_size": 16384}),
 }
 COVERING = ("llama", "olmo2, run whole")
+PRECISIONS = (Precision.FP32, Precision.BF16)
+QUICK = {  # every two values of case, checkpointing and precision meet
+    ("llama", False, Precision.BF16),
+    ("llama", True, Precision.FP32),
+    ("olmo2, run whole", False, Precision.FP32),
+    ("olmo2, run whole", True, Precision.BF16),
+}
 
 
 def peak_of_group(model: Any, *, checkpointing: bool) -> int:
@@ -145,9 +153,13 @@ def marked(cases: Iterable[str]) -> list[Any]:
     ]
 
 
-@pytest.mark.parametrize("precision", [Precision.FP32, Precision.BF16])
-@pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize("case", marked(CASES))
+@pytest.mark.parametrize(
+    ("case", "checkpointing", "precision"),
+    [
+        pytest.param(*each, marks=[] if each in QUICK else [pytest.mark.slow])
+        for each in product(CASES, (False, True), PRECISIONS)
+    ],
+)
 def test_the_formula_is_near_the_measured_peak(
     case: str,
     checkpointing: bool,

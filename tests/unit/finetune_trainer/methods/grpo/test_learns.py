@@ -1,7 +1,11 @@
-"""From rewards alone a model learns what it could do now and then."""
+"""From rewards alone a model learns what it could do now and then.
+
+A habit in seconds, on prompts that it has not seen; a task that has right answers among the slow.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,21 +14,58 @@ import pytest
 from finetune_contract.rewards import Reward
 from finetune_rewards.runner.child import runner_child
 from finetune_trainer.process.distributed import Ranks
-from support.grpo_runs import grpo_config
+from support.grpo_runs import VOWEL, grpo_config
 from support.speller import (
     HELD_OUT,
     LONGEST,
     PROMPTS,
     entries,
     half_taught,
+    load,
     pass_at_1,
     question,
     train,
 )
-from support.tiny_llama import write_rows
+from support.tiny_llama import write_model, write_rows
 
 SPELLED = {"name": "spelled", "reasoningGym": {"task": "spell_backward"}}
 GAIN = 0.15  # of pass@1
+PATTERN = VOWEL["regex"]["pattern"]
+
+
+def vowel_chance(model: Path, asked: list[str], adapter: Path | None = None) -> float:
+    """Return the mean probability that a completion begins with what VOWEL rewards."""
+    import torch
+
+    tokenizer, loaded = load(model, adapter)
+    wanted = [i for i in range(len(tokenizer)) if re.fullmatch(PATTERN, tokenizer.decode([i]))]
+    with torch.no_grad():
+        chances = [
+            loaded(**tokenizer(text, return_tensors="pt")).logits[0, -1].softmax(-1)[wanted].sum()
+            for text in asked
+        ]
+    return float(torch.stack(chances).mean())
+
+
+def test_rewards_teach_a_habit(tmp_path: Path, alone: Ranks) -> None:
+    rows = [{"prompt": f"{number}>"} for number in range(100, 180)]
+    write_rows(tmp_path / "train.jsonl", rows[:64])
+    model = write_model(tmp_path / "model", chat_template=None)
+    held_out = [row["prompt"] for row in rows[64:]]
+    with runner_child([Reward.model_validate(VOWEL)], {}, tmp_path / "rewards.sock"):
+        config = grpo_config(
+            tmp_path,
+            model=model,
+            socket=tmp_path / "rewards.sock",
+            grpo={"groupSize": 8, "sampling": {"maxTokens": 2}, "rewards": [VOWEL]},
+            lora={"targets": ["Attention", "MLP", "Head"]},
+            training={"maxSteps": 12, "globalBatchSize": 64, "learningRate": 2e-2},
+            microBatchSize=64,
+        )
+        adapter = train(config, alone)
+    before, after = vowel_chance(model, held_out), vowel_chance(model, held_out, adapter)
+    assert before < 0.2
+    assert after > 0.8
 
 
 class Speller:
@@ -82,10 +123,12 @@ def speller(
         yield Speller(model, directory, alone)
 
 
+@pytest.mark.slow
 def test_sft_has_taught_it_in_part(speller: Speller) -> None:
     assert 0.2 <= speller.before <= 0.4, speller.before
 
 
+@pytest.mark.slow
 def test_rewards_teach_the_rest(speller: Speller) -> None:
     assert speller.gain(seed=0) >= GAIN, "pass@1 must rise"
 
