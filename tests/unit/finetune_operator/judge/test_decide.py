@@ -157,15 +157,6 @@ def test_the_end_of_an_attempt_leaves_the_records_of_those_before(
     assert (made.attempts[2].number, made.attempts[2].state) == (3, state)
 
 
-def test_out_of_memory_halves_what_auto_had_chosen() -> None:
-    record = attempt(
-        micro_batch_size=8, reason=Reason.OUT_OF_MEMORY, **{**FAILED, "end_time": stamp(0)}
-    )
-    made = decided(record, seconds=60, training={"microBatchSize": "Auto"})
-    assert made.run is not None
-    assert made.run.micro_batch_size == 4
-
-
 def test_an_adapter_published_while_the_attempt_is_stopped_is_accepted() -> None:
     record = stopping(reason=Reason.SUSPENDED, failed_rank=1, last_step=12, lost_steps=2)
     pods = (ended(0, 0, result=success().model_copy(update={"step": 20})), pod(1))
