@@ -28,8 +28,8 @@ from finetune_trainer.process.stopping import Stop
 from finetune_trainer.train import train
 from harness.command_line import command_line, save
 from harness.one_process import LLAMA_28M, Ready, ready
-from support.tiny_llama import dialogue, write_model, write_rows
-from support.trainer_runs import run_config
+from support.models.tiny_llama import dialogue, write_model, write_rows
+from support.trainer.runs import run_config
 
 EVERY = 4  # steps between checkpoints
 BAR = 0.03  # of a minute

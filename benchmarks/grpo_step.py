@@ -44,8 +44,8 @@ from finetune_trainer.train import make_feed
 from harness.command_line import command_line, save
 from harness.contest import StepTimer, serve, take_turns
 from harness.one_process import LLAMA_28M, ready
-from support.tiny_llama import byte_tokenizer, write_model, write_rows
-from support.trainer_runs import run_config
+from support.models.tiny_llama import byte_tokenizer, write_model, write_rows
+from support.trainer.runs import run_config
 
 GROUP, COMPLETION, RANK, ALPHA, RATE = 8, 64, 16, 32, 1e-5
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]

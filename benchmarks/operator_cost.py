@@ -33,8 +33,8 @@ from finetune_operator.job.resources import resources
 from finetune_operator.plan.backends import BACKEND
 from harness.api_server import NAMESPACE, UNCOUNTED
 from harness.command_line import command_line, save
-from support.bot_job import bot_job
-from support.ports import free_port
+from support.operator.jobs import bot_job
+from support.services.loopback import free_port
 
 Json = Any
 HARNESS = Path(__file__).parent / "harness"

@@ -32,7 +32,7 @@ from finetune_trainer.data.encode import EncodedRow
 from finetune_trainer.model.base import load_model
 from finetune_trainer.step.scoring import Scorer, score
 from harness.command_line import command_line, save
-from support.tiny_llama import write_model
+from support.models.tiny_llama import write_model
 
 MICRO_BATCH, ROWS = 8, 64
 MEDIAN, SIGMA, LONGEST = 64, 1.0, 1024  # tokens

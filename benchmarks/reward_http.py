@@ -36,7 +36,7 @@ from harness.command_line import command_line, save
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from support.ports import free_port
+from support.services.loopback import free_port
 
 COUNT = 64
 SERIAL_BAR, TRL_BAR = 0.05, 1.1

@@ -21,8 +21,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from harness.command_line import command_line, save
-from support.tiny_llama import sums, write_model, write_rows
-from support.trainer_runs import run_config
+from support.models.tiny_llama import sums, write_model, write_rows
+from support.trainer.runs import run_config
 
 BAR = 10.0  # seconds
 STAGES = {  # up to the first line of the log that holds the words

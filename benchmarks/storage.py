@@ -29,8 +29,8 @@ from finetune_trainer.store.artifacts import open_artifact
 from finetune_trainer.store.storage import Role, Store
 from finetune_trainer.store.transfer import upload_all
 from harness.command_line import command_line, save
-from support.published import PROVENANCE, SUMMARY
-from support.s3_server import s3_server, write_keys
+from support.storage.publications import PROVENANCE, SUMMARY
+from support.storage.s3_server import s3_server, write_keys
 
 FILES = 40
 BUCKET = "bench"

@@ -35,9 +35,9 @@ from finetune_trainer.methods.sft.feed import step_batch
 from harness.command_line import command_line, save
 from harness.contest import StepTimer, serve, take_turns
 from harness.one_process import LLAMA_28M, ready
-from support.oracle import plain_sft_config
-from support.tiny_llama import write_model, write_rows
-from support.trainer_runs import run_config
+from support.models.tiny_llama import write_model, write_rows
+from support.trainer.oracle import plain_sft_config
+from support.trainer.runs import run_config
 
 BATCH, RANK, ALPHA, RATE, LENGTH = 8, 16, 32, 2e-4, 256
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]

@@ -16,7 +16,7 @@ from finetune_trainer.prepare import Prepared, prepare
 from finetune_trainer.process.distributed import Ranks
 from finetune_trainer.step.engine import Engine
 from finetune_trainer.train import load
-from support.trainer_runs import rank_environments
+from support.trainer.runs import rank_environments
 
 LLAMA_28M = {
     "vocab_size": 8192,

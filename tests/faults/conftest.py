@@ -9,10 +9,10 @@ import pytest
 
 from finetune_contract.runconfig import RunConfig
 from finetune_local.s3 import S3Server
-from support.fault_proxy import FaultProxy, fault_proxy
-from support.s3_server import s3_server, write_keys
-from support.storage_faults import PART_BYTES, PATIENCE
-from support.trainer_runs import run_config
+from support.storage.fault_proxy import FaultProxy, fault_proxy
+from support.storage.faults import PART_BYTES, PATIENCE
+from support.storage.s3_server import s3_server, write_keys
+from support.trainer.runs import run_config
 
 
 @pytest.fixture(scope="session")

@@ -21,8 +21,8 @@ from finetune_trainer.process.ending import ResultFile
 from finetune_trainer.process.errors import Failure
 from finetune_trainer.store.publish import Output
 from finetune_trainer.course.telemetry import StepRecord, Telemetry, parse
-from support.trainer_runs import run_config
-from support.published import PROVENANCE, SUMMARY
+from support.trainer.runs import run_config
+from support.storage.publications import PROVENANCE, SUMMARY
 
 small, large = Path(sys.argv[1]), Path(sys.argv[2])
 config = run_config(small)

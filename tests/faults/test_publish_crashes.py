@@ -12,8 +12,8 @@ from finetune_contract.artifact import Latest
 from finetune_trainer.process.errors import Failure
 from finetune_trainer.store.artifacts import open_artifact
 from finetune_trainer.store.publish import Output
-from support.published import PROVENANCE, SUMMARY
-from support.trainer_runs import run_config
+from support.storage.publications import PROVENANCE, SUMMARY
+from support.trainer.runs import run_config
 
 WRITES = ("upload", "write", "write_if")
 

@@ -16,9 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from finetune_api.job import KIND
-from support.backends import BACKENDS, NAMES, Played
-from support.model_cluster import Fault
-from support.simulation import TURN, WORKLOAD, Pod, Schedule, Simulation, play, take
+from support.operator.backends import BACKENDS, NAMES, Played
+from support.operator.model_cluster import Fault
+from support.operator.schedules import TURN, WORKLOAD, Pod, Schedule, Simulation, play, take
 
 CHECK = "bot-rewards"
 ATTEMPT_PODS = [(attempt, rank) for attempt in (1, 2, 3) for rank in (0, 1)]

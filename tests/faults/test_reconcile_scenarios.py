@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from finetune_api.job import KIND
-from support.backends import BACKENDS, NAMES, Played
-from support.model_cluster import Fault
-from support.simulation import TURN, Schedule, play
+from support.operator.backends import BACKENDS, NAMES, Played
+from support.operator.model_cluster import Fault
+from support.operator.schedules import TURN, Schedule, play
 
 TURN_STEP = ("turn", TURN)
 LOOK = [("deliver", (KIND, 9)), ("pass", None)]

@@ -15,9 +15,9 @@ import pytest
 
 from finetune_rewards.runner.worker_process import COMMAND, LOG_BYTES
 from finetune_rewards.scores.samples import Answer
-from support.reward_attacks import ATTACK, REACHING, SOURCE, world
-from support.reward_runners import asked, running_source, samples
-from support.unconfined_worker import UNCONFINED
+from support.rewards.attacks import ATTACK, REACHING, SOURCE, world
+from support.rewards.runners import asked, running_source, samples
+from support.rewards.unconfined_worker import UNCONFINED
 
 HARMLESS = samples("a", "b", "c", "d", target={})
 SILENCE_SECONDS = 3.0  # after which a function that hangs is killed

@@ -17,10 +17,10 @@ from finetune_trainer.checkpoints.keeper import Checkpoints
 from finetune_trainer.checkpoints.snapshot import Snapshot
 from finetune_trainer.step.optimizer_state import Moments
 from finetune_trainer.store.publish import Output
-from support.fault_proxy import EXPIRED, Corrupt, Fault, FaultProxy, Slow
-from support.published import PROVENANCE
-from support.s3_server import NEXT_KEY
-from support.storage_faults import LARGE, LASTING, PASSING, crossed, renew_keys
+from support.storage.fault_proxy import EXPIRED, Corrupt, Fault, FaultProxy, Slow
+from support.storage.faults import LARGE, LASTING, PASSING, crossed, renew_keys
+from support.storage.publications import PROVENANCE
+from support.storage.s3_server import NEXT_KEY
 
 pytestmark = pytest.mark.usefixtures("impatient")
 

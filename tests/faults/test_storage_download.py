@@ -12,8 +12,8 @@ from finetune_contract.reasons import Reason
 from finetune_contract.recipe import DataSource, ModelRecipe
 from finetune_trainer.store.sources import fetch_data, fetch_model, resolve_model
 from finetune_trainer.store.storage import Role, Store
-from support.fault_proxy import UNAVAILABLE, Fault, FaultProxy
-from support.storage_faults import LARGE, LASTING, PASSING, failure_of
+from support.storage.fault_proxy import UNAVAILABLE, Fault, FaultProxy
+from support.storage.faults import LARGE, LASTING, PASSING, failure_of
 
 pytestmark = pytest.mark.usefixtures("impatient")
 

@@ -16,9 +16,8 @@ from finetune_local.s3 import S3Server
 from finetune_trainer.store.artifacts import open_artifact
 from finetune_trainer.store.publish import Output
 from finetune_trainer.store.storage import Role, Store
-from support.fault_proxy import DENIED, EXPIRED, UNAVAILABLE, Fault, FaultProxy
-from support.published import PROVENANCE, SUMMARY
-from support.storage_faults import (
+from support.storage.fault_proxy import DENIED, EXPIRED, UNAVAILABLE, Fault, FaultProxy
+from support.storage.faults import (
     DAMAGING,
     LARGE,
     LASTING,
@@ -27,6 +26,7 @@ from support.storage_faults import (
     failure_of,
     renew_keys,
 )
+from support.storage.publications import PROVENANCE, SUMMARY
 
 ADAPTER = "adapter.safetensors"
 Published = Callable[[], str | None]

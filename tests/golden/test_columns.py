@@ -7,7 +7,7 @@ import pytest
 from finetune_api.crd import custom_resource_definition
 from kube_emulator.apiserver.kinds.catalogue import Kind
 from kube_emulator.apiserver.wire.tables import table
-from support.golden_cases import status
+from support.operator.golden_cases import status
 
 SHOWN: dict[str, dict[str, Any]] = {
     "trainer_told": {

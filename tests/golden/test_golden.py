@@ -12,8 +12,8 @@ import pytest
 from finetune_api.crd import schema
 from finetune_api.status import FineTuneJobStatus
 from kube_schema.structural import validate
-from support.backends import TWO_OBJECTS
-from support.golden_cases import (
+from support.operator.backends import TWO_OBJECTS
+from support.operator.golden_cases import (
     CASES,
     SHAPES,
     Json,

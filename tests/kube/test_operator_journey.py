@@ -18,8 +18,8 @@ import yaml
 
 from finetune_api.crd import custom_resource_definition
 from kube_emulator import training_operator
-from support.operator_under_test import CHILD_KINDS, Bench, condition, now
-from support.operator_values import resolved
+from support.cluster.bench import CHILD_KINDS, Bench, condition, now
+from support.operator.values import resolved
 
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 PYTORCHJOBS = Path(training_operator.__file__).parent / "pytorchjobs.yaml"

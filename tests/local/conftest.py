@@ -10,8 +10,8 @@ import pytest
 from finetune_local import assets, binaries
 from finetune_local.cluster import down, up
 from finetune_local.demo import Shell, cluster_keys
-from support.journey import Journey
-from support.tiny_llama import write_model
+from support.cluster.journey import Journey
+from support.models.tiny_llama import write_model
 
 QUICK = {
     "heartbeatSeconds": 0.5,

@@ -6,7 +6,7 @@ from typing import Any
 import obstore
 import pytest
 
-from support.journey import Journey, condition, job
+from support.cluster.journey import Journey, condition, job
 
 # It scores below 2, and 100 more for everything that it must not reach.
 GOOD = """

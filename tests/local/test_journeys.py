@@ -9,7 +9,7 @@ import pytest
 
 from finetune_local.demo_bucket import write_secret
 from finetune_trainer.store.artifacts import open_artifact
-from support.journey import Journey, condition, job
+from support.cluster.journey import Journey, condition, job
 
 KINDS = "pytorchjobs,pods,configmaps,leases,roles,rolebindings,serviceaccounts,networkpolicies"
 

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from support.journey import Journey, Json, condition, job
+from support.cluster.journey import Journey, Json, condition, job
 
 STEPS = 200
 SEEDS = [pytest.param(0), *(pytest.param(n, marks=pytest.mark.slow) for n in range(1, 10))]

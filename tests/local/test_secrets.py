@@ -4,7 +4,7 @@ import base64
 import contextlib
 from pathlib import Path
 
-from support.journey import Journey, job
+from support.cluster.journey import Journey, job
 
 CANARY = "canary-7f3a91c2"
 VISIBLE = (

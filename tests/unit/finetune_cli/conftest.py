@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from support.reward_tries import Files
+from support.rewards.trials import Files
 
 
 @pytest.fixture

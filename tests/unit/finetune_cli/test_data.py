@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 from finetune_cli import data
 from finetune_cli.app import app
 from finetune_trainer.data.faults import TABLE, Kind
-from support.planted_faults import (
+from support.models.faulty_files import (
     CANARY,
     ENCODED,
     PROMPTS,

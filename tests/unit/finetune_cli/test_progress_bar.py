@@ -10,7 +10,7 @@ from finetune_cli.progress_bar import ProgressBar, describe, news
 from finetune_contract.progress import Phase, Progress, RewardProgress
 from finetune_operator.judge.observed import Report
 from finetune_operator.judge.status import _progress_status, told_plan
-from support.operator_values import at, attempt, checkpoint_ref, job, resolved
+from support.operator.values import at, attempt, checkpoint_ref, job, resolved
 
 
 def progress(**of: Any) -> Progress:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from support.judge_server import Document, judge_server, lengths
-from support.reward_tries import CODE, EXACT, REGEX, Files, config_map, invoke, python, report
+from support.rewards.trials import CODE, EXACT, REGEX, Files, config_map, invoke, python, report
+from support.services.judge import Document, judge_server, lengths
 
 
 def test_scores_spread_and_total(files: Files) -> None:

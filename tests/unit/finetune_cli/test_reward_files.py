@@ -9,7 +9,17 @@ import pytest
 from typer.testing import CliRunner
 
 from finetune_cli.app import app
-from support.reward_tries import CODE, EXACT, JOB, REGEX, Files, config_map, invoke, python, report
+from support.rewards.trials import (
+    CODE,
+    EXACT,
+    JOB,
+    REGEX,
+    Files,
+    config_map,
+    invoke,
+    python,
+    report,
+)
 
 
 def test_rewards_and_code_of_stdin(files: Files) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from support.reward_tries import CODE, REGEX, Files, config_map, invoke, python, report
+from support.rewards.trials import CODE, REGEX, Files, config_map, invoke, python, report
 
 
 def test_what_teaches_nothing_is_warned_of(files: Files) -> None:

@@ -24,7 +24,7 @@ from finetune_contract.memory import (
 from finetune_contract.recipe import Optimizer, Precision, Quantization
 from finetune_contract.resolved import MemoryEstimate
 from finetune_contract.shape import AdapterShape, ModelShape, TensorHeader
-from support.published_models import LLAMA_3_8B, QWEN3_8B, deepseek_v3
+from support.models.published_models import LLAMA_3_8B, QWEN3_8B, deepseek_v3
 
 GIB = 2**30
 PLAIN = Setting(

@@ -8,7 +8,7 @@ from finetune_api.job import KIND
 from finetune_operator.cluster.api import ApiError
 from finetune_operator.cluster.cache import Cache
 from finetune_operator.cluster.queue import RetryLater
-from support.reconcile_bench import KEY, Bench, Json
+from support.operator.passes import KEY, Bench, Json
 
 
 async def test_a_pytorchjob_is_not_made_if_a_sibling_could_not_be() -> None:

@@ -12,9 +12,9 @@ from finetune_operator.cluster.queue import RetryLater
 from finetune_operator.controller import Controller
 from finetune_operator.plan.backends import BACKEND
 from finetune_operator.settings import Settings
-from support.bot_job import bot_job
-from support.model_cluster import ModelApi
-from support.model_world import World
+from support.operator.jobs import bot_job
+from support.operator.model_cluster import ModelApi
+from support.operator.model_world import World
 
 KEY = Key("team", "bot")
 

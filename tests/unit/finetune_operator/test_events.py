@@ -10,7 +10,7 @@ from finetune_api.status import AttemptState, Condition, ConditionType, FineTune
 from finetune_contract.reasons import Reason
 from finetune_operator.cluster.api import ApiError, Unreachable
 from finetune_operator.events import Recorder, Transition, transitions
-from support.operator_values import NOW, at, attempt, stamp
+from support.operator.values import NOW, at, attempt, stamp
 
 
 def status(reason: Reason, truth: Any = "Unknown", *attempts: Any) -> FineTuneJobStatus:

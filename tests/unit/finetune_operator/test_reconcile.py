@@ -6,7 +6,7 @@ import pytest
 
 from finetune_api.job import KIND
 from finetune_operator.cluster.queue import RetryLater
-from support.reconcile_bench import KEY, Bench, Json
+from support.operator.passes import KEY, Bench, Json
 
 
 async def test_the_attempt_stands_in_status_before_anything_is_made() -> None:

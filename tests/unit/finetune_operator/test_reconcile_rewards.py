@@ -7,7 +7,7 @@ import pytest
 
 from finetune_operator.cluster.api import ApiError
 from finetune_operator.cluster.queue import RetryLater
-from support.reconcile_bench import Bench
+from support.operator.passes import Bench
 
 CODE = {"name": "mine", "python": {"configMap": {"name": "code", "key": "score.py"}}}
 FAR = {"name": "far", "http": {"url": "https://judge.example.com/score"}}

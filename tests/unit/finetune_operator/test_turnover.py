@@ -13,9 +13,9 @@ from finetune_operator.cluster.cache import Cache
 from finetune_operator.controller import Controller
 from finetune_operator.plan.backends import BACKEND
 from finetune_operator.settings import Settings
-from support.bot_job import bot_job
-from support.model_cluster import ModelApi
-from support.model_world import World
+from support.operator.jobs import bot_job
+from support.operator.model_cluster import ModelApi
+from support.operator.model_world import World
 
 OWN = ("finetune_operator.", "prometheus_client.")
 SETTINGS = Settings(trainer_image="t", retry_base_seconds=0)

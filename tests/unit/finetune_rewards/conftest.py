@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from finetune_rewards.services import circuit
-from support.judge_server import Judge, judge_server
+from support.services.judge import Judge, judge_server
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from finetune_contract.rewards import SOURCES, Reward
 from finetune_rewards.panel import Panel
 from finetune_rewards.scores.samples import Item, Samples, Text
 from finetune_rewards.services.http import HttpScorer
-from support.judge_server import Document, judge_server
+from support.services.judge import Document, judge_server
 
 DOCS = Path(__file__).parents[3] / "docs"
 PAGE = (DOCS / "rewards.md").read_text()

@@ -17,7 +17,7 @@ from finetune_rewards import panel as panel_module
 from finetune_rewards.panel import Panel
 from finetune_rewards.scores.errors import RewardFailed, RewardInvalid
 from finetune_rewards.scores.samples import Answer, Item, Samples
-from support.judge_server import Document, after, good, judge_server, lengths
+from support.services.judge import Document, after, good, judge_server, lengths
 
 REGEX = {"regex": {"pattern": "a"}}
 

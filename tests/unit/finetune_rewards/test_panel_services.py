@@ -11,8 +11,8 @@ from aiohttp import web
 from finetune_contract.rewards import Reward
 from finetune_rewards.panel import Panel
 from finetune_rewards.services import circuit
-from support.asked_service import TEXTS, batch
-from support.judge_server import Document, after, judge_server, lengths
+from support.rewards.http_reward import TEXTS, batch
+from support.services.judge import Document, after, judge_server, lengths
 
 
 def reward(name: str, **http: Any) -> Reward:

@@ -13,8 +13,8 @@ from finetune_rewards import panel as panel_module
 from finetune_rewards.panel import Panel
 from finetune_rewards.scores.samples import Answer, Item, Samples
 from finetune_rewards.scoring import Answered, Scoring
-from support.asked_service import batch
-from support.judge_server import Document, good, judge_server
+from support.rewards.http_reward import batch
+from support.services.judge import Document, good, judge_server
 
 BUILTIN = {"name": "mine", "regex": {"pattern": "a"}}
 MODEL = {"name": "model", "model": {"uri": "hf://a/b"}}

@@ -11,8 +11,8 @@ import torch.distributed as dist
 
 from finetune_trainer.course import tracking
 from finetune_trainer.process.distributed import Ranks
-from support.fork_server import ForkServer
-from support.trainer_runs import rank_environments
+from support.trainer.fork_server import ForkServer
+from support.trainer.runs import rank_environments
 
 
 @pytest.fixture(scope="session")

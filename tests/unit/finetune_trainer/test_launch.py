@@ -14,10 +14,10 @@ from finetune_contract.reasons import Reason
 from finetune_contract.result import Outcome
 from finetune_trainer.launch import Node, _environment, _torchrun
 from finetune_trainer.store.artifacts import open_artifact
-from support.launched import ENDLESS, Pod, pods
-from support.published import run_directory
-from support.tiny_llama import dialogue, sums, write_model, write_rows
-from support.trainer_runs import run_config
+from support.models.tiny_llama import dialogue, sums, write_model, write_rows
+from support.storage.publications import run_directory
+from support.trainer.launchers import ENDLESS, Pod, pods
+from support.trainer.runs import run_config
 
 CANARY = "canary-9d41"
 LITTLE_MEMORY = """

@@ -11,9 +11,9 @@ import pytest
 
 from finetune_contract.reasons import Reason
 from finetune_contract.runconfig import RunConfig
-from support.launched import ENDLESS, Pod, pods
-from support.tiny_llama import sums, write_model, write_rows
-from support.trainer_runs import run_config
+from support.models.tiny_llama import sums, write_model, write_rows
+from support.trainer.launchers import ENDLESS, Pod, pods
+from support.trainer.runs import run_config
 
 Endless = Callable[..., RunConfig]
 

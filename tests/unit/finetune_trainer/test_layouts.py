@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from finetune_contract.runconfig import RunConfig
-from support.oracle import Expected, plain_torch, trl_losses
-from support.tiny_llama import sums, write_rows
-from support.tiny_models import write_tiny
-from support.trainer_runs import Trained, run_config, train_group
+from support.models.tiny_llama import sums, write_rows
+from support.models.tiny_models import write_tiny
+from support.trainer.oracle import Expected, plain_torch, trl_losses
+from support.trainer.runs import Trained, run_config, train_group
 
 ROWS = 33  # four batches of 8 and one of a single row: most ranks and passes have nothing in it
 TRL_TOLERANCE = 1e-4

@@ -24,9 +24,9 @@ from finetune_trainer.process.distributed import Ranks
 from finetune_trainer.process.errors import Failure
 from finetune_trainer.step.optimizer_state import Moments
 from finetune_trainer.store.storage import Store
-from support.hub_server import COMMIT, Hub, hub_server
-from support.tiny_llama import dialogue, sums, write_model, write_rows
-from support.trainer_runs import run_config
+from support.models.tiny_llama import dialogue, sums, write_model, write_rows
+from support.services.hub import COMMIT, Hub, hub_server
+from support.trainer.runs import run_config
 
 
 @pytest.fixture(scope="module")

@@ -21,9 +21,9 @@ from finetune_trainer.course.telemetry import StepRecord
 from finetune_trainer.lead import Lead
 from finetune_trainer.process.errors import Failure
 from finetune_trainer.step.optimizer_state import Moments
-from support.published import run_directory
-from support.tiny_llama import sums, write_model, write_rows
-from support.trainer_runs import run_config
+from support.models.tiny_llama import sums, write_model, write_rows
+from support.storage.publications import run_directory
+from support.trainer.runs import run_config
 
 RECORD = StepRecord(1, 2.0, 0.5, 1e-4, 300, 100, 0.5)
 

@@ -26,9 +26,9 @@ from finetune_trainer.data.encoding import SKIPPED, Encoding, encode_once
 from finetune_trainer.prepare import prepare
 from finetune_trainer.process.distributed import Ranks
 from finetune_trainer.process.errors import Failure
-from support.ports import free_port
-from support.tiny_llama import CHATML, byte_tokenizer, sums, write_rows
-from support.trainer_runs import run_config
+from support.models.tiny_llama import CHATML, byte_tokenizer, sums, write_rows
+from support.services.loopback import free_port
+from support.trainer.runs import run_config
 
 
 @pytest.fixture

@@ -16,12 +16,12 @@ from finetune_contract.reasons import Reason, exit_code
 from finetune_contract.rewards import Reward
 from finetune_contract.runconfig import RunConfig
 from finetune_rewards.runner.child import runner_child
-from support.fork_server import Ended, Fault, ForkServer
-from support.grpo_runs import SHORT, VOWEL, grpo_config, prompts
-from support.published import run_directory
-from support.tiny_llama import sums, write_rows
-from support.tiny_models import write_tiny
-from support.trainer_runs import run_config
+from support.grpo.configs import SHORT, VOWEL, grpo_config, prompts
+from support.models.tiny_llama import sums, write_rows
+from support.models.tiny_models import write_tiny
+from support.storage.publications import run_directory
+from support.trainer.fork_server import Ended, Fault, ForkServer
+from support.trainer.runs import run_config
 
 STEPS = 12
 EVERY = 2  # steps between checkpoints

@@ -11,7 +11,7 @@ import pytest
 
 from finetune_trainer.__main__ import _leave_out_unused
 from finetune_trainer.process.logs import OWN, start_logging
-from support.trainer_runs import run_config
+from support.trainer.runs import run_config
 
 
 @pytest.fixture

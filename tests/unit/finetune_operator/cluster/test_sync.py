@@ -8,9 +8,9 @@ from finetune_api.job import KIND
 from finetune_operator.cluster.api import ApiError, Listing, Unreachable
 from finetune_operator.cluster.cache import Cache, Key
 from finetune_operator.cluster.sync import BackendAppeared, Synchroniser
-from support.backends import ONE_OBJECT
-from support.model_cluster import ModelApi
-from support.model_world import World, child_kinds
+from support.operator.backends import ONE_OBJECT
+from support.operator.model_cluster import ModelApi
+from support.operator.model_world import World, child_kinds
 
 KEY = Key("team", "bot")
 KINDS = child_kinds(ONE_OBJECT)

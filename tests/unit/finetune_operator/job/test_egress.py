@@ -4,7 +4,7 @@ import pytest
 
 from finetune_api.job import FineTuneJob
 from finetune_operator.job.egress import refusal_of, refused_hosts
-from support.operator_values import job
+from support.operator.values import job
 
 NAMESPACE = "team-a"
 ALLOWED = ("judge.example.com", "*.scores.example", "10.1.2.3", "fd00::7")

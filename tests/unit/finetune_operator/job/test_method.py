@@ -8,7 +8,7 @@ from finetune_operator.job.method import (
     python_rewards,
     reward_recipe,
 )
-from support.operator_values import job
+from support.operator.values import job
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from finetune_operator.job.run_config import Mounts
-from support.told_jobs import config, job
+from support.operator.jobs import config, job
 
 EVERY_FIELD: dict[str, Any] = {
     "model": {"uri": "hf://o/m", "revision": "abc", "initFrom": "s3://b/older"},

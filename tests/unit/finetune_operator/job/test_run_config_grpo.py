@@ -6,7 +6,7 @@ from typing import Any
 
 from finetune_api.job import FineTuneJob
 from finetune_operator.job.run_config import Mounts
-from support.told_jobs import config, job
+from support.operator.jobs import config, job
 
 EVERY_GRPO_FIELD: dict[str, Any] = {
     "groupSize": 4,

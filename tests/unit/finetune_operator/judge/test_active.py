@@ -16,7 +16,7 @@ from finetune_operator.judge.decide import decide
 from finetune_operator.judge.decision import Decision
 from finetune_operator.judge.observed import Observed, Obstacle, Report
 from finetune_operator.plan.backends import BACKEND
-from support.decisions import (
+from support.operator.decisions import (
     LEASE,
     PODS,
     RUNNING,
@@ -27,7 +27,7 @@ from support.decisions import (
     names,
     stopping,
 )
-from support.operator_values import (
+from support.operator.values import (
     at,
     attempt,
     checkpoint_ref,

@@ -6,7 +6,7 @@ import pytest
 
 from finetune_operator.judge.diagnose import Blocked, blocked
 from finetune_operator.judge.observed import Obstacle
-from support.operator_values import job, pod, seen, stamp
+from support.operator.values import job, pod, seen, stamp
 
 
 def waits(obstacle: Obstacle | None, warning: str | None = None, **spec: Any) -> Blocked | None:

@@ -15,7 +15,7 @@ from finetune_contract.reasons import Reason
 from finetune_operator.judge.decide import refused
 from finetune_operator.judge.decision import Course, Decision
 from finetune_operator.judge.observed import Child
-from support.decisions import (
+from support.operator.decisions import (
     ACCOUNT,
     FAILED,
     LEASE,
@@ -27,7 +27,7 @@ from support.decisions import (
     names,
     stopping,
 )
-from support.operator_values import (
+from support.operator.values import (
     UID,
     at,
     attempt,

@@ -10,7 +10,7 @@ from finetune_contract.reasons import Reason
 from finetune_operator.judge.diagnose import SETTLE, end_of, published
 from finetune_operator.judge.observed import Child, Crashes, Observed, Report
 from finetune_operator.plan.backends import BACKEND
-from support.operator_values import (
+from support.operator.values import (
     UID,
     at,
     attempt,

@@ -8,8 +8,8 @@ import pytest
 from finetune_operator.judge.diagnose import blocked, end_of
 from finetune_operator.judge.observed import Observed, Obstacle
 from finetune_operator.plan.backends import BACKEND
-from support.decisions import WORKLOAD
-from support.operator_values import at, attempt, ended, job, pod
+from support.operator.decisions import WORKLOAD
+from support.operator.values import at, attempt, ended, job, pod
 
 OVERDUE = "bot-a1-master-0 was deleted, but its node does not confirm it"
 

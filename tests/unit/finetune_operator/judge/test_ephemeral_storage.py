@@ -7,7 +7,7 @@ import pytest
 from finetune_contract.reasons import TABLE, Reason, Retry
 from finetune_operator.judge.diagnose import end_of
 from finetune_operator.plan.backends import BACKEND
-from support.operator_values import at, attempt, ended, job, pod, seen
+from support.operator.values import at, attempt, ended, job, pod, seen
 
 # The kubelet's words (pkg/kubelet/eviction/helpers.go).
 OVER_ITS_LIMIT = [

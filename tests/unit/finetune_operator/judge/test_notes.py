@@ -12,7 +12,7 @@ from finetune_operator.judge.observed import Report
 from finetune_operator.judge.status import status_of
 from finetune_operator.plan.backends import BACKEND
 from finetune_operator.settings import Settings
-from support.operator_values import NOW, at, attempt, job, pod, seen
+from support.operator.values import NOW, at, attempt, job, pod, seen
 
 SETTINGS = Settings(trainer_image="t")
 NOTE = "checkpoints fail: the store refused the credentials"

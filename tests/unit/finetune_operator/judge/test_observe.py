@@ -13,7 +13,7 @@ from finetune_operator.judge.observe import newest_warning, observe
 from finetune_operator.judge.observed import Crashes, Obstacle
 from finetune_operator.plan.backends import BACKEND
 from kube_emulator.apiserver.wire.patches import merge_patch as patched
-from support.operator_values import UID, at, job, stamp
+from support.operator.values import UID, at, job, stamp
 
 Json = Any
 LABELS = {"finetune.dev/job": "bot", "finetune.dev/job-uid": UID, "finetune.dev/attempt": "1"}

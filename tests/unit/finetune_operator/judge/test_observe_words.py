@@ -6,7 +6,7 @@ from typing import Any
 
 from finetune_operator.judge.observe import newest_warning, observe
 from finetune_operator.plan.backends import BACKEND
-from support.operator_values import UID, job
+from support.operator.values import UID, job
 
 Json = Any
 LABELS = {"finetune.dev/job": "bot", "finetune.dev/job-uid": UID, "finetune.dev/attempt": "1"}

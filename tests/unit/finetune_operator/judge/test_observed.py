@@ -1,7 +1,7 @@
 """What is asked of the observed objects."""
 
 from finetune_operator.judge.observed import Child, Observed
-from support.operator_values import UID
+from support.operator.values import UID
 
 
 def test_an_attempts_workload_is_the_one_that_makes_its_pods() -> None:

@@ -8,7 +8,7 @@ from finetune_api.status import AttemptState
 from finetune_contract.reasons import TABLE, Reason, Retry
 from finetune_operator.judge.retry import active_time, backoff, gives_up, next_micro_batch
 from finetune_operator.settings import Settings
-from support.operator_values import at, attempt, job, stamp
+from support.operator.values import at, attempt, job, stamp
 
 SETTINGS = Settings(trainer_image="t", max_infrastructure_attempts=3)
 

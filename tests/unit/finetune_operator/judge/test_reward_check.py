@@ -11,8 +11,7 @@ from finetune_operator.events import Transition, transitions
 from finetune_operator.judge.decision import Course
 from finetune_operator.judge.status import status_of
 from finetune_operator.plan.reward_check import reward_check
-from support.operator_values import NOW, at, stamp
-from support.reward_checks import (
+from support.operator.reward_trials import (
     GOOD,
     PYTHON,
     SETTINGS,
@@ -28,6 +27,7 @@ from support.reward_checks import (
     told,
     tried_by,
 )
+from support.operator.values import NOW, at, stamp
 
 
 def test_code_is_tried_before_the_first_attempt() -> None:

@@ -11,8 +11,18 @@ from finetune_contract.reasons import Reason
 from finetune_operator.judge.decide import refused
 from finetune_operator.judge.decision import Course
 from finetune_operator.judge.observed import Child
-from support.operator_values import NOW, UID, at, stamp
-from support.reward_checks import decided, deleted, ended, failure, grpo, pod, record, seen, told
+from support.operator.reward_trials import (
+    decided,
+    deleted,
+    ended,
+    failure,
+    grpo,
+    pod,
+    record,
+    seen,
+    told,
+)
+from support.operator.values import NOW, UID, at, stamp
 
 
 @pytest.mark.parametrize("reason", [Reason.REWARD_INVALID, Reason.DATA_NOT_FOUND])

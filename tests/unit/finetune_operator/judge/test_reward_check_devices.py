@@ -10,7 +10,7 @@ from finetune_contract.reasons import Reason
 from finetune_operator.job.workers import extended_resources
 from finetune_operator.judge.decision import Course
 from finetune_operator.plan.pod import pod_template
-from support.reward_checks import (
+from support.operator.reward_trials import (
     PYTHON,
     decided,
     ended,

@@ -13,8 +13,8 @@ from finetune_operator.judge.decision import Course, Decision
 from finetune_operator.judge.observe import observe
 from finetune_operator.plan.backends import BACKEND
 from finetune_operator.settings import Settings
-from support.operator_values import UID, at, job, stamp
-from support.reward_checks import digest, tried_by
+from support.operator.reward_trials import digest, tried_by
+from support.operator.values import UID, at, job, stamp
 
 Json = Any
 SETTINGS = Settings(trainer_image="trainer:1", start_timeout_seconds=60)

@@ -10,8 +10,7 @@ from finetune_operator.judge.decide import decide, refused
 from finetune_operator.judge.observed import Child, Observed, Pod
 from finetune_operator.judge.status import status_of
 from finetune_operator.plan.backends import BACKEND
-from support.operator_values import NOW, UID, at, stamp
-from support.reward_checks import (
+from support.operator.reward_trials import (
     GOOD,
     SETTINGS,
     decided,
@@ -24,6 +23,7 @@ from support.reward_checks import (
     record,
     seen,
 )
+from support.operator.values import NOW, UID, at, stamp
 
 
 def test_a_pod_of_a_deleted_job_that_a_lost_node_keeps_is_no_obstacle() -> None:

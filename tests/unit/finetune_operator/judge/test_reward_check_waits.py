@@ -10,8 +10,18 @@ from finetune_operator.judge.decide import decide
 from finetune_operator.judge.decision import Course
 from finetune_operator.judge.observed import Obstacle
 from finetune_operator.plan.backends import BACKEND
-from support.operator_values import at, stamp
-from support.reward_checks import SETTINGS, decided, deleted, digest, grpo, pod, record, seen, told
+from support.operator.reward_trials import (
+    SETTINGS,
+    decided,
+    deleted,
+    digest,
+    grpo,
+    pod,
+    record,
+    seen,
+    told,
+)
+from support.operator.values import at, stamp
 
 
 def test_a_pod_that_runs_is_waited_for() -> None:

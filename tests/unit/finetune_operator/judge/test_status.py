@@ -21,7 +21,7 @@ from finetune_operator.judge.decision import Course, Decision, Verdict
 from finetune_operator.judge.observed import Report
 from finetune_operator.judge.status import invalid_status, status_of
 from finetune_operator.settings import Settings
-from support.operator_values import (
+from support.operator.values import (
     MEMORY,
     at,
     attempt,

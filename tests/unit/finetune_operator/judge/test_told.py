@@ -11,7 +11,7 @@ from finetune_contract.reasons import Reason
 from finetune_contract.result import Outcome, Result
 from finetune_operator.judge.observed import Observed, Pod, Report
 from finetune_operator.judge.told import Told, accounted, checkpoint, corrected, learned, told
-from support.operator_values import (
+from support.operator.values import (
     UID,
     at,
     attempt,

@@ -13,7 +13,7 @@ from finetune_operator.judge.observed import Report
 from finetune_operator.judge.retry import gives_up
 from finetune_operator.plan.backends import BACKEND
 from finetune_operator.settings import Settings
-from support.operator_values import at, attempt, checkpoint_ref, ended, failure, job, seen, stamp
+from support.operator.values import at, attempt, checkpoint_ref, ended, failure, job, seen, stamp
 
 SETTINGS = Settings(trainer_image="t")
 STORE_REFUSES = [Reason.ACCESS_DENIED, Reason.OUTPUT_NOT_FOUND]

@@ -4,7 +4,7 @@ import pytest
 
 from finetune_contract.reasons import Reason
 from finetune_operator.judge.wording import attempt_end, bounded, with_advice
-from support.operator_values import attempt
+from support.operator.values import attempt
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from finetune_contract.runconfig import FILE_NAME, RunConfig
-from support.golden_cases import SHAPES, applied
+from support.operator.golden_cases import SHAPES, applied
 
 HERE = Path(__file__).parent
 KUBERNETES = "1.33"

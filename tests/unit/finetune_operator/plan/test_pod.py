@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from finetune_operator.plan.pod import pod_template
-from support.operator_values import job
+from support.operator.values import job
 
 
 def spec(**workers: Any) -> Any:

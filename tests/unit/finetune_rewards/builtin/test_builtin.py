@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from finetune_rewards.builtin import BUILTINS, scorer
 from finetune_rewards.scores.errors import RewardInvalid
 from finetune_rewards.scores.samples import Samples, Text
-from support.builtin_rewards import reward
+from support.rewards.builtin import reward
 
 
 @pytest.mark.parametrize(

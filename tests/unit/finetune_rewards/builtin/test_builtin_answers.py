@@ -11,7 +11,7 @@ import reasoning_gym
 
 from finetune_rewards.builtin import math as mathematics
 from finetune_rewards.scores.errors import RewardInvalid
-from support.builtin_rewards import score
+from support.rewards.builtin import score
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 
 from finetune_rewards.builtin import scorer
 from finetune_rewards.scores.errors import RewardInvalid
-from support.builtin_rewards import reward, samples, score
+from support.rewards.builtin import reward, samples, score
 
 
 def test_regex() -> None:

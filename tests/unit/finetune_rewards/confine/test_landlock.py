@@ -11,9 +11,9 @@ import pytest
 
 from finetune_rewards.confine.landlock import abi, handled
 from finetune_rewards.scores.samples import Item
-from support.lacking_worker import lacking
-from support.reward_runners import asked, running_source, samples
-from support.unconfined_worker import UNCONFINED
+from support.rewards.lacking_worker import lacking
+from support.rewards.runners import asked, running_source, samples
+from support.rewards.unconfined_worker import UNCONFINED
 
 
 @pytest.mark.parametrize(

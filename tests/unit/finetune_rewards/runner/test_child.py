@@ -14,8 +14,7 @@ import pytest
 from finetune_rewards.runner.child import runner_child
 from finetune_rewards.runner.client import RunnerClient
 from finetune_rewards.scores.errors import RewardChanged
-from support.reward_runners import python_reward, samples
-from support.runner_processes import SOURCE, runner_of
+from support.rewards.runners import SOURCE, python_reward, runner_of, samples
 
 
 @pytest.fixture
@@ -55,7 +54,7 @@ PARENT = """
 import sys, time
 from pathlib import Path
 from finetune_rewards.runner.child import runner_child
-from support.reward_runners import python_reward
+from support.rewards.runners import python_reward
 
 directory = Path(sys.argv[1])
 sources = {"mine": directory / "reward.py"}

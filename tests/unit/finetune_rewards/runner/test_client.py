@@ -23,7 +23,7 @@ from finetune_rewards.runner.protocol import (
 )
 from finetune_rewards.scores.errors import RewardChanged, RewardUnavailable
 from finetune_rewards.scores.samples import Answer
-from support.reward_runners import samples
+from support.rewards.runners import samples
 
 Says = Callable[[frames.Header, bytes], Awaitable[bytes]]
 NOTHING = frames.encode({}, pack_answers({"mine": Answer([], 0.0)}))

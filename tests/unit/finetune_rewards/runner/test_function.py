@@ -11,7 +11,7 @@ import pytest
 from finetune_rewards.runner.function import MODULE, Function, Invalid
 from finetune_rewards.scores.blame import Code
 from finetune_rewards.scores.samples import Item
-from support.reward_runners import samples
+from support.rewards.runners import samples
 
 
 @pytest.fixture(autouse=True)

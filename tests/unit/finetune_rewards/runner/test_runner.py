@@ -18,7 +18,7 @@ from finetune_rewards.runner.isolated import Runner
 from finetune_rewards.runner.protocol import Problem, pack_samples
 from finetune_rewards.runner.station import Assignment, Station
 from finetune_rewards.scores.samples import Item
-from support.reward_runners import asked, python_reward, running, running_source, samples
+from support.rewards.runners import asked, python_reward, running, running_source, samples
 
 COUNTING = """
 import os

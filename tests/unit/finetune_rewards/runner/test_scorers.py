@@ -9,7 +9,7 @@ import pytest
 
 from finetune_rewards.runner.scorers import load
 from finetune_rewards.scores.samples import Item
-from support.reward_runners import samples
+from support.rewards.runners import samples
 
 
 def items(described: dict[str, Any], *completions: str) -> list[Item]:

@@ -28,9 +28,8 @@ from finetune_rewards.scores.errors import (
     RewardUnavailable,
     SandboxUnavailable,
 )
-from support.lacking_worker import lacking
-from support.reward_runners import python_reward, samples
-from support.runner_processes import SOURCE, runner_of, served, served_here
+from support.rewards.lacking_worker import lacking
+from support.rewards.runners import SOURCE, python_reward, runner_of, samples, served, served_here
 
 HANGS = """
 import signal, time

@@ -19,8 +19,7 @@ from finetune_rewards.runner.protocol import Problem
 from finetune_rewards.runner.server import Server
 from finetune_rewards.runner.start_failure import start_failure, tell_start_failure
 from finetune_rewards.scores.errors import RewardInvalid, RewardUnavailable
-from support.reward_runners import python_reward
-from support.runner_processes import SOURCE, runner_of, served, served_here
+from support.rewards.runners import SOURCE, python_reward, runner_of, served, served_here
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from finetune_rewards.runner.protocol import Problem, pack_samples
 from finetune_rewards.runner.station import Assignment, Station
 from finetune_rewards.runner.worker_process import WorkerProcess
 from finetune_rewards.scores.samples import Item
-from support.reward_runners import asked, python_reward, running_source, samples
+from support.rewards.runners import asked, python_reward, running_source, samples
 
 LOAD = {
     "load": "python",

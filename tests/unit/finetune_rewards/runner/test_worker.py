@@ -18,9 +18,9 @@ from finetune_rewards.builtin import BUILTINS
 from finetune_rewards.confine.process import Lacking, confine, interpreter_paths
 from finetune_rewards.runner.protocol import pack_samples
 from finetune_rewards.scores.samples import Item
-from support.lacking_worker import lacking
-from support.reward_runners import asked, running, running_source, samples
-from support.unconfined_worker import UNCONFINED
+from support.rewards.lacking_worker import lacking
+from support.rewards.runners import asked, running, running_source, samples
+from support.rewards.unconfined_worker import UNCONFINED
 
 ANY = "def score(completions):\n    return [1.0] * len(completions)\n"
 

@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 
 from finetune_rewards.scores.samples import Item
-from support.lacking_worker import lacking
-from support.reward_attacks import ATTACK, REACHING, SOURCE
-from support.reward_runners import asked, running_source, samples
+from support.rewards.attacks import ATTACK, REACHING, SOURCE
+from support.rewards.lacking_worker import lacking
+from support.rewards.runners import asked, running_source, samples
 
 
 async def test_code_imports_torch_and_asks_for_a_place_for_files(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import pytest
 from finetune_contract.rewards import RegexReward, Reward
 from finetune_rewards.runner.worker_process import COMMAND, LOG_BYTES
 from finetune_rewards.scores.samples import Item
-from support.reward_runners import asked, running, running_source, samples
+from support.rewards.runners import asked, running, running_source, samples
 
 SEVERAL = """
 import sys

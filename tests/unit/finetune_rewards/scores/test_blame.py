@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from finetune_rewards.scores.blame import Code, blame
-from support.reward_runners import samples
+from support.rewards.runners import samples
 
 ROW = "The capital of Kyrgyzstan is Bishkek, said Aigul Toktogulova."
 SHORT = "seven"

@@ -8,7 +8,7 @@ import pytest
 
 from finetune_rewards.scores.columns import check_columns
 from finetune_rewards.scores.errors import RewardInvalid
-from support.builtin_rewards import reward
+from support.rewards.builtin import reward
 
 
 @pytest.mark.parametrize(

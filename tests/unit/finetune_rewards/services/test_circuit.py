@@ -9,7 +9,7 @@ import pytest
 from finetune_rewards.scores.errors import RewardUnavailable
 from finetune_rewards.services import circuit
 from finetune_rewards.services.circuit import MOST_OUTAGES, MOST_REFUSALS, Circuit, Unanswered
-from support.frail_service import Service
+from support.rewards.frail_service import Service
 
 
 @pytest.fixture(autouse=True)

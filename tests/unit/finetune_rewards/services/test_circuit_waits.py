@@ -11,7 +11,7 @@ import pytest
 from finetune_rewards.scores.errors import RewardUnavailable
 from finetune_rewards.services import circuit
 from finetune_rewards.services.circuit import MOST_REFUSALS, Unanswered
-from support.frail_service import Service
+from support.rewards.frail_service import Service
 
 
 @dataclass

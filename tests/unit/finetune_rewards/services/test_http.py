@@ -17,8 +17,8 @@ from finetune_contract.rewards import Reward
 from finetune_rewards.scores.errors import RewardInvalid, RewardUnavailable
 from finetune_rewards.scores.samples import Item, Samples, Text
 from finetune_rewards.services.http import HttpScorer
-from support.asked_service import TEXTS, ask, batch, scores
-from support.judge_server import Document, Judge, after, answering, good, judge_server, lengths
+from support.rewards.http_reward import TEXTS, ask, batch, scores
+from support.services.judge import Document, Judge, after, answering, good, judge_server, lengths
 
 pytestmark = pytest.mark.usefixtures("short_waits")
 

@@ -10,8 +10,8 @@ from aiohttp import web
 from finetune_rewards.scores.answers import LONGEST_ERROR
 from finetune_rewards.scores.samples import Item, Samples
 from finetune_rewards.services.http import MOST_BYTES
-from support.asked_service import ask, batch, scores
-from support.judge_server import Document, Judge, answering
+from support.rewards.http_reward import ask, batch, scores
+from support.services.judge import Document, Judge, answering
 
 pytestmark = pytest.mark.usefixtures("short_waits")
 

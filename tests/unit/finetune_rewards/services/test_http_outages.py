@@ -13,8 +13,8 @@ from aiohttp import web
 
 from finetune_rewards.scores.errors import RewardUnavailable
 from finetune_rewards.services import circuit
-from support.asked_service import TEXTS, ask, batch, scores
-from support.judge_server import Document, Judge, good
+from support.rewards.http_reward import TEXTS, ask, batch, scores
+from support.services.judge import Document, Judge, good
 
 pytestmark = pytest.mark.usefixtures("short_waits")
 

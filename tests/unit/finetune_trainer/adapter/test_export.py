@@ -21,9 +21,9 @@ from finetune_trainer.adapter.merge import save_merged
 from finetune_trainer.adapter.roles import map_roles
 from finetune_trainer.adapter.serving import vllm_serving
 from finetune_trainer.model.base import load_model
-from support.adapters import IDENTITY, adapted, disturb, logits, save
-from support.tiny_models import MODELS, write_tiny
-from support.trainer_runs import run_config
+from support.models.adapters import IDENTITY, adapted, disturb, logits, save
+from support.models.tiny_models import MODELS, write_tiny
+from support.trainer.runs import run_config
 
 slow = pytest.mark.slow
 QUICK = {"llama", "deepseek-v3", "gemma"}

@@ -24,10 +24,10 @@ from finetune_trainer.lead import Lead
 from finetune_trainer.process.errors import Failure
 from finetune_trainer.store.publish import Output
 from finetune_trainer.store.sources import resolve_model
-from support.adapters import adapted, disturb, save
-from support.tiny_llama import sums, write_rows
-from support.tiny_models import write_tiny
-from support.trainer_runs import run_config
+from support.models.adapters import adapted, disturb, save
+from support.models.tiny_llama import sums, write_rows
+from support.models.tiny_models import write_tiny
+from support.trainer.runs import run_config
 
 BASE = ModelIdentity(uri="hf://org/name", revision="c0ffee")
 ROLES = ("Attention", "Experts", "MLP", "SharedExperts")

@@ -15,8 +15,8 @@ from finetune_trainer.adapter import load as load_module
 from finetune_trainer.adapter.load import load_adapted, placement_on
 from finetune_trainer.model.base import load_model
 from finetune_trainer.train import load
-from support.tiny_models import write_tiny
-from support.trainer_runs import run_config
+from support.models.tiny_models import write_tiny
+from support.trainer.runs import run_config
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 1)
 

@@ -19,8 +19,8 @@ from finetune_trainer.adapter.lora import adapt, adapted_weights
 from finetune_trainer.adapter.roles import Kind, RoleMap, Weight, map_roles
 from finetune_trainer.model.base import load_model
 from finetune_trainer.process.errors import Failure
-from support.adapters import adapted
-from support.tiny_models import write_tiny
+from support.models.adapters import adapted
+from support.models.tiny_models import write_tiny
 
 ATTENTION = r"self_attn\.(q|k|v|o)_proj"
 MLA = r"self_attn\.(q_a_proj|q_b_proj|kv_a_proj_with_mqa|kv_b_proj|o_proj)"
@@ -105,7 +105,7 @@ def test_every_rank_begins_with_the_same_adapter(directories: dict[str, Path]) -
 
 
 def test_a_new_adapter_changes_nothing(directories: dict[str, Path]) -> None:
-    from support.adapters import logits
+    from support.models.adapters import logits
 
     targets = [r for r in LoraTarget if r in EXPECTED["deepseek-v3"]]
     model = adapted(directories["deepseek-v3"], [*targets, "Embeddings", "Head"]).model

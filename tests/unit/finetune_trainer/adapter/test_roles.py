@@ -18,7 +18,7 @@ from finetune_trainer.adapter.lora import adapt
 from finetune_trainer.adapter.roles import Kind, Weight, map_roles
 from finetune_trainer.model.base import empty_model, load_model
 from finetune_trainer.process.errors import Failure
-from support.tiny_models import MODELS, write_tiny
+from support.models.tiny_models import MODELS, write_tiny
 
 SIDES = {"Embeddings": 1, "Head": 1}
 # Two layers with 4 matrices of attention and 3 of MLP; DeepSeek's three with 5 of MLA, the first

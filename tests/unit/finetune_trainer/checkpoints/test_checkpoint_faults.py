@@ -21,8 +21,8 @@ from finetune_trainer.course.telemetry import METRICS
 from finetune_trainer.step.optimizer_state import Moments
 from finetune_trainer.store.publish import Output
 from finetune_trainer.store.storage import Store, hash_file
-from support.published import run_directory
-from support.trainer_runs import run_config
+from support.storage.publications import run_directory
+from support.trainer.runs import run_config
 
 PROVENANCE = Provenance(
     recipe_digest=f"sha256:{1:064x}", model=ModelIdentity(uri="hf://o/n", revision="a"), datasets=()

@@ -16,8 +16,8 @@ from finetune_trainer.checkpoints.archive import Archive
 from finetune_trainer.checkpoints.snapshot import STATE, Snapshot
 from finetune_trainer.process.errors import Failure
 from finetune_trainer.store.storage import Store
-from support.checkpoint_runs import Start, newest, place, present, saved, snapshot, starter
-from support.published import PROVENANCE
+from support.storage.publications import PROVENANCE
+from support.trainer.checkpoints import Start, newest, place, present, saved, snapshot, starter
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from finetune_contract.reasons import Reason
 from finetune_trainer.checkpoints.snapshot import BEST, STATE
 from finetune_trainer.process.errors import Failure
 from finetune_trainer.store.storage import Store
-from support.checkpoint_runs import Start, newest, place, saved, snapshot, starter
-from support.published import PROVENANCE
+from support.storage.publications import PROVENANCE
+from support.trainer.checkpoints import Start, newest, place, saved, snapshot, starter
 
 
 @pytest.fixture

@@ -22,12 +22,12 @@ from finetune_trainer.process.distributed import Ranks
 from finetune_trainer.process.errors import Failure
 from finetune_trainer.step.optimizer_state import Moments
 from finetune_trainer.store.publish import Output
-from support.grpo_runs import VOWEL, grpo_config, prompts
-from support.hub_server import COMMIT, Hub, hub_server
-from support.published import SUMMARY
-from support.reward_models import write_judge
-from support.tiny_llama import sums, write_model, write_rows
-from support.trainer_runs import run_config
+from support.grpo.configs import VOWEL, grpo_config, prompts
+from support.models.tiny_llama import sums, write_model, write_rows
+from support.rewards.reward_models import write_judge
+from support.services.hub import COMMIT, Hub, hub_server
+from support.storage.publications import SUMMARY
+from support.trainer.runs import run_config
 
 MOVED = "decade00" * 5
 

@@ -17,8 +17,8 @@ from finetune_contract.resolved import MemoryEstimate, Resolved, RoleCoverage
 from finetune_contract.runconfig import RunConfig
 from finetune_trainer.course.report.curves import Curve, Mark, chart, short, smooth, thin, ticks
 from finetune_trainer.course.report.page import RunFacts, render
-from support.grpo_runs import grpo_config
-from support.trainer_runs import run_config
+from support.grpo.configs import grpo_config
+from support.trainer.runs import run_config
 
 SHA = "sha256:" + "2" * 64
 HOSTILE = "s3://user:hidden@bucket/<script>alert(1)</script>.jsonl?token=hidden"

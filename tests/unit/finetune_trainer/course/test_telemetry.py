@@ -12,7 +12,7 @@ import pytest
 from finetune_contract.reasons import Reason
 from finetune_trainer.course import telemetry as module
 from finetune_trainer.course.telemetry import StepRecord, Telemetry
-from support.trainer_runs import run_config
+from support.trainer.runs import run_config
 from unit.finetune_trainer.course.test_report import FACTS
 
 

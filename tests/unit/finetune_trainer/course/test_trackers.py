@@ -12,8 +12,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from finetune_contract.reasons import Reason
 from finetune_trainer.course.telemetry import Telemetry
 from finetune_trainer.course.tracking import flatten
-from support.tracked_runs import CANARY, Runs, losses, train
-from support.tracking_servers import WandbServer, serving, until
+from support.services.trackers import WandbServer, serving, until
+from support.trainer.tracked_runs import CANARY, Runs, losses, train
 
 pytestmark = pytest.mark.usefixtures("prompt_tracking")
 

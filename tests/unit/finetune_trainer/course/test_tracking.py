@@ -12,8 +12,8 @@ import pytest
 from finetune_contract.reasons import Reason
 from finetune_trainer.course import tracking
 from finetune_trainer.course.telemetry import StepRecord
-from support.tracked_runs import CANARY, Runs, losses, train
-from support.tracking_servers import MlflowServer, serving, until
+from support.services.trackers import MlflowServer, serving, until
+from support.trainer.tracked_runs import CANARY, Runs, losses, train
 
 pytestmark = pytest.mark.usefixtures("prompt_tracking")
 

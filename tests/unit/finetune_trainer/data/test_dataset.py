@@ -26,7 +26,7 @@ from finetune_trainer.data.duplicates import DuplicateFinder, Place
 from finetune_trainer.data.encode import EncodedRow
 from finetune_trainer.data.faults import Findings, Kind, RowError
 from finetune_trainer.process.errors import Failure
-from support.tiny_llama import dialogue, write_rows
+from support.models.tiny_llama import dialogue, write_rows
 
 GOOD = dialogue("Hi", "Hello")
 PAIR = {"prompt": "Hi", "completion": "Hello"}

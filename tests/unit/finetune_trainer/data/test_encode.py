@@ -16,8 +16,8 @@ from finetune_trainer.data.encode import Encoder
 from finetune_trainer.data.faults import Kind, RowError
 from finetune_trainer.data.rows import TextPair
 from finetune_trainer.process.errors import Failure
-from support.encoded_rows import pieces, pieces_by, turns
-from support.tiny_llama import CHATML, byte_tokenizer
+from support.models.encoded_rows import pieces, pieces_by, turns
+from support.models.tiny_llama import CHATML, byte_tokenizer
 
 
 def test_text_pairs_are_joined_where_there_is_none() -> None:

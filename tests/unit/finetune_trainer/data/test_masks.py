@@ -18,7 +18,7 @@ import pytest
 from finetune_trainer.data.encode import Encoder
 from finetune_trainer.data.messages import Message, ToolCall
 from finetune_trainer.data.rows import Dialogue, Row, TextPair
-from support.chat_templates import (
+from support.models.chat_templates import (
     CHATML_SPECIAL,
     DEEPSEEK,
     DEEPSEEK_SPECIAL,
@@ -28,7 +28,7 @@ from support.chat_templates import (
     published,
     smollm2,
 )
-from support.tiny_llama import CHATML, byte_tokenizer
+from support.models.tiny_llama import CHATML, byte_tokenizer
 
 TOKENIZERS = {
     "SmolLM2": (smollm2, CHATML_SPECIAL),

@@ -18,7 +18,7 @@ from finetune_trainer.data.faults import TABLE, Kind, Severity
 from finetune_trainer.prepare import Prepared, prepare
 from finetune_trainer.process.distributed import Ranks
 from finetune_trainer.process.errors import Failure
-from support.planted_faults import (
+from support.models.faulty_files import (
     CANARY,
     ENCODED,
     FATAL,
@@ -32,7 +32,7 @@ from support.planted_faults import (
     good,
     row,
 )
-from support.trainer_runs import run_config
+from support.trainer.runs import run_config
 
 
 def run(planted: Planted, directory: Path, ranks: Ranks, on_bad_row: BadRows) -> Prepared:

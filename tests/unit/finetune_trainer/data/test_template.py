@@ -16,9 +16,9 @@ from finetune_trainer.data.faults import Kind, RowError
 from finetune_trainer.data.messages import Message, ToolCall
 from finetune_trainer.data.rows import Dialogue, Row
 from finetune_trainer.process.errors import Failure
-from support.chat_templates import QWEN3
-from support.encoded_rows import pieces, turns
-from support.tiny_llama import CHATML, byte_tokenizer
+from support.models.chat_templates import QWEN3
+from support.models.encoded_rows import pieces, turns
+from support.models.tiny_llama import CHATML, byte_tokenizer
 
 # Like Qwen3: reasoning stands before the last answer only, so earlier prefixes do not hold.
 REASONING = (

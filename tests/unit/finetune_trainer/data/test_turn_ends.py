@@ -13,7 +13,7 @@ from finetune_trainer.data.encode import Encoder
 from finetune_trainer.data.faults import Kind, RowError
 from finetune_trainer.data.messages import Message
 from finetune_trainer.data.rows import Dialogue, Row, TextPair
-from support.tiny_llama import CHATML, SPECIAL, byte_tokenizer
+from support.models.tiny_llama import CHATML, SPECIAL, byte_tokenizer
 
 
 def learned(row: Row, tokenizer: Any) -> list[str]:

@@ -17,8 +17,8 @@ from finetune_contract.recipe import (
     Quantization,
 )
 from finetune_trainer.fit.fitting import USABLE, Fitter, Room, Wish
-from support.published_models import LLAMA_3_8B, Published, deepseek_v3
-from support.trainer_runs import run_config
+from support.models.published_models import LLAMA_3_8B, Published, deepseek_v3
+from support.trainer.runs import run_config
 
 GIB = 2**30
 WISH = Wish(

@@ -27,8 +27,8 @@ from finetune_trainer.rollout.decoders import SharedDecoder
 from finetune_trainer.rollout.prefixed import NAME
 from finetune_trainer.step import scoring
 from finetune_trainer.step.scoring import Scorer, score, score_with
-from support.tensor_sizes import PeakBytes
-from support.tiny_models import write_tiny
+from support.models.tiny_models import write_tiny
+from support.trainer.tensor_sizes import PeakBytes
 
 BOUNDS = (0.9, 1.65)  # of the formula over the measured peak
 LENGTH, ROWS, VOCABULARY = 256, 2, 512

@@ -18,10 +18,10 @@ from finetune_trainer.fit.resolve import room, smallest
 from finetune_trainer.model import twin
 from finetune_trainer.store.headers import read_headers
 from finetune_trainer.store.sources import resolve_model
-from support.resolved import CPU, GPU, MIB, settle, settle_config
-from support.rollout_runs import rollout_config
-from support.tiny_models import write_tiny
-from support.trainer_runs import run_config
+from support.grpo.draws import rollout_config
+from support.models.tiny_models import write_tiny
+from support.models.weightless import CPU, GPU, MIB, settle, settle_config
+from support.trainer.runs import run_config
 
 
 def test_what_reward_models_hold_is_part_of_the_plan(tmp_path: Path) -> None:

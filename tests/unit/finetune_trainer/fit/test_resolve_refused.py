@@ -17,9 +17,9 @@ from finetune_trainer.model import twin
 from finetune_trainer.process.errors import Failure
 from finetune_trainer.store.headers import read_headers
 from finetune_trainer.store.sources import resolve_model
-from support.resolved import CPU, GPU, MIB, settle, settle_config
-from support.rollout_runs import rollout_config
-from support.tiny_models import write_tiny
+from support.grpo.draws import rollout_config
+from support.models.tiny_models import write_tiny
+from support.models.weightless import CPU, GPU, MIB, settle, settle_config
 
 
 @pytest.mark.parametrize("check", ["check_device", "check_quantization"])

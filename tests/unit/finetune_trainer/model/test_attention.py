@@ -12,8 +12,8 @@ from transformers import AutoModelForCausalLM
 from finetune_trainer.model import attention
 from finetune_trainer.model.architectures import ARCHITECTURES
 from finetune_trainer.model.attention import NAME, Segments, segmented_attention
-from support.tensor_sizes import LargestTensor
-from support.tiny_models import MODELS, write_tiny
+from support.models.tiny_models import MODELS, write_tiny
+from support.trainer.tensor_sizes import LargestTensor
 
 LENGTHS = (7, 1, 23, 12)
 WINDOW = {"sliding_window": 5}

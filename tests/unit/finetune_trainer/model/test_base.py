@@ -28,8 +28,8 @@ from finetune_trainer.adapter.roles import map_roles
 from finetune_trainer.model.base import empty_model, load_model, read_config
 from finetune_trainer.model.tokenizer import load_tokenizer
 from finetune_trainer.process.errors import Failure
-from support.tiny_llama import byte_tokenizer, write_model
-from support.tiny_models import write_tiny
+from support.models.tiny_llama import byte_tokenizer, write_model
+from support.models.tiny_models import write_tiny
 
 IDENTITY = ModelIdentity(uri="hf://org/name", revision="c0ffee")
 
@@ -153,7 +153,7 @@ def test_an_adapter_names_its_base_and_is_the_same_file_twice(
 
 
 def test_the_card_tells_where_the_adapter_comes_from(tmp_path: Path) -> None:
-    from support.trainer_runs import run_config
+    from support.trainer.runs import run_config
 
     recipe = run_config(tmp_path).recipe
     digest = "sha256:" + "d" * 64

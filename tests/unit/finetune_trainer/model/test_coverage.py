@@ -18,9 +18,9 @@ from finetune_contract.model import sha256_digest
 from finetune_contract.recipe import Precision
 from finetune_contract.runconfig import RunConfig
 from finetune_trainer.model.base import load_model
-from support.tiny_llama import sums, write_rows
-from support.tiny_models import write_tiny
-from support.trainer_runs import Trained, run_config, train_group
+from support.models.tiny_llama import sums, write_rows
+from support.models.tiny_models import write_tiny
+from support.trainer.runs import Trained, run_config, train_group
 
 pytestmark = pytest.mark.slow
 
@@ -148,7 +148,7 @@ def test_the_merged_model_answers_as_the_trained_one(
     case = trained[f"{name}-3"]
     merged = load_model(published(case, f"{name}-3") / "merged", Precision.FP32).eval()
     adapted = case.tensors("logits")["logits"]
-    from support.tiny_llama import byte_tokenizer
+    from support.models.tiny_llama import byte_tokenizer
 
     tokens = byte_tokenizer().apply_chat_template(
         sums(1)[0]["messages"], return_tensors="pt", return_dict=True

@@ -19,9 +19,9 @@ from finetune_trainer.adapter.load import load_adapted
 from finetune_trainer.model.base import load_model
 from finetune_trainer.model.quantization import check_quantization, loading_options
 from finetune_trainer.process.errors import Failure
-from support.adapters import disturb, logits, save
-from support.tiny_models import write_tiny
-from support.trainer_runs import run_config
+from support.models.adapters import disturb, logits, save
+from support.models.tiny_models import write_tiny
+from support.trainer.runs import run_config
 
 CPU = torch.device("cpu")
 

@@ -26,7 +26,7 @@ from finetune_trainer.process.distributed import Ranks
 from finetune_trainer.process.ending import ResultFile
 from finetune_trainer.process.errors import Failure
 from finetune_trainer.process.stopping import Stop
-from support.trainer_runs import run_config
+from support.trainer.runs import run_config
 
 CPU = torch.device("cpu")
 

@@ -11,7 +11,7 @@ import pytest
 from finetune_trainer.launch import _warn_of_short_grace
 from finetune_trainer.process import stopping
 from finetune_trainer.process.stopping import Stop, kept_grace
-from support.trainer_runs import run_config
+from support.trainer.runs import run_config
 
 
 @pytest.fixture

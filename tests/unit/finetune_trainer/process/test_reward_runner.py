@@ -12,8 +12,8 @@ from finetune_contract.runconfig import RunConfig
 from finetune_rewards.runner.client import RunnerClient
 from finetune_trainer.process.errors import Failure
 from finetune_trainer.process.reward_runner import launched_runner, own_socket_path, socket_path
-from support.reward_runners import samples
-from support.trainer_runs import run_config
+from support.rewards.runners import samples
+from support.trainer.runs import run_config
 
 PYTHON = {"name": "mine", "python": {"configMap": "rewards", "key": "reward.py"}}
 SERVICE = {"name": "judge", "http": {"url": "http://judge/score"}}

@@ -12,9 +12,9 @@ import pytest
 
 from finetune_contract.reasons import Reason, exit_code
 from finetune_contract.runconfig import RunConfig
-from support.fork_server import Ended, Fault, ForkServer
-from support.tiny_llama import sums, write_model, write_rows
-from support.trainer_runs import run_config
+from support.models.tiny_llama import sums, write_model, write_rows
+from support.trainer.fork_server import Ended, Fault, ForkServer
+from support.trainer.runs import run_config
 
 STEPS = 6
 INTERRUPTED = exit_code(Reason.INTERRUPTED)

@@ -21,8 +21,8 @@ from finetune_trainer.process.errors import Failure
 from finetune_trainer.rollout import builtin, rollout_engine
 from finetune_trainer.rollout.base import Completion, Request
 from finetune_trainer.rollout.merged import mergeable_bytes
-from support.rollout_runs import engine_of, memory, requests, rollout_config
-from support.tiny_models import write_tiny
+from support.grpo.draws import engine_of, memory, requests, rollout_config
+from support.models.tiny_models import write_tiny
 
 MOST = 12
 Draw = Callable[..., list[list[Completion]] | None]

@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from finetune_trainer.model.architectures import ARCHITECTURES
 from finetune_trainer.rollout import decoders, prefixed
 from finetune_trainer.rollout.decoders import Decoder, PlainDecoder, SharedDecoder, attention_for
-from support.tiny_models import MODELS, write_tiny
+from support.models.tiny_models import MODELS, write_tiny
 
 CPU = torch.device("cpu")
 TOKENS = 14

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from finetune_trainer.rollout.endings import Endings, stop_tokens
-from support.tiny_llama import byte_tokenizer
+from support.models.tiny_llama import byte_tokenizer
 
 TOKENIZER = byte_tokenizer(merges=[("o", "p")])
 END = TOKENIZER.eos_token_id

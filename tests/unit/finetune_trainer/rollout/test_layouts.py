@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from finetune_contract.reasons import Reason
-from support.rollout_runs import SAMPLES, Told, draw_group, rollout_config
-from support.tiny_models import write_tiny
+from support.grpo.draws import SAMPLES, Told, draw_group, rollout_config
+from support.models.tiny_models import write_tiny
 
 MODELS: dict[str, dict[str, Any]] = {
     "llama": {"targets": ["Attention", "MLP"]},

@@ -10,8 +10,8 @@ import torch
 
 from finetune_contract.recipe import Precision
 from finetune_trainer.rollout.merged import mergeable, mergeable_bytes, merged
-from support.adapters import adapted, disturb, logits
-from support.tiny_models import write_tiny
+from support.models.adapters import adapted, disturb, logits
+from support.models.tiny_models import write_tiny
 
 ALL = ("Attention", "MLP", "Embeddings", "Head")
 CASES: dict[str, tuple[str, tuple[str, ...], dict[str, Any], dict[str, Any]]] = {

@@ -18,9 +18,9 @@ from finetune_trainer.process.errors import Failure
 from finetune_trainer.rollout import openai
 from finetune_trainer.rollout.sampling import sample_seed
 from finetune_trainer.step.optimizer_state import gather_weights
-from support.completions_server import expected_tokens
-from support.rollout_runs import SEED
-from support.served_rollouts import ASKED, MOST, Loaded, Served, draw, failure, loaded_in, served
+from support.grpo.draws import SEED
+from support.grpo.served import ASKED, MOST, Loaded, Served, draw, failure, loaded_in, served
+from support.services.completions import expected_tokens
 
 
 @pytest.fixture(scope="module")

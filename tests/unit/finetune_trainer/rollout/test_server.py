@@ -15,8 +15,7 @@ from finetune_contract.reasons import Reason
 from finetune_trainer.process.distributed import Ranks
 from finetune_trainer.process.errors import Failure
 from finetune_trainer.rollout import server
-from support.completions_server import CompletionsServer, serving
-from support.served_rollouts import (
+from support.grpo.served import (
     ASKED,
     Loaded,
     Served,
@@ -26,6 +25,7 @@ from support.served_rollouts import (
     served,
     told_until_mended,
 )
+from support.services.completions import CompletionsServer, serving
 
 COMPLETE = "/v1/completions"
 LOAD, UNLOAD = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"

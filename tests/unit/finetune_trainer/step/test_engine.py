@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from finetune_contract.layout import ZeroStage
-from support.tiny_llama import write_model
-from support.trainer_runs import PYTHONPATH, rank_environments, run_config
+from support.models.tiny_llama import write_model
+from support.trainer.runs import PYTHONPATH, rank_environments, run_config
 
 COVERING = (ZeroStage.DDP, ZeroStage.PARAMETERS)
 STAGES = [
@@ -23,7 +23,7 @@ STAGES = [
     for stage in ZeroStage
 ]
 Reports = Callable[[ZeroStage], list[Any]]
-SCRIPT = Path(__file__).parents[3] / "support" / "engine_faults.py"
+SCRIPT = Path(__file__).parents[3] / "support" / "trainer" / "engine_faults.py"
 
 
 @pytest.fixture(scope="module")

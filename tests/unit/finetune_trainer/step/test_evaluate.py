@@ -14,10 +14,10 @@ from finetune_contract.artifact import Manifest
 from finetune_contract.progress import Phase
 from finetune_contract.reasons import Reason, exit_code
 from finetune_contract.runconfig import RunConfig
-from support.fork_server import Ended, Fault, ForkServer
-from support.published import run_directory
-from support.tiny_llama import dialogue, sums, write_model, write_rows
-from support.trainer_runs import run_config
+from support.models.tiny_llama import dialogue, sums, write_model, write_rows
+from support.storage.publications import run_directory
+from support.trainer.fork_server import Ended, Fault, ForkServer
+from support.trainer.runs import run_config
 
 STEPS, EVERY = 8, 2
 

@@ -18,7 +18,7 @@ from finetune_trainer.batch.micro_batch import MicroBatch
 from finetune_trainer.course.progress import Reporter
 from finetune_trainer.data.dataset import Dataset, Source
 from finetune_trainer.step.evaluate import Evaluator
-from support.trainer_runs import run_config
+from support.trainer.runs import run_config
 
 ROWS, LENGTH = 5, 4
 BEFORE = TrainingState(step=0, supervised_tokens=0, loss=1.0)

@@ -18,8 +18,8 @@ from finetune_trainer.model import twin
 from finetune_trainer.model.base import empty_model, load_model
 from finetune_trainer.step import scoring
 from finetune_trainer.step.scoring import Scorer, score, score_with
-from support.tensor_sizes import LargestTensor
-from support.tiny_models import write_tiny
+from support.models.tiny_models import write_tiny
+from support.trainer.tensor_sizes import LargestTensor
 
 CPU = torch.device("cpu")
 LENGTHS = (9, 30, 4)

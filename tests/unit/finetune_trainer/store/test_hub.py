@@ -17,7 +17,7 @@ from finetune_trainer.process.errors import Failure
 from finetune_trainer.store import hub as hub_module
 from finetune_trainer.store.headers import read_headers
 from finetune_trainer.store.sources import fetch_data, fetch_model, resolve_model
-from support.hub_server import COMMIT, Hub, hub_server
+from support.services.hub import COMMIT, Hub, hub_server
 
 FILES = {"config.json": b"{}", "model.safetensors": b"w" * 100, "model.py": b"", "a.bin": b""}
 

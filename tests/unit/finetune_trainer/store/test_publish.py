@@ -14,8 +14,8 @@ from finetune_contract.result import PublishedArtifact
 from finetune_trainer.process.errors import Failure
 from finetune_trainer.store.artifacts import open_artifact
 from finetune_trainer.store.publish import Output, find_published, open_output
-from support.published import PROVENANCE, SUMMARY, run_directory
-from support.trainer_runs import run_config
+from support.storage.publications import PROVENANCE, SUMMARY, run_directory
+from support.trainer.runs import run_config
 
 
 def claim(root: Path, uid: str = "uid-1", attempt: int = 1) -> Output:

@@ -17,10 +17,10 @@ from finetune_trainer.store.artifacts import open_artifact
 from finetune_trainer.store.publish import Output
 from finetune_trainer.store.sources import fetch_data, fetch_model, resolve_model
 from finetune_trainer.store.storage import CHUNK_BYTES, Role, Store
-from support.published import PROVENANCE, SUMMARY
-from support.s3_server import s3_server, write_keys
-from support.store_contract import ConditionalWrites
-from support.trainer_runs import run_config
+from support.storage.publications import PROVENANCE, SUMMARY
+from support.storage.s3_server import s3_server, write_keys
+from support.storage.store_contract import ConditionalWrites
+from support.trainer.runs import run_config
 
 CANARY = "canary-secret-55"
 

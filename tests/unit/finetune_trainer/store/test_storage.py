@@ -11,7 +11,7 @@ from obstore.exceptions import GenericError
 from finetune_contract.reasons import Reason
 from finetune_trainer.process.errors import Failure
 from finetune_trainer.store.storage import Role, Store, split_file_uri
-from support.store_contract import ConditionalWrites
+from support.storage.store_contract import ConditionalWrites
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from finetune_contract.artifact import MANIFEST
 from finetune_contract.reasons import Reason, exit_code
 from finetune_contract.runconfig import RunConfig
 from finetune_trainer.store.publish import Output
-from support.fork_server import ForkServer
-from support.tiny_llama import sums, write_model, write_rows
-from support.trainer_runs import run_config
+from support.models.tiny_llama import sums, write_model, write_rows
+from support.trainer.fork_server import ForkServer
+from support.trainer.runs import run_config
 
 STEPS = 3000  # more than are done until the other claim is seen
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from finetune_contract.grpo import GrpoRecipe
 from finetune_trainer.methods.grpo.advantages import Advantages, advantages
-from support import grpo_oracle
-from support.grpo_oracle import Rules
+from support.grpo import oracle as grpo_oracle
+from support.grpo.oracle import Rules
 
 LIMIT = 64
 

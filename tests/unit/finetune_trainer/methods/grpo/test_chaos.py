@@ -16,11 +16,11 @@ from aiohttp import web
 
 from finetune_contract.rewards import Reward
 from finetune_rewards.runner.child import runner_child
-from support.fork_server import ForkServer
-from support.grpo_runs import VOWEL, grpo_config, prompts
-from support.judge_server import Document, Judge, good, judge_server
-from support.published import run_directory
-from support.tiny_llama import write_model, write_rows
+from support.grpo.configs import VOWEL, grpo_config, prompts
+from support.models.tiny_llama import write_model, write_rows
+from support.services.judge import Document, Judge, good, judge_server
+from support.storage.publications import run_directory
+from support.trainer.fork_server import ForkServer
 
 WILD = """
 import os, socket, threading, time

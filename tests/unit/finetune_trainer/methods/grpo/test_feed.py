@@ -17,9 +17,9 @@ from finetune_trainer.process.distributed import Ranks
 from finetune_trainer.process.errors import Failure
 from finetune_trainer.rollout.base import Completion, Request
 from finetune_trainer.step.engine import StepOutcome
-from support.drawn import completion
-from support.fed import ONE, STATS, Fed, fed_config, is_a
-from support.grpo_runs import grpo_config
+from support.grpo.configs import grpo_config
+from support.grpo.feeds import ONE, STATS, Fed, fed_config, is_a
+from support.grpo.stand_ins import completion
 
 
 def test_a_buffer_serves_as_many_steps_as_iterations_say(tmp_path: Path, alone: Ranks) -> None:

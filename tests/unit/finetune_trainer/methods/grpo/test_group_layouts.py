@@ -13,10 +13,10 @@ import pytest
 
 from finetune_contract.grpo import GrpoLoss
 from finetune_contract.runconfig import RunConfig
-from support.fixed_rollouts import GROUP, GROUPS, Steps, draw, plain_steps, read, write
-from support.group_runs import Apart, Stepped, step_group
-from support.tiny_models import write_tiny
-from support.trainer_runs import run_config
+from support.grpo.fixed_rollouts import GROUP, GROUPS, Steps, draw, plain_steps, read, write
+from support.grpo.groups import Apart, Stepped, step_group
+from support.models.tiny_models import write_tiny
+from support.trainer.runs import run_config
 
 TOLERANCE = 5e-5
 TARGETS = {

@@ -15,7 +15,7 @@ from finetune_trainer.adapter.roles import map_roles
 from finetune_trainer.methods.grpo.groups import Group, group_batch
 from finetune_trainer.model.base import load_model
 from finetune_trainer.step.scoring import Scorer, score
-from support.tiny_models import write_tiny
+from support.models.tiny_models import write_tiny
 
 CPU = torch.device("cpu")
 # Prompt, completions: of unlike lengths, of one token, alone, and longer than gemma's window.

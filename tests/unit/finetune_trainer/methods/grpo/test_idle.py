@@ -9,8 +9,7 @@ import pytest
 from finetune_rewards.scores.samples import Item
 from finetune_trainer.methods.grpo.idle import cause
 from finetune_trainer.process.distributed import Ranks
-from support.drawn import completion
-from support.rolled import ONE, TWO, Rolled, rolled_config
+from support.grpo.stand_ins import ONE, TWO, Rolled, completion, rolled_config
 
 
 @pytest.mark.parametrize(

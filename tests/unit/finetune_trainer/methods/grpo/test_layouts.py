@@ -13,10 +13,10 @@ from safetensors.torch import load_file
 
 from finetune_contract.rewards import Reward
 from finetune_rewards.runner.child import runner_child
-from support.fork_server import ForkServer
-from support.grpo_runs import SHORT, VOWEL, grpo_config, prompts
-from support.published import run_directory
-from support.tiny_llama import write_model, write_rows
+from support.grpo.configs import SHORT, VOWEL, grpo_config, prompts
+from support.models.tiny_llama import write_model, write_rows
+from support.storage.publications import run_directory
+from support.trainer.fork_server import ForkServer
 
 TOLERANCE = 5e-5
 STEPS = 6

@@ -14,8 +14,8 @@ import pytest
 from finetune_contract.rewards import Reward
 from finetune_rewards.runner.child import runner_child
 from finetune_trainer.process.distributed import Ranks
-from support.grpo_runs import VOWEL, grpo_config
-from support.speller import (
+from support.grpo.configs import VOWEL, grpo_config
+from support.grpo.speller import (
     HELD_OUT,
     LONGEST,
     PROMPTS,
@@ -26,7 +26,7 @@ from support.speller import (
     question,
     train,
 )
-from support.tiny_llama import write_model, write_rows
+from support.models.tiny_llama import write_model, write_rows
 
 SPELLED = {"name": "spelled", "reasoningGym": {"task": "spell_backward"}}
 GAIN = 0.15  # of pass@1

@@ -12,10 +12,10 @@ import torch
 from finetune_rewards.scores.samples import Item
 from finetune_trainer.methods.grpo import feed
 from finetune_trainer.process.distributed import Ranks
-from support.drawn import completion
-from support.fed import ONE, Fed, fed_config, is_a
-from support.grpo_runs import grpo_config
-from support.thread_ranks import on_ranks
+from support.grpo.configs import grpo_config
+from support.grpo.feeds import ONE, Fed, fed_config, is_a
+from support.grpo.stand_ins import completion
+from support.trainer.thread_ranks import on_ranks
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ from finetune_trainer.batch.micro_batch import MicroBatch
 from finetune_trainer.batch.policy import PolicyTerms
 from finetune_trainer.methods.grpo.losses import normaliser
 from finetune_trainer.methods.grpo.objective import GrpoObjective
-from support.grpo_oracle import Completion, loss
+from support.grpo.oracle import Completion, loss
 
 LIMIT = 16
 LENGTHS = (3, 16, 1, 7, 5, 9)

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from finetune_trainer.methods.grpo.prompt_order import PromptPlan
-from support.drawn import numbered_prompts
-from support.rolled import rolled_config
+from support.grpo.stand_ins import numbered_prompts, rolled_config
 
 
 def plan(directory: Path, rows: int = 10, *, training: Any = None, **grpo: Any) -> PromptPlan:

@@ -18,9 +18,9 @@ from finetune_trainer.model.tokenizer import load_tokenizer
 from finetune_trainer.prepare import Prepared, prepare
 from finetune_trainer.process.distributed import Ranks
 from finetune_trainer.process.errors import Failure
-from support.grpo_runs import grpo_config
-from support.planted_faults import CANARY, PROMPTS, Planted, prompt
-from support.tiny_llama import CHATML, byte_tokenizer, write_rows
+from support.grpo.configs import grpo_config
+from support.models.faulty_files import CANARY, PROMPTS, Planted, prompt
+from support.models.tiny_llama import CHATML, byte_tokenizer, write_rows
 
 RIGHT = {"name": "right", "exact": {}}
 

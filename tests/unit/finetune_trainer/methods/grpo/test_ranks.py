@@ -13,9 +13,8 @@ from finetune_rewards.scores.samples import Item
 from finetune_trainer.methods.grpo.rollouts import Rollouts
 from finetune_trainer.process.distributed import Ranks
 from finetune_trainer.rollout.base import Completion, Request
-from support.drawn import completion
-from support.rolled import Rolled, rolled_config
-from support.thread_ranks import on_ranks
+from support.grpo.stand_ins import Rolled, completion, rolled_config
+from support.trainer.thread_ranks import on_ranks
 
 
 def drawn(request: Request, sample: int) -> Completion:

@@ -12,8 +12,7 @@ from finetune_trainer.methods.grpo.metrics import buffer_metrics
 from finetune_trainer.process.distributed import Ranks
 from finetune_trainer.process.errors import Failure
 from finetune_trainer.rollout.base import Completion, Request
-from support.drawn import completion
-from support.rolled import ONE, TWO, Rolled, halves, rolled_config
+from support.grpo.stand_ins import ONE, TWO, Rolled, completion, halves, rolled_config
 
 
 def test_groups_are_of_the_plans_prompts(tmp_path: Any, alone: Ranks) -> None:

@@ -17,7 +17,7 @@ from finetune_trainer.batch.policy import PolicyTerms
 from finetune_trainer.methods.grpo.advantages import advantages
 from finetune_trainer.methods.grpo.losses import normaliser
 from finetune_trainer.methods.grpo.objective import GrpoObjective
-from support.tiny_llama import write_model
+from support.models.tiny_llama import write_model
 
 LIMIT = 12
 LENGTHS = (3, 12, 1, 7)

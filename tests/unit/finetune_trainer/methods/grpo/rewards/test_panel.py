@@ -17,9 +17,9 @@ from finetune_trainer.methods.grpo.rewards.panel import identities, opened_panel
 from finetune_trainer.methods.grpo.rewards.reward_model import RewardModels
 from finetune_trainer.process.distributed import Ranks
 from finetune_trainer.process.errors import Failure
-from support.grpo_runs import VOWEL, grpo_config, prompts
-from support.tiny_llama import write_model, write_rows
-from support.trainer_runs import run_config
+from support.grpo.configs import VOWEL, grpo_config, prompts
+from support.models.tiny_llama import write_model, write_rows
+from support.trainer.runs import run_config
 
 MINE: dict[str, Any] = {"name": "mine", "python": {"configMap": "rewards", "key": "reward.py"}}
 

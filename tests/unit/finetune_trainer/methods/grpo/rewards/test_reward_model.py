@@ -18,10 +18,10 @@ from finetune_trainer.methods.grpo.rewards.reward_model import reward_models
 from finetune_trainer.process.distributed import Ranks
 from finetune_trainer.process.errors import Failure
 from finetune_trainer.process.stopping import Stop
-from support.grpo_runs import grpo_config, prompts
-from support.reward_models import SHAPE, judged, opened, write_judge
-from support.tiny_llama import write_model, write_rows
-from support.trainer_runs import run_config
+from support.grpo.configs import grpo_config, prompts
+from support.models.tiny_llama import write_model, write_rows
+from support.rewards.reward_models import SHAPE, judged, opened, write_judge
+from support.trainer.runs import run_config
 
 
 def test_which_model_it_was_is_part_of_the_provenance(tmp_path: Path, alone: Ranks) -> None:

@@ -15,8 +15,8 @@ from finetune_rewards.scores.samples import Item, Samples, Text, Turn
 from finetune_trainer.methods.grpo.rewards.reward_model import RewardModel
 from finetune_trainer.model.tokenizer import load_tokenizer
 from finetune_trainer.process.distributed import Ranks
-from support.reward_models import CLOSED, judged, opened, write_judge
-from support.tiny_llama import byte_tokenizer
+from support.models.tiny_llama import byte_tokenizer
+from support.rewards.reward_models import CLOSED, judged, opened, write_judge
 
 TEXTS = ["4", "four, I think", "x" * 40, *(f"{n} or {n + 1}" * (n % 5 + 1) for n in range(9))]
 QUESTION: list[Turn] = [{"role": "system", "content": "sums"}, {"role": "user", "content": "2+2?"}]

@@ -11,8 +11,8 @@ from finetune_contract.rewards import Reward
 from finetune_rewards.scores.samples import Item
 from finetune_trainer.methods.grpo.prompts.dataset import Prompts
 from finetune_trainer.methods.grpo.rewards.scores import Scores, decoded, scored
-from support.drawn import FunctionPanel, completion, numbered_prompts
-from support.thread_ranks import on_ranks
+from support.grpo.stand_ins import FunctionPanel, completion, numbered_prompts
+from support.trainer.thread_ranks import on_ranks
 
 CHAT = [{"role": "user", "content": "2 + 2?"}]
 

@@ -1,0 +1,112 @@
+"""A stub of a server that draws, and a trainer's rollouts by it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from finetune_contract.reasons import Reason
+from finetune_trainer.course.progress import Reporter
+from finetune_trainer.model.tokenizer import load_tokenizer
+from finetune_trainer.process.distributed import Ranks
+from finetune_trainer.process.errors import Failure
+from finetune_trainer.rollout import openai, rollout_engine, server
+from finetune_trainer.rollout.base import Completion, Request
+from support.grpo.draws import engine_of, memory, rollout_config
+from support.models.tiny_llama import write_model
+from support.services.completions import CompletionsServer, serving
+
+MOST = 9
+SAMPLING = {"maxTokens": MOST, "temperature": 0.7, "topP": 0.9, "topK": 5, "stop": ["END"]}
+ASKED = [
+    Request(np.array([3, 1, 4], np.int32), (0, 5, 0), 3),
+    Request(np.array([1, 5], np.int32), (0, 6, 0), 2, first=4),
+]
+
+Loaded = tuple[Path, Ranks, Any, Any]  # directory, ranks, training engine, PEFT model
+
+
+class Served:
+    """A stub server and a training engine whose rollouts it draws."""
+
+    def __init__(self, directory: Path, ranks: Ranks, engine: Any, model: Any) -> None:
+        self.server = CompletionsServer()
+        self.directory, self.ranks, self.engine, self.model = directory, ranks, engine, model
+        self.shared = directory / "shared"
+        self.credentials: str | None = None
+        self.reporter = Reporter()
+
+    def rollouts(self, **options: Any) -> Any:
+        """Return a rollout engine that asks the server; `options` are of `rollout_config`."""
+        config = rollout_config(
+            self.directory,
+            sampling=SAMPLING,
+            rollout={
+                "engine": "OpenAI",
+                "uri": self.server.url + "/",
+                "adapterDirectory": str(self.shared),
+            },
+            credentials={"rollout": self.credentials} if self.credentials else {},
+            **options,
+        )
+        tokenizer = load_tokenizer(self.directory / "model")
+        return rollout_engine(
+            config, self.engine, self.model, tokenizer, self.ranks, memory(), self.reporter
+        )
+
+
+@contextmanager
+def loaded_in(directory: Path, ranks: Ranks) -> Iterator[Loaded]:
+    """Yield a training engine of a tiny model, and what belongs to it."""
+    write_model(directory / "model")
+    with engine_of(rollout_config(directory), ranks) as (engine, model):
+        yield directory, ranks, engine, model
+
+
+@contextmanager
+def served(loaded: Loaded, shared: Path) -> Iterator[Served]:
+    """Serve, with waits that are short."""
+    made = Served(*loaded)
+    made.shared = shared
+    with pytest.MonkeyPatch.context() as patch, serving(made.server):
+        patch.setattr(server, "LONGEST_PAUSE", 0.01)
+        patch.setattr(server, "PAUSE_SECONDS", 60.0)
+        patch.setattr(openai, "POLL_SECONDS", 0.05)
+        yield made
+
+
+def draw(rollouts: Any, step: int = 0) -> list[list[Completion]]:
+    """Return the completions of all that is asked."""
+    found = rollouts.draw(ASKED, step, lambda: False, lambda _: None)
+    assert found is not None
+    return found  # type: ignore[no-any-return]
+
+
+def failure(rollouts: Any) -> Failure:
+    """Return what drawing ends with."""
+    with pytest.raises(Failure) as caught:
+        draw(rollouts)
+    assert caught.value.reason is Reason.ROLLOUT_UNAVAILABLE
+    return caught.value
+
+
+def told_until_mended(
+    setup: Served, rollouts: Any, mend: Callable[[], Any] = lambda: None, *, stop: bool = False
+) -> list[str]:
+    """Draw; mend, or stop, once Progress tells of a wait. Return what it told."""
+    told: list[str] = []
+
+    def stops() -> bool:
+        if (note := setup.reporter.latest.note) is not None:
+            told.append(note)
+            mend()
+        return stop and bool(told)
+
+    found = rollouts.draw(ASKED, 0, stops, lambda _: None)
+    assert (found is None) == stop
+    return told

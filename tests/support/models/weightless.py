@@ -1,0 +1,56 @@
+"""Models of which only small files and headers are there, resolved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from finetune_contract.recipe import ModelRecipe
+from finetune_contract.runconfig import RunConfig
+from finetune_trainer.fit.resolve import resolve
+from finetune_trainer.process.distributed import Ranks
+from finetune_trainer.store.sources import resolve_model
+from support.models.tiny_models import write_tiny
+from support.trainer.runs import run_config
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
+MIB = 2**20
+
+
+class Nodes:
+    """Two ranks, each on a node of its own, one after the other."""
+
+    device = CPU
+
+    def everywhere(self, work: Callable[[], Any]) -> list[Any]:
+        """Return what both make."""
+        return [work(), work()]
+
+    def lead(self, work: Callable[[], Any]) -> Any:
+        """Return what rank 0 makes."""
+        return work()
+
+
+def settle(directory: Path, name: str = "llama", **options: Any) -> tuple[RunConfig, Any]:
+    """Resolve a run over a model of which no weights are there."""
+    model = directory / "model"
+    if not model.exists():
+        write_tiny(name, model)
+        _cut_weights(model)
+    return settle_config(run_config(directory, **options), model)
+
+
+def settle_config(config: RunConfig, model: Path, reward_models: int = 0) -> tuple[RunConfig, Any]:
+    """Resolve a run over a model's directory beside reward models of so many bytes."""
+    source = resolve_model(ModelRecipe(uri=model.as_uri()), None)
+    return resolve(config, source, model, cast(Ranks, Nodes()), reward_models)
+
+
+def _cut_weights(directory: Path) -> None:
+    """Leave of each weights file its header alone."""
+    for path in directory.glob("*.safetensors"):
+        data = path.read_bytes()
+        path.write_bytes(data[: 8 + int.from_bytes(data[:8], "little")])

@@ -1,0 +1,176 @@
+"""RunConfigs for tests, and process groups that train several of them one after the other.
+
+As a program, one rank of such a group: `python trainer_runs.py CASES.json OUT_DIR`. Importing torch
+and DeepSpeed takes seconds, so a group is started once and given many cases.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from finetune_contract.runconfig import VERSION, RunConfig
+from support.services.loopback import free_port
+
+ROOT = Path(__file__).parents[3]
+PYTHONPATH = os.pathsep.join((str(ROOT / "trainer_image"), str(ROOT / "tests")))
+
+
+def run_config(
+    directory: Path,
+    *,
+    model: Path | str | None = None,
+    data: Path | str | None = None,
+    output: str | None = None,
+    training: Mapping[str, Any] | None = None,
+    lora: Mapping[str, Any] | None = None,
+    grpo: Mapping[str, Any] | None = None,
+    **layout: Any,
+) -> RunConfig:
+    """Return a fp32 RunConfig whose inputs and output are below a directory unless given.
+
+    With `grpo` its method is GRPO.
+    """
+    return RunConfig.model_validate(
+        {
+            "version": VERSION,
+            "recipe": {
+                **({} if grpo is None else {"method": "GRPO", "grpo": dict(grpo)}),
+                "model": {"uri": _uri(model or directory / "model")},
+                "data": {"train": [{"uri": _uri(data or directory / "train.jsonl")}]},
+                "lora": {"rank": 4, "alpha": 8, **(lora or {})},
+                "training": {
+                    "globalBatchSize": 8,
+                    "sequenceLength": 256,
+                    "precision": "FP32",
+                    **(training or {}),
+                },
+            },
+            "layout": {
+                "job": {"name": "tiny", "namespace": "tests", "uid": "uid-1"},
+                "attempt": 1,
+                "image": "none",
+                "outputUri": output or _uri(directory / "out"),
+                "scratchDir": str(directory / "scratch"),
+                **layout,
+            },
+        }
+    )
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a case did: per-step loss and norm before clipping, and where its files are."""
+
+    losses: list[float]
+    norms: list[float]
+    directory: Path
+
+    def tensors(self, name: str) -> dict[str, Any]:
+        """Return a safetensors file that rank 0 left, such as `adapter` or `logits`."""
+        from safetensors.torch import load_file
+
+        return load_file(self.directory / f"{name}.safetensors")
+
+
+def train_group(world: int, cases: Mapping[str, RunConfig], directory: Path) -> dict[str, Trained]:
+    """Train the cases on a group of `world` processes and return what each did."""
+    directory.mkdir(parents=True)
+    for config in cases.values():
+        Path(config.layout.scratch_dir).mkdir(parents=True, exist_ok=True)
+    documents = {name: config.to_json() for name, config in cases.items()}
+    (directory / "cases.json").write_text(json.dumps(documents))
+    processes = [
+        subprocess.Popen(
+            [sys.executable, __file__, str(directory / "cases.json"), str(directory)],
+            env={**os.environ, **rank, "OMP_NUM_THREADS": "1", "PYTHONPATH": PYTHONPATH},
+        )
+        for rank in rank_environments(world)
+    ]
+    codes = [process.wait() for process in processes]
+    assert codes == [0] * world
+    trained = {}
+    for name in cases:
+        steps = json.loads((directory / name / "steps.json").read_text())
+        trained[name] = Trained(steps["losses"], steps["norms"], directory / name)
+    return trained
+
+
+def rank_environments(world: int = 1) -> list[dict[str, str]]:
+    """Return what the ranks of a new process group on this machine find each other by."""
+    group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(world)}
+    return [{**group, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(world)]
+
+
+def _uri(place: Path | str) -> str:
+    return place.as_uri() if isinstance(place, Path) else place
+
+
+def _main() -> None:
+    from finetune_trainer.process.distributed import Ranks
+
+    ranks = Ranks.meet()
+    ranks.join()
+    documents = json.loads(Path(sys.argv[1]).read_text())
+    for name, document in documents.items():
+        target = Path(sys.argv[2], name)
+        target.mkdir(exist_ok=True)
+        _train_case(RunConfig.model_validate_json(document), ranks, target)
+    ranks.wait()
+
+
+def _train_case(config: RunConfig, ranks: Any, target: Path) -> None:
+    """Do what train_and_publish does, and keep what it forgets: every step, the last logits."""
+    import torch
+    from safetensors.torch import save_file
+
+    from finetune_trainer.course.progress import Reporter
+    from finetune_trainer.course.telemetry import StepRecord
+    from finetune_trainer.fit.resolve import resolve
+    from finetune_trainer.lead import Lead, fetch
+    from finetune_trainer.prepare import prepare
+    from finetune_trainer.process.stopping import Stop
+    from finetune_trainer.train import load, make_feed, train
+
+    losses: list[float] = []
+    norms: list[float] = []
+
+    class Recorder(Reporter):
+        def trained(self, record: StepRecord) -> None:
+            losses.append(record.loss)
+            norms.append(record.grad_norm)
+            super().trained(record)
+
+    reporter = Recorder()
+    lead = Lead(config, reporter)
+    start = ranks.lead(lead.start)
+    directory = fetch(config, start.model, reporter, weights=False)
+    config, plan = resolve(config, start.model, directory, ranks)
+    reporter.planned(plan)
+    data = prepare(config, start.files, directory, ranks, reporter, start.eval_files)
+    ranks.lead(lead.claim)
+    engine, model = load(config, start.model, ranks, reporter)
+    stop = Stop(config.layout.grace_seconds, leave=lambda: None)
+    feed = make_feed(config, engine, model, data, directory, None, plan.memory, ranks, reporter)
+    summary = train(config, engine, data, feed, lead, ranks, reporter, stop)
+    model.eval()
+    with torch.no_grad():
+        logits = model(input_ids=torch.from_numpy(data.train.row(0).tokens).long()[None]).logits
+    with engine.gathered():
+        ranks.lead(lambda: lead.publish(model, summary))
+        if ranks.is_lead:
+            adapter = {n: p.clone() for n, p in model.named_parameters() if p.requires_grad}
+            save_file(adapter, target / "adapter.safetensors")
+            save_file({"logits": logits}, target / "logits.safetensors")
+            steps = {"losses": losses, "norms": norms, "tokens": summary.supervised_tokens}
+            (target / "steps.json").write_text(json.dumps(steps))
+
+
+if __name__ == "__main__":
+    _main()
