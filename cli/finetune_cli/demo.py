@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from finetune_api.status import ArtifactStatus, FineTuneJobStatus, PlanStatus, ProgressStatus
+from finetune_api.status import ArtifactStatus, FineTuneJobStatus, ProgressStatus
 from finetune_cli.console import ERR, INTERRUPTED, OUT, print_error, print_out
 from finetune_cli.progress_bar import ProgressBar
-from finetune_contract.checkpoint import CheckpointRef
+from finetune_contract.model import filled
 from finetune_contract.progress import Progress
-from finetune_contract.resolved import MemoryEstimate, Resolved
+from finetune_contract.resolved import Resolved
 
 if TYPE_CHECKING:
     from finetune_local.accuracy import Accuracy
@@ -106,32 +106,14 @@ def _follow(statuses: Iterator[FineTuneJobStatus], shell: Shell) -> ArtifactStat
 
 
 def _progress(status: FineTuneJobStatus, told: ProgressStatus) -> Progress:
-    saved, attempts = status.checkpoint, status.attempts or []
-    return Progress(
-        phase=told.phase,
-        done=told.done,
-        total=told.total,
-        step=told.step,
+    attempts, plan = status.attempts or [], status.plan
+    return filled(
+        Progress,
+        told,
         resumed_step=attempts[-1].resumed_step if attempts else None,
-        plan=_resolved(status.plan) if status.plan else None,
-        checkpoint=saved and CheckpointRef(attempt=saved.attempt, step=saved.step, uri=saved.uri),
-        loss=_number(told.loss),
-        eval_loss=_number(told.eval_loss),
-        tokens_per_second=_number(told.tokens_per_second),
-        eta_seconds=told.eta_seconds,
+        plan=filled(Resolved, plan) if plan and plan.memory else None,
+        checkpoint=status.checkpoint,
     )
-
-
-def _resolved(status: PlanStatus) -> Resolved | None:
-    if status.memory is None:
-        return None
-    memory = MemoryEstimate(**status.memory.model_dump(exclude={"estimate"}))
-    sizes = status.model_dump(exclude={"workers", "processes", "gpus", "lora", "memory"})
-    return Resolved(memory=memory, **sizes)
-
-
-def _number(text: str | None) -> float | None:
-    return None if text is None else float(text)
 
 
 def _show_accuracy(accuracy: Accuracy) -> None:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import typer
-from pydantic import ValidationError
 
 from finetune_api.job import GROUP, KIND, VERSION
-from finetune_api.rewards import HttpReward
+from finetune_api.rewards import URL
 from finetune_api.rewards import Reward as ApiReward
 from finetune_api.validation import InvalidJob, parse
 from finetune_cli.console import INVALID_FILE, print_error
@@ -78,11 +78,9 @@ def read_rewards(
 
 def _at(reward: ApiReward, url: str) -> ApiReward:
     assert reward.http is not None
-    try:
-        http = HttpReward.model_validate({**reward.http.model_dump(by_alias=True), "url": url})
-    except ValidationError:
-        raise refused(f"--url {reward.name}: {url!r} is no address of a service") from None
-    return reward.model_copy(update={"http": http})
+    if not re.fullmatch(URL, url):
+        raise refused(f"--url {reward.name}: {url!r} is no address of a service")
+    return reward.model_copy(update={"http": reward.http.model_copy(update={"url": url})})
 
 
 def read_rows(path: Path, column: str | None) -> Completions:
@@ -126,7 +124,7 @@ def _text(path: Path) -> str:
         raise refused(f"{path}: is not UTF-8 text (byte {error.start})") from None
 
 
-def _rewards(file: Documents) -> list[ApiReward]:
+def _rewards(file: Documents) -> Sequence[ApiReward]:
     lists = [document for document in file.documents if isinstance(document, list)]
     jobs = [d for d in file.documents if isinstance(d, dict) and d.get("kind") == KIND]
     if len(lists) + len(jobs) != 1:

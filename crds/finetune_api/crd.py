@@ -6,7 +6,11 @@ import copy
 from functools import cache
 from typing import Any
 
+from pydantic.json_schema import GenerateJsonSchema
+from pydantic_core import core_schema
+
 from finetune_api import job
+from finetune_api.types import AFTER, DECIMAL, SIGNED_DECIMAL
 from kube_schema.field_errors import Schema
 
 _COLUMNS: list[dict[str, Any]] = [
@@ -54,13 +58,24 @@ _COLUMNS: list[dict[str, Any]] = [
     },
     {"name": "Artifact", "type": "string", "priority": 1, "jsonPath": ".status.artifact.uri"},
 ]
-_DROPPED = ("title", "additionalProperties", "$defs")
+_DROPPED = ("title", "additionalProperties", "$defs", AFTER)
+
+
+class _Decimals(GenerateJsonSchema):
+    """The API has no floats: a number is written as a string."""
+
+    def float_schema(self, schema: core_schema.FloatSchema) -> dict[str, Any]:
+        pattern = DECIMAL if schema.get("ge") == 0 else SIGNED_DECIMAL
+        return {"type": "string", "maxLength": 24, "pattern": pattern}
+
+    def encode_default(self, dft: Any) -> Any:
+        return f"{dft:g}" if isinstance(dft, float) else super().encode_default(dft)
 
 
 @cache
 def schema() -> Schema:
     """Return the structural schema of FineTuneJob. Callers must not change it."""
-    raw = job.FineTuneJob.model_json_schema(by_alias=True)
+    raw = job.FineTuneJob.model_json_schema(by_alias=True, schema_generator=_Decimals)
     root = _structural(raw, raw.get("$defs", {}))
     root["properties"]["apiVersion"] = {"type": "string"}
     root["properties"]["kind"] = {"type": "string"}
@@ -120,14 +135,28 @@ def _structural(node: Schema, definitions: dict[str, Schema]) -> Schema:
     if "description" in out:
         out["description"] = " ".join(str(out["description"]).split())
     if "properties" in node:
-        out["properties"] = {k: _structural(v, definitions) for k, v in node["properties"].items()}
+        ordered = _ordered(node["properties"])
+        out["properties"] = {k: _structural(v, definitions) for k, v in ordered.items()}
+    if "required" in node:
+        out["required"] = [name for name in out["properties"] if name in node["required"]]
     if isinstance(node.get("additionalProperties"), dict):
         out["additionalProperties"] = _structural(node["additionalProperties"], definitions)
     if "items" in node:
         out["items"] = _structural(node["items"], definitions)
+        if "enum" in out["items"]:
+            out["x-kubernetes-list-type"] = "set"
     if out.get("default", ...) is None:
         del out["default"]
     return out
+
+
+def _ordered(properties: dict[str, Schema]) -> dict[str, Schema]:
+    """Return the properties, those that are to stand behind another one moved there."""
+    names = [name for name, node in properties.items() if AFTER not in node]
+    for name, node in properties.items():
+        if AFTER in node:
+            names.insert(names.index(node[AFTER]) + 1, name)
+    return {name: properties[name] for name in names}
 
 
 def _fill_object_defaults(node: Schema) -> None:

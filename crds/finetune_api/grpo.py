@@ -4,21 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field, WithJsonSchema
+from pydantic import ConfigDict, Field
 
 from finetune_api.rewards import Reward
-from finetune_api.types import (
-    DECIMAL,
-    ApiModel,
-    DecimalString,
-    SecretRef,
-    bound,
-    http_address,
-    rule,
-    rules,
-)
-from finetune_contract.grpo import Aggregate, GrpoLoss, ScaleRewards
-from finetune_contract.layout import RolloutEngine
+from finetune_api.types import DECIMAL, SecretRef, after, bound, http_address, rule, rules
+from finetune_contract import layout
+from finetune_contract.grpo import GrpoTerms, Sampling
 
 _BY_NAME: dict[str, Any] = {
     "x-kubernetes-list-type": "map",
@@ -41,40 +32,14 @@ def _of_loss(loss: str, field: str, comparison: str, message: str) -> dict[str, 
 _SMALL = "GSPO clips a mean over the completion: {} must be at most 0.1; remove it for {}"
 
 
-class Rollout(ApiModel):
+class Rollout(Sampling, layout.Rollout):
     """How completions are drawn."""
 
-    engine: RolloutEngine = RolloutEngine.BUILTIN
-    """`Builtin` generates on the training devices. `OpenAI` asks a server with the OpenAI API that
-    can load adapters while it runs, such as vLLM."""
-    uri: (
-        Annotated[
-            str,
-            Field(max_length=1024, pattern=_URI),
-            WithJsonSchema({"type": "string", "maxLength": 1024}),
-        ]
-        | None
-    ) = None
-    """The server's address up to and without `/v1`: a Service in the job's namespace
-    (`http://vllm:8000`), or a host that the operator's chart allows."""
-    adapter_directory: Annotated[str, Field(max_length=1024, pattern=r"^/[^:]*$")] | None = None
-    """A directory that trainer and server share (see workers.volumes): each step's adapter is
-    written there for the server to load."""
-    credentials_secret_ref: SecretRef | None = None
+    credentials_secret_ref: Annotated[
+        SecretRef | None, Field(json_schema_extra=after("adapterDirectory"))
+    ] = None
     """A Secret whose key `token` is sent to the server as a bearer token; an authority in its key
     `ca.crt` is trusted."""
-    max_tokens: Annotated[int, Field(ge=1, le=131_072)] = 512
-    """Longest completion; prompts may have sequenceLength - maxTokens tokens."""
-    temperature: DecimalString = "1.0"
-    """Sampling temperature."""
-    top_p: DecimalString = "1.0"
-    """Draw from the smallest set of tokens with this probability (arXiv 1904.09751)."""
-    top_k: Annotated[int, Field(ge=0, le=1_000_000)] = 0
-    """Draw from this many most likely tokens; 0 from all."""
-    stop: Annotated[
-        list[Annotated[str, Field(min_length=1, max_length=64)]], Field(max_length=8)
-    ] = []  # noqa: RUF012 - copied by pydantic
-    """Texts that end a completion, beside the model's end-of-turn tokens."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
@@ -95,46 +60,14 @@ class Rollout(ApiModel):
     )
 
 
-class Grpo(ApiModel):
-    """Group-relative policy optimisation (arXiv 2402.03300): several completions of a prompt are
-    scored, and those better than their group's mean become more likely."""
+class Grpo(GrpoTerms):
+    """Group-relative policy optimisation, with where completions come from and what scores them."""
 
-    group_size: Annotated[int, Field(ge=2, le=1024)] = 8
-    """Completions of each prompt. training.globalBatchSize counts completions and must be a
-    multiple."""
-    loss: GrpoLoss = GrpoLoss.DAPO
-    """`GRPO` (mean over each completion's tokens, then over completions), `DrGRPO` (2503.20783: a
-    constant instead of the length, no scaling), `DAPO` (2503.14476: mean over all tokens of the
-    step, clip-higher), `GSPO` (2507.18071: ratio and clip per completion), `CISPO` (2506.13585: the
-    ratio is capped and gradients of all tokens stay)."""
-    clip_low: DecimalString | None = None
-    """The ratio of new to old probability is clipped below at 1 - clipLow. Default 0.2; GSPO 3e-4,
-    whose ratio is a mean over a completion. CISPO has none."""
-    clip_high: DecimalString | None = None
-    """The ratio is clipped above at 1 + clipHigh. Default 0.2; DAPO 0.28, GSPO 4e-4. For CISPO it
-    is the cap itself, at least 1; default 5."""
-    beta: DecimalString = "0"
-    """Weight of the KL divergence from the model that training began with (estimator k3)."""
-    scale_rewards: ScaleRewards | None = None
-    """Divide advantages by the standard deviation of rewards in the `Group` or the `Batch`, or by
-    `None`. Default Group; DrGRPO None. Not with aggregate GDPO, which has a scale of its own."""
-    aggregate: Aggregate = Aggregate.WEIGHTED_SUM
-    """`WeightedSum` adds the rewards. `GDPO` (arXiv 2601.05242) normalises each within its group
-    first, so that one with a small spread still counts."""
-    iterations: Annotated[int, Field(ge=1, le=64)] = 1
-    """Optimizer steps on the same completions."""
-    mask_truncated: bool = False
-    """Leave completions that were cut at maxTokens out of the loss."""
-    soft_punish_tokens: Annotated[int, Field(ge=0, le=131_072)] = 0
-    """Lower the total by up to 1 over this many tokens before maxTokens (arXiv 2503.14476)."""
-    max_resamples: Annotated[int, Field(ge=0, le=64)] = 0
-    """Dynamic sampling: how many times groups whose completions all score the same are replaced by
-    other prompts before a step goes on without them. The cost is logged."""
-    nothing_to_learn_steps: Annotated[int, Field(ge=1, le=100_000)] = 20
-    """End the job when this many steps in a row had nothing to learn from."""
     rollout: Rollout = Rollout()
     """How completions are drawn."""
-    rewards: Annotated[list[Reward], Field(min_length=1, max_length=16, json_schema_extra=_BY_NAME)]
+    rewards: Annotated[
+        tuple[Reward, ...], Field(min_length=1, max_length=16, json_schema_extra=_BY_NAME)
+    ]
     """What scores the completions."""
 
     model_config = ConfigDict(

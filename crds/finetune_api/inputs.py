@@ -6,17 +6,17 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field
 
-from finetune_api.types import ApiModel, DecimalString, Name, SecretRef, bound, rule, rules
-from finetune_contract.recipe import BadRows, DataFormat
+from finetune_api.types import Name, SecretRef, bound, rule, rules
+from finetune_contract.model import Message
+from finetune_contract.recipe import BadRows, DataFormat, DataSource, ModelRecipe, TrainingSource
 
 _BY_URI: dict[str, Any] = {
     "x-kubernetes-list-type": "map",
     "x-kubernetes-list-map-keys": ["uri"],
 }
-_Uri = Annotated[str, Field(min_length=6, max_length=1024, pattern=r"^(hf|s3|file)://[^\s?#]+$")]
 
 
-class HostPathCache(ApiModel):
+class HostPathCache(Message):
     """A directory of the node."""
 
     path: Annotated[str, Field(min_length=2, max_length=1024, pattern=r"^/[^:]*$")]
@@ -24,14 +24,14 @@ class HostPathCache(ApiModel):
     hostPath: prefer a claim where that level is enforced."""
 
 
-class ClaimCache(ApiModel):
+class ClaimCache(Message):
     """A PersistentVolumeClaim in the job's namespace."""
 
     claim_name: Name
     """Name of the claim; ReadWriteMany if workers run on several nodes."""
 
 
-class ModelCache(ApiModel):
+class ModelCache(Message):
     """Where downloads of the base model are kept between attempts and jobs."""
 
     model_config = ConfigDict(
@@ -48,24 +48,9 @@ class ModelCache(ApiModel):
     """Keep the model on the node's disk."""
 
 
-class Model(ApiModel):
-    """The base model."""
+class Model(ModelRecipe):
+    """The base model, and how to get it."""
 
-    uri: _Uri
-    """Where the model directory is: `hf://owner/name`, `s3://bucket/prefix` or `file:///path`, a
-    path in the trainer's container (see workers.volumes). Weights must be safetensors."""
-    revision: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[\w./-]+$")] | None = (
-        None
-    )
-    """Commit, tag or branch for hf; the commit it resolves to is recorded in the artifact. Default
-    is the main branch."""
-    init_from: (
-        Annotated[str, Field(min_length=6, max_length=1024, pattern=r"^(s3|file)://[^\s?#]+$")]
-        | None
-    ) = None
-    """Go on from a published adapter instead of a new one: the output.uri of another job, or the
-    directory of one of its artifacts. Base model, rank and targets must be equal; manifest and
-    files are verified first."""
     credentials_secret_ref: SecretRef | None = None
     """Credentials for reading the model, and the adapter of initFrom; none means the pod's own
     identity or a public model."""
@@ -83,26 +68,15 @@ class Model(ApiModel):
     )
 
 
-class EvalData(ApiModel):
+class EvalData(DataSource):
     """One JSONL file of rows to evaluate on."""
 
-    uri: _Uri
-    """`s3://bucket/file.jsonl`, `file:///path/file.jsonl`, or `hf://datasets/owner/name/file.jsonl`."""
     format: DataFormat = DataFormat.AUTO
     """As in data.train."""
 
 
-class TrainingData(ApiModel):
+class TrainingData(TrainingSource):
     """One JSONL file of training rows."""
-
-    uri: _Uri
-    """`s3://bucket/file.jsonl`, `file:///path/file.jsonl`, or `hf://datasets/owner/name/file.jsonl`."""
-    format: DataFormat = DataFormat.AUTO
-    """`Messages` rows hold {"messages": [{"role", "content"}, ...]}; `PromptCompletion` rows hold
-    {"prompt", "completion"}; `Auto` decides by the file's first row."""
-    weight: DecimalString = "1"
-    """Share of the file's rows in one epoch: "1" takes every row once, "2" twice, "0.5" another
-    half of them in each epoch."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
@@ -112,15 +86,17 @@ class TrainingData(ApiModel):
     )
 
 
-class Data(ApiModel):
+class Data(Message):
     """The data."""
 
     train: Annotated[
-        list[TrainingData], Field(min_length=1, max_length=32, json_schema_extra=_BY_URI)
+        tuple[TrainingData, ...], Field(min_length=1, max_length=32, json_schema_extra=_BY_URI)
     ]
     """Files to train on; their rows are shuffled together by training.seed. An epoch takes
     weight x rows of each file."""
-    eval: Annotated[list[EvalData], Field(max_length=32, json_schema_extra=_BY_URI)] | None = None
+    eval: (
+        Annotated[tuple[EvalData, ...], Field(max_length=32, json_schema_extra=_BY_URI)] | None
+    ) = None
     """Files to evaluate on; see eval. None of their rows may stand in data.train."""
     on_bad_row: BadRows = BadRows.FAIL
     """`Fail`: a row that can not be trained on ends the job before the model is loaded, with file,

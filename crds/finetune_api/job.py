@@ -8,7 +8,8 @@ from pydantic import ConfigDict
 
 from finetune_api.spec import FineTuneJobSpec
 from finetune_api.status import FineTuneJobStatus
-from finetune_api.types import ApiModel, rule, rules
+from finetune_api.types import rule, rules
+from finetune_contract.model import Message
 
 GROUP = "finetune.dev"
 VERSION = "v1alpha1"
@@ -38,7 +39,7 @@ def _frozen(stanza: str) -> dict[str, str]:
     )
 
 
-class FineTuneJob(ApiModel):
+class FineTuneJob(Message):
     """A fine-tuning job: trains a LoRA adapter and publishes it, verified, to object storage."""
 
     model_config = ConfigDict(

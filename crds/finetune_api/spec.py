@@ -8,9 +8,10 @@ from pydantic import ConfigDict, Field
 
 from finetune_api.inputs import Data, Model
 from finetune_api.training import Eval, Lora, Memory, Method, Training
-from finetune_api.types import ApiModel, SecretRef, rule, rules
+from finetune_api.types import SecretRef, rule, rules
 from finetune_api.workers import GPU, Workers, is_gpu_count
-from finetune_contract.layout import TrackingType
+from finetune_contract.layout import CheckpointPolicy, Tracker
+from finetune_contract.model import Message
 from finetune_contract.recipe import Export
 
 _GPU_LIMIT = f"self.workers.resources.limits['{GPU}']"
@@ -21,7 +22,7 @@ _MICRO = (
 )
 
 
-class Output(ApiModel):
+class Output(Message):
     """Where the adapter goes."""
 
     uri: Annotated[str, Field(min_length=6, max_length=1024, pattern=r"^(s3|file)://[^\s?#]+$")]
@@ -30,9 +31,9 @@ class Output(ApiModel):
     credentials_secret_ref: SecretRef | None = None
     """Credentials for writing there."""
     export: Annotated[
-        list[Export],
-        Field(min_length=1, max_length=2, json_schema_extra={"x-kubernetes-list-type": "set"}),
-    ] = [Export.ADAPTER]  # noqa: RUF012 - copied by pydantic
+        tuple[Export, ...],
+        Field(min_length=1, max_length=2),
+    ] = (Export.ADAPTER,)
     """What to publish: `Adapter` (PEFT format) and `Merged`, the base model with the adapter added
     to its weights, in the directory `merged`."""
 
@@ -47,24 +48,16 @@ class Output(ApiModel):
     )
 
 
-class Checkpoint(ApiModel):
+class Checkpoint(CheckpointPolicy):
     """When the training's state is saved below output.uri; a later attempt goes on from it."""
 
-    every_steps: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
-    """Save each time this many optimizer steps are done."""
     every_minutes: Annotated[int, Field(ge=1, le=10_080)] = 10
     """Save when the last checkpoint is this old. Saving runs beside the training."""
-    keep: Annotated[int, Field(ge=1, le=100)] = 2
-    """How many complete checkpoints are kept; older ones are deleted."""
 
 
-class Tracking(ApiModel):
+class Tracking(Tracker):
     """Where curves are sent while the job runs. Losing the tracker never stops the training."""
 
-    type: TrackingType
-    """`MLflow`, `WandB`, or `TensorBoard` (event files in `tensorboard/` of the artifact)."""
-    uri: Annotated[str, Field(max_length=1024, pattern=r"^https?://[^\s?#@]+$")] | None = None
-    """The server's address; MLflow needs one, WandB's default is its cloud."""
     project: Annotated[str, Field(min_length=1, max_length=128)] | None = None
     """Experiment (MLflow) or project (WandB); default is the job's namespace."""
     credentials_secret_ref: SecretRef | None = None
@@ -93,7 +86,7 @@ class Tracking(ApiModel):
     )
 
 
-class RunPolicy(ApiModel):
+class RunPolicy(Message):
     """When to run, to retry and to clean up. These fields may change while the job runs."""
 
     suspend: bool = False
@@ -108,7 +101,7 @@ class RunPolicy(ApiModel):
     """Time for a pod that is told to stop to save a checkpoint before it is killed."""
 
 
-class FineTuneJobSpec(ApiModel):
+class FineTuneJobSpec(Message):
     """What to train, on what, how, and where the adapter goes. Once an attempt has started, only
     runPolicy can change."""
 

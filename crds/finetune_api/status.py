@@ -5,12 +5,23 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
-from finetune_api.types import ApiModel
+from finetune_contract.checkpoint import CheckpointRef
+from finetune_contract.model import Message
 from finetune_contract.progress import Phase
-from finetune_contract.recipe import LoraTarget
+from finetune_contract.resolved import MemoryEstimate, RoleCoverage
+from finetune_contract.result import PublishedArtifact
 
+
+def _rounded(digits: int) -> BeforeValidator:
+    """Take a number too, for its decimal with so many digits: the API has no floats."""
+    return BeforeValidator(lambda v: f"{v:.{digits}f}" if isinstance(v, float) else v)
+
+
+_Whole = Annotated[str, _rounded(0)]
+_Tenths = Annotated[str, _rounded(1)]
+_Decimal = Annotated[str, _rounded(4)]
 Timestamp = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 
 
@@ -24,7 +35,7 @@ class ConditionType(StrEnum):
     SUSPENDED = "Suspended"
 
 
-class Condition(ApiModel):
+class Condition(Message):
     """One aspect of the job's state (metav1.Condition)."""
 
     type: ConditionType
@@ -52,7 +63,7 @@ class AttemptState(StrEnum):
     SUSPENDED = "Suspended"
 
 
-class Attempt(ApiModel):
+class Attempt(Message):
     """One run of the training: one PyTorchJob, created once."""
 
     number: int
@@ -102,7 +113,7 @@ class RewardCheckState(StrEnum):
     FAILED = "Failed"
 
 
-class RewardCheckStatus(ApiModel):
+class RewardCheckStatus(Message):
     """The trial of builtin and python rewards on a few rows, before the first attempt."""
 
     state: RewardCheckState
@@ -121,22 +132,22 @@ class RewardCheckStatus(ApiModel):
     """What was found, or how the last pod ended."""
 
 
-class RewardStatus(ApiModel):
+class RewardStatus(Message):
     """One reward over the completions of the last step that it scored."""
 
     name: str
     """Its name in spec.method.grpo.rewards."""
-    mean: str | None = None
+    mean: _Decimal | None = None
     """Mean score."""
-    std: str | None = None
+    std: _Decimal | None = None
     """Standard deviation of the scores."""
-    seconds: str | None = None
+    seconds: _Tenths | None = None
     """How long scoring them took."""
     errors: int = 0
     """Completions of the whole run that it could not score."""
 
 
-class ProgressStatus(ApiModel):
+class ProgressStatus(Message):
     """What the running attempt last reported."""
 
     attempt: int
@@ -152,13 +163,13 @@ class ProgressStatus(ApiModel):
     """Where the counter ends."""
     step: int | None = None
     """Optimizer steps done, whatever the phase."""
-    loss: str | None = None
+    loss: _Decimal | None = None
     """Mean loss per supervised token of the last step."""
-    eval_loss: str | None = None
+    eval_loss: _Decimal | None = None
     """Mean loss per supervised token of data.eval, when last evaluated."""
-    tokens_per_second: str | None = None
+    tokens_per_second: _Whole | None = None
     """Tokens of all workers per second, padding not counted."""
-    reward: str | None = None
+    reward: _Decimal | None = None
     """Mean total reward of the last step's completions."""
     rewards: Annotated[
         list[RewardStatus] | None, Field(json_schema_extra={"x-kubernetes-list-type": "atomic"})
@@ -172,65 +183,23 @@ class ProgressStatus(ApiModel):
     """When the trainer last reported."""
 
 
-class ArtifactStatus(ApiModel):
+class ArtifactStatus(PublishedArtifact):
     """The verified adapter."""
 
-    uri: str
-    """Directory of the adapter."""
-    digest: str
-    """sha256 of its manifest.json."""
-    bytes: int
-    """Size of its files."""
     attempt: int
     """The attempt that published it."""
 
 
-class MemoryStatus(ApiModel):
-    """Estimated peak per GPU (per process without GPUs), in bytes. A formula, not a measurement."""
-
+class _Sum(Message):
     estimate: int
     """All parts together."""
-    available: int | None = None
-    """What the device has."""
-    weights: int
-    """The frozen base model, or this process's share of it."""
-    adapter: int
-    """The trainable weights."""
-    gradients: int
-    """Their gradients."""
-    optimizer: int
-    """The optimizer's moments."""
-    activations: int
-    """What the forward pass keeps for the backward pass."""
-    logits: int
-    """One chunk of the vocabulary's logits and their gradient."""
-    overhead: int
-    """Buffers of communication, kernels and the runtime."""
 
 
-class RoleStatus(ApiModel):
-    """The weights of one role in lora.targets."""
-
-    role: LoraTarget
-    """The role."""
-    found: int
-    """Weight matrices of the model that play it."""
-    adapted: int
-    """Those that got an adapter."""
+class MemoryStatus(MemoryEstimate, _Sum):  # so that the sum stands before its parts
+    """Estimated peak per GPU (per process without GPUs), in bytes. A formula, not a measurement."""
 
 
-class CheckpointStatus(ApiModel):
-    """The newest complete checkpoint."""
-
-    uri: str
-    """Its directory."""
-    step: int
-    """Optimizer steps done when it was made."""
-    attempt: int
-    """The attempt that made it."""
-
-
-class PlanStatus(ApiModel):
+class PlanStatus(Message):
     """How the spec was resolved; what is left to the trainer appears once it has started."""
 
     workers: int
@@ -252,7 +221,7 @@ class PlanStatus(ApiModel):
     memory: MemoryStatus | None = None
     """Estimated memory."""
     lora: Annotated[
-        list[RoleStatus] | None,
+        list[RoleCoverage] | None,
         Field(
             json_schema_extra={
                 "x-kubernetes-list-type": "map",
@@ -263,7 +232,7 @@ class PlanStatus(ApiModel):
     """What the adapter reaches, role by role."""
 
 
-class FineTuneJobStatus(ApiModel):
+class FineTuneJobStatus(Message):
     """What the operator has seen and done."""
 
     observed_generation: int | None = None
@@ -292,7 +261,7 @@ class FineTuneJobStatus(ApiModel):
     """The trial of builtin and python rewards; the first attempt starts once it has passed."""
     progress: ProgressStatus | None = None
     """What the running attempt last reported."""
-    checkpoint: CheckpointStatus | None = None
+    checkpoint: CheckpointRef | None = None
     """The newest complete checkpoint; the next attempt goes on from it."""
     artifact: ArtifactStatus | None = None
     """The verified adapter."""

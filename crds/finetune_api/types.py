@@ -1,11 +1,13 @@
-"""Shared bases and bounded scalar types of the API."""
+"""What the API's models share: CEL rules, and scalars that only Kubernetes has."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
-from pydantic.alias_generators import to_camel
+from pydantic import Field, WithJsonSchema
+
+from finetune_api.quantity import INT_OR_STRING
+from finetune_contract.model import Message
 
 
 def rule(expression: str, message: str, field: str | None = None) -> dict[str, str]:
@@ -21,28 +23,22 @@ def rules(*entries: dict[str, str], **extra: Any) -> dict[str, Any]:
     return {"x-kubernetes-validations": list(entries), **extra}
 
 
-class ApiModel(BaseModel):
-    """A stanza of the resource: immutable, camelCase, unknown fields refused."""
+def after(field: str) -> dict[str, str]:
+    """Return the schema extension that puts a field behind another one of its block.
 
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        alias_generator=to_camel,
-        populate_by_name=True,
-        use_attribute_docstrings=True,
-    )
+    Without it, it stands behind all those that the block has from the contract.
+    """
+    return {AFTER: field}
 
 
+AFTER = "x-after"
 _NUMBER = "[0-9]+([.][0-9]+)?([eE][-+]?[0-9]{1,2})?"
 DECIMAL = f"^{_NUMBER}$"
-DecimalString = Annotated[str, Field(max_length=24, pattern=DECIMAL)]
-"""A non-negative number as a string, since the API has no floats."""
-SignedDecimal = Annotated[str, Field(max_length=24, pattern=f"^-?{_NUMBER}$")]
-"""A number as a string, of either sign."""
+SIGNED_DECIMAL = f"^-?{_NUMBER}$"
 
 
 def bound(field: str, comparison: str, message: str) -> dict[str, str]:
-    """Return a rule that compares a DecimalString field of `self` with a number.
+    """Return a rule that compares a decimal field of `self` with a number.
 
     Absent and malformed values pass: the former when a server checks the default {}, the latter
     because the pattern has refused them already.
@@ -63,7 +59,7 @@ def http_address(field: str, pattern: str, form: str) -> dict[str, str]:
 
 
 def decimal_is_zero(field: str) -> str:
-    """Return CEL: a DecimalString field of `self` is zero, absent or malformed."""
+    """Return CEL: a decimal field of `self` is zero, absent or malformed."""
     value = f"self.{field}"
     return f"(!has({value}) || !{value}.matches('{DECIMAL}') || double({value}) == 0.0)"
 
@@ -78,19 +74,10 @@ Name = Annotated[
 ]
 """The name of an object in the job's namespace (RFC 1123 subdomain)."""
 
-_INT_OR_STRING: dict[str, Any] = {
-    "anyOf": [{"type": "integer"}, {"type": "string"}],
-    "maxLength": 32,
-    "x-kubernetes-int-or-string": True,
-}
-IntOrString = Annotated[int | str, WithJsonSchema(_INT_OR_STRING)]
-
-_QUANTITY_PATTERN = r"^[0-9]+(\.[0-9]+)?([KMGTPE]i|[numkMGTPE]|[eE][-+]?[0-9]+)?$"
-Quantity = Annotated[int | str, WithJsonSchema({**_INT_OR_STRING, "pattern": _QUANTITY_PATTERN})]
-"""A non-negative resource.Quantity such as 8, "500m" or "16Gi"."""
+IntOrString = Annotated[int | str, WithJsonSchema(INT_OR_STRING)]
 
 
-class SecretRef(ApiModel):
+class SecretRef(Message):
     """A Secret in the job's namespace; every key becomes a file in the trainer's container."""
 
     name: Name

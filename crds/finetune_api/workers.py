@@ -6,7 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from finetune_api.types import ApiModel, Name, Quantity, rule, rules
+from finetune_api.quantity import Quantity
+from finetune_api.types import Name, rule, rules
+from finetune_contract.model import Message
 
 LabelValue = Annotated[
     str, Field(max_length=63, pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$")
@@ -28,7 +30,7 @@ def is_gpu_count(value: str) -> str:
     return f"(type({value}) == int ? {value} > 0 && {value} < 100 : {as_text})"
 
 
-class Resources(ApiModel):
+class Resources(Message):
     """Compute resources of one worker."""
 
     limits: Quantities | None = None
@@ -49,7 +51,7 @@ class Resources(ApiModel):
     )
 
 
-class Toleration(ApiModel):
+class Toleration(Message):
     """A taint that the pods may ignore."""
 
     key: Annotated[str, Field(max_length=316)] | None = None
@@ -64,21 +66,21 @@ class Toleration(ApiModel):
     """How long a NoExecute taint is tolerated."""
 
 
-class ClaimVolume(ApiModel):
+class ClaimVolume(Message):
     """A PersistentVolumeClaim in the job's namespace."""
 
     claim_name: Name
     """Name of the claim."""
 
 
-class ConfigMapVolume(ApiModel):
+class ConfigMapVolume(Message):
     """A ConfigMap in the job's namespace."""
 
     name: Name
     """Name of the ConfigMap."""
 
 
-class EmptyDirVolume(ApiModel):
+class EmptyDirVolume(Message):
     """A directory that lives as long as the pod."""
 
     medium: Literal["", "Memory"] = ""
@@ -87,7 +89,7 @@ class EmptyDirVolume(ApiModel):
     """Most bytes, as a quantity."""
 
 
-class Volume(ApiModel):
+class Volume(Message):
     """A volume and where it is mounted. Other kinds of volume are not allowed."""
 
     name: Annotated[
@@ -122,7 +124,7 @@ class Volume(ApiModel):
     )
 
 
-class Workers(ApiModel):
+class Workers(Message):
     """The pods that train."""
 
     replicas: Annotated[int, Field(ge=1, le=512)] = 1

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,15 @@ from typing import Any
 from finetune_api.job import FineTuneJob
 from finetune_api.spec import FineTuneJobSpec
 from finetune_contract import result as contract_result
+from finetune_contract.layout import RewardRunner
 from finetune_contract.progress import Progress
 from finetune_contract.reasons import Reason, reason_of_exit_code
 from finetune_contract.recipe import Recipe
 from finetune_contract.result import Outcome, Result
 from finetune_contract.runconfig import FILE_NAME, RunConfig
 from finetune_local.paths import cache_dir, state_dir
-from finetune_operator.job.credentials import Credential, credentials, with_credentials
-from finetune_operator.job.run_config import micro_batch_size, run_config
+from finetune_operator.job.credentials import Credential, credential_directories, credentials
+from finetune_operator.job.run_config import Mounts, micro_batch_size, run_config
 
 _POLL_SECONDS = 0.2
 _LOG_TAIL_LINES = 20
@@ -78,11 +79,12 @@ def prepare(
     before = _last_config(directory) if resume else None
     secrets_used = {p: of for p, of in credentials(job).items() if not (output and p == "output")}
     found = {part: _directory(of, secret_dirs) for part, of in secrets_used.items()}
-    mounts = replace(
-        with_credentials(job, found),
+    sources = {name: str(_source_path(directory, name)) for name in reward_sources or {}}
+    mounts = Mounts(
+        credentials=credential_directories(job, found),
         cache=str(_model_cache(spec)),
         scratch=str(directory / "scratch"),
-        reward_sources={name: str(_source_path(directory, name)) for name in reward_sources or {}},
+        reward_runner=RewardRunner(sources=sources) if sources else None,
     )
     planned = run_config(
         job,

@@ -88,11 +88,12 @@ class Reconciler:
         now = self._clock()
         try:
             job = self._parse(body)
+            trial = reward_check(job, image(job, self._settings.trainer_image))
+            observed, decision = await self._decide(job, trial, now)
+            objects = self._objects(job, decision, trial)
         except Stalled as stalled:
             await self._stall(body, stalled, now)
             return None
-        trial = reward_check(job, image(job, self._settings.trainer_image))
-        observed, decision = await self._decide(job, trial, now)
         known = job.status or FineTuneJobStatus()
         same_check = decision.reward_check in (None, known.reward_check)
         if decision.attempts != tuple(known.attempts or ()) or not same_check:
@@ -102,7 +103,6 @@ class Reconciler:
             job = await self._write(job, ahead, now)
         waiting, made = None, False
         try:
-            objects = self._objects(job, decision, trial)
             made = await self._applier.apply(job, decision, objects)
         except Waiting as reason:
             waiting = reason

@@ -59,11 +59,14 @@ class CheckpointManifest(Message):
 
 
 class CheckpointRef(Telling):
-    """A complete checkpoint, as Progress tells of it."""
+    """A complete checkpoint, as Progress and status tell of it."""
 
-    attempt: Annotated[int, Field(ge=1)]
-    step: Annotated[int, Field(ge=0)]
     uri: str
+    """Its directory."""
+    step: int
+    """Optimizer steps done when it was made."""
+    attempt: int
+    """The attempt that made it."""
 
 
 def checkpoint_path(uid: str, attempt: int, run: str, step: int) -> str:

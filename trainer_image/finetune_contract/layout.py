@@ -78,25 +78,40 @@ class Heartbeat(Message):
 class CheckpointPolicy(Message):
     """When checkpoints are made, whichever comes first, and how many complete ones are kept."""
 
-    every_steps: Annotated[int, Field(ge=1)] | None = None
+    every_steps: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
+    """Save each time this many optimizer steps are done."""
     every_minutes: Annotated[float, Field(gt=0)] | None = 10.0
-    keep: Annotated[int, Field(ge=1)] = 2
+    keep: Annotated[int, Field(ge=1, le=100)] = 2
+    """How many complete checkpoints are kept; older ones are deleted."""
 
 
-class Tracking(Message):
-    """One tracker. `uri` is its server's address; `project` the experiment or project there."""
+class Tracker(Message):
+    """One tracker."""
 
     type: TrackingType
-    uri: str | None = None
+    """`MLflow`, `WandB`, or `TensorBoard` (event files in `tensorboard/` of the artifact)."""
+    uri: Annotated[str, Field(max_length=1024, pattern=r"^https?://[^\s?#@]+$")] | None = None
+    """The server's address; MLflow needs one, WandB's default is its cloud."""
+
+
+class Tracking(Tracker):
+    """One tracker, and the experiment or project there."""
+
     project: str
 
 
 class Rollout(Message):
-    """Where completions are drawn; `uri` and `adapter_directory` are an OpenAI server's."""
+    """Where completions are drawn."""
 
     engine: RolloutEngine = RolloutEngine.BUILTIN
-    uri: str | None = None
-    adapter_directory: str | None = None  # shared with the server
+    """`Builtin` generates on the training devices. `OpenAI` asks a server with the OpenAI API that
+    can load adapters while it runs, such as vLLM."""
+    uri: Annotated[str, Field(max_length=1024)] | None = None
+    """The server's address up to and without `/v1`: a Service in the job's namespace
+    (`http://vllm:8000`), or a host that the operator's chart allows."""
+    adapter_directory: Annotated[str, Field(max_length=1024, pattern=r"^/[^:]*$")] | None = None
+    """A directory that trainer and server share (see workers.volumes): each step's adapter is
+    written there for the server to load."""
 
 
 class RewardRunner(Message):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
@@ -14,7 +14,11 @@ class Message(BaseModel):
     """A value that crosses a process boundary as JSON."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True
+        frozen=True,
+        extra="forbid",
+        alias_generator=to_camel,
+        populate_by_name=True,
+        use_attribute_docstrings=True,
     )
 
     def to_json(self) -> str:
@@ -39,6 +43,44 @@ class Telling(Message):
     are passed over."""
 
     model_config = ConfigDict(extra="ignore")
+
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def filled(target: type[M], source: BaseModel, **given: Any) -> M:
+    """Return a `target` whose fields are those `given`, and else the source's of the same name.
+
+    Blocks within are filled alike; what is empty in the source has the target's default. Raises
+    AttributeError for a field that is neither given nor the source's, so that none is forgotten,
+    and pydantic's ValidationError.
+    """
+    return target.model_validate(_values(target, source, given))
+
+
+def _values(target: type[BaseModel], source: BaseModel, given: dict[str, Any]) -> dict[str, Any]:
+    named = {
+        name: _as(field.annotation, getattr(source, name))
+        for name, field in target.model_fields.items()
+        if name not in given
+    }
+    return {k: v for k, v in {**named, **given}.items() if v not in (None, (), [])}
+
+
+def _as(annotation: Any, value: Any) -> Any:
+    if isinstance(value, tuple | list):
+        return [_as(annotation, one) for one in value]
+    if isinstance(value, BaseModel):
+        return _values(_block(annotation), value, {})
+    return value
+
+
+def _block(annotation: Any) -> type[BaseModel]:
+    """Return the class of blocks in an annotation such as `tuple[Block, ...]` or `Block | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    blocks = (_block(one) for one in get_args(annotation) if one is not type(None))
+    return next(blocks)
 
 
 def canonical_json(value: Any) -> str:

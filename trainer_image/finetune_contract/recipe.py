@@ -8,7 +8,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from finetune_contract.grpo import GrpoRecipe
 from finetune_contract.model import Message, Terse, sha256_digest
@@ -92,98 +92,140 @@ class Export(StrEnum):
     MERGED = "Merged"
 
 
+_Uri = Annotated[str, Field(min_length=6, max_length=1024, pattern=r"^(hf|s3|file)://[^\s?#]+$")]
+
+
 class ModelRecipe(Message):
     """The base model, and the published adapter to go on from, if any."""
 
-    uri: str
-    revision: str | None = None
-    init_from: str | None = None
+    uri: _Uri
+    """Where the model directory is: `hf://owner/name`, `s3://bucket/prefix` or `file:///path`, a
+    path in the trainer's container (see workers.volumes). Weights must be safetensors."""
+    revision: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[\w./-]+$")] | None = (
+        None
+    )
+    """Commit, tag or branch for hf; the commit it resolves to is recorded in the artifact. Default
+    is the main branch."""
+    init_from: (
+        Annotated[str, Field(min_length=6, max_length=1024, pattern=r"^(s3|file)://[^\s?#]+$")]
+        | None
+    ) = None
+    """Go on from a published adapter instead of a new one: the output.uri of another job, or the
+    directory of one of its artifacts. Base model, rank and targets must be equal; manifest and
+    files are verified first."""
 
 
 class DataSource(Message):
-    """One JSONL file. An epoch takes round(weight x rows) of its rows."""
+    """One JSONL file."""
 
-    uri: str
+    uri: _Uri
+    """`s3://bucket/file.jsonl`, `file:///path/file.jsonl`, or `hf://datasets/owner/name/file.jsonl`."""
     format: DataFormat = DataFormat.AUTO
-    weight: Annotated[float, Field(gt=0)] = 1.0
+    """`Messages` rows hold {"messages": [{"role", "content"}, ...]}; `PromptCompletion` rows hold
+    {"prompt", "completion"}; `Auto` decides by the file's first row."""
+
+
+class TrainingSource(DataSource):
+    """One JSONL file of training rows."""
+
+    weight: Annotated[float, Field(ge=0)] = 1.0
+    """Share of the file's rows in one epoch: "1" takes every row once, "2" twice, "0.5" another
+    half of them in each epoch."""
 
 
 class DataRecipe(Message):
     """The rows to train and to evaluate on."""
 
-    train: Annotated[tuple[DataSource, ...], Field(min_length=1)]
+    train: Annotated[tuple[TrainingSource, ...], Field(min_length=1)]
     eval: tuple[DataSource, ...] = ()
     on_bad_row: BadRows = BadRows.FAIL
 
 
 class LoraRecipe(Message):
-    """LoRA as in arXiv 2106.09685; the update is scaled by alpha / rank.
+    """The adapter: LoRA (arXiv 2106.09685)."""
 
-    With `rslora` by alpha / sqrt(rank) (arXiv 2312.03732); with `dora` magnitude and direction are
-    trained apart (arXiv 2402.09353).
-    """
-
-    rank: Annotated[int, Field(ge=1)] = 16
-    alpha: Annotated[int, Field(ge=1)] = 32
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    targets: Annotated[tuple[LoraTarget, ...], Field(min_length=1)] = (
+    rank: Annotated[int, Field(ge=1, le=1024)] = 16
+    """Rank of the update."""
+    alpha: Annotated[int, Field(ge=1, le=8192)] = 32
+    """The update is scaled by alpha / rank."""
+    dropout: Annotated[float, Field(ge=0)] = 0.0
+    """Dropout on the adapter's input, at least 0 and below 1. Above 0 the numbers depend on
+    workers, microBatchSize and packing too: each process and forward pass draws its own. Dropout of
+    the base model itself is always off."""
+    targets: Annotated[tuple[LoraTarget, ...], Field(min_length=1, max_length=8)] = (
         LoraTarget.ATTENTION,
         LoraTarget.MLP,
     )
+    """Which weights get an adapter, by the role they play: `Attention` (q, k, v, o, or MLA's
+    projections), `MLP` (dense gate, up, down), `Experts` (the routed experts of a mixture),
+    `SharedExperts`, `Router`, `Embeddings`, `Head`. A role that the model does not have is refused
+    before any weights are downloaded."""
     rslora: bool = False
+    """Scale by alpha / sqrt(rank), which keeps high ranks stable (arXiv 2312.03732)."""
     dora: bool = False
+    """Train magnitude and direction apart (arXiv 2402.09353); slower."""
     quantization: Quantization = Quantization.NONE
-
-    @model_validator(mode="after")
-    def _experts_are_plain(self) -> LoraRecipe:
-        if LoraTarget.EXPERTS in self.targets and (self.dropout > 0 or self.dora):
-            raise ValueError("lora.targets Experts needs dropout 0 and no dora")
-        return self
-
-    @model_validator(mode="after")
-    def _dora_is_not_quantized(self) -> LoraRecipe:
-        if self.dora and self.quantization is not Quantization.NONE:
-            raise ValueError("lora.dora needs quantization None")
-        return self
+    """`NF4` stores the frozen linear layers in 4 bits (QLoRA, arXiv 2305.14314); experts fused into
+    one tensor stay in training.precision."""
 
 
-class TrainingRecipe(Message):
-    """Optimisation. One of `epochs` and `max_steps` is set; neither means one epoch."""
+class TrainingTerms(Message):
+    """How to optimise."""
 
-    learning_rate: Annotated[float, Field(gt=0)] = 2e-4
-    epochs: Annotated[int, Field(ge=1)] | None = None
-    max_steps: Annotated[int, Field(ge=1)] | None = None
-    global_batch_size: Annotated[int, Field(ge=1)] = 32
-    sequence_length: Annotated[int, Field(ge=8)] = 2048
+    learning_rate: Annotated[float, Field(ge=0, json_schema_extra={"default": "2e-4"})] = 2e-4
+    """Peak learning rate, as a string such as "2e-4"."""
+    epochs: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """Passes over the data. Set epochs or maxSteps; with neither it is one epoch."""
+    max_steps: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
+    """Optimizer steps, over as many passes as that takes."""
+    global_batch_size: Annotated[int, Field(ge=1, le=65536)] = 32
+    """Rows per optimizer step over all workers. With fixed data and seed it decides the numbers;
+    workers and microBatchSize do not, unless lora.dropout is above 0."""
+    sequence_length: Annotated[int, Field(ge=8, le=1_048_576)] = 2048
+    """The longest row, in tokens; a longer one is refused by file and line before training. It also
+    chooses LongRoPE's factors, and may not exceed a model's table of positions."""
     precision: Precision = Precision.BF16
-    optimizer: Optimizer = Optimizer.ADAMW
+    """Number format of the base model; the adapter itself is trained in FP32. FP16 (with a dynamic
+    loss scale) is for GPUs without BF16."""
     schedule: Schedule = Schedule.COSINE
-    warmup_ratio: Annotated[float, Field(ge=0, le=1)] = 0.03
+    """Course of the learning rate after warm-up: `Constant`, `Linear` or `Cosine` to zero."""
+    warmup_ratio: Annotated[float, Field(ge=0)] = 0.03
+    """Share of the steps over which the learning rate rises to its peak, 0 to 1."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    max_grad_norm: Annotated[float, Field(ge=0)] = 1.0  # 0: no clipping
-    seed: Annotated[int, Field(ge=0)] = 0
+    """Decoupled weight decay of AdamW."""
+    max_grad_norm: Annotated[float, Field(ge=0, json_schema_extra={"default": "1.0"})] = 1.0
+    """Clip the gradient to this global norm; "0" does not clip."""
+    seed: Annotated[int, Field(ge=0, le=2_147_483_647)] = 0
+    """Seed of the adapter's initial weights, of the order of rows and of dropout."""
     deterministic: bool = False
+    """Use deterministic kernels only, so that equal runs on equal machines are equal to the bit.
+    Slower on GPUs; an operation that has no such kernel ends the job with DeviceUnsupported and is
+    named."""
 
-    @model_validator(mode="after")
-    def _one_length(self) -> TrainingRecipe:
-        if self.epochs is not None and self.max_steps is not None:
-            raise ValueError("set epochs or maxSteps, not both")
-        return self
+
+class TrainingRecipe(TrainingTerms):
+    """How to optimise, with the update rule.
+
+    No job asks for SGD: it is the stricter oracle. AdamW divides a gradient by its own size, and so
+    hides one that is wrong by a constant factor; SGD shows it.
+    """
+
+    optimizer: Optimizer = Optimizer.ADAMW
 
 
 class EvalRecipe(Message):
-    """When to evaluate and what follows. Without `every_steps` only at the end, if there is data.
+    """How to evaluate on data.eval: the mean loss over all its supervised tokens."""
 
-    `patience` evaluations in a row without a lower loss end the training; None never does.
-    """
-
-    every_steps: Annotated[int, Field(ge=1)] | None = None
+    every_steps: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
+    """Evaluate each time this many optimizer steps are done; always also after the last."""
     publish: Publish = Publish.LAST
-    patience: Annotated[int, Field(ge=1)] | None = None
+    """`Last` publishes the adapter of the last step, `Best` that of the lowest eval loss."""
+    patience: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """Stop early after this many evaluations in a row without a lower loss. None never does."""
 
 
 class Recipe(Terse):
-    """What decides the artifact."""
+    """What decides the artifact. Rules between its fields stand beside the job's, as CEL."""
 
     model: ModelRecipe
     data: DataRecipe
@@ -193,33 +235,6 @@ class Recipe(Terse):
     training: TrainingRecipe = TrainingRecipe()
     eval: EvalRecipe = EvalRecipe()
     export: Annotated[tuple[Export, ...], Field(min_length=1)] = (Export.ADAPTER,)
-
-    @model_validator(mode="after")
-    def _merged_is_not_quantized(self) -> Recipe:
-        if Export.MERGED in self.export and self.lora.quantization is not Quantization.NONE:
-            raise ValueError(
-                "export Merged needs lora.quantization None: the merged weights would be others "
-                "than those the adapter was trained on"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _grpo_fits(self) -> Recipe:
-        if (self.method is MethodType.GRPO) != (self.grpo is not None):
-            raise ValueError("method GRPO needs grpo, and no other method has it")
-        if self.grpo is not None:
-            if self.training.global_batch_size % self.grpo.group_size:
-                raise ValueError("training.globalBatchSize must be a multiple of groupSize")
-            if self.grpo.sampling.max_tokens >= self.training.sequence_length:
-                raise ValueError("rollout.maxTokens leaves no room for prompts in sequenceLength")
-        return self
-
-    @model_validator(mode="after")
-    def _best_needs_eval(self) -> Recipe:
-        wants = self.eval.publish is Publish.BEST or self.eval.patience is not None
-        if wants and not (self.data.eval and self.eval.every_steps):
-            raise ValueError("eval.publish Best and eval.patience need data.eval and everySteps")
-        return self
 
     def digest(self) -> str:
         """Return `sha256:<hex>` of the canonical JSON; a default has no part in it."""

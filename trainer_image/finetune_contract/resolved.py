@@ -10,21 +10,27 @@ from finetune_contract.layout import ZeroStage
 from finetune_contract.model import Telling
 from finetune_contract.recipe import LoraTarget
 
-Bytes = Annotated[int, Field(ge=0)]
-
 
 class MemoryEstimate(Telling):
     """Peak bytes of one process on its device (a GPU, or the host where there is none): a formula's
-    answer, not a measurement. `available` is what the device has; None if it does not tell."""
+    answer, not a measurement."""
 
-    weights: Bytes
-    adapter: Bytes
-    gradients: Bytes
-    optimizer: Bytes
-    activations: Bytes
-    logits: Bytes
-    overhead: Bytes
-    available: Bytes | None = None
+    available: int | None = None
+    """What the device has."""
+    weights: int
+    """The frozen base model, or this process's share of it."""
+    adapter: int
+    """The trainable weights."""
+    gradients: int
+    """Their gradients."""
+    optimizer: int
+    """The optimizer's moments."""
+    activations: int
+    """What the forward pass keeps for the backward pass."""
+    logits: int
+    """One chunk of the vocabulary's logits and their gradient."""
+    overhead: int
+    """Buffers of communication, kernels and the runtime."""
 
     @property
     def total(self) -> int:
@@ -41,11 +47,14 @@ class MemoryEstimate(Telling):
 
 
 class RoleCoverage(Telling):
-    """The weight matrices that play a role, and how many of them got an adapter."""
+    """The weights of one role in lora.targets."""
 
     role: LoraTarget
-    found: Annotated[int, Field(ge=0)]
-    adapted: Annotated[int, Field(ge=0)]
+    """The role."""
+    found: int
+    """Weight matrices of the model that play it."""
+    adapted: int
+    """Those that got an adapter."""
 
 
 class Resolved(Telling):

@@ -31,8 +31,11 @@ class PublishedArtifact(Telling):
     """An artifact that was read back and found whole."""
 
     uri: str
-    digest: str  # sha256 of manifest.json
-    bytes: Annotated[int, Field(ge=0)]
+    """Directory of the adapter."""
+    digest: str
+    """sha256 of its manifest.json."""
+    bytes: int
+    """Size of its files."""
 
 
 class Result(Telling):

@@ -9,12 +9,14 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from finetune_contract.model import Message
 
 Column = Annotated[str, Field(min_length=1, max_length=253)]
-Share = Annotated[float, Field(ge=0, le=1)]
+Pattern = Annotated[str, Field(min_length=1, max_length=1024)]
+_Tag = Annotated[str, Field(max_length=63, pattern=r"^[A-Za-z_][\w.-]{0,62}$")]
+_Phrase = Annotated[str, Field(min_length=1, max_length=256)]
 
 
 class OnError(StrEnum):
@@ -25,79 +27,102 @@ class OnError(StrEnum):
 
 
 class MathReward(Message):
-    """1 where the completion's final answer equals the column's, as mathematics; else 0."""
+    """1 where the completion's final answer equals the column's as mathematics (`1/2` is `0.5`).
+    That is what the last `<answer>` tags hold, else the last `\\boxed{}`, else what comes last."""
 
     answer: Column = "answer"
+    """Column of the row that holds the right answer."""
 
 
 class ExactReward(Message):
-    """1 where the completion, or what a pattern's first group finds last in it, is the column's
-    text, else 0."""
+    """1 where the completion is the column's text, white space at both ends aside; else 0."""
 
     answer: Column = "answer"
-    pattern: str | None = None
+    """Column of the row that holds the right answer."""
+    pattern: Pattern | None = None
+    """Compare what this regular expression's first group finds last in the completion, instead of
+    the whole completion."""
     ignore_case: bool = False
+    """Do not tell upper from lower case."""
 
 
 class RegexReward(Message):
-    """1 where the pattern is found in the completion, else 0."""
+    """1 where a regular expression is found in the completion, else 0."""
 
-    pattern: Annotated[str, Field(min_length=1)]
+    pattern: Pattern
+    """The regular expression (Python's syntax)."""
 
 
 class ChoiceReward(Message):
-    """1 where the letter the completion settles on is the column's, else 0."""
+    """1 where the letter that the completion settles on is the column's, else 0. That is the last
+    one called the answer, else the last in brackets, before `)`, `.` or `:`, or ending a line."""
 
     answer: Column = "answer"
-    choices: Annotated[str, Field(min_length=2)] = "ABCD"
+    """Column of the row that holds the right letter."""
+    choices: Annotated[str, Field(min_length=2, max_length=26, pattern=r"^[A-Z]+$")] = "ABCD"
+    """The letters to choose from."""
 
 
 class TagsReward(Message):
     """The share of tags that stand in the completion exactly once, closed and in this order."""
 
-    tags: Annotated[tuple[str, ...], Field(min_length=1)]
+    tags: Annotated[tuple[_Tag, ...], Field(min_length=1, max_length=16)]
+    """The tags, such as [think, answer]."""
 
 
 class JsonSchemaReward(Message):
-    """1 where the completion is JSON that obeys the schema (draft 2020-12), else 0."""
+    """1 where the completion is JSON (a code fence around it is allowed) that obeys a schema."""
 
-    definition: str = "{}"
+    definition: Annotated[str, Field(min_length=2, max_length=16384)] = "{}"
+    """The schema (draft 2020-12), as JSON text; `{}` accepts all JSON."""
 
 
 class LengthReward(Message):
-    """1 where the completion's length is within the band; falls to 0 over `tolerance` beyond it."""
+    """1 where the completion's length lies in a band."""
 
     unit: Literal["Characters", "Words", "Tokens"] = "Words"
-    least: Annotated[int, Field(ge=0)] = 0
-    most: Annotated[int, Field(ge=1)]
-    tolerance: Annotated[int, Field(ge=0)] = 0
+    """What is counted."""
+    least: Annotated[int, Field(ge=0, le=10_000_000)] = 0
+    """The shortest length that scores 1."""
+    most: Annotated[int, Field(ge=1, le=10_000_000)]
+    """The longest length that scores 1."""
+    tolerance: Annotated[int, Field(ge=0, le=10_000_000)] = 0
+    """Beyond the band the score falls to 0 over this length."""
 
 
 class LanguageReward(Message):
-    """The probability that the completion is written in a language (ISO 639-1)."""
+    """The probability that the completion is written in a language."""
 
-    language: Annotated[str, Field(pattern=r"^[a-z]{2}$")]
+    language: Annotated[str, Field(max_length=2, pattern=r"^[a-z]{2}$")]
+    """The language by its two letters (ISO 639-1), such as `en`."""
 
 
 class RepetitionReward(Message):
-    """The share of the completion's word n-grams that are distinct: 1 without any repetition."""
+    """The share of the completion's word n-grams that are distinct; 1 without repetition."""
 
     ngram: Annotated[int, Field(ge=1, le=64)] = 4
+    """Words in a row."""
 
 
 class BannedReward(Message):
     """1 where none of the phrases stands in the completion as whole words, else 0."""
 
-    phrases: Annotated[tuple[str, ...], Field(min_length=1)]
+    phrases: Annotated[tuple[_Phrase, ...], Field(min_length=1, max_length=256)]
+    """What must not be said."""
     ignore_case: bool = True
+    """Do not tell upper from lower case."""
 
 
 class ReasoningGymReward(Message):
-    """`score_answer` of a reasoning-gym task; the column holds the task's entry as JSON."""
+    """The score that a reasoning-gym task gives to the answer."""
 
-    task: Annotated[str, Field(min_length=1)]
+    task: Annotated[str, Field(max_length=64, pattern=r"^[a-z0-9_]{1,64}$")]
+    """Name of the task, such as `chain_sum`."""
     entry: Column = "entry"
-    pattern: str | None = None  # whose first group is the answer
+    """Column of the row that holds the task's entry, as an object or as JSON text."""
+    pattern: Pattern | None = None
+    """The answer is what this regular expression's first group finds last in the completion;
+    without it, the whole completion."""
 
 
 class PythonReward(Message):
@@ -112,21 +137,31 @@ class PythonReward(Message):
 
 
 class HttpReward(Message):
-    """A service that scores batches; see docs/rewards.md for its OpenAPI schema."""
+    """A service that scores batches over HTTP; docs/rewards.md has its OpenAPI schema."""
 
-    url: str
+    url: Annotated[str, Field(max_length=1024)]
+    """A Service in the job's namespace (`http://judge/score`), or a host that the operator's chart
+    allows."""
     timeout_seconds: Annotated[float, Field(gt=0)] = 30.0
-    retries: Annotated[int, Field(ge=0)] = 3
-    batch_size: Annotated[int, Field(ge=1)] = 1
-    concurrency: Annotated[int, Field(ge=1)] = 64
-    pause_seconds: Annotated[float, Field(gt=0)] = 1800.0  # an open circuit may hold the run
+    retries: Annotated[int, Field(ge=0, le=10)] = 3
+    """How often a request that got no answer, 401, 403, 408, 429 or 5xx is sent again, with the
+    same key."""
+    batch_size: Annotated[int, Field(ge=1, le=1024)] = 1
+    """Completions in one request."""
+    concurrency: Annotated[int, Field(ge=1, le=1024)] = 64
+    """Requests under way at once, of all workers together."""
+    pause_seconds: Annotated[float, Field(gt=0)] = 1800.0
 
 
 class ModelReward(Message):
     """The logit of a sequence-classification model with one label."""
 
-    uri: str
-    revision: str | None = None
+    uri: Annotated[str, Field(min_length=6, max_length=1024, pattern=r"^(hf|s3|file)://[^\s?#]+$")]
+    """Where the model is; read with the credentials of spec.model."""
+    revision: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[\w./-]+$")] | None = (
+        None
+    )
+    """Commit, tag or branch for hf."""
 
 
 Source = (
@@ -147,38 +182,54 @@ Source = (
 )
 
 
-class Reward(Message):
-    """One reward. Exactly one source is set.
+class BuiltinReward(Message):
+    """One reward, and its source where that is builtin."""
 
-    With `gate`, a completion that this reward scores lower gets the total 0, or the least of its
-    group that passes where that is lower; one that it does not score at all is left out.
-    """
-
-    name: Annotated[str, Field(min_length=1, max_length=40)]
+    name: Annotated[str, Field(max_length=40, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
+    """Its name in metrics and status."""
     weight: Annotated[float, Field(ge=0)] = 1.0
+    """Its weight in the total. A completion that some rewards did not score has its total from the
+    others, their weights scaled up."""
     gate: float | None = None
+    """A completion that this reward scores below the gate has the total 0, or the least of its
+    group that passes where that is lower, whatever the others say; one that it does not score is
+    left out of the training."""
     on_error: OnError = OnError.MASK
-    fail_after: Annotated[int, Field(ge=1)] = 100
+    """`Mask`: completions on which the reward fails go without it. `FailAfter`: as Mask, but
+    failAfter failures in a row end the job."""
+    fail_after: Annotated[int, Field(ge=1, le=1_000_000)] = 100
+    """Failures in a row in one process (one per GPU), without a score between them, that end the
+    job under FailAfter."""
     math: MathReward | None = None
+    """Compare mathematical answers."""
     exact: ExactReward | None = None
+    """Compare text."""
     regex: RegexReward | None = None
+    """Look for a pattern."""
     choice: ChoiceReward | None = None
+    """Multiple choice."""
     tags: TagsReward | None = None
+    """Look for tags."""
     json_schema: JsonSchemaReward | None = None
+    """Check JSON."""
     length: LengthReward | None = None
+    """Check the length."""
     language: LanguageReward | None = None
+    """Check the language."""
     repetition: RepetitionReward | None = None
+    """Punish repetition."""
     banned: BannedReward | None = None
+    """Forbid phrases."""
     reasoning_gym: ReasoningGymReward | None = None
+    """Score a reasoning-gym task."""
+
+
+class Reward(BuiltinReward):
+    """One reward, which has exactly one source."""
+
     python: PythonReward | None = None
     http: HttpReward | None = None
     model: ModelReward | None = None
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Reward:
-        if sum(getattr(self, name) is not None for name in SOURCES) != 1:
-            raise ValueError(f"reward {self.name}: set exactly one of {', '.join(SOURCES)}")
-        return self
 
     @property
     def source(self) -> Source:

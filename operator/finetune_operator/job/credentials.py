@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from finetune_api.job import FineTuneJob
 from finetune_api.types import SecretRef
-from finetune_operator.job.run_config import Mounts
+from finetune_contract.layout import Credentials
 
 
 @dataclass(frozen=True)
@@ -42,20 +42,13 @@ def credentials(job: FineTuneJob) -> dict[str, Credential]:
     }
 
 
-def with_credentials(job: FineTuneJob, directories: Mapping[str, str]) -> Mounts:
-    """Return where the trainer finds the credentials of each part of the job that has some."""
+def credential_directories(job: FineTuneJob, directories: Mapping[str, str]) -> Credentials:
+    """Return the directories, by the part of the job that uses them, as the trainer reads them."""
     grpo = job.spec.method.grpo
     of_rewards = {r.name: _reward_part(r.name) for r in (grpo.rewards if grpo else ())}
-    return Mounts(
-        model_credentials=directories.get("model"),
-        data_credentials=directories.get("data"),
-        output_credentials=directories.get("output"),
-        tracking_credentials=directories.get("tracking"),
-        rollout_credentials=directories.get("rollout"),
-        reward_credentials={
-            name: directories[part] for name, part in of_rewards.items() if part in directories
-        },
-    )
+    rewards = {name: directories[part] for name, part in of_rewards.items() if part in directories}
+    others = {part: directories[part] for part in directories if part in Credentials.model_fields}
+    return Credentials.model_validate({**others, "rewards": rewards or None})
 
 
 def _reward_part(name: str) -> str:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pydantic import ValidationError
+
 from finetune_contract.reasons import Reason
 
 
@@ -22,3 +27,16 @@ class Stalled(Exception):
         super().__init__(f"{reason}: {message}")
         self.reason = reason
         self.message = message
+
+
+@contextmanager
+def checked() -> Iterator[None]:
+    """Turn pydantic's ValidationError of what the trainer is told into Stalled, with its fields."""
+    try:
+        yield
+    except ValidationError as error:
+        wrong = (
+            f"{'.'.join(map(str, (error.title, *e['loc'])))}: {e['msg']}" for e in error.errors()
+        )
+        text = f"the trainer would refuse {'; '.join(wrong)}"
+        raise Stalled(Reason.INVALID_SPEC, text) from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from finetune_api.job import FineTuneJob
-from finetune_api.types import Quantity
+from finetune_api.quantity import Quantity
 from finetune_api.workers import GPU
 
 

@@ -18,6 +18,7 @@ from finetune_api.status import (
     FineTuneJobStatus,
     RewardCheckState,
 )
+from finetune_contract.model import filled
 from finetune_contract.reasons import Reason
 from finetune_contract.result import PublishedArtifact
 from finetune_operator.job.backend import Backend
@@ -122,12 +123,7 @@ def _succeeded(s: Scene, attempt: Attempt, artifact: PublishedArtifact) -> Decis
         s.with_last(done).attempts,
         Verdict(Course.SUCCEEDED, Reason.SUCCEEDED, text),
         delete=s.others(attempt.number),
-        artifact=ArtifactStatus(
-            uri=artifact.uri,
-            digest=artifact.digest,
-            bytes=artifact.bytes,
-            attempt=attempt.number,
-        ),
+        artifact=filled(ArtifactStatus, artifact, attempt=attempt.number),
     )
 
 

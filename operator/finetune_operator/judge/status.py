@@ -14,10 +14,9 @@ from finetune_api.status import (
     PlanStatus,
     ProgressStatus,
     RewardCheckStatus,
-    RewardStatus,
-    RoleStatus,
 )
-from finetune_contract.resolved import MemoryEstimate, Resolved
+from finetune_contract.model import filled
+from finetune_contract.resolved import Resolved
 from finetune_operator.job.errors import Stalled, Waiting
 from finetune_operator.job.method import isolated_rewards
 from finetune_operator.job.run_config import micro_batch_size
@@ -144,31 +143,11 @@ def _progress(
 
 
 def _progress_status(report: Report) -> ProgressStatus:
-    progress = report.progress
-    return ProgressStatus(
+    return filled(
+        ProgressStatus,
+        report.progress,
         attempt=report.attempt,
-        phase=progress.phase,
-        summary=progress.summary(),
-        done=progress.done,
-        total=progress.total,
-        step=progress.step,
-        loss=_decimal(progress.loss, 4),
-        eval_loss=_decimal(progress.eval_loss, 4),
-        tokens_per_second=_decimal(progress.tokens_per_second, 0),
-        reward=_decimal(progress.reward, 4),
-        rewards=[
-            RewardStatus(
-                name=r.name,
-                mean=_decimal(r.mean, 4),
-                std=_decimal(r.std, 4),
-                seconds=_decimal(r.seconds, 1),
-                errors=r.errors,
-            )
-            for r in progress.rewards
-        ]
-        or None,
-        note=progress.note,
-        eta_seconds=progress.eta_seconds,
+        summary=report.progress.summary(),
         last_report_time=rfc3339(report.time),
     )
 
@@ -201,28 +180,11 @@ def plan_status(job: FineTuneJob, micro_batch_size: int | None) -> PlanStatus:
 
 def told_plan(job: FineTuneJob, resolved: Resolved) -> PlanStatus:
     """Return the plan with all that the trainer resolved."""
-    lora = [RoleStatus(role=r.role, found=r.found, adapted=r.adapted) for r in resolved.lora]
-    return PlanStatus(
-        **_size(job),
-        micro_batch_size=resolved.micro_batch_size,
-        accumulation_steps=resolved.accumulation_steps,
-        zero_stage=int(resolved.zero_stage),
-        gradient_checkpointing=resolved.gradient_checkpointing,
-        packing=resolved.packing,
-        memory=_memory(resolved.memory),
-        lora=lora or None,
-    )
+    memory = filled(MemoryStatus, resolved.memory, estimate=resolved.memory.total)
+    return filled(PlanStatus, resolved, memory=memory, **_size(job))
 
 
 def _size(job: FineTuneJob) -> dict[str, int]:
     count = processes(job)
     gpus = count if asks_for_gpus(job) else 0
     return {"workers": job.spec.workers.replicas, "processes": count, "gpus": gpus}
-
-
-def _memory(estimate: MemoryEstimate) -> MemoryStatus:
-    return MemoryStatus(estimate=estimate.total, **estimate.model_dump())
-
-
-def _decimal(value: float | None, digits: int) -> str | None:
-    return None if value is None else f"{value:.{digits}f}"

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from finetune_api.job import FineTuneJob
-from finetune_api.status import Attempt, CheckpointStatus, FineTuneJobStatus
+from finetune_api.status import Attempt, FineTuneJobStatus
 from finetune_contract.checkpoint import CheckpointRef
 from finetune_contract.reasons import Reason
 from finetune_contract.resolved import Resolved
@@ -43,8 +43,8 @@ def told(job: FineTuneJob, observed: Observed, attempt: int) -> Told:
 
 
 def checkpoint(
-    job: FineTuneJob, known: CheckpointStatus | None, observed: Observed, following: int | None
-) -> CheckpointStatus | None:
+    job: FineTuneJob, known: CheckpointRef | None, observed: Observed, following: int | None
+) -> CheckpointRef | None:
     """Return the newest complete checkpoint that any attempt told of; it never goes back.
 
     The Progress of attempt `following` is left out: it is followed at its own pace.
@@ -54,7 +54,7 @@ def checkpoint(
     newest = _newest(job, refs)
     if newest is None or (known is not None and newest.step <= known.step):
         return known
-    return CheckpointStatus(uri=newest.uri, step=newest.step, attempt=newest.attempt)
+    return newest
 
 
 def learned(attempt: Attempt, said: Told) -> Attempt:

@@ -10,14 +10,9 @@ from __future__ import annotations
 from typing import Any
 
 from finetune_api.job import FineTuneJob
+from finetune_api.quantity import amount, exact
 from finetune_contract.model import canonical_json
-from finetune_operator.job.method import (
-    amount,
-    exact,
-    isolated_rewards,
-    python_rewards,
-    reward_recipe,
-)
+from finetune_operator.job.method import isolated_rewards, python_rewards, reward_recipe
 from finetune_operator.job.names import REWARDS_CONTAINER, Object
 from finetune_operator.job.workers import limits
 from finetune_operator.plan.volumes import SOCKET, SOCKET_DIRECTORY, SOCKET_VOLUME, small_empty_dir

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from finetune_api.job import FineTuneJob
 from finetune_api.workers import Volume
-from finetune_operator.job.credentials import credentials, with_credentials
+from finetune_contract.layout import RewardRunner
+from finetune_operator.job.credentials import credential_directories, credentials
 from finetune_operator.job.method import isolated_rewards
 from finetune_operator.job.names import attempt_name
 from finetune_operator.job.run_config import Mounts
@@ -39,12 +39,12 @@ def credentials_directory(part: str) -> str:
 
 
 def pod_mounts(job: FineTuneJob) -> Mounts:
-    """Return where the trainer finds things in a pod."""
-    found = with_credentials(job, {part: credentials_directory(part) for part in credentials(job)})
-    return replace(
-        found,
+    """Return what the trainer finds ready in a pod."""
+    directories = {part: credentials_directory(part) for part in credentials(job)}
+    return Mounts(
+        credentials=credential_directories(job, directories),
         cache=CACHE_DIRECTORY if job.spec.model.cache else None,
-        reward_socket=SOCKET if isolated_rewards(job.spec) else None,
+        reward_runner=RewardRunner(socket=SOCKET) if isolated_rewards(job.spec) else None,
     )
 
 

@@ -25,9 +25,9 @@ def bot_job(**spec: Any) -> dict[str, Any]:
     }
 
 
-def job(**spec: Any) -> FineTuneJob:
-    """Return a job of the least spec with these fields."""
-    body = {
+def body(**spec: Any) -> dict[str, Any]:
+    """Return a job of the least spec with these fields, as a user writes it."""
+    return {
         "apiVersion": "finetune.dev/v1alpha1",
         "kind": "FineTuneJob",
         "metadata": {"name": "bot", "namespace": "team"},
@@ -38,7 +38,11 @@ def job(**spec: Any) -> FineTuneJob:
             **spec,
         },
     }
-    return parse(body)
+
+
+def job(**spec: Any) -> FineTuneJob:
+    """Return the job of such a body."""
+    return parse(body(**spec))
 
 
 def config(of: FineTuneJob, **changes: Any) -> Any:

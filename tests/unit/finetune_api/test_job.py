@@ -72,7 +72,7 @@ def test_parse_applies_the_schemas_defaults() -> None:
     job = parse(JOB)
     assert (job.name, job.namespace, job.uid, job.generation) == ("job", "team", "u-1", 2)
     assert job.spec == FineTuneJob.model_validate(_stored()).spec
-    assert job.spec.training.learning_rate == "2e-4"
+    assert job.spec.training.learning_rate == 2e-4
     assert "training" not in JOB["spec"], "the caller's body stays as it was"
 
 

@@ -3,14 +3,14 @@
 from annotated_types import Le
 
 from finetune_api.rewards import HttpReward, PythonReward
-from finetune_api.types import ApiModel
+from finetune_contract.model import Message
 from finetune_rewards.runner import client, station
 from finetune_rewards.runner import isolated as runner
 from finetune_rewards.services import circuit
 from finetune_trainer.process.distributed import AGREEMENT_TIMEOUT, COLLECTIVE_TIMEOUT
 
 
-def most(model: type[ApiModel], field: str) -> int:
+def most(model: type[Message], field: str) -> int:
     """Return the largest value that the API takes."""
     (bound,) = (m.le for m in model.model_fields[field].metadata if isinstance(m, Le))
     assert isinstance(bound, int)

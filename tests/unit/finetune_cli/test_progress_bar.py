@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from finetune_api.status import CheckpointStatus, FineTuneJobStatus
+from finetune_api.status import FineTuneJobStatus
 from finetune_cli.demo import _progress
 from finetune_cli.progress_bar import ProgressBar, describe, news
 from finetune_contract.progress import Phase, Progress, RewardProgress
@@ -115,10 +115,9 @@ def test_the_demo_shows_what_status_says() -> None:
         tokens_per_second=99,
         eta_seconds=3,
     )
-    ref = checkpoint_ref(20)
     status = FineTuneJobStatus(
         attempts=[attempt(resumed_step=20)],
-        checkpoint=CheckpointStatus(uri=ref.uri, step=ref.step, attempt=ref.attempt),
+        checkpoint=checkpoint_ref(20),
         plan=told_plan(job(), resolved(4)),
     )
     assert _progress(status, _progress_status(Report(1, at(0), told))) == told

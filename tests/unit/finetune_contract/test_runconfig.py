@@ -161,8 +161,3 @@ def test_a_global_batch_is_whole_micro_batches() -> None:
     assert config(workers=2, processesPerWorker=2).layout.world_size == 4
     with pytest.raises(ValidationError, match=r"32 is not a multiple of .* = 12"):
         config(workers=3, microBatchSize=4)
-
-
-def test_one_length_is_set() -> None:
-    with pytest.raises(ValidationError, match=r"set epochs or maxSteps, not both"):
-        config({"training": {"epochs": 1, "maxSteps": 2}})

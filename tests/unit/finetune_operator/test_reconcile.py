@@ -7,6 +7,7 @@ import pytest
 from finetune_api.job import KIND
 from finetune_operator.cluster.queue import RetryLater
 from support.operator.passes import KEY, Bench, Json
+from support.operator.values import stamp
 
 
 async def test_the_attempt_stands_in_status_before_anything_is_made() -> None:
@@ -110,6 +111,26 @@ async def test_an_invalid_spec_stalls_with_its_fields_and_goes_on_when_corrected
         "Succeeded",
     ]
     assert bench.status()["observedGeneration"] == 2
+
+
+async def test_a_run_config_that_the_trainer_would_refuse_stalls_with_its_field() -> None:
+    bench = Bench()
+    starting = {
+        "number": 1,
+        "state": "Starting",
+        "generation": 1,
+        "recipeDigest": "sha256:0",
+        "image": "trainer:1",
+        "microBatchSize": -1,
+        "startTime": stamp(0),
+    }
+    bench.world.store({**bench.world.job(), "status": {"attempts": [starting]}})
+    assert await bench.do_pass() is None
+    truth, reason, message = bench.told("Stalled")
+    assert (truth, reason) == ("True", "InvalidSpec")
+    assert "Layout.microBatchSize: Input should be greater than or equal to 1" in message
+    assert bench.status()["attempts"] == [starting]
+    assert bench.created == []
 
 
 async def test_a_status_that_no_operator_wrote_stalls() -> None:

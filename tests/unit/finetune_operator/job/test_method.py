@@ -1,36 +1,9 @@
-"""Amounts of memory, which rewards run where, and from which score on one passes its gate."""
+"""Which rewards run where, and from which score on one passes its gate."""
 
 import pytest
 
-from finetune_operator.job.method import (
-    amount,
-    isolated_rewards,
-    python_rewards,
-    reward_recipe,
-)
+from finetune_operator.job.method import isolated_rewards, python_rewards, reward_recipe
 from support.operator.values import job
-
-
-@pytest.mark.parametrize(
-    ("quantity", "bytes_"),
-    [
-        (7, 7),
-        ("7", 7),
-        ("1Gi", 2**30),
-        ("512Mi", 512 * 2**20),
-        ("1.5Ki", 1536),
-        ("2k", 2000),
-        ("1G", 10**9),
-        ("3E", 3 * 10**18),
-        ("1e3", 1000),
-        ("2E2", 200),
-        ("1500m", 2),
-        ("2500000u", 3),
-        ("1n", 1),
-    ],
-)
-def test_a_quantity_is_a_number_of_bytes_rounded_up(quantity: int | str, bytes_: int) -> None:
-    assert amount(quantity) == bytes_
 
 
 def test_services_and_models_are_not_the_runners() -> None:

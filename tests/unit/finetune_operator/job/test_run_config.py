@@ -2,97 +2,13 @@
 
 import subprocess
 import sys
-from typing import Any
 
 import pytest
-from pydantic import ValidationError
 
+from finetune_contract.layout import Credentials, RewardRunner
+from finetune_operator.job.errors import Stalled
 from finetune_operator.job.run_config import Mounts
 from support.operator.jobs import config, job
-
-EVERY_FIELD: dict[str, Any] = {
-    "model": {"uri": "hf://o/m", "revision": "abc", "initFrom": "s3://b/older"},
-    "data": {
-        "train": [
-            {"uri": "s3://d/a.jsonl", "format": "Messages", "weight": "0.5"},
-            {"uri": "s3://d/b.jsonl"},
-        ],
-        "eval": [{"uri": "s3://d/e.jsonl", "format": "PromptCompletion"}],
-        "onBadRow": "Skip",
-    },
-    "lora": {
-        "rank": 4,
-        "alpha": 9,
-        "dropout": "0.25",
-        "targets": ["MLP", "Head"],
-        "rslora": True,
-        "quantization": "NF4",
-    },
-    "training": {
-        "learningRate": "3e-4",
-        "maxSteps": 7,
-        "globalBatchSize": 24,
-        "sequenceLength": 64,
-        "precision": "FP16",
-        "schedule": "Linear",
-        "warmupRatio": "0.5",
-        "weightDecay": "0.125",
-        "maxGradNorm": "2",
-        "seed": 11,
-        "deterministic": True,
-    },
-    "eval": {"everySteps": 5, "publish": "Best", "patience": 3},
-}
-RECIPE_OF_EVERY_FIELD = {
-    "model": {"uri": "hf://o/m", "revision": "abc", "initFrom": "s3://b/older"},
-    "data": {
-        "train": [
-            {"uri": "s3://d/a.jsonl", "format": "Messages", "weight": 0.5},
-            {"uri": "s3://d/b.jsonl", "format": "Auto", "weight": 1.0},
-        ],
-        "eval": [{"uri": "s3://d/e.jsonl", "format": "PromptCompletion", "weight": 1.0}],
-        "onBadRow": "Skip",
-    },
-    "method": "SFT",
-    "lora": {
-        "rank": 4,
-        "alpha": 9,
-        "dropout": 0.25,
-        "targets": ["MLP", "Head"],
-        "rslora": True,
-        "dora": False,
-        "quantization": "NF4",
-    },
-    "training": {
-        "learningRate": 3e-4,
-        "maxSteps": 7,
-        "globalBatchSize": 24,
-        "sequenceLength": 64,
-        "precision": "FP16",
-        "optimizer": "AdamW",
-        "schedule": "Linear",
-        "warmupRatio": 0.5,
-        "weightDecay": 0.125,
-        "maxGradNorm": 2.0,
-        "seed": 11,
-        "deterministic": True,
-    },
-    "eval": {"everySteps": 5, "publish": "Best", "patience": 3},
-    "export": ["Adapter"],
-}
-
-
-def test_every_field_of_the_recipe_arrives() -> None:
-    assert config(job(**EVERY_FIELD))["recipe"] == RECIPE_OF_EVERY_FIELD
-
-
-def test_dora_is_part_of_the_recipe() -> None:
-    assert config(job(lora={"dora": True}))["recipe"]["lora"]["dora"] is True
-
-
-def test_what_to_publish_is_part_of_the_recipe() -> None:
-    made = config(job(output={"uri": "s3://b/bot", "export": ["Adapter", "Merged"]}))
-    assert made["recipe"]["export"] == ["Adapter", "Merged"]
 
 
 def test_the_layout_follows_workers_memory_policy_and_mounts() -> None:
@@ -110,7 +26,11 @@ def test_the_layout_follows_workers_memory_policy_and_mounts() -> None:
             runPolicy={"terminationGracePeriodSeconds": 60},
         ),
         micro_batch_size=2,
-        mounts=Mounts("/c/m", "/c/d", "/c/o", "/c/t", "/cache", "/scratch"),
+        mounts=Mounts(
+            Credentials(model="/c/m", data="/c/d", output="/c/o", tracking="/c/t"),
+            "/cache",
+            "/scratch",
+        ),
         heartbeat_seconds=2.5,
         gpus=True,
     )
@@ -145,13 +65,35 @@ def test_what_is_left_to_the_trainer_is_not_told() -> None:
 
 
 def test_without_a_cluster_there_is_no_lease_to_renew() -> None:
-    made = config(job(training={"epochs": 3}), heartbeat_seconds=None)
-    assert "heartbeat" not in made["layout"]
-    assert made["recipe"]["training"]["epochs"] == 3
+    assert "heartbeat" not in config(job(), heartbeat_seconds=None)["layout"]
+
+
+def test_where_completions_are_drawn_and_scored_is_the_layout() -> None:
+    rollout = {"engine": "OpenAI", "uri": "http://vllm:8000", "adapterDirectory": "/adapters"}
+    rewards = [{"name": "math", "math": {}}]
+    grpo = {"rollout": rollout, "rewards": rewards}
+    mounts = Mounts(
+        Credentials(rollout="/c/rollout", rewards={"judge": "/c/judge"}),
+        reward_runner=RewardRunner(socket="/run/socket", sources={"mine": "/code/mine.py"}),
+    )
+    layout = config(job(method={"type": "GRPO", "grpo": grpo}), mounts=mounts)["layout"]
+    assert layout["rollout"] == rollout
+    assert layout["rewardRunner"] == {
+        "socket": "/run/socket",
+        "sources": {"mine": "/code/mine.py"},
+    }
+    assert layout["credentials"] == {"rollout": "/c/rollout", "rewards": {"judge": "/c/judge"}}
+
+
+def test_the_builtin_engine_and_a_runner_of_its_own_are_not_told() -> None:
+    rewards = [{"name": "math", "math": {}}]
+    layout = config(job(method={"type": "GRPO", "grpo": {"rewards": rewards}}))["layout"]
+    assert not {"rollout", "rewardRunner"} & layout.keys()
+    assert layout["credentials"] == {}
 
 
 def test_a_micro_batch_that_does_not_divide_the_batch_is_refused() -> None:
-    with pytest.raises(ValidationError, match="not a multiple of"):
+    with pytest.raises(Stalled, match=r"InvalidSpec.*not a multiple of"):
         config(job(training={"globalBatchSize": 4}), micro_batch_size=3)
 
 

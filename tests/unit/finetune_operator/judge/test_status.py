@@ -10,7 +10,6 @@ from finetune_api.status import (
     FineTuneJobStatus,
     MemoryStatus,
     PlanStatus,
-    RoleStatus,
 )
 from finetune_contract.progress import Phase, Progress
 from finetune_contract.reasons import Reason
@@ -165,7 +164,7 @@ def test_the_plan_is_the_jobs_size_until_the_trainer_tells_it() -> None:
         gradient_checkpointing=True,
         packing=True,
         memory=MemoryStatus(estimate=190, available=1_000, **MEMORY),
-        lora=[RoleStatus(role=LoraTarget.MLP, found=3, adapted=2)],
+        lora=list(lora),
     )
 
 

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from finetune_api.status import Attempt, CheckpointStatus, FineTuneJobStatus, ProgressStatus
+from finetune_api.status import Attempt, FineTuneJobStatus, ProgressStatus
+from finetune_contract.checkpoint import CheckpointRef
 from finetune_contract.progress import Phase, Progress
 from finetune_contract.reasons import Reason
 from finetune_contract.result import Outcome, Result
@@ -104,7 +105,7 @@ def test_an_attempt_that_only_resumed_stands_where_it_began() -> None:
     assert heard(reports=(report(checkpoint=checkpoint_ref(6)),)).last_step == 6
 
 
-KNOWN = CheckpointStatus(uri=f"s3://adapters/bot/runs/{UID}/a1/checkpoints/6", step=6, attempt=1)
+KNOWN = CheckpointRef(uri=f"s3://adapters/bot/runs/{UID}/a1/checkpoints/6", step=6, attempt=1)
 
 
 def newest(*pods: Pod, reports: tuple[Report, ...] = (), waits: int | None = None) -> Any:

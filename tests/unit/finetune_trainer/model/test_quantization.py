@@ -11,7 +11,6 @@ import pytest
 import torch
 from bitsandbytes.functional import dequantize_4bit
 from bitsandbytes.nn import Linear4bit
-from pydantic import ValidationError
 
 from finetune_contract.reasons import Reason
 from finetune_contract.recipe import Recipe
@@ -126,16 +125,3 @@ def test_the_number_format_is_that_of_the_training(tmp_path: Path) -> None:
     options = loading_options(recipe(tmp_path, "BF16"))["quantization_config"]
     assert options.bnb_4bit_compute_dtype is torch.bfloat16
     assert options.bnb_4bit_quant_storage is torch.bfloat16
-
-
-def test_merged_weights_of_a_quantised_base_are_refused(tmp_path: Path) -> None:
-    document = recipe(tmp_path).model_dump(mode="json", by_alias=True)
-    with pytest.raises(ValidationError, match="export Merged needs"):
-        Recipe.model_validate({**document, "export": ["Adapter", "Merged"]})
-    document["lora"]["quantization"] = "None"
-    Recipe.model_validate({**document, "export": ["Adapter", "Merged"]})
-
-
-def test_dora_on_a_quantised_base_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValidationError, match="dora needs quantization None"):
-        recipe(tmp_path, dora=True)
