@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pydantic import ValidationError
+from pydantic.alias_generators import to_camel
 
 from finetune_contract.reasons import Reason
 
@@ -35,8 +36,9 @@ def checked() -> Iterator[None]:
     try:
         yield
     except ValidationError as error:
-        wrong = (
-            f"{'.'.join(map(str, (error.title, *e['loc'])))}: {e['msg']}" for e in error.errors()
-        )
+        wrong = [
+            f"{'.'.join([error.title, *(to_camel(str(part)) for part in e['loc'])])}: {e['msg']}"
+            for e in error.errors()
+        ]
         text = f"the trainer would refuse {'; '.join(wrong)}"
         raise Stalled(Reason.INVALID_SPEC, text) from error
