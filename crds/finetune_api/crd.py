@@ -62,7 +62,7 @@ _DROPPED = ("title", "additionalProperties", "$defs", AFTER)
 
 
 class _Decimals(GenerateJsonSchema):
-    """The API has no floats: a number is written as a string."""
+    """The API has no floats: a number is written as a string, of either sign if it has no bound."""
 
     def float_schema(self, schema: core_schema.FloatSchema) -> dict[str, Any]:
         pattern = DECIMAL if schema.get("ge") == 0 else SIGNED_DECIMAL

@@ -79,8 +79,7 @@ def _block(annotation: Any) -> type[BaseModel]:
     """Return the class of blocks in an annotation such as `tuple[Block, ...]` or `Block | None`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    blocks = (_block(one) for one in get_args(annotation) if one is not type(None))
-    return next(blocks)
+    return next(_block(one) for one in get_args(annotation) if one is not type(None))
 
 
 def canonical_json(value: Any) -> str:

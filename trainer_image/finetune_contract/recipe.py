@@ -170,7 +170,10 @@ class LoraRecipe(Message):
 
 
 class TrainingTerms(Message):
-    """How to optimise."""
+    """How to optimise.
+
+    Where the API spells a default otherwise than `%g` would, the field says how.
+    """
 
     learning_rate: Annotated[float, Field(ge=0, json_schema_extra={"default": "2e-4"})] = 2e-4
     """Peak learning rate, as a string such as "2e-4"."""
