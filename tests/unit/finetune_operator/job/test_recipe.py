@@ -14,7 +14,7 @@ from finetune_api.validation import parse
 from finetune_api.yaml_text import load_documents
 from finetune_operator.job.run_config import recipe
 from kube_schema.structural import apply_defaults
-from support.told_jobs import body
+from support.operator.jobs import body
 
 GOOD = sorted((Path(__file__).parents[3] / "jobs" / "good").glob("*.yaml"))
 # Together they set every field of the recipe to something else than its default.
