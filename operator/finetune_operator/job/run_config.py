@@ -91,8 +91,9 @@ def _zero_stage(spec: FineTuneJobSpec) -> contract.ZeroStage | None:
 
 
 def _tracking(spec: FineTuneJobSpec, namespace: str) -> contract.Tracking | None:
-    tracking = spec.tracking
-    return tracking and filled(contract.Tracking, tracking, project=tracking.project or namespace)
+    if (tracking := spec.tracking) is None:
+        return None
+    return filled(contract.Tracking, tracking, project=tracking.project or namespace)
 
 
 @checked()
