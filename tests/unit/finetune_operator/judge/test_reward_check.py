@@ -10,7 +10,6 @@ from finetune_contract.reasons import Reason
 from finetune_operator.events import Transition, transitions
 from finetune_operator.judge.decision import Course
 from finetune_operator.judge.status import status_of
-from finetune_operator.plan.reward_check import reward_check
 from support.operator.reward_trials import (
     GOOD,
     PYTHON,
@@ -150,30 +149,6 @@ def test_a_suspended_job_waits_without_its_pod_and_begins_the_check_anew() -> No
     cleared = record(of, failures=1, pod_uid=None, start_time=None)
     assert decided(of, seen(pod(of, due=at(40))), failed).reward_check == cleared
     assert deleted(decided(of, seen(pod(of, due=at(40))), failed)) == [], "it is going"
-
-
-def test_a_service_account_is_made_unless_the_job_names_one() -> None:
-    for workers, account in (({}, ["ServiceAccount"]), ({"serviceAccountName": "theirs"}, [])):
-        wanted = reward_check(grpo(workers=workers), "trainer:1")
-        assert wanted is not None
-        assert [body["kind"] for body in wanted.prepared] == [*account, "NetworkPolicy"]
-
-
-def test_rows_of_every_file_are_read() -> None:
-    files = [{"uri": "s3://d/a.jsonl"}, {"uri": "s3://d/b.jsonl"}]
-    (rows,) = tried_by(grpo(data={"train": files}))["spec"]["initContainers"]
-    assert rows["command"][-4:] == ["--uri", "s3://d/a.jsonl", "--uri", "s3://d/b.jsonl"]
-
-
-def test_rows_are_read_with_the_jobs_volumes_and_code_without() -> None:
-    volume = {"name": "d", "mountPath": "/data", "persistentVolumeClaim": {"claimName": "rows"}}
-    spec = tried_by(grpo(workers={"volumes": [volume]}))["spec"]
-    mounts = {
-        c["name"]: [m["mountPath"] for m in c["volumeMounts"]]
-        for c in (*spec["initContainers"], *spec["containers"])
-    }
-    assert "/data" in mounts["rows"]
-    assert "/data" not in mounts["rewards"]
 
 
 def test_the_end_of_each_pod_is_an_event() -> None:

@@ -2,14 +2,10 @@
 
 from typing import Any
 
-import pytest
-
 from finetune_api.job import FineTuneJob
 from finetune_api.status import RewardCheckState
 from finetune_contract.reasons import Reason
-from finetune_operator.job.workers import extended_resources
 from finetune_operator.judge.decision import Course
-from finetune_operator.plan.pod import pod_template
 from support.operator.reward_trials import (
     PYTHON,
     decided,
@@ -20,51 +16,13 @@ from support.operator.reward_trials import (
     record,
     seen,
     told,
-    tried_by,
 )
 
-OWN = {"key": "team", "operator": "Exists"}
 LACKS = failure(Reason.SANDBOX_UNAVAILABLE, "reward mine: the kernel lacks Landlock")
-GPU_TOLERATION = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
 
 
 def asking_for(limits: dict[str, Any], *rewards: dict[str, Any], **workers: Any) -> FineTuneJob:
     return grpo(*rewards, workers={"resources": {"limits": limits}, **workers})
-
-
-def tolerations(of: FineTuneJob) -> Any:
-    return tried_by(of)["spec"].get("tolerations")
-
-
-@pytest.mark.parametrize(
-    ("limits", "devices"),
-    [
-        ({"nvidia.com/gpu": 8, "cpu": 8, "memory": "64Gi"}, ["nvidia.com/gpu"]),
-        (
-            {"amd.com/gpu": 8, "rdma/hca_shared": 1, "ephemeral-storage": "1Gi"},
-            ["amd.com/gpu", "rdma/hca_shared"],
-        ),
-        ({"cpu": 8, "hugepages-2Mi": "1Gi", "kubernetes.io/batteries": 1}, []),
-    ],
-)
-def test_resources_with_a_domain_of_their_own_are_devices(
-    limits: dict[str, Any], devices: list[str]
-) -> None:
-    assert extended_resources(asking_for(limits)) == devices
-    assert extended_resources(grpo()) == []
-    assert extended_resources(grpo(workers={"resources": {"requests": {"cpu": 1}}})) == []
-
-
-def test_taints_of_the_nodes_with_devices_are_tolerated_as_the_attempts_tolerate_them() -> None:
-    """Admission adds this to pods that ask for the device; the trial's asks for none."""
-    gpus = {"nvidia.com/gpu": 1}
-    assert tolerations(asking_for(gpus)) == [GPU_TOLERATION]
-    assert tolerations(asking_for({"cpu": 1})) is None
-    (own, gpu) = tolerations(asking_for(gpus, tolerations=[OWN]))
-    assert own["key"] == "team"
-    assert gpu == GPU_TOLERATION
-    attempt = pod_template(asking_for(gpus), 1, "trainer:1", "trainer")
-    assert "tolerations" not in attempt["spec"], "admission adds it"
 
 
 def test_another_nodes_kernel_is_no_verdict_on_the_attempts() -> None:

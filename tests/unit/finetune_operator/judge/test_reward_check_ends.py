@@ -14,7 +14,7 @@ from finetune_operator.judge.observe import observe
 from finetune_operator.plan.backends import BACKEND
 from finetune_operator.settings import Settings
 from support.operator.reward_trials import digest, tried_by
-from support.operator.values import UID, at, job, stamp
+from support.operator.values import at, job, stamp
 
 Json = Any
 SETTINGS = Settings(trainer_image="trainer:1", start_timeout_seconds=60)
@@ -209,8 +209,3 @@ def test_a_pod_without_a_node_waits_for_room_and_says_so() -> None:
     assert decision.verdict.reason is Reason.UNSCHEDULABLE
     assert "0/3 nodes are available" in decision.verdict.message
     assert decision.after is not None
-
-
-def test_the_garbage_collector_takes_the_pod_with_its_job() -> None:
-    (owner,) = tried_by(of())["metadata"]["ownerReferences"]
-    assert (owner["kind"], owner["uid"], owner["controller"]) == ("FineTuneJob", UID, True)
