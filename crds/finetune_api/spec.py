@@ -11,7 +11,7 @@ from finetune_api.training import Eval, Lora, Memory, Method, Training
 from finetune_api.types import SecretRef, rule, rules
 from finetune_api.workers import GPU, Workers, is_gpu_count
 from finetune_contract.layout import CheckpointPolicy, Tracker
-from finetune_contract.model import Message
+from finetune_contract.model import Message, StoreUri
 from finetune_contract.recipe import Export
 
 _GPU_LIMIT = f"self.workers.resources.limits['{GPU}']"
@@ -25,15 +25,12 @@ _MICRO = (
 class Output(Message):
     """Where the adapter goes."""
 
-    uri: Annotated[str, Field(min_length=6, max_length=1024, pattern=r"^(s3|file)://[^\s?#]+$")]
+    uri: StoreUri
     """A directory of this job alone: `s3://bucket/prefix` or `file:///path`. Readers start from
     `latest.json` in it. The store must honour conditional writes."""
     credentials_secret_ref: SecretRef | None = None
     """Credentials for writing there."""
-    export: Annotated[
-        tuple[Export, ...],
-        Field(min_length=1, max_length=2),
-    ] = (Export.ADAPTER,)
+    export: Annotated[tuple[Export, ...], Field(min_length=1, max_length=2)] = (Export.ADAPTER,)
     """What to publish: `Adapter` (PEFT format) and `Merged`, the base model with the adapter added
     to its weights, in the directory `merged`."""
 

@@ -11,7 +11,7 @@ from typing import Annotated
 from pydantic import Field
 
 from finetune_contract.grpo import GrpoRecipe
-from finetune_contract.model import Message, Terse, sha256_digest
+from finetune_contract.model import Message, Revision, StoreUri, Terse, Uri, sha256_digest
 
 
 class DataFormat(StrEnum):
@@ -92,24 +92,16 @@ class Export(StrEnum):
     MERGED = "Merged"
 
 
-_Uri = Annotated[str, Field(min_length=6, max_length=1024, pattern=r"^(hf|s3|file)://[^\s?#]+$")]
-
-
 class ModelRecipe(Message):
     """The base model, and the published adapter to go on from, if any."""
 
-    uri: _Uri
+    uri: Uri
     """Where the model directory is: `hf://owner/name`, `s3://bucket/prefix` or `file:///path`, a
     path in the trainer's container (see workers.volumes). Weights must be safetensors."""
-    revision: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[\w./-]+$")] | None = (
-        None
-    )
+    revision: Revision | None = None
     """Commit, tag or branch for hf; the commit it resolves to is recorded in the artifact. Default
     is the main branch."""
-    init_from: (
-        Annotated[str, Field(min_length=6, max_length=1024, pattern=r"^(s3|file)://[^\s?#]+$")]
-        | None
-    ) = None
+    init_from: StoreUri | None = None
     """Go on from a published adapter instead of a new one: the output.uri of another job, or the
     directory of one of its artifacts. Base model, rank and targets must be equal; manifest and
     files are verified first."""
@@ -118,7 +110,7 @@ class ModelRecipe(Message):
 class DataSource(Message):
     """One JSONL file."""
 
-    uri: _Uri
+    uri: Uri
     """`s3://bucket/file.jsonl`, `file:///path/file.jsonl`, or `hf://datasets/owner/name/file.jsonl`."""
     format: DataFormat = DataFormat.AUTO
     """`Messages` rows hold {"messages": [{"role", "content"}, ...]}; `PromptCompletion` rows hold

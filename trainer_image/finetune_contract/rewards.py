@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from finetune_contract.model import Message
+from finetune_contract.model import Message, Revision, Uri
 
 Column = Annotated[str, Field(min_length=1, max_length=253)]
 Pattern = Annotated[str, Field(min_length=1, max_length=1024)]
@@ -156,11 +156,9 @@ class HttpReward(Message):
 class ModelReward(Message):
     """The logit of a sequence-classification model with one label."""
 
-    uri: Annotated[str, Field(min_length=6, max_length=1024, pattern=r"^(hf|s3|file)://[^\s?#]+$")]
+    uri: Uri
     """Where the model is; read with the credentials of spec.model."""
-    revision: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[\w./-]+$")] | None = (
-        None
-    )
+    revision: Revision | None = None
     """Commit, tag or branch for hf."""
 
 
