@@ -125,17 +125,20 @@ async def test_every_builtin_scores_in_a_confined_worker() -> None:
         "reasoning_gym": {"task": "basic_arithmetic", "pattern": "answer is (.*)"},
     }
     assert set(described) == set(BUILTINS)
-    rewards = [Reward.model_validate({"name": name, name: to}) for name, to in described.items()]
+    rewards = [
+        Reward.model_validate({"name": kind.replace("_", "-"), kind: settings})
+        for kind, settings in described.items()
+    ]
     entry = '{"question": "2+2", "answer": "4", "metadata": {}}'
     batch = samples("the answer is 4", answer="4", letter="A", entry=entry)
     async with running(rewards) as runner:
         assert [reward.problem for reward in runner.describe()] == [None] * len(rewards)
         answers = await runner.score(pack_samples(batch), 1)
     assert {name: answer.items[0].error for name, answer in answers.items()} == dict.fromkeys(
-        described
+        reward.name for reward in rewards
     )
     assert {name for name, answer in answers.items() if answer.items[0].score == 1.0} >= {
-        *("math", "exact", "regex", "length", "repetition", "banned", "reasoning_gym"),
+        *("math", "exact", "regex", "length", "repetition", "banned", "reasoning-gym"),
     }
 
 
