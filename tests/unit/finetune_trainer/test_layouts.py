@@ -45,7 +45,7 @@ OPTIMIZERS = {
     "SGD": {"optimizer": "SGD", "learningRate": 0.02, "weightDecay": 0.1},
     "SGD, no clipping": {"optimizer": "SGD", "learningRate": 5e-3, "maxGradNorm": 0},
 }
-BF16 = {"BF16": {**OPTIMIZERS["AdamW"], "precision": "BF16"}}
+HALF = {name: {**OPTIMIZERS["AdamW"], "precision": "BF16"} for name in ("BF16", "BF16, NF4")}
 TRAINING = {"epochs": 1, "maxGradNorm": 0.5, "schedule": "Constant", "warmupRatio": 0, "seed": 7}
 OFFLOAD = ("Optimizer", "Parameters")
 # name -> world size and layout
@@ -81,8 +81,13 @@ EXACT: list[Case] = list(product(MODELS, OPTIMIZERS, LAYOUTS))
 ROUNDED: list[Case] = [
     ("llama", "BF16", layout) for layout in LAYOUTS if layout.endswith(("lation", "-2", "-3"))
 ]
+# The routers of deepseek-v3 are fp32 among weights in BF16.
+MIXED: list[Case] = [
+    ("deepseek-v3", kind, f"2 processes, ZeRO-{stage}") for kind in HALF for stage in (2, 3)
+]
 COVERING: set[Case] = {
     *ROUNDED,
+    *MIXED,
     *(("llama", "AdamW", layout) for layout in LAYOUTS),
     ("llama", "SGD", "2 processes, ZeRO-3"),
     *product(("llama",), list(OPTIMIZERS)[2:], ("1 process, accumulation", "2 processes, ZeRO-2")),
@@ -120,8 +125,11 @@ def config_of(inputs: Path, case: Case, output: Path | None = None) -> RunConfig
         inputs,
         model=inputs / model,
         output=(output or inputs / "out").as_uri(),
-        lora={"targets": MODELS[model].targets},
-        training={**TRAINING, **(OPTIMIZERS | BF16)[optimizer]},
+        lora={
+            "targets": MODELS[model].targets,
+            "quantization": "NF4" if "NF4" in optimizer else "None",
+        },
+        training={**TRAINING, **(OPTIMIZERS | HALF)[optimizer]},
         processesPerWorker=world,
         **settings,
     )
@@ -136,7 +144,7 @@ def trained(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Runs:
         directory = tmp_path_factory.mktemp(f"world-{world}")
         cases = [
             c
-            for c in (*EXACT, *ROUNDED)
+            for c in (*EXACT, *ROUNDED, *MIXED)
             if LAYOUTS[c[2]][0] == world and (c in COVERING) == covering
         ]
         configs = {
@@ -182,6 +190,15 @@ def test_bf16_rounds_the_base_only(case: Case, trained: Runs) -> None:
     np.testing.assert_allclose(rounded.losses, exact.losses, rtol=0.02)
     assert rounded.losses != exact.losses
     assert {tensor.dtype for tensor in rounded.tensors("adapter").values()} == {torch.float32}
+
+
+@pytest.mark.parametrize("optimizer", HALF)
+def test_shards_of_several_number_formats_do_the_steps_of_whole_weights(
+    optimizer: str, trained: Runs
+) -> None:
+    whole, sharded = (trained(case) for case in MIXED if case[1] == optimizer)
+    np.testing.assert_allclose(sharded.losses[0], whole.losses[0], rtol=1e-6)
+    np.testing.assert_allclose(sharded.losses, whole.losses, rtol=5e-3)  # BF16 rounds updates apart
 
 
 @pytest.mark.parametrize("layout", ["2 processes, ZeRO-2", "2 processes, ZeRO-3"])

@@ -21,7 +21,8 @@ MAX_SHARD_SIZE = "5GB"
 def save_merged(base: Path, adapter: Path, directory: Path) -> None:
     """Write the model of directory `base` plus the adapter of another, as safetensors.
 
-    Each weight keeps the number format that the base stores it in.
+    Each weight keeps the number format that the base stores it in, but for those that transformers
+    keeps in fp32, such as routers.
     """
     model = load_model(base, None)
     if model.config.tie_word_embeddings and _adapts_embeddings(model, adapter):

@@ -83,8 +83,9 @@ def load_model(directory: Path, precision: Precision | None, **options: Any) -> 
     """Return the frozen base model, on the CPU unless `options` name a device.
 
     Where ZeRO-3 is configured it is sharded, unless it is quantised while it is loaded.
-    Without a precision each weight keeps the number format it is stored in. `options` are those of
-    transformers' `from_pretrained`.
+    Without a precision each weight keeps the number format it is stored in. What transformers keeps
+    in fp32, such as routers, is fp32 either way. `options` are those of transformers'
+    `from_pretrained`.
     """
     try:
         model, loading = AutoModelForCausalLM.from_pretrained(

@@ -1,6 +1,6 @@
 """NF4 (arXiv 2305.14314): the frozen linear layers in 4 bits, through bitsandbytes.
 
-Only `nn.Linear` becomes smaller: fused experts, routers and embeddings stay in training.precision.
+Only `nn.Linear` becomes smaller: fused experts, routers and embeddings stay as they are without it.
 """
 
 from __future__ import annotations
@@ -61,5 +61,5 @@ def _nf4(precision: Precision) -> Any:
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
-        bnb_4bit_quant_storage=dtype,  # ZeRO-3 shards tensors of one number format
+        bnb_4bit_quant_storage=dtype,  # ZeRO-3 gathers each number format by itself
     )

@@ -7,7 +7,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import deepspeed
+import torch
 from deepspeed.ops import __compatible_ops__
+from deepspeed.runtime.keep_in_fp32 import keep_in_fp32_pattern
+from torch import nn
 from transformers.integrations import HfDeepSpeedConfig
 
 from finetune_contract.layout import Layout, Offload, ZeroStage
@@ -75,7 +78,31 @@ def sharded_loading(config: RunConfig) -> Iterator[None]:
             "fp16": {"enabled": precision is Precision.FP16},
         }
         alive = HfDeepSpeedConfig({**deepspeed_config(config), **formats})
-        yield
-        del alive  # transformers holds it weakly
+        init, deepspeed.zero.Init = deepspeed.zero.Init, _Init
+        try:
+            yield
+        finally:
+            deepspeed.zero.Init = init
+            del alive  # transformers holds it weakly
     else:
         yield
+
+
+class _Init(deepspeed.zero.Init):  # type: ignore[misc]
+    """Shards a model while it is made, but for the weights that transformers keeps in fp32.
+
+    DeepSpeed keeps buffers so, and would round weights, such as routers: ZeRO-3 would train on
+    another base than the other stages. Here they stay whole and fp32 until the engine shards them,
+    from rank 0's values, as it does adapters.
+    """
+
+    def _keep_in_fp32(self, module: nn.Module) -> None:
+        super()._keep_in_fp32(module)
+        pattern = keep_in_fp32_pattern(module, self.keep_in_fp32_modules, self.dtype)
+        if pattern is None:
+            return
+        for path, owner in module.named_modules():
+            for name, weight in list(owner.named_parameters(path, recurse=False)):
+                if hasattr(weight, "ds_id") and pattern.search(name):
+                    whole = torch.empty(weight.ds_shape, device=self.local_device).float()
+                    owner.register_parameter(name.rpartition(".")[2], nn.Parameter(whole))

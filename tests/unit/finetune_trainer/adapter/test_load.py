@@ -1,4 +1,4 @@
-"""Where the base model's weights are loaded to."""
+"""Where the base model's weights are loaded to, and that they are the same there."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import deepspeed
 import pytest
 import torch
 
@@ -14,6 +15,8 @@ from finetune_trainer import train as train_module
 from finetune_trainer.adapter import load as load_module
 from finetune_trainer.adapter.load import load_adapted, placement_on
 from finetune_trainer.model.base import load_model
+from finetune_trainer.process.distributed import Ranks
+from finetune_trainer.step.sharding import prepare_deepspeed, sharded_loading
 from finetune_trainer.train import load
 from support.models.tiny_models import write_tiny
 from support.trainer.runs import run_config
@@ -42,6 +45,23 @@ def test_the_model_is_loaded_where_it_is_told(
     load_adapted(run_config(tmp_path).recipe, directory, None, {"device_map": {"": CPU}})
     [options] = told
     assert options["device_map"] == {"": CPU}
+
+
+@pytest.mark.parametrize("precision", ["BF16", "FP16", "FP32"])
+def test_shards_are_of_the_weights_that_one_process_has(
+    tmp_path: Path, alone: Ranks, precision: str
+) -> None:
+    directory = write_tiny("deepseek-v3", tmp_path / "model")
+    layout = {"zeroStage": 3, "microBatchSize": 1, "offload": ["Parameters"]}
+    config = run_config(tmp_path, training={"precision": precision}, **layout)
+    whole = load_adapted(config.recipe, directory).model.state_dict()
+    prepare_deepspeed(alone)
+    with sharded_loading(config):
+        sharded = load_adapted(config.recipe, directory).model
+    with deepspeed.zero.GatheredParameters(list(sharded.parameters())):
+        found = sharded.state_dict()
+        assert {n: t.dtype for n, t in found.items()} == {n: t.dtype for n, t in whole.items()}
+        assert all(torch.equal(found[name], whole[name]) for name in whole)
 
 
 PHI3: dict[str, Any] = {

@@ -41,13 +41,24 @@ def test_linear_layers_are_stored_in_four_bits(tmp_path: Path, name: str, precis
     assert all(m.weight.quant_state.quant_type == "nf4" for m in small.values())
     assert {m.compute_dtype for m in small.values()} == {dtype}
     assert all(m.weight.quant_state.nested for m in small.values())  # the scales are quantised too
-    # One number format for all that ZeRO-3 shards.
-    assert {p.dtype for p in made.model.parameters() if not p.requires_grad} == {dtype}
+    assert {m.weight.dtype for m in small.values()} == {dtype}
     assert {p.dtype for p in made.model.parameters() if p.requires_grad} == {torch.float32}
     bits = sum(m.weight.numel() * m.weight.itemsize * 8 for m in small.values())
     weights = sum(m.in_features * m.out_features for m in small.values())
     assert bits == 4 * weights
     assert not any("lm_head" in n or "experts.gate_up" in n for n in small)
+
+
+@pytest.mark.parametrize("precision", ["FP32", "BF16", "FP16"])
+def test_number_formats_are_those_of_the_base_as_it_is(tmp_path: Path, precision: str) -> None:
+    directory = write_tiny("deepseek-v3", tmp_path / "model", hidden_size=64)
+    small, plain = (
+        load_adapted(recipe(tmp_path, precision, quantization=kind), directory).model
+        for kind in ("NF4", "None")
+    )
+    assert {n: t.dtype for n, t in small.state_dict().items() if ".weight." not in n} == {
+        n: t.dtype for n, t in plain.state_dict().items()
+    }
 
 
 def test_the_update_is_added_to_what_is_stored(tmp_path: Path) -> None:
