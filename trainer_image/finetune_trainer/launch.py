@@ -11,7 +11,6 @@ import math
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -26,6 +25,7 @@ from finetune_contract.runconfig import RunConfig
 from finetune_trainer.process.ending import ResultFile, explain, failed
 from finetune_trainer.process.errors import Failure
 from finetune_trainer.process.machine import cpu_count, out_of_memory_kills
+from finetune_trainer.process.ports import HeldPort
 from finetune_trainer.process.reward_runner import launched_runner
 from finetune_trainer.process.runconfig import read_run_config
 from finetune_trainer.process.stopping import TORCHRUN_KILLS, TORCHRUN_VARIABLE, kept_grace
@@ -47,6 +47,7 @@ class Node:
     rank: int
     master_addr: str
     master_port: int
+    held: HeldPort | None = None  # of a machine on its own, so that torchrun finds the port free
 
     @classmethod
     def of(cls, layout: Layout, environment: Mapping[str, str]) -> Node:
@@ -54,7 +55,8 @@ class Node:
         if "MASTER_ADDR" not in environment:
             if layout.workers > 1:
                 raise _refused(f"layout.workers is {layout.workers}, but MASTER_ADDR is not set")
-            return cls(0, "127.0.0.1", _free_port())
+            port = HeldPort()
+            return cls(0, "127.0.0.1", port.number, port)
         try:
             nodes = int(environment.get("PET_NNODES") or layout.workers)
             node = cls(
@@ -203,12 +205,6 @@ def _leave(result: Result, termination_log: Path) -> int:
 
 def _refused(message: str) -> Failure:
     return Failure(Reason.INVALID_RUN_CONFIG, message)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _arguments() -> argparse.Namespace:

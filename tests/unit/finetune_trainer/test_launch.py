@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,12 @@ def test_torchrun_waits_for_its_ranks_nearly_as_long_as_the_pod_lives(
 def test_nodes_have_an_hour_to_find_each_other(tmp_path: Path) -> None:
     command = _torchrun(run_config(tmp_path, workers=2).layout, Node(1, "host", 1))
     assert command[command.index("--rdzv-conf") + 1] == "timeout=3600"
+
+
+def test_a_machine_on_its_own_keeps_the_port_for_torchrun(tmp_path: Path) -> None:
+    node = Node.of(run_config(tmp_path).layout, {})
+    with socket.socket() as other, pytest.raises(OSError, match="in use"):
+        other.bind(("127.0.0.1", node.master_port))
 
 
 @pytest.mark.parametrize(
