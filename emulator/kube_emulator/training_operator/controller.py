@@ -1,7 +1,6 @@
 """Makes each PyTorchJob's pods, services and status what they should be."""
 
 import asyncio
-import random
 import socket
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -11,10 +10,10 @@ from kube_emulator.events import Recorder
 from kube_emulator.training_operator import pods as build
 from kube_emulator.training_operator import status as judge
 from kube_emulator.training_operator.pods import InitWait, Replica
+from kube_emulator.training_operator.ports import held_port, number_of
 from kube_emulator.work_queue import WorkQueue
 
 JOBS = Resource("apis/kubeflow.org/v1", "pytorchjobs")
-PORTS = range(20000, 30000)
 
 
 class Controller:
@@ -25,7 +24,7 @@ class Controller:
         self._wait = wait
         self._recorder = Recorder(client, "pytorchjob-controller")
         self._queue = WorkQueue(self._reconcile_key)
-        self._ports: dict[str, int] = {}
+        self._ports: dict[str, socket.socket] = {}
         self._jobs = Informer(client, JOBS.path(), self._on_job)
         self._pods = Informer(client, PODS.path(), self._on_child)
         self._services = Informer(client, SERVICES.path(), self._on_child)
@@ -169,22 +168,22 @@ class Controller:
         return [one for one in informer.items.values() if _is_owned(one, job)]
 
     def _port(self, job: Object, pods: Sequence[Object]) -> int:
-        """The job's rendezvous port: what its pods already use, else one that is free now."""
-        uid = job["metadata"]["uid"]
+        """The job's rendezvous port: what its pods already use, else one that is free and held."""
         for pod in pods:
             env = pod["spec"]["containers"][0].get("env", [])
             used = [one["value"] for one in env if one["name"] == "MASTER_PORT"]
             if used:
-                self._ports[uid] = int(used[-1])
+                return int(used[-1])
+        uid = job["metadata"]["uid"]
         if uid not in self._ports:
-            self._ports[uid] = _free_port(set(self._ports.values()))
-        return self._ports[uid]
+            self._ports[uid] = held_port()
+        return number_of(self._ports[uid])
 
     def _on_job(self, old: Object | None, new: Object | None) -> None:
         if new is not None:
             self._queue.add(f"{new['metadata']['namespace']}/{new['metadata']['name']}")
-        elif old is not None:
-            self._ports.pop(old["metadata"]["uid"], None)
+        elif old is not None and (held := self._ports.pop(old["metadata"]["uid"], None)):
+            held.close()
 
     def _on_child(self, old: Object | None, new: Object | None) -> None:
         meta = (new or old or {})["metadata"]
@@ -196,17 +195,3 @@ class Controller:
 def _is_owned(item: Object, job: Object) -> bool:
     references = item["metadata"].get("ownerReferences", [])
     return any(one["uid"] == job["metadata"]["uid"] for one in references)
-
-
-def _free_port(taken: set[int]) -> int:
-    """A port below the ephemeral ones, so that no outgoing connection takes it meanwhile."""
-    for port in random.sample(PORTS, len(PORTS)):
-        if port in taken:
-            continue
-        with socket.socket() as trial:
-            try:
-                trial.bind(("", port))
-            except OSError:
-                continue
-            return port
-    raise RuntimeError(f"no free port in {PORTS}")

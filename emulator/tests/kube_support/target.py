@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import uuid
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from finetune_local import binaries
+from kube_emulator.training_operator.ports import held_port, number_of
 from kube_support import processes
 
 _KUBECONFIG, _ASSETS = "KUBE_CONFORMANCE_KUBECONFIG", "KUBEBUILDER_ASSETS"
@@ -55,8 +55,12 @@ def _emulated_server(directory: Path) -> Iterator[Path]:
 
 
 def _real_server(assets: Path, directory: Path) -> Iterator[Path]:
-    token, etcd, peer, port = uuid.uuid4().hex, _free_port(), _free_port(), _free_port()
-    config = _write_credentials(directory, port, token)
+    with held_port() as etcd, held_port() as peer, held_port() as port:
+        yield from _server_on(assets, directory, *map(number_of, (etcd, peer, port)))
+
+
+def _server_on(assets: Path, directory: Path, etcd: int, peer: int, port: int) -> Iterator[Path]:
+    config = _write_credentials(directory, port, uuid.uuid4().hex)
     etcd_url, peer_url = f"http://127.0.0.1:{etcd}", f"http://127.0.0.1:{peer}"
     with processes.running(directory) as started:
         started.start(
@@ -76,11 +80,6 @@ def _real_server(assets: Path, directory: Path) -> Iterator[Path]:
         else:
             started.component("collector", f"--kubeconfig={config}")
         yield config
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
 
 
 def _write_credentials(directory: Path, port: int, token: str) -> Path:

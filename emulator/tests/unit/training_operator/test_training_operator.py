@@ -1,11 +1,13 @@
 """What the stand-in makes of a PyTorchJob, and how it judges it: v1.9.4's rules and quirks."""
 
+import socket
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from kube_emulator.client import Object
+from kube_emulator.training_operator import ports
 from kube_emulator.training_operator import status as judging
 from kube_emulator.training_operator.pods import InitWait, pod, replicas, service
 
@@ -272,3 +274,14 @@ def test_the_exit_code_is_that_of_the_container_pytorch() -> None:
 def test_managed_by_another_controller(manager: str | None, managed: bool) -> None:
     policy = {"managedBy": manager} if manager else {}
     assert judging.is_ours(job(runPolicy=policy)) is managed
+
+
+def test_a_rendezvous_port_is_no_other_jobs_before_torch_listens(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with ports.held_port() as holder:
+        port = ports.number_of(holder)
+        monkeypatch.setattr(ports, "PORTS", range(port, port + 1))
+        with pytest.raises(RuntimeError, match="no free port"):
+            ports.held_port()
+        socket.create_server(("", port)).close()  # with SO_REUSEADDR, as torch's
