@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import socket
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -10,12 +10,18 @@ from ssl import SSLContext
 from threading import Event, Thread
 from typing import Protocol
 
+from finetune_trainer.process.ports import HeldPort
+
+_MOST = 64  # a server listens long before so many others are begun
+_held: deque[HeldPort] = deque()
+
 
 def free_port() -> int:
-    """Return a port of the loopback interface that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port that nobody listens on, nor is given until a server of the test does."""
+    while len(_held) >= _MOST:
+        _held.popleft().close()
+    _held.append(HeldPort())
+    return _held[-1].number
 
 
 class Service(Protocol):

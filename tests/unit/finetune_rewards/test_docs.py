@@ -27,6 +27,7 @@ from finetune_rewards.panel import Panel
 from finetune_rewards.scores.samples import Item, Samples, Text
 from finetune_rewards.services.http import HttpScorer
 from support.services.judge import Document, judge_server
+from support.services.loopback import free_port
 
 DOCS = Path(__file__).parents[3] / "docs"
 PAGE = (DOCS / "rewards.md").read_text()
@@ -124,9 +125,7 @@ def example_server() -> Iterator[str]:
     """Run the page's own server, as a user would."""
     [source] = [text for text in blocks("python") if text.startswith("# judge.py")]
     assert len([line for line in source.splitlines()[1:] if line]) <= 10
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     assert '("", 8080)' in source
     source = source.replace('("", 8080)', f'("127.0.0.1", {port})')
     server = subprocess.Popen([sys.executable, "-c", source], stderr=subprocess.DEVNULL)

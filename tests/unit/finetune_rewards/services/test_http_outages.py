@@ -15,6 +15,7 @@ from finetune_rewards.scores.errors import RewardUnavailable
 from finetune_rewards.services import circuit
 from support.rewards.http_reward import TEXTS, ask, batch, scores
 from support.services.judge import Document, Judge, good
+from support.services.loopback import free_port
 
 pytestmark = pytest.mark.usefixtures("short_waits")
 
@@ -180,9 +181,7 @@ async def test_a_host_that_refuses_at_all_its_addresses_is_named(
 
 
 async def test_a_service_may_come_late() -> None:
-    with socket.socket() as reserved:
-        reserved.bind(("127.0.0.1", 0))
-        port = reserved.getsockname()[1]
+    port = free_port()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"}]}")
