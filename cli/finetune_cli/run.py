@@ -110,9 +110,14 @@ def _sources(found: Documents, job: FineTuneJob, given: dict[str, Path]) -> dict
 
 def _serve_demo_data(stack: ExitStack) -> dict[str, Path]:
     from finetune_local.demo_bucket import serve_demo_bucket
+    from finetune_local.s3 import S3Error
 
-    with ERR.status("Preparing the demo's model and data"):
-        return stack.enter_context(serve_demo_bucket())
+    try:
+        with ERR.status("Preparing the demo's model and data"):
+            return stack.enter_context(serve_demo_bucket())
+    except S3Error as error:
+        print_error(str(error))
+        raise typer.Exit(1) from None
 
 
 def _ready(

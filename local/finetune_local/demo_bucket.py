@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,33 +10,18 @@ from pathlib import Path
 from finetune_contract.credentials import CredentialKey
 from finetune_local import demo_data, s3
 
-_READY_SECONDS = 60
-
 
 @contextmanager
 def serve_demo_bucket() -> Iterator[dict[str, Path]]:
     """Serve the demo's model and rows; yield the directory of each Secret by its name."""
     with tempfile.TemporaryDirectory(prefix="finetune-demo-") as work:
         server = s3.prepare(Path(work) / "s3")
-        with (Path(work) / "s3.log").open("wb") as log:
-            process = subprocess.Popen(
-                server.command,
-                env=server.environment,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C reaches the trainer first, which still writes
-            )
-        try:
-            asyncio.run(asyncio.wait_for(s3.wait_ready(server), _READY_SECONDS))
+        with s3.running(server, Path(work) / "s3.log"):
             demo_data.upload(server.store(demo_data.BUCKET))
             secret = Path(work) / "secret"
             keys = server.credentials
             write_secret(secret, secret_keys(server.endpoint, keys.access_key, keys.secret_key))
             yield {demo_data.SECRET_NAME: secret}
-        finally:
-            process.kill()
-            process.wait()
-            server.tidy()
 
 
 def secret_keys(endpoint: str, access_key: str, secret_key: str) -> dict[str, str]:

@@ -8,7 +8,10 @@ import asyncio
 import json
 import os
 import secrets
-import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,11 +21,14 @@ from obstore.store import S3Store
 
 from finetune_local import binaries
 from finetune_local.private_files import write_json
+from finetune_trainer.process.ports import HeldPort
 
 REGION = "us-east-1"
 READY_BUCKET = "ready"
 IDENTITIES = "identities.json"
 RETRY_SECONDS = 0.05
+START_SECONDS = 90.0  # a second is usual; other processes may have the machine
+LOG_LINES = 10
 
 JWT_KEYS = (
     "WEED_JWT_SIGNING_KEY",
@@ -44,6 +50,10 @@ PORT_FLAGS = (
 )
 
 
+class S3Error(Exception):
+    """The server does not serve; the message says why and ends with the end of its log."""
+
+
 @dataclass(frozen=True)
 class Credentials:
     """One S3 identity, allowed everything."""
@@ -54,18 +64,25 @@ class Credentials:
 
 @dataclass(frozen=True)
 class S3Server:
-    """How to start the server and how to reach it."""
+    """How to start the server and how to reach it. Its ports are held until `tidy`.
+
+    SeaweedFS looks whether its ports are free long before it listens on them. One that is taken
+    ends it, or it takes another unasked.
+    """
 
     endpoint: str
     credentials: Credentials
     command: list[str]
     environment: dict[str, str]
-    sockets: tuple[Path, ...] = ()
+    ports: tuple[HeldPort, ...]
+    sockets: tuple[Path, ...]
 
     def tidy(self) -> None:
-        """After the process has ended: remove the sockets that it leaves in the fixed /tmp."""
-        for socket_path in self.sockets:
-            socket_path.unlink(missing_ok=True)
+        """After the process has ended: give back what it took, also in the fixed /tmp."""
+        for path in self.sockets:
+            path.unlink(missing_ok=True)
+        for port in self.ports:
+            port.close()
 
     def store(self, bucket: str) -> S3Store:
         """An obstore client of `bucket` with this server's credentials."""
@@ -93,7 +110,8 @@ def prepare(directory: Path) -> S3Server:
     credentials = load_credentials(directory) if identities.exists() else _create(identities)
     data = directory / "data"
     data.mkdir(mode=0o700, exist_ok=True)
-    ports = dict(zip(PORT_FLAGS, free_ports(len(PORT_FLAGS)), strict=True))
+    held = {flag: _held_port(flag) for flag in PORT_FLAGS}
+    ports = {flag: port.number for flag, port in held.items()}
     return S3Server(
         endpoint=f"http://127.0.0.1:{ports['s3.port']}",
         credentials=credentials,
@@ -101,37 +119,74 @@ def prepare(directory: Path) -> S3Server:
         # it would leave sockets and logs in the common temporary directory
         environment={"HOME": str(directory), "TMPDIR": str(directory), "PATH": os.defpath}
         | {name: secrets.token_hex(16) for name in JWT_KEYS},
-        sockets=tuple(
-            Path(f"/tmp/seaweedfs-{flag.partition('.')[0]}-grpc-{port}.sock")  # noqa: S108
-            for flag, port in ports.items()
-            if flag.endswith(".grpc")
-        ),
+        ports=tuple(held.values()),
+        sockets=tuple(_socket(*one) for one in ports.items() if one[0].endswith(".grpc")),
     )
 
 
-async def wait_ready(server: S3Server) -> None:
-    """Return once a signed write succeeds; endless otherwise, so bound it by the caller's time."""
-    probe = server.store(READY_BUCKET)
+@contextmanager
+def running(server: S3Server, log: Path) -> Iterator[None]:
+    """Run the server for the length of a `with`.
+
+    Raises:
+        S3Error: it ended, or did not answer in time.
+    """
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            server.command,
+            env=server.environment,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C first reaches who still writes to it
+        )
+    try:
+        asyncio.run(wait_ready(server, log, process.poll))
+        yield
+    finally:
+        process.kill()
+        process.wait()
+        server.tidy()
+
+
+async def wait_ready(server: S3Server, log: Path, exit_code: Callable[[], int | None]) -> None:
+    """Return once a signed write succeeds; `exit_code` tells whether the process has ended.
+
+    Raises:
+        S3Error: it has, or START_SECONDS are over.
+    """
+    probe, end = server.store(READY_BUCKET), time.monotonic() + START_SECONDS
     while True:
         try:
             await obstore.put_async(probe, "probe", b"ready")
             await obstore.delete_async(probe, "probe")
         except BaseError:
+            if exit_code() is not None:
+                raise S3Error(f"SeaweedFS ended with {exit_code()}:\n{_end_of(log)}") from None
+            if time.monotonic() > end:
+                raise S3Error(
+                    f"SeaweedFS did not answer in {START_SECONDS:g} s:\n{_end_of(log)}"
+                ) from None
             await asyncio.sleep(RETRY_SECONDS)
         else:
             return
 
 
-def free_ports(count: int) -> list[int]:
-    """Distinct loopback TCP ports that nothing listens on."""
-    holders = [socket.socket() for _ in range(count)]
-    try:
-        for holder in holders:
-            holder.bind(("127.0.0.1", 0))
-        return [int(holder.getsockname()[1]) for holder in holders]
-    finally:
-        for holder in holders:
-            holder.close()
+def _end_of(log: Path) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-LOG_LINES:])
+
+
+def _held_port(flag: str) -> HeldPort:
+    """A port without a socket in /tmp; what another user has left there could not be removed."""
+    while True:
+        port = HeldPort()
+        if not _socket(flag, port.number).exists():
+            return port
+        port.close()
+
+
+def _socket(flag: str, port: int) -> Path:
+    """Where SeaweedFS listens besides on a gRPC port; no option tells it another place."""
+    return Path(f"/tmp/seaweedfs-{flag.partition('.')[0]}-grpc-{port}.sock")  # noqa: S108
 
 
 def _command(directory: Path, data: Path, identities: Path, ports: dict[str, int]) -> list[str]:

@@ -47,6 +47,7 @@ class Supervisor:
 
         Raises:
             ComponentError: a component has ended by itself.
+            S3Error: the S3 server does not serve.
         """
         self._store = s3.prepare(self.directory / "s3")
         try:
@@ -76,7 +77,7 @@ class Supervisor:
             self._python("workloads", access),
             self._python("training_operator", access),
             self._python("node", access, *places, *self.node_options),
-            s3.wait_ready(store),
+            s3.wait_ready(store, self._log("s3"), lambda: self._processes["s3"].returncode),
         ]
         await _all(starts)
         state = {"kubeconfig": str(kubeconfig), "s3_endpoint": store.endpoint}
@@ -100,7 +101,7 @@ class Supervisor:
             ComponentError: it ended before.
         """
         setpriv = shutil.which("setpriv") or "setpriv"
-        path = self.directory / "logs" / f"{name}.log"
+        path = self._log(name)
         with path.open("wb") as file:
             process = await asyncio.create_subprocess_exec(
                 *(setpriv, "--pdeathsig", "KILL", "--", *command),
@@ -119,6 +120,9 @@ class Supervisor:
                 log.info("%s serves", name)
                 return
         raise ComponentError(f"{name} did not start; see {path}")
+
+    def _log(self, name: str) -> Path:
+        return self.directory / "logs" / f"{name}.log"
 
     async def _first_end(self) -> None:
         waits = {
@@ -189,7 +193,7 @@ def main() -> int:
     log_to_stderr()
     try:
         asyncio.run(until_signalled(Supervisor(options.dir, options.node_option).run()))
-    except ComponentError as error:
+    except (ComponentError, s3.S3Error) as error:
         log.error("%s", error)
         return 1
     return 0

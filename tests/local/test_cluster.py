@@ -1,5 +1,6 @@
 """The embedded cluster as a whole: starting, stopping, dying."""
 
+import asyncio
 import json
 import os
 import re
@@ -18,6 +19,7 @@ from obstore.exceptions import BaseError
 
 from finetune_local import binaries, cluster, s3
 from finetune_local.cluster import ClusterError
+from finetune_local.supervisor import Supervisor
 from kube_emulator.node.containers.sandbox import SandboxError
 
 SECONDS = 180.0
@@ -115,6 +117,18 @@ def test_it_dies_as_one(home: Path, victim: str) -> None:
     assert cluster.status(home) is None
     again = cluster.up(home)
     assert "left" not in kubectl(again, "get", "pods", "--output=name")
+
+
+async def test_a_store_that_ends_is_told_with_what_it_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = tmp_path / "weed"
+    broken.write_text("#!/bin/sh\necho no such disk\nexit 3\n")
+    broken.chmod(0o700)
+    monkeypatch.setattr(binaries, "weed", lambda: broken)
+    (tmp_path / "logs").mkdir()
+    with pytest.raises(s3.S3Error, match=r"ended with 3:\nno such disk"):
+        await asyncio.wait_for(Supervisor(tmp_path, []).run(), SECONDS)
 
 
 def test_an_id_that_another_process_has_inherited_is_left_alone(home: Path) -> None:

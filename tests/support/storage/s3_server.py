@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,17 +20,8 @@ def s3_server(directory: Path) -> Iterator[s3.S3Server]:
     known = json.loads(identities.read_text())
     known["identities"][0]["credentials"].append({"accessKey": NEXT_KEY, "secretKey": NEXT_SECRET})
     identities.write_text(json.dumps(known))
-    with (directory / "log").open("wb") as log:
-        process = subprocess.Popen(
-            server.command, env=server.environment, stdout=log, stderr=subprocess.STDOUT
-        )
-    try:
-        asyncio.run(asyncio.wait_for(s3.wait_ready(server), 60))
+    with s3.running(server, directory / "log"):
         yield server
-    finally:
-        process.kill()
-        process.wait()
-        server.tidy()
 
 
 def write_keys(directory: Path, server: s3.S3Server, **changes: str) -> str:

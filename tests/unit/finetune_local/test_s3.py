@@ -1,9 +1,18 @@
 """The embedded S3 server's start, credentials and privacy."""
 
+import contextlib
+import socket
 import stat
+import threading
+import time
+from dataclasses import replace
 from pathlib import Path
 
+import psutil
+import pytest
+
 from finetune_local import s3
+from finetune_trainer.process.ports import HeldPort
 
 
 def test_credentials_are_random_private_and_kept(tmp_path: Path) -> None:
@@ -30,5 +39,78 @@ def test_the_command_keeps_to_itself(tmp_path: Path) -> None:
     assert server.endpoint == f"http://127.0.0.1:{chosen[0]}"
 
 
-def test_free_ports_are_distinct() -> None:
-    assert len(set(s3.free_ports(20))) == 20
+def numbers(server: s3.S3Server) -> list[int]:
+    return [port.number for port in server.ports]
+
+
+def test_nobody_takes_its_ports_before_it_serves_on_them(tmp_path: Path) -> None:
+    server, served = s3.prepare(tmp_path / "s3"), threading.Event()
+    taken: list[int] = []
+
+    def thief() -> None:
+        """Take what is free for a moment; SeaweedFS looks at a port long before it listens."""
+        while not served.wait(0.001):
+            for number in numbers(server):
+                with contextlib.suppress(OSError), socket.socket() as other:
+                    other.bind(("127.0.0.1", number))
+                    taken.append(number)
+
+    thread = threading.Thread(target=thief)
+    thread.start()
+    try:
+        with s3.running(server, tmp_path / "log"):
+            [weed] = psutil.Process().children()
+            listens = {c.laddr.port for c in weed.net_connections("tcp") if c.status == "LISTEN"}
+            assert set(numbers(server)) <= listens
+    finally:
+        served.set()
+        thread.join()
+    assert not taken
+
+
+def test_its_ports_go_back(tmp_path: Path) -> None:
+    server = s3.prepare(tmp_path)
+    server.tidy()
+    for number in numbers(server):
+        with socket.socket() as other:
+            other.bind(("127.0.0.1", number))
+
+
+def test_a_server_that_ends_is_told_at_once_with_what_it_said(tmp_path: Path) -> None:
+    command = ["/bin/sh", "-c", "echo no such disk; exit 3"]
+    server = replace(s3.prepare(tmp_path / "s3"), command=command)
+    started = time.monotonic()
+    with pytest.raises(s3.S3Error, match=r"ended with 3:\nno such disk"):  # noqa: SIM117
+        with s3.running(server, tmp_path / "log"):
+            pass
+    assert time.monotonic() - started < s3.START_SECONDS / 2
+
+
+def test_a_server_that_does_not_answer_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(s3, "START_SECONDS", 0.5)
+    command = ["/bin/sh", "-c", "echo waits; exec sleep 600"]
+    server = replace(s3.prepare(tmp_path / "s3"), command=command)
+    with pytest.raises(s3.S3Error, match=r"did not answer in 0.5 s:\nwaits"):  # noqa: SIM117
+        with s3.running(server, tmp_path / "log"):
+            pass
+
+
+def test_a_socket_that_somebody_left_in_tmp_is_in_no_ones_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left: list[int] = []
+
+    class Offered(HeldPort):
+        def __init__(self) -> None:
+            super().__init__()
+            if len(left) < 3:
+                left.append(self.number)
+                (tmp_path / str(self.number)).touch()
+
+    monkeypatch.setattr(s3, "HeldPort", Offered)
+    monkeypatch.setattr(s3, "_socket", lambda flag, port: tmp_path / str(port))
+    server = s3.prepare(tmp_path / "s3")
+    assert len(left) == 3
+    assert not set(left) & set(numbers(server))
