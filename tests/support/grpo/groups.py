@@ -43,8 +43,8 @@ class Stepped:
 class Apart:
     """How far shared prompts are from prompts of their own, on weights that have been trained.
 
-    `gradients` is the norm of each parameter's difference over its norm, the largest; `reached`
-    how many parameters have a gradient.
+    As shares: of the largest log-probability, and of the norm; `gradients` is the norm of each
+    parameter's difference over its norm, the largest; `reached` how many have a gradient.
     """
 
     log_probs: float
@@ -186,8 +186,9 @@ def _apart(engine: Any, config: RunConfig, buffer: Buffer, ranks: Any) -> Apart:
         summed = {n: ranks.gather(gradients[n]).sum(0) for n in engine.parameters}
         found.append((scored, summed, outcome.grad_norm))
     (scores, slopes, norm), (own_scores, own_slopes, own_norm) = found
+    share = (scores - own_scores).abs().max() / own_scores.abs().max()
     return Apart(
-        log_probs=max(ranks.gather((scores - own_scores).abs().max()).tolist()),
+        log_probs=max(ranks.gather(share).tolist()),
         gradients=max(float((slopes[n] - g).norm() / g.norm()) for n, g in own_slopes.items()),
         norms=abs(norm / own_norm - 1),
         reached=sum(bool(g.norm() > 0) for g in own_slopes.values()),

@@ -15,6 +15,7 @@ import pytest
 from finetune_contract.runconfig import RunConfig
 from support.models.tiny_llama import sums, write_rows
 from support.models.tiny_models import write_tiny
+from support.models.tolerance import TINY_MODEL, assert_close
 from support.trainer.oracle import Expected, plain_torch, trl_losses
 from support.trainer.runs import Trained, run_config, train_group
 
@@ -174,7 +175,7 @@ def test_every_layout_does_the_oracles_steps(
     tolerance = MODELS[model].tolerance
     expected, result = oracle(model, optimizer), trained(case)
     assert min(expected.norms) > TRAINING["maxGradNorm"]  # clipping, where there is any, bites
-    np.testing.assert_allclose(result.losses, expected.losses, atol=tolerance)
+    np.testing.assert_allclose(result.losses, expected.losses, rtol=tolerance)
     np.testing.assert_allclose(result.norms, expected.norms, rtol=tolerance)
     adapter = result.tensors("adapter")
     assert adapter.keys() == expected.adapter.keys()
@@ -224,7 +225,7 @@ def test_plain_peft_loads_what_was_published(
         with model.disable_adapter():
             untrained = model(input_ids=ids).logits
     expected = result.tensors("logits")["logits"]
-    np.testing.assert_allclose(logits, expected, atol=1e-5)
+    assert_close(logits, expected, terms=TINY_MODEL)
     assert float((untrained - expected).abs().max()) > 0.01  # the adapter does something
 
 

@@ -19,6 +19,7 @@ from finetune_trainer.process.distributed import Ranks
 from finetune_trainer.step.sharding import prepare_deepspeed, sharded_loading
 from finetune_trainer.train import load
 from support.models.tiny_models import write_tiny
+from support.models.tolerance import TINY_MODEL, assert_close
 from support.trainer.runs import run_config
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 1)
@@ -91,7 +92,7 @@ def test_a_row_is_scored_alike_whatever_stands_beside_it(
     assert (short - long).abs().max() > 0.1  # transformers looks at the longest row
     wanted = short if factors == "short" else long
     for ids in (row, long_rows) if factors == "long" else (row,):
-        torch.testing.assert_close(logits(model, ids), wanted, atol=1e-5, rtol=0)
+        assert_close(logits(model, ids), wanted, terms=TINY_MODEL)
 
 
 def test_the_base_s_own_dropout_is_off(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

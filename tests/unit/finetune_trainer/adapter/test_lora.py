@@ -21,6 +21,7 @@ from finetune_trainer.model.base import load_model
 from finetune_trainer.process.errors import Failure
 from support.models.adapters import adapted
 from support.models.tiny_models import write_tiny
+from support.models.tolerance import TINY_MODEL, assert_close
 
 ATTENTION = r"self_attn\.(q|k|v|o)_proj"
 MLA = r"self_attn\.(q_a_proj|q_b_proj|kv_a_proj_with_mqa|kv_b_proj|o_proj)"
@@ -110,7 +111,7 @@ def test_a_new_adapter_changes_nothing(directories: dict[str, Path]) -> None:
     targets = [r for r in LoraTarget if r in EXPECTED["deepseek-v3"]]
     model = adapted(directories["deepseek-v3"], [*targets, "Embeddings", "Head"]).model
     base = load_model(directories["deepseek-v3"], Precision.FP32)
-    assert torch.allclose(logits(model), logits(base), atol=2e-5)
+    assert_close(logits(model), logits(base), terms=TINY_MODEL)
 
 
 @pytest.mark.parametrize("precision", [Precision.BF16, Precision.FP16])

@@ -13,6 +13,7 @@ from finetune_trainer.model import attention
 from finetune_trainer.model.architectures import ARCHITECTURES
 from finetune_trainer.model.attention import NAME, Segments, segmented_attention
 from support.models.tiny_models import MODELS, write_tiny
+from support.models.tolerance import THERE_AND_BACK, TINY_MODEL, assert_close
 from support.trainer.tensor_sizes import LargestTensor
 
 LENGTHS = (7, 1, 23, 12)
@@ -66,7 +67,7 @@ def test_a_packed_row_gets_the_logits_that_it_gets_alone(
         expected = torch.cat([alone(input_ids=part).logits for part in parts], dim=1)
         logits = packed(**pack(parts)).logits
         leaking = alone(input_ids=torch.cat(parts, dim=1)).logits
-    torch.testing.assert_close(logits, expected, atol=1e-5, rtol=0)
+    assert_close(logits, expected, terms=TINY_MODEL)
     assert (leaking - expected).abs().max() > 1e-2  # the test would see a leak
 
 
@@ -83,10 +84,7 @@ def test_a_packed_row_sends_back_the_gradients_that_it_sends_alone(
         packed.named_parameters(), alone.parameters(), strict=True
     ):
         if expected.grad is not None:
-            scale = float(expected.grad.abs().max())
-            torch.testing.assert_close(
-                parameter.grad, expected.grad, atol=1e-5 * max(scale, 1), rtol=0, msg=path
-            )
+            assert_close(parameter.grad, expected.grad, terms=THERE_AND_BACK, what=path)
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma2"])
@@ -97,7 +95,7 @@ def test_padding_on_the_right_changes_nothing_before_it(name: str, tmp_path: Pat
     with torch.no_grad():
         expected = load(tmp_path, "eager")(input_ids=row).logits
         batch = model(input_ids=torch.cat([padded, padded]), use_cache=False).logits
-    torch.testing.assert_close(batch[1:, : row.shape[1]], expected, atol=1e-5, rtol=0)
+    assert_close(batch[1:, : row.shape[1]], expected, terms=TINY_MODEL)
 
 
 @pytest.mark.parametrize("options", [{}, {"sliding_window": 64}, {"softcap": 20.0}])

@@ -13,6 +13,7 @@ from torch import Tensor
 from finetune_trainer.model.attention import Segments
 from finetune_trainer.rollout import prefixed
 from finetune_trainer.rollout.prefixed import SharedPrefixes, shared_prefix_attention
+from support.models.tolerance import assert_close
 
 CPU = torch.device("cpu")
 LENGTHS = [5, 2, 7, 4]
@@ -21,6 +22,8 @@ KEPT = {2: [1, 3, 5, 6], 4: [0, 2, 3], 5: [1]}  # by the step after which rows a
 MOST = 7
 HEADS, KEY_HEADS, WIDTH, VALUE_WIDTH = 4, 2, 8, 6
 LAYERS = (3, 0)
+SUMMED = WIDTH + max(LENGTHS) + MOST  # a score's products, and keys
+LARGEST = 50.0  # the scores, whose last digit is a share of what is attended to
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ def read(
             for place, row in enumerate(out):
                 seen = (keys[:, : place + 1], values[:, : place + 1])
                 wanted = attended(query[:, place], *seen, options)
-                torch.testing.assert_close(row, wanted, atol=1e-5, rtol=1e-5)
+                assert_close(row, wanted, terms=SUMMED, scale=LARGEST)
             prompts.append([keys, values])
     return [prompts[owner] for owner in OWNERS]
 
@@ -113,7 +116,7 @@ def test_a_row_attends_to_its_prompt_and_its_own_tokens(
                 new = (key[index], value[index])
                 kept = rows[index] = [torch.cat(pair, 1) for pair in zip(kept, new, strict=True)]
                 wanted = attended(query[index, :, 0], *kept, options)
-                torch.testing.assert_close(found[index, 0], wanted, atol=1e-5, rtol=1e-5)
+                assert_close(found[index, 0], wanted, terms=SUMMED, scale=LARGEST)
         shared.advance()
         if left := KEPT.get(step):
             shared.keep(torch.tensor(left))

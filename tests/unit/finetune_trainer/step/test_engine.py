@@ -107,7 +107,7 @@ def test_a_scale_that_can_not_be_halved_ends_the_run(stage: ZeroStage, reports: 
 def test_ranks_may_have_unlike_numbers_of_chunks(stage: ZeroStage, reports: Reports) -> None:
     for report in reports(stage):
         found = report["chunks"]
-        assert found["losses"][0] == pytest.approx(found["losses"][1], abs=1e-6)
+        assert found["losses"][0] == pytest.approx(found["losses"][1], rel=1e-5)
         assert found["norms"][0] == pytest.approx(found["norms"][1], rel=1e-5)
         assert found["apart"] < 1e-5
 

@@ -115,7 +115,7 @@ def test_the_loss_is_that_of_a_plain_computation(best: tuple[Outcome, Path], inp
     assert list(found.losses) == [2, 4, 6, 8]
     summary = found.manifest.training
     assert summary.eval_loss == found.losses[summary.published_step]
-    assert plain_loss(inputs, found.directory) == pytest.approx(summary.eval_loss, abs=1e-5)
+    assert plain_loss(inputs, found.directory) == pytest.approx(summary.eval_loss, rel=1e-5)
 
 
 def test_best_publishes_the_step_of_the_lowest_loss(best: tuple[Outcome, Path]) -> None:
@@ -150,7 +150,7 @@ def test_layouts_agree(
 ) -> None:
     made = config(inputs, tmp_path, publish="Best", world=world, stage=stage)
     found = outcome(server.run(made, tmp_path / "attempt-1"), tmp_path)
-    assert found.losses == pytest.approx(best[0].losses, abs=1e-5)
+    assert found.losses == pytest.approx(best[0].losses, rel=1e-5)
     assert found.manifest.training.published_step == best[0].manifest.training.published_step
 
 
@@ -200,7 +200,7 @@ def test_without_every_steps_the_end_is_evaluated(
     ends = server.run(made, tmp_path / "attempt-1")
     found = outcome(ends, tmp_path)
     assert list(found.losses) == [STEPS]
-    assert found.losses[STEPS] == pytest.approx(best[0].losses[STEPS], abs=1e-5)
+    assert found.losses[STEPS] == pytest.approx(best[0].losses[STEPS], rel=1e-5)
     assert f"phase {Phase.EVALUATE}, 7 in all" in ends[0].log
 
 

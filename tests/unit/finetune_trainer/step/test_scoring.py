@@ -19,6 +19,7 @@ from finetune_trainer.model.base import empty_model, load_model
 from finetune_trainer.step import scoring
 from finetune_trainer.step.scoring import Scorer, score, score_with
 from support.models.tiny_models import write_tiny
+from support.models.tolerance import THERE_AND_BACK, TINY_MODEL, assert_close
 from support.trainer.tensor_sizes import LargestTensor
 
 CPU = torch.device("cpu")
@@ -94,14 +95,13 @@ def test_chunks_score_as_the_whole_does(
     assert scorer.head is not None
     batch = MicroBatch.of(rows, CPU, packed=scorer.packs)
     got, spread = score_with(scorer, batch, entropy=True)
-    torch.testing.assert_close(got, wanted, atol=1e-5, rtol=0)
-    torch.testing.assert_close(spread, entropies, atol=1e-4, rtol=0)
+    assert_close(got, wanted, terms=TINY_MODEL)
+    assert_close(spread, entropies, terms=TINY_MODEL, scale=float(wanted.abs().max()))
     assert not spread.requires_grad
     found = gradients(model, (got * weights).sum())
     assert found.keys() == wanted_gradients.keys()
     for path, gradient in wanted_gradients.items():
-        near = 1e-5 * max(1.0, float(gradient.abs().max()))
-        torch.testing.assert_close(found[path], gradient, atol=near, rtol=0, msg=path)
+        assert_close(found[path], gradient, terms=THERE_AND_BACK, what=path)
 
 
 def test_a_model_that_must_run_whole_scores_as_it_does_itself(
@@ -119,8 +119,8 @@ def test_a_model_that_must_run_whole_scores_as_it_does_itself(
     scorer = Scorer(model, checkpointing=False, temperature=TEMPERATURE)
     assert scorer.head is None
     got, spread = score_with(scorer, MicroBatch.of(rows, CPU), entropy=True)
-    torch.testing.assert_close(got, wanted, atol=1e-5, rtol=0)
-    torch.testing.assert_close(spread, entropies, atol=1e-4, rtol=0)
+    assert_close(got, wanted, terms=TINY_MODEL)
+    assert_close(spread, entropies, terms=TINY_MODEL, scale=float(wanted.abs().max()))
 
 
 @pytest.mark.parametrize(
@@ -174,8 +174,9 @@ def test_half_precision_rounds_no_quotient_by_the_temperature(whole: bool, tmp_p
         logits = head.projection(hidden)
     exact = (logits.double() / TEMPERATURE).log_softmax(-1)
     wanted = exact.gather(1, targets[:, None])[:, 0]
-    torch.testing.assert_close(got.double(), wanted, atol=1e-4, rtol=0)
-    torch.testing.assert_close(spread.double(), -(exact.exp() * exact).sum(-1), atol=1e-4, rtol=0)
+    entropies, largest = -(exact.exp() * exact).sum(-1), float(exact.abs().max())
+    assert_close(got, wanted, terms=exact.shape[-1], scale=largest)
+    assert_close(spread, entropies, terms=exact.shape[-1], scale=largest)
 
 
 def test_chunked_cross_entropy_is_the_whole_one_with_its_gradients(
@@ -190,8 +191,8 @@ def test_chunked_cross_entropy_is_the_whole_one_with_its_gradients(
     (found,) = torch.autograd.grad(got.sum(), hidden)
     whole = -torch.nn.functional.cross_entropy(head.projection(hidden), targets, reduction="none")
     (wanted,) = torch.autograd.grad(whole.sum(), hidden)
-    torch.testing.assert_close(got, whole, atol=1e-6, rtol=0)
-    torch.testing.assert_close(found, wanted, atol=1e-6, rtol=0)
+    assert_close(got, whole, terms=width)
+    assert_close(found, wanted, terms=vocabulary)
 
 
 def test_the_logits_of_all_positions_never_exist(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from finetune_contract.runconfig import RunConfig
 from support.grpo.fixed_rollouts import GROUP, GROUPS, Steps, draw, plain_steps, read, write
 from support.grpo.groups import Apart, Stepped, step_group
 from support.models.tiny_models import write_tiny
+from support.models.tolerance import TINY_MODEL, rounding
 from support.trainer.runs import run_config
 
 TOLERANCE = 5e-5
@@ -161,7 +162,7 @@ def test_every_layout_does_the_oracles_steps(case: Case, oracle: Oracle, stepped
 def test_a_shared_prompt_changes_nothing(case: Case, stepped: Runs) -> None:
     stats, apart = stepped(case)
     assert apart is not None
-    assert apart.log_probs <= 1e-5
+    assert apart.log_probs <= rounding(TINY_MODEL)
     assert apart.gradients <= 1e-4
     assert apart.norms <= 1e-4
     assert apart.reached == len(stats.adapter())
