@@ -13,6 +13,8 @@ import statistics
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,6 @@ from finetune_trainer.course.progress import Reporter
 from finetune_trainer.course.telemetry import StepRecord
 from finetune_trainer.lead import Lead
 from finetune_trainer.methods.sft.feed import SupervisedFeed
-from finetune_trainer.process.stopping import Stop
 from finetune_trainer.train import train
 from harness.command_line import command_line, save
 from harness.one_process import LLAMA_28M, Ready, ready
@@ -68,14 +69,12 @@ def one_round(trainer: Ready, uid: str, every_steps: int) -> float:
     """Train as a job of its own; return the seconds from the first step's end to the last's."""
     job = JobRef(name="bench", namespace="bench", uid=uid)
     checkpoint = CheckpointPolicy(every_steps=every_steps, every_minutes=None)
-    layout = trainer.config.layout.model_copy(update={"job": job, "checkpoint": checkpoint})
-    run = trainer.config.model_copy(update={"layout": layout})
-    marks, stop = Marks(), Stop(60, lambda: None)
-    lead = Lead(run, marks)
-    lead.start()
-    lead.claim()
-    feed = SupervisedFeed(run, trainer.data.train, trainer.ranks)
-    train(run, trainer.engine, trainer.data, feed, lead, trainer.ranks, marks, stop)
+    plain = trainer.run.config
+    layout = plain.layout.model_copy(update={"job": job, "checkpoint": checkpoint})
+    config, marks = plain.model_copy(update={"layout": layout}), Marks()
+    run = replace(trainer.run, config=config, reporter=marks)
+    lead = run.ranks.hold(lambda: Lead(config, marks, trainer.start, {}))
+    train(run, trainer.engine, trainer.data, SupervisedFeed(run, trainer.data.train), lead)
     return marks.times[-1] - marks.times[0]
 
 
@@ -85,7 +84,7 @@ def measure(rounds: int, steps: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as temporary:
         directory = Path(temporary)
         write_inputs(directory, steps)
-        trainer = ready(recipe(directory, steps))
+        trainer = ready(recipe(directory, steps), ExitStack())
         for number in range(rounds + 1):
             for saves in (True, False) if number % 2 else (False, True):
                 every = EVERY if saves else 10 * steps
@@ -93,7 +92,7 @@ def measure(rounds: int, steps: int) -> dict[str, Any]:
                 if number:  # the first round warms up
                     seconds[saves].append(spent)
         state = next((directory / "out").rglob("state.safetensors")).stat().st_size
-        trainer.ranks.wait()
+        trainer.run.ranks.wait()
     checkpoints = (steps - 1) // EVERY
     medians = {saves: statistics.median(values) for saves, values in seconds.items()}
     cost = (medians[True] - medians[False]) / checkpoints

@@ -36,11 +36,6 @@ from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from finetune_contract.checkpoint import TrainingState
 from finetune_contract.runconfig import RunConfig
-from finetune_trainer.course.progress import Reporter
-from finetune_trainer.methods.grpo.rewards.panel import opened_panel
-from finetune_trainer.methods.grpo.rewards.reward_model import RewardModels
-from finetune_trainer.process.reward_runner import launched_runner
-from finetune_trainer.train import make_feed
 from harness.command_line import command_line, save
 from harness.contest import StepTimer, serve, take_turns
 from harness.one_process import LLAMA_28M, ready
@@ -109,23 +104,9 @@ def write_inputs(directory: Path, length: int, count: int) -> list[dict[str, Any
 
 def ours(config: RunConfig, steps: int, stack: ExitStack) -> Callable[[], list[Step]]:
     """Return a function that does one round and returns its steps."""
-    trainer, clock = ready(config), Clock()
-    stack.enter_context(launched_runner(config, 0))
-    panel = stack.enter_context(opened_panel(config, RewardModels(), trainer.ranks))
-    assert panel is not None
-    panel.identities()  # the runner is up
-    feed = make_feed(
-        trainer.config,
-        trainer.engine,
-        trainer.model,
-        trainer.data,
-        trainer.files,
-        panel,
-        trainer.memory,
-        trainer.ranks,
-        Reporter(),
-    )
-    collector: Any = feed._collector  # type: ignore[attr-defined]
+    trainer, clock = ready(config, stack), Clock()
+    feed: Any = trainer.feed
+    collector = feed._collector
     clock.watch("generation", collector._engine, "draw")
     clock.watch("reward", collector, "_score")
     clock.watch("forward", trainer.engine.deepspeed, "forward")

@@ -30,7 +30,7 @@ from finetune_trainer.adapter.roles import map_roles
 from finetune_trainer.batch.micro_batch import MicroBatch
 from finetune_trainer.data.encode import EncodedRow
 from finetune_trainer.model.base import load_model
-from finetune_trainer.step.scoring import Scorer, score
+from finetune_trainer.step.log_probs import LogProbModel, score
 from harness.command_line import command_line, save
 from support.models.tiny_llama import write_model
 
@@ -78,7 +78,7 @@ def layouts(rows: list[EncodedRow]) -> dict[str, list[MicroBatch]]:
     }
 
 
-def one_round(scorer: Scorer, batches: list[MicroBatch]) -> float:
+def one_round(scorer: LogProbModel, batches: list[MicroBatch]) -> float:
     """Return the seconds of forward and backward passes over all micro-batches."""
     scorer.zero_grad()
     started = time.perf_counter()
@@ -93,7 +93,7 @@ def measure(rounds: int) -> dict[str, Any]:
         write_model(Path(directory), **SHAPE)
         base = load_model(Path(directory), Precision.FP32)
     model = adapt(base, LoraRecipe(), map_roles(base), seed=0).model
-    scorer = Scorer(model, checkpointing=False).train()
+    scorer = LogProbModel(model, checkpointing=False).train()
     rows = draw_rows()
     contenders = layouts(rows)
     supervised = sum(int(row.learned.sum()) for row in rows)

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from itertools import chain
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -30,7 +31,7 @@ from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 from trl import SFTTrainer
 
 from finetune_contract.runconfig import RunConfig
-from finetune_trainer.batch.batches import BatchPlan
+from finetune_trainer.batch.batches import BatchOrder
 from finetune_trainer.methods.sft.feed import step_batch
 from harness.command_line import command_line, save
 from harness.contest import StepTimer, serve, take_turns
@@ -59,15 +60,15 @@ def rows(count: int) -> list[dict[str, Any]]:
 
 def ours(config: RunConfig) -> Callable[[], list[float]]:
     """Return a function that trains one round and returns the seconds of its steps."""
-    trainer = ready(config)
-    config, data, engine = trainer.config, trainer.data.train, trainer.engine
-    order = BatchPlan.of(config.recipe.training, data)
+    trainer = ready(config, ExitStack())
+    data, engine = trainer.data.train, trainer.engine
+    order = BatchOrder.of(config.recipe.training, data)
 
     def one_round() -> list[float]:
         seconds = []
         for step in range(order.steps):
             started = time.monotonic()
-            batch = step_batch(order, step, data, config, 0, trainer.ranks.device)
+            batch = step_batch(trainer.run, order, step, data)
             engine.step(batch.micro_batches, batch.normaliser, RATE, lambda: False)
             seconds.append(time.monotonic() - started)
         return seconds

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-from finetune_contract.resolved import MemoryEstimate
 from finetune_contract.runconfig import RunConfig
 from finetune_trainer.course.progress import Reporter
 from finetune_trainer.fit.resolve import resolve
-from finetune_trainer.lead import Lead, fetch
+from finetune_trainer.lead import Start, begin, fetch
+from finetune_trainer.methods.registry import method_of
 from finetune_trainer.prepare import Prepared, prepare
 from finetune_trainer.process.distributed import Ranks
+from finetune_trainer.process.stopping import Stop
+from finetune_trainer.run import ResolvedRun, Run
 from finetune_trainer.step.engine import Engine
+from finetune_trainer.step.feed import Feed
 from finetune_trainer.train import load
 from support.trainer.runs import rank_environments
 
@@ -30,27 +32,29 @@ LLAMA_28M = {
 
 @dataclass(frozen=True)
 class Ready:
-    """A process group of one, the resolved RunConfig, and what it trains with."""
+    """A process group of one, and what a run trains with in it."""
 
-    ranks: Ranks
-    config: RunConfig
-    memory: MemoryEstimate
+    run: ResolvedRun
+    start: Start
     data: Prepared
     engine: Engine
-    model: Any
-    files: Path  # the model's small ones
+    feed: Feed
 
 
-def ready(config: RunConfig) -> Ready:
-    """Fetch, resolve, prepare and load."""
+def ready(config: RunConfig, stack: ExitStack) -> Ready:
+    """Fetch, resolve, prepare and load; what the method opens is closed with the stack."""
     [environment] = rank_environments()
     os.environ.update(environment)
     ranks, reporter = Ranks.meet(), Reporter()
     ranks.join()
-    start = Lead(config, reporter).start()
+    run = Run(config, ranks, reporter, Stop(config.layout.grace_seconds, leave=lambda: None))
+    method = method_of(config.recipe)
+    stack.enter_context(method.companion(config, 0))
+    learning = stack.enter_context(method.opened(run))
+    start = begin(config, reporter, learning.identities)
     files = fetch(config, start.model, reporter, weights=False)
-    resolved, plan = resolve(config, start.model, files, ranks)
-    reporter.planned(plan)
-    data = prepare(resolved, start.files, files, ranks, reporter)
-    engine, model = load(resolved, start.model, ranks, reporter)
-    return Ready(ranks, resolved, plan.memory, data, engine, model, files)
+    resolved = resolve(run, start.model, files, learning.wish)
+    data = prepare(run, method.form(config.recipe), files, start.files)
+    engine, model = load(resolved, start.model, learning.objective)
+    feed = learning.feed(resolved, engine, model, data.train, files)
+    return Ready(resolved, start, data, engine, feed)

@@ -34,15 +34,3 @@ class RunConfig(Terse):
                 f"microBatchSize x processes = {per_pass}"
             )
         return self
-
-    @property
-    def micro_batch_size(self) -> int:
-        """Return the rows of one process in one forward pass; only once Auto is resolved."""
-        assert self.layout.micro_batch_size is not None
-        return self.layout.micro_batch_size
-
-    @property
-    def accumulation_steps(self) -> int:
-        """Return the number of micro-batches that each process adds up to one optimizer step."""
-        per_pass = self.micro_batch_size * self.layout.world_size
-        return self.recipe.training.global_batch_size // per_pass

@@ -15,9 +15,8 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from finetune_contract.artifact import RewardIdentity
 from finetune_contract.rewards import Reward
 from finetune_rewards.scores.samples import Answer, Item, Samples
-from finetune_rewards.scores.tally import RewardStats, Tally
+from finetune_rewards.scores.tally import Tally
 from finetune_rewards.scoring import Answered, Answers, Notes, Scoring
-from finetune_rewards.services.circuit import Note
 from finetune_rewards.services.http import HttpScorer
 from finetune_rewards.services.together import together
 
@@ -69,7 +68,6 @@ class Panel:
         model_scorers: Mapping[str, ModelScorer] | None = None,
         models: Sequence[RewardIdentity] = (),
         ranks: int = 1,
-        note: Note = lambda _: None,
     ) -> Iterator[Panel]:
         """Yield a panel.
 
@@ -80,7 +78,6 @@ class Panel:
             model_scorers: by the name of each model reward; called in the caller's thread.
             models: which models those are.
             ranks: processes that share a service's `concurrency`.
-            note: told why the run waits, None once it goes on; called in another thread.
 
         Raises:
             RewardInvalid: if a service's credentials can not be used.
@@ -92,7 +89,7 @@ class Panel:
                 raise ValueError(f"reward {reward.name} needs a runner")
             if reward.model is not None and reward.name not in scorers:
                 raise ValueError(f"reward {reward.name} needs a model scorer")
-        notes = Notes(note)
+        notes = Notes()
         services = _services(rewards, credentials or {}, ranks, notes)
         with (
             start_blocking_portal() as portal,
@@ -138,10 +135,6 @@ class Panel:
         """
         code = () if self._runner is None else self._portal.call(self._runner.describe)
         return (*code, *self._models)
-
-    def stats(self) -> tuple[RewardStats, ...]:
-        """Return this process's counts, and mean and spread of its last batch."""
-        return tuple(self._tallies[reward.name].stats() for reward in self.rewards)
 
     def score_matrix(self, answers: Mapping[str, Answer]) -> npt.NDArray[np.float64]:
         """Return scores [N, rewards] for `totals`; NaN for an abstention and for an error."""

@@ -80,9 +80,8 @@ class Answered:
 class Notes:
     """Several services' notes as one."""
 
-    def __init__(self, note: Note) -> None:
+    def __init__(self) -> None:
         self.latest: str | None = None
-        self._note = note
         self._texts: dict[str, str] = {}
 
     def of(self, name: str) -> Note:
@@ -93,6 +92,5 @@ class Notes:
             if text is not None:
                 self._texts[name] = text
             self.latest = "; ".join(self._texts.values()) or None
-            self._note(self.latest)
 
         return tell

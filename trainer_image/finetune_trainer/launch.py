@@ -22,11 +22,11 @@ from finetune_contract.layout import Layout
 from finetune_contract.reasons import Reason, exit_code
 from finetune_contract.result import Outcome, Result
 from finetune_contract.runconfig import RunConfig
+from finetune_trainer.methods.registry import method_of
 from finetune_trainer.process.ending import ResultFile, explain, failed
 from finetune_trainer.process.errors import Failure
 from finetune_trainer.process.machine import cpu_count, out_of_memory_kills
 from finetune_trainer.process.ports import HeldPort
-from finetune_trainer.process.reward_runner import launched_runner
 from finetune_trainer.process.runconfig import read_run_config
 from finetune_trainer.process.stopping import TORCHRUN_KILLS, TORCHRUN_VARIABLE, kept_grace
 from finetune_trainer.process.verdict import RankEnd, pod_result
@@ -73,7 +73,7 @@ class Node:
         return node
 
 
-class Stop:
+class Relay:
     """Whether this process was told to stop; passes it on to torchrun as SIGTERM.
 
     It listens from before torchrun starts: as a container's first process it would otherwise miss
@@ -130,10 +130,10 @@ def _run(config: RunConfig, arguments: argparse.Namespace) -> Result:
         command += ["--progress-file", str(arguments.progress_file.absolute())]
     _warn_of_short_grace(layout)
     kills = out_of_memory_kills()
-    stop = Stop()
-    with launched_runner(config, node.rank):
+    relay = Relay()
+    with method_of(config.recipe).companion(config, node.rank):
         process = subprocess.Popen(command, env=_environment(layout), start_new_session=True)
-        stop.reach(process)
+        relay.reach(process)
         process.wait()
     ends = [RankEnd.read(file, rank) for rank, file in files.items()]
     for end in ends:
@@ -143,7 +143,7 @@ def _run(config: RunConfig, arguments: argparse.Namespace) -> Result:
         ends,
         attempt=layout.attempt,
         world=layout.world_size,
-        stopped=stop.came,
+        stopped=relay.came,
         memory_killed=out_of_memory_kills() > kills,
     )
 

@@ -15,15 +15,14 @@ import torch
 from finetune_contract.artifact import TrainingSummary
 from finetune_contract.checkpoint import TrainingState
 from finetune_contract.progress import Phase
-from finetune_contract.runconfig import RunConfig
 from finetune_trainer.checkpoints.snapshot import Snapshot
-from finetune_trainer.course.progress import Reporter
 from finetune_trainer.course.telemetry import StepRecord
 from finetune_trainer.lead import Lead
 from finetune_trainer.prepare import Prepared
-from finetune_trainer.process.distributed import Ranks
+from finetune_trainer.process.distributed import Led
 from finetune_trainer.process.errors import Failure
-from finetune_trainer.process.stopping import Stop, interrupted
+from finetune_trainer.process.stopping import interrupted
+from finetune_trainer.run import ResolvedRun
 from finetune_trainer.step.engine import Engine, NonFinite
 from finetune_trainer.step.evaluate import Evaluator
 from finetune_trainer.step.feed import Feed
@@ -43,26 +42,17 @@ class Loop:
     """One run's steps, from its newest checkpoint on."""
 
     def __init__(
-        self,
-        config: RunConfig,
-        engine: Engine,
-        data: Prepared,
-        feed: Feed,
-        lead: Lead,
-        ranks: Ranks,
-        reporter: Reporter,
-        stop: Stop,
+        self, run: ResolvedRun, engine: Engine, data: Prepared, feed: Feed, lead: Led[Lead]
     ) -> None:
-        self._config = config
-        self._recipe = config.recipe.training
+        self._recipe = run.config.recipe.training
+        self._ranks = run.ranks
+        self._reporter = run.reporter
+        self._stop = run.stop
         self._engine = engine
         self._data = data
-        self._lead = lead
-        self._ranks = ranks
-        self._reporter = reporter
-        self._stop = stop
         self._feed = feed
-        self._evaluator = Evaluator(config, engine, data.eval, ranks, reporter)
+        self._lead = lead
+        self._evaluator = Evaluator(run, engine, data.eval)
 
     def run(self) -> TrainingSummary:
         """Go on to the end and leave the weights to publish in the engine.
@@ -78,9 +68,7 @@ class Loop:
         while True:
             if evaluator.due(state, steps):
                 state = self._evaluate(state)
-            stops, due, lost = self._ranks.agree(
-                self._stop.came, self._lead.checkpoint_due(state.step), self._lead.superseded
-            )
+            stops, due, lost = self._agreed(state.step)
             ends = state.step == steps or evaluator.gave_up(state)
             if stops or ends or lost:
                 self._settle(state)
@@ -96,16 +84,17 @@ class Loop:
         engine, ranks, snapshot = self._engine, self._ranks, Snapshot.beginning()
         shapes = {name: whole_shape(p) for name, p in engine.parameters.items()}
 
-        def find() -> TrainingState:
+        def find(lead: Lead) -> TrainingState:
             nonlocal snapshot
-            snapshot = self._lead.resume(lambda found: found.shapes() == shapes)
+            snapshot = lead.resume(lambda found: found.shapes() == shapes)
             return snapshot.state
 
-        state = ranks.lead(find)
+        state = self._lead.ask(find)
         if state.step:
             restore_weights(engine, snapshot.weights, ranks)
             restore_moments(engine, snapshot.moments, ranks)
-            engine.loss_scale, engine.clean_steps = state.loss_scale, state.clean_steps
+            engine.loss_scale.value = state.loss_scale
+            engine.loss_scale.clean_steps = state.clean_steps
         self._evaluator.best = snapshot.best
         self._feed.resume(state, snapshot.rollouts)
         return state
@@ -113,11 +102,21 @@ class Loop:
     def _stops(self) -> bool:
         return self._ranks.agree(self._stop.came)[0]
 
+    def _agreed(self, step: int) -> tuple[bool, ...]:
+        """Return whether to stop, whether a checkpoint is due, and whether the output is lost."""
+        lead = self._lead.mine
+        due = lead is not None and lead.checkpoints.due(step)
+        lost = lead is not None and lead.checkpoints.superseded is not None
+        return self._ranks.agree(self._stop.came, due, lost)
+
     def _evaluate(self, state: TrainingState) -> TrainingState:
         """Return the state with its eval loss; the same where a stop left it undone."""
         evaluated = self._evaluator.evaluate(state, self._stops)
         if evaluated.evaluation is not None and evaluated is not state:
-            self._lead.evaluated(evaluated.evaluation)
+            found = evaluated.evaluation
+            self._reporter.evaluated(found.loss)
+            if self._lead.mine is not None:
+                self._lead.mine.telemetry.evaluated(found.step, found.loss)
         return evaluated
 
     def _step(self, state: TrainingState) -> TrainingState:
@@ -144,14 +143,16 @@ class Loop:
             seconds=time.monotonic() - began,
             metrics=self._feed.metrics(outcome),
         )
-        self._lead.trained(record)
+        self._reporter.trained(record)
+        if self._lead.mine is not None:
+            self._lead.mine.telemetry.step(record)
         after = state.model_copy(
             update={
                 "step": record.step,
                 "supervised_tokens": state.supervised_tokens + batch.learned,
                 "loss": outcome.loss,
-                "loss_scale": self._engine.loss_scale,
-                "clean_steps": self._engine.clean_steps,
+                "loss_scale": self._engine.loss_scale.value,
+                "clean_steps": self._engine.loss_scale.clean_steps,
             }
         )
         return self._feed.stepped(after)
@@ -173,16 +174,16 @@ class Loop:
         engine, ranks = self._engine, self._ranks
         weights, moments = gather_weights(engine, ranks), gather_moments(engine, ranks)
         rollouts = self._feed.save()
-        if ranks.is_lead:
+        if self._lead.mine is not None:
             best = self._evaluator.best
-            self._lead.save(Snapshot(state, weights, moments, best, rollouts))
+            self._lead.mine.save(Snapshot(state, weights, moments, best, rollouts))
 
     def _settle(self, state: TrainingState) -> None:
         """Save the state, unless it is saved, before anything else happens."""
-        saved = self._ranks.lead(self._lead.saved)
+        saved = self._lead.ask(Lead.saved)
         if state.step and (saved is None or saved.step != state.step):
             self._checkpoint(state)
-            saved = self._ranks.lead(self._lead.saved)
+            saved = self._lead.ask(Lead.saved)
         if saved is not None:
             self._reporter.checkpointed(saved)
 

@@ -17,17 +17,13 @@ from finetune_contract.progress import Phase
 from finetune_contract.reasons import Reason
 from finetune_contract.recipe import DataSource
 from finetune_contract.runconfig import RunConfig
-from finetune_trainer.course.progress import Reporter
 from finetune_trainer.data.check import DataFile
 from finetune_trainer.data.dataset import Dataset, Index, open_dataset, read_index, read_keys
-from finetune_trainer.data.encode import Encoder
 from finetune_trainer.data.encoding import SKIPPED, Encodes, Encoding, Form, encode_once
 from finetune_trainer.data.faults import TABLE, Kind
-from finetune_trainer.methods.grpo.prompts.dataset import Prompts, open_prompts, prompt_form
-from finetune_trainer.methods.grpo.prompts.encoder import PromptEncoder
 from finetune_trainer.model.tokenizer import load_tokenizer, vocabulary_size
-from finetune_trainer.process.distributed import Ranks
 from finetune_trainer.process.errors import Failure
+from finetune_trainer.run import Run
 from finetune_trainer.store.sources import fetch_data
 
 log = logging.getLogger(__name__)
@@ -41,7 +37,6 @@ class Prepared:
     eval: Dataset | None
     skipped: int
     skipped_file: Path | None  # JSON Lines: uri, row, reason; on rank 0's disk
-    prompts: Prompts | None = None  # GRPO: what is beside the tokens of `train`
 
 
 @dataclass(frozen=True)
@@ -53,16 +48,16 @@ class _Encoded:
 
 
 def prepare(
-    config: RunConfig,
-    files: Sequence[DataFile],
+    run: Run,
+    form: Form,
     model_directory: Path,
-    ranks: Ranks,
-    reporter: Reporter,
+    files: Sequence[DataFile],
     eval_files: Sequence[DataFile] = (),
 ) -> Prepared:
     """Return the data on every rank; all ranks must call it. The files lie on rank 0's disk."""
-    reporter.begin(Phase.PREPARE, sum(file.lines or 0 for file in (*files, *eval_files)))
-    work = partial(_encode_all, config, files, eval_files, model_directory, reporter, ranks.is_lead)
+    config, ranks = run.config, run.ranks
+    run.reporter.begin(Phase.PREPARE, sum(file.lines or 0 for file in (*files, *eval_files)))
+    work = partial(_encode_all, run, form, model_directory, files, eval_files)
     by_rank = [made for made in ranks.everywhere(work, on=ranks.is_local_lead) if made is not None]
     if any(made != by_rank[0] for made in by_rank):
         raise Failure(
@@ -77,10 +72,8 @@ def prepare(
     if ranks.is_lead:
         _log_warnings(indices[0])
     weights = [source.weight for source in data.train]
-    prompts = None if config.recipe.grpo is None else open_prompts(train, weights)
     return Prepared(
-        train=prompts.data if prompts else open_dataset(train, weights),
-        prompts=prompts,
+        train=open_dataset(train, weights),
         eval=None if held_out is None else open_dataset(held_out, [1.0] * len(data.eval)),
         skipped=skipped,
         skipped_file=_list_skipped(config, datasets) if skipped and ranks.is_lead else None,
@@ -88,35 +81,27 @@ def prepare(
 
 
 def _encode_all(
-    config: RunConfig,
+    run: Run,
+    form: Form,
+    model_directory: Path,
     files: Sequence[DataFile],
     eval_files: Sequence[DataFile],
-    model_directory: Path,
-    reporter: Reporter,
-    is_lead: bool,
 ) -> _Encoded:
     """Encode the eval data first: no train row may be among it."""
-    recipe, root = config.recipe, _root(config)
-    if not is_lead:
-        files = _on_this_node(config, recipe.data.train, files)
-        eval_files = _on_this_node(config, recipe.data.eval, eval_files)
-    length = recipe.training.sequence_length
-
-    form = Form()
-    if recipe.grpo is not None:
-        length -= recipe.grpo.sampling.max_tokens
-        form = prompt_form(recipe.grpo.rewards)
+    config, reporter = run.config, run.reporter
+    data, root = config.recipe.data, _root(config)
+    if not run.ranks.is_lead:
+        files = _on_this_node(config, data.train, files)
+        eval_files = _on_this_node(config, data.eval, eval_files)
 
     @cache  # not needed where both datasets are there already
     def encoder() -> Encodes:
         tokenizer, known = load_tokenizer(model_directory), vocabulary_size(model_directory)
-        if recipe.grpo is not None:
-            return PromptEncoder(tokenizer, length, known)
-        return Encoder(tokenizer, length, known)
+        return form.encoder(tokenizer, form.longest, known)
 
     def encoding(files: Sequence[DataFile], against: Path | None) -> Encoding:
         name = None if against is None else against.name
-        return Encoding(tuple(files), model_directory, length, recipe.data.on_bad_row, name, form)
+        return Encoding(tuple(files), form, model_directory, data.on_bad_row, name)
 
     on_eval, eval_keys, eval_lines = None, frozenset[int](), 0
     if eval_files:

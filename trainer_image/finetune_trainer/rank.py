@@ -22,6 +22,7 @@ from finetune_trainer.process.distributed import Ranks
 from finetune_trainer.process.ending import ResultFile, explain, failed, own_frames
 from finetune_trainer.process.errors import Failure
 from finetune_trainer.process.stopping import Stop, interrupted
+from finetune_trainer.run import Run
 from finetune_trainer.train import train_and_publish
 
 log = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ def run_rank(config: RunConfig, file: ResultFile, stop: Stop, progress_file: Pat
     try:
         ranks.join(gpus=config.layout.gpus)
         with _reported(config, ranks, reporter, progress_file):
-            artifact = train_and_publish(config, ranks, reporter, stop)
+            artifact = train_and_publish(Run(config, ranks, reporter, stop))
     except Exception as error:  # noqa: BLE001 - the process's edge: any end becomes a Result
         return _failure(error, config, ranks, reporter, stop)
     try:

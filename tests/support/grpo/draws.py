@@ -16,7 +16,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from finetune_contract.resolved import MemoryEstimate
 from finetune_contract.runconfig import RunConfig
 from support.trainer.runs import PYTHONPATH, rank_environments, run_config
 
@@ -84,10 +83,12 @@ def engine_of(config: RunConfig, ranks: Any) -> Iterator[tuple[Any, Any]]:
     from finetune_trainer.step.engine import Engine
     from finetune_trainer.step.sharding import prepare_deepspeed, sharded_loading
     from support.trainer.oracle import path_of
+    from support.trainer.parts import objective_of, resolved_run
 
     groups._WORLD_GROUP = None  # DeepSpeed's own copy of the group of an earlier test
     prepare_deepspeed(ranks)
-    with sharded_loading(config):
+    run = resolved_run(config, ranks)
+    with sharded_loading(run):
         model = load_adapted(config.recipe, path_of(config.recipe.model.uri)).model
         draw = torch.Generator().manual_seed(1)
         with torch.no_grad():
@@ -95,7 +96,7 @@ def engine_of(config: RunConfig, ranks: Any) -> Iterator[tuple[Any, Any]]:
                 if parameter.requires_grad:
                     noise = torch.randn(parameter.shape, generator=draw)
                     parameter.add_(noise.to(parameter), alpha=GAIN)
-        engine = Engine(model, config, ranks)
+        engine = Engine(model, objective_of(config.recipe), run)
     yield engine, model
     engine.deepspeed.destroy()
 
@@ -113,10 +114,17 @@ def requests() -> list[Any]:
     ]
 
 
-def memory(free: int = 2**30) -> MemoryEstimate:
-    """Return an estimate that leaves so many bytes to rollouts."""
-    parts = {"weights": 64, "adapter": 32, "gradients": 16, "optimizer": 8, "overhead": 4}
-    return MemoryEstimate(**parts, activations=2, logits=1, available=free + sum(parts.values()))
+def rollouts(config: RunConfig, engine: Any, model: Any, ranks: Any, **run: Any) -> Any:
+    """Return the rollout engine of a config, on what `engine_of` yields."""
+    from finetune_trainer.model.tokenizer import load_tokenizer
+    from finetune_trainer.rollout import rollout_engine
+    from support.trainer.oracle import path_of
+    from support.trainer.parts import resolved_run
+
+    assert config.recipe.grpo is not None
+    tokenizer = load_tokenizer(path_of(config.recipe.model.uri))
+    resolved = resolved_run(config, ranks, **run)
+    return rollout_engine(resolved, config.recipe.grpo.sampling, engine, model, tokenizer)
 
 
 def draw_group(
@@ -150,16 +158,10 @@ def draw_group(
 def _case(config: RunConfig, ranks: Any) -> Told:
     import torch
 
-    from finetune_trainer.course.progress import Reporter
-    from finetune_trainer.model.tokenizer import load_tokenizer
-    from finetune_trainer.rollout import rollout_engine
-    from support.trainer.oracle import path_of
-
-    tokenizer = load_tokenizer(path_of(config.recipe.model.uri))
     mine = requests() if ranks.world == 1 else _share(ranks.rank)
     done: list[int] = []
     with engine_of(config, ranks) as (engine, model):
-        drawer = rollout_engine(config, engine, model, tokenizer, ranks, memory(), Reporter())
+        drawer = rollouts(config, engine, model, ranks)
         before = {name: p.detach().clone() for name, p in model.named_parameters()}
         first = drawer.draw(mine, 0, lambda: False, done.append)
         untouched = model.training and all(

@@ -12,7 +12,7 @@ from finetune_contract.runconfig import RunConfig
 from finetune_rewards.scores.samples import Item
 from finetune_trainer.course.progress import Reporter
 from finetune_trainer.methods.grpo.feed import GrpoFeed
-from finetune_trainer.methods.grpo.prompt_order import PromptPlan
+from finetune_trainer.methods.grpo.prompt_order import PromptOrder
 from finetune_trainer.methods.grpo.rollouts import Collector
 from finetune_trainer.process.distributed import Ranks
 from finetune_trainer.step.engine import StepOutcome
@@ -25,6 +25,7 @@ from support.grpo.stand_ins import (
     completion,
     numbered_prompts,
 )
+from support.trainer.parts import resolved_run
 
 ONE = {"name": "a", "regex": {"pattern": "A"}}
 STATS = {"tokens": 8.0, "clipped_low": 2.0, "clipped_high": 0.0, "kl": 4.0}
@@ -49,19 +50,16 @@ class Scorer:
 class Fed:
     """A feed, and where its training stands."""
 
-    def __init__(self, run: RunConfig, ranks: Ranks, scorer: Any, draws: Any = None) -> None:
+    def __init__(self, config: RunConfig, ranks: Ranks, scorer: Any, draws: Any = None) -> None:
         prompts = numbered_prompts(64)
-        plan = PromptPlan.of(run.recipe, prompts.data)
+        order = PromptOrder.of(config.recipe, prompts.data)
         self.drawer = FunctionEngine(draws or (lambda _, sample: completion("Axx"[sample % 3])))
         self.reporter, self.engine = Reporter(), Scorer()
-        grpo = run.recipe.grpo
-        assert grpo is not None
-        panel = FunctionPanel({"a": scorer})
-        collector = Collector(
-            grpo, plan, prompts, Letters(), self.drawer, panel, ranks, self.reporter
-        )
+        run = resolved_run(config, ranks, self.reporter)
+        panel: Any = FunctionPanel({"a": scorer})
+        collector = Collector(run, order, prompts, Letters(), self.drawer, panel)
         engine: Any = self.engine
-        self.feed = GrpoFeed(run, prompts, plan, collector, engine, ranks, self.reporter)
+        self.feed = GrpoFeed(run, order, prompts, collector, engine)
         self.state = TrainingState(step=0, supervised_tokens=0, loss=0.0)
 
     def batch(self) -> StepBatch:

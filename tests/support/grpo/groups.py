@@ -81,7 +81,7 @@ def step_group(
 
 def micro_batches(buffer: Buffer, config: RunConfig, rank: int, *, packed: bool) -> list[Any]:
     """Return a rank's micro-batches: completions are dealt in order, groups split where need be."""
-    size, world = config.micro_batch_size, config.layout.world_size
+    size, world = config.layout.micro_batch_size or 1, config.layout.world_size
     starts = range(rank * size, len(buffer), world * size)
     return [_micro_batch([c for c in buffer[i : i + size] if c.kept], packed) for i in starts]
 
@@ -128,10 +128,12 @@ def _engine(config: RunConfig, ranks: Any) -> Iterator[Any]:
     from finetune_trainer.adapter.load import load_adapted
     from finetune_trainer.step.engine import Engine
     from finetune_trainer.step.sharding import sharded_loading
+    from support.trainer.parts import objective_of, resolved_run
 
-    with sharded_loading(config):
+    run = resolved_run(config, ranks)
+    with sharded_loading(run):
         model = load_adapted(config.recipe, path_of(config.recipe.model.uri)).model
-        engine = Engine(model, config, ranks)
+        engine = Engine(model, objective_of(config.recipe), run)
     yield engine
     engine.deepspeed.destroy()
 
@@ -166,7 +168,7 @@ def _apart(engine: Any, config: RunConfig, buffer: Buffer, ranks: Any) -> Apart:
     """Compare by a step of rate 0 either way, after which the weights are the same."""
     import torch
 
-    from finetune_trainer.step.scoring import score
+    from finetune_trainer.step.log_probs import score
 
     gradients: dict[str, torch.Tensor] = {}
 

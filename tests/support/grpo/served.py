@@ -12,12 +12,11 @@ import pytest
 
 from finetune_contract.reasons import Reason
 from finetune_trainer.course.progress import Reporter
-from finetune_trainer.model.tokenizer import load_tokenizer
 from finetune_trainer.process.distributed import Ranks
 from finetune_trainer.process.errors import Failure
-from finetune_trainer.rollout import openai, rollout_engine, server
+from finetune_trainer.rollout import openai, server
 from finetune_trainer.rollout.base import Completion, Request
-from support.grpo.draws import engine_of, memory, rollout_config
+from support.grpo.draws import engine_of, rollout_config, rollouts
 from support.models.tiny_llama import write_model
 from support.services.completions import CompletionsServer, serving
 
@@ -54,10 +53,7 @@ class Served:
             credentials={"rollout": self.credentials} if self.credentials else {},
             **options,
         )
-        tokenizer = load_tokenizer(self.directory / "model")
-        return rollout_engine(
-            config, self.engine, self.model, tokenizer, self.ranks, memory(), self.reporter
-        )
+        return rollouts(config, self.engine, self.model, self.ranks, reporter=self.reporter)
 
 
 @contextmanager

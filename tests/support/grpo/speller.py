@@ -24,6 +24,7 @@ from finetune_contract.runconfig import RunConfig
 from finetune_trainer.course.progress import Reporter
 from finetune_trainer.process.distributed import Ranks
 from finetune_trainer.process.stopping import Stop
+from finetune_trainer.run import Run
 from finetune_trainer.train import train_and_publish
 from support.models.tiny_llama import write_model, write_rows
 from support.trainer.runs import run_config
@@ -104,7 +105,7 @@ def train(config: RunConfig, ranks: Ranks) -> Path:
     """Train in this process and return the artifact's directory."""
     Path(config.layout.scratch_dir).mkdir(parents=True, exist_ok=True)
     stop = Stop(config.layout.grace_seconds, leave=lambda: None)
-    published = train_and_publish(config, ranks, Reporter(), stop)
+    published = train_and_publish(Run(config, ranks, Reporter(), stop))
     return Path(unquote(urlsplit(published.uri).path))
 
 

@@ -14,12 +14,13 @@ from finetune_rewards.scores.samples import Answer, Item, Samples, text_of
 from finetune_trainer.course.progress import Reporter
 from finetune_trainer.data.dataset import Dataset, Source
 from finetune_trainer.methods.grpo.metrics import buffer_metrics
-from finetune_trainer.methods.grpo.prompt_order import PromptPlan
+from finetune_trainer.methods.grpo.prompt_order import PromptOrder
 from finetune_trainer.methods.grpo.prompts.dataset import Prompts
 from finetune_trainer.methods.grpo.rollouts import Collector, Rollouts
 from finetune_trainer.process.distributed import Ranks
 from finetune_trainer.rollout.base import Completion, Request
 from support.grpo.configs import grpo_config
+from support.trainer.parts import run_of
 
 Draw = Callable[[Request, int], Completion]
 
@@ -156,19 +157,18 @@ class Rolled:
         assert run.recipe.grpo is not None
         self.recipe = run.recipe.grpo
         self.prompts = numbered_prompts(ROWS)
-        self.plan = PromptPlan.of(run.recipe, self.prompts.data)
+        self.order = PromptOrder.of(run.recipe, self.prompts.data)
         self.engine = FunctionEngine(draws)
         self.panel = FunctionPanel(scorers or {"a": is_a})
         self.reporter = Reporter()
+        panel: Any = self.panel
         self.collector = Collector(
-            self.recipe,
-            self.plan,
+            run_of(run, ranks, self.reporter),
+            self.order,
             self.prompts,
             Letters(),
             self.engine,
-            self.panel,
-            ranks,
-            self.reporter,
+            panel,
         )
 
     def collect(self, buffer: int = 0) -> Rollouts:

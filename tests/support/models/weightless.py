@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 
 from finetune_contract.recipe import ModelRecipe
+from finetune_contract.resolved import Resolved
 from finetune_contract.runconfig import RunConfig
+from finetune_trainer.fit.fitting import Wish
 from finetune_trainer.fit.resolve import resolve
-from finetune_trainer.process.distributed import Ranks
+from finetune_trainer.methods.grpo.learning import GrpoLearning
 from finetune_trainer.store.sources import resolve_model
 from support.models.tiny_models import write_tiny
+from support.trainer.parts import run_of
 from support.trainer.runs import run_config
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
@@ -34,8 +37,8 @@ class Nodes:
         return work()
 
 
-def settle(directory: Path, name: str = "llama", **options: Any) -> tuple[RunConfig, Any]:
-    """Resolve a run over a model of which no weights are there."""
+def settle(directory: Path, name: str = "llama", **options: Any) -> Resolved:
+    """Return the plan of a run over a model of which no weights are there."""
     model = directory / "model"
     if not model.exists():
         write_tiny(name, model)
@@ -43,10 +46,18 @@ def settle(directory: Path, name: str = "llama", **options: Any) -> tuple[RunCon
     return settle_config(run_config(directory, **options), model)
 
 
-def settle_config(config: RunConfig, model: Path, reward_models: int = 0) -> tuple[RunConfig, Any]:
-    """Resolve a run over a model's directory beside reward models of so many bytes."""
-    source = resolve_model(ModelRecipe(uri=model.as_uri()), None)
-    return resolve(config, source, model, cast(Ranks, Nodes()), reward_models)
+def settle_config(
+    config: RunConfig, model: Path, asks: Callable[[Wish], Wish] = lambda wish: wish
+) -> Resolved:
+    """Return the plan of a run over a model's directory."""
+    source, run = resolve_model(ModelRecipe(uri=model.as_uri()), None), run_of(config, Nodes())
+    return resolve(run, source, model, asks).plan
+
+
+def grpo_wish(config: RunConfig, held: int = 0) -> Callable[[Wish], Wish]:
+    """Return what GRPO asks for beside reward models of so many bytes."""
+    panel: Any = None
+    return GrpoLearning(run_of(config, Nodes()), panel, (), held).wish
 
 
 def _cut_weights(directory: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from tokenizers.processors import TemplateProcessing
 
 from finetune_rewards.panel import Panel
-from finetune_trainer.methods.grpo.rewards.panel import opened_panel
+from finetune_trainer.methods.grpo.rewards.opened import opened_panel
 from finetune_trainer.methods.grpo.rewards.reward_model import reward_models
 from finetune_trainer.process.distributed import Ranks
 from support.grpo.configs import grpo_config
@@ -66,7 +66,7 @@ def judged(directory: Path) -> Any:
     return grpo_config(directory, grpo={"rewards": [reward]})
 
 
-def opened(directory: Path, ranks: Ranks) -> AbstractContextManager[Panel | None]:
+def opened(directory: Path, ranks: Ranks) -> AbstractContextManager[Panel]:
     """Open the rewards of `judged`."""
     config = judged(directory)
     return opened_panel(config, reward_models(config, ranks), ranks)

@@ -20,12 +20,14 @@ from finetune_contract.runconfig import RunConfig
 from finetune_trainer.adapter.load import load_adapted
 from finetune_trainer.batch.micro_batch import MicroBatch
 from finetune_trainer.data.encode import EncodedRow
+from finetune_trainer.methods.sft.objective import SupervisedObjective
 from finetune_trainer.process.distributed import Ranks
 from finetune_trainer.process.errors import Failure
-from finetune_trainer.step import scoring
+from finetune_trainer.step import log_probs
 from finetune_trainer.step.engine import Engine, NonFinite
 from finetune_trainer.step.sharding import prepare_deepspeed, sharded_loading
 from support.trainer.oracle import path_of
+from support.trainer.parts import resolved_run
 
 LENGTHS = ((12, 5), (9, 20))  # of each rank's rows, a micro-batch each
 TOKENS = sum(length - 1 for lengths in LENGTHS for length in lengths)
@@ -47,9 +49,10 @@ def batches(rank: int) -> list[MicroBatch]:
 
 @contextmanager
 def made(config: RunConfig, ranks: Ranks) -> Iterator[Engine]:
-    with sharded_loading(config):
+    run = resolved_run(config, ranks)
+    with sharded_loading(run):
         model = load_adapted(config.recipe, path_of(config.recipe.model.uri)).model
-        engine = Engine(model, config, ranks)
+        engine = Engine(model, SupervisedObjective(), run)
     yield engine
     engine.deepspeed.destroy()
 
@@ -107,8 +110,16 @@ def not_finite_gradient(
         return refused(engine, ranks.rank)
 
 
+def summed_gradient(config: RunConfig, ranks: Ranks) -> dict[str, Any]:
+    """Step with gradients whose norms are finite, and whose sum is not."""
+    with made(config, ranks) as engine:
+        for parameter in engine.parameters.values():
+            parameter.register_hook(lambda gradient: gradient * float("inf"))
+        return refused(engine, ranks.rank)
+
+
 def scale_of_one_bit(engine: Engine) -> None:
-    engine.loss_scale = 2.0
+    engine.loss_scale.value = 2.0
 
 
 def overflow(config: RunConfig, ranks: Ranks) -> dict[str, Any]:
@@ -116,12 +127,12 @@ def overflow(config: RunConfig, ranks: Ranks) -> dict[str, Any]:
     dropped: dict[str, list[float]] = {"scaled": [], "plain": []}
     asked = []
     with made(config, ranks) as engine:
-        engine.loss_scale = 65536.0
+        engine.loss_scale.value = 65536.0
         plain = engine._objective
 
         def overflowing(log_probs: torch.Tensor, batch: MicroBatch) -> Summed:
             dropped["scaled"].append(float(torch.rand(())))
-            if engine.loss_scale > 16384 and engine._pass == 0 and ranks.rank == 0:
+            if engine.loss_scale.value > 16384 and engine._pass == 0 and ranks.rank == 0:
                 log_probs.register_hook(lambda gradient: gradient * float("inf"))
             return plain(log_probs, batch)
 
@@ -131,7 +142,7 @@ def overflow(config: RunConfig, ranks: Ranks) -> dict[str, Any]:
             batches(ranks.rank), TOKENS, RATE, lambda: asked.append(1) is not None
         )
         assert outcome is not None
-        scaled, scale = weights(engine), engine.loss_scale
+        scaled, scale = weights(engine), engine.loss_scale.value
     with made(config, ranks) as engine:
 
         def noting(log_probs: torch.Tensor, batch: MicroBatch) -> Summed:
@@ -174,10 +185,10 @@ def chunks(config: RunConfig, ranks: Ranks) -> dict[str, Any]:
 
 @contextmanager
 def chunk_of(positions: int) -> Iterator[None]:
-    plain = scoring.LOGITS_BYTES
-    scoring.LOGITS_BYTES = positions * 4 * VOCABULARY
+    plain = log_probs.LOGITS_BYTES
+    log_probs.LOGITS_BYTES = positions * 4 * VOCABULARY
     yield
-    scoring.LOGITS_BYTES = plain
+    log_probs.LOGITS_BYTES = plain
 
 
 def stop(config: RunConfig, ranks: Ranks) -> dict[str, Any]:
@@ -236,6 +247,7 @@ def main() -> None:
         seen[name] = {
             "loss": not_finite_loss(config, ranks),
             "gradient": not_finite_gradient(config, ranks),
+            "summed gradient": summed_gradient(config, ranks),
             "overflow": overflow(config, ranks),
             "endless overflow": not_finite_gradient(config, ranks, scale_of_one_bit),
             "chunks": chunks(config, ranks),

@@ -51,7 +51,7 @@ def steps_of(config: RunConfig) -> Iterator[list[TokenRow]]:
     """Yield the rows of each optimizer step; dialogues of one question and one answer, ChatML."""
     from transformers import AutoTokenizer
 
-    from finetune_trainer.batch.batches import BatchPlan
+    from finetune_trainer.batch.batches import BatchOrder
     from finetune_trainer.data.dataset import Source
 
     training = config.recipe.training
@@ -60,10 +60,10 @@ def steps_of(config: RunConfig) -> Iterator[list[TokenRow]]:
     rows = [json.loads(line)["messages"] for line in data.open()]
     size = training.global_batch_size
     count = math.ceil(len(rows) / size)
-    plan = BatchPlan((Source(len(rows), 1.0),), size, training.seed, count, len(rows))
+    order = BatchOrder((Source(len(rows), 1.0),), size, training.seed, count, len(rows))
     for step in range(count):
         batch = []
-        for index in plan.batch(step):
+        for index in order.batch(step):
             question, answer = (turn["content"] for turn in rows[index])
             head = f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
             prompt = tokenizer(head)["input_ids"]

@@ -133,10 +133,11 @@ def _train_case(config: RunConfig, ranks: Any, target: Path) -> None:
     from finetune_trainer.course.progress import Reporter
     from finetune_trainer.course.telemetry import StepRecord
     from finetune_trainer.fit.resolve import resolve
-    from finetune_trainer.lead import Lead, fetch
+    from finetune_trainer.lead import Lead, begin, fetch
+    from finetune_trainer.methods.registry import method_of
     from finetune_trainer.prepare import prepare
-    from finetune_trainer.process.stopping import Stop
-    from finetune_trainer.train import load, make_feed, train
+    from finetune_trainer.train import load, train
+    from support.trainer.parts import run_of
 
     losses: list[float] = []
     norms: list[float] = []
@@ -147,23 +148,23 @@ def _train_case(config: RunConfig, ranks: Any, target: Path) -> None:
             norms.append(record.grad_norm)
             super().trained(record)
 
-    reporter = Recorder()
-    lead = Lead(config, reporter)
-    start = ranks.lead(lead.start)
+    reporter, method = Recorder(), method_of(config.recipe)
+    run = run_of(config, ranks, reporter)
+    start = ranks.lead(lambda: begin(config, reporter))
     directory = fetch(config, start.model, reporter, weights=False)
-    config, plan = resolve(config, start.model, directory, ranks)
-    reporter.planned(plan)
-    data = prepare(config, start.files, directory, ranks, reporter, start.eval_files)
-    ranks.lead(lead.claim)
-    engine, model = load(config, start.model, ranks, reporter)
-    stop = Stop(config.layout.grace_seconds, leave=lambda: None)
-    feed = make_feed(config, engine, model, data, directory, None, plan.memory, ranks, reporter)
-    summary = train(config, engine, data, feed, lead, ranks, reporter, stop)
+    with method.opened(run) as learning:
+        resolved = resolve(run, start.model, directory, learning.wish)
+        form = method.form(config.recipe)
+        data = prepare(run, form, directory, start.files, start.eval_files)
+        lead = ranks.hold(lambda: Lead(config, reporter, start, {}))
+        engine, model = load(resolved, start.model, learning.objective)
+        feed = learning.feed(resolved, engine, model, data.train, directory)
+        summary = train(resolved, engine, data, feed, lead)
     model.eval()
     with torch.no_grad():
         logits = model(input_ids=torch.from_numpy(data.train.row(0).tokens).long()[None]).logits
     with engine.gathered():
-        ranks.lead(lambda: lead.publish(model, summary))
+        lead.ask(lambda lead: lead.publish(model, summary))
         if ranks.is_lead:
             adapter = {n: p.clone() for n, p in model.named_parameters() if p.requires_grad}
             save_file(adapter, target / "adapter.safetensors")

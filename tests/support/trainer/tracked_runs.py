@@ -30,8 +30,9 @@ class Runs:
             tracking=self.tracking,
             credentials={"tracking": str(self.secret)},
         )
-        kept = {"run_id": None, "history": None, **kept}
-        return Telemetry.start(config, step=step, **kept)
+        telemetry = Telemetry(config)
+        telemetry.go_on(**{"run_id": None, "history": b"", "step": step, **kept})
+        return telemetry
 
 
 def train(telemetry: Telemetry, first: int, last: int) -> None:

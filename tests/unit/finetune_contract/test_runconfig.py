@@ -157,7 +157,6 @@ def test_defaults_never_change() -> None:
 
 
 def test_a_global_batch_is_whole_micro_batches() -> None:
-    assert config(workers=2, processesPerWorker=2, microBatchSize=4).accumulation_steps == 2
     assert config(workers=2, processesPerWorker=2).layout.world_size == 4
     with pytest.raises(ValidationError, match=r"32 is not a multiple of .* = 12"):
         config(workers=3, microBatchSize=4)

@@ -17,8 +17,9 @@ from finetune_contract.runconfig import RunConfig
 from finetune_trainer import lead as lead_module
 from finetune_trainer.checkpoints.snapshot import Snapshot
 from finetune_trainer.course.progress import Reporter
+from finetune_trainer.data.encoding import Form
 from finetune_trainer.fit.resolve import resolve
-from finetune_trainer.lead import Lead, fetch
+from finetune_trainer.lead import Lead, begin, fetch
 from finetune_trainer.prepare import Prepared, prepare
 from finetune_trainer.process.distributed import Ranks
 from finetune_trainer.process.errors import Failure
@@ -26,6 +27,7 @@ from finetune_trainer.step.optimizer_state import Moments
 from finetune_trainer.store.storage import Store
 from support.models.tiny_llama import dialogue, sums, write_model, write_rows
 from support.services.hub import COMMIT, Hub, hub_server
+from support.trainer.parts import run_of
 from support.trainer.runs import run_config
 
 
@@ -60,18 +62,17 @@ def config(directory: Path, rows: list[Any], **recipe: Any) -> RunConfig:
 
 def read_data(config: RunConfig, ranks: Ranks, reporter: Reporter) -> Prepared:
     """Do what a run does before it fetches weights."""
-    start = Lead(config, reporter).start()
+    run, start = run_of(config, ranks, reporter), begin(config, reporter)
     directory = fetch(config, start.model, reporter, weights=False)
-    config, plan = resolve(config, start.model, directory, ranks)
-    reporter.planned(plan)
-    return prepare(config, start.files, directory, ranks, reporter)
+    resolve(run, start.model, directory, lambda wish: wish)
+    return prepare(run, Form(config.recipe.training.sequence_length), directory, start.files)
 
 
 def test_good_inputs_become_a_dataset_without_weights(
     hub: Hub, tmp_path: Path, alone: Ranks
 ) -> None:
     job, reporter = config(tmp_path, sums(5)), Reporter()
-    start = Lead(job, reporter).start()
+    start = begin(job, reporter)
     assert start.finished is None
     assert start.model.identity.revision == COMMIT
     assert len(read_data(job, alone, reporter).train) == 5
@@ -114,9 +115,7 @@ def test_a_publish_does_not_look_like_a_download(
     hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job, reporter = config(tmp_path, sums(1)), Reporter()
-    lead = Lead(job, reporter)
-    lead.start()
-    lead.claim()
+    lead = Lead(job, reporter, begin(job, reporter), {})
     Path(job.layout.scratch_dir).mkdir(exist_ok=True)
     reporter.begin(Phase.TRAIN)
     phases: list[Phase] = []
@@ -137,7 +136,7 @@ def test_a_missing_data_file_is_found_before_the_models_files(hub: Hub, tmp_path
     job = config(tmp_path, sums(1))
     (tmp_path / "train.jsonl").unlink()
     with pytest.raises(Failure) as caught:
-        Lead(job, Reporter()).start()
+        begin(job, Reporter())
     assert caught.value.reason is Reason.DATA_NOT_FOUND
     assert not any("resolve" in request for request in hub.requests)
 
@@ -148,9 +147,7 @@ def test_a_checkpoint_that_fails_is_told_in_progress(
     reporter = Reporter()
     job = config(tmp_path, sums(1))
     Path(job.layout.scratch_dir).mkdir()
-    lead = Lead(job, reporter)
-    lead.start()
-    lead.claim()
+    lead = Lead(job, reporter, begin(job, reporter), {})
     lead.resume(lambda _: True)
     state = TrainingState(step=2, supervised_tokens=1, loss=1.0)
 

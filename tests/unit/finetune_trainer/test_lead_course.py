@@ -12,20 +12,18 @@ import pytest
 import torch
 
 from finetune_contract.artifact import TrainingSummary
-from finetune_contract.checkpoint import Evaluation, TrainingState
+from finetune_contract.checkpoint import TrainingState
 from finetune_contract.reasons import Reason
 from finetune_trainer import lead as lead_module
 from finetune_trainer.checkpoints.snapshot import Snapshot
 from finetune_trainer.course.progress import Reporter
-from finetune_trainer.course.telemetry import StepRecord
-from finetune_trainer.lead import Lead
+from finetune_trainer.lead import Lead, begin, telling
+from finetune_trainer.process.distributed import Led
 from finetune_trainer.process.errors import Failure
 from finetune_trainer.step.optimizer_state import Moments
 from support.models.tiny_llama import sums, write_model, write_rows
 from support.storage.publications import run_directory
 from support.trainer.runs import run_config
-
-RECORD = StepRecord(1, 2.0, 0.5, 1e-4, 300, 100, 0.5)
 
 
 class Curves:
@@ -37,15 +35,8 @@ class Curves:
         self.began: dict[str, Any] = {}
         self.told: list[Any] = []
 
-    def start(self, _: Any, **known: Any) -> Curves:
+    def go_on(self, **known: Any) -> None:
         self.began = known
-        return self
-
-    def step(self, record: StepRecord) -> None:
-        self.told.append(record)
-
-    def evaluated(self, step: int, loss: float) -> None:
-        self.told.append((step, loss))
 
     def snapshot(self) -> bytes:
         return b'{"step":1}\n'
@@ -68,7 +59,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def curves(monkeypatch: pytest.MonkeyPatch) -> Curves:
     curves = Curves()
-    monkeypatch.setattr(lead_module, "Telemetry", curves)
+    monkeypatch.setattr(lead_module, "Telemetry", lambda _: curves)
     return curves
 
 
@@ -80,10 +71,7 @@ def started(inputs: Path, directory: Path, attempt: int = 1) -> Lead:
         attempt=attempt,
     )
     Path(config.layout.scratch_dir).mkdir(exist_ok=True)
-    lead = Lead(config, Reporter())
-    lead.start()
-    lead.claim()
-    return lead
+    return Lead(config, Reporter(), begin(config, Reporter()), {})
 
 
 @pytest.mark.parametrize(
@@ -97,28 +85,26 @@ def started(inputs: Path, directory: Path, attempt: int = 1) -> Lead:
 def test_the_tracker_is_told_how_it_ended(
     inputs: Path, curves: Curves, tmp_path: Path, error: Exception | None, reason: Reason
 ) -> None:
-    lead = started(inputs, tmp_path)
-    lead.resume(lambda snapshot: True)
-    with nullcontext() if error is None else pytest.raises(type(error)), lead.telling():
+    ranks: Any = None
+    lead = Led(ranks, started(inputs, tmp_path))
+    with nullcontext() if error is None else pytest.raises(type(error)), telling(lead):
         if error is not None:
             raise error
     assert curves.told == [reason]
 
 
 def test_what_ends_before_there_are_curves_is_not_hidden(inputs: Path, tmp_path: Path) -> None:
-    lead = started(inputs, tmp_path)
-    with pytest.raises(Failure, match="full"), lead.telling():
+    ranks: Any = None
+    lead = Led(ranks, started(inputs, tmp_path))
+    with pytest.raises(Failure, match="full"), telling(lead):
         raise Failure(Reason.DISK_FULL, "full")
 
 
-def test_steps_and_evaluations_are_noted(inputs: Path, curves: Curves, tmp_path: Path) -> None:
+def test_a_job_begins_without_curves(inputs: Path, curves: Curves, tmp_path: Path) -> None:
     lead = started(inputs, tmp_path)
     assert lead.saved() is None
     lead.resume(lambda snapshot: True)
     assert curves.began == {"run_id": None, "history": b"", "step": 0}
-    lead.trained(RECORD)
-    lead.evaluated(Evaluation(step=1, loss=1.5))
-    assert curves.told == [RECORD, (1, 1.5)]
 
 
 def test_the_next_attempt_goes_on_with_curves_and_run(

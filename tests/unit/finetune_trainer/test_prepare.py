@@ -22,12 +22,13 @@ from finetune_trainer.course.progress import Reporter
 from finetune_trainer.data.check import DataFile
 from finetune_trainer.data.dataset import DatasetWriter
 from finetune_trainer.data.encode import Encoder
-from finetune_trainer.data.encoding import SKIPPED, Encoding, encode_once
+from finetune_trainer.data.encoding import SKIPPED, Encoding, Form, encode_once
 from finetune_trainer.prepare import prepare
 from finetune_trainer.process.distributed import Ranks
 from finetune_trainer.process.errors import Failure
 from support.models.tiny_llama import CHATML, byte_tokenizer, sums, write_rows
 from support.services.loopback import free_port
+from support.trainer.parts import run_of
 from support.trainer.runs import run_config
 
 
@@ -40,8 +41,8 @@ def model(tmp_path: Path) -> Path:
 
 def encoding(*paths: Path, model: Path, **options: Any) -> Encoding:
     files = tuple(DataFile(f"s3://d/{path.name}", path, DataFormat.AUTO) for path in paths)
-    defaults: dict[str, Any] = {"sequence_length": 256, "on_bad_row": BadRows.FAIL}
-    return Encoding(files, model, **{**defaults, **options})
+    form = Form(options.pop("longest", 256))
+    return Encoding(files, form, model, **{"on_bad_row": BadRows.FAIL, **options})
 
 
 def never() -> Encoder:
@@ -67,7 +68,7 @@ def test_what_is_encoded_is_used_again(
     name = what.digest()
     moved = (tmp_path / "a.jsonl").rename(tmp_path / "elsewhere")
     same = DataFile("s3://d/a.jsonl", moved, DataFormat.AUTO)
-    assert Encoding((same,), model, 256, BadRows.FAIL).digest() == name == first.name
+    assert Encoding((same,), Form(256), model, BadRows.FAIL).digest() == name == first.name
 
 
 def test_all_that_decides_the_tokens_decides_the_name(
@@ -75,12 +76,12 @@ def test_all_that_decides_the_tokens_decides_the_name(
 ) -> None:
     rows = write_rows(tmp_path / "a.jsonl", sums(3))
     names = [encoding(rows, model=model).digest()]
-    names += [encoding(rows, model=model, sequence_length=128).digest()]
+    names += [encoding(rows, model=model, longest=128).digest()]
     names += [encoding(rows, model=model, on_bad_row=BadRows.SKIP).digest()]
     names += [encoding(rows, model=model, against="0" * 64).digest()]
     names += [encoding(rows, rows, model=model).digest()]
     typed = DataFile("s3://d/a.jsonl", rows, DataFormat.MESSAGES)
-    names += [Encoding((typed,), model, 256, BadRows.FAIL).digest()]
+    names += [Encoding((typed,), Form(256), model, BadRows.FAIL).digest()]
     with monkeypatch.context() as patch:
         patch.setattr("finetune_trainer.data.encode.VERSION", 0)
         names += [encoding(rows, model=model).digest()]
@@ -215,7 +216,8 @@ def prepared(rank: int, ranks: Ranks, directory: Path, **data: Any) -> tuple[Any
     # Only rank 0's disk has the files at the paths that it names.
     files = [train.counted() if rank == 0 else train]
     both = ranks.lead(lambda: (files, held_out))
-    found = prepare(config, both[0], directory / "model", ranks, reporter, both[1])
+    run = run_of(config, ranks, reporter)
+    found = prepare(run, Form(256), directory / "model", both[0], both[1])
     return (
         found.train.tokens.tolist(),
         None if found.eval is None else len(found.eval),
@@ -268,7 +270,8 @@ def test_one_rank_of_a_node_encodes_for_all(tmp_path: Path, model: Path) -> None
         file = DataFile(
             config.recipe.data.train[0].uri, directory / "train.jsonl", DataFormat.AUTO
         ).counted()
-        return prepare(config, [file], directory / "model", ranks, Reporter()).train.tokens.tolist()
+        made = prepare(run_of(config, ranks), Form(256), directory / "model", [file])
+        return made.train.tokens.tolist()
 
     first, second = on_two_ranks(same_node, tmp_path, (0, 1))
     assert first == second

@@ -1,8 +1,7 @@
-"""What became of a reward's answers: counts over the run, mean and spread over the last batch."""
+"""How often a reward fails in a row, which may end a run."""
 
 from __future__ import annotations
 
-import statistics
 from dataclasses import dataclass, field
 
 from finetune_contract.rewards import OnError, Reward
@@ -12,28 +11,12 @@ from finetune_rewards.scores.samples import Answer
 TOLD = 3  # different errors kept for the message
 
 
-@dataclass(frozen=True)
-class RewardStats:
-    """A reward over the last batch of this process; `errors` and `abstentions` of all batches."""
-
-    name: str
-    mean: float | None  # None: nothing of the batch has a score
-    std: float | None  # of the population
-    errors: int
-    abstentions: int
-    seconds: float  # that the batch took
-
-
 @dataclass
 class Tally:
-    """One reward's counts."""
+    """One reward's errors since its last score, over all batches."""
 
     reward: Reward
-    errors: int = 0
-    in_a_row: int = 0  # errors since the last score
-    abstentions: int = 0
-    scores: list[float] = field(default_factory=list)
-    seconds: float = 0.0
+    in_a_row: int = 0
     texts: list[str] = field(default_factory=list)
 
     def add(self, answer: Answer) -> None:
@@ -42,24 +25,13 @@ class Tally:
         Raises:
             RewardFailed: under FailAfter, at the failAfter-th error without a score between.
         """
-        self.seconds = answer.seconds
-        self.scores = [item.score for item in answer.items if item.score is not None]
         for item in answer.items:
             if item.error is not None:
                 self._failed(item.error)
-            elif item.score is None:
-                self.abstentions += 1
-            else:
+            elif item.score is not None:
                 self.in_a_row = 0
 
-    def stats(self) -> RewardStats:
-        """Return what is told of the reward."""
-        mean = statistics.fmean(self.scores) if self.scores else None
-        std = statistics.pstdev(self.scores) if self.scores else None
-        return RewardStats(self.reward.name, mean, std, self.errors, self.abstentions, self.seconds)
-
     def _failed(self, text: str) -> None:
-        self.errors += 1
         self.in_a_row += 1
         self.texts = [*(told for told in self.texts if told != text), text][-TOLD:]
         reward = self.reward

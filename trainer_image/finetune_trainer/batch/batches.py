@@ -23,7 +23,7 @@ _EPOCH_ORDER = 2**32
 
 
 @dataclass(frozen=True)
-class BatchPlan:
+class BatchOrder:
     """The order of the sources' rows under a recipe."""
 
     sources: tuple[Source, ...]
@@ -33,8 +33,8 @@ class BatchPlan:
     last_row: int  # rows to be seen in the whole run, repeats counted
 
     @classmethod
-    def of(cls, recipe: TrainingRecipe, data: Dataset) -> BatchPlan:
-        """Return the plan of a run over a dataset."""
+    def of(cls, recipe: TrainingRecipe, data: Dataset) -> BatchOrder:
+        """Return the order of a run over a dataset."""
         size = recipe.global_batch_size
         if recipe.max_steps is not None:
             steps, last_row = recipe.max_steps, recipe.max_steps * size

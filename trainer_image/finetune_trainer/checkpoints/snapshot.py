@@ -33,7 +33,7 @@ class Snapshot:
     weights: Tensors
     moments: Moments
     best: Tensors = field(default_factory=dict)  # empty unless the best adapter is published
-    rollouts: Tensors = field(default_factory=dict)  # of any dtype; empty but for GRPO
+    rollouts: Tensors = field(default_factory=dict)  # of any dtype; what the method's feed saves
     history: bytes = b""  # metrics.jsonl
 
     @classmethod

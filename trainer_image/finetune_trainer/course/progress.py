@@ -15,6 +15,7 @@ from finetune_contract.checkpoint import CheckpointRef
 from finetune_contract.progress import LONGEST_NOTE, Phase, Progress, RewardProgress
 from finetune_contract.resolved import Resolved, RoleCoverage
 from finetune_trainer.course.telemetry import StepRecord
+from finetune_trainer.store.appearing import appearing
 
 log = logging.getLogger(__name__)
 
@@ -170,8 +171,7 @@ def file_sink(path: Path) -> Sink:
     """Return a sink that keeps Progress as JSON in a file, replaced by rename."""
 
     def write(progress: Progress) -> None:
-        partial = path.with_name(f".{path.name}.partial")
-        partial.write_text(progress.to_json())
-        partial.rename(path)
+        with appearing(path) as partial:
+            partial.write_text(progress.to_json())
 
     return write

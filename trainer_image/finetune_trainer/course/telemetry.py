@@ -63,20 +63,15 @@ class Telemetry:
         self._delivery: Delivery | None = None
         self._waits = False  # for the tracker's files, which belong into the artifact
 
-    @classmethod
-    def start(
-        cls, config: RunConfig, *, run_id: str | None, history: bytes | None, step: int
-    ) -> Telemetry:
+    def go_on(self, *, run_id: str | None, history: bytes, step: int) -> None:
         """Go on after `step` steps with the run and the history of the checkpoint, if any."""
-        layout = config.layout
-        telemetry = cls(config)
-        telemetry.resume(history or b"", step)
+        layout = self._config.layout
+        self.resume(history, step)
         if layout.tracking is not None:
-            run, secret = describe_run(config, run_id), layout.credentials.tracking
-            make = partial(make_tracker, layout.tracking, run, secret, telemetry.history.parent)
-            telemetry._delivery = Delivery(make, telemetry.history, run_id)
-            telemetry._waits = layout.tracking.type is TrackingType.TENSORBOARD
-        return telemetry
+            run, secret = describe_run(self._config, run_id), layout.credentials.tracking
+            make = partial(make_tracker, layout.tracking, run, secret, self.history.parent)
+            self._delivery = Delivery(make, self.history, run_id)
+            self._waits = layout.tracking.type is TrackingType.TENSORBOARD
 
     @property
     def run_id(self) -> str | None:

@@ -23,7 +23,7 @@ from finetune_trainer.data.encode import EncodedRow
 
 INDEX = "index.json"
 FILES = ("tokens", "learned", "offsets", "keys", "lines")
-DOCUMENTS, DOCUMENT_OFFSETS = "documents", "document_offsets"  # see prompt_dataset
+DOCUMENTS, DOCUMENT_OFFSETS = "documents", "document_offsets"  # of prompts
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ class Dataset:
     offsets: npt.NDArray[np.int64]
     lines: npt.NDArray[np.int64]  # of each row in its file, from 1
     sources: tuple[Source, ...]
+    directory: Path = Path()  # of the files, and of what a form keeps beside them
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -157,6 +158,7 @@ def open_dataset(directory: Path, weights: Sequence[float]) -> Dataset:
         offsets=np.memmap(directory / "offsets", dtype=np.int64, mode="r"),
         lines=np.memmap(directory / "lines", dtype=np.int64, mode="r"),
         sources=tuple(map(Source, index.rows, weights)),
+        directory=directory,
     )
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import json
 import logging
-import os
 import shutil
 from collections.abc import Callable, Container
 from dataclasses import dataclass
@@ -29,14 +28,16 @@ from finetune_trainer.data.check import (
     OnLines,
     Reader,
     check_files,
-    count_rows,
     row_reader,
 )
 from finetune_trainer.data.dataset import DatasetWriter, Index, read_index
-from finetune_trainer.data.encode import EncodedRow
+from finetune_trainer.data.encode import EncodedRow, Encoder
 from finetune_trainer.data.faults import Fault, Findings
 from finetune_trainer.data.rows import Row
+from finetune_trainer.data.template import Tokenizer
 from finetune_trainer.process.errors import Failure
+from finetune_trainer.store.appearing import appearing
+from finetune_trainer.store.storage import hash_file
 
 log = logging.getLogger(__name__)
 
@@ -55,23 +56,28 @@ class Encodes(Protocol):
 
 @dataclass(frozen=True)
 class Form:
-    """How a method reads and keeps rows; `decides` is what changes their bytes."""
+    """How a method reads rows, encodes each to at most `longest` tokens, and keeps them.
 
+    `encoder` is given the tokenizer, `longest` and, where it is known, how many tokens the model
+    has. `decides` names what else changes the bytes that are kept.
+    """
+
+    longest: int
     decides: tuple[Any, ...] = ()
     reader: Callable[[DataFormat], Reader] = row_reader
+    encoder: Callable[[Tokenizer, int, int | None], Encodes] = Encoder
     writer: Callable[[Path], DatasetWriter] = DatasetWriter
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """All that decides a dataset: files, the tokenizer's directory, length, what is left out."""
+    """All that decides a dataset: files, form, the tokenizer's directory, what is left out."""
 
     files: tuple[DataFile, ...]
+    form: Form
     model_directory: Path
-    sequence_length: int
     on_bad_row: BadRows
     against: str | None = None  # the digest of the eval data, whose rows must not be among these
-    form: Form = Form()
 
     def digest(self) -> str:
         """Return the name of the dataset, 64 hexadecimal digits."""
@@ -82,8 +88,8 @@ class Encoding:
             "encoder": encode.VERSION,
             "libraries": [version(name) for name in LIBRARIES],
             "files": [[file.uri, file.counted().sha256, file.format] for file in self.files],
-            "tokenizer": [[path.name, count_rows(path)[1]] for path in tokenizer],
-            "sequence_length": self.sequence_length,
+            "tokenizer": [[path.name, hash_file(path)] for path in tokenizer],
+            "sequence_length": self.form.longest,
             "on_bad_row": self.on_bad_row,
             "against": self.against,
             "form": self.form.decides,
@@ -106,13 +112,9 @@ def encode_once(
         with FileLock(root / f"{digest}.lock"):
             if read_index(directory) is None:
                 _sweep(root, digest)
-                partial = root / f".{digest}.{os.getpid()}"
-                partial.mkdir()
-                try:
+                with appearing(directory) as partial:
+                    partial.mkdir()
                     _encode(encoding, partial, load_encoder(), eval_keys, on_lines)
-                    partial.rename(directory)
-                finally:
-                    shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise

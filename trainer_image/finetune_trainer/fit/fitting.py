@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations, product
 from typing import Any
 
-from finetune_contract.layout import Checkpointing, Offload, Rollout, RolloutEngine, ZeroStage
+from finetune_contract.layout import Checkpointing, Offload, ZeroStage
 from finetune_contract.memory import (
     READ_TOKENS,
     Setting,
@@ -67,10 +67,9 @@ class Wish:
     reward_models: int = 0  # bytes that they hold on the device
 
     @classmethod
-    def of(cls, config: RunConfig, *, on_gpu: bool, reward_models: int = 0) -> Wish:
-        """Return what a RunConfig asks for."""
-        recipe, layout, grpo = config.recipe, config.layout, config.recipe.grpo
-        rollout = layout.rollout or Rollout()
+    def of(cls, config: RunConfig, *, on_gpu: bool) -> Wish:
+        """Return what a RunConfig asks for, whatever its method."""
+        recipe, layout = config.recipe, config.layout
         return cls(
             precision=recipe.training.precision,
             quantization=recipe.lora.quantization,
@@ -86,10 +85,6 @@ class Wish:
             on_gpu=on_gpu,
             merges=Export.MERGED in recipe.export,
             keeps_best=recipe.eval.publish is Publish.BEST,
-            group_size=grpo.group_size if grpo else 1,
-            completion_tokens=grpo.sampling.max_tokens if grpo else 0,
-            generates=grpo is not None and rollout.engine is RolloutEngine.BUILTIN,
-            reward_models=reward_models,
         )
 
     @property

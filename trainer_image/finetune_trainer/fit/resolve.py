@@ -8,14 +8,14 @@ set stays. A job that can not fit is refused here, with what would make it fit.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from finetune_contract.layout import Checkpointing, Layout
+from finetune_contract.layout import Layout
 from finetune_contract.memory import Setting, snapshot_bytes
 from finetune_contract.reasons import Reason
 from finetune_contract.recipe import LoraRecipe, Precision
@@ -30,11 +30,11 @@ from finetune_trainer.model.base import empty_model
 from finetune_trainer.model.positions import check_length
 from finetune_trainer.model.quantization import check_quantization
 from finetune_trainer.model.twin import check_causal
-from finetune_trainer.process.distributed import Ranks
 from finetune_trainer.process.errors import Failure
 from finetune_trainer.process.machine import memory_bytes
 from finetune_trainer.rollout.probe import check_drawing
-from finetune_trainer.step.scoring import splits
+from finetune_trainer.run import ResolvedRun, Run
+from finetune_trainer.step.log_probs import splits
 from finetune_trainer.store.headers import read_headers
 from finetune_trainer.store.sources import ModelSource
 
@@ -45,18 +45,21 @@ HAS_BF16 = (8, 0)  # CUDA compute capability
 
 
 def resolve(
-    config: RunConfig, model: ModelSource, directory: Path, ranks: Ranks, reward_models: int = 0
-) -> tuple[RunConfig, Resolved]:
-    """Return the RunConfig without Auto, and the plan that tells of it; all ranks must call it.
+    run: Run, model: ModelSource, directory: Path, asks: Callable[[Wish], Wish]
+) -> ResolvedRun:
+    """Return the run with Auto settled, the same on every rank; all ranks must call it.
 
-    The directory holds the model's small files; of its weights only headers are read. Reward models
-    hold so many bytes of each process's device already. Raises
+    The directory holds the model's small files; of its weights only headers are read. `asks` adds
+    to a wish what the method asks for. Raises
     Failure: DeviceUnsupported, ModelUnsupported (a role that the model lacks), InsufficientMemory.
     """
+    config, ranks = run.config, run.ranks
     rooms = ranks.everywhere(lambda: _survey(config, ranks.device))
     least = smallest(room for room in rooms if room is not None)
-    wish = Wish.of(config, on_gpu=ranks.device.type == "cuda", reward_models=reward_models)
-    return ranks.lead(lambda: settle(config, model, directory, wish, least))
+    wish = asks(Wish.of(config, on_gpu=ranks.device.type == "cuda"))
+    plan = ranks.lead(lambda: settle(config, model, directory, wish, least))
+    run.reporter.planned(plan)
+    return run.resolved(plan)
 
 
 def _survey(config: RunConfig, device: torch.device) -> Room:
@@ -74,8 +77,8 @@ def smallest(rooms: Iterable[Room]) -> Room:
 
 def settle(
     config: RunConfig, model: ModelSource, directory: Path, wish: Wish, least: Room
-) -> tuple[RunConfig, Resolved]:
-    """Do what `resolve` does, for processes that each have at least this room."""
+) -> Resolved:
+    """Return how a wish is met by processes that each have at least this room."""
     recipe, layout = config.recipe, config.layout
     empty = empty_model(directory)
     known = empty.config.model_type in ARCHITECTURES
@@ -95,10 +98,10 @@ def settle(
     packing = layout.packing and known
     if packing != layout.packing:
         log.warning("model_type %s is padded, not packed", empty.config.model_type)
-    resolved = _settled(config, setting, packing=packing)
-    if why := _unshared(resolved, empty.config.model_type):
+    plan = _plan(wish, setting, fitter.estimate(setting), packing=packing)
+    if why := _unshared(plan, wish.group_size, empty.config.model_type):
         log.warning("prompts are computed more than once for their completions: %s", why)
-    return resolved, _plan(resolved, setting, fitter.estimate(setting))
+    return plan
 
 
 def _shape(empty: Any, headers: Mapping[str, TensorHeader]) -> ModelShape:
@@ -151,36 +154,25 @@ def room(device: torch.device, layout: Layout) -> Room:
     return Room(min(torch.cuda.get_device_properties(i).total_memory for i in devices), host)
 
 
-def _settled(config: RunConfig, setting: Setting, *, packing: bool) -> RunConfig:
-    checkpointing = Checkpointing.ALWAYS if setting.checkpointing else Checkpointing.NEVER
-    update = {
-        "micro_batch_size": setting.micro_batch_size,
-        "zero_stage": setting.stage,
-        "gradient_checkpointing": checkpointing,
-        "packing": packing,
-    }
-    return config.model_copy(update={"layout": config.layout.model_copy(update=update)})
-
-
-def _unshared(config: RunConfig, kind: str) -> str:
+def _unshared(plan: Resolved, group: int, kind: str) -> str:
     """Return why a prompt is not computed once for its group; "" where it is, or there are none."""
-    if config.recipe.grpo is None:
+    if group == 1:
         return ""
-    size, group = config.micro_batch_size, config.recipe.grpo.group_size
     if kind not in ARCHITECTURES:
         return f"rows of model_type {kind} can not be packed"
-    if not config.layout.packing:
+    if not plan.packing:
         return "spec.training.packing is false"
+    size = plan.micro_batch_size
     return f"a micro-batch of {size} holds no group of {group}" if size < group else ""
 
 
-def _plan(config: RunConfig, setting: Setting, memory: MemoryEstimate) -> Resolved:
+def _plan(wish: Wish, setting: Setting, memory: MemoryEstimate, *, packing: bool) -> Resolved:
     plan = Resolved(
         micro_batch_size=setting.micro_batch_size,
-        accumulation_steps=config.accumulation_steps,
+        accumulation_steps=wish.global_batch_size // (setting.micro_batch_size * wish.world),
         zero_stage=setting.stage,
         gradient_checkpointing=setting.checkpointing,
-        packing=config.layout.packing,
+        packing=packing,
         memory=memory,
     )
     log.info(

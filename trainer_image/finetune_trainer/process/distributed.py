@@ -12,9 +12,10 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
 from threading import Thread
-from typing import Any, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -27,6 +28,7 @@ from finetune_trainer.process.device import choose_device, describe_device
 from finetune_trainer.process.errors import Failure
 
 T = TypeVar("T")
+Held = TypeVar("Held")
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +95,12 @@ class Ranks:
         if outcome[1] is not None:
             raise outcome[1]
         return cast(T, outcome[0])
+
+    def hold(self, make: Callable[[], Held]) -> Led[Held]:
+        """Return what `make` makes on rank 0, to be kept there; all raise what it failed with."""
+        made: list[Held] = []
+        self.lead(lambda: made.append(make()))
+        return Led(self, made[0] if made else None)
 
     @property
     def is_local_lead(self) -> bool:
@@ -202,3 +210,18 @@ class Ranks:
             end(told)
 
         Thread(target=watch, name="peers", daemon=True).start()
+
+
+@dataclass(frozen=True)
+class Led(Generic[Held]):
+    """What rank 0 alone holds: `mine` is None on the others."""
+
+    ranks: Ranks
+    mine: Held | None
+
+    def ask(self, work: Callable[[Held], T]) -> T:
+        """Do `work` with it on rank 0 and return its result on all; all raise what it failed with.
+
+        All ranks must call it.
+        """
+        return self.ranks.lead(lambda: work(cast(Held, self.mine)))

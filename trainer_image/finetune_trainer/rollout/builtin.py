@@ -17,23 +17,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from finetune_contract.grpo import Sampling
 from finetune_contract.layout import ZeroStage
 from finetune_contract.memory import ROLLOUT_SHARE
 from finetune_contract.reasons import Reason
 from finetune_contract.recipe import Quantization
-from finetune_contract.runconfig import RunConfig
 from finetune_trainer.batch.micro_batch import MicroBatch
-from finetune_trainer.process.distributed import Ranks
 from finetune_trainer.process.errors import Failure
 from finetune_trainer.rollout.base import Completion, Request
-from finetune_trainer.rollout.budget import Kept, Piece, batches
+from finetune_trainer.rollout.budget import Kept, Piece, batches, free_bytes
 from finetune_trainer.rollout.decoders import Decoder, PlainDecoder, SharedDecoder, attention_for
 from finetune_trainer.rollout.endings import Endings
 from finetune_trainer.rollout.merged import mergeable_bytes, merged
 from finetune_trainer.rollout.probe import undrawable
 from finetune_trainer.rollout.sampling import draw_tokens, uniform_noise
+from finetune_trainer.run import ResolvedRun
 from finetune_trainer.step.engine import Engine
-from finetune_trainer.step.scoring import score
+from finetune_trainer.step.log_probs import score
 
 log = logging.getLogger(__name__)
 
@@ -50,28 +50,22 @@ class _Row:
 
 
 class BuiltinEngine:
-    """Generates with the PEFT model in the training engine, in so many bytes of memory."""
+    """Generates with the PEFT model in the training engine, in what memory the plan leaves."""
 
     def __init__(
-        self,
-        config: RunConfig,
-        engine: Engine,
-        model: Any,
-        tokenizer: Any,
-        ranks: Ranks,
-        free: int,
+        self, run: ResolvedRun, sampling: Sampling, engine: Engine, model: Any, tokenizer: Any
     ) -> None:
-        assert config.recipe.grpo is not None
-        self._sampling = config.recipe.grpo.sampling
-        self._seed = config.recipe.training.seed
+        recipe, free = run.config.recipe, free_bytes(run.plan.memory)
+        self._sampling = sampling
+        self._seed = recipe.training.seed
         self._engine = engine
         self._model = model
         self._causal = model.get_base_model()
-        self._ranks = ranks
+        self._ranks = run.ranks
         self._endings = Endings(self._causal, tokenizer, self._sampling.stop)
         self._shares = engine.deepspeed.module.packs
         self._gathers = engine.stage is ZeroStage.PARAMETERS
-        whole = not self._gathers and config.recipe.lora.quantization is Quantization.NONE
+        whole = not self._gathers and recipe.lora.quantization is Quantization.NONE
         copies = mergeable_bytes(model) if whole else 0
         self._merges = whole and copies <= ROLLOUT_SHARE * free
         self._room = int(ROLLOUT_SHARE * (free - copies * self._merges))

@@ -17,20 +17,21 @@ from typing import Any
 import numpy as np
 
 from finetune_contract.artifact import ModelIdentity
+from finetune_contract.grpo import Sampling
 from finetune_contract.reasons import Reason
-from finetune_contract.runconfig import RunConfig
 from finetune_rewards.services.service_secret import BadSecret, ServiceSecret
 from finetune_trainer.adapter.export import save_adapter
 from finetune_trainer.adapter.lora import adapted_weights
 from finetune_trainer.adapter.serving import vllm_obstacles
-from finetune_trainer.course.progress import Reporter, note_of_ranks
-from finetune_trainer.process.distributed import Ranks
+from finetune_trainer.course.progress import note_of_ranks
 from finetune_trainer.process.errors import Failure
 from finetune_trainer.rollout.base import Completion, Request
 from finetune_trainer.rollout.endings import stop_tokens
 from finetune_trainer.rollout.sampling import sample_seed
 from finetune_trainer.rollout.server import Server
+from finetune_trainer.run import ResolvedRun
 from finetune_trainer.step.engine import Engine
+from finetune_trainer.store.appearing import appearing
 
 CONCURRENCY = 64  # requests of a rank under way
 POLL_SECONDS = 0.5  # between two agreements of all ranks
@@ -44,25 +45,18 @@ class OpenAIEngine:
     """
 
     def __init__(
-        self,
-        config: RunConfig,
-        engine: Engine,
-        model: Any,
-        tokenizer: Any,
-        ranks: Ranks,
-        reporter: Reporter,
+        self, run: ResolvedRun, sampling: Sampling, engine: Engine, model: Any, tokenizer: Any
     ) -> None:
-        recipe, layout = config.recipe, config.layout
-        assert recipe.grpo is not None
+        recipe, layout = run.config.recipe, run.config.layout
         assert layout.rollout is not None
         assert layout.rollout.uri is not None, "the API sees to it"
         assert layout.rollout.adapter_directory is not None
-        self._sampling = recipe.grpo.sampling
+        self._sampling = sampling
         self._seed = recipe.training.seed
         self._engine = engine
         self._model = model
-        self._ranks = ranks
-        self._reporter = reporter
+        self._ranks = run.ranks
+        self._reporter = run.reporter
         self._identity = ModelIdentity(uri=recipe.model.uri, revision=recipe.model.revision or "")
         self._stop_tokens = sorted(stop_tokens(model.get_base_model(), tokenizer))
         self._directory = Path(layout.rollout.adapter_directory, layout.job.uid)
@@ -158,13 +152,11 @@ class OpenAIEngine:
     def _write(self, step: int) -> None:
         """Write the adapter whole before it bears its name."""
         target = self._place(step)
-        partial = target.with_name(f".{target.name}")
-        for left in (partial, target):
-            shutil.rmtree(left, ignore_errors=True)
+        shutil.rmtree(target, ignore_errors=True)
         try:
-            partial.mkdir(parents=True)
-            save_adapter(self._model, self._identity, partial)
-            partial.rename(target)
+            with appearing(target) as partial:
+                partial.mkdir(parents=True)
+                save_adapter(self._model, self._identity, partial)
         except OSError as error:
             raise Failure(
                 Reason.ROLLOUT_UNAVAILABLE,

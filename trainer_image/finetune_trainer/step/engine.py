@@ -6,9 +6,9 @@ SFT its learned tokens) and multiplied by ranks x micro-batches, so that layout 
 numbers.
 
 Its own mixed precision stays off: the base is frozen, in whatever format it was loaded, and the
-adapters are fp32 all through, so the master weights are the weights. What FP16 needs, a scaled loss
-(arXiv 1710.03740), is done here: gradients are scaled back as autograd hands them over, before
-DeepSpeed sees them.
+adapters are fp32 all through, so the master weights are the weights. What FP16 needs, a scaled
+loss, is done here: gradients are scaled back as autograd hands them over, before DeepSpeed sees
+them.
 """
 
 from __future__ import annotations
@@ -27,23 +27,19 @@ import torch
 from deepspeed.utils import set_z3_leaf_module
 from torch import Tensor
 
-from finetune_contract.layout import Checkpointing, ZeroStage
+from finetune_contract.layout import ZeroStage
 from finetune_contract.reasons import Reason
 from finetune_contract.recipe import Optimizer, Precision, TrainingRecipe
-from finetune_contract.runconfig import RunConfig
 from finetune_trainer.batch.micro_batch import MicroBatch
-from finetune_trainer.methods.registry import objective
-from finetune_trainer.process.distributed import Ranks
 from finetune_trainer.process.errors import Failure
 from finetune_trainer.process.random_state import random_state, restore_random_state
-from finetune_trainer.step.scoring import Scorer, score, score_with
-from finetune_trainer.step.sharding import deepspeed_config, zero_stage
+from finetune_trainer.run import ResolvedRun
+from finetune_trainer.step.log_probs import LogProbModel, score, score_with
+from finetune_trainer.step.loss_scale import LossScale
+from finetune_trainer.step.objective import Objective
+from finetune_trainer.step.sharding import deepspeed_config
 
 log = logging.getLogger(__name__)
-
-FIRST_LOSS_SCALE = 65536.0
-GROWTH_STEPS = 2000  # without an overflow, before FP16's loss scale doubles, as torch's GradScaler
-
 
 _ROUTED = re.compile(r"\.experts\.\d+\.")
 
@@ -74,39 +70,36 @@ class Engine:
     """Steps the trainable parameters of a PEFT model.
 
     `parameters` are those parameters by the PEFT model's names; under ZeRO-3 they are whole only
-    inside `gathered`. `loss_scale` is FP16's, and `clean_steps` those that it stood without an
-    overflow; whoever restores a run restores both.
+    inside `gathered`.
     """
 
-    def __init__(self, model: Any, config: RunConfig, ranks: Ranks) -> None:
-        self._ranks = ranks
-        self._training = config.recipe.training
-        self._objective = objective(config.recipe)
-        self._entropy = self._objective.entropy
-        self._stats = self._objective.stats + (("entropy",) if self._entropy else ())
-        self._passes = config.accumulation_steps
-        self.stage = zero_stage(config.layout)
+    def __init__(self, model: Any, objective: Objective, run: ResolvedRun) -> None:
+        self._ranks = ranks = run.ranks
+        self._training = run.config.recipe.training
+        self._objective = objective
+        self._entropy = objective.entropy
+        self._stats = objective.stats + (("entropy",) if self._entropy else ())
+        self._passes = run.plan.accumulation_steps
+        self.stage = run.plan.zero_stage
         self.parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
         torch.use_deterministic_algorithms(self._training.deterministic)
-        self._scales = self._training.precision is Precision.FP16
-        self.loss_scale = FIRST_LOSS_SCALE if self._scales else 1.0
-        self.clean_steps = 0
-        checkpointing = config.layout.gradient_checkpointing is Checkpointing.ALWAYS
-        grpo = config.recipe.grpo
-        temperature = grpo.sampling.temperature if grpo else 1.0
-        scorer = Scorer(model, checkpointing=checkpointing, temperature=temperature)
-        if scorer.head is not None:
+        self.loss_scale = LossScale.beginning(scales=self._training.precision is Precision.FP16)
+        checkpointing = run.plan.gradient_checkpointing
+        wrapped = LogProbModel(
+            model, checkpointing=checkpointing, temperature=objective.temperature
+        )
+        if wrapped.head is not None:
             # Neither do the hooks of an adapter in it count its chunks.
-            for module in (scorer.head, scorer.head.projection):
+            for module in (wrapped.head, wrapped.head.projection):
                 set_z3_leaf_module(module, True)
         trainable = list(self.parameters.values())
         self._reached: set[str] | None = set()  # by a gradient, until the first step has shown it
         for name, parameter in self.parameters.items():
             parameter.register_hook(partial(self._take_gradient, name))
         self.deepspeed, self.optimizer, _, _ = deepspeed.initialize(
-            model=scorer,
+            model=wrapped,
             optimizer=_optimizer(self._training, trainable),
-            config=deepspeed_config(config),
+            config=deepspeed_config(run),
             dist_init_required=False,
         )
         self.deepspeed.train()
@@ -141,13 +134,13 @@ class Engine:
             if bad_gradient is None:
                 stats = dict(zip(self._stats, sums[2:], strict=True))
                 outcome = StepOutcome(sums[0] / normaliser, self._update(), stats)
-                self._grow_scale()
+                self.loss_scale.stepped()
                 return outcome
-            if self.loss_scale == 1:
+            if self.loss_scale.value == 1:
                 raise NonFinite("gradient", *bad_gradient)
             self._discard()
-            self.loss_scale, self.clean_steps = max(1.0, self.loss_scale / 2), 0
-            log.warning("FP16 gradients overflow: again with loss scale %g", self.loss_scale)
+            self.loss_scale.overflowed()
+            log.warning("FP16 gradients overflow: again with loss scale %g", self.loss_scale.value)
             restore_random_state(drawn, self._ranks.device)
         return None
 
@@ -155,7 +148,7 @@ class Engine:
         self, batches: Sequence[MicroBatch], normaliser: float, stops: Callable[[], bool]
     ) -> bool:
         """Add up the gradients of all micro-batches; tell whether it came to the end."""
-        factor = self.loss_scale * self._ranks.world * self._passes / normaliser
+        factor = self.loss_scale.value * self._ranks.world * self._passes / normaliser
         self._sums.zero_()
         for self._pass, batch in enumerate(batches):
             if stops():
@@ -180,8 +173,8 @@ class Engine:
         """Scale a gradient back, and note its norm: it is finite only if all its elements are."""
         if self._reached is not None:
             self._reached.add(name)
-        if self.loss_scale != 1:
-            gradient = gradient / self.loss_scale
+        if self.loss_scale.value != 1:
+            gradient = gradient / self.loss_scale.value
         self._sums[1, self._pass] += torch.linalg.vector_norm(gradient)
         return gradient
 
@@ -233,13 +226,6 @@ class Engine:
         if not math.isfinite(norm):
             raise NonFinite("summed gradient", *divmod(int(self._norms.argmax()), self._passes))
         return norm
-
-    def _grow_scale(self) -> None:
-        if not self._scales:
-            return
-        self.clean_steps += 1
-        if self.clean_steps == GROWTH_STEPS:
-            self.loss_scale, self.clean_steps = 2 * self.loss_scale, 0
 
     def _discard(self) -> None:
         """Let go of gradients that are not finite; weights and optimizer stay as they are.

@@ -12,13 +12,11 @@ from finetune_contract.checkpoint import Evaluation, TrainingState
 from finetune_contract.progress import Phase
 from finetune_contract.reasons import Reason
 from finetune_contract.recipe import Publish
-from finetune_contract.runconfig import RunConfig
 from finetune_trainer.batch.batches import deal
 from finetune_trainer.batch.micro_batch import MicroBatch
-from finetune_trainer.course.progress import Reporter
 from finetune_trainer.data.dataset import Dataset
-from finetune_trainer.process.distributed import Ranks
 from finetune_trainer.process.errors import Failure
+from finetune_trainer.run import ResolvedRun
 from finetune_trainer.step.engine import Engine
 from finetune_trainer.step.optimizer_state import Tensors, gather_weights
 
@@ -28,21 +26,14 @@ log = logging.getLogger(__name__)
 class Evaluator:
     """Evaluates when the recipe says so. `best` are the best adapter's weights, on rank 0."""
 
-    def __init__(
-        self,
-        config: RunConfig,
-        engine: Engine,
-        data: Dataset | None,
-        ranks: Ranks,
-        reporter: Reporter,
-    ) -> None:
+    def __init__(self, run: ResolvedRun, engine: Engine, data: Dataset | None) -> None:
         self.best: Tensors = {}
-        self._config = config
-        self._recipe = config.recipe.eval
+        self._plan = run.plan
+        self._recipe = run.config.recipe.eval
         self._engine = engine
         self._data = data
-        self._ranks = ranks
-        self._reporter = reporter
+        self._ranks = run.ranks
+        self._reporter = run.reporter
 
     @property
     def keeps_best(self) -> bool:
@@ -102,8 +93,8 @@ class Evaluator:
 
     def _micro_batches(self, data: Dataset) -> Iterator[tuple[int, MicroBatch]]:
         """Yield this rank's micro-batches, as many as every rank's, and the rows of all ranks."""
-        layout, device = self._config.layout, self._ranks.device
-        size, world = self._config.micro_batch_size, self._ranks.world
+        packed, device = self._plan.packing, self._ranks.device
+        size, world = self._plan.micro_batch_size, self._ranks.world
         passes = math.ceil(len(data) / (size * world))
         shares = deal(
             np.arange(len(data)),
@@ -116,8 +107,8 @@ class Evaluator:
         for index, share in enumerate(shares):
             rows = [data.row(int(row)) for row in share]
             batch = (
-                MicroBatch.of(rows, device, packed=layout.packing)
+                MicroBatch.of(rows, device, packed=packed)
                 if rows
-                else MicroBatch.idle(device, packed=layout.packing)
+                else MicroBatch.idle(device, packed=packed)
             )
             yield min(size * world, len(data) - index * size * world), batch

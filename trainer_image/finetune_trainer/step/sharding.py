@@ -1,4 +1,4 @@
-"""What of a run lies where: the ZeRO stage in effect, and DeepSpeed made ready for it."""
+"""What of a run lies where: DeepSpeed made ready for a plan's ZeRO stage."""
 
 from __future__ import annotations
 
@@ -13,28 +13,17 @@ from deepspeed.runtime.keep_in_fp32 import keep_in_fp32_pattern
 from torch import nn
 from transformers.integrations import HfDeepSpeedConfig
 
-from finetune_contract.layout import Layout, Offload, ZeroStage
+from finetune_contract.layout import Offload, ZeroStage
 from finetune_contract.memory import BUCKET_ELEMENTS, LIVE_ELEMENTS
 from finetune_contract.recipe import Precision
-from finetune_contract.runconfig import RunConfig
 from finetune_trainer.process.distributed import Ranks
+from finetune_trainer.run import ResolvedRun
 
 
-def zero_stage(layout: Layout) -> ZeroStage:
-    """Return the stage in effect.
-
-    One process has nobody to shard with, and plain steps cost less; but only ZeRO offloads.
-    """
-    assert layout.zero_stage is not None, "Auto is resolved before"
-    if layout.world_size == 1 and not layout.offload:
-        return ZeroStage.DDP
-    return layout.zero_stage
-
-
-def deepspeed_config(config: RunConfig) -> dict[str, Any]:
-    """Return DeepSpeed's configuration for a layout."""
-    training, layout = config.recipe.training, config.layout
-    stage = zero_stage(layout)
+def deepspeed_config(run: ResolvedRun) -> dict[str, Any]:
+    """Return DeepSpeed's configuration for a run."""
+    training, offload = run.config.recipe.training, run.config.layout.offload
+    stage = run.plan.zero_stage
     zero: dict[str, Any] = {
         "stage": int(stage),
         "overlap_comm": False,
@@ -44,13 +33,13 @@ def deepspeed_config(config: RunConfig) -> dict[str, Any]:
         "stage3_max_live_parameters": LIVE_ELEMENTS,
         "stage3_max_reuse_distance": LIVE_ELEMENTS,
     }
-    if Offload.OPTIMIZER in layout.offload:
+    if Offload.OPTIMIZER in offload:
         zero["offload_optimizer"] = {"device": "cpu"}
-    if Offload.PARAMETERS in layout.offload:
+    if Offload.PARAMETERS in offload:
         zero["offload_param"] = {"device": "cpu"}
     return {
-        "train_micro_batch_size_per_gpu": config.micro_batch_size,
-        "gradient_accumulation_steps": config.accumulation_steps,
+        "train_micro_batch_size_per_gpu": run.plan.micro_batch_size,
+        "gradient_accumulation_steps": run.plan.accumulation_steps,
         "gradient_clipping": 0.0 if stage is ZeroStage.DDP else training.max_grad_norm,
         "zero_optimization": zero,
         # torch's own optimizers need no compiler on the machine.
@@ -68,16 +57,16 @@ def prepare_deepspeed(ranks: Ranks) -> None:
 
 
 @contextmanager
-def sharded_loading(config: RunConfig) -> Iterator[None]:
+def sharded_loading(run: ResolvedRun) -> Iterator[None]:
     """Let transformers load parameters straight into ZeRO-3 shards, where that is the stage."""
-    if zero_stage(config.layout) is ZeroStage.PARAMETERS:
+    if run.plan.zero_stage is ZeroStage.PARAMETERS:
         # Here alone these stand for the number format of the shards.
-        precision = config.recipe.training.precision
+        precision = run.config.recipe.training.precision
         formats = {
             "bf16": {"enabled": precision is Precision.BF16},
             "fp16": {"enabled": precision is Precision.FP16},
         }
-        alive = HfDeepSpeedConfig({**deepspeed_config(config), **formats})
+        alive = HfDeepSpeedConfig({**deepspeed_config(run), **formats})
         init, deepspeed.zero.Init = deepspeed.zero.Init, _Init
         try:
             yield

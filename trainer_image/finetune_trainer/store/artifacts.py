@@ -6,7 +6,6 @@ Torch-free: whoever uses an adapter opens it with `open_artifact`.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -24,6 +23,7 @@ from finetune_contract.artifact import (
 from finetune_contract.model import sha256_digest
 from finetune_contract.reasons import Reason
 from finetune_trainer.process.errors import Failure
+from finetune_trainer.store.appearing import appearing
 from finetune_trainer.store.storage import OnBytes, Role, Store
 from finetune_trainer.store.transfer import at_once, one_at_a_time
 
@@ -162,13 +162,8 @@ def _check(store: Store, base: str, entry: FileEntry, sink: Sink) -> None:
 def download(store: Store, base: str, entry: FileEntry, target: Path) -> None:
     """Write one file of a manifest to `target`; raise VerificationFailed if it is another."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        with partial.open("wb") as file:
-            _check(store, base, entry, file.write)
-        partial.rename(target)
-    finally:
-        partial.unlink(missing_ok=True)
+    with appearing(target) as partial, partial.open("wb") as file:
+        _check(store, base, entry, file.write)
 
 
 def _join(base: str, path: str) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 
+from finetune_trainer.store.appearing import appearing
 from finetune_trainer.store.storage import hash_file
 
 DIRECTORY = "digests"
@@ -27,7 +27,6 @@ def digest_of(path: Path, cache: Path | None) -> str:
         return remembered.read_text()
     digest = hash_file(path)
     remembered.parent.mkdir(parents=True, exist_ok=True)
-    partial = remembered.with_name(f".{key}.{os.getpid()}")
-    partial.write_text(digest)
-    partial.rename(remembered)
+    with appearing(remembered) as partial:
+        partial.write_text(digest)
     return digest

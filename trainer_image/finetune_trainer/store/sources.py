@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,10 +19,12 @@ from pathlib import Path
 from filelock import FileLock
 
 from finetune_contract.artifact import ModelIdentity
+from finetune_contract.model import sha256_digest
 from finetune_contract.reasons import Reason
 from finetune_contract.recipe import DataSource, ModelRecipe
 from finetune_trainer.process.errors import Failure
 from finetune_trainer.store import hub
+from finetune_trainer.store.appearing import appearing
 from finetune_trainer.store.digests import digest_of
 from finetune_trainer.store.storage import Entry, OnBytes, Role, Store, split_file_uri
 from finetune_trainer.store.transfer import at_once, one_at_a_time
@@ -146,15 +147,10 @@ def _fetch_file(
 
 def _download(store: Store, path: str, etag: str | None, target: Path, on_bytes: OnBytes) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        with partial.open("wb") as file:
-            for chunk in store.chunks(path, etag):
-                file.write(chunk)
-                on_bytes(len(chunk))
-        partial.rename(target)
-    finally:
-        partial.unlink(missing_ok=True)
+    with appearing(target) as partial, partial.open("wb") as file:
+        for chunk in store.chunks(path, etag):
+            file.write(chunk)
+            on_bytes(len(chunk))
 
 
 def _model_files(
@@ -213,4 +209,4 @@ def _check_files(uri: str, names: Collection[str]) -> None:
 
 def _listing_digest(files: Iterable[Entry]) -> str:
     lines = "".join(f"{f.path} {f.size} {f.etag}\n" for f in files)
-    return "sha256:" + hashlib.sha256(lines.encode()).hexdigest()
+    return sha256_digest(lines.encode())

@@ -23,6 +23,7 @@ from filelock import FileLock
 from obstore.exceptions import AlreadyExistsError, PreconditionError
 from obstore.store import LocalStore
 
+from finetune_contract.model import sha256_digest
 from finetune_contract.reasons import Reason
 from finetune_trainer.process.errors import Conflict, Failure
 from finetune_trainer.store.buckets import open_bucket
@@ -149,7 +150,7 @@ class Store:
         def get() -> tuple[bytes, str]:
             answer = obstore.get(self._store, self._key(path))
             data = bytes(answer.bytes())
-            return data, _sha256(data) if self.is_local else str(answer.meta["e_tag"])
+            return data, sha256_digest(data) if self.is_local else str(answer.meta["e_tag"])
 
         try:
             return self._do(path, get, missing_is_failure=False)
@@ -188,11 +189,11 @@ class Store:
         with self._errors(path):
             target.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{target}.lock"):
-                present = _sha256(target.read_bytes()) if target.exists() else None
+                present = sha256_digest(target.read_bytes()) if target.exists() else None
                 if present != etag:
                     raise Conflict(path)
                 self.write(path, data)
-        return _sha256(data)
+        return sha256_digest(data)
 
     def _listed(self, prefix: str) -> Sequence[Any]:
         def listed() -> Sequence[Any]:
@@ -253,7 +254,3 @@ def hash_file(path: Path) -> str:
     """Return `sha256:<hex>` of a file on disk."""
     with path.open("rb") as file:
         return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sha256(data: bytes) -> str:
-    return "sha256:" + hashlib.sha256(data).hexdigest()

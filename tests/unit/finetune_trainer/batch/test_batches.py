@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finetune_contract.recipe import TrainingRecipe
-from finetune_trainer.batch.batches import BatchPlan, deal
+from finetune_trainer.batch.batches import BatchOrder, deal
 from finetune_trainer.data.dataset import Dataset, Source
 
 
@@ -21,20 +21,20 @@ def dataset(*sources: Source) -> Dataset:
     return Dataset(tokens, learned, offsets, offsets[1:], sources)
 
 
-def plan(rows: int, size: int = 8, **recipe: int) -> BatchPlan:
-    return BatchPlan.of(TrainingRecipe(global_batch_size=size, **recipe), dataset(Source(rows)))
+def order(rows: int, size: int = 8, **recipe: int) -> BatchOrder:
+    return BatchOrder.of(TrainingRecipe(global_batch_size=size, **recipe), dataset(Source(rows)))
 
 
 def weighted(*sources: Source, epochs: int = 1, size: int = 5) -> list[int]:
     recipe = TrainingRecipe(global_batch_size=size, epochs=epochs)
-    whole = BatchPlan.of(recipe, dataset(*sources))
+    whole = BatchOrder.of(recipe, dataset(*sources))
     return [int(row) for step in range(whole.steps) for row in whole.batch(step)]
 
 
 @settings(max_examples=40)
 @given(st.integers(1, 40), st.integers(1, 16), st.integers(1, 4), st.integers(0, 3))
 def test_every_row_is_seen_once_per_epoch(rows: int, size: int, epochs: int, seed: int) -> None:
-    whole = plan(rows, size, epochs=epochs, seed=seed)
+    whole = order(rows, size, epochs=epochs, seed=seed)
     batches = [whole.batch(step) for step in range(whole.steps)]
     assert all(len(batch) == size for batch in batches[:-1])
     assert 1 <= len(batches[-1]) <= size
@@ -107,26 +107,26 @@ def test_the_rows_of_sources_are_mixed() -> None:
 
 
 def test_neither_length_means_one_epoch() -> None:
-    assert plan(17).steps == 3
-    assert len(plan(17).batch(2)) == 1
+    assert order(17).steps == 3
+    assert len(order(17).batch(2)) == 1
 
 
 def test_max_steps_are_whole_batches_over_as_many_epochs_as_it_takes() -> None:
-    whole = plan(5, max_steps=4)
+    whole = order(5, max_steps=4)
     assert whole.steps == 4
     assert [len(whole.batch(step)) for step in range(4)] == [8, 8, 8, 8]
     assert np.bincount(np.concatenate([whole.batch(step) for step in range(4)])).min() >= 6
 
 
 def test_seed_and_epoch_change_the_order() -> None:
-    first = plan(64, 64, epochs=2, seed=1)
-    assert list(first.batch(0)) == list(plan(64, 64, epochs=2, seed=1).batch(0))
+    first = order(64, 64, epochs=2, seed=1)
+    assert list(first.batch(0)) == list(order(64, 64, epochs=2, seed=1).batch(0))
     assert list(first.batch(0)) != list(first.batch(1))
-    assert list(first.batch(0)) != list(plan(64, 64, epochs=2, seed=2).batch(0))
+    assert list(first.batch(0)) != list(order(64, 64, epochs=2, seed=2).batch(0))
 
 
 def test_any_step_of_a_huge_dataset_is_known_at_once() -> None:
-    huge = BatchPlan((Source(10**12), Source(10**11, 2.0)), 8, 0, 10**12, 10**13)
+    huge = BatchOrder((Source(10**12), Source(10**11, 2.0)), 8, 0, 10**12, 10**13)
     batch = huge.batch(10**11)
     assert len(set(batch.tolist())) == 8
     assert batch.max() < 11 * 10**11

@@ -16,7 +16,7 @@ from finetune_contract.runconfig import RunConfig
 from finetune_trainer.checkpoints.inputs import refuse_changed
 from finetune_trainer.checkpoints.snapshot import Snapshot
 from finetune_trainer.course.progress import Reporter
-from finetune_trainer.lead import Lead, Start
+from finetune_trainer.lead import Lead, Start, begin
 from finetune_trainer.methods.grpo.rewards.reward_model import reward_models
 from finetune_trainer.process.distributed import Ranks
 from finetune_trainer.process.errors import Failure
@@ -56,16 +56,13 @@ def job(directory: Path, model: Path | str, attempt: int = 1, **changes: Any) ->
     return RunConfig.model_validate(document)
 
 
-def started(config: RunConfig) -> tuple[Lead, Start]:
-    lead = Lead(config, Reporter())
-    return lead, lead.start()
+def started(config: RunConfig) -> Start:
+    return begin(config, Reporter())
 
 
 def saved(config: RunConfig, step: int = 5, rewards: tuple[RewardIdentity, ...] = ()) -> None:
     """Start an attempt, and save a checkpoint."""
-    lead = Lead(config, Reporter())
-    lead.start(rewards)
-    lead.claim()
+    lead = Lead(config, Reporter(), begin(config, Reporter(), rewards), {})
     lead.resume(lambda _: True)
     state = TrainingState(step=step, supervised_tokens=1, loss=1.0)
     lead.save(Snapshot(state, {"a": torch.ones(2)}, Moments()))
@@ -94,7 +91,7 @@ def test_a_branch_that_moves_on_is_not_followed(hub: Hub, tmp_path: Path) -> Non
     saved(job(tmp_path, "hf://org/name"))
     hub.commits.append(MOVED)
     hub.files["models/org/name"]["README.md"] = b"a better text"
-    _, start = started(job(tmp_path, "hf://org/name", attempt=2))
+    start = started(job(tmp_path, "hf://org/name", attempt=2))
     assert start.model.identity.revision == COMMIT
     assert resumed_step(job(tmp_path, "hf://org/name", attempt=3)) == 5
 
@@ -107,7 +104,7 @@ def test_another_job_or_recipe_follows_the_branch(hub: Hub, tmp_path: Path) -> N
         job(tmp_path, "hf://org/name", job=other),
         job(tmp_path, "hf://org/name", attempt=2, training={"seed": 3}),
     ):
-        _, start = started(config)
+        start = started(config)
         assert start.model.identity.revision == MOVED
 
 
@@ -180,7 +177,7 @@ def test_a_reward_models_branch_that_moves_on_is_not_followed(
     hub.commits.append(MOVED)
     second, again = attempt(2)
     assert again == began == (RewardIdentity(name="judge", revision=COMMIT),)
-    Lead(second, Reporter()).start(again)
+    begin(second, Reporter(), again)
     _, other = attempt(2, seed=2)
     assert other == (RewardIdentity(name="judge", revision=MOVED),)
 
@@ -193,7 +190,7 @@ def test_what_the_job_has_published_is_found_whatever_changed_since(
     provenance = saved_manifest(tmp_path).provenance
     published = output.publish(model, provenance, SUMMARY, lambda count: None)
     write_rows(tmp_path / "train.jsonl", sums(5))
-    _, start = started(job(tmp_path, model, attempt=3))
+    start = started(job(tmp_path, model, attempt=3))
     assert start.finished == published
 
 
@@ -201,11 +198,11 @@ def test_a_model_on_disk_is_read_for_its_digest_once(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = job(tmp_path, model, cacheDir=str(tmp_path / "cache"))
-    _, first = started(config)
+    first = started(config)
     monkeypatch.setattr(
         "finetune_trainer.store.digests.hash_file", lambda path: pytest.fail(str(path))
     )
-    _, again = started(config)
+    again = started(config)
     assert again.model == first.model
 
 

@@ -17,6 +17,7 @@ from finetune_contract.resolved import MemoryEstimate, Resolved, RoleCoverage
 from finetune_contract.runconfig import RunConfig
 from finetune_trainer.course.report.curves import Curve, Mark, chart, short, smooth, thin, ticks
 from finetune_trainer.course.report.page import RunFacts, render
+from finetune_trainer.methods.registry import method_of
 from support.grpo.configs import grpo_config
 from support.trainer.runs import run_config
 
@@ -260,8 +261,10 @@ def rewarded(count: int) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(("count", "curves"), [(12, ["train"]), (60, ["raw", "train"])])
 def test_rewards_have_curves_of_their_own(tmp_path: Path, count: int, curves: list[str]) -> None:
     summary = FACTS.summary.model_copy(update={"final_reward": 0.875})
-    facts = RunFacts(FACTS.provenance, summary, FACTS.plan)
-    page = render(grpo_config(tmp_path), rewarded(count), facts)
+    config = grpo_config(tmp_path)
+    curves = method_of(config.recipe).curves(config.recipe)
+    facts = RunFacts(FACTS.provenance, summary, FACTS.plan, curves)
+    page = render(config, rewarded(count), facts)
     assert "<dt>Final mean reward</dt><dd>0.8750</dd>" in page
     [wide] = re.findall(r'<svg[^>]*aria-label="Reward over steps.*?</svg>', page, re.DOTALL)
     assert re.findall(r'<g class="(raw|train)">', wide) == curves

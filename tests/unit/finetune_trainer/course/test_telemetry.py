@@ -18,7 +18,9 @@ from unit.finetune_trainer.course.test_report import FACTS
 
 def start(directory: Path, attempt: int = 1, step: int = 0, **kept: Any) -> Telemetry:
     config = run_config(directory, attempt=attempt)
-    return Telemetry.start(config, step=step, **{"run_id": None, "history": None, **kept})
+    telemetry = Telemetry(config)
+    telemetry.go_on(**{"run_id": None, "history": b"", "step": step, **kept})
+    return telemetry
 
 
 def record(number: int, **changes: Any) -> StepRecord:
@@ -105,7 +107,8 @@ def test_history_and_report_belong_into_the_artifact(tmp_path: Path) -> None:
 def test_event_files_are_there_in_full(tmp_path: Path) -> None:
     tracking = {"type": "TensorBoard", "project": "p"}
     config = run_config(tmp_path, tracking=tracking)
-    telemetry = Telemetry.start(config, run_id=None, history=None, step=0)
+    telemetry = Telemetry(config)
+    telemetry.go_on(run_id=None, history=b"", step=0)
     telemetry.step(record(1))
     [events] = [path for name, path in telemetry.files(FACTS).items() if "tensorboard/" in name]
     assert b"train/loss" in events.read_bytes()

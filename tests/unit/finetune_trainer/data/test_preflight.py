@@ -12,8 +12,8 @@ import pytest
 
 from finetune_contract.reasons import Reason
 from finetune_contract.recipe import BadRows, DataFormat
-from finetune_trainer.course.progress import Reporter
 from finetune_trainer.data.check import DataFile
+from finetune_trainer.data.encoding import Form
 from finetune_trainer.data.faults import TABLE, Kind, Severity
 from finetune_trainer.prepare import Prepared, prepare
 from finetune_trainer.process.distributed import Ranks
@@ -32,6 +32,7 @@ from support.models.faulty_files import (
     good,
     row,
 )
+from support.trainer.parts import run_of
 from support.trainer.runs import run_config
 
 
@@ -43,7 +44,7 @@ def run(planted: Planted, directory: Path, ranks: Ranks, on_bad_row: BadRows) ->
     config = config.model_copy(update={"recipe": config.recipe.model_copy(update={"data": data})})
     files = [DataFile("s3://d/train.jsonl", train, DataFormat.AUTO).counted()]
     eval_files = [DataFile("s3://d/eval.jsonl", held_out, DataFormat.AUTO)] if held_out else []
-    return prepare(config, files, model, ranks, Reporter(), eval_files)
+    return prepare(run_of(config, ranks), Form(256), model, files, eval_files)
 
 
 def test_every_kind_is_planted() -> None:

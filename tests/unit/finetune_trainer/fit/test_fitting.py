@@ -18,6 +18,7 @@ from finetune_contract.recipe import (
 )
 from finetune_trainer.fit.fitting import USABLE, Fitter, Room, Wish
 from support.models.published_models import LLAMA_3_8B, Published, deepseek_v3
+from support.models.weightless import grpo_wish
 from support.trainer.runs import run_config
 
 GIB = 2**30
@@ -139,11 +140,12 @@ def test_a_job_tells_of_its_groups(tmp_path: Path) -> None:
         "sampling": {"maxTokens": 20},
         "rewards": [{"name": "right", "regex": {"pattern": "x"}}],
     }
-    wish = Wish.of(run_config(tmp_path, grpo=grpo), on_gpu=True)
+    config = run_config(tmp_path, grpo=grpo)
+    wish = grpo_wish(config)(Wish.of(config, on_gpu=True))
     assert (wish.group_size, wish.completion_tokens, wish.generates) == (4, 20, True)
     server = {"engine": "OpenAI", "uri": "http://server", "adapterDirectory": "/adapters"}
-    asked = Wish.of(run_config(tmp_path, grpo=grpo, rollout=server), on_gpu=True)
-    assert not asked.generates
+    served = run_config(tmp_path, grpo=grpo, rollout=server)
+    assert not grpo_wish(served)(Wish.of(served, on_gpu=True)).generates
 
 
 @pytest.mark.parametrize(("on_gpu", "length", "most"), [(True, 4096, 8), (False, 1024, 4)])

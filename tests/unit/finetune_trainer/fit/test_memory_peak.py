@@ -25,8 +25,8 @@ from finetune_trainer.methods.grpo.groups import Group, group_batch
 from finetune_trainer.model.base import load_model
 from finetune_trainer.rollout.decoders import SharedDecoder
 from finetune_trainer.rollout.prefixed import NAME
-from finetune_trainer.step import scoring
-from finetune_trainer.step.scoring import Scorer, score, score_with
+from finetune_trainer.step import log_probs
+from finetune_trainer.step.log_probs import LogProbModel, score, score_with
 from support.models.tiny_models import write_tiny
 from support.trainer.tensor_sizes import PeakBytes
 
@@ -81,7 +81,7 @@ def peak_of_group(model: Any, *, checkpointing: bool) -> int:
         for length in (LENGTH - ANSWER, *[ANSWER] * ROWS)
     )
     batch = group_batch([Group(prompt, tuple(completions))], torch.device("cpu"), packed=True)
-    scorer = Scorer(model, checkpointing=checkpointing).train()
+    scorer = LogProbModel(model, checkpointing=checkpointing).train()
     with PeakBytes() as bytes_held:
         score_with(scorer, batch, entropy=True)[0].sum().backward()
     return bytes_held.peak
@@ -109,7 +109,7 @@ def peak_of(model: Any, *, checkpointing: bool) -> int:
         EncodedRow(draw.integers(3, VOCABULARY, LENGTH).astype(np.int32), np.arange(LENGTH) > 0)
         for _ in range(ROWS)
     ]
-    scorer = Scorer(model, checkpointing=checkpointing).train()
+    scorer = LogProbModel(model, checkpointing=checkpointing).train()
     batch = MicroBatch.of(rows, torch.device("cpu"), packed=scorer.packs)
     with PeakBytes() as bytes_held:
         score(scorer, batch).sum().backward()
@@ -169,7 +169,7 @@ def test_the_formula_is_near_the_measured_peak(
 ) -> None:
     whole = case.endswith("run whole")
     if whole:
-        monkeypatch.setattr(scoring, "splits", lambda _: False)
+        monkeypatch.setattr(log_probs, "splits", lambda _: False)
     model, shape, adapter = shapes(case, precision, tmp_path)
     told = estimate(
         replace(shape, whole_logits=whole),

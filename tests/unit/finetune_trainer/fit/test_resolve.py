@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from finetune_contract.layout import Checkpointing, ZeroStage
+from finetune_contract.layout import ZeroStage
 from finetune_contract.recipe import ModelRecipe
 from finetune_trainer.fit import resolve as resolve_module
 from finetune_trainer.fit.fitting import Fitter, Room
@@ -20,24 +21,23 @@ from finetune_trainer.store.headers import read_headers
 from finetune_trainer.store.sources import resolve_model
 from support.grpo.draws import rollout_config
 from support.models.tiny_models import write_tiny
-from support.models.weightless import CPU, GPU, MIB, settle, settle_config
+from support.models.weightless import CPU, GPU, MIB, grpo_wish, settle, settle_config
 from support.trainer.runs import run_config
 
 
 def test_what_reward_models_hold_is_part_of_the_plan(tmp_path: Path) -> None:
     model = tmp_path / "model"
     write_tiny("llama", model)
-    _, without = settle_config(run_config(tmp_path), model)
-    _, beside = settle_config(run_config(tmp_path), model, 123 * MIB)
+    config = run_config(tmp_path)
+    without = settle_config(config, model)
+    beside = settle_config(config, model, lambda wish: replace(wish, reward_models=123 * MIB))
     assert beside.memory.overhead - without.memory.overhead == 123 * MIB
     assert beside.memory.total - without.memory.total == 123 * MIB
 
 
 def test_auto_is_settled_without_weights_and_told(tmp_path: Path) -> None:
-    config, plan = settle(tmp_path, processesPerWorker=2)
-    layout = config.layout
-    assert (layout.micro_batch_size, layout.zero_stage) == (4, ZeroStage.DDP)
-    assert layout.gradient_checkpointing is Checkpointing.NEVER
+    layout = run_config(tmp_path, processesPerWorker=2).layout
+    plan = settle(tmp_path, processesPerWorker=2)
     assert (plan.micro_batch_size, plan.accumulation_steps) == (4, 1)
     assert (plan.zero_stage, plan.gradient_checkpointing, plan.packing) == (0, False, True)
     assert plan.memory.weights == 4 * 32_096
@@ -51,14 +51,14 @@ def test_the_node_with_the_least_memory_counts(
 ) -> None:
     rooms = iter([Room(3000 * MIB, host * 1000 * MIB), Room(2000 * MIB, 3000 * MIB)])
     monkeypatch.setattr(resolve_module, "room", lambda *_: next(rooms))
-    _, plan = settle(tmp_path)
+    plan = settle(tmp_path)
     assert plan.memory.available == 2000 * MIB
     pair = (Room(3, host), Room(2, 3))
     assert smallest(pair) == smallest(reversed(pair)) == Room(2, min(host, 3))
 
 
 def test_what_the_user_set_is_kept(tmp_path: Path) -> None:
-    config, plan = settle(
+    plan = settle(
         tmp_path,
         processesPerWorker=2,
         microBatchSize=2,
@@ -66,13 +66,12 @@ def test_what_the_user_set_is_kept(tmp_path: Path) -> None:
         gradientCheckpointing="Always",
         packing=False,
     )
-    assert (config.layout.micro_batch_size, config.layout.zero_stage) == (2, ZeroStage.GRADIENTS)
+    assert (plan.micro_batch_size, plan.zero_stage) == (2, ZeroStage.GRADIENTS)
     assert (plan.accumulation_steps, plan.gradient_checkpointing, plan.packing) == (2, True, False)
 
 
 def test_an_architecture_that_is_not_known_is_padded(tmp_path: Path) -> None:
-    config, plan = settle(tmp_path, "olmo2")
-    assert (config.layout.packing, plan.packing) == (False, False)
+    assert not settle(tmp_path, "olmo2").packing
 
 
 @pytest.mark.parametrize(
@@ -94,7 +93,7 @@ def test_why_prompts_are_not_shared_is_told(
     write_tiny(name, tmp_path / "model")
     lora = {"targets": ["Attention"]}
     config = rollout_config(tmp_path, lora=lora, **{"microBatchSize": 2, **options})
-    settle_config(config, tmp_path / "model")
+    settle_config(config, tmp_path / "model", grpo_wish(config))
     told = [message for message in caplog.messages if message.startswith("prompts are computed")]
     expected = f"prompts are computed more than once for their completions: {why}"
     assert told == ([] if why is None else [expected])

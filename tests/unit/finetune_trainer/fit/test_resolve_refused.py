@@ -19,7 +19,7 @@ from finetune_trainer.store.headers import read_headers
 from finetune_trainer.store.sources import resolve_model
 from support.grpo.draws import rollout_config
 from support.models.tiny_models import write_tiny
-from support.models.weightless import CPU, GPU, MIB, settle, settle_config
+from support.models.weightless import CPU, GPU, MIB, grpo_wish, settle, settle_config
 
 
 @pytest.mark.parametrize("check", ["check_device", "check_quantization"])
@@ -144,7 +144,7 @@ def test_whether_a_model_can_be_drawn_with_is_asked_where_it_must_be(
     )
     write_tiny(name, tmp_path / "model")
     config = rollout_config(tmp_path, rollout=rollout, lora={"targets": ["Attention"]})
-    settle_config(config, tmp_path / "model")
+    settle_config(config, tmp_path / "model", grpo_wish(config))
     assert tried == asked
 
 

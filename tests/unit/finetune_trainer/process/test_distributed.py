@@ -19,13 +19,15 @@ from finetune_contract.reasons import Reason
 from finetune_contract.result import Outcome, PublishedArtifact
 from finetune_trainer import rank as rank_module
 from finetune_trainer import train
-from finetune_trainer.course.progress import Reporter
+from finetune_trainer.methods.sft.objective import SupervisedObjective
 from finetune_trainer.process import distributed
 from finetune_trainer.process.device import choose_device
 from finetune_trainer.process.distributed import Ranks
 from finetune_trainer.process.ending import ResultFile
 from finetune_trainer.process.errors import Failure
 from finetune_trainer.process.stopping import Stop
+from finetune_trainer.run import Run
+from support.trainer.parts import resolved_run
 from support.trainer.runs import run_config
 
 CPU = torch.device("cpu")
@@ -138,7 +140,8 @@ def test_ranks_wait_for_each_other_s_downloads_and_disks(
     ranks: Any = SimpleNamespace(together=together, wait=step("waited"), device=CPU)
     source: Any = SimpleNamespace(initial=None)
     reporter: Any = SimpleNamespace(begin=lambda phase: None, adapted=lambda coverage: None)
-    train.load(run_config(tmp_path, zeroStage=0), source, ranks, reporter)
+    run = resolved_run(run_config(tmp_path), ranks, reporter)
+    train.load(run, source, SupervisedObjective())
     assert done == [
         *("fetch", "agreed", "fetch_initial", "agreed"),
         *("prepare_deepspeed", "load_adapted", "waited", "Engine"),
@@ -169,7 +172,8 @@ def test_a_committed_run_succeeds_without_a_teardown_that_may_crash(
 def test_a_failure_tells_the_step_whatever_the_phase(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, alone: Ranks, phase: Phase, error: Exception
 ) -> None:
-    def fails(config: Any, ranks: Ranks, reporter: Reporter, stop: Stop) -> Any:
+    def fails(run: Run) -> Any:
+        reporter = run.reporter
         reporter.begin(Phase.TRAIN, 9)
         reporter.resumed(4)
         reporter.begin(phase, 16)

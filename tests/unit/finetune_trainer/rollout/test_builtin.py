@@ -14,14 +14,13 @@ import torch
 
 from finetune_contract.grpo import Sampling
 from finetune_contract.reasons import Reason
-from finetune_trainer.course.progress import Reporter
 from finetune_trainer.model.tokenizer import load_tokenizer
 from finetune_trainer.process.distributed import Ranks
 from finetune_trainer.process.errors import Failure
-from finetune_trainer.rollout import builtin, rollout_engine
+from finetune_trainer.rollout import builtin
 from finetune_trainer.rollout.base import Completion, Request
 from finetune_trainer.rollout.merged import mergeable_bytes
-from support.grpo.draws import engine_of, memory, requests, rollout_config
+from support.grpo.draws import engine_of, requests, rollout_config, rollouts
 from support.models.tiny_models import write_tiny
 
 MOST = 12
@@ -39,10 +38,7 @@ class Trained:
 
     def rollouts(self, seed: int = 11, free: int = 2**30, **sampling: Any) -> Any:
         config = rollout_config(self._directory, sampling=sampling, training={"seed": seed})
-        tokenizer = load_tokenizer(self._directory / "model")
-        return rollout_engine(
-            config, self.engine, self.model, tokenizer, self._ranks, memory(free), Reporter()
-        )
+        return rollouts(config, self.engine, self.model, self._ranks, free=free)
 
     def drawn(self, asked: Sequence[Request], **options: Any) -> list[list[Completion]]:
         found = self.rollouts(**options).draw(asked, 0, lambda: False, lambda _: None)
@@ -127,8 +123,7 @@ def test_four_bit_weights_are_drawn_with_as_they_are(tmp_path: Path, alone: Rank
     write_tiny("llama", tmp_path / "model", hidden_size=64)
     config = rollout_config(tmp_path, lora={"quantization": "NF4"}, sampling={"topK": 1})
     with engine_of(config, alone) as (engine, model):
-        tokenizer = load_tokenizer(tmp_path / "model")
-        drawer = rollout_engine(config, engine, model, tokenizer, alone, memory(), Reporter())
+        drawer = rollouts(config, engine, model, alone)
         asked = requests()[1:2]
         [[found, *_]] = drawer.draw(asked, 0, lambda: False, lambda _: None) or []
         ids = torch.from_numpy(np.concatenate([asked[0].prompt, found.tokens])).long()[None]

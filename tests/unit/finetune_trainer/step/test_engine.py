@@ -82,6 +82,15 @@ def test_what_is_not_finite_is_named_alike_on_all_ranks_before_weights_change(
 
 
 @pytest.mark.parametrize("stage", STAGES)
+def test_a_sum_that_is_not_finite_is_no_step(stage: ZeroStage, reports: Reports) -> None:
+    for report in reports(stage):
+        found = report["summed gradient"]
+        assert found["message"].startswith("the summed gradient of micro-batch ")
+        assert found["reason"] == "NonFiniteLoss"
+        assert found["unchanged"]
+
+
+@pytest.mark.parametrize("stage", STAGES)
 def test_an_overflow_repeats_the_step_with_half_the_scale(
     stage: ZeroStage, reports: Reports
 ) -> None:

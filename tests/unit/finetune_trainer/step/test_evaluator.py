@@ -15,9 +15,9 @@ import torch
 from finetune_contract.checkpoint import Evaluation, TrainingState
 from finetune_contract.runconfig import RunConfig
 from finetune_trainer.batch.micro_batch import MicroBatch
-from finetune_trainer.course.progress import Reporter
 from finetune_trainer.data.dataset import Dataset, Source
 from finetune_trainer.step.evaluate import Evaluator
+from support.trainer.parts import resolved_run
 from support.trainer.runs import run_config
 
 ROWS, LENGTH = 5, 4
@@ -67,7 +67,7 @@ def evaluator(made: RunConfig, engine: FakeEngine, rank: int = 0) -> Evaluator:
         sum=lambda value: value,
     )
     given: Any = engine
-    return Evaluator(made, given, data(), ranks, Reporter())
+    return Evaluator(resolved_run(made, ranks), given, data())
 
 
 def at(step: int) -> TrainingState:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -24,11 +24,12 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What the report says beside the curves."""
+    """What the report says beside the curves; `curves` are the method's own metrics, by title."""
 
     provenance: Provenance
     summary: TrainingSummary
     plan: Resolved | None = None
+    curves: Mapping[str, str] = field(default_factory=dict)
 
 
 def render(config: RunConfig, records: Sequence[Record], facts: RunFacts) -> str:
@@ -56,7 +57,7 @@ def render(config: RunConfig, records: Sequence[Record], facts: RunFacts) -> str
         tiles=_tiles(steps, facts),
         charts=_charts(steps, evals, facts),
         reward=_reward_chart(steps),
-        reward_parts=_reward_parts(config, steps),
+        curves=_curves(steps, facts),
     )
 
 
@@ -89,23 +90,15 @@ def _reward_chart(steps: Sequence[Record]) -> str:
     return chart("Reward", curves, _resumes(steps), width=920, height=320)
 
 
-def _reward_parts(config: RunConfig, steps: Sequence[Record]) -> dict[str, str]:
-    """Return small curves by title: of each reward, and of what completions are like."""
-    grpo = config.recipe.grpo
-    if grpo is None:
-        return {}
-    fields = {f"reward {one.name}": f"reward/{one.name}/mean" for one in grpo.rewards}
-    fields |= {
-        "tokens of a completion": "rollout/tokens_mean",
-        "share of completions cut short": "rollout/truncated_share",
-        "share of groups without spread": "rollout/zero_variance_share",
-    }
-    return {
+def _curves(steps: Sequence[Record], facts: RunFacts) -> dict[str, str]:
+    """Return small curves of the method's own metrics, by title, where there are points."""
+    drawn = {
         title: chart(
-            title, [Curve(title, _points(steps, field), "train")], _resumes(steps), from_zero=True
+            title, [Curve(title, _points(steps, metric), "train")], _resumes(steps), from_zero=True
         )
-        for title, field in fields.items()
+        for title, metric in facts.curves.items()
     }
+    return {title: curve for title, curve in drawn.items() if curve}
 
 
 def _smoothed(name: str, points: list[Point]) -> list[Curve]:

@@ -13,10 +13,8 @@ import torch
 
 from finetune_contract.checkpoint import TrainingState
 from finetune_contract.reasons import Reason
-from finetune_contract.runconfig import RunConfig
 from finetune_trainer.batch.micro_batch import MicroBatch
 from finetune_trainer.batch.order import Indices
-from finetune_trainer.course.progress import Reporter
 from finetune_trainer.methods.grpo.buffer import (
     Buffer,
     deal_groups,
@@ -32,11 +30,12 @@ from finetune_trainer.methods.grpo.metrics import (
     reward_progress,
     step_metrics,
 )
-from finetune_trainer.methods.grpo.prompt_order import PromptPlan
+from finetune_trainer.methods.grpo.prompt_order import PromptOrder
 from finetune_trainer.methods.grpo.prompts.dataset import Prompts
+from finetune_trainer.methods.grpo.recipe import grpo_of
 from finetune_trainer.methods.grpo.rollouts import Collector, Rollouts
-from finetune_trainer.process.distributed import Ranks
 from finetune_trainer.process.errors import Failure
+from finetune_trainer.run import ResolvedRun
 from finetune_trainer.step.engine import Engine, StepOutcome
 from finetune_trainer.step.feed import StepBatch
 from finetune_trainer.step.optimizer_state import Tensors, gather_weights, restore_weights
@@ -57,24 +56,20 @@ class GrpoFeed:
 
     def __init__(
         self,
-        config: RunConfig,
+        run: ResolvedRun,
+        order: PromptOrder,
         prompts: Prompts,
-        plan: PromptPlan,
         collector: Collector,
         engine: Engine,
-        ranks: Ranks,
-        reporter: Reporter,
     ) -> None:
-        assert config.recipe.grpo is not None, "the recipe sees to it"
-        self._config = config
-        self._recipe = config.recipe.grpo
+        self._run = run
+        self._recipe = grpo_of(run.config.recipe)
+        self._order = order
         self._prompts = prompts
-        self._plan = plan
         self._collector = collector
         self._engine = engine
-        self._ranks = ranks
-        self._reporter = reporter
-        self._initial = gather_weights(engine, ranks) if self._recipe.beta else {}
+        self._ranks = run.ranks
+        self._initial = gather_weights(engine, run.ranks) if self._recipe.beta else {}
         self._errors = np.zeros(len(self._recipe.rewards), dtype=np.int64)  # of the whole run
         self._buffer: Buffer | None = None
         self._shares: list[list[Indices]] = []
@@ -85,7 +80,7 @@ class GrpoFeed:
     @property
     def steps(self) -> int:
         """Return the optimizer steps of the whole run."""
-        return self._plan.steps
+        return self._order.steps
 
     def batch(self, state: TrainingState, stops: Callable[[], bool]) -> StepBatch | None:
         """Return this rank's share of the step after `state`; draw a buffer where none is left."""
@@ -113,7 +108,7 @@ class GrpoFeed:
         assert self._buffer is not None
         completions = self._shares[micro_batch][rank]
         chosen = np.unique(self._buffer.rows[completions // self._buffer.group_size])
-        return self._prompts.data.lines_of(chosen, self._config.recipe.data.train)
+        return self._prompts.data.lines_of(chosen, self._run.config.recipe.data.train)
 
     def stepped(self, state: TrainingState) -> TrainingState:
         """Return the state with steps in a row counted that had nothing to learn from.
@@ -171,18 +166,19 @@ class GrpoFeed:
         self._tell_split(buffer.group_size)
 
     def _dealt(self, buffer: Buffer) -> list[list[Indices]]:
+        plan = self._run.plan
         return deal_groups(
             buffer,
-            size=self._config.micro_batch_size,
-            world=self._config.layout.world_size,
-            passes=self._config.accumulation_steps,
+            size=plan.micro_batch_size,
+            world=self._ranks.world,
+            passes=plan.accumulation_steps,
         )
 
     def _tell_split(self, group: int) -> None:
         """Say once that whole groups leave micro-batches too empty to compute prompts once."""
-        config, size = self._config, self._config.micro_batch_size
-        shares = config.layout.packing and group <= size
-        if self._told_split or not shares or not splits_groups(self._shares, group):
+        size = self._run.plan.micro_batch_size
+        fits = self._run.plan.packing and group <= size
+        if self._told_split or not fits or not splits_groups(self._shares, group):
             return
         self._told_split = True
         log.info(
@@ -217,7 +213,7 @@ class GrpoFeed:
         self.reward = None if np.isnan(metrics[TOTAL]) else metrics[TOTAL]
         self._errors += rollouts.scores.failures
         rewards = reward_progress(metrics, self._recipe.rewards, self._errors.tolist())
-        self._reporter.rewarded(self.reward, rewards)
+        self._run.reporter.rewarded(self.reward, rewards)
 
     def _with_log_probs(self, buffer: Buffer, shares: Sequence[Sequence[Indices]]) -> Buffer:
         """Return the buffer with the log-probabilities that its steps compare with."""
@@ -251,7 +247,7 @@ class GrpoFeed:
     def _micro_batches(
         self, buffer: Buffer, shares: Sequence[Sequence[Indices]]
     ) -> list[MicroBatch]:
-        ranks, packed = self._ranks, self._config.layout.packing
+        ranks, packed = self._ranks, self._run.plan.packing
         return [
             micro_batch(buffer, by_rank[ranks.rank], self._prompts, ranks.device, packed=packed)
             for by_rank in shares

@@ -20,6 +20,7 @@ class GrpoObjective:
 
     def __init__(self, recipe: GrpoRecipe) -> None:
         self._recipe = recipe
+        self.temperature = recipe.sampling.temperature
 
     def __call__(self, log_probs: Tensor, batch: MicroBatch) -> tuple[Tensor, Tensor]:
         """Return the summed loss, and the sums of the stats."""

@@ -7,34 +7,34 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from finetune_contract.recipe import Recipe
-from finetune_trainer.batch.batches import BatchPlan
+from finetune_trainer.batch.batches import BatchOrder
 from finetune_trainer.batch.order import Indices
 from finetune_trainer.data.dataset import Dataset
+from finetune_trainer.methods.grpo.recipe import grpo_of
 
 _SPARE = 2**64  # added to the seed, keeps the order of replacements apart from that of epochs
 _ENDLESS = 2**62
 
 
 @dataclass(frozen=True)
-class PromptPlan:
+class PromptOrder:
     """The prompts of buffers. An epoch takes each row once; replacements come on top of it."""
 
-    chosen: BatchPlan
-    spare: BatchPlan
+    chosen: BatchOrder
+    spare: BatchOrder
     steps: int  # optimizer steps of the whole run
     rounds: int  # in which a buffer's groups may be replaced
 
     @classmethod
-    def of(cls, recipe: Recipe, data: Dataset) -> PromptPlan:
-        """Return the plan of a run over a dataset of prompts."""
-        training, grpo = recipe.training, recipe.grpo
-        assert grpo is not None, "the recipe sees to it"
+    def of(cls, recipe: Recipe, data: Dataset) -> PromptOrder:
+        """Return the order of a run over a dataset of prompts."""
+        training, grpo = recipe.training, grpo_of(recipe)
         steps, iterations = training.max_steps, grpo.iterations
         update = {
             "global_batch_size": training.global_batch_size // grpo.group_size,
             "max_steps": None if steps is None else -(-steps // iterations),
         }
-        chosen = BatchPlan.of(training.model_copy(update=update), data)
+        chosen = BatchOrder.of(training.model_copy(update=update), data)
         return cls(
             chosen,
             replace(chosen, seed=chosen.seed + _SPARE, last_row=_ENDLESS),

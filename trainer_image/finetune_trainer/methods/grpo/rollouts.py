@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from finetune_contract.grpo import GrpoRecipe
 from finetune_contract.progress import Phase
+from finetune_rewards.panel import Panel
 from finetune_trainer.batch.order import Indices
-from finetune_trainer.course.progress import Reporter
 from finetune_trainer.methods.grpo.advantages import Advantages, advantages
-from finetune_trainer.methods.grpo.prompt_order import PromptPlan
+from finetune_trainer.methods.grpo.prompt_order import PromptOrder
 from finetune_trainer.methods.grpo.prompts.dataset import Prompts
-from finetune_trainer.methods.grpo.rewards.scores import Panel, Scores, decoded, scored
-from finetune_trainer.process.distributed import Ranks
+from finetune_trainer.methods.grpo.recipe import grpo_of
+from finetune_trainer.methods.grpo.rewards.scores import Scores, Share, decoded, scored
 from finetune_trainer.rollout.base import Completion, Request, RolloutEngine
+from finetune_trainer.run import Run
 
 Stops = Callable[[], bool]
 
@@ -61,23 +61,21 @@ class Collector:
 
     def __init__(
         self,
-        recipe: GrpoRecipe,
-        plan: PromptPlan,
+        run: Run,
+        order: PromptOrder,
         prompts: Prompts,
         tokenizer: Any,
         engine: RolloutEngine,
         panel: Panel,
-        ranks: Ranks,
-        reporter: Reporter,
     ) -> None:
-        self._recipe = recipe
-        self._plan = plan
+        self._recipe = grpo_of(run.config.recipe)
+        self._order = order
         self._prompts = prompts
         self._tokenizer = tokenizer
         self._engine = engine
         self._panel = panel
-        self._ranks = ranks
-        self._reporter = reporter
+        self._ranks = run.ranks
+        self._reporter = run.reporter
         self._spent: dict[Phase, float] = {}  # seconds, on the buffer that is being made
 
     def collect(self, buffer: int, step: int, stops: Stops) -> Rollouts | None:
@@ -86,7 +84,7 @@ class Collector:
         Raises Failure for what ends the run.
         """
         self._spent = {Phase.ROLLOUT: 0.0, Phase.SCORE: 0.0}
-        rows = self._plan.rows(buffer)
+        rows = self._order.rows(buffer)
         slots = np.arange(len(rows))
         first = self._round(buffer, 0, slots, rows, step, stops)
         if first is None:
@@ -95,11 +93,11 @@ class Collector:
         found = self._advantages(completions, scores)
         original = Rollouts(rows, list(completions), scores, found, self._cost(len(rows)))
         drawn = len(rows)
-        for attempt in range(1, self._plan.rounds + 1):
+        for attempt in range(1, self._order.rounds + 1):
             slots = np.flatnonzero(~found.spread)
             if not len(slots):
                 break
-            others = self._plan.replacements(buffer, attempt, len(slots), rows)
+            others = self._order.replacements(buffer, attempt, len(slots), rows)
             again = self._round(buffer, attempt, slots, others, step, stops)
             if again is None:
                 return None
@@ -168,7 +166,7 @@ class Collector:
             self._tokenizer.decode(one.tokens.tolist(), skip_special_tokens=True) for one in share
         ]
         of_rows = [int(rows[place // self._recipe.group_size]) for place in mine]
-        samples = decoded(self._prompts, of_rows, share, texts, step)
+        asked = Share(decoded(self._prompts, of_rows, share, texts, step), mine, len(completions))
 
         def tell(done: int, note: str | None) -> None:
             self._reporter.reach(done)
@@ -176,16 +174,7 @@ class Collector:
 
         began = time.monotonic()
         with self._reporter.aside(Phase.SCORE, len(completions)):
-            scores = scored(
-                self._panel,
-                samples,
-                mine,
-                len(completions),
-                self._ranks,
-                self._recipe.rewards,
-                stops,
-                tell,
-            )
+            scores = scored(self._panel, asked, self._ranks, self._recipe.rewards, stops, tell)
         self._spent[Phase.SCORE] += time.monotonic() - began
         return scores
 

@@ -10,6 +10,7 @@ from finetune_trainer.batch.micro_batch import MicroBatch
 class SupervisedObjective:
     """The sum of -weight * log-probability; a weight is 1, padding's 0."""
 
+    temperature = 1.0
     stats: tuple[str, ...] = ()
     entropy = False
 

@@ -14,7 +14,7 @@ from finetune_trainer.adapter.lora import adapt
 from finetune_trainer.adapter.roles import map_roles
 from finetune_trainer.methods.grpo.groups import Group, group_batch
 from finetune_trainer.model.base import load_model
-from finetune_trainer.step.scoring import Scorer, score
+from finetune_trainer.step.log_probs import LogProbModel, score
 from support.models.tiny_models import write_tiny
 from support.models.tolerance import TINY_MODEL, assert_close
 
@@ -33,7 +33,7 @@ def groups() -> list[Group]:
     return [Group(tokens(p), tuple(tokens(c) for c in lengths)) for p, lengths in SHAPES]
 
 
-def scorer(name: str, directory: Path, *, checkpointing: bool) -> Scorer:
+def scorer(name: str, directory: Path, *, checkpointing: bool) -> LogProbModel:
     write_tiny(name, directory)
     base = load_model(directory, Precision.FP32)
     recipe = LoraRecipe(rank=4, targets=(LoraTarget.ATTENTION,))
@@ -42,10 +42,10 @@ def scorer(name: str, directory: Path, *, checkpointing: bool) -> Scorer:
         for parameter_name, parameter in model.named_parameters():
             if "lora_B" in parameter_name:
                 parameter.normal_(0, 0.05)
-    return Scorer(model.train(), checkpointing=checkpointing)
+    return LogProbModel(model.train(), checkpointing=checkpointing)
 
 
-def computed(made: Scorer, *, packed: bool) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+def computed(made: LogProbModel, *, packed: bool) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Return log-probabilities, and the gradients of a loss that weighs every token unlike."""
     batch = group_batch(groups(), CPU, packed=packed)
     log_probs = score(made, batch)

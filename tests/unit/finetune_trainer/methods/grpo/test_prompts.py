@@ -10,10 +10,10 @@ import pytest
 
 from finetune_contract.reasons import Reason
 from finetune_contract.recipe import BadRows, DataFormat
-from finetune_trainer.course.progress import Reporter
 from finetune_trainer.data.check import DataFile
 from finetune_trainer.data.dataset import read_index
-from finetune_trainer.methods.grpo.prompts.dataset import Prompts
+from finetune_trainer.methods.grpo.prompts.dataset import Prompts, open_prompts
+from finetune_trainer.methods.registry import method_of
 from finetune_trainer.model.tokenizer import load_tokenizer
 from finetune_trainer.prepare import Prepared, prepare
 from finetune_trainer.process.distributed import Ranks
@@ -21,6 +21,7 @@ from finetune_trainer.process.errors import Failure
 from support.grpo.configs import grpo_config
 from support.models.faulty_files import CANARY, PROMPTS, Planted, prompt
 from support.models.tiny_llama import CHATML, byte_tokenizer, write_rows
+from support.trainer.parts import run_of
 
 RIGHT = {"name": "right", "exact": {}}
 
@@ -45,14 +46,13 @@ def prepared(
     data = config.recipe.data.model_copy(update={"on_bad_row": on_bad_row})
     config = config.model_copy(update={"recipe": config.recipe.model_copy(update={"data": data})})
     files = [DataFile("s3://d/train.jsonl", train, data_format).counted()]
-    return prepare(config, files, model, ranks, Reporter())
+    form = method_of(config.recipe).form(config.recipe)
+    return prepare(run_of(config, ranks), form, model, files)
 
 
 def of(rows: list[Any], directory: Path, ranks: Ranks, **options: Any) -> Prompts:
     train = write_rows(directory / "train.jsonl", rows)
-    found = prepared(directory, train, ranks, **options).prompts
-    assert found is not None
-    return found
+    return open_prompts(prepared(directory, train, ranks, **options).train)
 
 
 def text(prompts: Prompts, index: int, directory: Path) -> str:
@@ -78,8 +78,8 @@ def test_a_bad_row_can_be_left_out(planted: Planted, tmp_path: Path, alone: Rank
     train, _ = planted.write(tmp_path)
     found = prepared(tmp_path, train, alone, on_bad_row=BadRows.SKIP)
     assert found.skipped == 1
-    assert found.prompts is not None
-    told = [found.prompts.document(index)["prompt"] for index in range(4)]
+    found_prompts = open_prompts(found.train)
+    told = [found_prompts.document(index)["prompt"] for index in range(4)]
     assert told == [prompt(number)["prompt"] for number in range(4)]
 
 

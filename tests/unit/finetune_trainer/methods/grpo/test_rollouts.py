@@ -18,7 +18,7 @@ from support.grpo.stand_ins import ONE, TWO, Rolled, completion, halves, rolled_
 def test_groups_are_of_the_plans_prompts(tmp_path: Any, alone: Ranks) -> None:
     rolled = Rolled(rolled_config(tmp_path), alone)
     found = rolled.collect(2)
-    assert found.rows.tolist() == rolled.plan.chosen.batch(2).tolist()
+    assert found.rows.tolist() == rolled.order.chosen.batch(2).tolist()
     assert rolled.engine.asked == [
         (2, row, 0, slot) for slot, row in enumerate(found.rows.tolist())
     ]
@@ -65,7 +65,7 @@ def test_a_replaced_group_takes_the_place_with_all_that_belongs_to_it(
 ) -> None:
     rolled = Rolled(rolled_config(tmp_path, maxResamples=4), alone)
     found = rolled.collect(1)
-    first = rolled.plan.rows(1)
+    first = rolled.order.rows(1)
     kept = first % 2 == 0
     np.testing.assert_array_equal(found.rows[kept], first[kept])
     assert not np.isin(found.rows[~kept], first).any()

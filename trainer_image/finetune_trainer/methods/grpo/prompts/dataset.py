@@ -23,11 +23,10 @@ from finetune_trainer.data.dataset import (
     Dataset,
     DatasetWriter,
     Index,
-    open_dataset,
 )
 from finetune_trainer.data.encode import EncodedRow
 from finetune_trainer.data.encoding import Form
-from finetune_trainer.methods.grpo.prompts.encoder import EncodedPrompt
+from finetune_trainer.methods.grpo.prompts.encoder import EncodedPrompt, PromptEncoder
 from finetune_trainer.methods.grpo.prompts.rows import VERSION, columns_needed, prompt_reader
 
 COLUMNS = "columns.json"
@@ -77,18 +76,23 @@ class PromptWriter(DatasetWriter):
         super().finish(replace(index, documents=self._written))
 
 
-def prompt_form(rewards: Sequence[Reward]) -> Form:
+def prompt_form(longest: int, rewards: Sequence[Reward]) -> Form:
     """Return how prompts for these rewards are read and kept."""
     needed = columns_needed(rewards)
     return Form(
-        ("prompts", VERSION, sorted(needed)), lambda form: prompt_reader(form, needed), PromptWriter
+        longest,
+        decides=("prompts", VERSION, sorted(needed)),
+        reader=lambda form: prompt_reader(form, needed),
+        encoder=PromptEncoder,
+        writer=PromptWriter,
     )
 
 
-def open_prompts(directory: Path, weights: Sequence[float]) -> Prompts:
-    """Map prompts into memory; one weight per file."""
+def open_prompts(data: Dataset) -> Prompts:
+    """Return the prompts that a dataset's directory holds, mapped into memory."""
+    directory = data.directory
     return Prompts(
-        data=open_dataset(directory, weights),
+        data=data,
         columns=tuple(json.loads((directory / COLUMNS).read_bytes())),
         documents=np.memmap(directory / DOCUMENTS, dtype=np.uint8, mode="r"),
         offsets=np.memmap(directory / DOCUMENT_OFFSETS, dtype=np.int64, mode="r"),

@@ -20,6 +20,7 @@ from finetune_contract.runconfig import RunConfig
 from finetune_rewards.scores import answers
 from finetune_rewards.scores.samples import Item, Samples, Text, Turn, text_of
 from finetune_trainer.checkpoints.inputs import newest_checkpoint
+from finetune_trainer.methods.grpo.recipe import grpo_of
 from finetune_trainer.model.base import DTYPES, MISFITS
 from finetune_trainer.model.positions import follows_longest_row, longest_row
 from finetune_trainer.model.tokenizer import load_tokenizer
@@ -160,13 +161,13 @@ class RewardModels:
 
 
 def reward_models(config: RunConfig, ranks: Ranks) -> RewardModels:
-    """Return the recipe's reward models; none for a method without.
+    """Return the recipe's reward models.
 
     Those of hf:// are taken at the commit that the job began with. All ranks must call it. Raises
     Failure: RewardInvalid, and what fetching a model raises.
     """
-    grpo, layout = config.recipe.grpo, config.layout
-    asked = {r.name: r.model for r in grpo.rewards if r.model is not None} if grpo else {}
+    layout = config.layout
+    asked = {r.name: r.model for r in grpo_of(config.recipe).rewards if r.model is not None}
     cache = Path(layout.cache_dir or layout.scratch_dir, "models")
     credentials = layout.credentials.model
 

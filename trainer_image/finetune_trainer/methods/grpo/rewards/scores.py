@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from finetune_contract.rewards import Reward
+from finetune_rewards.panel import Panel
 from finetune_rewards.scores.samples import Answer, Samples, Text
 from finetune_trainer.course.progress import note_of_ranks
 from finetune_trainer.methods.grpo.prompts.dataset import Prompts
-from finetune_trainer.methods.grpo.rewards.panel import failing_as_told
+from finetune_trainer.methods.grpo.rewards.opened import failing_as_told
 from finetune_trainer.process.distributed import Ranks
 from finetune_trainer.rollout.base import Completion
 
@@ -22,33 +21,13 @@ Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
 
-class Scoring(Protocol):
-    """A batch that is being scored; `answers`, by the reward's name, are there once it is not
-    `busy` any more."""
+@dataclass(frozen=True)
+class Share:
+    """What one rank asks of `total` completions: `samples` of those at `places`."""
 
-    answers: dict[str, Answer]
-
-    @property
-    def waits_for(self) -> str | None:
-        """Return why services make it wait, if they do."""
-        ...
-
-    @property
-    def done(self) -> int:
-        """Return how many completions every reward has answered."""
-        ...
-
-    def busy(self) -> bool:
-        """Wait a moment; tell whether answers are to come. Raises RewardError to end the run."""
-        ...
-
-
-class Panel(Protocol):
-    """All rewards of a recipe."""
-
-    def scoring(self, samples: Samples) -> AbstractContextManager[Scoring]:
-        """Yield the batch as it is being scored; left early, it is given up."""
-        ...
+    samples: Samples
+    places: npt.NDArray[np.int64]
+    total: int
 
 
 @dataclass(frozen=True)
@@ -100,21 +79,19 @@ def decoded(
 
 def scored(
     panel: Panel,
-    samples: Samples,
-    mine: npt.NDArray[np.int64],
-    total: int,
+    share: Share,
     ranks: Ranks,
     rewards: Sequence[Reward],
     stops: Callable[[], bool],
     tell: Callable[[int, str | None], None],
 ) -> Scores | None:
-    """Return the scores of `total` completions, of which `samples` are this rank's, at `mine`.
+    """Return the scores of all completions, of which a share is this rank's.
 
     All ranks must call it, and all return None on a stop, however long a service is away. `tell`
     hears on every rank how many completions of all of them are scored, and what any waits for.
     Raises Failure with the reason of a RewardError.
     """
-    with panel.scoring(samples) as batch:
+    with panel.scoring(share.samples) as batch:
 
         def busy() -> tuple[bool, int, str | None]:
             with failing_as_told():
@@ -127,8 +104,8 @@ def scored(
                 break
             if stops():
                 return None
-        by_rank = ranks.everywhere(lambda: (mine, batch.answers))
-    return _gathered(by_rank, total, rewards)
+        by_rank = ranks.everywhere(lambda: (share.places, batch.answers))
+    return _gathered(by_rank, share.total, rewards)
 
 
 def _gathered(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,17 @@ from transformers import AutoConfig
 from finetune_contract.reasons import Reason
 from finetune_contract.recipe import ModelRecipe
 from finetune_trainer import train
-from finetune_trainer.course.progress import Reporter
+from finetune_trainer.fit.fitting import Wish
 from finetune_trainer.methods.grpo.rewards import reward_model as module
-from finetune_trainer.methods.grpo.rewards.panel import identities
+from finetune_trainer.methods.grpo.rewards.opened import identities
 from finetune_trainer.methods.grpo.rewards.reward_model import reward_models
 from finetune_trainer.process.distributed import Ranks
 from finetune_trainer.process.errors import Failure
-from finetune_trainer.process.stopping import Stop
+from finetune_trainer.run import Run
 from support.grpo.configs import grpo_config, prompts
 from support.models.tiny_llama import write_model, write_rows
 from support.rewards.reward_models import SHAPE, judged, opened, write_judge
-from support.trainer.runs import run_config
+from support.trainer.parts import run_of
 
 
 def test_which_model_it_was_is_part_of_the_provenance(tmp_path: Path, alone: Ranks) -> None:
@@ -42,7 +43,6 @@ def test_what_it_holds_of_the_device_is_known(tmp_path: Path, alone: Ranks) -> N
     one, two = judged(tmp_path), grpo_config(tmp_path, grpo={"rewards": rewards})
     assert reward_models(one, alone).bytes == 4 * weights + 2 * rotary
     assert reward_models(two, alone).bytes == 2 * (4 * weights + 2 * rotary)
-    assert reward_models(run_config(tmp_path), alone).bytes == 0
 
 
 def test_it_is_asked_for_by_its_revision_and_with_the_models_credentials(
@@ -77,8 +77,8 @@ def test_a_run_plans_for_what_it_holds(
 ) -> None:
     asked = []
 
-    def planned(config: Any, model: Any, directory: Any, ranks: Any, held: int) -> Any:
-        asked.append(held)
+    def planned(run: Run, model: Any, directory: Any, asks: Callable[[Wish], Wish]) -> Any:
+        asked.append(asks(Wish.of(run.config, on_gpu=False)).reward_models)
         raise Failure(Reason.INSUFFICIENT_MEMORY, "seen")
 
     write_judge(tmp_path / "judge")
@@ -88,7 +88,7 @@ def test_a_run_plans_for_what_it_holds(
     Path(config.layout.scratch_dir).mkdir(exist_ok=True)
     monkeypatch.setattr(train, "resolve", planned)
     with pytest.raises(Failure, match="seen"):
-        train.train_and_publish(config, alone, Reporter(), Stop(1.0, leave=lambda: None))
+        train.train_and_publish(run_of(config, alone))
     assert asked == [reward_models(config, alone).bytes]
 
 

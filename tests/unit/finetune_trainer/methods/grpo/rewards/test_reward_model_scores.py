@@ -51,7 +51,6 @@ def by_itself(model: Any, directory: Path, text: str, *, special: bool = False) 
 def asking(tmp_path: Path, alone: Ranks) -> Ask:
     def ask(asked: Samples) -> list[Item]:
         with opened(tmp_path, alone) as panel:
-            assert panel is not None
             return panel.score(asked)["judge"].items
 
     return ask

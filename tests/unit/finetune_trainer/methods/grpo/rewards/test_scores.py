@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from finetune_contract.rewards import Reward
 from finetune_rewards.scores.samples import Item
 from finetune_trainer.methods.grpo.prompts.dataset import Prompts
-from finetune_trainer.methods.grpo.rewards.scores import Scores, decoded, scored
+from finetune_trainer.methods.grpo.rewards.scores import Scores, Share, decoded, scored
 from support.grpo.stand_ins import FunctionPanel, completion, numbered_prompts
 from support.trainer.thread_ranks import on_ranks
 
@@ -68,13 +69,13 @@ def test_replacing_scores_keeps_the_cost_of_what_was_replaced() -> None:
 
 def test_the_first_error_of_a_reward_is_told_and_a_silent_reward_has_none() -> None:
     items = [Item(error="first"), Item(score=0.5), Item(error="second"), Item()]
-    panel = FunctionPanel({"b": lambda text: items[int(text)]})
+    panel: Any = FunctionPanel({"b": lambda text: items[int(text)]})
     samples = decoded(prompts(), [1] * 4, [completion("x")] * 4, list("0123"), 0)
     rewards = [Reward.model_validate({"name": n, "regex": {"pattern": "x"}}) for n in "ab"]
     found = on_ranks(
         1,
         lambda ranks: scored(
-            panel, samples, np.arange(4), 4, ranks, rewards, lambda: False, lambda *_: None
+            panel, Share(samples, np.arange(4), 4), ranks, rewards, lambda: False, lambda *_: None
         ),
     )[0]
     assert found is not None

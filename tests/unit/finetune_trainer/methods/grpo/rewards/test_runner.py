@@ -10,8 +10,12 @@ import pytest
 
 from finetune_contract.runconfig import RunConfig
 from finetune_rewards.runner.client import RunnerClient
+from finetune_trainer.methods.grpo.rewards.runner import (
+    launched_runner,
+    own_socket_path,
+    socket_path,
+)
 from finetune_trainer.process.errors import Failure
-from finetune_trainer.process.reward_runner import launched_runner, own_socket_path, socket_path
 from support.rewards.runners import samples
 from support.trainer.runs import run_config
 

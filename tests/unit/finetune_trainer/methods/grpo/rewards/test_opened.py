@@ -12,14 +12,13 @@ from finetune_contract.reasons import Reason
 from finetune_contract.rewards import Reward
 from finetune_rewards.runner.child import runner_child
 from finetune_trainer.course.progress import Reporter
-from finetune_trainer.lead import Lead
-from finetune_trainer.methods.grpo.rewards.panel import identities, opened_panel
+from finetune_trainer.lead import begin
+from finetune_trainer.methods.grpo.rewards.opened import identities, opened_panel
 from finetune_trainer.methods.grpo.rewards.reward_model import RewardModels
 from finetune_trainer.process.distributed import Ranks
 from finetune_trainer.process.errors import Failure
 from support.grpo.configs import VOWEL, grpo_config, prompts
 from support.models.tiny_llama import write_model, write_rows
-from support.trainer.runs import run_config
 
 MINE: dict[str, Any] = {"name": "mine", "python": {"configMap": "rewards", "key": "reward.py"}}
 
@@ -36,12 +35,6 @@ def asked(directory: Path, source: str, ranks: Ranks) -> tuple[RewardIdentity, .
         opened_panel(config, RewardModels(), ranks) as panel,
     ):
         return identities(panel, ranks)
-
-
-def test_other_methods_have_no_rewards(tmp_path: Path, alone: Ranks) -> None:
-    with opened_panel(run_config(tmp_path), RewardModels(), alone) as panel:
-        assert panel is None
-        assert identities(panel, alone) == ()
 
 
 def test_users_code_is_known_by_its_digest(tmp_path: Path, alone: Ranks) -> None:
@@ -87,6 +80,4 @@ def test_identities_are_part_of_the_provenance(tmp_path: Path) -> None:
     write_model(tmp_path / "model")
     write_rows(tmp_path / "train.jsonl", prompts(4))
     known = (RewardIdentity(name="mine", revision="sha256:1"),)
-    lead = Lead(grpo_config(tmp_path), Reporter())
-    lead.start(known)
-    assert lead._provenance.rewards == known
+    assert begin(grpo_config(tmp_path), Reporter(), known).provenance.rewards == known

@@ -11,23 +11,21 @@ from finetune_contract.runconfig import RunConfig
 from finetune_rewards.panel import Panel
 from finetune_rewards.runner.client import RunnerClient
 from finetune_rewards.scores.errors import RewardError
+from finetune_trainer.methods.grpo.recipe import grpo_of
 from finetune_trainer.methods.grpo.rewards.reward_model import RewardModels
+from finetune_trainer.methods.grpo.rewards.runner import own_socket_path
 from finetune_trainer.process.distributed import Ranks
 from finetune_trainer.process.errors import Failure
-from finetune_trainer.process.reward_runner import own_socket_path
 
 
 @contextmanager
-def opened_panel(config: RunConfig, judges: RewardModels, ranks: Ranks) -> Iterator[Panel | None]:
-    """Yield the rewards; None for a method without. Raises Failure for one that can not be used."""
-    grpo, layout = config.recipe.grpo, config.layout
-    if grpo is None:
-        yield None
-        return
+def opened_panel(config: RunConfig, judges: RewardModels, ranks: Ranks) -> Iterator[Panel]:
+    """Yield the rewards. Raises Failure for one that can not be used."""
+    layout = config.layout
     with ExitStack() as stack:
         with failing_as_told():
             opening = Panel.open(
-                grpo.rewards,
+                grpo_of(config.recipe).rewards,
                 runner=RunnerClient(own_socket_path(layout)),
                 credentials=layout.credentials.rewards,
                 model_scorers=judges.scorers,
@@ -38,14 +36,12 @@ def opened_panel(config: RunConfig, judges: RewardModels, ranks: Ranks) -> Itera
         yield panel
 
 
-def identities(panel: Panel | None, ranks: Ranks) -> tuple[RewardIdentity, ...]:
+def identities(panel: Panel, ranks: Ranks) -> tuple[RewardIdentity, ...]:
     """Return what users' rewards are, once every rank's runner has loaded them.
 
     All ranks must call it. Raises Failure: RewardInvalid, SandboxUnavailable, and InputChanged
     where pods were started with different code.
     """
-    if panel is None:
-        return ()
 
     def ask() -> tuple[RewardIdentity, ...]:
         with failing_as_told():

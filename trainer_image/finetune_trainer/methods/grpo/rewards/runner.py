@@ -13,6 +13,7 @@ from finetune_contract.layout import Layout, RewardRunner
 from finetune_contract.reasons import Reason
 from finetune_contract.runconfig import RunConfig
 from finetune_rewards.runner.child import runner_child
+from finetune_trainer.methods.grpo.recipe import grpo_of
 from finetune_trainer.process.errors import Failure
 
 LONGEST_ADDRESS = 100  # bytes; a Unix socket's path may have 107
@@ -50,11 +51,10 @@ def own_socket_path(layout: Layout) -> Path:
 
 def launched_runner(config: RunConfig, node: int) -> contextlib.AbstractContextManager[None]:
     """Return what starts and ends a runner, where the recipe needs one and none is beside us."""
-    grpo = config.recipe.grpo
     runner = config.layout.reward_runner or RewardRunner()
-    if grpo is None or runner.socket is not None:
+    if runner.socket is not None:
         return contextlib.nullcontext()
-    isolated = [reward for reward in grpo.rewards if reward.isolated]
+    isolated = [reward for reward in grpo_of(config.recipe).rewards if reward.isolated]
     if not isolated:
         return contextlib.nullcontext()
     sources = {name: Path(path).absolute() for name, path in (runner.sources or {}).items()}

@@ -28,7 +28,7 @@ Scores = tuple[Tensor, Tensor]  # log-probabilities [P]; entropies [P], or [0] u
 ALIKE = 1e-3  # of the spread of log-probabilities, far above rounding
 
 
-class Scorer(nn.Module):
+class LogProbModel(nn.Module):
     """Wraps a PEFT model; its parameters keep their names below `model.`.
 
     `head` is None where the model must run whole; only what `packs` takes packed rows. Logits are
@@ -94,7 +94,7 @@ class Head(nn.Module):
         self._chunk = max(1, LOGITS_BYTES // (torch.float32.itemsize * config.vocab_size))
 
     def forward(self, hidden: Tensor, targets: Tensor, *, entropy: bool = False) -> Scores:
-        """Return what Scorer does, of hidden states [P, width]."""
+        """Return what LogProbModel does, of hidden states [P, width]."""
         if len(targets) <= self._chunk:
             return self._score(entropy, hidden, targets)
         chunks = zip(*(torch.split(t, self._chunk) for t in (hidden, targets)), strict=True)
@@ -152,7 +152,7 @@ def log_probs(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def scores(logits: Tensor, targets: Tensor, entropy: bool) -> Scores:
-    """Return what Scorer does, of fp32 logits [P, V]."""
+    """Return what LogProbModel does, of fp32 logits [P, V]."""
     found = log_probs(logits, targets)
     if not entropy:
         return found, found.new_empty(0)

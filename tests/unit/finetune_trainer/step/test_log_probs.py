@@ -16,8 +16,8 @@ from finetune_trainer.batch.micro_batch import MicroBatch
 from finetune_trainer.data.encode import EncodedRow
 from finetune_trainer.model import twin
 from finetune_trainer.model.base import empty_model, load_model
-from finetune_trainer.step import scoring
-from finetune_trainer.step.scoring import Scorer, score, score_with
+from finetune_trainer.step import log_probs
+from finetune_trainer.step.log_probs import LogProbModel, score, score_with
 from support.models.tiny_models import write_tiny
 from support.models.tolerance import THERE_AND_BACK, TINY_MODEL, assert_close
 from support.trainer.tensor_sizes import LargestTensor
@@ -90,8 +90,8 @@ def test_chunks_score_as_the_whole_does(
     weights = torch.linspace(-1, 1, len(wanted))
     wanted_gradients = gradients(model, (wanted * weights).sum())
     vocabulary = model.config.vocab_size
-    monkeypatch.setattr(scoring, "LOGITS_BYTES", chunk * vocabulary * 4)
-    scorer = Scorer(model, checkpointing=False, temperature=TEMPERATURE)
+    monkeypatch.setattr(log_probs, "LOGITS_BYTES", chunk * vocabulary * 4)
+    scorer = LogProbModel(model, checkpointing=False, temperature=TEMPERATURE)
     assert scorer.head is not None
     batch = MicroBatch.of(rows, CPU, packed=scorer.packs)
     got, spread = score_with(scorer, batch, entropy=True)
@@ -115,8 +115,8 @@ def test_a_model_that_must_run_whole_scores_as_it_does_itself(
     monkeypatch.setattr(
         causal, "forward", lambda *args, logits_to_keep=None, **named: whole(*args, **named)
     )
-    monkeypatch.setattr(scoring, "splits", lambda _: False)
-    scorer = Scorer(model, checkpointing=False, temperature=TEMPERATURE)
+    monkeypatch.setattr(log_probs, "splits", lambda _: False)
+    scorer = LogProbModel(model, checkpointing=False, temperature=TEMPERATURE)
     assert scorer.head is None
     got, spread = score_with(scorer, MicroBatch.of(rows, CPU), entropy=True)
     assert_close(got, wanted, terms=TINY_MODEL)
@@ -130,9 +130,9 @@ def test_a_head_that_is_more_than_is_known_is_no_head(
     field: str, value: float, tmp_path: Path
 ) -> None:
     causal = empty_model(write_tiny("olmo2", tmp_path))
-    assert scoring.splits(causal)
+    assert log_probs.splits(causal)
     setattr(causal.config, field, value)  # which the class itself does not look at
-    assert not scoring.splits(causal)
+    assert not log_probs.splits(causal)
 
 
 def test_what_no_small_model_can_be_made_of_runs_whole(
@@ -140,10 +140,10 @@ def test_what_no_small_model_can_be_made_of_runs_whole(
 ) -> None:
     causal = empty_model(write_tiny("olmo2", tmp_path))
     monkeypatch.setattr(twin, "MOST_PARAMETERS", 10)
-    assert not scoring.splits(causal)
+    assert not log_probs.splits(causal)
 
 
-def head_of(vocabulary: int, width: int, **options: Any) -> scoring.Head:
+def head_of(vocabulary: int, width: int, **options: Any) -> log_probs.Head:
     from types import SimpleNamespace
 
     torch.manual_seed(0)
@@ -152,7 +152,7 @@ def head_of(vocabulary: int, width: int, **options: Any) -> scoring.Head:
         config=SimpleNamespace(get_text_config=lambda: config),
         get_output_embeddings=lambda: torch.nn.Linear(width, vocabulary, bias=False),
     )
-    return scoring.Head(causal, **options)
+    return log_probs.Head(causal, **options)
 
 
 @pytest.mark.parametrize("whole", [False, True])
@@ -160,7 +160,7 @@ def test_half_precision_rounds_no_quotient_by_the_temperature(whole: bool, tmp_p
     """Completions are drawn from softmax(logits / T) of the logits as the model gives them."""
     if whole:
         model = adapted("llama", tmp_path, (LoraTarget.ATTENTION,)).bfloat16()
-        scorer = Scorer(model, checkpointing=False, temperature=TEMPERATURE)
+        scorer = LogProbModel(model, checkpointing=False, temperature=TEMPERATURE)
         scorer.head = None
         batch = MicroBatch.of(encoded(), CPU)
         got, spread = score_with(scorer, batch, entropy=True)
@@ -183,7 +183,7 @@ def test_chunked_cross_entropy_is_the_whole_one_with_its_gradients(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     vocabulary, width, positions = 5000, 16, 97
-    monkeypatch.setattr(scoring, "LOGITS_BYTES", 10 * vocabulary * 4)
+    monkeypatch.setattr(log_probs, "LOGITS_BYTES", 10 * vocabulary * 4)
     head = head_of(vocabulary, width)
     hidden = torch.randn(positions, width, requires_grad=True)
     targets = torch.randint(vocabulary, (positions,))
@@ -197,7 +197,7 @@ def test_chunked_cross_entropy_is_the_whole_one_with_its_gradients(
 
 def test_the_logits_of_all_positions_never_exist(monkeypatch: pytest.MonkeyPatch) -> None:
     vocabulary, width, positions, chunk = 4000, 8, 256, 16
-    monkeypatch.setattr(scoring, "LOGITS_BYTES", chunk * vocabulary * 4)
+    monkeypatch.setattr(log_probs, "LOGITS_BYTES", chunk * vocabulary * 4)
     head = head_of(vocabulary, width)
     hidden = torch.randn(positions, width, requires_grad=True)
     with LargestTensor() as largest:
@@ -209,11 +209,11 @@ def test_the_logits_of_all_positions_never_exist(monkeypatch: pytest.MonkeyPatch
 def test_names_of_parameters_are_the_peft_models(tmp_path: Path) -> None:
     model = adapted("llama", tmp_path, (LoraTarget.HEAD,))
     names = [name for name, _ in model.named_parameters()]
-    scorer = Scorer(model, checkpointing=False)
+    scorer = LogProbModel(model, checkpointing=False)
     assert [name.removeprefix("model.") for name, _ in scorer.named_parameters()] == names
 
 
 def test_an_architecture_that_is_not_packed_is_refused_packed_rows(tmp_path: Path) -> None:
-    scorer = Scorer(adapted("olmo2", tmp_path, (LoraTarget.ATTENTION,)), checkpointing=False)
+    scorer = LogProbModel(adapted("olmo2", tmp_path, (LoraTarget.ATTENTION,)), checkpointing=False)
     with pytest.raises(AssertionError, match="packed"):
         score(scorer, MicroBatch.of(encoded(), CPU, packed=True))

@@ -1,0 +1,67 @@
+"""What the rest of the trainer knows of a method. The defaults are those of learning from rows."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from finetune_contract.artifact import RewardIdentity
+from finetune_contract.recipe import Recipe
+from finetune_contract.runconfig import RunConfig
+
+if TYPE_CHECKING:  # a pod's launcher, which has no torch, asks a method too
+    from finetune_trainer.data.dataset import Dataset
+    from finetune_trainer.data.encoding import Form
+    from finetune_trainer.fit.fitting import Wish
+    from finetune_trainer.run import ResolvedRun, Run
+    from finetune_trainer.step.engine import Engine
+    from finetune_trainer.step.feed import Feed
+    from finetune_trainer.step.objective import Objective
+
+
+class Method(ABC):
+    """A method before a run: `METHOD` of its package's module `method`, which imports no torch."""
+
+    def companion(self, config: RunConfig, node: int) -> AbstractContextManager[None]:
+        """Return what keeps a process running beside the ranks of a node, if one is needed."""
+        return nullcontext()
+
+    def form(self, recipe: Recipe) -> Form:
+        """Return how rows are read, encoded and kept."""
+        from finetune_trainer.data.encoding import Form
+
+        return Form(recipe.training.sequence_length)
+
+    def curves(self, recipe: Recipe) -> dict[str, str]:
+        """Return what the report draws of the method's metrics: their names, by title."""
+        return {}
+
+    @abstractmethod
+    def opened(self, run: Run) -> AbstractContextManager[Learning]:
+        """Return the method at work in a run; all ranks enter and leave it together."""
+
+
+class Learning(ABC):
+    """A method at work in a run.
+
+    `identities` tells what it was made from beyond the recipe, model and data.
+    """
+
+    objective: Objective
+    identities: tuple[RewardIdentity, ...] = ()
+
+    def wish(self, wish: Wish) -> Wish:
+        """Return a job's wish with what the method asks of memory beside training on rows."""
+        return wish
+
+    @abstractmethod
+    def feed(
+        self, run: ResolvedRun, engine: Engine, model: Any, data: Dataset, directory: Path
+    ) -> Feed:
+        """Return the run's batches, before a checkpoint is restored.
+
+        `model` is the PEFT model in `engine`, `directory` holds its tokenizer, and `data` are rows
+        of the method's form.
+        """
