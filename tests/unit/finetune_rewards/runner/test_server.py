@@ -239,8 +239,10 @@ async def test_a_runner_that_stays_away_or_silent_is_unavailable(source: Path) -
 
 
 def test_rewards_that_can_not_be_read_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "rewards.json").write_text('[{"name": "x"}]')
+    (tmp_path / "rewards.json").write_text('[{"name": "x", "weight": "much"}]')
     command = [sys.executable, "-m", "finetune_rewards", "serve", "--rewards"]
     for path in (tmp_path / "rewards.json", tmp_path / "none.json"):
-        status = subprocess.run([*command, str(path), "--socket", tmp_path / "s"]).returncode
+        status = subprocess.run(
+            [*command, str(path), "--socket", tmp_path / "s"], timeout=60
+        ).returncode
         assert status == exit_code(Reason.INVALID_RUN_CONFIG)
