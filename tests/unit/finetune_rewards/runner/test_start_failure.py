@@ -65,7 +65,7 @@ def test_whoever_waits_for_a_runner_that_can_not_start_is_told_why(source: Path)
     said = "^the reward runner can not go on: LookupError: no such thing$"
     with pytest.raises(RewardUnavailable, match=said):
         asyncio.run(RunnerClient(socket).describe())
-    rewards.write_text('[{"name": "x"}]')
+    rewards.write_text('[{"name": "x", "weight": "much"}]')
     subprocess.run([sys.executable, "-m", "finetune_rewards", *command[3:], "--socket", socket])
     with pytest.raises(RewardInvalid, match=r"^the reward runner can not read .*rewards\.json: "):
         asyncio.run(RunnerClient(socket).describe())
