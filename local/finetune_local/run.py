@@ -25,6 +25,7 @@ from finetune_contract.result import Outcome, Result
 from finetune_contract.runconfig import FILE_NAME, RunConfig
 from finetune_local.paths import cache_dir, state_dir
 from finetune_operator.job.credentials import Credential, credential_directories, credentials
+from finetune_operator.job.errors import Stalled
 from finetune_operator.job.run_config import Mounts, micro_batch_size, run_config
 
 _POLL_SECONDS = 0.2
@@ -86,15 +87,18 @@ def prepare(
         scratch=str(directory / "scratch"),
         reward_runner=RewardRunner(sources=sources) if sources else None,
     )
-    planned = run_config(
-        job,
-        attempt=before.layout.attempt + 1 if before else 1,
-        uid=run_id,
-        image=_LOCAL_IMAGE,
-        micro_batch_size=micro_batch_size(spec),
-        heartbeat_seconds=None,
-        mounts=mounts,
-    )
+    try:
+        planned = run_config(
+            job,
+            attempt=before.layout.attempt + 1 if before else 1,
+            uid=run_id,
+            image=_LOCAL_IMAGE,
+            micro_batch_size=micro_batch_size(spec),
+            heartbeat_seconds=None,
+            mounts=mounts,
+        )
+    except Stalled as stalled:
+        raise CannotRun(stalled.message) from stalled
     layout = planned.layout.model_copy(
         update={
             "workers": 1,

@@ -56,6 +56,15 @@ def test_all_processes_of_the_job_run_here_and_the_recipe_stays(tmp_path: Path) 
     assert Path(layout.scratch_dir).is_dir()
 
 
+def test_what_the_trainer_would_refuse_is_told_and_leaves_nothing(tmp_path: Path) -> None:
+    job = _job()
+    uneven = job.spec.training.model_copy(update={"micro_batch_size": 3})  # no rule lets it through
+    job = job.model_copy(update={"spec": job.spec.model_copy(update={"training": uneven})})
+    with pytest.raises(CannotRun, match="microBatchSize"):
+        prepare(job, _secrets(tmp_path, "models", "rows", "out"))
+    assert not (tmp_path / "state").exists()
+
+
 def test_output_replaces_the_uri_and_needs_no_secret(tmp_path: Path) -> None:
     run = prepare(_job(), _secrets(tmp_path, "models", "rows"), tmp_path / "adapters")
     assert run.config.layout.output_uri == (tmp_path / "adapters").as_uri()

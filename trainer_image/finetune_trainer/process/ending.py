@@ -16,7 +16,7 @@ from finetune_contract.reasons import Reason, exit_code
 from finetune_contract.result import MAX_BYTES, Outcome, Result, decode
 from finetune_trainer.process.errors import Failure
 
-PACKAGE = Path(__file__).parent
+PACKAGE = Path(__file__).parents[1]  # finetune_trainer/
 DISTRIBUTED_ERRORS = {"DistError"}  # of torch, whose others are kinds of it
 DISTRIBUTED_WORDS = ("gloo", "nccl", "connection closed by peer", "connection reset by peer")
 MEMORY_ERRORS = {"OutOfMemoryError", "MemoryError"}

@@ -258,8 +258,8 @@ def rewarded(count: int) -> list[dict[str, Any]]:
     ]
 
 
-@pytest.mark.parametrize(("count", "curves"), [(12, ["train"]), (60, ["raw", "train"])])
-def test_rewards_have_curves_of_their_own(tmp_path: Path, count: int, curves: list[str]) -> None:
+@pytest.mark.parametrize(("count", "drawn"), [(12, ["train"]), (60, ["raw", "train"])])
+def test_rewards_have_curves_of_their_own(tmp_path: Path, count: int, drawn: list[str]) -> None:
     summary = FACTS.summary.model_copy(update={"final_reward": 0.875})
     config = grpo_config(tmp_path)
     curves = method_of(config.recipe).curves(config.recipe)
@@ -267,7 +267,7 @@ def test_rewards_have_curves_of_their_own(tmp_path: Path, count: int, curves: li
     page = render(config, rewarded(count), facts)
     assert "<dt>Final mean reward</dt><dd>0.8750</dd>" in page
     [wide] = re.findall(r'<svg[^>]*aria-label="Reward over steps.*?</svg>', page, re.DOTALL)
-    assert re.findall(r'<g class="(raw|train)">', wide) == curves
+    assert re.findall(r'<g class="(raw|train)">', wide) == drawn
     assert 'aria-label="reward vowel over steps: reward vowel from 0.5 to 0.5' in page
     assert 'aria-label="tokens of a completion over steps' in page
     assert "reward short" not in page.split("What it was made from")[0].lower()  # it never scored
