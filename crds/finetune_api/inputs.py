@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
-from finetune_api.types import Name, SecretRef, bound, rule, rules
+from finetune_api.types import Name, Rule, SecretRef, bound, keyed_by
 from finetune_contract.model import Message
 from finetune_contract.recipe import BadRows, DataFormat, DataSource, ModelRecipe, TrainingSource
-
-_BY_URI: dict[str, Any] = {
-    "x-kubernetes-list-type": "map",
-    "x-kubernetes-list-map-keys": ["uri"],
-}
 
 
 class HostPathCache(Message):
@@ -31,23 +26,24 @@ class ClaimCache(Message):
     """Name of the claim; ReadWriteMany if workers run on several nodes."""
 
 
+@Rule(
+    "has(self.persistentVolumeClaim) != has(self.hostPath)",
+    "set exactly one of persistentVolumeClaim and hostPath",
+)
 class ModelCache(Message):
     """Where downloads of the base model are kept between attempts and jobs."""
 
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            rule(
-                "has(self.persistentVolumeClaim) != has(self.hostPath)",
-                "set exactly one of persistentVolumeClaim and hostPath",
-            )
-        )
-    )
     persistent_volume_claim: ClaimCache | None = None
     """Keep the model on a claim."""
     host_path: HostPathCache | None = None
     """Keep the model on the node's disk."""
 
 
+@Rule(
+    "!has(self.revision) || self.uri.startsWith('hf://')",
+    "revision is for hf:// models only; remove it or use an hf:// uri",
+    ".revision",
+)
 class Model(ModelRecipe):
     """The base model, and how to get it."""
 
@@ -57,16 +53,6 @@ class Model(ModelRecipe):
     cache: ModelCache | None = None
     """Download once per node instead of once per pod."""
 
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            rule(
-                "!has(self.revision) || self.uri.startsWith('hf://')",
-                "revision is for hf:// models only; remove it or use an hf:// uri",
-                ".revision",
-            )
-        )
-    )
-
 
 class EvalData(DataSource):
     """One JSONL file of rows to evaluate on."""
@@ -75,27 +61,29 @@ class EvalData(DataSource):
     """As in data.train."""
 
 
+@bound("weight", "> 0.0", "weight must be above 0; leave the file out instead")
+@bound("weight", "<= 1000.0", "weight must be at most 1000")
 class TrainingData(TrainingSource):
     """One JSONL file of training rows."""
 
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            bound("weight", "> 0.0", "weight must be above 0; leave the file out instead"),
-            bound("weight", "<= 1000.0", "weight must be at most 1000"),
-        )
-    )
 
-
+@Rule(
+    "!has(self.eval) || !self.eval.exists(e, self.train.exists(t, t.uri == e.uri))",
+    "a file of data.train can not be evaluated on; hold rows out in a file of their own",
+    ".eval",
+)
 class Data(Message):
     """The data."""
 
     train: Annotated[
-        tuple[TrainingData, ...], Field(min_length=1, max_length=32, json_schema_extra=_BY_URI)
+        tuple[TrainingData, ...],
+        Field(min_length=1, max_length=32, json_schema_extra=keyed_by("uri")),
     ]
     """Files to train on; their rows are shuffled together by training.seed. An epoch takes
     weight x rows of each file."""
     eval: (
-        Annotated[tuple[EvalData, ...], Field(max_length=32, json_schema_extra=_BY_URI)] | None
+        Annotated[tuple[EvalData, ...], Field(max_length=32, json_schema_extra=keyed_by("uri"))]
+        | None
     ) = None
     """Files to evaluate on; see eval. None of their rows may stand in data.train."""
     on_bad_row: BadRows = BadRows.FAIL
@@ -103,14 +91,3 @@ class Data(Message):
     row and reason. `Skip`: it is left out, counted in the log and listed in the artifact."""
     credentials_secret_ref: SecretRef | None = None
     """Credentials for reading the data."""
-
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            rule(
-                "!has(self.eval) || !self.eval.exists(e, self.train.exists(t, t.uri == e.uri))",
-                "a file of data.train can not be evaluated on; hold rows out in a file of their "
-                "own",
-                ".eval",
-            )
-        )
-    )

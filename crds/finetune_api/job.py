@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import ConfigDict
-
 from finetune_api.spec import FineTuneJobSpec
 from finetune_api.status import FineTuneJobStatus
-from finetune_api.types import rule, rules
+from finetune_api.types import Rule
 from finetune_contract.model import Message
 
 GROUP = "finetune.dev"
@@ -26,34 +24,33 @@ _FROZEN = (
 _FROZEN_IF_THERE = ("tracking",)  # has no default: it may be added or removed
 
 
-def _frozen(stanza: str) -> dict[str, str]:
-    same = f"self.spec.{stanza} == oldSelf.spec.{stanza}"
-    if stanza in _FROZEN_IF_THERE:
-        new, old = f"has(self.spec.{stanza})", f"has(oldSelf.spec.{stanza})"
-        same = f"({new} ? {old} && {same} : !{old})"
-    return rule(
-        f"{same} || !has(oldSelf.status) || "
-        "!has(oldSelf.status.attempts) || size(oldSelf.status.attempts) == 0",
-        f"spec.{stanza} can not change once an attempt has started; create a new job instead",
-        f".spec.{stanza}",
-    )
+def _frozen_once_begun(job: type[FineTuneJob]) -> type[FineTuneJob]:
+    """Add the rules by which no stanza but runPolicy changes under an attempt."""
+    for stanza in reversed((*_FROZEN, *_FROZEN_IF_THERE)):
+        same = f"self.spec.{stanza} == oldSelf.spec.{stanza}"
+        if stanza in _FROZEN_IF_THERE:
+            new, old = f"has(self.spec.{stanza})", f"has(oldSelf.spec.{stanza})"
+            same = f"({new} ? {old} && {same} : !{old})"
+        job = Rule(
+            f"{same} || !has(oldSelf.status) || "
+            "!has(oldSelf.status.attempts) || size(oldSelf.status.attempts) == 0",
+            f"spec.{stanza} can not change once an attempt has started; create a new job instead",
+            f".spec.{stanza}",
+        )(job)
+    return job
 
 
+@Rule(
+    f"size(self.metadata.name) <= {MAX_NAME_LENGTH} && "
+    "self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
+    f"metadata.name must be at most {MAX_NAME_LENGTH} characters: a lower-case letter, "
+    "then letters, digits and dashes",
+    ".metadata.name",
+)
+@_frozen_once_begun
 class FineTuneJob(Message):
     """A fine-tuning job: trains a LoRA adapter and publishes it, verified, to object storage."""
 
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            rule(
-                f"size(self.metadata.name) <= {MAX_NAME_LENGTH} && "
-                "self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
-                f"metadata.name must be at most {MAX_NAME_LENGTH} characters: a lower-case letter, "
-                "then letters, digits and dashes",
-                ".metadata.name",
-            ),
-            *(_frozen(stanza) for stanza in (*_FROZEN, *_FROZEN_IF_THERE)),
-        )
-    )
     api_version: Literal["finetune.dev/v1alpha1"]
     kind: Literal["FineTuneJob"]
     metadata: dict[str, Any]

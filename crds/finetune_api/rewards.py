@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 from pydantic.alias_generators import to_camel
 
 from finetune_api.quantity import Quantity
 from finetune_api.types import (
     Name,
+    Rule,
     SecretRef,
     after,
     bound,
     http_address,
-    rule,
-    rules,
 )
 from finetune_contract import rewards as contract
 from finetune_contract.model import Message
@@ -23,18 +22,13 @@ from finetune_contract.model import Message
 URL = r"^https?://[^\s?#@/]+(/[^\s?#]*)?$"
 
 
+@Rule(
+    "!has(self.least) || self.least <= self.most",
+    "least must not be above most",
+    ".least",
+)
 class LengthReward(contract.LengthReward):
     """1 where the completion's length lies in a band."""
-
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            rule(
-                "!has(self.least) || self.least <= self.most",
-                "least must not be above most",
-                ".least",
-            )
-        )
-    )
 
 
 class ConfigMapKey(Message):
@@ -46,6 +40,12 @@ class ConfigMapKey(Message):
     """Its key, whose value is the source text."""
 
 
+@Rule(
+    "!has(self.memory) || (type(self.memory) == int ? self.memory > 0 : "
+    "!self.memory.matches('^[0.]+([a-zA-Z].*)?$'))",
+    "memory must be above 0",
+    ".memory",
+)
 class PythonReward(Message):
     """A Python function of your own. It takes prompts, completions and every column of the rows as
     lists, and returns one number (or None, to abstain) per completion; TRL's reward functions work
@@ -63,18 +63,8 @@ class PythonReward(Message):
     """Run also where the node's kernel can not confine the process: only for code that you
     trust."""
 
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            rule(
-                "!has(self.memory) || (type(self.memory) == int ? self.memory > 0 : "
-                "!self.memory.matches('^[0.]+([a-zA-Z].*)?$'))",
-                "memory must be above 0",
-                ".memory",
-            )
-        )
-    )
 
-
+@http_address("url", URL, "http:// or https://, host and path")
 class HttpReward(contract.HttpReward):
     """A service that scores batches over HTTP; docs/rewards.md has its OpenAPI schema."""
 
@@ -88,15 +78,13 @@ class HttpReward(contract.HttpReward):
     """While the service is down the run pauses; after this long it ends, to go on later from its
     checkpoint."""
 
-    model_config = ConfigDict(
-        json_schema_extra=rules(http_address("url", URL, "http:// or https://, host and path"))
-    )
-
 
 _BLOCKS = tuple(map(to_camel, contract.SOURCES))
 _ONE = " + ".join(f"(has(self.{block}) ? 1 : 0)" for block in _BLOCKS)
 
 
+@Rule(f"{_ONE} == 1", "set exactly one of " + ", ".join(_BLOCKS))
+@bound("weight", "<= 1000.0", "weight must be at most 1000")
 class Reward(contract.BuiltinReward):
     """One reward. Its source is exactly one of the blocks below."""
 
@@ -108,10 +96,3 @@ class Reward(contract.BuiltinReward):
     """Call a service."""
     model: contract.ModelReward | None = None
     """Ask a reward model."""
-
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            rule(f"{_ONE} == 1", "set exactly one of " + ", ".join(_BLOCKS)),
-            bound("weight", "<= 1000.0", "weight must be at most 1000"),
-        )
-    )

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from finetune_api.inputs import Data, Model
 from finetune_api.training import Eval, Lora, Memory, Method, Training
-from finetune_api.types import SecretRef, rule, rules
+from finetune_api.types import Rule, SecretRef
 from finetune_api.workers import GPU, Workers, is_gpu_count
 from finetune_contract.layout import CheckpointPolicy, Tracker
 from finetune_contract.model import Message, StoreUri
@@ -22,6 +22,11 @@ _MICRO = (
 )
 
 
+@Rule(
+    "'Adapter' in self.export",
+    "export must name Adapter; Merged comes beside it",
+    ".export",
+)
 class Output(Message):
     """Where the adapter goes."""
 
@@ -34,16 +39,6 @@ class Output(Message):
     """What to publish: `Adapter` (PEFT format) and `Merged`, the base model with the adapter added
     to its weights, in the directory `merged`."""
 
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            rule(
-                "'Adapter' in self.export",
-                "export must name Adapter; Merged comes beside it",
-                ".export",
-            )
-        )
-    )
-
 
 class Checkpoint(CheckpointPolicy):
     """When the training's state is saved below output.uri; a later attempt goes on from it."""
@@ -52,6 +47,22 @@ class Checkpoint(CheckpointPolicy):
     """Save when the last checkpoint is this old. Saving runs beside the training."""
 
 
+@Rule("self.type != 'MLflow' || has(self.uri)", "MLflow needs uri", ".uri")
+@Rule(
+    "self.type != 'TensorBoard' || !has(self.uri)",
+    "TensorBoard writes files beside the adapter; remove uri",
+    ".uri",
+)
+@Rule(
+    "self.type != 'WandB' || has(self.credentialsSecretRef)",
+    "WandB needs credentialsSecretRef, a Secret with the key WANDB_API_KEY",
+    ".credentialsSecretRef",
+)
+@Rule(
+    "self.type != 'TensorBoard' || !has(self.credentialsSecretRef)",
+    "TensorBoard writes files beside the adapter; remove credentialsSecretRef",
+    ".credentialsSecretRef",
+)
 class Tracking(Tracker):
     """Where curves are sent while the job runs. Losing the tracker never stops the training."""
 
@@ -60,27 +71,6 @@ class Tracking(Tracker):
     credentials_secret_ref: SecretRef | None = None
     """Credentials for the tracker. Keys: WANDB_API_KEY; MLFLOW_TRACKING_TOKEN, or
     MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."""
-
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            rule("self.type != 'MLflow' || has(self.uri)", "MLflow needs uri", ".uri"),
-            rule(
-                "self.type != 'TensorBoard' || !has(self.uri)",
-                "TensorBoard writes files beside the adapter; remove uri",
-                ".uri",
-            ),
-            rule(
-                "self.type != 'WandB' || has(self.credentialsSecretRef)",
-                "WandB needs credentialsSecretRef, a Secret with the key WANDB_API_KEY",
-                ".credentialsSecretRef",
-            ),
-            rule(
-                "self.type != 'TensorBoard' || !has(self.credentialsSecretRef)",
-                "TensorBoard writes files beside the adapter; remove credentialsSecretRef",
-                ".credentialsSecretRef",
-            ),
-        )
-    )
 
 
 class RunPolicy(Message):
@@ -98,6 +88,50 @@ class RunPolicy(Message):
     """Time for a pod that is told to stop to save a checkpoint before it is killed."""
 
 
+@Rule(
+    "self.workers.replicas < 1 || "
+    f"self.training.globalBatchSize % ({_MICRO} * "
+    "self.workers.replicas * (has(self.workers.resources) && "
+    "has(self.workers.resources.limits) && "
+    f"'{GPU}' in self.workers.resources.limits && {is_gpu_count(_GPU_LIMIT)} ? "
+    f"int({_GPU_LIMIT}) : 1)) == 0",
+    "training.globalBatchSize must be a multiple of microBatchSize x workers.replicas "
+    "x GPUs per worker; raise globalBatchSize or change one of the others",
+    ".training.globalBatchSize",
+)
+@Rule(
+    "!has(self.method.grpo) || self.training.globalBatchSize % self.method.grpo.groupSize == 0",
+    "training.globalBatchSize counts completions: it must be a multiple of method.grpo.groupSize",
+    ".training.globalBatchSize",
+)
+@Rule(
+    "!has(self.method.grpo) || self.method.grpo.rollout.maxTokens < self.training.sequenceLength",
+    "method.grpo.rollout.maxTokens must leave room for prompts: raise training.sequenceLength",
+    ".training.sequenceLength",
+)
+@Rule(
+    "!has(self.method.grpo) || !has(self.data.eval) || size(self.data.eval) == 0",
+    "GRPO is judged by its rewards; remove data.eval",
+    ".data.eval",
+)
+@Rule(
+    "!has(self.eval.everySteps) || (has(self.data.eval) && size(self.data.eval) > 0)",
+    "eval.everySteps needs rows to evaluate on; set data.eval",
+    ".data.eval",
+)
+@Rule(
+    "!('Merged' in self.output.export) || !has(self.lora.quantization) || "
+    "self.lora.quantization == 'None'",
+    "output.export Merged needs lora.quantization None: the merged weights would be "
+    "others than those the adapter was trained on",
+    ".output.export",
+)
+@Rule(
+    "!has(self.model.initFrom) || !(self.model.initFrom + '/')"
+    ".startsWith(self.output.uri + (self.output.uri.endsWith('/') ? '' : '/'))",
+    "model.initFrom lies in this job's own output.uri; publish to another directory",
+    ".model.initFrom",
+)
 class FineTuneJobSpec(Message):
     """What to train, on what, how, and where the adapter goes. Once an attempt has started, only
     runPolicy can change."""
@@ -126,56 +160,3 @@ class FineTuneJobSpec(Message):
     """Where the adapter goes."""
     run_policy: RunPolicy = RunPolicy()
     """When to run, to retry and to clean up."""
-
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            rule(
-                "self.workers.replicas < 1 || "
-                f"self.training.globalBatchSize % ({_MICRO} * "
-                "self.workers.replicas * (has(self.workers.resources) && "
-                "has(self.workers.resources.limits) && "
-                f"'{GPU}' in self.workers.resources.limits && {is_gpu_count(_GPU_LIMIT)} ? "
-                f"int({_GPU_LIMIT}) : 1)) == 0",
-                "training.globalBatchSize must be a multiple of microBatchSize x workers.replicas "
-                "x GPUs per worker; raise globalBatchSize or change one of the others",
-                ".training.globalBatchSize",
-            ),
-            rule(
-                "!has(self.method.grpo) || "
-                "self.training.globalBatchSize % self.method.grpo.groupSize == 0",
-                "training.globalBatchSize counts completions: it must be a multiple of "
-                "method.grpo.groupSize",
-                ".training.globalBatchSize",
-            ),
-            rule(
-                "!has(self.method.grpo) || "
-                "self.method.grpo.rollout.maxTokens < self.training.sequenceLength",
-                "method.grpo.rollout.maxTokens must leave room for prompts: raise "
-                "training.sequenceLength",
-                ".training.sequenceLength",
-            ),
-            rule(
-                "!has(self.method.grpo) || !has(self.data.eval) || size(self.data.eval) == 0",
-                "GRPO is judged by its rewards; remove data.eval",
-                ".data.eval",
-            ),
-            rule(
-                "!has(self.eval.everySteps) || (has(self.data.eval) && size(self.data.eval) > 0)",
-                "eval.everySteps needs rows to evaluate on; set data.eval",
-                ".data.eval",
-            ),
-            rule(
-                "!('Merged' in self.output.export) || !has(self.lora.quantization) || "
-                "self.lora.quantization == 'None'",
-                "output.export Merged needs lora.quantization None: the merged weights would be "
-                "others than those the adapter was trained on",
-                ".output.export",
-            ),
-            rule(
-                "!has(self.model.initFrom) || !(self.model.initFrom + '/')"
-                ".startsWith(self.output.uri + (self.output.uri.endsWith('/') ? '' : '/'))",
-                "model.initFrom lies in this job's own output.uri; publish to another directory",
-                ".model.initFrom",
-            ),
-        )
-    )

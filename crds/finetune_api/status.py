@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
+from finetune_api.types import ATOMIC, keyed_by
 from finetune_contract.checkpoint import CheckpointRef
 from finetune_contract.model import Message
 from finetune_contract.progress import Phase
@@ -87,9 +88,7 @@ class Attempt(Message):
     """When its end was seen."""
     workload_uid: str | None = None
     """uid of its PyTorchJob. One that vanishes after it stood here ends the attempt."""
-    pod_uids: Annotated[
-        list[str] | None, Field(json_schema_extra={"x-kubernetes-list-type": "atomic"})
-    ] = None
+    pod_uids: Annotated[list[str] | None, Field(json_schema_extra=ATOMIC)] = None
     """The pods it is made of; a missing or replaced one ends it."""
     reason: str | None = None
     """Why it ended."""
@@ -171,9 +170,7 @@ class ProgressStatus(Message):
     """Tokens of all workers per second, padding not counted."""
     reward: _Decimal | None = None
     """Mean total reward of the last step's completions."""
-    rewards: Annotated[
-        list[RewardStatus] | None, Field(json_schema_extra={"x-kubernetes-list-type": "atomic"})
-    ] = None
+    rewards: Annotated[list[RewardStatus] | None, Field(json_schema_extra=ATOMIC)] = None
     """The rewards one by one."""
     note: str | None = None
     """What the run waits for, or what fails without ending it, such as checkpoints."""
@@ -220,15 +217,7 @@ class PlanStatus(Message):
     """Whether rows are packed."""
     memory: MemoryStatus | None = None
     """Estimated memory."""
-    lora: Annotated[
-        list[RoleCoverage] | None,
-        Field(
-            json_schema_extra={
-                "x-kubernetes-list-type": "map",
-                "x-kubernetes-list-map-keys": ["role"],
-            }
-        ),
-    ] = None
+    lora: Annotated[list[RoleCoverage] | None, Field(json_schema_extra=keyed_by("role"))] = None
     """What the adapter reaches, role by role."""
 
 
@@ -237,25 +226,9 @@ class FineTuneJobStatus(Message):
 
     observed_generation: int | None = None
     """The generation that this status speaks of."""
-    conditions: Annotated[
-        list[Condition] | None,
-        Field(
-            json_schema_extra={
-                "x-kubernetes-list-type": "map",
-                "x-kubernetes-list-map-keys": ["type"],
-            }
-        ),
-    ] = None
+    conditions: Annotated[list[Condition] | None, Field(json_schema_extra=keyed_by("type"))] = None
     """Ready, Reconciling, Stalled, Succeeded and Suspended, as kstatus reads them."""
-    attempts: Annotated[
-        list[Attempt] | None,
-        Field(
-            json_schema_extra={
-                "x-kubernetes-list-type": "map",
-                "x-kubernetes-list-map-keys": ["number"],
-            }
-        ),
-    ] = None
+    attempts: Annotated[list[Attempt] | None, Field(json_schema_extra=keyed_by("number"))] = None
     """Every attempt, oldest first; each stands here before its objects are made."""
     reward_check: RewardCheckStatus | None = None
     """The trial of builtin and python rewards; the first attempt starts once it has passed."""

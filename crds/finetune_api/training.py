@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from finetune_api.grpo import Grpo
 from finetune_api.types import (
     IntOrString,
+    Rule,
     after,
     bound,
     decimal_is_zero,
     listed,
-    rule,
-    rules,
 )
 from finetune_contract.layout import Checkpointing, Offload
 from finetune_contract.model import Message
@@ -24,6 +23,11 @@ AUTO = "Auto"
 _EXPERTS = listed("targets", "Experts")
 
 
+@Rule(
+    "has(self.type) && self.type == 'GRPO' ? has(self.grpo) : !has(self.grpo)",
+    "type GRPO needs the block grpo, with at least one reward; other types have none",
+    ".grpo",
+)
 class Method(Message):
     """What is optimised."""
 
@@ -33,43 +37,41 @@ class Method(Message):
     grpo: Grpo | None = None
     """Set for type GRPO only."""
 
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            rule(
-                "has(self.type) && self.type == 'GRPO' ? has(self.grpo) : !has(self.grpo)",
-                "type GRPO needs the block grpo, with at least one reward; other types have none",
-                ".grpo",
-            )
-        )
-    )
 
-
+@bound("dropout", "< 1.0", "dropout must be below 1")
+@Rule(
+    f"!{_EXPERTS} || {decimal_is_zero('dropout')}",
+    "dropout must be 0 with targets Experts: fused experts have no place for it",
+    ".dropout",
+)
+@Rule(
+    f"!{_EXPERTS} || !has(self.dora) || !self.dora",
+    "dora can not be used with targets Experts: fused experts have no DoRA",
+    ".dora",
+)
+@Rule(
+    "!has(self.dora) || !self.dora || !has(self.quantization) || self.quantization == 'None'",
+    "dora needs quantization None: weights in 4 bits have no norm that ZeRO can gather",
+    ".dora",
+)
 class Lora(LoraRecipe):
     """The adapter: LoRA (arXiv 2106.09685)."""
 
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            bound("dropout", "< 1.0", "dropout must be below 1"),
-            rule(
-                f"!{_EXPERTS} || {decimal_is_zero('dropout')}",
-                "dropout must be 0 with targets Experts: fused experts have no place for it",
-                ".dropout",
-            ),
-            rule(
-                f"!{_EXPERTS} || !has(self.dora) || !self.dora",
-                "dora can not be used with targets Experts: fused experts have no DoRA",
-                ".dora",
-            ),
-            rule(
-                "!has(self.dora) || !self.dora || !has(self.quantization) || "
-                "self.quantization == 'None'",
-                "dora needs quantization None: weights in 4 bits have no norm that ZeRO can gather",
-                ".dora",
-            ),
-        )
-    )
 
-
+@bound("learningRate", "> 0.0", "learningRate must be above 0")
+@Rule(
+    "!(has(self.epochs) && has(self.maxSteps))",
+    "set epochs or maxSteps, not both",
+    ".maxSteps",
+)
+@bound("warmupRatio", "<= 1.0", "warmupRatio must be 0 to 1")
+@Rule(
+    "!has(self.microBatchSize) || self.microBatchSize == 'Auto' || "
+    "(type(self.microBatchSize) == int && self.microBatchSize >= 1 && "
+    "self.microBatchSize <= 1024)",
+    "microBatchSize must be Auto or a number from 1 to 1024",
+    ".microBatchSize",
+)
 class Training(TrainingTerms):
     """How to optimise, and in how many rows at a time."""
 
@@ -83,26 +85,23 @@ class Training(TrainingTerms):
     """Put the rows of a forward pass one after the other instead of padding them to equal length.
     No row sees another; the numbers stay the same, unless lora.dropout is above 0."""
 
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            bound("learningRate", "> 0.0", "learningRate must be above 0"),
-            rule(
-                "!(has(self.epochs) && has(self.maxSteps))",
-                "set epochs or maxSteps, not both",
-                ".maxSteps",
-            ),
-            bound("warmupRatio", "<= 1.0", "warmupRatio must be 0 to 1"),
-            rule(
-                "!has(self.microBatchSize) || self.microBatchSize == 'Auto' || "
-                "(type(self.microBatchSize) == int && self.microBatchSize >= 1 && "
-                "self.microBatchSize <= 1024)",
-                "microBatchSize must be Auto or a number from 1 to 1024",
-                ".microBatchSize",
-            ),
-        )
-    )
 
-
+@Rule(
+    "!has(self.zeroStage) || self.zeroStage == 'Auto' || self.zeroStage in [0, 1, 2, 3]",
+    "zeroStage must be Auto, 0, 1, 2 or 3",
+    ".zeroStage",
+)
+@Rule(
+    f"!{listed('offload', 'Parameters')} || !has(self.zeroStage) || "
+    "self.zeroStage == 'Auto' || self.zeroStage == 3",
+    "offload Parameters needs zeroStage 3 or Auto",
+    ".zeroStage",
+)
+@Rule(
+    f"!{listed('offload', 'Optimizer')} || !has(self.zeroStage) || self.zeroStage != 0",
+    "offload Optimizer needs zeroStage 1, 2, 3 or Auto",
+    ".zeroStage",
+)
 class Memory(Message):
     """How to fit the training into memory."""
 
@@ -116,43 +115,16 @@ class Memory(Message):
     """Compute activations again in the backward pass instead of keeping them: about a third slower,
     much less memory. `Auto` does so only where the estimate says it must."""
 
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            rule(
-                "!has(self.zeroStage) || self.zeroStage == 'Auto' || "
-                "self.zeroStage in [0, 1, 2, 3]",
-                "zeroStage must be Auto, 0, 1, 2 or 3",
-                ".zeroStage",
-            ),
-            rule(
-                f"!{listed('offload', 'Parameters')} || !has(self.zeroStage) || "
-                "self.zeroStage == 'Auto' || self.zeroStage == 3",
-                "offload Parameters needs zeroStage 3 or Auto",
-                ".zeroStage",
-            ),
-            rule(
-                f"!{listed('offload', 'Optimizer')} || !has(self.zeroStage) || self.zeroStage != 0",
-                "offload Optimizer needs zeroStage 1, 2, 3 or Auto",
-                ".zeroStage",
-            ),
-        )
-    )
 
-
+@Rule(
+    "has(self.everySteps) || !has(self.publish) || self.publish != 'Best'",
+    "publish Best needs everySteps",
+    ".everySteps",
+)
+@Rule(
+    "has(self.everySteps) || !has(self.patience)",
+    "patience needs everySteps",
+    ".everySteps",
+)
 class Eval(EvalRecipe):
     """How to evaluate on data.eval: the mean loss over all its supervised tokens."""
-
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            rule(
-                "has(self.everySteps) || !has(self.publish) || self.publish != 'Best'",
-                "publish Best needs everySteps",
-                ".everySteps",
-            ),
-            rule(
-                "has(self.everySteps) || !has(self.patience)",
-                "patience needs everySteps",
-                ".everySteps",
-            ),
-        )
-    )

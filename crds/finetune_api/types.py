@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar
 
 from pydantic import Field, WithJsonSchema
 
 from finetune_api.quantity import INT_OR_STRING
 from finetune_contract.model import Message
 
-
-def rule(expression: str, message: str, field: str | None = None) -> dict[str, str]:
-    """Return one `x-kubernetes-validations` entry: standard CEL and what the user should do."""
-    entry = {"rule": expression, "message": message}
-    if field is not None:
-        entry["fieldPath"] = field
-    return entry
+M = TypeVar("M", bound=Message)
+_RULES = "x-kubernetes-validations"
+ATOMIC: dict[str, Any] = {"x-kubernetes-list-type": "atomic"}
 
 
-def rules(*entries: dict[str, str], **extra: Any) -> dict[str, Any]:
-    """Return the schema extension that carries CEL rules (and other extensions) for a model."""
-    return {"x-kubernetes-validations": list(entries), **extra}
+@dataclass(frozen=True)
+class Rule:
+    """A class decorator that adds an `x-kubernetes-validations` entry to a block's schema: standard
+    CEL, what the user should do, and the field. A server reports them from top to bottom."""
+
+    expression: str
+    message: str
+    field: str | None = None
+
+    def __call__(self, block: type[M]) -> type[M]:
+        """Add the entry before those that stand below: Python applies decorators bottom up."""
+        entry: dict[str, Any] = {"rule": self.expression, "message": self.message}
+        if self.field is not None:
+            entry["fieldPath"] = self.field
+        extra: Any = block.model_config.get("json_schema_extra", {})
+        block.model_config["json_schema_extra"] = {_RULES: [entry, *extra.get(_RULES, [])]}
+        return block
+
+
+def keyed_by(field: str) -> dict[str, Any]:
+    """Return the schema extension of a list whose items are told apart by one of their fields."""
+    return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [field]}
 
 
 def after(field: str) -> dict[str, str]:
@@ -37,7 +53,7 @@ DECIMAL = f"^{_NUMBER}$"
 SIGNED_DECIMAL = f"^-?{_NUMBER}$"
 
 
-def bound(field: str, comparison: str, message: str) -> dict[str, str]:
+def bound(field: str, comparison: str, message: str) -> Rule:
     """Return a rule that compares a decimal field of `self` with a number.
 
     Absent and malformed values pass: the former when a server checks the default {}, the latter
@@ -45,17 +61,17 @@ def bound(field: str, comparison: str, message: str) -> dict[str, str]:
     """
     value = f"self.{field}"
     expression = f"!has({value}) || !{value}.matches('{DECIMAL}') || double({value}) {comparison}"
-    return rule(expression, message, f".{field}")
+    return Rule(expression, message, f".{field}")
 
 
-def http_address(field: str, pattern: str, form: str) -> dict[str, str]:
+def http_address(field: str, pattern: str, form: str) -> Rule:
     """Return a rule on a URL that a token may be sent to; `form` is how it should look.
 
     It stands beside the field: a pattern on it would show a password in the URL to everyone.
     """
     escaped = pattern.replace("\\", "\\\\")
     expression = f"!has(self.{field}) || self.{field}.matches('{escaped}')"
-    return rule(expression, f"write {form}; a token goes into credentialsSecretRef", f".{field}")
+    return Rule(expression, f"write {form}; a token goes into credentialsSecretRef", f".{field}")
 
 
 def decimal_is_zero(field: str) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from finetune_api.quantity import Quantity
-from finetune_api.types import Name, rule, rules
+from finetune_api.types import ATOMIC, Name, Rule, keyed_by
 from finetune_contract.model import Message
 
 LabelValue = Annotated[
@@ -30,6 +30,11 @@ def is_gpu_count(value: str) -> str:
     return f"(type({value}) == int ? {value} > 0 && {value} < 100 : {as_text})"
 
 
+@Rule(
+    f"!has(self.limits) || !('{GPU}' in self.limits) || " + is_gpu_count(f"self.limits['{GPU}']"),
+    "nvidia.com/gpu must be a whole number from 1 to 99; leave it out to train on CPUs",
+    ".limits",
+)
 class Resources(Message):
     """Compute resources of one worker."""
 
@@ -38,17 +43,6 @@ class Resources(Message):
     GPU, or one process on the CPU)."""
     requests: Quantities | None = None
     """Least of each resource; as limits where not given."""
-
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            rule(
-                f"!has(self.limits) || !('{GPU}' in self.limits) || "
-                + is_gpu_count(f"self.limits['{GPU}']"),
-                "nvidia.com/gpu must be a whole number from 1 to 99; leave it out to train on CPUs",
-                ".limits",
-            )
-        )
-    )
 
 
 class Toleration(Message):
@@ -89,6 +83,17 @@ class EmptyDirVolume(Message):
     """Most bytes, as a quantity."""
 
 
+@Rule(
+    "[has(self.persistentVolumeClaim), has(self.configMap), has(self.emptyDir)]"
+    ".filter(x, x).size() == 1",
+    "set exactly one of persistentVolumeClaim, configMap and emptyDir",
+)
+@Rule(
+    "!(" + " || ".join(f"self.mountPath.startsWith('{path}')" for path in _TAKEN) + ")"
+    " && self.mountPath != '/tmp' && self.mountPath != '/tmp/'",
+    f"mountPath must not be /tmp or lie in {', '.join(_TAKEN)}; choose another path",
+    ".mountPath",
+)
 class Volume(Message):
     """A volume and where it is mounted. Other kinds of volume are not allowed."""
 
@@ -107,23 +112,13 @@ class Volume(Message):
     empty_dir: EmptyDirVolume | None = None
     """A directory of the pod."""
 
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            rule(
-                "[has(self.persistentVolumeClaim), has(self.configMap), has(self.emptyDir)]"
-                ".filter(x, x).size() == 1",
-                "set exactly one of persistentVolumeClaim, configMap and emptyDir",
-            ),
-            rule(
-                "!(" + " || ".join(f"self.mountPath.startsWith('{path}')" for path in _TAKEN) + ")"
-                " && self.mountPath != '/tmp' && self.mountPath != '/tmp/'",
-                f"mountPath must not be /tmp or lie in {', '.join(_TAKEN)}; choose another path",
-                ".mountPath",
-            ),
-        )
-    )
 
-
+@Rule(
+    "!has(self.volumes) || self.volumes.all(one,"
+    " self.volumes.exists_one(other, other.mountPath == one.mountPath))",
+    "two volumes have the same mountPath; choose another path for one of them",
+    ".volumes",
+)
 class Workers(Message):
     """The pods that train."""
 
@@ -143,7 +138,7 @@ class Workers(Message):
     tolerations: (
         Annotated[
             list[Toleration],
-            Field(max_length=32, json_schema_extra={"x-kubernetes-list-type": "atomic"}),
+            Field(max_length=32, json_schema_extra=ATOMIC),
         ]
         | None
     ) = None
@@ -154,28 +149,11 @@ class Workers(Message):
     volumes: (
         Annotated[
             list[Volume],
-            Field(
-                max_length=16,
-                json_schema_extra={
-                    "x-kubernetes-list-type": "map",
-                    "x-kubernetes-list-map-keys": ["name"],
-                },
-            ),
+            Field(max_length=16, json_schema_extra=keyed_by("name")),
         ]
         | None
     ) = None
     """Volumes to mount: claims, ConfigMaps and empty directories."""
-
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            rule(
-                "!has(self.volumes) || self.volumes.all(one,"
-                " self.volumes.exists_one(other, other.mountPath == one.mountPath))",
-                "two volumes have the same mountPath; choose another path for one of them",
-                ".volumes",
-            )
-        )
-    )
 
     @property
     def processes_per_worker(self) -> int:
