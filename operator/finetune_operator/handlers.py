@@ -86,44 +86,18 @@ def _noticer(controller: Controller, kind: str, api_version: str) -> Any:
     return notice
 
 
-class _NothingHandled(kopf.DiffBaseStorage):
+class _NothingHandled(kopf.MultiDiffBaseStorage):
     """What Kopf would annotate objects with to compare later states to; nothing of ours does."""
 
     def build(self, **_: Any) -> kopf.BodyEssence:
         """Spare the deep copy of every object of every event."""
         return kopf.BodyEssence()
 
-    def fetch(self, **_: Any) -> None:
-        """Find nothing."""
-
-    def store(self, **_: Any) -> None:
-        """Keep nothing."""
-
-
-class _NoProgress(kopf.ProgressStorage):
-    """Where Kopf would keep the progress of handlers that it retries; `on.event` has none."""
-
-    def fetch(self, **_: Any) -> None:
-        """Find nothing."""
-
-    def store(self, **_: Any) -> None:
-        """Keep nothing."""
-
-    def purge(self, **_: Any) -> None:
-        """Have nothing to remove."""
-
-    def touch(self, **_: Any) -> None:
-        """Leave the object alone."""
-
-    def clear(self, *, essence: kopf.BodyEssence) -> kopf.BodyEssence:
-        """Return what is compared, which is nothing."""
-        return essence
-
 
 def _kopf_settings() -> kopf.OperatorSettings:
     settings = kopf.OperatorSettings()
-    settings.persistence.diffbase_storage = _NothingHandled()
-    settings.persistence.progress_storage = _NoProgress()
+    settings.persistence.diffbase_storage = _NothingHandled([])
+    settings.persistence.progress_storage = kopf.MultiProgressStorage([])
     settings.posting.enabled = False
     settings.scanning.disabled = True
     settings.watching.chunk_size = 500
