@@ -8,10 +8,10 @@ from finetune_operator.job.backend import Backend
 from finetune_operator.job.run_config import run_config
 from finetune_operator.job.workers import asks_for_gpus
 from finetune_operator.plan.config_map import config_map
-from finetune_operator.plan.lease import lease
-from finetune_operator.plan.objects import Objects, shared
+from finetune_operator.plan.lease import lease, role, role_binding
+from finetune_operator.plan.objects import Objects
 from finetune_operator.plan.pod import pod_template
-from finetune_operator.plan.role import role, role_binding
+from finetune_operator.plan.shared import shared
 from finetune_operator.plan.volumes import pod_mounts
 
 

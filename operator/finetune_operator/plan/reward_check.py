@@ -13,23 +13,26 @@ from finetune_api.job import FineTuneJob
 from finetune_operator.job.credentials import credentials
 from finetune_operator.job.names import Object, child, reward_check_name
 from finetune_operator.job.workers import extended_resources
-from finetune_operator.plan.objects import Objects, shared
-from finetune_operator.plan.pod import ENVIRONMENT, pod_settings
+from finetune_operator.plan.container import ENVIRONMENT, container, modest
+from finetune_operator.plan.objects import Objects
+from finetune_operator.plan.pod import pod_settings
 from finetune_operator.plan.reward_runner import (
-    CONFINED,
     REWARDS_FILE,
     REWARDS_PATH,
     SPARED,
+    document,
     rewards_document,
     runner,
-    runner_mounts,
     runner_volumes,
     source_arguments,
 )
+from finetune_operator.plan.shared import shared
 from finetune_operator.plan.volumes import (
+    VolumeAndMount,
     credentials_directory,
     credentials_mount,
     user_volumes,
+    volume,
 )
 
 ROWS_CONTAINER = "rows"
@@ -42,8 +45,8 @@ _GRACE_SECONDS = 10
 def reward_check(job: FineTuneJob, image: str) -> Objects | None:
     """Return the pod that tries the job's rewards, and what it needs; None for a job without any
     that can be tried."""
-    document = rewards_document(job)
-    if document is None:
+    rewards = rewards_document(job)
+    if rewards is None:
         return None
     pod = child(
         job,
@@ -51,7 +54,7 @@ def reward_check(job: FineTuneJob, image: str) -> Objects | None:
         "Pod",
         None,
         name=reward_check_name(job.name),
-        annotations={**SPARED, _DOCUMENT: document},
+        annotations={**SPARED, _DOCUMENT: rewards},
         spec=_spec(job, image),
     )
     return Objects(shared(job), (pod,))
@@ -60,35 +63,26 @@ def reward_check(job: FineTuneJob, image: str) -> Objects | None:
 def _spec(job: FineTuneJob, image: str) -> Object:
     data = credentials(job).get("data")
     secrets = [credentials_mount("data", data.secret)] if data else []
-    mounted = [*secrets, *user_volumes(job)]
+    inputs = [*secrets, *user_volumes(job)]
+    some = {"emptyDir": {"sizeLimit": "256Mi"}}
+    rows = volume("rows", some, _ROWS_DIRECTORY)
+    rows_to_read = volume("rows", some, _ROWS_DIRECTORY, read_only=True)
+    tmp = volume("rows-tmp", {"emptyDir": {}}, "/tmp")  # noqa: S108 - a mount point
+    annotation = {"fieldPath": f"metadata.annotations['{_DOCUMENT}']"}
+    items = [{"path": REWARDS_FILE, "fieldRef": annotation}]
+    rewards = document("rewards", {"downwardAPI": {"items": items}})
     command = ["python", "-m", "finetune_rewards.check", "--rewards", REWARDS_PATH]
     command += ["--rows", _ROWS_PATH, *source_arguments(job)]
-    document = {
-        "name": "rewards",
-        "mountPath": REWARDS_PATH,
-        "subPath": REWARDS_FILE,
-        "readOnly": True,
-    }
-    rows = {"name": "rows", "mountPath": _ROWS_DIRECTORY, "readOnly": True}
-    annotation = {"fieldPath": f"metadata.annotations['{_DOCUMENT}']"}
     settings = pod_settings(job, _GRACE_SECONDS)
     if tolerations := [*settings.get("tolerations", []), *_device_tolerations(job)]:
         settings["tolerations"] = tolerations
+    mounted = [*inputs, rows, tmp, rewards, *runner_volumes(job)]
     return {
         **settings,
         "restartPolicy": "Never",
-        "initContainers": [_rows_container(job, image, [mount for _, mount in mounted])],
-        "containers": [runner(job, image, command, [document, rows, *runner_mounts(job)])],
-        "volumes": [
-            *(volume for volume, _ in mounted),
-            {"name": "rows", "emptyDir": {"sizeLimit": "256Mi"}},
-            {"name": "rows-tmp", "emptyDir": {}},
-            {
-                "name": "rewards",
-                "downwardAPI": {"items": [{"path": REWARDS_FILE, "fieldRef": annotation}]},
-            },
-            *runner_volumes(job),
-        ],
+        "initContainers": [_rows_container(job, image, [*inputs, rows, tmp])],
+        "containers": [runner(job, image, command, [rewards, rows_to_read])],
+        "volumes": [volume for volume, _ in mounted],
     }
 
 
@@ -103,25 +97,10 @@ def _device_tolerations(job: FineTuneJob) -> list[Object]:
     ]
 
 
-def _rows_container(job: FineTuneJob, image: str, mounts: list[Object]) -> Object:
+def _rows_container(job: FineTuneJob, image: str, mounted: list[VolumeAndMount]) -> Object:
     command = ["python", "-m", "finetune_trainer.sample_rows", "--output", _ROWS_PATH]
     command += [part for file in job.spec.data.train for part in ("--uri", file.uri)]
     if "data" in credentials(job):
         command += ["--credentials", credentials_directory("data")]
-    return {
-        "name": ROWS_CONTAINER,
-        "image": image,
-        "command": command,
-        "env": [{"name": name, "value": value} for name, value in ENVIRONMENT.items()],
-        "volumeMounts": [
-            *mounts,
-            {"name": "rows", "mountPath": _ROWS_DIRECTORY},
-            {"name": "rows-tmp", "mountPath": "/tmp"},  # noqa: S108 - a mount point
-        ],
-        "terminationMessagePolicy": "FallbackToLogsOnError",
-        "resources": {
-            "requests": {"cpu": "100m", "memory": "256Mi"},
-            "limits": {"cpu": "2", "memory": "2Gi"},
-        },
-        "securityContext": CONFINED,
-    }
+    rows = container(ROWS_CONTAINER, image, command, mounted, ENVIRONMENT)
+    return {**rows, "resources": modest("2Gi")}

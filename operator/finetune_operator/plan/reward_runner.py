@@ -7,15 +7,22 @@ run scores with one code from its beginning to its end.
 
 from __future__ import annotations
 
-from typing import Any
-
 from finetune_api.job import FineTuneJob
 from finetune_api.quantity import amount, exact
 from finetune_contract.model import canonical_json
 from finetune_operator.job.method import isolated_rewards, python_rewards, reward_recipe
 from finetune_operator.job.names import REWARDS_CONTAINER, Object
 from finetune_operator.job.workers import limits
-from finetune_operator.plan.volumes import SOCKET, SOCKET_DIRECTORY, SOCKET_VOLUME, small_empty_dir
+from finetune_operator.plan.container import BARE, container, modest
+from finetune_operator.plan.volumes import (
+    RUN_CONFIG_VOLUME,
+    SOCKET,
+    SOCKET_DIRECTORY,
+    SOCKET_VOLUME,
+    VolumeAndMount,
+    small_empty_dir,
+    volume,
+)
 
 REWARDS_FILE = "rewards.json"
 REWARDS_PATH = f"/etc/finetune/rewards/{REWARDS_FILE}"
@@ -28,14 +35,6 @@ SPARED = {
 _TMP_VOLUME = "rewards-tmp"
 _RUNNER_MEMORY = 2**29  # bytes
 _BUILTIN_MEMORY = 2 * 2**30  # what the process of the builtin rewards may take
-_ENVIRONMENT = {"HOME": "/tmp", "USER": "finetune"}  # noqa: S108 - an emptyDir of the container's
-CONFINED: Object = {
-    "allowPrivilegeEscalation": False,
-    "capabilities": {"drop": ["ALL"]},
-    "readOnlyRootFilesystem": True,
-    "runAsNonRoot": True,
-    "seccompProfile": {"type": "RuntimeDefault"},
-}
 
 
 def rewards_document(job: FineTuneJob) -> str | None:
@@ -48,22 +47,16 @@ def rewards_document(job: FineTuneJob) -> str | None:
     )
 
 
-def sidecar(job: FineTuneJob, image: str, document: Object) -> Object:
-    """Return the init container that runs until the pod ends.
-
-    `document` is the mount of the JSON of its rewards.
-    """
+def sidecar(job: FineTuneJob, image: str) -> Object:
+    """Return the init container that runs until the pod ends."""
     command = ["python", "-m", "finetune_rewards", "serve", "--rewards", REWARDS_PATH]
     command += ["--socket", SOCKET, *source_arguments(job)]
-    mounts = [
-        document,
-        {"name": SOCKET_VOLUME, "mountPath": SOCKET_DIRECTORY},
-        *runner_mounts(job),
-    ]
-    container = runner(job, image, command, mounts)
+    socket = volume(SOCKET_VOLUME, small_empty_dir(), SOCKET_DIRECTORY)
+    rewards = document(RUN_CONFIG_VOLUME, {})  # the trainer's volume, which the pod has anyway
+    sidecar = runner(job, image, command, [rewards, socket])
     if _trainer_is_guaranteed(job):
-        container["resources"]["requests"] = dict(container["resources"]["limits"])
-    return {**container, "restartPolicy": "Always"}
+        sidecar["resources"]["requests"] = dict(sidecar["resources"]["limits"])
+    return {**sidecar, "restartPolicy": "Always"}
 
 
 def _trainer_is_guaranteed(job: FineTuneJob) -> bool:
@@ -80,25 +73,22 @@ def _trainer_is_guaranteed(job: FineTuneJob) -> bool:
     )
 
 
-def runner(job: FineTuneJob, image: str, command: list[str], mounts: list[Object]) -> Object:
+def document(name: str, source: Object) -> VolumeAndMount:
+    """Return the volume with the JSON of the rewards, and its mount."""
+    return volume(name, source, REWARDS_PATH, read_only=True, file=REWARDS_FILE)
+
+
+def runner(
+    job: FineTuneJob, image: str, command: list[str], mounted: list[VolumeAndMount]
+) -> Object:
     """Return a container that runs rewards, with room for what their processes may take."""
     own = python_rewards(job.spec)
     memory = _RUNNER_MEMORY + sum(amount(source.memory) for source in own.values())
     if len(own) < len(isolated_rewards(job.spec)):
         memory += _BUILTIN_MEMORY
-    return {
-        "name": REWARDS_CONTAINER,
-        "image": image,
-        "command": command,
-        "env": [{"name": name, "value": value} for name, value in _ENVIRONMENT.items()],
-        "volumeMounts": mounts,
-        "terminationMessagePolicy": "FallbackToLogsOnError",
-        "resources": {
-            "requests": {"cpu": "100m", "memory": "256Mi"},
-            "limits": {"cpu": "2", "memory": str(memory)},
-        },
-        "securityContext": CONFINED,
-    }
+    mounted = [*mounted, *runner_volumes(job)]
+    runner = container(REWARDS_CONTAINER, image, command, mounted, BARE)
+    return {**runner, "resources": modest(str(memory))}
 
 
 def source_arguments(job: FineTuneJob) -> list[str]:
@@ -107,42 +97,18 @@ def source_arguments(job: FineTuneJob) -> list[str]:
     return [part for name in names for part in ("--source", f"{name}={_source_path(name)}")]
 
 
-def runner_mounts(job: FineTuneJob) -> list[Object]:
-    """Return the mounts of the user's code, each file by itself, and of a /tmp."""
-    sources: list[dict[str, Any]] = [
-        {
-            "name": _source_volume(name),
-            "mountPath": _source_path(name),
-            "subPath": _file_name(name),
-            "readOnly": True,
-        }
-        for name in python_rewards(job.spec)
-    ]
-    return [*sources, {"name": _TMP_VOLUME, "mountPath": "/tmp"}]  # noqa: S108 - a mount point
-
-
-def runner_volumes(job: FineTuneJob) -> list[Object]:
-    """Return the volumes that the runner alone mounts."""
-    sources = [
-        {
-            "name": _source_volume(name),
-            "configMap": {
-                "name": source.config_map.name,
-                "items": [{"key": source.config_map.key, "path": _file_name(name)}],
-            },
-        }
-        for name, source in python_rewards(job.spec).items()
-    ]
-    return [*sources, {"name": _TMP_VOLUME, **small_empty_dir()}]
-
-
-def _source_volume(reward: str) -> str:
-    return f"reward-{reward}-source"
-
-
-def _file_name(reward: str) -> str:
-    return f"{reward}.py"
+def runner_volumes(job: FineTuneJob) -> list[VolumeAndMount]:
+    """Return what the runner alone mounts: the user's code, each file by itself, and a /tmp."""
+    sources = []
+    for name, source in python_rewards(job.spec).items():
+        file, code = f"{name}.py", source.config_map
+        items = {"name": code.name, "items": [{"key": code.key, "path": file}]}
+        path = _source_path(name)
+        sources.append(
+            volume(f"reward-{name}-source", {"configMap": items}, path, read_only=True, file=file)
+        )
+    return [*sources, volume(_TMP_VOLUME, small_empty_dir(), "/tmp")]  # noqa: S108 - a mount point
 
 
 def _source_path(reward: str) -> str:
-    return f"{SOURCES_DIRECTORY}/{_file_name(reward)}"
+    return f"{SOURCES_DIRECTORY}/{reward}.py"

@@ -28,11 +28,6 @@ SOCKET_VOLUME = "rewards-socket"
 VolumeAndMount = tuple[dict[str, Any], dict[str, Any]]
 
 
-def credentials_volume(part: str) -> str:
-    """Return the name of the volume with the credentials of a part of the job."""
-    return f"{part}-credentials"
-
-
 def credentials_directory(part: str) -> str:
     """Return where the credentials of a part of the job are mounted."""
     return f"{CREDENTIALS_DIRECTORY}/{part}"
@@ -52,27 +47,27 @@ def volumes(job: FineTuneJob, attempt: int) -> list[VolumeAndMount]:
     """Return every volume of a pod with its mount in the trainer's container."""
     run_config = {"configMap": {"name": attempt_name(job.name, attempt)}}
     found = [
-        _volume(RUN_CONFIG_VOLUME, run_config, RUN_CONFIG_DIRECTORY, read_only=True),
-        _volume("scratch", {"emptyDir": {}}, "/tmp"),  # noqa: S108 - a mount point
-        _volume("token", {"projected": _token()}, TOKEN_DIRECTORY, read_only=True),
+        volume(RUN_CONFIG_VOLUME, run_config, RUN_CONFIG_DIRECTORY, read_only=True),
+        volume("scratch", {"emptyDir": {}}, "/tmp"),  # noqa: S108 - a mount point
+        volume("token", {"projected": _token()}, TOKEN_DIRECTORY, read_only=True),
     ]
     found += [credentials_mount(part, of.secret) for part, of in credentials(job).items()]
     found += _cache(job) + _shared_memory(job)
     if isolated_rewards(job.spec):
-        found.append(_volume(SOCKET_VOLUME, small_empty_dir(), SOCKET_DIRECTORY, read_only=True))
+        found.append(volume(SOCKET_VOLUME, small_empty_dir(), SOCKET_DIRECTORY, read_only=True))
     return found + user_volumes(job)
 
 
 def credentials_mount(part: str, secret: str) -> VolumeAndMount:
     """Return the volume with the credentials of a part of the job, and its mount."""
     source = {"secret": {"secretName": secret, "defaultMode": _GROUP_READABLE}}
-    return _volume(credentials_volume(part), source, credentials_directory(part), read_only=True)
+    return volume(f"{part}-credentials", source, credentials_directory(part), read_only=True)
 
 
 def user_volumes(job: FineTuneJob) -> list[VolumeAndMount]:
     """Return the volumes of spec.workers.volumes with their mounts."""
     return [
-        _volume(f"user-{v.name}", _source(v), v.mount_path, read_only=v.read_only)
+        volume(f"user-{v.name}", _source(v), v.mount_path, read_only=v.read_only)
         for v in job.spec.workers.volumes or []
     ]
 
@@ -82,10 +77,18 @@ def small_empty_dir() -> dict[str, Any]:
     return {"emptyDir": {"medium": "Memory", "sizeLimit": "64Mi"}}
 
 
-def _volume(
-    name: str, source: dict[str, Any], path: str, read_only: bool = False
+def volume(
+    name: str,
+    source: dict[str, Any],
+    path: str,
+    *,
+    read_only: bool = False,
+    file: str | None = None,
 ) -> VolumeAndMount:
+    """Return a volume and its mount; `file` is the one of its files that is mounted."""
     mount: dict[str, Any] = {"name": name, "mountPath": path}
+    if file is not None:
+        mount["subPath"] = file
     if read_only:
         mount["readOnly"] = True
     return {"name": name, **source}, mount
@@ -119,15 +122,15 @@ def _cache(job: FineTuneJob) -> list[VolumeAndMount]:
     else:
         assert cache.persistent_volume_claim is not None, "the schema asks for one of the two"
         source = {"persistentVolumeClaim": {"claimName": cache.persistent_volume_claim.claim_name}}
-    return [_volume("model-cache", source, CACHE_DIRECTORY)]
+    return [volume("model-cache", source, CACHE_DIRECTORY)]
 
 
 def _shared_memory(job: FineTuneJob) -> list[VolumeAndMount]:
     """NCCL between the GPUs of a pod needs more than a container's 64 MiB of /dev/shm."""
-    taken = {volume.mount_path.rstrip("/") for volume in job.spec.workers.volumes or []}
+    taken = {v.mount_path.rstrip("/") for v in job.spec.workers.volumes or []}
     if job.spec.workers.processes_per_worker == 1 or SHARED_MEMORY in taken:
         return []
-    return [_volume("shared-memory", {"emptyDir": {"medium": "Memory"}}, SHARED_MEMORY)]
+    return [volume("shared-memory", {"emptyDir": {"medium": "Memory"}}, SHARED_MEMORY)]
 
 
 def _source(volume: Volume) -> dict[str, Any]:
