@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 from finetune_api.status import Attempt, AttemptState
@@ -21,8 +22,7 @@ def follow(s: Scene, attempt: Attempt) -> End | Decision:
     """Return how the attempt ends (without success), or what to record of it as it goes on."""
     end = end_of(s.job, attempt, s.observed, s.now, s.backend.workload)
     if end is not None and not end.settled:
-        verdict = Verdict(Course.PROGRESSING, Reason.STOPPING, end.message)
-        return Decision(s.attempts, verdict, delete=s.others(attempt.number), after=SETTLE)
+        return replace(s.go_on(Reason.STOPPING, end.message, attempt.number), after=SETTLE)
     return end or deadline(s) or _suspension(s) or _start_timeout(s, attempt) or _go_on(s, attempt)
 
 
@@ -47,15 +47,18 @@ def _pods(s: Scene, attempt: Attempt) -> list[Pod]:
 
 
 def _start_timeout(s: Scene, attempt: Attempt) -> End | None:
-    """End an attempt whose pods wait for something that only the user can bring."""
-    block = blocked(s.job, _pods(s, attempt), s.observed)
-    left = time_to_start(s, block)
+    return start_timeout(s, blocked(s.job, _pods(s, attempt), s.observed))
+
+
+def start_timeout(s: Scene, block: Blocked | None) -> End | None:
+    """Return the end of pods that have waited too long for what only the user can bring."""
+    left = _time_to_start(s, block)
     if block is None or left is None or left > timedelta():
         return None
     return End(Reason.START_TIMEOUT, f"{block.reason}: {block.message}")
 
 
-def time_to_start(s: Scene, block: Blocked | None) -> timedelta | None:
+def _time_to_start(s: Scene, block: Blocked | None) -> timedelta | None:
     """Return the time left to remove what blocks a pod; None if it may take as long as it likes."""
     if block is None or block.since is None:
         return None
@@ -78,23 +81,29 @@ def _go_on(s: Scene, attempt: Attempt) -> Decision:
         }
     )
     steady = all_run and not any(p.due for p in pods)
-    looks_again = None if steady else next_look(s, pods)
-    waits = [w for w in (time_to_start(s, block), s.deadline_left(), looks_again) if w is not None]
     before = [corrected(a, seen, said) for a in s.attempts[-2:-1]]
     return Decision(
         (*s.attempts[:-2], *before, seen),
         _verdict(s, seen, workload, block),
         run=seen,
         delete=s.others(attempt.number),
-        after=min(waits, default=None),
+        after=next_look(s, pods, block, steady),
         # A workload that the cache does not show may have been made by an operator that then died.
         confirm=workload is None,
         look=() if block else _to_look_at(s, attempt, workload, pods),
     )
 
 
-def next_look(s: Scene, pods: list[Pod]) -> timedelta:
-    """Return when the next pod will have taken long enough to start to be looked at."""
+def next_look(
+    s: Scene, pods: list[Pod], block: Blocked | None, steady: bool, over: timedelta | None = None
+) -> timedelta | None:
+    """Return when to look again: at what blocks pods, at the deadline, when all is `over`, and,
+    while they are not `steady`, at the next that will have taken long enough to start."""
+    looks = [_time_to_start(s, block), s.deadline_left(), over, None if steady else _slow(s, pods)]
+    return min((look for look in looks if look is not None), default=None)
+
+
+def _slow(s: Scene, pods: list[Pod]) -> timedelta:
     given = [p.scheduled for p in pods if p.scheduled and not p.running and not p.finished]
     soon = [left for at in given if (left := at + LOOK_AFTER - s.now) > timedelta()]
     return min(soon, default=LOOK_EVERY)
@@ -102,8 +111,7 @@ def next_look(s: Scene, pods: list[Pod]) -> timedelta:
 
 def _verdict(s: Scene, attempt: Attempt, workload: Child | None, block: Blocked | None) -> Verdict:
     if block is not None:
-        text = with_advice(block.message, block.reason)
-        return Verdict(Course.PROGRESSING, block.reason, bounded(text))
+        return blocked_verdict(block)
     if attempt.state is AttemptState.RUNNING:
         text = f"attempt {attempt.number} is running"
         return Verdict(Course.PROGRESSING, Reason.RUNNING, text)
@@ -111,6 +119,12 @@ def _verdict(s: Scene, attempt: Attempt, workload: Child | None, block: Blocked 
     if workload is not None and (warning := s.observed.warnings.get(workload.uid)):
         text = f"{text}; {warning}"
     return Verdict(Course.PROGRESSING, Reason.PENDING, bounded(text))
+
+
+def blocked_verdict(block: Blocked) -> Verdict:
+    """Return the verdict on a job whose pods wait, with what to do about it."""
+    text = with_advice(block.message, block.reason)
+    return Verdict(Course.PROGRESSING, block.reason, bounded(text))
 
 
 def _to_look_at(

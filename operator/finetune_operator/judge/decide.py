@@ -11,13 +11,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from finetune_api.job import FineTuneJob
-from finetune_api.status import (
-    ArtifactStatus,
-    Attempt,
-    AttemptState,
-    FineTuneJobStatus,
-    RewardCheckState,
-)
+from finetune_api.status import ArtifactStatus, Attempt, AttemptState, FineTuneJobStatus
 from finetune_contract.model import filled
 from finetune_contract.reasons import Reason
 from finetune_contract.result import PublishedArtifact
@@ -31,7 +25,7 @@ from finetune_operator.judge.decision import LOOK_EVERY, Course, Decision, Scene
 from finetune_operator.judge.diagnose import End, published
 from finetune_operator.judge.observed import Observed, Pod
 from finetune_operator.judge.retry import backoff, gives_up, next_micro_batch
-from finetune_operator.judge.reward_check import checked, paused, unfinished_checks
+from finetune_operator.judge.reward_check import check_refused, checked, paused, unfinished_checks
 from finetune_operator.judge.told import accounted, learned, told
 from finetune_operator.judge.wording import attempt_end, bounded, with_advice
 from finetune_operator.settings import Settings
@@ -63,32 +57,12 @@ def decide(
 def refused(decision: Decision, message: str, now: datetime) -> Decision:
     """Return the decision after the cluster refused its objects for good."""
     if decision.run is None:
-        return _refused_check(decision, message, now)
-    ended = decision.run.model_copy(
-        update={
-            "state": AttemptState.FAILED,
-            "end_time": rfc3339(now),
-            "reason": Reason.BACKEND_REFUSED,
-            "message": bounded(message),
-        }
-    )
-    text = with_advice(attempt_end(ended), Reason.BACKEND_REFUSED)
+        return check_refused(decision, message, now)
+    ended = _ended(decision.run, End(Reason.BACKEND_REFUSED, message), now)
+    failed = ended.model_copy(update={"state": AttemptState.FAILED})
+    text = with_advice(attempt_end(failed), Reason.BACKEND_REFUSED)
     verdict = Verdict(Course.FAILED, Reason.BACKEND_REFUSED, text)
-    return Decision((*decision.attempts[:-1], ended), verdict)
-
-
-def _refused_check(decision: Decision, message: str, now: datetime) -> Decision:
-    assert decision.reward_check is not None, "only an attempt's or a check's objects are refused"
-    failed = decision.reward_check.model_copy(
-        update={
-            "state": RewardCheckState.FAILED,
-            "end_time": rfc3339(now),
-            "message": bounded(message),
-        }
-    )
-    text = with_advice(message, Reason.BACKEND_REFUSED)
-    verdict = Verdict(Course.FAILED, Reason.BACKEND_REFUSED, text)
-    return Decision(decision.attempts, verdict, reward_check=failed)
+    return Decision((*decision.attempts[:-1], failed), verdict)
 
 
 def _active(s: Scene, attempt: Attempt) -> Decision:
@@ -160,13 +134,8 @@ def _stopping(s: Scene, attempt: Attempt) -> Decision:
     # Ended pods stay, for their logs. Only if the others do so too is the whole workload deleted.
     cleaned = ended + s.backend.clean_up
     spared = last_one and not told_to_stop and s.now < cleaned
-    return Decision(
-        s.attempts,
-        Verdict(Course.PROGRESSING, Reason.STOPPING, attempt_end(attempt)),
-        delete=s.others(attempt.number if spared else None),
-        after=(cleaned if spared else fenced) - s.now,
-        confirm=s.confirm,
-    )
+    waits = s.go_on(Reason.STOPPING, attempt_end(attempt), attempt.number if spared else None)
+    return replace(waits, after=(cleaned if spared else fenced) - s.now)
 
 
 def _fence(s: Scene, ended: datetime, live: list[Pod]) -> datetime:
@@ -179,16 +148,14 @@ def _between(s: Scene) -> Decision:
     """No attempt is under way: finish, wait, or start the next one."""
     last = s.attempts[-1] if s.attempts else None
     if last is not None and (end := _final_end(s, last)) is not None:
-        verdict = Verdict(Course.FAILED, end.reason, with_advice(end.message, end.reason))
-        return Decision(s.attempts, verdict, delete=s.others(last.number), confirm=s.confirm)
+        return s.fail(end, last.number)
     if s.job.spec.run_policy.suspend:
         verdict = Verdict(Course.SUSPENDED, Reason.SUSPENDED, "spec.runPolicy.suspend is true")
         gone = (*s.others(None), *unfinished_checks(s))
         return Decision(s.attempts, verdict, delete=gone, confirm=s.confirm, reward_check=paused(s))
     if last is not None and (wait := _backoff_left(s, last)) > timedelta():
         text = f"{attempt_end(last)}; attempt {last.number + 1} follows"
-        verdict = Verdict(Course.PROGRESSING, Reason.RETRYING, text)
-        return Decision(s.attempts, verdict, delete=s.others(None), after=wait, confirm=s.confirm)
+        return replace(s.go_on(Reason.RETRYING, text), after=wait)
     return _start(s) if s.attempts else _first(s)
 
 
@@ -227,14 +194,8 @@ def _start(s: Scene) -> Decision:
         micro_batch_size=next_micro_batch(s.job, s.attempts),
         start_time=rfc3339(s.now),
     )
-    return Decision(
-        (*s.attempts, attempt),
-        Verdict(Course.PROGRESSING, Reason.PENDING, f"attempt {number} is starting"),
-        run=attempt,
-        delete=s.others(number),
-        after=LOOK_EVERY,
-        confirm=s.confirm,
-    )
+    starts = s.go_on(Reason.PENDING, f"attempt {number} is starting", number)
+    return replace(starts, attempts=(*s.attempts, attempt), run=attempt, after=LOOK_EVERY)
 
 
 def _finished(s: Scene) -> Decision:

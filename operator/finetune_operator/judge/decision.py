@@ -11,8 +11,10 @@ from finetune_api.status import ArtifactStatus, Attempt, FineTuneJobStatus, Rewa
 from finetune_contract.reasons import Reason
 from finetune_operator.job.backend import Backend
 from finetune_operator.job.times import timestamp
+from finetune_operator.judge.diagnose import End
 from finetune_operator.judge.observed import Child, Observed
 from finetune_operator.judge.retry import active_time
+from finetune_operator.judge.wording import with_advice
 from finetune_operator.settings import Settings
 
 # Nothing tells when some things end, such as another pod's pull of an image; then look this often.
@@ -71,6 +73,16 @@ class Scene:
     def with_last(self, attempt: Attempt) -> Scene:
         """Return the scene with the last attempt's record replaced."""
         return replace(self, attempts=(*self.attempts[:-1], attempt))
+
+    def go_on(self, reason: Reason, text: str, keep: int | None = None) -> Decision:
+        """Return the decision to wait; of the attempts' children only those of `keep` stay."""
+        verdict = Verdict(Course.PROGRESSING, reason, text)
+        return Decision(self.attempts, verdict, delete=self.others(keep), confirm=self.confirm)
+
+    def fail(self, end: End, keep: int | None = None) -> Decision:
+        """Return the decision that the job has failed."""
+        verdict = Verdict(Course.FAILED, end.reason, with_advice(end.message, end.reason))
+        return Decision(self.attempts, verdict, delete=self.others(keep), confirm=self.confirm)
 
     def others(self, keep: int | None, shared: bool = True) -> tuple[Child, ...]:
         """Return the children to delete when attempt `keep` (and what attempts share) stays.

@@ -7,7 +7,8 @@ confirms that it has gone; only the verdict must not get lost.
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import Any
 
 from finetune_api.status import RewardCheckState, RewardCheckStatus
 from finetune_contract.reasons import Reason, Retry, retry_of
@@ -16,7 +17,13 @@ from finetune_operator.job.method import isolated_rewards
 from finetune_operator.job.resources import POD
 from finetune_operator.job.times import rfc3339, timestamp
 from finetune_operator.job.workers import extended_resources
-from finetune_operator.judge.active import deadline, next_look, stuck_pods, time_to_start
+from finetune_operator.judge.active import (
+    blocked_verdict,
+    deadline,
+    next_look,
+    start_timeout,
+    stuck_pods,
+)
 from finetune_operator.judge.decision import LOOK_EVERY, Course, Decision, Scene, Verdict
 from finetune_operator.judge.diagnose import MORE_MEMORY, End, blocked, pod_end, result_of
 from finetune_operator.judge.observed import Child, Pod
@@ -55,6 +62,15 @@ def checked(s: Scene) -> Decision | RewardCheckStatus | None:
     return _run(s, known)
 
 
+def check_refused(decision: Decision, message: str, now: datetime) -> Decision:
+    """Return the decision after the cluster refused the pod that tries the rewards for good."""
+    assert decision.reward_check is not None, "only an attempt's or a check's objects are refused"
+    failed = _closed(decision.reward_check, message, now, state=RewardCheckState.FAILED)
+    text = with_advice(message, Reason.BACKEND_REFUSED)
+    verdict = Verdict(Course.FAILED, Reason.BACKEND_REFUSED, text)
+    return Decision(decision.attempts, verdict, reward_check=failed)
+
+
 def paused(s: Scene) -> RewardCheckStatus | None:
     """Return the record of a suspended job: a check under way begins anew."""
     known = s.status.reward_check
@@ -79,13 +95,8 @@ def _is_over(s: Scene, known: RewardCheckStatus, pod: Pod) -> bool:
 def _cleared(s: Scene, known: RewardCheckStatus, pod: Pod) -> Decision:
     child = next(c for c in s.observed.children if c.uid == pod.uid)
     text = f"{pod.name} has to go before the rewards can be tried again"
-    return Decision(
-        s.attempts,
-        Verdict(Course.PROGRESSING, Reason.STOPPING, text),
-        delete=(*s.others(None), child),
-        after=LOOK_EVERY,
-        reward_check=known,
-    )
+    waits = s.go_on(Reason.STOPPING, text)
+    return replace(waits, delete=(*waits.delete, child), after=LOOK_EVERY, reward_check=known)
 
 
 def _next(s: Scene, known: RewardCheckStatus) -> Decision:
@@ -95,21 +106,19 @@ def _next(s: Scene, known: RewardCheckStatus) -> Decision:
     left = ended + doubled(known.failures, s.settings) - s.now
     if left <= timedelta():
         return _run(s, known.model_copy(update={"pod_uid": None, "end_time": None}))
-    text = f"trying the rewards ended: {known.message}; they are tried again"
-    verdict = Verdict(Course.PROGRESSING, Reason.RETRYING, text)
-    return Decision(s.attempts, verdict, delete=s.others(None), after=left, reward_check=known)
+    return _retrying(s, known, left)
+
+
+def _retrying(s: Scene, known: RewardCheckStatus, after: timedelta) -> Decision:
+    text = bounded(f"trying the rewards ended: {known.message}; they are tried again")
+    return replace(s.go_on(Reason.RETRYING, text), after=after, reward_check=known)
 
 
 def _run(s: Scene, known: RewardCheckStatus) -> Decision:
     begun = known.model_copy(update={"start_time": known.start_time or rfc3339(s.now)})
-    return Decision(
-        s.attempts,
-        Verdict(Course.PROGRESSING, Reason.PENDING, _trying(s)),
-        delete=(*s.others(None), *_left_over(s)),
-        after=LOOK_EVERY,
-        reward_check=begun,
-        run_check=True,
-    )
+    starts = s.go_on(Reason.PENDING, _trying(s))
+    gone = (*starts.delete, *_left_over(s))
+    return replace(starts, delete=gone, after=LOOK_EVERY, reward_check=begun, run_check=True)
 
 
 def _left_over(s: Scene) -> tuple[Child, ...]:
@@ -145,12 +154,15 @@ def _follow(s: Scene, known: RewardCheckStatus, pod: Pod) -> Decision | RewardCh
 
 
 def _passed(s: Scene, known: RewardCheckStatus, message: str) -> RewardCheckStatus:
-    passed = {
-        "state": RewardCheckState.PASSED,
-        "end_time": rfc3339(s.now),
-        "message": bounded(message + _left_out(s)),
-    }
-    return known.model_copy(update=passed)
+    return _closed(known, message + _left_out(s), s.now, state=RewardCheckState.PASSED)
+
+
+def _closed(
+    known: RewardCheckStatus, message: str, now: datetime, **update: Any
+) -> RewardCheckStatus:
+    """Return the record of a check or of a pod that has ended."""
+    end = {"end_time": rfc3339(now), "message": bounded(message)}
+    return known.model_copy(update={**end, **update})
 
 
 def _end_of(s: Scene, pod: Pod) -> End | None:
@@ -172,20 +184,13 @@ def _waiting(s: Scene, known: RewardCheckStatus, pod: Pod) -> Decision:
         why = f": {pod.obstacle.reason}: {pod.obstacle.message}" if pod.obstacle else ""
         return _ended(s, known, End(Reason.TRAINER_ERROR, took + why))
     block = blocked(s.job, [pod], s.observed)
-    left = time_to_start(s, block)
-    if block is not None and left is not None and left <= timedelta():
-        return _failed(s, known, End(Reason.START_TIMEOUT, f"{block.reason}: {block.message}"))
-    verdict = Verdict(Course.PROGRESSING, Reason.PENDING, _trying(s))
-    if block is not None:
-        text = bounded(with_advice(block.message, block.reason))
-        verdict = Verdict(Course.PROGRESSING, block.reason, text)
-    steady = pod.running and pod.due is None
-    waits = [left, over, s.deadline_left(), None if steady else next_look(s, [pod])]
-    return Decision(
-        s.attempts,
-        verdict,
-        delete=s.others(None),
-        after=min((wait for wait in waits if wait is not None), default=None),
+    if (end := start_timeout(s, block)) is not None:
+        return _failed(s, known, end)
+    waits = s.go_on(Reason.PENDING, _trying(s))
+    return replace(
+        waits,
+        verdict=blocked_verdict(block) if block else waits.verdict,
+        after=next_look(s, [pod], block, pod.running and pod.due is None, over),
         reward_check=known,
         look=() if block else stuck_pods(s, [pod]),
     )
@@ -194,13 +199,7 @@ def _waiting(s: Scene, known: RewardCheckStatus, pod: Pod) -> Decision:
 def _ended(s: Scene, known: RewardCheckStatus, end: End) -> Decision:
     """Count a pod that ended without success; what it told may be the last word."""
     failures = known.failures + 1
-    counted = known.model_copy(
-        update={
-            "failures": failures,
-            "end_time": rfc3339(s.now),
-            "message": bounded(end.message),
-        }
-    )
+    counted = _closed(known, end.message, s.now, failures=failures)
     match retry_of(end.reason, begun=False):
         case Retry.INFRASTRUCTURE:
             allowed = s.settings.max_infrastructure_attempts
@@ -210,31 +209,14 @@ def _ended(s: Scene, known: RewardCheckStatus, end: End) -> Decision:
             return _failed(s, known, end)
     if failures >= allowed:
         return _failed(s, counted, End(end.reason, f"{end.message}; it was try {failures}"))
-    text = f"trying the rewards ended: {end.message}; they are tried again"
-    verdict = Verdict(Course.PROGRESSING, Reason.RETRYING, bounded(text))
-    after = doubled(failures, s.settings)
     # It may rest on the pod's absence, which a lagging cache also shows.
-    return Decision(
-        s.attempts,
-        verdict,
-        delete=s.others(None),
-        after=after,
-        reward_check=counted,
-        confirm=end.reason is Reason.POD_LOST,
-    )
+    again = _retrying(s, counted, doubled(failures, s.settings))
+    return replace(again, confirm=end.reason is Reason.POD_LOST)
 
 
 def _failed(s: Scene, known: RewardCheckStatus, end: End) -> Decision:
-    record = known.model_copy(
-        update={
-            "state": RewardCheckState.FAILED,
-            "end_time": known.end_time or rfc3339(s.now),
-            "message": bounded(end.message),
-        }
-    )
-    return Decision(
-        s.attempts,
-        Verdict(Course.FAILED, end.reason, with_advice(end.message, end.reason)),
-        delete=(*s.others(None), *unfinished_checks(s)),
-        reward_check=record,
-    )
+    over = known.end_time or rfc3339(s.now)
+    record = _closed(known, end.message, s.now, state=RewardCheckState.FAILED, end_time=over)
+    failed = s.fail(end)
+    gone = (*failed.delete, *unfinished_checks(s))
+    return replace(failed, delete=gone, reward_check=record)
