@@ -162,12 +162,8 @@ class Reconciler:
             self._cache.replace(kind, listing.items, listing.version, key)
 
     async def _warnings(self, job: FineTuneJob, uids: tuple[str, ...]) -> dict[str, str]:
-        found = {}
-        for uid in uids:
-            warning = newest_warning(await self._api.events_of(job.namespace, uid))
-            if warning is not None:
-                found[uid] = warning
-        return found
+        found = {uid: newest_warning(await self._api.events_of(job.namespace, uid)) for uid in uids}
+        return {uid: warning for uid, warning in found.items() if warning is not None}
 
     def _objects(
         self, job: FineTuneJob, decision: Decision, trial: Objects | None

@@ -28,6 +28,7 @@ class Course(Enum):
     SUSPENDED = "Suspended"
     SUCCEEDED = "Succeeded"
     FAILED = "Failed"
+    INVALID = "Invalid"  # its spec can not be read; it is not over
     KEPT = "Kept"  # finished before; the conditions stand
 
 

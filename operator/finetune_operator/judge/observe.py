@@ -42,33 +42,21 @@ def observe(
     Pods and Leases of a job of the same name that was deleted are left out; its other objects are
     listed, because their names are in the way.
     """
-    made: list[Child] = []
-    pods: list[Pod] = []
-    checks: list[Pod] = []
-    reports: list[Report] = []
-    for body in children:
-        own = body["metadata"].get("labels", {}).get(UID_LABEL) == job.uid
-        if body["kind"] == POD and _job_uid(body):
-            made.append(_child(body, backend))
-            checks += [_check_pod(body, gone=False)] if own else []
-        elif body["kind"] == POD:
-            pods += _attempt_pods(body, backend, gone=False) if own else []
-        else:
-            made.append(_child(body, backend))
-            if body["kind"] == LEASE and own:
-                reports += [report for report in [_report(body)] if report]
-    for body in departed:
-        if body["metadata"].get("labels", {}).get(UID_LABEL) != job.uid:
-            continue
-        if _job_uid(body):
-            checks.append(_check_pod(body, gone=True))
-        else:
-            pods += _attempt_pods(body, backend, gone=True)
+    shown = [(body, False) for body in children] + [(body, True) for body in departed]
+    own = [
+        (b, gone) for b, gone in shown if b["metadata"].get("labels", {}).get(UID_LABEL) == job.uid
+    ]
+    own_pods = [(body, gone) for body, gone in own if body["kind"] == POD]
+    made = [
+        _child(b, backend) for b, gone in shown if not gone and (b["kind"] != POD or _job_uid(b))
+    ]
+    pods = [_attempt_pod(body, backend, gone) for body, gone in own_pods if not _job_uid(body)]
+    reports = [_report(body) for body, _ in own if body["kind"] == LEASE]
     return Observed(
-        tuple(sorted(made, key=lambda c: (c.kind, c.name))),
-        tuple(pods),
-        tuple(reports),
-        checks=tuple(checks),
+        children=tuple(sorted(made, key=lambda c: (c.kind, c.name))),
+        pods=tuple(pod for pod in pods if pod is not None),
+        reports=tuple(report for report in reports if report is not None),
+        checks=tuple(_check_pod(body, gone) for body, gone in own_pods if _job_uid(body)),
     )
 
 
@@ -116,22 +104,22 @@ def _report(body: Object) -> Report | None:
         return None
 
 
-def _attempt_pods(body: Object, backend: Backend, *, gone: bool) -> list[Pod]:
+def _attempt_pod(body: Object, backend: Backend, gone: bool) -> Pod | None:
     """Return the pod, if it is one of an attempt."""
     attempt, rank = attempt_of(body), backend.node_rank(body)
     if attempt is None or rank is None:
-        return []
-    return [_pod(body, attempt, rank, backend.container, gone=gone)]
+        return None
+    return _pod(body, attempt, rank, backend.container, gone)
 
 
-def _check_pod(body: Object, *, gone: bool) -> Pod:
+def _check_pod(body: Object, gone: bool) -> Pod:
     """Return the pod that tries the rewards; if its first container failed, that is its end."""
-    pod = _pod(body, 1, 0, REWARDS_CONTAINER, gone=gone)
+    pod = _pod(body, 1, 0, REWARDS_CONTAINER, gone)
     failed = _failed_init(body.get("status", {}))
     return pod if pod.end or failed is None else replace(pod, end=_end(failed[1]))
 
 
-def _pod(body: Object, attempt: int, rank: int, container: str, *, gone: bool) -> Pod:
+def _pod(body: Object, attempt: int, rank: int, container: str, gone: bool) -> Pod:
     status = body.get("status", {})
     conditions = {c["type"]: c for c in status.get("conditions") or []}
     scheduled = conditions.get("PodScheduled", {})

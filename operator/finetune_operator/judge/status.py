@@ -46,13 +46,13 @@ _SHAPES: dict[Course, tuple[tuple[ConditionType, Truth], ...]] = {
         (ConditionType.STALLED, "True"),
         (ConditionType.SUCCEEDED, "False"),
     ),
+    Course.INVALID: (
+        (ConditionType.READY, "False"),
+        (ConditionType.STALLED, "True"),
+        (ConditionType.SUCCEEDED, "Unknown"),
+    ),
 }
 _MANY_FIELDS = 8000  # leaves room for the advice in a condition's message
-_INVALID: tuple[tuple[ConditionType, Truth], ...] = (
-    (ConditionType.READY, "False"),
-    (ConditionType.STALLED, "True"),
-    (ConditionType.SUCCEEDED, "Unknown"),
-)
 
 
 def status_of(
@@ -97,10 +97,8 @@ def invalid_status(
 ) -> FineTuneJobStatus:
     """Return the status of a job whose spec can not be read; all else stays as it was."""
     message = with_advice(bounded(stalled.message, _MANY_FIELDS), stalled.reason)
-    conditions = [
-        condition(old.conditions or (), kind, truth, stalled.reason, message, generation, now)
-        for kind, truth in _INVALID
-    ]
+    verdict = Verdict(Course.INVALID, stalled.reason, message)
+    conditions = _conditions(old, verdict, generation, now)
     return old.model_copy(update={"observed_generation": generation, "conditions": conditions})
 
 
