@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import typer
@@ -23,6 +24,29 @@ def print_out(text: str) -> None:
 def print_error(text: str) -> None:
     """Print what went wrong and what to do."""
     ERR.print(text, markup=False, highlight=False, style="red")
+
+
+def refusal(message: str, code: int = INVALID_FILE) -> typer.Exit:
+    """Print what went wrong and what to do; return what ends the command."""
+    print_error(message)
+    return typer.Exit(code)
+
+
+def missing(message: str, extra: str) -> typer.Exit:
+    """Print what a command lacks and how to install it; return what ends the command."""
+    install = f'python -m pip install "finetune-operator[{extra}]"'
+    return refusal(f"{message}; install it with: {install}", 2)
+
+
+@contextmanager
+def readable(name: str) -> Iterator[None]:
+    """Exit with code 3 and say why, if a file can not be read as text."""
+    try:
+        yield
+    except OSError as error:
+        raise refusal(f"{name}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise refusal(f"{name}: is not UTF-8 text (byte {error.start})") from None
 
 
 def pairs(texts: Iterable[str] | None, form: str) -> dict[str, str]:

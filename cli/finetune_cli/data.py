@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
-from finetune_cli.console import ERR, INVALID_FILE, OUT, print_error, print_out
+from finetune_cli.console import ERR, INVALID_FILE, OUT, missing, print_out, readable, refusal
 from finetune_contract.recipe import DataFormat, MethodType
 from finetune_trainer.data.check import CheckedRow, DataFile, Reader, check_files, row_reader
 from finetune_trainer.data.faults import Fault, Findings, Severity
@@ -123,8 +123,7 @@ def check(
         encoder = None if model is None else _encoder(model, sequence_length, room)
         _check(report, train, held_out, reader, encoder)
     except Failure as failure:
-        print_error(failure.message)
-        raise typer.Exit(INVALID_FILE) from None
+        raise refusal(failure.message) from None
     if as_json:
         print_out(json.dumps(report.to_json(), indent=2))
     else:
@@ -134,11 +133,8 @@ def check(
 
 
 def _data_file(path: Path, data_format: DataFormat) -> DataFile:
-    try:
+    with readable(str(path)):
         return DataFile(str(path), path, data_format).counted()
-    except OSError as error:
-        print_error(f"{path}: {error.strerror}")
-        raise typer.Exit(INVALID_FILE) from None
 
 
 def _encoder(model: str, sequence_length: int, prompt_room: int | None) -> Encodes:
@@ -147,11 +143,7 @@ def _encoder(model: str, sequence_length: int, prompt_room: int | None) -> Encod
         from finetune_trainer.methods.grpo.prompts.encoder import PromptEncoder
         from finetune_trainer.model.tokenizer import load_tokenizer, vocabulary_size
     except ModuleNotFoundError as error:
-        print_error(
-            f"--model needs {error.name}; install it with: "
-            'python -m pip install "finetune-operator[trainer]"'
-        )
-        raise typer.Exit(2) from None
+        raise missing(f"--model needs {error.name}", "trainer") from None
     directory = Path(model)
     if prompt_room is not None:
         return PromptEncoder(load_tokenizer(directory), prompt_room)

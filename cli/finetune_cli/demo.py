@@ -13,7 +13,7 @@ import typer
 from rich.table import Table
 
 from finetune_api.status import ArtifactStatus, FineTuneJobStatus, ProgressStatus
-from finetune_cli.console import ERR, INTERRUPTED, OUT, print_error, print_out
+from finetune_cli.console import ERR, INTERRUPTED, OUT, print_out, refusal
 from finetune_cli.progress_bar import ProgressBar
 from finetune_contract.model import filled
 from finetune_contract.progress import Progress
@@ -47,15 +47,14 @@ def demo(
     try:
         gain = _story(keep)
     except (ClusterError, CommandFailed, MissingModel, TimeoutError) as error:
-        print_error(str(error))
-        raise typer.Exit(1) from None
+        raise refusal(str(error), 1) from None
     except KeyboardInterrupt:
-        print_error("interrupted; everything that the demo started has been stopped")
-        raise typer.Exit(INTERRUPTED) from None
+        told = "interrupted; everything that the demo started has been stopped"
+        raise refusal(told, INTERRUPTED) from None
     minutes, seconds = divmod(int(time.monotonic() - started), 60)
     if gain < _BAR_POINTS:
-        print_error(f"the adapter gained {gain:+.0f} points; {_BAR_POINTS:+.0f} were expected")
-        raise typer.Exit(1)
+        told = f"the adapter gained {gain:+.0f} points; {_BAR_POINTS:+.0f} were expected"
+        raise refusal(told, 1)
     print_out(f"\nDone in {minutes} min {seconds} s.")
 
 

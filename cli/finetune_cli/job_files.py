@@ -10,9 +10,10 @@ from typing import Any
 import typer
 import yaml
 
-from finetune_api.job import KIND
+from finetune_api.job import KIND, FineTuneJob
+from finetune_api.validation import InvalidJob, parse
 from finetune_api.yaml_text import load_documents
-from finetune_cli.console import INVALID_FILE, print_error
+from finetune_cli.console import INVALID_FILE, print_error, readable, refusal
 
 STDIN = Path("-")
 
@@ -28,15 +29,12 @@ class Documents:
 def read_documents(path: Path) -> Documents:
     """Return the documents; exit with code 3 and say why, if the file can not be read as YAML."""
     name = "stdin" if path == STDIN else str(path)
-    try:
+    with readable(name):
         text = sys.stdin.read() if path == STDIN else path.read_text(encoding="utf-8")
+    try:
         return Documents(name, load_documents(text))
-    except OSError as error:
-        raise _refuse(f"{name}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise _refuse(f"{name}: is not UTF-8 text (byte {error.start})") from None
     except yaml.YAMLError as error:
-        raise _refuse(f"{name}: is not YAML: {error}") from None
+        raise refusal(f"{name}: is not YAML: {error}") from None
 
 
 def jobs_in(found: Documents) -> list[dict[str, Any]]:
@@ -49,10 +47,16 @@ def jobs_in(found: Documents) -> list[dict[str, Any]]:
     jobs = [d for d in documents if not isinstance(d, dict) or d.get("kind") in (KIND, None)]
     if not jobs:
         held = f"; it holds {', '.join(map(str, sorted(others, key=str)))}" if others else ""
-        raise _refuse(f"{found.name}: holds no {KIND}{held}")
+        raise refusal(f"{found.name}: holds no {KIND}{held}")
     return jobs
 
 
-def _refuse(message: str) -> typer.Exit:
-    print_error(message)
-    return typer.Exit(INVALID_FILE)
+def parsed(name: str, body: Any, hidden: str = "") -> FineTuneJob:
+    """Return a job; exit with code 3 and name its wrong fields, without the `hidden` part of their
+    paths, if it has any."""
+    try:
+        return parse(body)
+    except InvalidJob as invalid:
+        for error in invalid.errors:
+            print_error(f"{name}: {str(error).removeprefix(hidden)}")
+        raise typer.Exit(INVALID_FILE) from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from finetune_cli.console import ERR, print_error, print_out
+from finetune_cli.console import ERR, print_out, refusal
 
 app = typer.Typer(
     help="An embedded cluster on this machine: an emulation of Kubernetes with S3, for trying out.",
@@ -22,8 +22,7 @@ def up() -> None:
         with ERR.status("Starting the embedded cluster"):
             cluster = start()
     except ClusterError as error:
-        print_error(str(error))
-        raise typer.Exit(1) from None
+        raise refusal(str(error), 1) from None
     print_out(f"export KUBECONFIG={cluster.kubeconfig}")
 
 
@@ -36,8 +35,7 @@ def down() -> None:
     try:
         print_out("stopped" if stop() else "was not running")
     except ClusterError as error:
-        print_error(str(error))
-        raise typer.Exit(1) from None
+        raise refusal(str(error), 1) from None
 
 
 @app.command()

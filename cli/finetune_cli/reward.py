@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from finetune_cli.console import ERR, pairs, paths, print_error, print_out
+from finetune_cli.console import ERR, missing, pairs, paths, print_out, refusal
 from finetune_cli.job_files import read_documents
 from finetune_contract.reasons import exit_code
 
@@ -116,10 +116,10 @@ def try_rewards(
 
 
 def _credentials(found: RewardSet, secrets: dict[str, Path]) -> dict[str, str]:
-    missing = set(found.secrets.values()) - secrets.keys()
-    if missing:
-        print_error(f"a reward names the Secret {min(missing)!r}: give --secret {min(missing)}=DIR")
-        raise typer.Exit(2)
+    unknown = set(found.secrets.values()) - secrets.keys()
+    if unknown:
+        name = min(unknown)
+        raise refusal(f"a reward names the Secret {name!r}: give --secret {name}=DIR", 2)
     return {reward: str(secrets[name]) for reward, name in found.secrets.items()}
 
 
@@ -133,16 +133,11 @@ def _score(
         from finetune_rewards.scores.errors import RewardError
         from finetune_rewards.scores.totals import totals
     except ModuleNotFoundError as error:
-        print_error(
-            f"{error.name} is missing; install it with: "
-            'python -m pip install "finetune-operator[rewards]"'
-        )
-        raise typer.Exit(2) from None
+        raise missing(f"{error.name} is missing", "rewards") from None
     tried = [_for_a_try(reward) for reward in found.rewards if reward.model is None]
     untried = [reward.name for reward in found.rewards if reward.model is not None]
     if not tried:
-        print_error("all rewards are models: none can be tried without the trainer")
-        raise typer.Exit(2)
+        raise refusal("all rewards are models: none can be tried without the trainer", 2)
     try:
         check_columns(tried, completions.samples.columns)
         with ExitStack() as stack:
@@ -154,8 +149,7 @@ def _score(
             rows = [row for row, _ in completions.places]
             total = totals(panel.score_matrix(answers), tried, rows)
     except RewardError as error:
-        print_error(error.message)
-        raise typer.Exit(exit_code(error.reason)) from None
+        raise refusal(error.message, exit_code(error.reason)) from None
     return Report(
         completions,
         [Column(r.name, answers[r.name], r.python is not None, r.gate is not None) for r in tried],

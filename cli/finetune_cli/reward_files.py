@@ -9,14 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import typer
-
 from finetune_api.job import GROUP, KIND, VERSION
 from finetune_api.rewards import URL
 from finetune_api.rewards import Reward as ApiReward
-from finetune_api.validation import InvalidJob, parse
-from finetune_cli.console import INVALID_FILE, print_error
-from finetune_cli.job_files import Documents
+from finetune_cli.console import readable, refusal
+from finetune_cli.job_files import Documents, parsed
 from finetune_contract.rewards import Reward
 from finetune_operator.job.method import reward_recipe
 from finetune_rewards.scores.samples import Samples, Text, Turn
@@ -62,7 +59,7 @@ def read_rewards(
         unknown = names.keys() - {r.name for r in found if getattr(r, kind) is not None}
         if unknown:
             said = f"{file.name} has no {kind} reward of that name"
-            raise refused(f"{option} {min(unknown)}: {said}")
+            raise refusal(f"{option} {min(unknown)}: {said}")
     found = [_at(reward, urls[reward.name]) if reward.name in urls else reward for reward in found]
     maps = _config_maps(file.documents)
     return RewardSet(
@@ -79,7 +76,7 @@ def read_rewards(
 def _at(reward: ApiReward, url: str) -> ApiReward:
     assert reward.http is not None
     if not re.fullmatch(URL, url):
-        raise refused(f"--url {reward.name}: {url!r} is no address of a service")
+        raise refusal(f"--url {reward.name}: {url!r} is no address of a service")
     return reward.model_copy(update={"http": reward.http.model_copy(update={"url": url})})
 
 
@@ -103,43 +100,28 @@ def read_rows(path: Path, column: str | None) -> Completions:
             ids.append(_ids(f"{path}:{number}", row))
             rows.append({name: value for name, value in row.items() if name not in taken})
     if not rows:
-        raise refused(f"{path}: has no rows")
+        raise refusal(f"{path}: has no rows")
     names = sorted({name for row in rows for name in row})
     columns = {name: [row.get(name) for row in rows] for name in names}
     return Completions(Samples(prompts, completions, ids, columns), places)
 
 
-def refused(message: str) -> typer.Exit:
-    """Print what is wrong; return what ends the command."""
-    print_error(message)
-    return typer.Exit(INVALID_FILE)
-
-
 def _text(path: Path) -> str:
-    try:
+    with readable(str(path)):
         return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise refused(f"{path}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise refused(f"{path}: is not UTF-8 text (byte {error.start})") from None
 
 
 def _rewards(file: Documents) -> Sequence[ApiReward]:
     lists = [document for document in file.documents if isinstance(document, list)]
     jobs = [d for d in file.documents if isinstance(d, dict) and d.get("kind") == KIND]
     if len(lists) + len(jobs) != 1:
-        raise refused(
+        raise refusal(
             f"{file.name}: give one {KIND}, or one list of rewards as in {_WHERE}rewards; "
             f"it holds {len(jobs)} and {len(lists)}"
         )
-    try:
-        job = parse(jobs[0] if jobs else _job_of(lists[0]))
-    except InvalidJob as invalid:
-        for error in invalid.errors:
-            print_error(f"{file.name}: {error if jobs else str(error).removeprefix(_WHERE)}")
-        raise typer.Exit(INVALID_FILE) from None
+    job = parsed(file.name, jobs[0]) if jobs else parsed(file.name, _job_of(lists[0]), _WHERE)
     if job.spec.method.grpo is None:
-        raise refused(f"{file.name}: the job has no rewards: spec.method.type is not GRPO")
+        raise refusal(f"{file.name}: the job has no rewards: spec.method.type is not GRPO")
     return job.spec.method.grpo.rewards
 
 
@@ -183,7 +165,7 @@ def _source(
     assert reward.python is not None
     wanted = reward.python.config_map
     if (wanted.name, wanted.key) not in maps:
-        raise refused(
+        raise refusal(
             f"{file}: reward {reward.name}: its code is not here: add the ConfigMap "
             f"{wanted.name!r} with the key {wanted.key!r} to the file, or give "
             f"--source {reward.name}=FILE"
@@ -198,9 +180,9 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             try:
                 row = json.loads(line)
             except ValueError as error:
-                raise refused(f"{path}:{number}: is not JSON: {error}") from None
+                raise refusal(f"{path}:{number}: is not JSON: {error}") from None
             if not isinstance(row, dict):
-                raise refused(f"{path}:{number}: is not a JSON object")
+                raise refusal(f"{path}:{number}: is not a JSON object")
             yield number, row
 
 
@@ -209,19 +191,19 @@ def _completions(where: str, row: dict[str, Any], column: str | None) -> list[Te
     names = (COMPLETIONS, COMPLETION) if column is None else (column,)
     name = next((name for name in names if row.get(name) not in (None, [])), None)
     if name is None:
-        raise refused(f"{where}: has no {' or '.join(map(repr, names[::-1]))}: {_REMEDY}")
+        raise refusal(f"{where}: has no {' or '.join(map(repr, names[::-1]))}: {_REMEDY}")
     value = row[name]
     found = value if isinstance(value, list) and not _is_dialogue(value) else [value]
     for completion in found:
         if not isinstance(completion, str | int | float) and not _is_dialogue(completion):
-            raise refused(f"{where}: {name!r} holds neither text nor messages")
+            raise refusal(f"{where}: {name!r} holds neither text nor messages")
     return [one if isinstance(one, list) else str(one) for one in found]
 
 
 def _ids(where: str, row: dict[str, Any]) -> list[int]:
     found = row.get(COMPLETION_IDS) or []
     if not isinstance(found, list) or not all(type(one) is int for one in found):
-        raise refused(f"{where}: {COMPLETION_IDS!r} is not a list of token ids")
+        raise refusal(f"{where}: {COMPLETION_IDS!r} is not a list of token ids")
     return found
 
 

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from finetune_api.job import FineTuneJob
-from finetune_api.validation import InvalidJob, parse
-from finetune_cli.console import ERR, INTERRUPTED, INVALID_FILE, paths, print_error, print_out
-from finetune_cli.job_files import Documents, jobs_in, read_documents
+from finetune_cli.console import ERR, INTERRUPTED, paths, print_error, print_out, refusal
+from finetune_cli.job_files import Documents, jobs_in, parsed, read_documents
 from finetune_cli.progress_bar import ProgressBar
 from finetune_contract.reasons import advice, exit_code
 from finetune_contract.result import Outcome, Result
@@ -89,14 +88,8 @@ def run(
 def _job(found: Documents) -> FineTuneJob:
     jobs = jobs_in(found)
     if len(jobs) != 1:
-        print_error(f"{found.name}: holds {len(jobs)} FineTuneJobs; give one")
-        raise typer.Exit(INVALID_FILE)
-    try:
-        return parse(jobs[0])
-    except InvalidJob as invalid:
-        for error in invalid.errors:
-            print_error(f"{found.name}: {error}")
-        raise typer.Exit(INVALID_FILE) from None
+        raise refusal(f"{found.name}: holds {len(jobs)} FineTuneJobs; give one")
+    return parsed(found.name, jobs[0])
 
 
 def _sources(found: Documents, job: FineTuneJob, given: dict[str, Path]) -> dict[str, str]:
@@ -132,8 +125,7 @@ def _ready(
     try:
         return prepare(job, secrets, output, resume, reward_sources)
     except CannotRun as error:
-        print_error(str(error))
-        raise typer.Exit(2) from None
+        raise refusal(str(error), 2) from None
 
 
 def _train(ready: LocalRun) -> Result:
@@ -150,8 +142,8 @@ def _train(ready: LocalRun) -> Result:
         with ProgressBar() as bar:
             result = execute(ready, bar.show)
     except KeyboardInterrupt:
-        print_error(f"interrupted; go on with the same command and --resume {ready.run_id}")
-        raise typer.Exit(INTERRUPTED) from None
+        told = f"interrupted; go on with the same command and --resume {ready.run_id}"
+        raise refusal(told, INTERRUPTED) from None
     if result.outcome is Outcome.SUCCEEDED and result.artifact is not None:
         if ready.run_id not in result.artifact.uri:
             ERR.print("the same adapter had been published before; nothing was trained")
