@@ -72,11 +72,11 @@ class Plain:
     """The minio client, one file after the other."""
 
     def __init__(self, server: S3Server) -> None:
-        keys = server.credentials
+        access = server.access
         self.client = Minio(
-            server.endpoint.removeprefix("http://"),
-            access_key=keys.access_key,
-            secret_key=keys.secret_key,
+            server.access.endpoint.removeprefix("http://"),
+            access_key=access.access_key,
+            secret_key=access.secret_key,
             secure=False,
             region=REGION,
         )

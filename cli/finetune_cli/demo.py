@@ -69,7 +69,7 @@ def _story(keep: bool) -> float:
 
         _step("Put a model and sums to learn from into S3")
         with ERR.status("Converting SmolLM2-135M-Instruct (once) and uploading"):
-            demo_data.upload(cluster.s3_store(demo_data.BUCKET))
+            demo_data.upload(cluster.s3.store(demo_data.BUCKET))
 
         _step("Install the operator")
         _show(shell, *actions.install_command(_relative(assets.chart())))

@@ -47,5 +47,5 @@ def status() -> None:
     if cluster is None:
         print_out("not running; start one with: finetune local up")
         raise typer.Exit(1)
-    print_out(f"running in {cluster.directory}, S3 at {cluster.s3_endpoint}")
+    print_out(f"running in {cluster.directory}, S3 at {cluster.s3.endpoint}")
     print_out(f"export KUBECONFIG={cluster.kubeconfig}")

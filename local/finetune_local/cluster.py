@@ -12,15 +12,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
-from obstore.store import S3Store
 
-from finetune_local import binaries, s3
+from finetune_local import binaries
 from finetune_local.paths import state_dir
 from finetune_local.private_files import write_json
+from finetune_local.s3 import Access, load_access
 from kube_emulator.node.containers import sandbox
 
 READY_SECONDS = 120.0
@@ -36,19 +36,11 @@ class ClusterError(Exception):
 
 @dataclass(frozen=True)
 class ClusterInfo:
-    """How to reach a running cluster. `secret_key` is kept out of its repr."""
+    """How to reach a running cluster and its S3."""
 
     directory: Path
     kubeconfig: Path
-    s3_endpoint: str
-    s3_region: str
-    access_key: str
-    secret_key: str = field(repr=False)
-
-    def s3_store(self, bucket: str) -> S3Store:
-        """An obstore client of one of the cluster's buckets; writing creates it."""
-        credentials = s3.Credentials(self.access_key, self.secret_key)
-        return s3.store(self.s3_endpoint, credentials, bucket)
+    s3: Access
 
 
 def default_directory() -> Path:
@@ -59,12 +51,9 @@ def default_directory() -> Path:
 def up(directory: Path | None = None, *, node_options: Sequence[str] = ()) -> ClusterInfo:
     """Start a cluster that outlives this process, and return when all of it serves.
 
-    Args:
-        directory: its home; made if missing, mode 0700.
-        node_options: options of `python -m kube_emulator.node`, as "--capacity=cpu=8".
-
-    Raises:
-        ClusterError: one runs there already, something it needs is missing, or it did not start.
+    `directory` is its home, made if missing, mode 0700; `node_options` are those of `python -m
+    kube_emulator.node`, as "--capacity=cpu=8". Raises ClusterError if one runs there already,
+    something it needs is missing, or it did not start.
     """
     home = (directory or default_directory()).expanduser().resolve()
     if _supervisor(home) is not None:
@@ -84,8 +73,7 @@ def up(directory: Path | None = None, *, node_options: Sequence[str] = ()) -> Cl
 def down(directory: Path | None = None) -> bool:
     """Stop the cluster and delete what it kept; False if there was none to stop.
 
-    Raises:
-        ClusterError: its supervisor does not end.
+    Raises ClusterError if its supervisor does not end.
     """
     home = (directory or default_directory()).expanduser().resolve()
     supervisor = _supervisor(home)
@@ -107,8 +95,7 @@ def status(directory: Path | None = None) -> ClusterInfo | None:
 def running_cluster(directory: Path | None = None, *, keep: bool = False) -> Iterator[ClusterInfo]:
     """A cluster for the length of a `with`; `keep` leaves it up if the block succeeds.
 
-    Raises:
-        ClusterError: as `up`.
+    Raises ClusterError as `up`.
     """
     info = up(directory)
     try:
@@ -159,15 +146,8 @@ def _wait_ready(home: Path, process: subprocess.Popen[bytes]) -> ClusterInfo:
 
 def _load(home: Path) -> ClusterInfo:
     state = json.loads((home / "cluster.json").read_text())
-    credentials = s3.load_credentials(home / "s3")
-    return ClusterInfo(
-        directory=home,
-        kubeconfig=Path(state["kubeconfig"]),
-        s3_endpoint=state["s3_endpoint"],
-        s3_region=s3.REGION,
-        access_key=credentials.access_key,
-        secret_key=credentials.secret_key,
-    )
+    access = load_access(home / "s3", state["s3_endpoint"])
+    return ClusterInfo(home, Path(state["kubeconfig"]), access)
 
 
 def _supervisor(home: Path) -> psutil.Process | None:

@@ -14,11 +14,12 @@ from typing import Any
 
 import yaml
 
-from finetune_api.status import ConditionType, FineTuneJobStatus
+from finetune_api.status import FineTuneJobStatus
 from finetune_local import binaries, demo_data
 from finetune_local.accuracy import Accuracy, measure
 from finetune_local.cluster import ClusterInfo
-from finetune_local.demo_bucket import secret_keys, write_secret
+from finetune_local.demo_bucket import write_secret
+from finetune_operator.judge.conditions import finished
 from finetune_trainer.store.artifacts import open_artifact
 
 RELEASE = "finetune-operator"
@@ -64,7 +65,7 @@ def secret_file(cluster: ClusterInfo) -> Path:
         "apiVersion": "v1",
         "kind": "Secret",
         "metadata": {"name": demo_data.SECRET_NAME},
-        "stringData": cluster_keys(cluster),
+        "stringData": cluster.s3.secret_keys(),
     }
     path = cluster.directory / "s3" / "demo-secret.yaml"  # goes when the cluster goes
     path.touch(mode=0o600)
@@ -73,7 +74,7 @@ def secret_file(cluster: ClusterInfo) -> Path:
 
 
 def follow(shell: Shell, timeout_seconds: float) -> Iterator[FineTuneJobStatus]:
-    """Yield the job's status whenever it changed, until it has succeeded or is stalled.
+    """Yield the job's status whenever it changed, until it has succeeded or failed.
 
     Raises TimeoutError.
     """
@@ -86,16 +87,10 @@ def follow(shell: Shell, timeout_seconds: float) -> Iterator[FineTuneJobStatus]:
             seen = status
             parsed = FineTuneJobStatus.model_validate(status)
             yield parsed
-            if condition(parsed, ConditionType.SUCCEEDED) in ("True", "False"):
+            if finished(parsed):
                 return
         time.sleep(_POLL_SECONDS)
     raise TimeoutError(f"the job did not finish within {timeout_seconds:.0f} s")
-
-
-def condition(status: FineTuneJobStatus, kind: ConditionType) -> str:
-    """Return a condition's status; "Unknown" where it is absent."""
-    found = [c.status for c in status.conditions or [] if c.type == kind]
-    return found[0] if found else "Unknown"
 
 
 def held_out_accuracy(cluster: ClusterInfo, artifact_uri: str) -> Accuracy:
@@ -103,11 +98,6 @@ def held_out_accuracy(cluster: ClusterInfo, artifact_uri: str) -> Accuracy:
     _, held_out = demo_data.train_and_held_out()
     with tempfile.TemporaryDirectory(prefix="finetune-demo-") as work:
         credentials = Path(work) / "secret"
-        write_secret(credentials, cluster_keys(cluster))
+        write_secret(credentials, cluster.s3.secret_keys())
         adapter = open_artifact(artifact_uri, str(credentials), Path(work) / "adapter")
         return measure(demo_data.model_directory(), adapter, held_out)
-
-
-def cluster_keys(cluster: ClusterInfo) -> dict[str, str]:
-    """Return the keys of a Secret that opens the cluster's S3."""
-    return secret_keys(cluster.s3_endpoint, cluster.access_key, cluster.secret_key)

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from finetune_contract.credentials import CredentialKey
 from finetune_local import demo_data, s3
 
 
@@ -17,21 +16,10 @@ def serve_demo_bucket() -> Iterator[dict[str, Path]]:
     with tempfile.TemporaryDirectory(prefix="finetune-demo-") as work:
         server = s3.prepare(Path(work) / "s3")
         with s3.running(server, Path(work) / "s3.log"):
-            demo_data.upload(server.store(demo_data.BUCKET))
+            demo_data.upload(server.access.store(demo_data.BUCKET))
             secret = Path(work) / "secret"
-            keys = server.credentials
-            write_secret(secret, secret_keys(server.endpoint, keys.access_key, keys.secret_key))
+            write_secret(secret, server.access.secret_keys())
             yield {demo_data.SECRET_NAME: secret}
-
-
-def secret_keys(endpoint: str, access_key: str, secret_key: str) -> dict[str, str]:
-    """Return the keys of a Secret that opens an S3 server of this package."""
-    return {
-        str(CredentialKey.ACCESS_KEY_ID): access_key,
-        str(CredentialKey.SECRET_ACCESS_KEY): secret_key,
-        str(CredentialKey.ENDPOINT_URL): endpoint,
-        str(CredentialKey.REGION): s3.REGION,
-    }
 
 
 def write_secret(directory: Path, keys: dict[str, str]) -> None:

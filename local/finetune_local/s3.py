@@ -12,13 +12,14 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import obstore
 from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
+from finetune_contract.credentials import CredentialKey
 from finetune_local import binaries
 from finetune_local.private_files import write_json
 from finetune_trainer.process.ports import HeldPort
@@ -36,18 +37,8 @@ JWT_KEYS = (
     "WEED_JWT_FILER_SIGNING_KEY",
     "WEED_JWT_FILER_SIGNING_READ_KEY",
 )
-PORT_FLAGS = (
-    "s3.port",
-    "s3.port.grpc",
-    "master.port",
-    "master.port.grpc",
-    "volume.port",
-    "volume.port.grpc",
-    "filer.port",
-    "filer.port.grpc",
-    "admin.port",
-    "admin.port.grpc",
-)
+PARTS = ("s3", "master", "volume", "filer", "admin")
+PORT_FLAGS = tuple(f"{part}.port{kind}" for part in PARTS for kind in ("", ".grpc"))
 
 
 class S3Error(Exception):
@@ -55,11 +46,35 @@ class S3Error(Exception):
 
 
 @dataclass(frozen=True)
-class Credentials:
-    """One S3 identity, allowed everything."""
+class Access:
+    """How to reach a server: its endpoint, and one identity that is allowed everything."""
 
+    endpoint: str
     access_key: str
-    secret_key: str
+    secret_key: str = field(repr=False)
+
+    def store(self, bucket: str) -> S3Store:
+        """An obstore client of `bucket`; writing creates the bucket."""
+        # a proxy of its own, never used, stands in the way of those from the environment
+        unproxied = {"proxy_url": self.endpoint, "proxy_excludes": "127.0.0.1"}
+        return S3Store(
+            bucket,
+            endpoint=self.endpoint,
+            access_key_id=self.access_key,
+            secret_access_key=self.secret_key,
+            region=REGION,
+            client_options={"allow_http": True, **unproxied},
+            retry_config={"max_retries": 0},
+        )
+
+    def secret_keys(self) -> dict[str, str]:
+        """Return the keys of a Secret that opens the server."""
+        return {
+            str(CredentialKey.ACCESS_KEY_ID): self.access_key,
+            str(CredentialKey.SECRET_ACCESS_KEY): self.secret_key,
+            str(CredentialKey.ENDPOINT_URL): self.endpoint,
+            str(CredentialKey.REGION): REGION,
+        }
 
 
 @dataclass(frozen=True)
@@ -70,8 +85,7 @@ class S3Server:
     ends it, or it takes another unasked.
     """
 
-    endpoint: str
-    credentials: Credentials
+    access: Access
     command: list[str]
     environment: dict[str, str]
     ports: tuple[HeldPort, ...]
@@ -84,37 +98,19 @@ class S3Server:
         for port in self.ports:
             port.close()
 
-    def store(self, bucket: str) -> S3Store:
-        """An obstore client of `bucket` with this server's credentials."""
-        return store(self.endpoint, self.credentials, bucket)
-
-
-def store(endpoint: str, credentials: Credentials, bucket: str) -> S3Store:
-    """An obstore client of `bucket`; writing creates the bucket."""
-    return S3Store(
-        bucket,
-        endpoint=endpoint,
-        access_key_id=credentials.access_key,
-        secret_access_key=credentials.secret_key,
-        region=REGION,
-        # a proxy of its own, never used, stands in the way of those from the environment
-        client_options={"allow_http": True, "proxy_url": endpoint, "proxy_excludes": "127.0.0.1"},
-        retry_config={"max_retries": 0},
-    )
-
 
 def prepare(directory: Path) -> S3Server:
     """Make `directory` ready for the server: data below it, credentials made once and kept."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     identities = directory / IDENTITIES
-    credentials = load_credentials(directory) if identities.exists() else _create(identities)
+    if not identities.exists():
+        _create(identities)
     data = directory / "data"
     data.mkdir(mode=0o700, exist_ok=True)
     held = {flag: _held_port(flag) for flag in PORT_FLAGS}
     ports = {flag: port.number for flag, port in held.items()}
     return S3Server(
-        endpoint=f"http://127.0.0.1:{ports['s3.port']}",
-        credentials=credentials,
+        load_access(directory, f"http://127.0.0.1:{ports['s3.port']}"),
         command=_command(directory, data, identities, ports),
         # it would leave sockets and logs in the common temporary directory
         environment={"HOME": str(directory), "TMPDIR": str(directory), "PATH": os.defpath}
@@ -128,8 +124,7 @@ def prepare(directory: Path) -> S3Server:
 def running(server: S3Server, log: Path) -> Iterator[None]:
     """Run the server for the length of a `with`.
 
-    Raises:
-        S3Error: it ended, or did not answer in time.
+    Raises S3Error if it ended, or did not answer in time.
     """
     with log.open("wb") as file:
         process = subprocess.Popen(
@@ -151,10 +146,9 @@ def running(server: S3Server, log: Path) -> Iterator[None]:
 async def wait_ready(server: S3Server, log: Path, exit_code: Callable[[], int | None]) -> None:
     """Return once a signed write succeeds; `exit_code` tells whether the process has ended.
 
-    Raises:
-        S3Error: it has, or START_SECONDS are over.
+    Raises S3Error if it has, or START_SECONDS are over.
     """
-    probe, end = server.store(READY_BUCKET), time.monotonic() + START_SECONDS
+    probe, end = server.access.store(READY_BUCKET), time.monotonic() + START_SECONDS
     while True:
         try:
             await obstore.put_async(probe, "probe", b"ready")
@@ -209,20 +203,16 @@ def _command(directory: Path, data: Path, identities: Path, ports: dict[str, int
     ]
 
 
-def _create(path: Path) -> Credentials:
+def _create(path: Path) -> None:
     """Write a random identity in the form that `weed -s3.config` reads, mode 0600."""
-    credentials = Credentials(secrets.token_hex(10).upper(), secrets.token_urlsafe(30))
-    identity = {
-        "name": "finetune",
-        "credentials": [{"accessKey": credentials.access_key, "secretKey": credentials.secret_key}],
-        "actions": ["Admin", "Read", "Write", "List", "Tagging"],
-    }
+    keys = {"accessKey": secrets.token_hex(10).upper(), "secretKey": secrets.token_urlsafe(30)}
+    actions = ["Admin", "Read", "Write", "List", "Tagging"]
+    identity = {"name": "finetune", "credentials": [keys], "actions": actions}
     write_json(path, {"identities": [identity]})
-    return credentials
 
 
-def load_credentials(directory: Path) -> Credentials:
-    """The identity that `prepare` made in `directory`."""
+def load_access(directory: Path, endpoint: str) -> Access:
+    """Return how to reach the server that `prepare` made in `directory`."""
     [identity] = json.loads((directory / IDENTITIES).read_text())["identities"]
     [pair] = identity["credentials"]
-    return Credentials(pair["accessKey"], pair["secretKey"])
+    return Access(endpoint, pair["accessKey"], pair["secretKey"])

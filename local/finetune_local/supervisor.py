@@ -45,9 +45,7 @@ class Supervisor:
     async def run(self) -> None:
         """Run the cluster until cancelled.
 
-        Raises:
-            ComponentError: a component has ended by itself.
-            S3Error: the S3 server does not serve.
+        Raises ComponentError if a component has ended by itself, S3Error if S3 does not serve.
         """
         self._store = s3.prepare(self.directory / "s3")
         try:
@@ -80,7 +78,7 @@ class Supervisor:
             s3.wait_ready(store, self._log("s3"), lambda: self._processes["s3"].returncode),
         ]
         await _all(starts)
-        state = {"kubeconfig": str(kubeconfig), "s3_endpoint": store.endpoint}
+        state = {"kubeconfig": str(kubeconfig), "s3_endpoint": store.access.endpoint}
         write_json(self.directory / "cluster.json", state)
 
     async def _python(self, module: str, *arguments: str) -> None:
@@ -95,11 +93,7 @@ class Supervisor:
         environment: dict[str, str],
         announces: bool = True,
     ) -> None:
-        """Start a component and return when it says that it serves.
-
-        Raises:
-            ComponentError: it ended before.
-        """
+        """Return once the component serves, as it says. Raises ComponentError if it ends before."""
         setpriv = shutil.which("setpriv") or "setpriv"
         path = self._log(name)
         with path.open("wb") as file:

@@ -23,7 +23,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 
 @pytest.fixture
 def proxy(server: S3Server) -> Iterator[FaultProxy]:
-    with fault_proxy(server.endpoint) as proxy:
+    with fault_proxy(server.access.endpoint) as proxy:
         yield proxy
 
 

@@ -140,7 +140,7 @@ def test_an_upload_goes_on_with_renewed_keys(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("finetune_trainer.store.storage.ROTATION_SECONDS", 60.0)
-    old = server.credentials.access_key
+    old = server.access.access_key
     rule = proxy.fail(f"PUT .*partNumber=2.* by {old}$", EXPIRED)
     proxy.fail(f"by {old}$", Slow(0.01))
     renew = Timer(0.5, renew_keys, (Path(secret), server, proxy))

@@ -145,6 +145,6 @@ def test_goes_on_with_renewed_keys_at_any_request(
     """The Secret is renewed, and the old keys are refused from then on."""
     output = claim(config, 1)
     renew_keys(Path(secret), server, proxy)
-    proxy.fail(f"by {server.credentials.access_key}$", DENIED)
+    proxy.fail(f"by {server.access.access_key}$", DENIED)
     digest = publish(output, source).digest
     assert published() == digest

@@ -9,7 +9,7 @@ import pytest
 
 from finetune_local import assets, binaries
 from finetune_local.cluster import down, up
-from finetune_local.demo import Shell, cluster_keys
+from finetune_local.demo import Shell
 from support.cluster.journey import Journey
 from support.models.tiny_llama import write_model
 
@@ -28,14 +28,14 @@ def journey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Journey]:
     directory = tmp_path_factory.mktemp("cluster")
     cluster = up(directory)
     try:
-        store = cluster.s3_store("journey")
+        store = cluster.s3.store("journey")
         _fill(store, write_model(tmp_path_factory.mktemp("model")))
         sets = [f"--set-json=operator.{name}={value}" for name, value in QUICK.items()]
         Shell(cluster.kubeconfig).run(
             "helm", "install", "operator", str(assets.chart()), *sets, "--wait", "--timeout=2m"
         )
         journey = Journey(
-            binaries.kubectl(), cluster.kubeconfig, directory, store, cluster_keys(cluster)
+            binaries.kubectl(), cluster.kubeconfig, directory, store, cluster.s3.secret_keys()
         )
         journey.apply(
             {

@@ -1,6 +1,7 @@
 """The embedded cluster as a whole: starting, stopping, dying."""
 
 import asyncio
+import dataclasses
 import json
 import os
 import re
@@ -17,7 +18,7 @@ import psutil
 import pytest
 from obstore.exceptions import BaseError
 
-from finetune_local import binaries, cluster, s3
+from finetune_local import binaries, cluster
 from finetune_local.cluster import ClusterError
 from finetune_local.supervisor import Supervisor
 from kube_emulator.node.containers.sandbox import SandboxError
@@ -53,12 +54,12 @@ def test_up_and_down(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     info = cluster.up(home)
     assert cluster.status(home) == info
-    assert info.secret_key not in repr(info)
+    assert info.s3.secret_key not in repr(info)
     nodes = kubectl(info, "get", "nodes", "--no-headers")
     assert nodes.startswith("emulated")
     assert "pytorchjobs.kubeflow.org" in kubectl(info, "get", "crd", "--output=name")
-    obstore.put(info.s3_store("bucket"), "key", b"value")
-    assert bytes(obstore.get(info.s3_store("bucket"), "key").bytes()) == b"value"
+    obstore.put(info.s3.store("bucket"), "key", b"value")
+    assert bytes(obstore.get(info.s3.store("bucket"), "key").bytes()) == b"value"
 
     with pytest.raises(ClusterError, match=r"a cluster runs in .* already; stop it with"):
         cluster.up(home)
@@ -94,11 +95,11 @@ def test_it_is_private(home: Path) -> None:
     for secret in (info.kubeconfig, home / "s3" / "identities.json", home / "cluster.json"):
         assert stat.S_IMODE(secret.stat().st_mode) & 0o077 == 0, secret
     for process in processes_of(home):
-        assert info.secret_key not in " ".join(process.cmdline())
+        assert info.s3.secret_key not in " ".join(process.cmdline())
         for connection in process.net_connections("tcp"):
             if connection.status == psutil.CONN_LISTEN:
                 assert connection.laddr.ip == "127.0.0.1", (process.cmdline(), connection)
-    wrong = s3.store(info.s3_endpoint, s3.Credentials(info.access_key, "wrong"), "bucket")
+    wrong = dataclasses.replace(info.s3, secret_key="wrong").store("bucket")
     with pytest.raises(BaseError, match="403"):
         obstore.put(wrong, "key", b"value")
 

@@ -28,9 +28,9 @@ def write_keys(directory: Path, server: s3.S3Server, **changes: str) -> str:
     """Write a credentials directory as a Secret is mounted, and return it."""
     directory.mkdir(exist_ok=True)
     keys = {
-        "AWS_ACCESS_KEY_ID": server.credentials.access_key,
-        "AWS_SECRET_ACCESS_KEY": server.credentials.secret_key,
-        "AWS_ENDPOINT_URL": server.endpoint,
+        "AWS_ACCESS_KEY_ID": server.access.access_key,
+        "AWS_SECRET_ACCESS_KEY": server.access.secret_key,
+        "AWS_ENDPOINT_URL": server.access.endpoint,
         **changes,
     }
     for name, value in keys.items():
