@@ -99,8 +99,7 @@ def validate(schema: Schema, value: Json, old: Json | None = None) -> list[Field
     `old` is the stored object on an update; rules that read `oldSelf` run only where a value has an
     old counterpart. As on a server, CEL is not run on values whose shape is already refused.
     """
-    errors = [e for raw in _validator(schema).iter_errors(value) for e in _translate(raw)]
-    errors += _duplicates(schema, value, "")
+    errors = [e for raw in _Structural(schema).iter_errors(value) for e in _translate(raw)]
     errors.sort(key=lambda e: e.path)
     if any(e.kind in _BLOCKING for e in errors):
         return [
@@ -114,16 +113,12 @@ def validate(schema: Schema, value: Json, old: Json | None = None) -> list[Field
     return errors + check_rules(schema, value, old)
 
 
-def _is_type(checker: Any, value: Json, kind: str) -> bool:
-    if kind == "integer":  # JSON has one number type, but an API server keeps 1.0 a float
-        return isinstance(value, int) and not isinstance(value, bool)
-    return bool(Draft202012Validator.TYPE_CHECKER.is_type(value, kind))
-
-
 def _check_type(validator: Any, kind: str, value: Json, schema: Schema) -> Any:
     if value is None and schema.get("nullable"):
         return
-    if not _is_type(None, value, kind):
+    # JSON has one number type, but an API server keeps 1.0 a float.
+    fraction = kind == "integer" and isinstance(value, float)
+    if fraction or not Draft202012Validator.TYPE_CHECKER.is_type(value, kind):
         yield ValidationError(f"must be of type {kind}")
 
 
@@ -142,14 +137,25 @@ def _check_pattern(validator: Any, pattern: str, value: Json, schema: Schema) ->
             yield ValidationError("does not match")
 
 
+def _check_items(validator: Any, kind: str, value: Json, schema: Schema) -> Any:
+    """Tell of each item of a set, or of a list with keys, that stands before it already."""
+    seen: set[Any] = set()
+    for i, item in enumerate(value if isinstance(value, list) else ()):
+        key = list_key(schema, item)
+        if key is not None and key in seen:
+            yield ValidationError(f"Duplicate value: {_shown_key(schema, item)}", path=[i])
+        seen.add(key)
+
+
 _Structural: Any = extend(  # type: ignore[no-untyped-call]
     Draft202012Validator,
-    {"type": _check_type, "enum": _check_enum, "pattern": _check_pattern},
+    {
+        "type": _check_type,
+        "enum": _check_enum,
+        "pattern": _check_pattern,
+        "x-kubernetes-list-type": _check_items,
+    },
 )
-
-
-def _validator(schema: Schema) -> Any:
-    return _Structural(schema)
 
 
 def _translate(raw: ValidationError) -> list[FieldError]:
@@ -170,6 +176,8 @@ def _translate(raw: ValidationError) -> list[FieldError]:
             text = f"{path} in body must be of type {kind}: {json.dumps(type_name(value))}"
             message = invalid_value(type_name(value), text)
             return [FieldError(path, message, "FieldValueTypeInvalid")]
+        case "x-kubernetes-list-type":
+            return [FieldError(path, raw.message, "FieldValueDuplicate")]
         case "enum":
             allowed = ", ".join(json.dumps(a) for a in limit)
             message = f"Unsupported value: {json.dumps(value)}: supported values: {allowed}"
@@ -196,27 +204,6 @@ _LIMITS = {
     "minProperties": "should have at least {} properties",
     "pattern": "should match '{}'",
 }
-
-
-def _duplicates(schema: Schema, value: Json, path: str) -> list[FieldError]:
-    errors: list[FieldError] = []
-    if isinstance(value, list):
-        seen: set[tuple[Json, ...]] = set()
-        for i, item in enumerate(value):
-            where = child(path, i)
-            key = list_key(schema, item)
-            if key is not None and key in seen:
-                message = f"Duplicate value: {_shown_key(schema, item)}"
-                errors.append(FieldError(where, message, "FieldValueDuplicate"))
-            if key is not None:
-                seen.add(key)
-            errors += _duplicates(schema.get("items", {}), item, where)
-    elif isinstance(value, dict):
-        properties = schema.get("properties", {})
-        for key_name, sub in value.items():
-            if key_name in properties:
-                errors += _duplicates(properties[key_name], sub, child(path, key_name))
-    return errors
 
 
 def _shown_key(schema: Schema, item: Json) -> str:
