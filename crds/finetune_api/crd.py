@@ -13,50 +13,31 @@ from finetune_api import job
 from finetune_api.types import AFTER, DECIMAL, SIGNED_DECIMAL
 from kube_schema.field_errors import Schema
 
-_COLUMNS: list[dict[str, Any]] = [
-    {
-        "name": "Status",
-        "type": "string",
-        "description": "Why the job is where it is",
-        "jsonPath": '.status.conditions[?(@.type=="Succeeded")].reason',
-    },
-    {
-        "name": "Progress",
-        "type": "string",
-        "description": "Phase and counter of the running attempt",
-        "jsonPath": ".status.progress.summary",
-    },
-    {
-        "name": "Attempts",
-        "type": "integer",
-        "description": "Number of the newest attempt",
-        "jsonPath": ".status.attempts[-1:].number",
-    },
-    {"name": "GPUs", "type": "integer", "jsonPath": ".status.plan.gpus"},
-    {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
-    {
-        "name": "Reward",
-        "type": "string",
-        "description": "Mean total reward of the last step's completions, under GRPO",
-        "priority": 1,
-        "jsonPath": ".status.progress.reward",
-    },
-    {"name": "Loss", "type": "string", "priority": 1, "jsonPath": ".status.progress.loss"},
-    {
-        "name": "Eval",
-        "type": "string",
-        "description": "Loss on data.eval, when last evaluated",
-        "priority": 1,
-        "jsonPath": ".status.progress.evalLoss",
-    },
-    {
-        "name": "Saved",
-        "type": "integer",
-        "description": "Step of the newest complete checkpoint",
-        "priority": 1,
-        "jsonPath": ".status.checkpoint.step",
-    },
-    {"name": "Artifact", "type": "string", "priority": 1, "jsonPath": ".status.artifact.uri"},
+
+def _column(
+    name: str, path: str, meaning: str = "", kind: str = "string", wide: bool = False
+) -> dict[str, Any]:
+    """Return a column of `kubectl get`, or with `wide` of `kubectl get --output=wide`."""
+    said = {"description": meaning} if meaning else {}
+    aside = {"priority": 1} if wide else {}
+    return {"name": name, "type": kind, **said, **aside, "jsonPath": path}
+
+
+_REASON = '.status.conditions[?(@.type=="Succeeded")].reason'
+_REWARD = "Mean total reward of the last step's completions, under GRPO"
+_EVAL = "Loss on data.eval, when last evaluated"
+_SAVED = "Step of the newest complete checkpoint"
+_COLUMNS = [
+    _column("Status", _REASON, "Why the job is where it is"),
+    _column("Progress", ".status.progress.summary", "Phase and counter of the running attempt"),
+    _column("Attempts", ".status.attempts[-1:].number", "Number of the newest attempt", "integer"),
+    _column("GPUs", ".status.plan.gpus", kind="integer"),
+    _column("Age", ".metadata.creationTimestamp", kind="date"),
+    _column("Reward", ".status.progress.reward", _REWARD, wide=True),
+    _column("Loss", ".status.progress.loss", wide=True),
+    _column("Eval", ".status.progress.evalLoss", _EVAL, wide=True),
+    _column("Saved", ".status.checkpoint.step", _SAVED, "integer", wide=True),
+    _column("Artifact", ".status.artifact.uri", wide=True),
 ]
 _DROPPED = ("title", "additionalProperties", "$defs", AFTER)
 

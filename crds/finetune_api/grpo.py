@@ -24,13 +24,7 @@ _URI = r"^https?://[^\s?#@]+$"
 
 def _of_loss(loss: str, field: str, comparison: str, message: str) -> Rule:
     """Return a rule that compares a decimal field of `self` with a number under one loss alone."""
-    value = f"self.{field}"
-    return Rule(
-        f"!has({value}) || !has(self.loss) || self.loss != '{loss}' || "
-        f"!{value}.matches('{DECIMAL}') || double({value}) {comparison}",
-        message,
-        f".{field}",
-    )
+    return bound(field, comparison, message, f"!has(self.loss) || self.loss != '{loss}' || ")
 
 
 _SMALL = "GSPO clips a mean over the completion: {} must be at most 0.1; remove it for {}"

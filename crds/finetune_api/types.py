@@ -53,15 +53,16 @@ DECIMAL = f"^{_NUMBER}$"
 SIGNED_DECIMAL = f"^-?{_NUMBER}$"
 
 
-def bound(field: str, comparison: str, message: str) -> Rule:
-    """Return a rule that compares a decimal field of `self` with a number.
+def bound(field: str, comparison: str, message: str, unless: str = "") -> Rule:
+    """Return a rule that compares a decimal field of `self` with a number; `unless` is CEL that
+    ends in `||`.
 
     Absent and malformed values pass: the former when a server checks the default {}, the latter
     because the pattern has refused them already.
     """
     value = f"self.{field}"
-    expression = f"!has({value}) || !{value}.matches('{DECIMAL}') || double({value}) {comparison}"
-    return Rule(expression, message, f".{field}")
+    passes = f"!has({value}) || {unless}!{value}.matches('{DECIMAL}') || "
+    return Rule(f"{passes}double({value}) {comparison}", message, f".{field}")
 
 
 def http_address(field: str, pattern: str, form: str) -> Rule:
