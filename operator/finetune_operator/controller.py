@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Coroutine
 from datetime import UTC, datetime
+from typing import Any
 
 from finetune_operator.cluster.cache import Cache, Key
 from finetune_operator.cluster.client import Cluster
@@ -21,6 +23,19 @@ from finetune_operator.reconcile import Reconciler
 from finetune_operator.settings import Settings
 
 log = logging.getLogger(__name__)
+
+
+async def until_one_ends(*parts: Coroutine[Any, Any, None]) -> None:
+    """Run all parts until one of them ends; end the others and raise what that one raised."""
+    tasks = [asyncio.create_task(part) for part in parts]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class Controller:
@@ -58,19 +73,13 @@ class Controller:
         """Work until cancelled. Raises BackendAppeared, or OSError if the port is taken."""
         app = application(self._cache, self.metrics)
         runner = await serve(app, self._settings.bind_address, self._settings.bind_port)
-        parts = (
-            self._sync.run(self._settings.relist_seconds),
-            self._queue.run(),
-            self._recorder.run(),
-        )
-        tasks = {asyncio.create_task(part) for part in parts}
         try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            done.pop().result()
+            await until_one_ends(
+                self._sync.run(self._settings.relist_seconds),
+                self._queue.run(),
+                self._recorder.run(),
+            )
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
             await runner.cleanup()
 
     async def _handle(self, key: Key) -> float | None:

@@ -6,7 +6,6 @@ may see twice or never. `on.event` merely fills the cache and names a job to loo
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,7 +13,7 @@ import kopf
 
 from finetune_operator.cluster.cache import Cache
 from finetune_operator.cluster.client import Cluster
-from finetune_operator.controller import Controller
+from finetune_operator.controller import Controller, until_one_ends
 from finetune_operator.job.names import SELECTOR
 from finetune_operator.job.resources import children, resources
 from finetune_operator.plan.backends import BACKEND
@@ -25,27 +24,18 @@ async def run(settings: Settings) -> None:
     """Run the operator until it is signalled or a watch ends for good."""
     cluster = await Cluster.connect(resources(BACKEND.kinds))
     controller = Controller(settings, cluster, Cache(), BACKEND)
-    work = asyncio.create_task(controller.run())
-    watch = asyncio.create_task(
-        kopf.operator(
-            registry=_registry(controller, cluster),
-            settings=_kopf_settings(),
-            standalone=True,
-            clusterwide=not settings.watch_namespaces,
-            namespaces=settings.watch_namespaces,
-        )
+    watch = kopf.operator(
+        registry=_registry(controller, cluster),
+        settings=_kopf_settings(),
+        standalone=True,
+        clusterwide=not settings.watch_namespaces,
+        namespaces=settings.watch_namespaces,
     )
     try:
         # Whichever ends first, ends the process: the Deployment starts it again.
-        await asyncio.wait({work, watch}, return_when=asyncio.FIRST_COMPLETED)
+        await until_one_ends(controller.run(), watch)
     finally:
-        for task in (work, watch):
-            task.cancel()
-        results = await asyncio.gather(work, watch, return_exceptions=True)
         await cluster.close()
-    for result in results:
-        if isinstance(result, Exception):
-            raise result
 
 
 def _registry(controller: Controller, cluster: Cluster) -> kopf.OperatorRegistry:
