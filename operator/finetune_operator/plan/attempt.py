@@ -4,15 +4,26 @@ from __future__ import annotations
 
 from finetune_api.job import FineTuneJob
 from finetune_api.status import Attempt
+from finetune_contract.runconfig import FILE_NAME, RunConfig
 from finetune_operator.job.backend import Backend
+from finetune_operator.job.names import Object, child
 from finetune_operator.job.run_config import run_config
 from finetune_operator.job.workers import asks_for_gpus
-from finetune_operator.plan.config_map import config_map
 from finetune_operator.plan.lease import lease, role, role_binding
-from finetune_operator.plan.objects import Objects
+from finetune_operator.plan.objects import Objects, shared
 from finetune_operator.plan.pod import pod_template
-from finetune_operator.plan.shared import shared
+from finetune_operator.plan.reward_runner import REWARDS_FILE, rewards_document
 from finetune_operator.plan.volumes import pod_mounts
+
+
+def config_map(job: FineTuneJob, attempt: int, config: RunConfig) -> Object:
+    """Return the ConfigMap with the RunConfig and what the reward runner is told of it, immutable:
+    all pods of an attempt read the same document."""
+    data = {FILE_NAME: config.to_json()}
+    rewards = rewards_document(job)
+    if rewards is not None:
+        data[REWARDS_FILE] = rewards
+    return child(job, "v1", "ConfigMap", attempt, immutable=True, data=data)
 
 
 def attempt_objects(

@@ -1,10 +1,11 @@
-"""What is to be written, and in which order."""
+"""What is to be written, in which order, and what all pods of a job share."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from finetune_operator.job.names import Object
+from finetune_api.job import FineTuneJob
+from finetune_operator.job.names import UID_LABEL, Object, child
 
 
 @dataclass(frozen=True)
@@ -13,3 +14,26 @@ class Objects:
 
     prepared: tuple[Object, ...]
     started: tuple[Object, ...]
+
+
+def shared(job: FineTuneJob) -> tuple[Object, ...]:
+    """Return what the pods of any attempt, and the one that tries the rewards, need."""
+    own_account = job.spec.workers.service_account_name is None
+    return (*((service_account(job),) if own_account else ()), network_policy(job))
+
+
+def service_account(job: FineTuneJob) -> Object:
+    """Return it; its token is mounted by the pod template alone, into one container."""
+    return child(job, "v1", "ServiceAccount", None, automountServiceAccountToken=False)
+
+
+def network_policy(job: FineTuneJob) -> Object:
+    """Return a policy by which only the job's own pods reach the job's pods: torch's rendezvous
+    trusts whoever can reach it."""
+    own = {"matchLabels": {UID_LABEL: job.uid}}
+    spec = {
+        "podSelector": own,
+        "policyTypes": ["Ingress"],
+        "ingress": [{"from": [{"podSelector": own}]}],
+    }
+    return child(job, "networking.k8s.io/v1", "NetworkPolicy", None, spec=spec)

@@ -14,7 +14,7 @@ from finetune_operator.job.credentials import credentials
 from finetune_operator.job.names import Object, child, reward_check_name
 from finetune_operator.job.workers import extended_resources
 from finetune_operator.plan.container import ENVIRONMENT, container, modest
-from finetune_operator.plan.objects import Objects
+from finetune_operator.plan.objects import Objects, shared
 from finetune_operator.plan.pod import pod_settings
 from finetune_operator.plan.reward_runner import (
     REWARDS_FILE,
@@ -26,7 +26,6 @@ from finetune_operator.plan.reward_runner import (
     runner_volumes,
     source_arguments,
 )
-from finetune_operator.plan.shared import shared
 from finetune_operator.plan.volumes import (
     VolumeAndMount,
     credentials_directory,
