@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from finetune_contract.model import Message, sha256_digest
+from finetune_contract.model import Message, Sealed
 from finetune_contract.resolved import RoleCoverage
 
 MANIFEST = "manifest.json"
@@ -89,7 +89,7 @@ class Serving(Message):
     why_not: str | None = None
 
 
-class Manifest(Message):
+class Manifest(Sealed):
     """`manifest.json`: every file with its digest, and what the adapter was made from."""
 
     version: Literal["finetune.dev/artifact/v1alpha1"]
@@ -99,14 +99,6 @@ class Manifest(Message):
     lora: tuple[RoleCoverage, ...] = ()
     serving: Serving | None = None
     files: Annotated[tuple[FileEntry, ...], Field(min_length=1)]
-
-    def encode(self) -> bytes:
-        """Return the bytes of `manifest.json`."""
-        return self.to_json().encode()
-
-    def digest(self) -> str:
-        """Return the artifact's digest: sha256 of `manifest.json`."""
-        return sha256_digest(self.encode())
 
     @property
     def total_bytes(self) -> int:

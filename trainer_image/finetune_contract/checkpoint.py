@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from finetune_contract.artifact import FileEntry, Provenance, run_path
-from finetune_contract.model import Message, Telling, sha256_digest
+from finetune_contract.model import Message, Sealed, Telling
 
 VERSION: Literal["finetune.dev/checkpoint/v1alpha1"] = "finetune.dev/checkpoint/v1alpha1"
 
@@ -40,22 +40,14 @@ class TrainingState(Message):
     tracking_run: str | None = None  # the tracker's id of the run, one across attempts
 
 
-class CheckpointManifest(Message):
-    """`manifest.json`. Without it the checkpoint does not exist."""
+class CheckpointManifest(Sealed):
+    """`manifest.json`: every file, and where the run stood."""
 
     version: Literal["finetune.dev/checkpoint/v1alpha1"]
     attempt: Annotated[int, Field(ge=1)]
     provenance: Provenance
     state: TrainingState
     files: Annotated[tuple[FileEntry, ...], Field(min_length=1)]
-
-    def encode(self) -> bytes:
-        """Return the bytes of `manifest.json`."""
-        return self.to_json().encode()
-
-    def digest(self) -> str:
-        """Return sha256 of `manifest.json`."""
-        return sha256_digest(self.encode())
 
 
 class CheckpointRef(Telling):

@@ -49,6 +49,18 @@ class Telling(Message):
     model_config = ConfigDict(extra="ignore")
 
 
+class Sealed(Message):
+    """A manifest, which is written last: without it, what it lists does not exist."""
+
+    def encode(self) -> bytes:
+        """Return the bytes of `manifest.json`."""
+        return self.to_json().encode()
+
+    def digest(self) -> str:
+        """Return sha256 of `manifest.json`."""
+        return sha256_digest(self.encode())
+
+
 M = TypeVar("M", bound=BaseModel)
 
 

@@ -162,24 +162,6 @@ class ModelReward(Message):
     """Commit, tag or branch for hf."""
 
 
-Source = (
-    MathReward
-    | ExactReward
-    | RegexReward
-    | ChoiceReward
-    | TagsReward
-    | JsonSchemaReward
-    | LengthReward
-    | LanguageReward
-    | RepetitionReward
-    | BannedReward
-    | ReasoningGymReward
-    | PythonReward
-    | HttpReward
-    | ModelReward
-)
-
-
 class BuiltinReward(Message):
     """One reward, and its source where that is builtin."""
 
@@ -230,12 +212,10 @@ class Reward(BuiltinReward):
     model: ModelReward | None = None
 
     @property
-    def source(self) -> Source:
+    def source(self) -> Message:
         """Return the one source that is set."""
-        found: Source = next(
-            value for name in SOURCES if (value := getattr(self, name)) is not None
-        )
-        return found
+        sources: list[Message | None] = [getattr(self, name) for name in SOURCES]
+        return next(source for source in sources if source is not None)
 
     @property
     def isolated(self) -> bool:
