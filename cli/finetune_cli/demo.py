@@ -59,8 +59,8 @@ def demo(
 
 
 def _story(keep: bool) -> float:
-    from finetune_local import assets, demo_data
     from finetune_local import demo as actions
+    from finetune_local import demo_data, paths
     from finetune_local.cluster import running_cluster
 
     _step("Start an embedded cluster (an emulation of Kubernetes) and its S3")
@@ -72,11 +72,11 @@ def _story(keep: bool) -> float:
             demo_data.upload(cluster.s3.store(demo_data.BUCKET))
 
         _step("Install the operator")
-        _show(shell, *actions.install_command(_relative(assets.chart())))
+        _show(shell, *actions.install_command(_relative(paths.chart())))
 
         _step("Ask for an adapter")
         _show(shell, "kubectl", "apply", "--filename", str(actions.secret_file(cluster)))
-        _show(shell, "kubectl", "apply", "-f", str(_relative(assets.quickstart())))
+        _show(shell, "kubectl", "apply", "-f", str(_relative(paths.quickstart())))
         artifact = _follow(actions.follow(shell, _TRAINING_SECONDS), shell)
 
         _step("Load the adapter back from S3 and ask both models 32 new questions")

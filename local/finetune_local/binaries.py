@@ -28,29 +28,17 @@ class MissingBinaryError(Exception):
 
 
 def kubectl() -> Path:
-    """Path of kubectl.
-
-    Raises:
-        MissingBinaryError: its package is not installed.
-    """
+    """Path of kubectl. Raises MissingBinaryError."""
     return _from_layer("kubectl/kubectl")
 
 
 def helm() -> Path:
-    """Path of helm.
-
-    Raises:
-        MissingBinaryError: its package is not installed.
-    """
+    """Path of helm. Raises MissingBinaryError."""
     return _from_layer("helm/helm")
 
 
 def weed() -> Path:
-    """Path of SeaweedFS's `weed`, which pip puts beside this Python.
-
-    Raises:
-        MissingBinaryError: its package is not installed.
-    """
+    """Path of SeaweedFS's `weed`, which pip puts beside this Python. Raises MissingBinaryError."""
     beside = Path(sysconfig.get_path("scripts")) / "weed"
     if beside.is_file():
         return beside

@@ -1,9 +1,12 @@
-"""Where this package keeps files of the user's: the XDG base directories."""
+"""Where this package keeps files of the user's (the XDG base directories), and finds its own."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+
+_PACKAGE = Path(__file__).parent
+_REPOSITORY = _PACKAGE.parents[1]
 
 
 def state_dir() -> Path:
@@ -18,3 +21,19 @@ def cache_dir() -> Path:
 
 def _base(variable: str, fallback: str) -> Path:
     return Path(os.environ.get(variable) or Path.home() / fallback) / "finetune"
+
+
+def chart() -> Path:
+    """Return the directory of the Helm chart."""
+    return _find("charts/finetune-operator")
+
+
+def quickstart() -> Path:
+    """Return the job that the demo applies."""
+    return _find("examples/quickstart.yaml")
+
+
+def _find(name: str) -> Path:
+    """Return a file that lies beside this package when installed, else in the repository."""
+    installed = _PACKAGE / "assets" / name
+    return installed if installed.exists() else _REPOSITORY / name

@@ -7,7 +7,7 @@ from pathlib import Path
 import obstore
 import pytest
 
-from finetune_local import assets, binaries
+from finetune_local import binaries, paths
 from finetune_local.cluster import down, up
 from finetune_local.demo import Shell
 from support.cluster.journey import Journey
@@ -32,7 +32,7 @@ def journey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Journey]:
         _fill(store, write_model(tmp_path_factory.mktemp("model")))
         sets = [f"--set-json=operator.{name}={value}" for name, value in QUICK.items()]
         Shell(cluster.kubeconfig).run(
-            "helm", "install", "operator", str(assets.chart()), *sets, "--wait", "--timeout=2m"
+            "helm", "install", "operator", str(paths.chart()), *sets, "--wait", "--timeout=2m"
         )
         journey = Journey(
             binaries.kubectl(), cluster.kubeconfig, directory, store, cluster.s3.secret_keys()

@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 
 from finetune_contract.progress import ANNOTATION
-from finetune_local import assets, binaries
+from finetune_local import binaries, paths
 from support.services.loopback import free_port
 
 Json = Any
@@ -87,7 +87,7 @@ class Bench:
                 str(binaries.helm()),
                 "template",
                 "under-test",
-                str(assets.chart()),
+                str(paths.chart()),
                 f"--namespace={self.namespace}",
                 "--show-only=templates/role.yaml",
                 "--show-only=templates/serviceaccount.yaml",
