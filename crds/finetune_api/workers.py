@@ -156,7 +156,11 @@ class Workers(Message):
     """Volumes to mount: claims, ConfigMaps and empty directories."""
 
     @property
+    def limits(self) -> dict[str, Quantity]:
+        """Return resources.limits by resource; empty without any."""
+        return (self.resources.limits if self.resources else None) or {}
+
+    @property
     def processes_per_worker(self) -> int:
         """Return the number of training processes in a pod: one per GPU, or one."""
-        limits = (self.resources.limits if self.resources else None) or {}
-        return int(limits.get(GPU, 1))
+        return int(self.limits.get(GPU, 1))

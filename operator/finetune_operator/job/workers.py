@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from finetune_api.job import FineTuneJob
-from finetune_api.quantity import Quantity
 from finetune_api.workers import GPU
 
 
@@ -12,20 +11,16 @@ def processes(job: FineTuneJob) -> int:
     return job.spec.workers.replicas * job.spec.workers.processes_per_worker
 
 
-def limits(job: FineTuneJob) -> dict[str, Quantity]:
-    """Return resources.limits by resource; empty without any."""
-    resources = job.spec.workers.resources
-    return (resources.limits if resources else None) or {}
-
-
 def asks_for_gpus(job: FineTuneJob) -> bool:
     """Tell whether the trainer must find GPUs."""
-    return GPU in limits(job)
+    return GPU in job.spec.workers.limits
 
 
 def extended_resources(job: FineTuneJob) -> list[str]:
     """Return the names of the devices, such as nvidia.com/gpu, that each worker asks for."""
-    return [name for name in limits(job) if "/" in name and "kubernetes.io/" not in name]
+    return [
+        name for name in job.spec.workers.limits if "/" in name and "kubernetes.io/" not in name
+    ]
 
 
 def image(job: FineTuneJob, usual: str) -> str:

@@ -12,7 +12,6 @@ from finetune_api.quantity import amount, exact
 from finetune_contract.model import canonical_json
 from finetune_operator.job.method import isolated_rewards, python_rewards, reward_recipe
 from finetune_operator.job.names import REWARDS_CONTAINER, Object
-from finetune_operator.job.workers import limits
 from finetune_operator.plan.container import BARE, container, modest
 from finetune_operator.plan.volumes import (
     RUN_CONFIG_VOLUME,
@@ -65,7 +64,7 @@ def _trainer_is_guaranteed(job: FineTuneJob) -> bool:
     If every other container does so too, the pod is Guaranteed: evicted last, and with cores of its
     own where the kubelet gives them.
     """
-    resources, limited = job.spec.workers.resources, limits(job)
+    resources, limited = job.spec.workers.resources, job.spec.workers.limits
     requests = {**limited, **((resources.requests if resources else None) or {})}
     return all(
         name in limited and exact(requests[name]) == exact(limited[name])
