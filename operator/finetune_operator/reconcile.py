@@ -75,12 +75,9 @@ class Reconciler:
             return None  # children go by their ownerReferences
         try:
             return await self._pass(body)
-        except ApiError as error:
-            if error.code in (404, 409):
+        except (ApiError, Unreachable) as error:
+            if isinstance(error, ApiError) and error.code in (404, 409):
                 await self._reread(key, body)
-            log.warning("%s/%s: %s", key.namespace, key.name, error)
-            raise RetryLater from error
-        except Unreachable as error:
             log.warning("%s/%s: %s", key.namespace, key.name, error)
             raise RetryLater from error
 

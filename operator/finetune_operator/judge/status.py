@@ -13,7 +13,6 @@ from finetune_api.status import (
     MemoryStatus,
     PlanStatus,
     ProgressStatus,
-    RewardCheckStatus,
 )
 from finetune_contract.model import filled
 from finetune_contract.resolved import Resolved
@@ -72,24 +71,17 @@ def status_of(
     last = decision.attempts[-1] if decision.attempts else None
     report = _report(old, observed, decision, settings)
     waits = decision.run.number if decision.run is not None and report is None else None
+    tried = bool(isolated_rewards(job.spec))
     return FineTuneJobStatus(
         observed_generation=job.generation,
         conditions=_conditions(old, verdict, job.generation, now),
         attempts=list(decision.attempts) or None,
-        reward_check=_reward_check(job, old, decision),
+        reward_check=(decision.reward_check or old.reward_check) if tried else None,
         progress=_progress(old, last, report),
         checkpoint=checkpoint(job, old.checkpoint, observed, waits),
         artifact=decision.artifact,
         plan=_plan(job, old, last, observed),
     )
-
-
-def _reward_check(
-    job: FineTuneJob, old: FineTuneJobStatus, decision: Decision
-) -> RewardCheckStatus | None:
-    if not isolated_rewards(job.spec):
-        return None
-    return decision.reward_check or old.reward_check
 
 
 def invalid_status(
