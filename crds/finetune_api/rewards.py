@@ -22,11 +22,7 @@ from finetune_contract.model import Message
 URL = r"^https?://[^\s?#@/]+(/[^\s?#]*)?$"
 
 
-@Rule(
-    "!has(self.least) || self.least <= self.most",
-    "least must not be above most",
-    ".least",
-)
+@Rule("!has(self.least) || self.least <= self.most", "least must not be above most", ".least")
 class LengthReward(contract.LengthReward):
     """1 where the completion's length lies in a band."""
 

@@ -22,11 +22,7 @@ _MICRO = (
 )
 
 
-@Rule(
-    "'Adapter' in self.export",
-    "export must name Adapter; Merged comes beside it",
-    ".export",
-)
+@Rule("'Adapter' in self.export", "export must name Adapter; Merged comes beside it", ".export")
 class Output(Message):
     """Where the adapter goes."""
 

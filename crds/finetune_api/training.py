@@ -59,11 +59,7 @@ class Lora(LoraRecipe):
 
 
 @bound("learningRate", "> 0.0", "learningRate must be above 0")
-@Rule(
-    "!(has(self.epochs) && has(self.maxSteps))",
-    "set epochs or maxSteps, not both",
-    ".maxSteps",
-)
+@Rule("!(has(self.epochs) && has(self.maxSteps))", "set epochs or maxSteps, not both", ".maxSteps")
 @bound("warmupRatio", "<= 1.0", "warmupRatio must be 0 to 1")
 @Rule(
     "!has(self.microBatchSize) || self.microBatchSize == 'Auto' || "
@@ -121,10 +117,6 @@ class Memory(Message):
     "publish Best needs everySteps",
     ".everySteps",
 )
-@Rule(
-    "has(self.everySteps) || !has(self.patience)",
-    "patience needs everySteps",
-    ".everySteps",
-)
+@Rule("has(self.everySteps) || !has(self.patience)", "patience needs everySteps", ".everySteps")
 class Eval(EvalRecipe):
     """How to evaluate on data.eval: the mean loss over all its supervised tokens."""
