@@ -23,7 +23,9 @@ def follow(s: Scene, attempt: Attempt) -> End | Decision:
     end = end_of(s.job, attempt, s.observed, s.now, s.backend.workload)
     if end is not None and not end.settled:
         return replace(s.go_on(Reason.STOPPING, end.message, attempt.number), after=SETTLE)
-    return end or deadline(s) or _suspension(s) or _start_timeout(s, attempt) or _go_on(s, attempt)
+    block = blocked(s.job, _pods(s, attempt), s.observed)
+    end = end or deadline(s) or _suspension(s) or start_timeout(s, block)
+    return end or _go_on(s, attempt, block)
 
 
 def deadline(s: Scene) -> End | None:
@@ -46,10 +48,6 @@ def _pods(s: Scene, attempt: Attempt) -> list[Pod]:
     return [p for p in s.observed.pods_of(attempt.number) if not p.gone]
 
 
-def _start_timeout(s: Scene, attempt: Attempt) -> End | None:
-    return start_timeout(s, blocked(s.job, _pods(s, attempt), s.observed))
-
-
 def start_timeout(s: Scene, block: Blocked | None) -> End | None:
     """Return the end of pods that have waited too long for what only the user can bring."""
     left = _time_to_start(s, block)
@@ -65,10 +63,9 @@ def _time_to_start(s: Scene, block: Blocked | None) -> timedelta | None:
     return block.since + s.settings.start_timeout - s.now
 
 
-def _go_on(s: Scene, attempt: Attempt) -> Decision:
+def _go_on(s: Scene, attempt: Attempt, block: Blocked | None) -> Decision:
     pods = _pods(s, attempt)
     workload = s.observed.workload(s.job.uid, attempt.number)
-    block = blocked(s.job, pods, s.observed)
     complete = len(pods) == s.job.spec.workers.replicas
     all_run = complete and all(p.running or p.finished for p in pods)
     said = told(s.job, s.observed, attempt.number)
