@@ -18,7 +18,7 @@ import psutil
 import pytest
 from obstore.exceptions import BaseError
 
-from finetune_local import binaries, cluster
+from finetune_local import binaries, cluster, s3
 from finetune_local.cluster import ClusterError
 from finetune_local.supervisor import Supervisor
 from kube_emulator.node.containers.sandbox import SandboxError
