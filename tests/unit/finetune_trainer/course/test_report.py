@@ -15,7 +15,7 @@ from finetune_contract.layout import ZeroStage
 from finetune_contract.recipe import LoraTarget
 from finetune_contract.resolved import MemoryEstimate, Resolved, RoleCoverage
 from finetune_contract.runconfig import RunConfig
-from finetune_trainer.course.report.curves import Curve, Mark, chart, short, smooth, thin, ticks
+from finetune_trainer.course.report.curves import Curve, chart, short, smooth, thin
 from finetune_trainer.course.report.page import RunFacts, render
 from finetune_trainer.methods.registry import method_of
 from support.grpo.configs import grpo_config
@@ -128,7 +128,7 @@ def test_the_facts_are_said(config: RunConfig) -> None:
         "tiny",
         "hf://org/name abcdef",
         "12,345 rows",
-        f"s3://bucket/eval.jsonl , 67 rows {SHA}",
+        f"s3://bucket/eval.jsonl 67 rows {SHA}",
         "Skipped rows 17",
         FACTS.provenance.recipe_digest,
         "SharedExperts 36 35",
@@ -138,7 +138,7 @@ def test_the_facts_are_said(config: RunConfig) -> None:
         "the adapter of step 8",
         "Final training loss 0.5000",
         "Eval loss, published 0.7500",
-        "Learned tokens 1.25M",
+        "Learned tokens 1,250,000",
         "Time in steps 6.0 s",
         "Tokens per second, median 200",
         "Attempt Steps that count 1 1 to 6 2 7 to 12",
@@ -155,7 +155,7 @@ def test_curves_show_resumes_and_what_was_published(config: RunConfig) -> None:
         assert "attempt 2" in "".join(svg.itertext())
     assert "published" in "".join(loss.itertext())
     assert loss.get("aria-label") == (
-        "Loss over steps: training loss from 1.917 to 1, lowest 1; "
+        "loss over steps: training loss from 1.917 to 1, lowest 1; "
         "eval loss from 0.9 to 0.75, lowest 0.75."
     )
     assert len(loss.findall(".//polyline")) == 2
@@ -179,7 +179,7 @@ def test_a_long_run_is_a_small_page(config: RunConfig) -> None:
     evals = [{"step": n, "eval_loss": None if n == 50 else 1.0, "attempt": 1} for n in range(900)]
     page = render(config, [*steps(30_000), *evals], FACTS)
     assert len(page) < 100_000
-    assert "The last 20 of 900" in page
+    assert "the last 20 of 900" in page
     assert len(svgs(page)[0].findall(".//polyline")) == 3  # raw, smoothed, eval
 
 
@@ -198,35 +198,12 @@ def test_smoothing_has_no_bias_at_the_start() -> None:
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "expected"),
-    [
-        (0.0, 1.0, [0, 0.25, 0.5, 0.75, 1.0]),
-        (0.7, 2.3, [0.5, 1.0, 1.5, 2.0, 2.5]),
-        (0.0, 2e-4, [0, 5e-5, 1e-4, 1.5e-4, 2e-4]),
-        (-3.0, 8.0, [-5, 0, 5, 10]),
-    ],
-)
-def test_ticks_are_round_and_enclose(low: float, high: float, expected: list[float]) -> None:
-    assert ticks(low, high, 5) == pytest.approx(expected)
-
-
-@pytest.mark.parametrize("value", [0.0, 3.0, -2.0, 1e-9])
-def test_ticks_around_one_value(value: float) -> None:
-    around = ticks(value, value, 5)
-    assert around[0] < value < around[-1]
-
-
-@pytest.mark.parametrize(
     ("value", "text"),
     [
         (0, "0"),
-        (2e-4, "2e-4"),
-        (1.25e-5, "1.25e-5"),
+        (1.25e-5, "1.25e-05"),
         (0.05, "0.05"),
-        (1234.0, "1234"),
-        (12_500, "12.5k"),
-        (1_250_000, "1.25M"),
-        (3e9, "3G"),
+        (12_500.3, "12,500"),
         (-0.5, "-0.5"),
     ],
 )
@@ -234,15 +211,20 @@ def test_numbers_are_short(value: float, text: str) -> None:
     assert short(value) == text
 
 
-def test_a_chart_places_points_between_its_axes() -> None:
-    svg = ElementTree.fromstring(
-        chart("T", [Curve("c", [(1, 0.0), (3, 1.0)], "train")], [Mark(2, "m"), Mark(9, "out")])
-    )
-    [line] = svg.findall(".//polyline")
-    assert line.get("points") == "52.0,204.0 428.0,14.0"
-    [mark] = [g for g in svg.iter("g") if g.get("class") == "mark"]
-    assert mark[0].get("x1") == "240.0"
-    assert [text.text for text in svg.findall("text")][:5] == ["0", "0.25", "0.5", "0.75", "1"]
+def test_a_chart_reaches_from_the_lowest_value_to_the_highest() -> None:
+    drawn = chart("T", [Curve("c", [(1, 0.0), (3, 1.0)])], [(2, "m"), (9, "outside")])
+    assert drawn is not None
+    assert [(drawn.across(x), drawn.down(y)) for x, y in drawn.curves[0].points] == [
+        (64, 170),
+        (428, 14),
+    ]
+    assert drawn.across(2) == 246
+    assert drawn.marks == [(2, "m")]
+
+
+def test_a_chart_of_one_value(config: RunConfig) -> None:
+    loss, *_ = svgs(render(config, steps(1), FACTS))
+    assert [text.text for text in loss.findall("text")] == ["1", "1"]  # the loss, the step
 
 
 def rewarded(count: int) -> list[dict[str, Any]]:
@@ -258,16 +240,16 @@ def rewarded(count: int) -> list[dict[str, Any]]:
     ]
 
 
-@pytest.mark.parametrize(("count", "drawn"), [(12, ["train"]), (60, ["raw", "train"])])
-def test_rewards_have_curves_of_their_own(tmp_path: Path, count: int, drawn: list[str]) -> None:
+@pytest.mark.parametrize(("count", "styles"), [(12, ["train"]), (60, ["raw", "train"])])
+def test_rewards_have_curves_of_their_own(tmp_path: Path, count: int, styles: list[str]) -> None:
     summary = FACTS.summary.model_copy(update={"final_reward": 0.875})
     config = grpo_config(tmp_path)
     curves = method_of(config.recipe).curves(config.recipe)
     facts = RunFacts(FACTS.provenance, summary, FACTS.plan, curves)
     page = render(config, rewarded(count), facts)
     assert "<dt>Final mean reward</dt><dd>0.8750</dd>" in page
-    [wide] = re.findall(r'<svg[^>]*aria-label="Reward over steps.*?</svg>', page, re.DOTALL)
-    assert re.findall(r'<g class="(raw|train)">', wide) == drawn
+    [wide] = re.findall(r'<svg[^>]*aria-label="reward over steps.*?</svg>', page, re.DOTALL)
+    assert re.findall(r'<g class="(raw|train)">', wide) == styles
     assert 'aria-label="reward vowel over steps: reward vowel from 0.5 to 0.5' in page
     assert 'aria-label="tokens of a completion over steps' in page
     assert "reward short" not in page.split("What it was made from")[0].lower()  # it never scored

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,11 +12,21 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from finetune_contract.artifact import Provenance, TrainingSummary
 from finetune_contract.resolved import MemoryEstimate, Resolved
 from finetune_contract.runconfig import RunConfig
-from finetune_trainer.course.report.curves import Curve, Mark, Point, chart, short, smooth
+from finetune_trainer.course.report.curves import (
+    PLOT,
+    Chart,
+    Curve,
+    Mark,
+    Point,
+    chart,
+    short,
+    smooth,
+)
 from finetune_trainer.course.trackers.base import public_uri
 
 TEMPLATE = "page.html.j2"
 SMOOTHED_FROM = 40  # steps
+MOST_EVALS = 20
 GIB = 1024**3
 
 Record = dict[str, Any]
@@ -32,6 +42,15 @@ class RunFacts:
     curves: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Table:
+    """Rows of a title; the first cell of each names it."""
+
+    title: str
+    rows: Sequence[Sequence[object]]
+    heads: Sequence[str] = ()
+
+
 def render(config: RunConfig, records: Sequence[Record], facts: RunFacts) -> str:
     """Return the page. Records are those of metrics.jsonl, in order."""
     environment = Environment(
@@ -41,124 +60,147 @@ def render(config: RunConfig, records: Sequence[Record], facts: RunFacts) -> str
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"public": public_uri, "count": lambda number: f"{number:,}"}
+    environment.filters |= {"public": public_uri, "short": short}
     steps = [record for record in records if "loss" in record]
     evals = [record for record in records if "eval_loss" in record]
+    attempts = _attempts(steps)
+    tables = [_origin(config, facts), *_tables(facts.plan, attempts, evals)]
     return environment.get_template(TEMPLATE).render(
         config=config,
         recipe=config.recipe,
-        facts=facts,
         summary=facts.summary,
-        provenance=facts.provenance,
-        plan=facts.plan,
-        memory=_memory(facts.plan.memory) if facts.plan else [],
-        attempts=_attempts(steps),
-        evals=evals,
-        tiles=_tiles(steps, facts),
-        charts=_charts(steps, evals, facts),
-        reward=_reward_chart(steps),
-        curves=_curves(steps, facts),
+        tiles=_tiles(steps, facts.summary),
+        plot=PLOT,
+        charts=_charts(steps, evals, attempts, facts),
+        tables=[table for table in tables if table.rows],
     )
 
 
-def _charts(steps: Sequence[Record], evals: Sequence[Record], facts: RunFacts) -> dict[str, Any]:
-    marks = _resumes(steps)
-    train = _smoothed("training loss", _points(steps, "loss"))
-    evaluated = Curve("eval loss", _points(evals, "eval_loss"), "eval", dots=True)
-    published = Mark(facts.summary.published_step, "published")
-    of_loss = [*marks, published] if evals else marks
-    rate = _points(steps, "tokens_per_second")
-    norm = _points(steps, "grad_norm")
-    learning = _points(steps, "learning_rate")
-    return {
-        "loss": chart("Loss", [*train, evaluated], of_loss, width=920, height=320),
-        "learning rate": chart(
-            "Learning rate", [Curve("learning rate", learning, "train")], marks, from_zero=True
+def _charts(
+    steps: Sequence[Record],
+    evals: Sequence[Record],
+    attempts: Sequence[tuple[int, int, int]],
+    facts: RunFacts,
+) -> list[Chart]:
+    """Return the rewards, if the method has any, then the method's own metrics, then the others."""
+    resumes: list[Mark] = [(first, f"attempt {attempt}") for attempt, first, _ in attempts[1:]]
+    published: list[Mark] = [(facts.summary.published_step, "published")] if evals else []
+    rewards = _smoothed("mean reward", _points(steps, "reward/mean"))
+    losses = _smoothed("training loss", _points(steps, "loss"))
+    losses.append(Curve("eval loss", _points(evals, "eval_loss"), "eval", dots=True))
+
+    def one(title: str, metric: str) -> Chart | None:
+        return chart(title, [Curve(title, _points(steps, metric))], resumes)
+
+    charts = [
+        chart("reward", rewards, resumes, "The mean total of a step's completions."),
+        *(one(title, metric) for title, metric in facts.curves.items()),
+        chart(
+            "loss",
+            losses,
+            [*resumes, *published],
+            "The mean over all learned tokens of a step, in nats.",
         ),
-        "gradient norm": chart(
-            "Gradient norm", [Curve("gradient norm", norm, "train")], marks, from_zero=True
-        ),
-        "tokens per second": chart(
-            "Throughput", [Curve("tokens per second", rate, "train")], marks, from_zero=True
-        ),
-    }
-
-
-def _reward_chart(steps: Sequence[Record]) -> str:
-    """Return the curve of the mean total; empty for a method without rewards."""
-    curves = _smoothed("mean reward", _points(steps, "reward/mean"))
-    return chart("Reward", curves, _resumes(steps), width=920, height=320)
-
-
-def _curves(steps: Sequence[Record], facts: RunFacts) -> dict[str, str]:
-    """Return small curves of the method's own metrics, by title, where there are points."""
-    drawn = {
-        title: chart(
-            title, [Curve(title, _points(steps, metric), "train")], _resumes(steps), from_zero=True
-        )
-        for title, metric in facts.curves.items()
-    }
-    return {title: curve for title, curve in drawn.items() if curve}
+        one("learning rate", "learning_rate"),
+        one("gradient norm", "grad_norm"),
+        one("tokens per second", "tokens_per_second"),
+    ]
+    return [drawn for drawn in charts if drawn is not None]
 
 
 def _smoothed(name: str, points: list[Point]) -> list[Curve]:
     """Return a curve, and its average as well where it is long enough to be noisy."""
     if len(points) < SMOOTHED_FROM:
-        return [Curve(name, points, "train")]
-    return [
-        Curve(f"{name} per step", points, "raw"),
-        Curve(f"{name}, smoothed", smooth(points), "train"),
-    ]
-
-
-def _resumes(steps: Sequence[Record]) -> list[Mark]:
-    return [
-        Mark(number["first"], f"attempt {number['attempt']}") for number in _attempts(steps)[1:]
-    ]
+        return [Curve(name, points)]
+    return [Curve(f"{name} per step", points, "raw"), Curve(f"{name}, smoothed", smooth(points))]
 
 
 def _points(records: Sequence[Record], field: str) -> list[Point]:
     return [(r["step"], r[field]) for r in records if r.get(field) is not None]
 
 
-def _attempts(steps: Sequence[Record]) -> list[dict[str, int]]:
-    """Return, for each attempt that did steps, its first and last one that counted."""
-    attempts: list[dict[str, int]] = []
+def _attempts(steps: Sequence[Record]) -> list[tuple[int, int, int]]:
+    """Return each attempt that did steps, with its first and last one that counted."""
+    found: dict[int, list[int]] = {}
     for record in steps:
-        if not attempts or attempts[-1]["attempt"] != record["attempt"]:
-            attempts.append({"attempt": record["attempt"], "first": record["step"]})
-        attempts[-1]["last"] = record["step"]
-    return attempts
+        found.setdefault(record["attempt"], []).append(record["step"])
+    return [(attempt, done[0], done[-1]) for attempt, done in found.items()]
 
 
-def _tiles(steps: Sequence[Record], facts: RunFacts) -> list[tuple[str, str]]:
-    """Return the figures at the top: label and value."""
-    summary = facts.summary
-    seconds = sum(record["seconds"] for record in steps)
+def _tiles(steps: Sequence[Record], summary: TrainingSummary) -> Iterator[tuple[str, str]]:
+    """Yield the figures at the top: label and value."""
     rates = [record["tokens_per_second"] for record in steps if record["tokens_per_second"]]
-    tiles = [("Final training loss", f"{summary.final_loss:.4f}")]
+    yield "Final training loss", f"{summary.final_loss:.4f}"
     if summary.final_reward is not None:
-        tiles.append(("Final mean reward", f"{summary.final_reward:.4f}"))
+        yield "Final mean reward", f"{summary.final_reward:.4f}"
     if summary.eval_loss is not None:
-        tiles.append(("Eval loss, published", f"{summary.eval_loss:.4f}"))
-    tiles += [
-        ("Steps", f"{summary.steps:,}"),
-        ("Learned tokens", short(summary.supervised_tokens)),
-        ("Time in steps", _duration(seconds)),
-    ]
+        yield "Eval loss, published", f"{summary.eval_loss:.4f}"
+    yield "Steps", f"{summary.steps:,}"
+    yield "Learned tokens", f"{summary.supervised_tokens:,}"
+    yield "Time in steps", _duration(sum(record["seconds"] for record in steps))
     if rates:
-        tiles.append(("Tokens per second, median", f"{statistics.median(rates):,.0f}"))
-    return tiles
+        yield "Tokens per second, median", f"{statistics.median(rates):,.0f}"
 
 
-def _memory(estimate: MemoryEstimate) -> list[dict[str, Any]]:
+def _origin(config: RunConfig, facts: RunFacts) -> Table:
+    """Return what the adapter was made from."""
+    provenance, training = facts.provenance, config.recipe.training
+    model, summary = provenance.model, facts.summary
+    files = [("Training data", one) for one in provenance.datasets]
+    files += [("Eval data", one) for one in provenance.eval_datasets]
+    recipe = (
+        f"{training.optimizer}, {training.schedule.lower()} schedule from "
+        f"{training.learning_rate}, {training.global_batch_size} rows a step, at most "
+        f"{training.sequence_length:,} tokens a row, seed {training.seed}"
+    )
+    rows: list[tuple[str, ...]] = [
+        ("Model", public_uri(model.uri), model.revision),
+        *((kind, public_uri(f.uri), f"{f.rows:,} rows", f.sha256) for kind, f in files),
+        ("Skipped rows", f"{summary.skipped_rows:,}"),
+        ("Recipe", provenance.recipe_digest),
+        ("Optimiser", recipe),
+    ]
+    if (plan := facts.plan) is not None:
+        words = [
+            f"processes {config.layout.world_size}",
+            f"micro-batch {plan.micro_batch_size}",
+            f"{plan.accumulation_steps} a step",
+            f"ZeRO-{plan.zero_stage.value}",
+            *["packed"] * plan.packing,
+            *["gradient checkpointing"] * plan.gradient_checkpointing,
+        ]
+        rows.append(("Layout", ", ".join(words)))
+    rows.append(("Published", f"the adapter of step {summary.published_step:,}"))
+    return Table("What it was made from", rows)
+
+
+def _tables(
+    plan: Resolved | None, attempts: Sequence[tuple[int, int, int]], evals: Sequence[Record]
+) -> Iterator[Table]:
+    steps = [(attempt, f"{first:,} to {last:,}") for attempt, first, last in attempts]
+    yield Table("Attempts", steps if len(steps) > 1 else (), ("Attempt", "Steps that count"))
+    if plan is not None:
+        reached = [(c.role, f"{c.found:,}", f"{c.adapted:,}") for c in plan.lora]
+        yield Table("What LoRA reaches", reached, ("Role", "Matrices found", "Adapted"))
+        yield _memory(plan.memory)
+    shown = f"the last {MOST_EVALS} of {len(evals)}" if len(evals) > MOST_EVALS else "all"
+    losses = [
+        (f"{e['step']:,}", "not finite" if e["eval_loss"] is None else f"{e['eval_loss']:.4f}")
+        for e in evals[-MOST_EVALS:]
+    ]
+    yield Table(f"Evaluations, {shown}", losses, ("Step", "Eval loss"))
+
+
+def _memory(estimate: MemoryEstimate) -> Table:
     """Return the parts of the estimate that are not nothing, with their share of the whole."""
-    parts = estimate.model_dump(exclude={"available"})
-    return [
-        {"name": name, "gib": size / GIB, "percent": 100 * size / estimate.total}
-        for name, size in parts.items()
+    there = f" of {estimate.available / GIB:.1f} GiB" if estimate.available else ""
+    rows = [
+        (name.capitalize(), f"{size / GIB:.3f} GiB", f"{size / estimate.total:.1%}")
+        for name, size in estimate.model_dump(exclude={"available"}).items()
         if size > 0
     ]
+    title = f"Memory of one process, an estimate, {estimate.total / GIB:.2f} GiB{there}"
+    return Table(title, rows)
 
 
 def _duration(seconds: float) -> str:
