@@ -20,7 +20,7 @@ from finetune_contract.runconfig import RunConfig
 from finetune_trainer.data.check import DataFile
 from finetune_trainer.data.dataset import Dataset, Index, open_dataset, read_index, read_keys
 from finetune_trainer.data.encoding import SKIPPED, Encodes, Encoding, Form, encode_once
-from finetune_trainer.data.faults import TABLE, Kind
+from finetune_trainer.data.faults import Kind
 from finetune_trainer.model.tokenizer import load_tokenizer, vocabulary_size
 from finetune_trainer.process.errors import Failure
 from finetune_trainer.run import Run
@@ -143,7 +143,7 @@ def _index(directory: Path) -> Index:
 
 def _log_warnings(index: Index) -> None:
     for kind, count in index.warnings.items():
-        log.warning("%d rows of the train data: %s", count, TABLE[Kind(kind)].meaning)
+        log.warning("%d rows of the train data: %s", count, Kind(kind).meaning)
     if index.skipped:
         log.warning("%d rows of the train data were left out", index.skipped)
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from finetune_cli import data
 from finetune_cli.app import app
-from finetune_trainer.data.faults import TABLE, Kind
+from finetune_trainer.data.faults import Kind
 from support.models.faulty_files import (
     CANARY,
     ENCODED,
@@ -52,7 +52,7 @@ def test_structural_faults_need_no_model(planted: Planted, tmp_path: Path) -> No
     [fault] = found["faults"]
     assert fault["file"] == str(tmp_path / "train.jsonl")
     assert (fault["row"], fault["kind"]) == (planted.at, planted.kind)
-    assert fault["severity"] == TABLE[planted.kind].severity
+    assert fault["severity"] == planted.kind.severity
     assert planted.words in fault["reason"]
     assert CANARY not in json.dumps(found)
 

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Self
 
 from finetune_contract.reasons import Reason
 from finetune_contract.recipe import BadRows
@@ -25,139 +26,97 @@ class Severity(StrEnum):
     WARNING = "Warning"  # is counted; the row is trained on
 
 
+_FILE, _WARNING = Severity.FILE, Severity.WARNING
+
+
 class Kind(StrEnum):
-    """A kind of finding."""
+    """A kind of finding: its name, what that means, and what it means for the job."""
+
+    meaning: str
+    severity: Severity
+
+    def __new__(cls, name: str, meaning: str, severity: Severity = Severity.ROW) -> Self:
+        """Return the kind, which is equal to its name."""
+        kind = str.__new__(cls, name)
+        kind._value_, kind.meaning, kind.severity = name, meaning, severity
+        return kind
 
     # Files.
-    EMPTY_FILE = "EmptyFile"
-    BLANK_FILE = "BlankFile"
-    NOT_UTF8_FILE = "NotUTF8File"
-    BYTE_ORDER_MARK = "ByteOrderMark"
-    COMPRESSED = "Compressed"
-    BINARY_FORMAT = "BinaryFormat"
-    JSON_ARRAY = "JSONArray"
-    PRETTY_PRINTED = "PrettyPrinted"
-    NO_GOOD_ROW = "NoGoodRow"
+    EMPTY_FILE = "EmptyFile", "The file has no bytes.", _FILE
+    BLANK_FILE = "BlankFile", "The file holds white space only.", _FILE
+    NOT_UTF8_FILE = "NotUTF8File", "The file is UTF-16 or UTF-32; it must be UTF-8.", _FILE
+    BYTE_ORDER_MARK = "ByteOrderMark", "The file begins with a UTF-8 byte-order mark.", _FILE
+    COMPRESSED = "Compressed", "The file is gzip, zip, bzip2, xz or zstd.", _FILE
+    BINARY_FORMAT = "BinaryFormat", "The file is Parquet, Arrow or another binary format.", _FILE
+    JSON_ARRAY = "JSONArray", "The file is one JSON array, not one object per line.", _FILE
+    PRETTY_PRINTED = "PrettyPrinted", "An object runs over several lines.", _FILE
+    NO_GOOD_ROW = "NoGoodRow", "With onBadRow Skip: no row of the file is good.", _FILE
     # Lines.
-    BLANK_LINE = "BlankLine"
-    LINE_TOO_LONG = "LineTooLong"
-    NOT_UTF8 = "NotUTF8"
-    CONTROL_CHARACTER = "ControlCharacter"
-    BAD_JSON = "BadJSON"
-    NESTED_TOO_DEEPLY = "NestedTooDeeply"
-    DUPLICATE_KEY = "DuplicateKey"
-    NON_FINITE_NUMBER = "NonFiniteNumber"
-    LONE_SURROGATE = "LoneSurrogate"
-    NOT_AN_OBJECT = "NotAnObject"
+    BLANK_LINE = "BlankLine", "The line is blank. A newline after the last row is fine."
+    LINE_TOO_LONG = "LineTooLong", "The line is longer than 16 MiB."
+    NOT_UTF8 = "NotUTF8", "A byte of the line is not UTF-8, such as Latin-1's umlauts."
+    CONTROL_CHARACTER = "ControlCharacter", "A raw control character, or NUL in any form."
+    BAD_JSON = "BadJSON", "The line is not JSON; the column is named."
+    NESTED_TOO_DEEPLY = "NestedTooDeeply", "Lists and objects are nested deeper than 100."
+    DUPLICATE_KEY = "DuplicateKey", "An object has a key twice; JSON does not say which counts."
+    NON_FINITE_NUMBER = "NonFiniteNumber", "NaN or Infinity, which JSON does not have."
+    LONE_SURROGATE = "LoneSurrogate", r"Half of a surrogate pair, such as \ud83d alone."
+    NOT_AN_OBJECT = "NotAnObject", "The line is JSON but not an object."
     # Fields.
-    MISSING_FIELD = "MissingField"
-    MISSPELT_FIELD = "MisspeltField"
-    WRONG_TYPE = "WrongType"
-    MIXED_FORMATS = "MixedFormats"
-    AMBIGUOUS_FORMAT = "AmbiguousFormat"
-    EMPTY_COMPLETION = "EmptyCompletion"
-    EMPTY_MESSAGES = "EmptyMessages"
-    EMPTY_PROMPT = "EmptyPrompt"
-    MISSING_COLUMN = "MissingColumn"
-    NON_TEXT_CONTENT = "NonTextContent"
+    MISSING_FIELD = "MissingField", "A field that the format needs is not there."
+    MISSPELT_FIELD = "MisspeltField", "A field looks like a misspelling; both names are told."
+    WRONG_TYPE = "WrongType", "A field holds another type than the format says."
+    MIXED_FORMATS = "MixedFormats", "The row has another format than the file's first."
+    AMBIGUOUS_FORMAT = "AmbiguousFormat", "The row has messages as well as prompt or completion."
+    EMPTY_COMPLETION = "EmptyCompletion", "A completion or assistant turn has nothing to learn."
+    EMPTY_MESSAGES = "EmptyMessages", "A list of messages is empty."
+    EMPTY_PROMPT = "EmptyPrompt", "GRPO: a prompt of text is empty."
+    MISSING_COLUMN = "MissingColumn", "GRPO: a column that a builtin reward reads is not there."
+    NON_TEXT_CONTENT = "NonTextContent", "A turn's content is not text, such as a list of images."
     # Turns.
-    UNKNOWN_ROLE = "UnknownRole"
-    SYSTEM_NOT_FIRST = "SystemNotFirst"
-    WRONG_ROLE_ORDER = "WrongRoleOrder"
-    NO_ASSISTANT_TURN = "NoAssistantTurn"
-    LAST_TURN_NOT_ASSISTANT = "LastTurnNotAssistant"
-    LAST_TURN_NOT_USER = "LastTurnNotUser"
+    UNKNOWN_ROLE = "UnknownRole", "A role is none of system, user, assistant, tool."
+    SYSTEM_NOT_FIRST = "SystemNotFirst", "A system turn stands after other turns."
+    WRONG_ROLE_ORDER = "WrongRoleOrder", "User and assistant do not take turns."
+    NO_ASSISTANT_TURN = "NoAssistantTurn", "No assistant turn, so nothing to learn."
+    LAST_TURN_NOT_ASSISTANT = "LastTurnNotAssistant", "The last turn is not the assistant's."
+    LAST_TURN_NOT_USER = "LastTurnNotUser", "GRPO: a prompt ends with the assistant's turn."
     # Tools.
-    BAD_TOOLS = "BadTools"
-    BAD_TOOL_CALL = "BadToolCall"
-    RESULT_WITHOUT_CALL = "ResultWithoutCall"
-    CALL_WITHOUT_RESULT = "CallWithoutResult"
+    BAD_TOOLS = "BadTools", "The row's list of tools is malformed."
+    BAD_TOOL_CALL = "BadToolCall", "A tool call lacks its name or JSON arguments."
+    RESULT_WITHOUT_CALL = "ResultWithoutCall", "A tool turn answers no call."
+    CALL_WITHOUT_RESULT = "CallWithoutResult", "The dialogue goes on before a call is answered."
     # Rows beside each other.
-    OVERLAP_WITH_EVAL = "OverlapWithEval"
-    DUPLICATE_ROW = "DuplicateRow"
+    OVERLAP_WITH_EVAL = "OverlapWithEval", "A train row is in the eval data too."
+    DUPLICATE_ROW = (
+        "DuplicateRow",
+        "The row is there before, in this or another train file.",
+        _WARNING,
+    )
     # What only the model's tokenizer tells.
-    TOO_LONG = "TooLong"
-    PROMPT_TOO_LONG = "PromptTooLong"
-    NO_SUPERVISED_TOKEN = "NoSupervisedToken"  # noqa: S105
-    TEMPLATE_REFUSES = "TemplateRefuses"
-    TEMPLATE_DROPS_TURN = "TemplateDropsTurn"
-    TEMPLATE_DROPS_TOOLS = "TemplateDropsTools"
-    TEMPLATE_UNSTABLE = "TemplateUnstable"
-    REASONING_DROPPED = "ReasoningDropped"
-    REASONING_NOT_OPENED = "ReasoningNotOpened"
+    TOO_LONG = "TooLong", "The row has more tokens than training.sequenceLength."
+    PROMPT_TOO_LONG = (
+        "PromptTooLong",
+        "GRPO: a prompt has more tokens than sequenceLength - rollout.maxTokens.",
+    )
+    NO_SUPERVISED_TOKEN = "NoSupervisedToken", "No token of the row is learned."
+    TEMPLATE_REFUSES = "TemplateRefuses", "The model's chat template raises an error."
+    TEMPLATE_DROPS_TURN = "TemplateDropsTurn", "The chat template leaves out what a turn says."
+    TEMPLATE_DROPS_TOOLS = "TemplateDropsTools", "The chat template leaves out tools or calls."
+    TEMPLATE_UNSTABLE = (
+        "TemplateUnstable",
+        "The chat template renders the dialogue so that turns can not be told apart.",
+    )
+    REASONING_DROPPED = (
+        "ReasoningDropped",
+        "The chat template leaves out reasoning, which is not learned then.",
+        _WARNING,
+    )
+    REASONING_NOT_OPENED = (
+        "ReasoningNotOpened",
+        "The chat template asks for reasoning, but renders the answer without.",
+        _WARNING,
+    )
 
-
-@dataclass(frozen=True)
-class About:
-    """One line of the table."""
-
-    severity: Severity
-    meaning: str
-    needs_model: bool = False  # found only with the model's tokenizer at hand
-
-
-_FILE, _ROW, _WARNING = Severity.FILE, Severity.ROW, Severity.WARNING
-
-TABLE: dict[Kind, About] = {
-    Kind.EMPTY_FILE: About(_FILE, "The file has no bytes."),
-    Kind.BLANK_FILE: About(_FILE, "The file holds white space only."),
-    Kind.NOT_UTF8_FILE: About(_FILE, "The file is UTF-16 or UTF-32; it must be UTF-8."),
-    Kind.BYTE_ORDER_MARK: About(_FILE, "The file begins with a UTF-8 byte-order mark."),
-    Kind.COMPRESSED: About(_FILE, "The file is gzip, zip, bzip2, xz or zstd."),
-    Kind.BINARY_FORMAT: About(_FILE, "The file is Parquet, Arrow or another binary format."),
-    Kind.JSON_ARRAY: About(_FILE, "The file is one JSON array, not one object per line."),
-    Kind.PRETTY_PRINTED: About(_FILE, "An object runs over several lines."),
-    Kind.NO_GOOD_ROW: About(_FILE, "With onBadRow Skip: no row of the file is good."),
-    Kind.BLANK_LINE: About(_ROW, "The line is blank. A newline after the last row is fine."),
-    Kind.LINE_TOO_LONG: About(_ROW, "The line is longer than 16 MiB."),
-    Kind.NOT_UTF8: About(_ROW, "A byte of the line is not UTF-8, such as Latin-1's umlauts."),
-    Kind.CONTROL_CHARACTER: About(_ROW, "A raw control character, or NUL in any form."),
-    Kind.BAD_JSON: About(_ROW, "The line is not JSON; the column is named."),
-    Kind.NESTED_TOO_DEEPLY: About(_ROW, "Lists and objects are nested deeper than 100."),
-    Kind.DUPLICATE_KEY: About(_ROW, "An object has a key twice; JSON does not say which counts."),
-    Kind.NON_FINITE_NUMBER: About(_ROW, "NaN or Infinity, which JSON does not have."),
-    Kind.LONE_SURROGATE: About(_ROW, r"Half of a surrogate pair, such as \ud83d alone."),
-    Kind.NOT_AN_OBJECT: About(_ROW, "The line is JSON but not an object."),
-    Kind.MISSING_FIELD: About(_ROW, "A field that the format needs is not there."),
-    Kind.MISSPELT_FIELD: About(_ROW, "A field looks like a misspelling; both names are told."),
-    Kind.WRONG_TYPE: About(_ROW, "A field holds another type than the format says."),
-    Kind.MIXED_FORMATS: About(_ROW, "The row has another format than the file's first."),
-    Kind.AMBIGUOUS_FORMAT: About(_ROW, "The row has messages as well as prompt or completion."),
-    Kind.EMPTY_COMPLETION: About(_ROW, "A completion or assistant turn has nothing to learn."),
-    Kind.EMPTY_MESSAGES: About(_ROW, "A list of messages is empty."),
-    Kind.EMPTY_PROMPT: About(_ROW, "GRPO: a prompt of text is empty."),
-    Kind.MISSING_COLUMN: About(_ROW, "GRPO: a column that a builtin reward reads is not there."),
-    Kind.NON_TEXT_CONTENT: About(_ROW, "A turn's content is not text, such as a list of images."),
-    Kind.UNKNOWN_ROLE: About(_ROW, "A role is none of system, user, assistant, tool."),
-    Kind.SYSTEM_NOT_FIRST: About(_ROW, "A system turn stands after other turns."),
-    Kind.WRONG_ROLE_ORDER: About(_ROW, "User and assistant do not take turns."),
-    Kind.NO_ASSISTANT_TURN: About(_ROW, "No assistant turn, so nothing to learn."),
-    Kind.LAST_TURN_NOT_ASSISTANT: About(_ROW, "The last turn is not the assistant's."),
-    Kind.LAST_TURN_NOT_USER: About(_ROW, "GRPO: a prompt ends with the assistant's turn."),
-    Kind.BAD_TOOLS: About(_ROW, "The row's list of tools is malformed."),
-    Kind.BAD_TOOL_CALL: About(_ROW, "A tool call lacks its name or JSON arguments."),
-    Kind.RESULT_WITHOUT_CALL: About(_ROW, "A tool turn answers no call."),
-    Kind.CALL_WITHOUT_RESULT: About(_ROW, "The dialogue goes on before a call is answered."),
-    Kind.OVERLAP_WITH_EVAL: About(_ROW, "A train row is in the eval data too."),
-    Kind.DUPLICATE_ROW: About(_WARNING, "The row is there before, in this or another train file."),
-    Kind.TOO_LONG: About(_ROW, "The row has more tokens than training.sequenceLength.", True),
-    Kind.PROMPT_TOO_LONG: About(
-        _ROW, "GRPO: a prompt has more tokens than sequenceLength - rollout.maxTokens.", True
-    ),
-    Kind.NO_SUPERVISED_TOKEN: About(_ROW, "No token of the row is learned.", True),
-    Kind.TEMPLATE_REFUSES: About(_ROW, "The model's chat template raises an error.", True),
-    Kind.TEMPLATE_DROPS_TURN: About(_ROW, "The chat template leaves out what a turn says.", True),
-    Kind.TEMPLATE_DROPS_TOOLS: About(_ROW, "The chat template leaves out tools or calls.", True),
-    Kind.TEMPLATE_UNSTABLE: About(
-        _ROW, "The chat template renders the dialogue so that turns can not be told apart.", True
-    ),
-    Kind.REASONING_DROPPED: About(
-        _WARNING, "The chat template leaves out reasoning, which is not learned then.", True
-    ),
-    Kind.REASONING_NOT_OPENED: About(
-        _WARNING, "The chat template asks for reasoning, but renders the answer without.", True
-    ),
-}
 
 # What is said of a row that is trained on all the same.
 WARNINGS = {
@@ -178,7 +137,7 @@ class Fault:
     @property
     def severity(self) -> Severity:
         """Return what it means for the job."""
-        return TABLE[self.kind].severity
+        return self.kind.severity
 
     def __str__(self) -> str:
         """Return it as one line."""
@@ -248,7 +207,7 @@ class Findings:
     def warned(self) -> dict[str, int]:
         """Return how many warnings there are of each kind."""
         severity = Severity.WARNING
-        return {str(k): n for k, n in self.counts.items() if TABLE[k].severity is severity}
+        return {str(k): n for k, n in self.counts.items() if k.severity is severity}
 
     def raise_if_any(self) -> None:
         """Raise DataInvalid if a fault ends the job."""
@@ -259,4 +218,4 @@ class Findings:
         raise Failure(Reason.DATA_INVALID, "\n".join(lines))
 
     def _count(self, severity: Severity) -> int:
-        return sum(n for kind, n in self.counts.items() if TABLE[kind].severity is severity)
+        return sum(n for kind, n in self.counts.items() if kind.severity is severity)

@@ -14,16 +14,14 @@ from finetune_contract.reasons import Reason
 from finetune_contract.recipe import BadRows, DataFormat
 from finetune_trainer.data.check import DataFile
 from finetune_trainer.data.encoding import Form
-from finetune_trainer.data.faults import TABLE, Kind, Severity
+from finetune_trainer.data.faults import Kind, Severity
 from finetune_trainer.prepare import Prepared, prepare
 from finetune_trainer.process.distributed import Ranks
 from finetune_trainer.process.errors import Failure
 from support.models.faulty_files import (
     CANARY,
-    ENCODED,
     FATAL,
     PROMPTS,
-    STRUCTURAL,
     TEXT,
     WARNINGS,
     Planted,
@@ -51,9 +49,6 @@ def test_every_kind_is_planted() -> None:
     planted = {fault.kind for fault in (*FATAL, *WARNINGS, *PROMPTS)}
     assert planted == set(Kind) - {Kind.NO_GOOD_ROW}
     assert len(planted) >= 25
-    assert set(TABLE) == set(Kind)
-    assert {fault.kind for fault in ENCODED} <= {k for k in Kind if TABLE[k].needs_model}
-    assert not any(TABLE[fault.kind].needs_model for fault in STRUCTURAL)
 
 
 @pytest.mark.parametrize("planted", FATAL, ids=lambda planted: planted.id)
@@ -91,7 +86,7 @@ def test_a_bad_row_can_be_left_out(planted: Planted, tmp_path: Path, alone: Rank
 def test_a_bad_file_can_not_be_left_out(planted: Planted, tmp_path: Path, alone: Ranks) -> None:
     with pytest.raises(Failure) as caught:
         run(planted, tmp_path, alone, BadRows.SKIP)
-    assert TABLE[planted.kind].severity is Severity.FILE
+    assert planted.kind.severity is Severity.FILE
     assert planted.words in caught.value.message
 
 
@@ -112,7 +107,7 @@ def test_a_warning_is_told_and_the_row_trained_on(
     [told, counted] = [record.getMessage() for record in caplog.records]
     assert told.startswith(f"s3://d/train.jsonl row {planted.at}: ")
     assert planted.words in told
-    assert counted == f"1 rows of the train data: {TABLE[planted.kind].meaning}"
+    assert counted == f"1 rows of the train data: {planted.kind.meaning}"
 
 
 @pytest.mark.parametrize(
