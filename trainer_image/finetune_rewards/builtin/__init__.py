@@ -10,9 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
+from typing import Any
 
 from finetune_contract.rewards import SOURCES, Reward
-from finetune_rewards.scores.samples import Samples
+from finetune_rewards.scores.columns import column
+from finetune_rewards.scores.samples import Samples, text_of
 
 Scorer = Callable[[Samples], list[float | None]]
 
@@ -29,3 +31,19 @@ def scorer(reward: Reward) -> Scorer:
     factory = import_module(f"{__name__}.{name}").scorer
     made: Scorer = factory(reward.source, reward.name)
     return made
+
+
+def each(one: Callable[[str], float | None]) -> Scorer:
+    """Return the scorer of what judges a completion by its text alone."""
+    return lambda samples: [one(text_of(text)) for text in samples.completions]
+
+
+def compared(one: Callable[[str, Any], float | None], name: str, reward: str) -> Scorer:
+    """Return the scorer of what judges a completion's text by the row's value of a column."""
+
+    def score(samples: Samples) -> list[float | None]:
+        values = column(samples, name, reward)
+        pairs = zip(samples.completions, values, strict=True)
+        return [one(text_of(completion), value) for completion, value in pairs]
+
+    return score

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 
 from finetune_contract.rewards import BannedReward
+from finetune_rewards.builtin import Scorer, each
 from finetune_rewards.scores.errors import RewardInvalid
-from finetune_rewards.scores.samples import Samples, text_of
 
 # Thai to Myanmar, Khmer, kana, Han: scripts without spaces between words.
 _UNSPACED = re.compile(
@@ -16,7 +15,7 @@ _UNSPACED = re.compile(
 )
 
 
-def scorer(settings: BannedReward, name: str) -> Callable[[Samples], list[float | None]]:
+def scorer(settings: BannedReward, name: str) -> Scorer:
     """Return 0 where one of the phrases stands as whole words, else 1. White space in a phrase
     stands for any; in scripts without spaces between words a phrase is found anywhere."""
     phrases = [phrase.split() for phrase in settings.phrases]
@@ -25,11 +24,7 @@ def scorer(settings: BannedReward, name: str) -> Callable[[Samples], list[float 
     any_phrase = re.compile(
         "|".join(map(_as_words, phrases)), re.IGNORECASE if settings.ignore_case else 0
     )
-
-    def score(samples: Samples) -> list[float | None]:
-        return [float(not any_phrase.search(text_of(text))) for text in samples.completions]
-
-    return score
+    return each(lambda text: float(not any_phrase.search(text)))
 
 
 def _as_words(words: list[str]) -> str:

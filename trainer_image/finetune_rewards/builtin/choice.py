@@ -4,34 +4,28 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import Any
 
 from finetune_contract.rewards import ChoiceReward
-from finetune_rewards.scores.columns import column, text_value
-from finetune_rewards.scores.samples import Samples, text_of
+from finetune_rewards.builtin import Scorer, compared
+from finetune_rewards.scores.columns import text_value
 
 # What may stand between a word and its letter: "answer is option **B", "answer: \(B".
 _MARKS = r"[\s:*_$]*"
 _LEADING = rf"(?i:\s+is)?{_MARKS}(?:(?i:option|choice)\b{_MARKS})?\\?\(?"
 
 
-def scorer(settings: ChoiceReward, name: str) -> Callable[[Samples], list[float | None]]:
+def scorer(settings: ChoiceReward, name: str) -> Scorer:
     """Return 1 for the column's letter, 0 for another or none; None where it holds no letter."""
     settled = _settled(settings.choices)
 
-    def one(completion: str, answer: str | None) -> float | None:
-        right = (answer or "").strip(" ().:").upper()
+    def one(completion: str, value: Any) -> float | None:
+        right = (text_value(value) or "").strip(" ().:").upper()
         if len(right) != 1 or right not in settings.choices:
             return None
         return float(settled(completion) == right)
 
-    def score(samples: Samples) -> list[float | None]:
-        answers = column(samples, settings.answer, name)
-        return [
-            one(text_of(completion), text_value(answer))
-            for completion, answer in zip(samples.completions, answers, strict=True)
-        ]
-
-    return score
+    return compared(one, settings.answer, name)
 
 
 def _settled(choices: str) -> Callable[[str], str | None]:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from typing import Any, NoReturn
 
 from finetune_contract.rewards import JsonSchemaReward
+from finetune_rewards.builtin import Scorer, each
 from finetune_rewards.scores.errors import RewardInvalid
-from finetune_rewards.scores.samples import Samples, text_of
 
 _FENCED = re.compile(r"\A```(?:json)?[ \t]*\n(.*)\n?```\Z", re.DOTALL | re.IGNORECASE)
 
 
-def scorer(settings: JsonSchemaReward, name: str) -> Callable[[Samples], list[float | None]]:
+def scorer(settings: JsonSchemaReward, name: str) -> Scorer:
     """Return 1 for JSON, fenced or not, that obeys the schema; else 0."""
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import SchemaError
@@ -41,7 +40,7 @@ def scorer(settings: JsonSchemaReward, name: str) -> Callable[[Samples], list[fl
             return 0.0
         return float(validator.is_valid(document))
 
-    return lambda samples: [one(text_of(text)) for text in samples.completions]
+    return each(one)
 
 
 def _outside(schema: Any) -> str | None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from finetune_contract.rewards import LanguageReward
+from finetune_rewards.builtin import Scorer, each
 from finetune_rewards.scores.errors import RewardInvalid
-from finetune_rewards.scores.samples import Samples, text_of
 
 
-def scorer(settings: LanguageReward, name: str) -> Callable[[Samples], list[float | None]]:
+def scorer(settings: LanguageReward, name: str) -> Scorer:
     """Return the probability of the language among all that the detector knows."""
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
@@ -19,11 +17,4 @@ def scorer(settings: LanguageReward, name: str) -> Callable[[Samples], list[floa
         raise RewardInvalid(
             f"reward {name}: language {settings.language!r} is not known; there are: {known}"
         )
-
-    def score(samples: Samples) -> list[float | None]:
-        return [
-            float(dict(detector.rank(text_of(text)))[settings.language])
-            for text in samples.completions
-        ]
-
-    return score
+    return each(lambda text: float(dict(detector.rank(text))[settings.language]))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from finetune_contract.rewards import LengthReward
+from finetune_rewards.builtin import Scorer
 from finetune_rewards.scores.samples import Samples, Text, text_of
 
 
-def scorer(settings: LengthReward, name: str) -> Callable[[Samples], list[float | None]]:
+def scorer(settings: LengthReward, name: str) -> Scorer:
     """Return 1 within the band, falling in a straight line to 0 over `tolerance` beyond it; None
     where tokens are to be counted of a text that came without any."""
 

@@ -12,8 +12,8 @@ from types import FrameType
 from typing import Any
 
 from finetune_contract.rewards import MathReward
-from finetune_rewards.scores.columns import column, text_value
-from finetune_rewards.scores.samples import Samples, text_of
+from finetune_rewards.builtin import Scorer, compared
+from finetune_rewards.scores.columns import text_value
 
 SECONDS = 5.0  # for one completion
 # Math in a text, or two words in a row: what is none of these is an answer and nothing else.
@@ -28,19 +28,14 @@ class _TooLong(BaseException):
     """Not an Exception: sympy and math-verify catch those and would call it unequal."""
 
 
-def scorer(settings: MathReward, name: str) -> Callable[[Samples], list[float | None]]:
+def scorer(settings: MathReward, name: str) -> Scorer:
     """Return 1 for the column's value, 0 for another or none; None where the column holds nothing
     that can be compared. Raises TimeoutError for one that takes longer than SECONDS."""
     equal = _comparison()
-
-    def score(samples: Samples) -> list[float | None]:
-        answers = column(samples, settings.answer, name)
-        return [
-            _score(text_of(completion), text_value(answer), equal)
-            for completion, answer in zip(samples.completions, answers, strict=True)
-        ]
-
-    return score
+    return compared(
+        lambda completion, value: _score(completion, text_value(value), equal),
+        *(settings.answer, name),
+    )
 
 
 def _score(completion: str, answer: str | None, equal: Equal) -> float | None:

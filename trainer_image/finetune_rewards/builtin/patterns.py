@@ -3,31 +3,35 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from finetune_rewards.scores.errors import RewardInvalid
 
 
-def compiled(pattern: str, name: str, *, group: bool = False) -> re.Pattern[str]:
-    """Return a pattern, ready to use; with `group` it must have one.
-
-    Raises:
-        RewardInvalid: naming the reward and what is wrong.
-    """
+def compiled(pattern: str, name: str) -> re.Pattern[str]:
+    """Return a pattern, ready to use; raise RewardInvalid, naming the reward and what is wrong."""
     try:
-        found = re.compile(pattern)
+        return re.compile(pattern)
     except re.error as error:
         raise RewardInvalid(f"reward {name}: pattern {pattern!r}: {error}") from None
-    if group and not found.groups:
+
+
+def extraction(pattern: str | None, name: str) -> Callable[[str], str | None]:
+    """Return text -> the answer in it, without white space at both ends.
+
+    That is what the pattern's first group finds last, None if nothing; without a pattern all of the
+    text. Raises RewardInvalid as `compiled`, and for a pattern without a group.
+    """
+    if not pattern:
+        return str.strip
+    found = compiled(pattern, name)
+    if not found.groups:
         raise RewardInvalid(
             f"reward {name}: pattern {pattern!r} has no group: put ( ) around the answer"
         )
-    return found
 
+    def last(text: str) -> str | None:
+        groups = [match[1].strip() for match in found.finditer(text) if match[1] is not None]
+        return groups[-1] if groups else None
 
-def last_group(pattern: re.Pattern[str], text: str) -> str | None:
-    """Return what the first group finds last, without white space at both ends; None if nothing."""
-    found = None
-    for match in pattern.finditer(text):
-        if match[1] is not None:
-            found = match[1].strip()
-    return found
+    return last

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from finetune_contract.rewards import RepetitionReward
-from finetune_rewards.scores.samples import Samples, text_of
+from finetune_rewards.builtin import Scorer, each
 
 
-def scorer(settings: RepetitionReward, name: str) -> Callable[[Samples], list[float | None]]:
+def scorer(settings: RepetitionReward, name: str) -> Scorer:
     """Return distinct n-grams / n-grams of words, case aside; 1 for fewer than n words."""
-
-    def score(samples: Samples) -> list[float | None]:
-        return [_distinct(text_of(text), settings.ngram) for text in samples.completions]
-
-    return score
+    return each(lambda text: _distinct(text, settings.ngram))
 
 
 def _distinct(text: str, size: int) -> float:

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from finetune_contract.rewards import TagsReward
-from finetune_rewards.scores.samples import Samples, text_of
+from finetune_rewards.builtin import Scorer, each
 
 
-def scorer(settings: TagsReward, name: str) -> Callable[[Samples], list[float | None]]:
+def scorer(settings: TagsReward, name: str) -> Scorer:
     """Return the share of tags that stand once, closed, after the end of those that do so before
     them in the list."""
-
-    def score(samples: Samples) -> list[float | None]:
-        return [_share(text_of(text), settings.tags) for text in samples.completions]
-
-    return score
+    return each(lambda text: _share(text, settings.tags))
 
 
 def _share(text: str, tags: tuple[str, ...]) -> float:

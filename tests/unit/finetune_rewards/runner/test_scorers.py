@@ -31,7 +31,7 @@ def test_a_library_that_fails_is_named_by_its_error_alone(monkeypatch: pytest.Mo
     def fails(*_: object) -> None:
         raise LookupError("what a row says")
 
-    monkeypatch.setattr("finetune_rewards.builtin.exact.column", fails)
+    monkeypatch.setattr("finetune_rewards.builtin.column", fails)
     assert items({"exact": {}}, "a", "b") == [Item(error="LookupError")] * 2
 
 
@@ -39,6 +39,6 @@ def test_memory_that_gives_out_is_the_workers_to_handle(monkeypatch: pytest.Monk
     def fails(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("finetune_rewards.builtin.exact.column", fails)
+    monkeypatch.setattr("finetune_rewards.builtin.column", fails)
     with pytest.raises(MemoryError):
         items({"exact": {}}, "a")
