@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Any, Protocol
+from typing import Any
 
 from jinja2 import TemplateError
 
@@ -25,24 +25,7 @@ TODAY = date(2024, 7, 26)
 _CLOCK = re.compile(r"strftime_now\(\s*(['\"])(.*?)\1\s*\)")
 
 
-class Tokenizer(Protocol):
-    """What is used of a transformers fast tokenizer."""
-
-    chat_template: Any
-    eos_token_id: int | None
-    eos_token: str | None
-    all_special_ids: list[int]
-    added_tokens_decoder: dict[int, Any]
-    backend_tokenizer: Any  # of the library tokenizers
-
-    def __call__(self, text: str, **options: Any) -> Any:
-        """Tokenise."""
-
-    def get_chat_template(self, chat_template: str | None, tools: Any) -> str:
-        """Return the template for dialogues with or without tools."""
-
-    def apply_chat_template(self, conversation: Any, **options: Any) -> Any:
-        """Render a conversation."""
+Tokenizer = Any  # a fast one of transformers, which is not imported here
 
 
 @dataclass(frozen=True)

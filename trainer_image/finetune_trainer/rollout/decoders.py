@@ -1,7 +1,7 @@
 """Ways to run a causal language model over prompts, then token by token over their completions.
 
 `SharedDecoder` is for the architectures whose attention the trainer replaces anyway; `PlainDecoder`
-asks nothing of a model but what transformers' `generate` does.
+asks nothing of a model but what transformers' `generate` does. Neither is for autograd.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from inspect import signature
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,23 +23,6 @@ from finetune_trainer.model.attention import Segments
 from finetune_trainer.rollout.prefixed import NAME, SharedPrefixes
 
 Prompts = Sequence[npt.NDArray[np.int32]]
-
-
-class Decoder(Protocol):
-    """Runs R rows, of which several may begin with one prompt. Not under autograd."""
-
-    def read(self) -> Iterator[Tensor]:
-        """Read the prompts; yield the logits [b, V] after the next of them per forward pass."""
-
-    def step(self, tokens: Tensor) -> Tensor:
-        """Append a token, int64 [R], to each row; return the logits [R, V] after them."""
-
-    def keep(self, rows: Tensor) -> None:
-        """Drop all rows but these, ascending; they are numbered anew."""
-
-    @property
-    def kept_bytes(self) -> int:
-        """Return the bytes of what is kept of the tokens so far."""
 
 
 class SharedDecoder:
@@ -147,6 +130,9 @@ class PlainDecoder:
         )
         logits: Tensor = out.logits[:, -1]
         return logits
+
+
+Decoder = SharedDecoder | PlainDecoder  # R rows, of which several may begin with one prompt
 
 
 @contextmanager
