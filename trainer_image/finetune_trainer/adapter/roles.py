@@ -17,7 +17,7 @@ from torch.nn.modules.conv import _ConvNd
 from transformers.pytorch_utils import Conv1D
 
 from finetune_contract.reasons import Reason
-from finetune_contract.recipe import LoraRecipe, LoraTarget
+from finetune_contract.recipe import LoraTarget
 from finetune_trainer.model.architectures import ARCHITECTURES
 from finetune_trainer.process.errors import Failure
 
@@ -57,11 +57,6 @@ class Weight:
     outputs: int
     count: int = 1
 
-    def adapter_parameters(self, rank: int, dora: bool) -> int:
-        """Return the trainable parameters of its adapter: A, B and DoRA's magnitudes."""
-        matrices = rank * (self.inputs + self.outputs) * self.count
-        return matrices + (self.outputs if dora else 0)
-
 
 @dataclass(frozen=True)
 class RoleMap:
@@ -86,27 +81,6 @@ class RoleMap:
                     f"spec.lora.targets; it has {has or 'none that is known'}",
                 )
         return found
-
-    def adapter_parameters(self, recipe: LoraRecipe) -> int:
-        """Return the number of trainable parameters of a recipe's adapter."""
-        return sum(
-            weight.adapter_parameters(recipe.rank, recipe.dora)
-            for weights in self.asked(recipe.targets).values()
-            for weight in weights
-        )
-
-    def folded_elements(self, recipe: LoraRecipe) -> int:
-        """Return the elements of the bare parameters adapted.
-
-        PEFT adds the update to the whole of such a parameter in every forward pass, so a second
-        copy of it lives until the layer's backward pass.
-        """
-        return sum(
-            weight.inputs * weight.outputs * weight.count
-            for weights in self.asked(recipe.targets).values()
-            for weight in weights
-            if weight.kind is Kind.PARAMETER
-        )
 
 
 def map_roles(model: Any) -> RoleMap:

@@ -132,16 +132,15 @@ def check_device(precision: Precision, device: torch.device) -> None:
 
 def adapter_shape(roles: RoleMap, recipe: LoraRecipe) -> AdapterShape:
     """Return the size of a recipe's adapter. Raises ModelUnsupported for a role not there."""
-    layers = [
-        weight
-        for weights in roles.asked(recipe.targets).values()
-        for weight in weights
-        if weight.kind is Kind.LINEAR
-    ]
+    asked = [weight for weights in roles.asked(recipe.targets).values() for weight in weights]
+    magnitudes = sum(weight.outputs for weight in asked) if recipe.dora else 0
     return AdapterShape(
-        parameters=roles.adapter_parameters(recipe),
-        inputs=sum(weight.inputs + recipe.rank for weight in layers),
-        folded=roles.folded_elements(recipe),
+        parameters=magnitudes
+        + sum(recipe.rank * (w.inputs + w.outputs) * w.count for w in asked),  # A and B
+        inputs=sum(w.inputs + recipe.rank for w in asked if w.kind is Kind.LINEAR),
+        # PEFT adds the update to the whole of a bare parameter in every forward pass, so a second
+        # copy of it lives until the layer's backward pass.
+        folded=sum(w.inputs * w.outputs * w.count for w in asked if w.kind is Kind.PARAMETER),
     )
 
 

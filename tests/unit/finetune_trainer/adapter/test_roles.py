@@ -16,6 +16,7 @@ from finetune_contract.recipe import LoraRecipe, LoraTarget, Precision
 from finetune_trainer.adapter import roles
 from finetune_trainer.adapter.lora import adapt
 from finetune_trainer.adapter.roles import Kind, Weight, map_roles
+from finetune_trainer.fit.resolve import adapter_shape
 from finetune_trainer.model.base import empty_model, load_model
 from finetune_trainer.process.errors import Failure
 from support.models.tiny_models import MODELS, write_tiny
@@ -94,7 +95,7 @@ def test_an_empty_model_tells_the_adapters_parameters(
         bare |= {LoraTarget.MLP, LoraTarget.SHARED_EXPERTS}
     targets = [r for r in LoraTarget if r in COUNTS[name] and not (dora and r in bare)]
     recipe = LoraRecipe(rank=3, targets=targets, dora=dora)
-    told = map_roles(empty_model(directories[name])).adapter_parameters(recipe)
+    told = adapter_shape(map_roles(empty_model(directories[name])), recipe).parameters
     model = load_model(directories[name], Precision.FP32)
     adapted = adapt(model, recipe, map_roles(model), 0).model
     assert told == sum(p.numel() for p in adapted.parameters() if p.requires_grad)
@@ -164,10 +165,10 @@ def test_transposed_layers_are_layers(tmp_path: Path) -> None:
 
 def test_what_is_folded_is_what_experts_and_routers_hold(directories: dict[str, Path]) -> None:
     found = map_roles(empty_model(directories["deepseek-v3"]))
-    assert found.folded_elements(LoraRecipe()) == 0
+    assert adapter_shape(found, LoraRecipe()).folded == 0
     stacks = 2 * 8 * (32 * 32 + 16 * 32)
-    assert found.folded_elements(LoraRecipe(targets=["Attention", "Experts"])) == stacks
-    assert found.folded_elements(LoraRecipe(targets=["Router"])) == 2 * 8 * 32
+    assert adapter_shape(found, LoraRecipe(targets=["Attention", "Experts"])).folded == stacks
+    assert adapter_shape(found, LoraRecipe(targets=["Router"])).folded == 2 * 8 * 32
 
 
 def test_queries_of_one_matrix_are_attention(tmp_path: Path) -> None:
