@@ -225,7 +225,7 @@ def _step(engine: Any, config: RunConfig) -> float:
     import numpy as np
     import torch
 
-    from finetune_trainer.batch.policy import PolicyTerms
+    from finetune_trainer.batch.micro_batch import PolicyTerms
     from finetune_trainer.methods.grpo.groups import Group, group_batch
 
     draw = np.random.default_rng(2)

@@ -90,8 +90,7 @@ def _micro_batch(completions: list[Fixed], packed: bool) -> Any:
     import numpy as np
     import torch
 
-    from finetune_trainer.batch.micro_batch import MicroBatch
-    from finetune_trainer.batch.policy import PolicyTerms
+    from finetune_trainer.batch.micro_batch import MicroBatch, PolicyTerms
     from finetune_trainer.methods.grpo.groups import Group, group_batch
 
     cpu = torch.device("cpu")

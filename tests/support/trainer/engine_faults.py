@@ -20,7 +20,7 @@ from finetune_contract.runconfig import RunConfig
 from finetune_trainer.adapter.load import load_adapted
 from finetune_trainer.batch.micro_batch import MicroBatch
 from finetune_trainer.data.encode import EncodedRow
-from finetune_trainer.methods.sft.objective import SupervisedObjective
+from finetune_trainer.methods.sft.learning import SupervisedObjective
 from finetune_trainer.process.distributed import Ranks
 from finetune_trainer.process.errors import Failure
 from finetune_trainer.step import log_probs

@@ -9,8 +9,8 @@ from finetune_contract.recipe import Recipe
 from finetune_contract.resolved import MemoryEstimate, Resolved
 from finetune_contract.runconfig import RunConfig
 from finetune_trainer.course.progress import Reporter
-from finetune_trainer.methods.grpo.objective import GrpoObjective
-from finetune_trainer.methods.sft.objective import SupervisedObjective
+from finetune_trainer.methods.grpo.losses import GrpoObjective
+from finetune_trainer.methods.sft.learning import SupervisedObjective
 from finetune_trainer.process.stopping import Stop
 from finetune_trainer.run import ResolvedRun, Run
 from finetune_trainer.step.objective import Objective

@@ -10,9 +10,22 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from finetune_trainer.batch.policy import PolicyTerms
 from finetune_trainer.data.encode import EncodedRow
 from finetune_trainer.model.attention import Segments
+
+
+@dataclass(frozen=True)
+class PolicyTerms:
+    """What a policy-gradient loss knows of the P learned tokens beside their probabilities now.
+
+    They belong to S completions, none of them split.
+    """
+
+    advantages: Tensor  # fp32 [P], of the token's completion
+    behaviour: Tensor | None  # fp32 [P], log-probabilities when it was drawn; None: as they are now
+    reference: Tensor | None  # fp32 [P], log-probabilities under the reference; None without KL
+    completions: Tensor  # int64 [P], which of the S
+    lengths: Tensor  # fp32 [S], learned tokens
 
 
 @dataclass(frozen=True)
@@ -37,7 +50,9 @@ class MicroBatch:
     def of(
         cls, rows: Sequence[EncodedRow], device: torch.device, *, packed: bool = False
     ) -> MicroBatch:
-        """Return the tensors of at least one row."""
+        """Return the tensors of some rows; of none those that learn nothing."""
+        if not rows:
+            return cls.idle(device, packed=packed)
         return _packed(rows, device) if packed else _padded(rows, device)
 
     @classmethod

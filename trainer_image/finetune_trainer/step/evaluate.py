@@ -106,9 +106,5 @@ class Evaluator:
         )
         for index, share in enumerate(shares):
             rows = [data.row(int(row)) for row in share]
-            batch = (
-                MicroBatch.of(rows, device, packed=packed)
-                if rows
-                else MicroBatch.idle(device, packed=packed)
-            )
+            batch = MicroBatch.of(rows, device, packed=packed)
             yield min(size * world, len(data) - index * size * world), batch

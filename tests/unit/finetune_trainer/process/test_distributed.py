@@ -19,7 +19,7 @@ from finetune_contract.reasons import Reason
 from finetune_contract.result import Outcome, PublishedArtifact
 from finetune_trainer import rank as rank_module
 from finetune_trainer import train
-from finetune_trainer.methods.sft.objective import SupervisedObjective
+from finetune_trainer.methods.sft.learning import SupervisedObjective
 from finetune_trainer.process import distributed
 from finetune_trainer.process.device import choose_device
 from finetune_trainer.process.distributed import Ranks

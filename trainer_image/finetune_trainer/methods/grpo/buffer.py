@@ -13,9 +13,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from finetune_trainer.batch.micro_batch import MicroBatch
+from finetune_trainer.batch.micro_batch import MicroBatch, PolicyTerms
 from finetune_trainer.batch.order import Indices
-from finetune_trainer.batch.policy import PolicyTerms
 from finetune_trainer.methods.grpo.groups import Group, group_batch
 from finetune_trainer.methods.grpo.prompts.dataset import Prompts
 from finetune_trainer.step.optimizer_state import Tensors

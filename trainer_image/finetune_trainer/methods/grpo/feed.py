@@ -37,7 +37,7 @@ from finetune_trainer.methods.grpo.rollouts import Collector, Rollouts
 from finetune_trainer.process.errors import Failure
 from finetune_trainer.run import ResolvedRun
 from finetune_trainer.step.engine import Engine, StepOutcome
-from finetune_trainer.step.feed import StepBatch
+from finetune_trainer.step.feed import Feed, StepBatch
 from finetune_trainer.step.optimizer_state import Tensors, gather_weights, restore_weights
 
 log = logging.getLogger(__name__)
@@ -45,14 +45,12 @@ Floats = npt.NDArray[np.float32]
 ERRORS, REWARD = "run.errors", "run.reward"
 
 
-class GrpoFeed:
+class GrpoFeed(Feed):
     """Makes a buffer of completions, and `iterations` batches of it.
 
     `reward` is the mean total of the last buffer. Make it before a checkpoint is restored: the
     reference is the model as training began.
     """
-
-    reward: float | None = None
 
     def __init__(
         self,

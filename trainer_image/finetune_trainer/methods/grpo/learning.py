@@ -15,7 +15,7 @@ from finetune_trainer.data.dataset import Dataset
 from finetune_trainer.fit.fitting import Wish
 from finetune_trainer.methods.base import Learning
 from finetune_trainer.methods.grpo.feed import GrpoFeed
-from finetune_trainer.methods.grpo.objective import GrpoObjective
+from finetune_trainer.methods.grpo.losses import GrpoObjective
 from finetune_trainer.methods.grpo.prompt_order import PromptOrder
 from finetune_trainer.methods.grpo.prompts.dataset import open_prompts
 from finetune_trainer.methods.grpo.recipe import grpo_of

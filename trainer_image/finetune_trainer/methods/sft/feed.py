@@ -10,15 +10,11 @@ from finetune_trainer.batch.micro_batch import MicroBatch
 from finetune_trainer.batch.order import Indices
 from finetune_trainer.data.dataset import Dataset
 from finetune_trainer.run import ResolvedRun
-from finetune_trainer.step.engine import StepOutcome
-from finetune_trainer.step.feed import StepBatch
-from finetune_trainer.step.optimizer_state import Tensors
+from finetune_trainer.step.feed import Feed, StepBatch
 
 
-class SupervisedFeed:
+class SupervisedFeed(Feed):
     """Feeds rows in the order of a BatchOrder; needs no state of its own."""
-
-    reward: float | None = None
 
     def __init__(self, run: ResolvedRun, data: Dataset) -> None:
         self._run = run
@@ -41,21 +37,6 @@ class SupervisedFeed:
         shares = step_shares(self._run, self._order, self._step, self._data, rank)
         return self._data.lines_of(shares[micro_batch], self._run.config.recipe.data.train)
 
-    def stepped(self, state: TrainingState) -> TrainingState:
-        """Return the state: there is nothing to count."""
-        return state
-
-    def metrics(self, outcome: StepOutcome) -> dict[str, float]:
-        """Return nothing: loss and gradient norm say it."""
-        return {}
-
-    def save(self) -> Tensors:
-        """Return nothing: the step's number says it all."""
-        return {}
-
-    def resume(self, state: TrainingState, saved: Tensors) -> None:
-        """Do nothing: the step's number says it all."""
-
 
 def step_batch(run: ResolvedRun, order: BatchOrder, step: int, data: Dataset) -> StepBatch:
     """Return this rank's share of a step's batch. It holds all rows, so it can count alone."""
@@ -65,8 +46,6 @@ def step_batch(run: ResolvedRun, order: BatchOrder, step: int, data: Dataset) ->
     return StepBatch(
         micro_batches=tuple(
             MicroBatch.of([data.row(int(index)) for index in share], device, packed=packed)
-            if len(share)
-            else MicroBatch.idle(device, packed=packed)
             for share in step_shares(run, order, step, data, run.ranks.rank)
         ),
         tokens=sum(len(row.tokens) for row in rows),

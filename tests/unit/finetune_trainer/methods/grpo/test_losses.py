@@ -9,10 +9,8 @@ import pytest
 import torch
 
 from finetune_contract.grpo import GrpoLoss, GrpoRecipe
-from finetune_trainer.batch.micro_batch import MicroBatch
-from finetune_trainer.batch.policy import PolicyTerms
-from finetune_trainer.methods.grpo.losses import normaliser
-from finetune_trainer.methods.grpo.objective import GrpoObjective
+from finetune_trainer.batch.micro_batch import MicroBatch, PolicyTerms
+from finetune_trainer.methods.grpo.losses import GrpoObjective, normaliser
 from support.grpo.oracle import Completion, loss
 
 LIMIT = 16

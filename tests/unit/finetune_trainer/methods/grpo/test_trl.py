@@ -12,11 +12,9 @@ import pytest
 import torch
 
 from finetune_contract.grpo import GrpoLoss, GrpoRecipe
-from finetune_trainer.batch.micro_batch import MicroBatch
-from finetune_trainer.batch.policy import PolicyTerms
+from finetune_trainer.batch.micro_batch import MicroBatch, PolicyTerms
 from finetune_trainer.methods.grpo.advantages import advantages
-from finetune_trainer.methods.grpo.losses import normaliser
-from finetune_trainer.methods.grpo.objective import GrpoObjective
+from finetune_trainer.methods.grpo.losses import GrpoObjective, normaliser
 from support.models.tiny_llama import write_model
 
 LIMIT = 12
