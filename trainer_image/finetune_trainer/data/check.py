@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from finetune_contract.recipe import DataFormat
@@ -95,7 +96,8 @@ def check_files(
     """
     good = [0] * len(files)
     lines_before = 0
-    with DuplicateFinder(scratch) as finder:
+    with TemporaryDirectory(dir=scratch, prefix="row-keys-") as keys:
+        finder = DuplicateFinder(Path(keys))
         for number, file in enumerate(files):
             for checked in _checked_rows(file, reader(file.format), findings, eval_keys):
                 try:

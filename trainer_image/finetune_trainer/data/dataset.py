@@ -12,7 +12,6 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import IO
 
 import numpy as np
@@ -95,15 +94,8 @@ class DatasetWriter:
         self.tokens = 0  # written
         self._append("offsets", np.zeros(1, dtype=np.int64))
 
-    def __enter__(self) -> DatasetWriter:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Put on disk what was appended."""
         for file in self._files.values():
             file.close()
 
@@ -118,8 +110,7 @@ class DatasetWriter:
 
     def finish(self, index: Index) -> None:
         """Write the index, without which the directory holds no dataset."""
-        for file in self._files.values():
-            file.close()
+        self.close()
         (self._directory / INDEX).write_text(json.dumps(asdict(index)))
 
     def _append(self, name: str, values: npt.NDArray[np.generic]) -> None:

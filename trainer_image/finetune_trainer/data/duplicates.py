@@ -7,11 +7,9 @@ such file at a time is looked through.
 from __future__ import annotations
 
 import struct
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 PARTS = 64
 _ENTRY = struct.Struct("<QIQ")  # key, file, line
@@ -27,22 +25,11 @@ class Place:
 
 
 class DuplicateFinder:
-    """Takes the keys of rows, in order, and tells which came before."""
+    """Takes the keys of rows, in order, and tells which came before; they lie in a directory."""
 
-    def __init__(self, directory: Path | None = None) -> None:
-        self._directory = tempfile.TemporaryDirectory(dir=directory, prefix="row-keys-")
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
         self._waiting = [bytearray() for _ in range(PARTS)]
-
-    def __enter__(self) -> DuplicateFinder:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._directory.cleanup()
 
     def add(self, key: int, place: Place) -> None:
         """Take a row."""
@@ -69,4 +56,4 @@ class DuplicateFinder:
         self._waiting[part].clear()
 
     def _path(self, part: int) -> Path:
-        return Path(self._directory.name, f"{part:02}")
+        return self._directory / f"{part:02}"

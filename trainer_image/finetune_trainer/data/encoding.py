@@ -11,6 +11,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable, Container
+from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -143,7 +144,10 @@ def _encode(
         findings.warn(file.uri, checked.line, encoded.warnings)
 
     findings = Findings(encoding.on_bad_row, listen)
-    with (directory / SKIPPED).open("w") as skipped, encoding.form.writer(directory) as writer:
+    with (
+        (directory / SKIPPED).open("w") as skipped,
+        closing(encoding.form.writer(directory)) as writer,
+    ):
         good = check_files(
             encoding.files,
             findings,
