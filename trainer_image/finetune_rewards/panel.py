@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,7 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from finetune_contract.artifact import RewardIdentity
 from finetune_contract.rewards import Reward
+from finetune_rewards.runner.client import RunnerClient
 from finetune_rewards.scores.samples import Answer, Item, Samples
 from finetune_rewards.scores.tally import Tally
 from finetune_rewards.scoring import Answered, Answers, Notes, Scoring
@@ -25,16 +26,6 @@ MODEL_SLICE = 128  # completions that a model scores in one call of `busy`
 ModelScorer = Callable[[Samples], list[Item]]
 
 
-class Runner(Protocol):
-    """The isolated runner, which holds every builtin and Python reward of the run."""
-
-    async def score(self, samples: Samples) -> dict[str, Answer]:
-        """Return each isolated reward's answer."""
-
-    async def describe(self) -> tuple[RewardIdentity, ...]:
-        """Return what the user's code is; raise RewardInvalid where it does not load."""
-
-
 class Panel:
     """Scores batches by every reward. Made by `open`; not for several threads at once."""
 
@@ -42,7 +33,7 @@ class Panel:
         self,
         rewards: Sequence[Reward],
         portal: BlockingPortal,
-        runner: Runner | None,
+        runner: RunnerClient | None,
         services: Mapping[str, HttpScorer],
         model_scorers: Mapping[str, ModelScorer],
         models: Sequence[RewardIdentity],
@@ -63,7 +54,7 @@ class Panel:
         cls,
         rewards: Sequence[Reward],
         *,
-        runner: Runner | None = None,
+        runner: RunnerClient | None = None,
         credentials: Mapping[str, str] | None = None,
         model_scorers: Mapping[str, ModelScorer] | None = None,
         models: Sequence[RewardIdentity] = (),
@@ -169,14 +160,15 @@ class Panel:
             _named(name, service, samples, answered) for name, service in self._services.items()
         ]
         if self._runner is not None:
-            work.append(self._isolated(self._runner, samples, answered))
+            work.append(self._isolated(samples, answered))
         found: Answers = {}
         for answers in await together(work):
             found |= answers
         return found
 
-    async def _isolated(self, runner: Runner, samples: Samples, answered: Answered) -> Answers:
-        answers = await runner.score(samples)
+    async def _isolated(self, samples: Samples, answered: Answered) -> Answers:
+        assert self._runner is not None
+        answers = await self._runner.score(samples)
         for reward in self.rewards:
             if reward.isolated:
                 answered.by(reward.name, 0, len(samples))
@@ -190,11 +182,13 @@ async def _services(
     async with AsyncExitStack() as stack:
         yield {
             reward.name: await stack.enter_async_context(
-                HttpScorer(
-                    reward,
-                    credentials_dir=credentials.get(reward.name),
-                    ranks=ranks,
-                    note=notes.of(reward.name),
+                aclosing(
+                    HttpScorer(
+                        reward,
+                        credentials_dir=credentials.get(reward.name),
+                        ranks=ranks,
+                        note=notes.of(reward.name),
+                    )
                 )
             )
             for reward in rewards

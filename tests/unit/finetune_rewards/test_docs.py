@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,8 @@ async def test_requests_are_as_described(kind: str, size: int) -> None:
         reward = Reward.model_validate(
             {"name": "judge", "http": {"url": judge.url, "batch_size": size}}
         )
-        async with HttpScorer(reward, credentials_dir=None, ranks=1, note=print) as scorer:
+        made = HttpScorer(reward, credentials_dir=None, ranks=1, note=print)
+        async with aclosing(made) as scorer:
             await scorer.score(SAMPLES[kind])
     assert judge.documents
     for document, request in zip(judge.documents, judge.requests, strict=True):
@@ -112,7 +114,8 @@ async def test_answers_are_taken_as_described(answer: Any) -> None:
         reward = Reward.model_validate(
             {"name": "judge", "http": {"url": judge.url, "batch_size": 2}}
         )
-        async with HttpScorer(reward, credentials_dir=None, ranks=1, note=print) as scorer:
+        made = HttpScorer(reward, credentials_dir=None, ranks=1, note=print)
+        async with aclosing(made) as scorer:
             found = (await scorer.score(SAMPLES["text"])).items
     errors = {str(index) for index, item in enumerate(found) if item.error is not None}
     valid = schema("Answer").is_valid(answer)

@@ -16,8 +16,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import aiohttp
 
@@ -60,7 +59,7 @@ class _Request:
 
 
 class HttpScorer:
-    """Scores through one service. Used as an async context manager, in one event loop."""
+    """Scores through one service, in the event loop that it is made in."""
 
     def __init__(
         self, reward: Reward, *, credentials_dir: str | None, ranks: int, note: Note
@@ -71,39 +70,30 @@ class HttpScorer:
         self._secret = ServiceSecret(credentials_dir, "http.credentialsSecretRef")
         try:
             self._secret.token()
-            self._trusted = self._secret.trust()
+            trusted = self._secret.trust()
         except BadSecret as problem:
             raise RewardInvalid(f"reward {reward.name}: {problem}") from problem
-        self._at_once = max(1, self._settings.concurrency // ranks)
         self._circuit = Circuit(
             reward.name,
             self._send,
-            at_once=self._at_once,
+            at_once=max(1, self._settings.concurrency // ranks),
             retries=self._settings.retries,
             pause_seconds=self._settings.pause_seconds,
             note=note,
         )
-
-    async def __aenter__(self) -> Self:
-        """Take a client without cookies, and without the environment's proxies."""
+        # Without cookies, and without the environment's proxies.
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 limit=0,  # the circuit's bound is the only one
-                ssl=self._trusted,
+                ssl=trusted,
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=self._settings.timeout_seconds),
             auto_decompress=False,
             trust_env=False,
         )
-        return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def aclose(self) -> None:
         """Close the connections."""
         await self._session.close()
 

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import ssl
 import threading
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,8 @@ async def test_parts_are_told_of_as_they_are_answered(judge: Judge) -> None:
     judge.behave = behave
     http = {"url": judge.url, "batchSize": 2, "concurrency": 2}
     reward = Reward.model_validate({"name": "polite", "http": http})
-    async with HttpScorer(reward, credentials_dir=None, ranks=1, note=lambda _: None) as scorer:
+    made = HttpScorer(reward, credentials_dir=None, ranks=1, note=lambda _: None)
+    async with aclosing(made) as scorer:
         await scorer.score(batch("a", "b", "c"), tell)
     assert told == [(2, 4), (0, 2)]
     assert {document["reward"] for document in judge.documents} == {"polite"}
