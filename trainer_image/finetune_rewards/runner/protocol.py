@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import base64
 import json
-import math
 from array import array
 from dataclasses import dataclass
 from typing import Any
 
 from finetune_contract.reasons import Reason
-from finetune_rewards.scores.answers import LONGEST_ERROR, one_line
+from finetune_rewards.scores.answers import LONGEST_ERROR, item, one_line
 from finetune_rewards.scores.samples import Answer, Item, Samples
 
 VERSION = 1
@@ -80,7 +79,7 @@ def _unpacked(text: str) -> list[int]:
 
 def pack_items(items: list[Item]) -> bytes:
     """Return items as JSON: a number, null where a reward abstains, a text for an error."""
-    return json.dumps([item.score if item.error is None else item.error for item in items]).encode()
+    return json.dumps([one.score if one.error is None else one.error for one in items]).encode()
 
 
 def unpack_items(body: bytes, count: int) -> list[Item]:
@@ -100,18 +99,12 @@ def most_answer(count: int) -> int:
 
 
 def _item(value: object) -> Item:
-    if value is None:
-        return Item()
     if isinstance(value, str):
         return Item(error=one_line(value))
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        try:
-            score = float(value)
-        except OverflowError:
-            score = math.inf
-        if math.isfinite(score):
-            return Item(score=score)
-    raise BadAnswer("an item is neither a finite number, null nor a text")
+    found = item(value)
+    if found.error is not None:
+        raise BadAnswer("an item is neither a finite number, null nor a text")
+    return found
 
 
 def pack_answers(answers: dict[str, Answer]) -> bytes:
@@ -119,7 +112,7 @@ def pack_answers(answers: dict[str, Answer]) -> bytes:
     return json.dumps(
         {
             name: {
-                "items": [[item.score, item.error] for item in answer.items],
+                "items": [[one.score, one.error] for one in answer.items],
                 "seconds": answer.seconds,
             }
             for name, answer in answers.items()
