@@ -1,7 +1,4 @@
-"""Published adapters, read back: the manifest first, then every file's size and sha256.
-
-Torch-free: whoever uses an adapter opens it with `open_artifact`.
-"""
+"""Published adapters, read back: the manifest first, then every file's size and sha256."""
 
 from __future__ import annotations
 
@@ -24,7 +21,7 @@ from finetune_contract.model import sha256_digest
 from finetune_contract.reasons import Reason
 from finetune_trainer.process.errors import Failure
 from finetune_trainer.store.appearing import appearing
-from finetune_trainer.store.storage import OnBytes, Role, Store
+from finetune_trainer.store.storage import OnBytes, Store
 from finetune_trainer.store.transfer import at_once, one_at_a_time
 
 Sink = Callable[[bytes], object]
@@ -51,33 +48,15 @@ class Located:
         return found
 
 
-def open_artifact(uri: str, credentials_dir: str | None, dest: Path) -> Path:
-    """Download an artifact into `dest` and return it.
-
-    `uri` is a job's output URI, where latest.json names the artifact, or an artifact's own
-    directory. Raises Failure(VerificationFailed), naming the file, for one that is altered, cut or
-    missing, and where there is no manifest: without it an artifact does not exist.
-    """
-    store = Store(uri, Role.OUTPUT, credentials_dir)
-    located = locate(store)
-    dest.mkdir(parents=True, exist_ok=True)
-    at_once(
-        lambda entry: download(store, located.base, entry, dest / entry.path),
-        located.manifest.files,
-    )
-    (dest / MANIFEST).write_bytes(located.data)
-    return dest
-
-
 def locate(store: Store) -> Located:
     """Return the artifact that a store's latest.json names, else the one it holds itself."""
     latest = read_latest(store)
     if latest is None:
-        return _read_located(store, "")
+        return read_located(store, "")
     pointer = latest[0].artifact
     if pointer is None:
         raise _damaged(f"{store.uri}/{LATEST} names no artifact: none has been published yet")
-    return _read_pointed(store, pointer)
+    return read_pointed(store, pointer)
 
 
 def read_latest(store: Store) -> tuple[Latest, str] | None:
@@ -91,21 +70,16 @@ def read_latest(store: Store) -> tuple[Latest, str] | None:
         raise _damaged(f"{store.uri}/{LATEST} is not a pointer of this version") from error
 
 
-def read_manifest(store: Store, base: str) -> Manifest:
-    """Return the manifest of the artifact at a path below the store's URI."""
-    return _read_located(store, base).manifest
+def read_pointed(store: Store, pointer: ArtifactPointer) -> Located:
+    """Return the artifact that latest.json points to; its digest must be the pointer's."""
+    return read_located(store, pointer.path, pointer.digest)
 
 
-def read_pointed(store: Store, pointer: ArtifactPointer) -> Manifest:
-    """Return the manifest that latest.json points to; its digest must be the pointer's."""
-    return _read_pointed(store, pointer).manifest
+def read_located(store: Store, base: str, digest: str | None = None) -> Located:
+    """Return the artifact at a path below the store's URI.
 
-
-def _read_pointed(store: Store, pointer: ArtifactPointer) -> Located:
-    return _read_located(store, pointer.path, pointer.digest)
-
-
-def _read_located(store: Store, base: str, digest: str | None = None) -> Located:
+    Raises Failure(VerificationFailed), also where its manifest has another digest than `digest`.
+    """
     path = _join(base, MANIFEST)
     found = store.read_tagged(path)
     if found is None:
