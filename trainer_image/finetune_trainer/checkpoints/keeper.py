@@ -16,7 +16,7 @@ from threading import Thread
 
 from safetensors import SafetensorError
 
-from finetune_contract.artifact import MANIFEST, FileEntry, Provenance
+from finetune_contract.artifact import MANIFEST, Provenance
 from finetune_contract.checkpoint import VERSION, CheckpointManifest, CheckpointRef
 from finetune_contract.layout import Layout
 from finetune_contract.reasons import Reason
@@ -26,7 +26,7 @@ from finetune_trainer.process.ending import explain
 from finetune_trainer.process.errors import Failure
 from finetune_trainer.store.artifacts import download
 from finetune_trainer.store.publish import Output
-from finetune_trainer.store.storage import hash_file
+from finetune_trainer.store.transfer import upload_all
 
 log = logging.getLogger(__name__)
 
@@ -134,19 +134,16 @@ class Checkpoints:
         self._on_complete(self.latest)
 
     def _upload(self, snapshot: Snapshot, base: str) -> None:
-        layout, files = self._layout, []
+        layout = self._layout
         with tempfile.TemporaryDirectory(dir=layout.scratch_dir, prefix="checkpoint-") as name:
             snapshot.save(Path(name))
-            for path in sorted(Path(name).iterdir()):
-                size = path.stat().st_size
-                files.append(FileEntry(path=path.name, sha256=hash_file(path), bytes=size))
-                self._store.upload(f"{base}/{path.name}", path)
+            files = upload_all(self._store, base, Path(name), lambda count: None)
         manifest = CheckpointManifest(
             version=VERSION,
             attempt=layout.attempt,
             provenance=self._provenance,
             state=snapshot.state,
-            files=tuple(files),
+            files=files,
         )
         self._store.write(f"{base}/{MANIFEST}", manifest.encode())
 
