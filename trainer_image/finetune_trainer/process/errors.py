@@ -25,12 +25,8 @@ class Failure(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Keep reason, step and rank when the failure is sent to the other ranks."""
-        return _rebuild, (self.reason, self.message, self.step, self.rank)
+        return Failure, (self.reason, self.message), {"step": self.step, "rank": self.rank}
 
 
 class Conflict(Exception):
     """A conditional write lost: the object is not what the writer last saw."""
-
-
-def _rebuild(reason: Reason, message: str, step: int | None, rank: int | None) -> Failure:
-    return Failure(reason, message, step=step, rank=rank)

@@ -97,15 +97,24 @@ class Store:
 
     def list(self, prefix: str = "") -> list[Entry]:
         """Return the objects below a prefix, sorted by path; nothing is read of them."""
-        entries = [
-            Entry(self._relative(meta), int(meta["size"]), str(meta["e_tag"]))
-            for meta in self._listed(prefix)
-        ]
-        return sorted(entries, key=lambda entry: entry.path)
+
+        def listed() -> list[Entry]:
+            batches = obstore.list(self._store, self._key(prefix) or None)
+            return [
+                Entry(
+                    str(meta["path"])[len(self._root) :].lstrip("/"),
+                    int(meta["size"]),
+                    str(meta["e_tag"]),
+                )
+                for batch in batches
+                for meta in batch
+            ]
+
+        return sorted(self._do(prefix, listed), key=lambda entry: entry.path)
 
     def paths(self, prefix: str = "") -> Sequence[str]:
         """Return the paths of the objects below a prefix, sorted; nothing is read of them."""
-        return sorted(map(self._relative, self._listed(prefix)))
+        return [entry.path for entry in self.list(prefix)]
 
     def delete(self, path: str) -> None:
         """Remove an object, if it exists; on a disk also the directory that it leaves empty."""
@@ -195,13 +204,6 @@ class Store:
                 self.write(path, data)
         return sha256_digest(data)
 
-    def _listed(self, prefix: str) -> Sequence[Any]:
-        def listed() -> Sequence[Any]:
-            batches = obstore.list(self._store, self._key(prefix) or None)
-            return [meta for batch in batches for meta in batch]
-
-        return self._do(prefix, listed)
-
     def _do(self, path: str, request: Callable[[], T], *, missing_is_failure: bool = True) -> T:
         """Make a request; make it again where other keys or another try can mend it."""
         tries = 1
@@ -239,9 +241,6 @@ class Store:
 
     def _key(self, path: str) -> str:
         return "/".join(part for part in (self._root, path) if part)
-
-    def _relative(self, meta: Any) -> str:
-        return str(meta["path"])[len(self._root) :].lstrip("/")
 
 
 def split_file_uri(uri: str) -> tuple[str, str]:
