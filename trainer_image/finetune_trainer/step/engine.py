@@ -242,12 +242,9 @@ class Engine:
 
         Under ZeRO-3 every rank must come with equally many micro-batches.
         """
-        self.deepspeed.eval()
         total = torch.zeros((), dtype=torch.float64, device=self._ranks.device)
-        with torch.no_grad():
-            for batch in batches:
-                total += self._objective(score(self.deepspeed, batch), batch)[0]
-        self.deepspeed.train()
+        for batch, log_probs in zip(batches, self.log_probs(batches), strict=True):
+            total += self._objective(log_probs, batch)[0]
         return total.item()
 
     def log_probs(self, batches: Sequence[MicroBatch]) -> list[Tensor]:
