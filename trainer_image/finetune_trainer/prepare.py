@@ -39,14 +39,6 @@ class Prepared:
     skipped_file: Path | None  # JSON Lines: uri, row, reason; on rank 0's disk
 
 
-@dataclass(frozen=True)
-class _Encoded:
-    """The names of the datasets, the same on every node, in the directory that is its own."""
-
-    train: str
-    eval: str | None
-
-
 def prepare(
     run: Run,
     form: Form,
@@ -64,9 +56,7 @@ def prepare(
             Reason.DATA_INVALID, "a data file changed while the nodes were reading it (spec.data)"
         )
     data, root = config.recipe.data, _root(config)
-    train = root / by_rank[0].train
-    held_out = None if by_rank[0].eval is None else root / by_rank[0].eval
-    datasets = [train] if held_out is None else [train, held_out]
+    train, *held_out = datasets = [root / name for name in by_rank[0]]
     indices = [_index(directory) for directory in datasets]
     skipped = sum(index.skipped for index in indices)
     if ranks.is_lead:
@@ -74,7 +64,7 @@ def prepare(
     weights = [source.weight for source in data.train]
     return Prepared(
         train=open_dataset(train, weights),
-        eval=None if held_out is None else open_dataset(held_out, [1.0] * len(data.eval)),
+        eval=open_dataset(held_out[0], [1.0] * len(data.eval)) if held_out else None,
         skipped=skipped,
         skipped_file=_list_skipped(config, datasets) if skipped and ranks.is_lead else None,
     )
@@ -86,8 +76,11 @@ def _encode_all(
     model_directory: Path,
     files: Sequence[DataFile],
     eval_files: Sequence[DataFile],
-) -> _Encoded:
-    """Encode the eval data first: no train row may be among it."""
+) -> list[str]:
+    """Return the names of the train and the eval dataset, the same on every node.
+
+    The eval data is encoded first: no train row may be among it.
+    """
     config, reporter = run.config, run.reporter
     data, root = config.recipe.data, _root(config)
     if not run.ranks.is_lead:
@@ -114,7 +107,7 @@ def _encode_all(
         eval_keys,
         lambda lines: reporter.reach(eval_lines + lines),
     )
-    return _Encoded(train.name, None if on_eval is None else on_eval.name)
+    return [made.name for made in (train, on_eval) if made is not None]
 
 
 def _root(config: RunConfig) -> Path:

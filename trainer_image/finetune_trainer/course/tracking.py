@@ -49,7 +49,7 @@ class Delivery:
     def __init__(self, make: Callable[[], Tracker], history: Path, run_id: str | None) -> None:
         self._make = make  # imports the tracker's library, which takes seconds: in the thread
         self._history = history
-        self._run_id = run_id
+        self.run_id = run_id  # the tracker's, once it is known
         self._tracker: Tracker | None = None
         self._offset = 0  # of the history, in bytes: what is before it was sent or refused
         self._refused = 0
@@ -58,11 +58,6 @@ class Delivery:
         self._wake = Event()
         self._thread = Thread(target=self._run, name="tracking", daemon=True)
         self._thread.start()
-
-    @property
-    def run_id(self) -> str | None:
-        """Return the tracker's id of the run, once it is known."""
-        return self._run_id
 
     def flush(self, seconds: float) -> None:
         """Wait until all that is in the history now was sent, at most so long."""
@@ -110,7 +105,7 @@ class Delivery:
     def _open(self) -> Tracker:
         tracker = self._make()
         tracker.open()
-        self._run_id, self._tracker = tracker.run_id, tracker
+        self.run_id, self._tracker = tracker.run_id, tracker
         return tracker
 
     def _deliver(self, tracker: Tracker) -> None:
