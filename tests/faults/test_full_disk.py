@@ -16,7 +16,7 @@ from pathlib import Path
 from finetune_contract.artifact import Latest
 from finetune_contract.reasons import Reason, exit_code
 from finetune_contract.result import decode
-from support.storage.opened import open_artifact
+from finetune_trainer.store.artifacts import open_artifact
 from finetune_trainer.process.ending import ResultFile
 from finetune_trainer.process.errors import Failure
 from finetune_trainer.store.publish import Output

@@ -10,8 +10,8 @@ import pytest
 
 from finetune_contract.artifact import Latest
 from finetune_trainer.process.errors import Failure
+from finetune_trainer.store.artifacts import open_artifact
 from finetune_trainer.store.publish import Output
-from support.storage.opened import open_artifact
 from support.storage.publications import PROVENANCE, SUMMARY
 from support.trainer.runs import run_config
 

@@ -13,6 +13,7 @@ from finetune_contract.reasons import Reason
 from finetune_contract.result import PublishedArtifact
 from finetune_contract.runconfig import RunConfig
 from finetune_local.s3 import S3Server
+from finetune_trainer.store.artifacts import open_artifact
 from finetune_trainer.store.publish import Output
 from finetune_trainer.store.storage import Role, Store
 from support.storage.fault_proxy import DENIED, EXPIRED, UNAVAILABLE, Fault, FaultProxy
@@ -25,7 +26,6 @@ from support.storage.faults import (
     failure_of,
     renew_keys,
 )
-from support.storage.opened import open_artifact
 from support.storage.publications import PROVENANCE, SUMMARY
 
 ADAPTER = "adapter.safetensors"

@@ -11,10 +11,10 @@ from finetune_contract.artifact import Latest
 from finetune_contract.reasons import Reason
 from finetune_contract.result import Outcome
 from finetune_contract.runconfig import RunConfig
+from finetune_trainer.store.artifacts import open_artifact
 from finetune_trainer.store.storage import Role, Store
 from support.models.tiny_llama import sums, write_model, write_rows
 from support.storage.fault_proxy import DENIED, UNAVAILABLE, FaultProxy
-from support.storage.opened import open_artifact
 from support.trainer.fork_server import Ended, ForkServer
 from support.trainer.runs import run_config
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from finetune_local.demo_bucket import write_secret
+from finetune_trainer.store.artifacts import open_artifact
 from support.cluster.journey import Journey, condition, job
-from support.storage.opened import open_artifact
 
 KINDS = "pytorchjobs,pods,configmaps,leases,roles,rolebindings,serviceaccounts,networkpolicies"
 

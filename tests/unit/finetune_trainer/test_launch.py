@@ -14,8 +14,8 @@ from finetune_contract.progress import Phase, Progress
 from finetune_contract.reasons import Reason
 from finetune_contract.result import Outcome
 from finetune_trainer.launch import Node, _environment, _torchrun
+from finetune_trainer.store.artifacts import open_artifact
 from support.models.tiny_llama import dialogue, sums, write_model, write_rows
-from support.storage.opened import open_artifact
 from support.storage.publications import run_directory
 from support.trainer.launchers import ENDLESS, Pod, pods
 from support.trainer.runs import run_config

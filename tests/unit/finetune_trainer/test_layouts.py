@@ -210,7 +210,7 @@ def test_plain_peft_loads_what_was_published(
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from support.storage.opened import open_artifact
+    from finetune_trainer.store.artifacts import open_artifact
 
     result = trained(("llama", "AdamW", layout))
     output = result.directory.parents[1] / "published" / result.directory.name

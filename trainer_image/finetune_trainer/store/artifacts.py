@@ -1,4 +1,7 @@
-"""Published adapters, read back: the manifest first, then every file's size and sha256."""
+"""Published adapters, read back: the manifest first, then every file's size and sha256.
+
+Torch-free: whoever uses an adapter opens it with `open_artifact`.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ from finetune_contract.model import sha256_digest
 from finetune_contract.reasons import Reason
 from finetune_trainer.process.errors import Failure
 from finetune_trainer.store.appearing import appearing
-from finetune_trainer.store.storage import OnBytes, Store
+from finetune_trainer.store.storage import OnBytes, Role, Store
 from finetune_trainer.store.transfer import at_once, one_at_a_time
 
 Sink = Callable[[bytes], object]
@@ -46,6 +49,24 @@ class Located:
         if found is None:
             raise _damaged(f"the manifest of the artifact names no {path}")
         return found
+
+
+def open_artifact(uri: str, credentials_dir: str | None, dest: Path) -> Path:
+    """Download an artifact into `dest` and return it.
+
+    `uri` is a job's output URI, where latest.json names the artifact, or an artifact's own
+    directory. Raises Failure(VerificationFailed), naming the file, for one that is altered, cut or
+    missing, and where there is no manifest: without it an artifact does not exist.
+    """
+    store = Store(uri, Role.OUTPUT, credentials_dir)
+    located = locate(store)
+    dest.mkdir(parents=True, exist_ok=True)
+    at_once(
+        lambda entry: download(store, located.base, entry, dest / entry.path),
+        located.manifest.files,
+    )
+    (dest / MANIFEST).write_bytes(located.data)
+    return dest
 
 
 def locate(store: Store) -> Located:

@@ -12,8 +12,8 @@ from finetune_contract.artifact import Latest, Manifest
 from finetune_contract.reasons import Reason
 from finetune_contract.result import PublishedArtifact
 from finetune_trainer.process.errors import Failure
+from finetune_trainer.store.artifacts import open_artifact
 from finetune_trainer.store.publish import Output, find_published, open_output
-from support.storage.opened import open_artifact
 from support.storage.publications import PROVENANCE, SUMMARY, run_directory
 from support.trainer.runs import run_config
 

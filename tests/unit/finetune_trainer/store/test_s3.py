@@ -13,11 +13,11 @@ from finetune_contract.reasons import Reason
 from finetune_contract.recipe import DataSource, ModelRecipe
 from finetune_local import s3
 from finetune_trainer.process.errors import Failure
+from finetune_trainer.store.artifacts import open_artifact
 from finetune_trainer.store.publish import Output
 from finetune_trainer.store.sources import fetch_data, fetch_model, resolve_model
 from finetune_trainer.store.storage import CHUNK_BYTES, Role, Store
 from support.services.loopback import free_port
-from support.storage.opened import open_artifact
 from support.storage.publications import PROVENANCE, SUMMARY
 from support.storage.s3_server import s3_server, write_keys
 from support.storage.store_contract import ConditionalWrites
