@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from typing import Any
 
 from finetune_contract.rewards import Reward
@@ -29,9 +30,8 @@ async def ask(
 ) -> Answer:
     """Return what a new scorer with these settings says of a batch."""
     reward = Reward.model_validate({"name": "judge", "http": {"url": url, **settings}})
-    async with HttpScorer(
-        reward, credentials_dir=credentials_dir, ranks=ranks, note=note
-    ) as scorer:
+    made = HttpScorer(reward, credentials_dir=credentials_dir, ranks=ranks, note=note)
+    async with aclosing(made) as scorer:
         return await scorer.score(batch() if samples is None else samples)
 
 

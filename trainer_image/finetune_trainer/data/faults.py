@@ -35,7 +35,7 @@ class Kind(StrEnum):
     meaning: str
     severity: Severity
 
-    def __new__(cls, name: str, meaning: str, severity: Severity = Severity.ROW) -> Self:
+    def __new__(cls, name: str, meaning: str = "", severity: Severity = Severity.ROW) -> Self:
         """Return the kind, which is equal to its name."""
         kind = str.__new__(cls, name)
         kind._value_, kind.meaning, kind.severity = name, meaning, severity
