@@ -8,13 +8,16 @@ it raises is the error of all samples at hand, so whoever gives them singly lose
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
 from finetune_contract.rewards import SOURCES, Reward
+from finetune_rewards.scores.answers import error, items
 from finetune_rewards.scores.columns import column
-from finetune_rewards.scores.samples import Samples, text_of
+from finetune_rewards.scores.errors import RewardInvalid
+from finetune_rewards.scores.samples import Item, Samples, text_of
 
 Scorer = Callable[[Samples], list[float | None]]
 
@@ -47,3 +50,26 @@ def compared(one: Callable[[str, Any], float | None], name: str, reward: str) ->
         return [one(text_of(completion), value) for completion, value in pairs]
 
     return score
+
+
+def load(described: bytes) -> dict[str, Callable[[Samples], list[Item]]]:
+    """Return what a worker scores with each reward of a JSON list by, by name.
+
+    Whatever fails in it is an error, never the worker's end. Raises RewardInvalid.
+    """
+    rewards = [Reward.model_validate(value) for value in json.loads(described)]
+    return {reward.name: _guarded(scorer(reward)) for reward in rewards}
+
+
+def _guarded(score: Scorer) -> Callable[[Samples], list[Item]]:
+    def items_of(samples: Samples) -> list[Item]:
+        try:
+            return items(score(samples), len(samples))
+        except MemoryError:
+            raise
+        except RewardInvalid as invalid:  # in words for the user
+            return [error(invalid.message)] * len(samples)
+        except Exception as failure:  # noqa: BLE001 - of libraries that read what a model writes
+            return [Item(error=type(failure).__name__)] * len(samples)
+
+    return items_of

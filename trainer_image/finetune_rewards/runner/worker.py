@@ -53,7 +53,7 @@ def _prepare(header: frames.Header, body: bytes) -> tuple[dict[str, Score], tupl
     if header["load"] == "builtins":
         # Loaded first: this code is trusted, and some of it unpacks its data through files. Not
         # imported for a user's function, which would start several times as slowly.
-        from finetune_rewards.runner.scorers import load
+        from finetune_rewards.builtin import load
 
         scorers = load(body)
         return scorers, process.confine(header["memoryBytes"], allow_unconfined=True)

@@ -32,7 +32,6 @@ from finetune_contract.reasons import Reason
 from finetune_contract.recipe import Optimizer, Precision, TrainingRecipe
 from finetune_trainer.batch.micro_batch import MicroBatch
 from finetune_trainer.process.errors import Failure
-from finetune_trainer.process.random_state import random_state, restore_random_state
 from finetune_trainer.run import ResolvedRun
 from finetune_trainer.step.log_probs import LogProbModel, score, score_with
 from finetune_trainer.step.loss_scale import LossScale
@@ -127,7 +126,7 @@ class Engine:
         assert len(batches) == self._passes
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        drawn = random_state(self._ranks.device)
+        drawn = _random_state(self._ranks.device)
         while self._accumulate(batches, normaliser, stops):
             self._check_reached()
             sums, bad_gradient = self._agreed()
@@ -141,7 +140,7 @@ class Engine:
             self._discard()
             self.loss_scale.overflowed()
             log.warning("FP16 gradients overflow: again with loss scale %g", self.loss_scale.value)
-            restore_random_state(drawn, self._ranks.device)
+            _restore_random_state(drawn, self._ranks.device)
         return None
 
     def _accumulate(
@@ -268,6 +267,19 @@ class Engine:
 def _optimizer(recipe: TrainingRecipe, parameters: list[Any]) -> torch.optim.Optimizer:
     kind = torch.optim.AdamW if recipe.optimizer is Optimizer.ADAMW else torch.optim.SGD
     return kind(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+
+
+def _random_state(device: torch.device) -> tuple[Tensor, ...]:
+    """Return the states of the generators that work on a device draws from."""
+    host = torch.get_rng_state()
+    return (host, torch.cuda.get_rng_state(device)) if device.type == "cuda" else (host,)
+
+
+def _restore_random_state(state: tuple[Tensor, ...], device: torch.device) -> None:
+    """Let the generators go on from a state."""
+    torch.set_rng_state(state[0])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state[1], device)
 
 
 def _first(bad: Tensor) -> tuple[int, int]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from finetune_rewards.runner.scorers import load
+from finetune_rewards.builtin import load
 from finetune_rewards.scores.samples import Item
 from support.rewards.runners import samples
 
