@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -26,27 +27,18 @@ MODEL_SLICE = 128  # completions that a model scores in one call of `busy`
 ModelScorer = Callable[[Samples], list[Item]]
 
 
+@dataclass(frozen=True)
 class Panel:
     """Scores batches by every reward. Made by `open`; not for several threads at once."""
 
-    def __init__(
-        self,
-        rewards: Sequence[Reward],
-        portal: BlockingPortal,
-        runner: RunnerClient | None,
-        services: Mapping[str, HttpScorer],
-        model_scorers: Mapping[str, ModelScorer],
-        models: Sequence[RewardIdentity],
-        notes: Notes,
-    ) -> None:
-        self.rewards = tuple(rewards)
-        self._notes = notes
-        self._portal = portal
-        self._runner = runner
-        self._services = services
-        self._model_scorers = model_scorers
-        self._models = tuple(models)
-        self._tallies = {reward.name: Tally(reward) for reward in rewards}
+    rewards: Sequence[Reward]
+    portal: BlockingPortal
+    runner: RunnerClient | None  # None where no reward is isolated
+    services: Mapping[str, HttpScorer]
+    model_scorers: Mapping[str, ModelScorer]
+    models: Sequence[RewardIdentity]
+    notes: Notes
+    tallies: Mapping[str, Tally]
 
     @classmethod
     @contextmanager
@@ -87,7 +79,8 @@ class Panel:
             portal.wrap_async_context_manager(services) as opened,
         ):
             isolated = runner if any(reward.isolated for reward in rewards) else None
-            yield cls(rewards, portal, isolated, opened, scorers, models, notes)
+            tallies = {reward.name: Tally(reward) for reward in rewards}
+            yield cls(rewards, portal, isolated, opened, scorers, models, notes, tallies)
 
     def score(self, samples: Samples) -> Answers:
         """Return each reward's answer, one item per completion, in the order of the rewards.
@@ -108,12 +101,12 @@ class Panel:
     def scoring(self, samples: Samples) -> Iterator[Scoring]:
         """Yield the batch as it is being scored; left early, nobody waits for answers any more."""
         answered = Answered(self.rewards, len(samples))
-        elsewhere = self._portal.start_task_soon(self._elsewhere, samples, answered)
+        elsewhere = self.portal.start_task_soon(self._elsewhere, samples, answered)
         try:
             found: Answers = {}
             here = self._here(samples, found, answered)
             counted = partial(self._counted, samples)
-            yield Scoring(elsewhere, here, found, counted, self._notes, answered)
+            yield Scoring(elsewhere, here, found, counted, self.notes, answered)
         finally:
             elsewhere.cancel()
 
@@ -124,8 +117,8 @@ class Panel:
             RewardInvalid: if code does not load, or settings can not be used.
             SandboxUnavailable: if the kernel can not confine the code.
         """
-        code = () if self._runner is None else self._portal.call(self._runner.describe)
-        return (*code, *self._models)
+        code = () if self.runner is None else self.portal.call(self.runner.describe)
+        return (*code, *self.models)
 
     def score_matrix(self, answers: Mapping[str, Answer]) -> npt.NDArray[np.float64]:
         """Return scores [N, rewards] for `totals`; NaN for an abstention and for an error."""
@@ -136,7 +129,7 @@ class Panel:
 
     def _here(self, samples: Samples, found: Answers, answered: Answered) -> Iterator[bool]:
         """Put the models' answers into `found`; yield True after each slice of their work."""
-        for name, scorer in self._model_scorers.items():
+        for name, scorer in self.model_scorers.items():
             items: list[Item] = []
             seconds = 0.0
             for at in range(0, len(samples), MODEL_SLICE):
@@ -150,16 +143,16 @@ class Panel:
     def _counted(self, samples: Samples, found: Answers) -> Answers:
         answers = {reward.name: _whole(found, reward, len(samples)) for reward in self.rewards}
         for name, answer in answers.items():
-            self._tallies[name].add(answer)
+            self.tallies[name].add(answer)
         return answers
 
     async def _elsewhere(self, samples: Samples, answered: Answered) -> Answers:
         if not len(samples):
             return {}
         work: list[Coroutine[Any, Any, Answers]] = [
-            _named(name, service, samples, answered) for name, service in self._services.items()
+            _named(name, service, samples, answered) for name, service in self.services.items()
         ]
-        if self._runner is not None:
+        if self.runner is not None:
             work.append(self._isolated(samples, answered))
         found: Answers = {}
         for answers in await together(work):
@@ -167,8 +160,8 @@ class Panel:
         return found
 
     async def _isolated(self, samples: Samples, answered: Answered) -> Answers:
-        assert self._runner is not None
-        answers = await self._runner.score(samples)
+        assert self.runner is not None
+        answers = await self.runner.score(samples)
         for reward in self.rewards:
             if reward.isolated:
                 answered.by(reward.name, 0, len(samples))

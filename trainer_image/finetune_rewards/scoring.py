@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -16,47 +17,38 @@ POLL_SECONDS = 0.5  # that `busy` waits for a batch's end
 Answers = dict[str, Answer]
 
 
+@dataclass
 class Scoring:
     """A batch that is being scored; `answers` are there once it is not `busy` any more."""
 
-    answers: Answers
-
-    def __init__(
-        self,
-        elsewhere: Future[Answers],
-        here: Iterator[bool],
-        found: Answers,
-        counted: Callable[[Answers], Answers],
-        notes: Notes,
-        answered: Answered,
-    ) -> None:
-        self._elsewhere = elsewhere
-        self._here = here
-        self._found = found
-        self._counted = counted
-        self._notes = notes
-        self._answered = answered
-        self._busy = True
+    elsewhere: Future[Answers]  # by services and the runner
+    here: Iterator[bool]  # puts models' answers into `found`, a part of the work at a time
+    found: Answers
+    counted: Callable[[Answers], Answers]
+    notes: Notes
+    answered: Answered
+    answers: Answers = field(init=False)
+    _busy: bool = field(default=True, init=False)
 
     @property
     def waits_for(self) -> str | None:
         """Return why the services that are down make it wait; None where none is."""
-        return self._notes.latest
+        return self.notes.latest
 
     @property
     def done(self) -> int:
         """Return how many completions every reward has answered."""
-        return self._answered.by_all
+        return self.answered.by_all
 
     def busy(self) -> bool:
         """Wait a moment for the end; tell whether it is yet to come. Raises what `score` does.
 
         As long as model scorers have work to do, a part of it is done in the call.
         """
-        if next(self._here, False):
+        if next(self.here, False):
             return True
-        if self._busy and wait([self._elsewhere], POLL_SECONDS).done:
-            self.answers = self._counted({**self._found, **self._elsewhere.result()})
+        if self._busy and wait([self.elsewhere], POLL_SECONDS).done:
+            self.answers = self.counted({**self.found, **self.elsewhere.result()})
             self._busy = False
         return self._busy
 
