@@ -68,9 +68,10 @@ def test_nobody_takes_its_ports_before_it_serves_on_them(tmp_path: Path) -> None
             while not set(numbers(server)) <= listened(weed):
                 assert time.monotonic() < end, (tmp_path / "log").read_text()
                 time.sleep(0.05)
+            served.set()  # after this block the ports are anybody's
+            thread.join()
     finally:
         served.set()
-        thread.join()
     assert not taken
 
 
