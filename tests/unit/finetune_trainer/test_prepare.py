@@ -51,7 +51,7 @@ def never() -> Encoder:
 
 def made(what: Encoding, root: Path, load: Callable[[], Encoder] | None = None) -> Path:
     def encoder() -> Encoder:
-        return Encoder(byte_tokenizer(), what.sequence_length)
+        return Encoder(byte_tokenizer(), what.form.longest)
 
     return encode_once(what, root, load or encoder, frozenset(), lambda lines: None)
 

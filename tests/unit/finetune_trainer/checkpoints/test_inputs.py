@@ -75,8 +75,7 @@ def saved_manifest(directory: Path) -> CheckpointManifest:
 
 
 def resumed_step(config: RunConfig) -> int:
-    lead, _ = started(config)
-    lead.claim()
+    lead = Lead(config, Reporter(), started(config), {})
     return lead.resume(lambda _: True).state.step
 
 
