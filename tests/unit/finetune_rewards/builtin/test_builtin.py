@@ -25,7 +25,7 @@ from support.rewards.builtin import reward
         ({"regex": {"pattern": "["}}, "unterminated"),
         ({"reasoning_gym": {"task": "chain_sum", "pattern": "abc"}}, "no group"),
         ({"reasoning_gym": {"task": "chain_summ"}}, "chain_summ"),
-        ({"json_schema": {"definition": "{"}}, "not JSON"),
+        ({"json_schema": {"definition": "{{"}}, "not JSON"),
         ({"json_schema": {"definition": '{"type": "text"}'}}, "no JSON schema"),
         ({"language": {"language": "qq"}}, "'qq'"),
         ({"banned": {"phrases": ["a", " "]}}, "empty phrase"),
