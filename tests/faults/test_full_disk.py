@@ -29,7 +29,8 @@ config = run_config(small)
 source = large / "source"
 source.mkdir()
 (source / "adapter").write_bytes(bytes(3 << 20))
-telemetry = Telemetry.start(config, run_id=None, history=None, step=0)
+telemetry = Telemetry(config)
+telemetry.go_on(run_id=None, history=b"", step=0)
 output = Output.claim(config.layout)
 
 reserved = ResultFile(small, 7)

@@ -20,6 +20,7 @@ from finetune_trainer.step.sharding import prepare_deepspeed, sharded_loading
 from finetune_trainer.train import load
 from support.models.tiny_models import write_tiny
 from support.models.tolerance import TINY_MODEL, assert_close
+from support.trainer.parts import objective_of, resolved_run
 from support.trainer.runs import run_config
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 1)
@@ -57,7 +58,7 @@ def test_shards_are_of_the_weights_that_one_process_has(
     config = run_config(tmp_path, training={"precision": precision}, **layout)
     whole = load_adapted(config.recipe, directory).model.state_dict()
     prepare_deepspeed(alone)
-    with sharded_loading(config):
+    with sharded_loading(resolved_run(config, alone)):
         sharded = load_adapted(config.recipe, directory).model
     with deepspeed.zero.GatheredParameters(list(sharded.parameters())):
         found = sharded.state_dict()
@@ -138,5 +139,6 @@ def test_a_run_on_a_gpu_places_its_model_there(
     monkeypatch.setattr(train_module, "load_adapted", loaded)
     ranks: Any = SimpleNamespace(device=GPU, together=lambda do: do(), wait=lambda: None)
     reporter: Any = SimpleNamespace(begin=lambda *_: None, adapted=lambda *_: None)
-    load(config, SimpleNamespace(initial=None), ranks, reporter)  # type: ignore[arg-type]
+    source: Any = SimpleNamespace(initial=None)
+    load(resolved_run(config, ranks, reporter), source, objective_of(config.recipe))
     assert told == [{"device_map": {"": GPU}}]

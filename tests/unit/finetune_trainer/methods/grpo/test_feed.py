@@ -277,9 +277,10 @@ def test_groups_that_are_split_to_fit_are_told_once(
 
 
 def test_a_bad_micro_batch_is_named_by_its_rows(tmp_path: Path, alone: Ranks) -> None:
-    fed = Fed(fed_config(tmp_path), alone, is_a)
+    config = fed_config(tmp_path)
+    fed = Fed(config, alone, is_a)
     batch = fed.batch()
-    uri = fed.feed._config.recipe.data.train[0].uri
+    uri = config.recipe.data.train[0].uri
     named = [fed.feed.rows(0, index) for index in range(len(batch.micro_batches))]
     assert len(set(named)) == 4
     prompts = {int(batch.input_ids[0, 0]) for batch in batch.micro_batches}

@@ -52,20 +52,12 @@ async def test_the_launcher_starts_one_that_ranks_find(
 
 @pytest.mark.parametrize(
     ("rewards", "runner"),
-    [
-        ([SERVICE], {}),
-        ([PYTHON], {"socket": "/run/rewards/rewards.sock"}),
-        (None, {}),
-    ],
+    [([SERVICE], {}), ([PYTHON], {"socket": "/run/rewards/rewards.sock"})],
 )
 def test_none_is_started_without_need(
-    rewards: list[dict[str, Any]] | None, runner: dict[str, str], tmp_path: Path
+    rewards: list[dict[str, Any]], runner: dict[str, str], tmp_path: Path
 ) -> None:
-    config = (
-        run_config(tmp_path)
-        if rewards is None
-        else grpo_config(tmp_path, *rewards, rewardRunner=runner)
-    )
+    config = grpo_config(tmp_path, *rewards, rewardRunner=runner)
     before = set(psutil.Process().children())
     with launched_runner(config, 0):
         assert set(psutil.Process().children()) == before
