@@ -85,7 +85,7 @@ class Reconciler:
         now = self._clock()
         try:
             job = self._parse(body)
-            trial = reward_check(job, image(job, self._settings.trainer_image))
+            trial = self._trial(job)
             observed, decision = await self._decide(job, trial, now)
             objects = self._objects(job, decision, trial)
         except Stalled as stalled:
@@ -115,11 +115,17 @@ class Reconciler:
     def _parse(self, body: Object) -> FineTuneJob:
         """Return the job; one that has begun goes on, whatever hosts are allowed since."""
         job = self._parser.parse(body)
-        if not (job.status and job.status.attempts):
+        if not _has_begun(job):
             refused = refused_hosts(job, self._settings.allowed_hosts)
             if refused:
                 raise Stalled(Reason.INVALID_SPEC, "; ".join(refused))
         return job
+
+    def _trial(self, job: FineTuneJob) -> Objects | None:
+        """Return what tries the job's rewards; None without any to try, or once it has begun."""
+        if _has_begun(job):
+            return None
+        return reward_check(job, image(job, self._settings.trainer_image))
 
     async def _decide(
         self, job: FineTuneJob, trial: Objects | None, now: datetime
@@ -217,3 +223,8 @@ class Reconciler:
 
 def _json(status: FineTuneJobStatus) -> Object:
     return status.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def _has_begun(job: FineTuneJob) -> bool:
+    """Tell whether its first attempt was recorded."""
+    return bool(job.status and job.status.attempts)

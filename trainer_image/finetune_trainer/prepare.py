@@ -28,8 +28,6 @@ from finetune_trainer.store.sources import fetch_data
 
 log = logging.getLogger(__name__)
 
-_MEANING = {kind.value: kind.meaning for kind in Kind}
-
 
 @dataclass(frozen=True)
 class Prepared:
@@ -138,7 +136,7 @@ def _index(directory: Path) -> Index:
 
 def _log_warnings(index: Index) -> None:
     for kind, count in index.warnings.items():
-        log.warning("%d rows of the train data: %s", count, _MEANING[kind])
+        log.warning("%d rows of the train data: %s", count, Kind(kind).meaning)
     if index.skipped:
         log.warning("%d rows of the train data were left out", index.skipped)
 
