@@ -66,11 +66,8 @@ class GrpoLearning(Learning):
         self, run: ResolvedRun, engine: Engine, model: Any, data: Dataset, directory: Path
     ) -> Feed:
         """Return batches of completions of the prompts."""
-        recipe, prompts, tokenizer = (
-            run.config.recipe,
-            open_prompts(data),
-            load_tokenizer(directory),
-        )
+        recipe, prompts = run.config.recipe, open_prompts(data)
+        tokenizer = load_tokenizer(directory)
         drawer = rollout_engine(run, grpo_of(recipe).sampling, engine, model, tokenizer)
         order = PromptOrder.of(recipe, data)
         collector = Collector(run, order, prompts, tokenizer, drawer, self._panel)
