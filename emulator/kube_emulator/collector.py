@@ -8,15 +8,13 @@ it; one with `orphan` goes after its dependents have lost the reference to it.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import logging
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 from kube_emulator.client import ApiError, Client, Informer, Object, Resource
-from kube_emulator.component import announce_ready, log_to_stderr, until_signalled
+from kube_emulator.component import run_client
 
 log = logging.getLogger(__name__)
 
@@ -250,21 +248,5 @@ def _blocks(obj: Object, uid: str) -> bool:
     return any(r.get("blockOwnerDeletion") and r["uid"] == uid for r in _owners(obj))
 
 
-async def _run(kubeconfig: Path) -> None:
-    client = await Client.connect(kubeconfig)
-    try:
-        announce_ready()
-        await until_signalled(Collector(client).run())
-    finally:
-        await client.close()
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kubeconfig", type=Path, required=True)
-    log_to_stderr()
-    asyncio.run(_run(parser.parse_args().kubeconfig))
-
-
 if __name__ == "__main__":
-    main()
+    run_client(__doc__, lambda client: Collector(client).run())

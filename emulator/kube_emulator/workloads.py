@@ -5,14 +5,12 @@ Recreate and RollingUpdate are kept; the latter brings up all new pods before it
 away, whatever maxSurge and maxUnavailable say. Left out: pause, rollback, progress deadlines.
 """
 
-import argparse
 import asyncio
 import copy
 import hashlib
 import json
 import secrets
 from collections.abc import Sequence
-from pathlib import Path
 
 from kube_emulator.client import (
     DEPLOYMENTS,
@@ -25,7 +23,7 @@ from kube_emulator.client import (
     Resource,
     key_of,
 )
-from kube_emulator.component import announce_ready, log_to_stderr, until_signalled
+from kube_emulator.component import run_client
 from kube_emulator.events import Recorder
 from kube_emulator.timestamps import timestamp
 from kube_emulator.work_queue import WorkQueue
@@ -266,21 +264,5 @@ def _is_ready(pod: Object) -> bool:
     return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
 
 
-async def _run(kubeconfig: Path) -> None:
-    client = await Client.connect(kubeconfig)
-    try:
-        announce_ready()
-        await until_signalled(Workloads(client).run())
-    finally:
-        await client.close()
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kubeconfig", type=Path, required=True)
-    log_to_stderr()
-    asyncio.run(_run(parser.parse_args().kubeconfig))
-
-
 if __name__ == "__main__":
-    main()
+    run_client(__doc__, lambda client: Workloads(client).run())
