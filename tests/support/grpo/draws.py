@@ -1,15 +1,8 @@
-"""Process groups that draw completions with the built-in engine, several cases one after another.
-
-As a program, one rank of such a group: `python rollout_runs.py DIRECTORY`. Reads `cases.json`;
-every rank writes for each case what `Told` tells.
-"""
+"""Process groups that draw completions with the built-in engine, case after case."""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -17,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from finetune_contract.runconfig import RunConfig
-from support.trainer.runs import PYTHONPATH, rank_environments, run_config
+from support.trainer.fork_server import ForkServer
+from support.trainer.runs import run_config
 
 SEED = 11
 PROMPTS = (5, 23, 1, 9, 9, 14, 3)  # tokens
 SAMPLES = (3, 2, 4, 3, 3, 1, 2)
 GAIN = 0.2  # of the random adapter
-SECONDS = 600.0  # after which ranks that have not ended are called hung
 
 
 @dataclass(frozen=True)
@@ -128,24 +121,13 @@ def rollouts(config: RunConfig, engine: Any, model: Any, ranks: Any, **run: Any)
 
 
 def draw_group(
-    world: int, cases: Mapping[str, RunConfig], directory: Path
+    server: ForkServer, world: int, cases: Mapping[str, RunConfig], directory: Path
 ) -> dict[str, list[Told]]:
     """Draw each case's completions with `world` processes; return what each rank saw."""
     directory.mkdir(parents=True)
     documents = {name: config.to_json() for name, config in cases.items()}
     (directory / "cases.json").write_text(json.dumps(documents))
-    processes = [
-        subprocess.Popen(
-            [sys.executable, __file__, str(directory)],
-            env={**os.environ, **rank, "OMP_NUM_THREADS": "1", "PYTHONPATH": PYTHONPATH},
-        )
-        for rank in rank_environments(world)
-    ]
-    try:
-        assert [process.wait(SECONDS) for process in processes] == [0] * world
-    finally:
-        for process in processes:
-            process.kill()
+    server.call(draw_cases, world, directory)
     return {
         name: [
             Told(**json.loads((directory / f"{name}-{rank}.json").read_text()))
@@ -250,17 +232,8 @@ def _step(engine: Any, config: RunConfig) -> float:
     return loss
 
 
-def _main() -> None:
-    from finetune_trainer.process.distributed import Ranks
-
-    ranks = Ranks.meet()
-    ranks.join()
-    directory = Path(sys.argv[1])
+def draw_cases(ranks: Any, directory: Path) -> None:
+    """Draw, on each rank, the cases of `cases.json`; write of each what `Told` tells."""
     for name, document in json.loads((directory / "cases.json").read_text()).items():
         told = _case(RunConfig.model_validate_json(document), ranks)
         (directory / f"{name}-{ranks.rank}.json").write_text(json.dumps(asdict(told)))
-    ranks.wait()
-
-
-if __name__ == "__main__":
-    _main()

@@ -1,15 +1,8 @@
-"""Process groups that do GRPO's optimizer steps on fixed rollouts, several cases one after another.
-
-As a program, one rank of such a group: `python group_runs.py DIRECTORY`. Reads `cases.json`; writes
-for each case what `Stepped` and `Shared` tell.
-"""
+"""Process groups that do GRPO's optimizer steps on fixed rollouts, case after case."""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -19,8 +12,8 @@ from typing import Any
 
 from finetune_contract.runconfig import RunConfig
 from support.grpo.fixed_rollouts import ITERATIONS, Buffer, Fixed, read
+from support.trainer.fork_server import ForkServer
 from support.trainer.oracle import path_of
-from support.trainer.runs import PYTHONPATH, rank_environments
 
 
 @dataclass(frozen=True)
@@ -54,7 +47,7 @@ class Apart:
 
 
 def step_group(
-    world: int, cases: Mapping[str, tuple[RunConfig, Path]], directory: Path
+    server: ForkServer, world: int, cases: Mapping[str, tuple[RunConfig, Path]], directory: Path
 ) -> dict[str, tuple[Stepped, Apart | None]]:
     """Do the steps of each RunConfig on its rollouts, with `world` processes.
 
@@ -63,14 +56,7 @@ def step_group(
     directory.mkdir(parents=True)
     documents = {name: [config.to_json(), str(path)] for name, (config, path) in cases.items()}
     (directory / "cases.json").write_text(json.dumps(documents))
-    processes = [
-        subprocess.Popen(
-            [sys.executable, __file__, str(directory)],
-            env={**os.environ, **rank, "OMP_NUM_THREADS": "1", "PYTHONPATH": PYTHONPATH},
-        )
-        for rank in rank_environments(world)
-    ]
-    assert [process.wait() for process in processes] == [0] * world
+    server.call(step_cases, world, directory)
     found = {}
     for name in cases:
         told = json.loads((directory / name / "told.json").read_text())
@@ -196,20 +182,12 @@ def _apart(engine: Any, config: RunConfig, buffer: Buffer, ranks: Any) -> Apart:
     )
 
 
-def _main() -> None:
-    from finetune_trainer.process.distributed import Ranks
+def step_cases(ranks: Any, directory: Path) -> None:
+    """Step, on each rank, the cases of `cases.json`; write what `Stepped` and `Apart` tell."""
     from finetune_trainer.step.sharding import prepare_deepspeed
 
-    ranks = Ranks.meet()
-    ranks.join()
     prepare_deepspeed(ranks)
-    directory = Path(sys.argv[1])
     for name, (document, rollouts) in json.loads((directory / "cases.json").read_text()).items():
         target = directory / name
         target.mkdir(exist_ok=True)
         _step_case(RunConfig.model_validate_json(document), read(Path(rollouts)), ranks, target)
-    ranks.wait()
-
-
-if __name__ == "__main__":
-    _main()

@@ -1,13 +1,8 @@
-"""One rank that does single optimizer steps with faults planted in them.
-
-As a program, with RANK and its like in the environment: `python engine_faults.py DIRECTORY`. Reads
-RunConfigs from `cases.json`, writes what it saw to `rank-<rank>.json`.
-"""
+"""One rank that does single optimizer steps with faults planted in them."""
 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -236,10 +231,8 @@ def loss_sum(config: RunConfig, ranks: Ranks) -> dict[str, Any]:
         return {"summed": summed, "stepped": outcome.loss * TOKENS, "keeps_graph": keeps_graph}
 
 
-def main() -> None:
-    directory = Path(sys.argv[1])
-    ranks = Ranks.meet()
-    ranks.join()
+def step_with_faults(ranks: Ranks, directory: Path) -> None:
+    """Step the RunConfigs of `cases.json`; write what was seen to `seen-<rank>.json`."""
     prepare_deepspeed(ranks)
     seen = {}
     for name, document in json.loads((directory / "cases.json").read_text()).items():
@@ -256,9 +249,4 @@ def main() -> None:
             "unused": unused(config, ranks),
             "loss sum": loss_sum(config, ranks),
         }
-    (directory / f"rank-{ranks.rank}.json").write_text(json.dumps(seen))
-    ranks.wait()
-
-
-if __name__ == "__main__":
-    main()
+    (directory / f"seen-{ranks.rank}.json").write_text(json.dumps(seen))

@@ -1,19 +1,23 @@
 """Ranks as forks of one process that has imported what takes seconds to import.
 
 As a program, that process: it obeys JSON lines on its standard input and runs nothing of torch
-itself, so that every fork begins without threads. A rank is the product's own entry point. What
-happens to it is a `Fault`, put around the product's functions in the fork.
+itself, so that every fork begins without threads. A rank is the product's own entry point, to which
+a `Fault` may happen that is put around the product's functions in the fork; or a function of the
+tests, in a process group.
 """
 
 from __future__ import annotations
 
 import errno
+import gc
+import importlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -112,6 +116,20 @@ class ForkServer:
         """Run the ranks of a RunConfig to their end."""
         return self.wait(self.start(config, directory, fault, **environment), directory)
 
+    def call(self, function: Callable[[Any, Path], None], world: int, directory: Path) -> None:
+        """Call a module's function on each rank of a new group, with its `Ranks` and a directory.
+
+        Raises AssertionError if it does not return on all of them.
+        """
+        directory.mkdir(parents=True, exist_ok=True)
+        name = f"{function.__module__}:{function.__name__}"
+        pids = [
+            self._ask(environment=found_by, directory=str(directory), function=name)
+            for found_by in rank_environments(world)
+        ]
+        ended = self.wait(pids, directory)
+        assert [end.code for end in ended] == [0] * world, "\n".join(end.log for end in ended)
+
     def _ask(self, **order: Any) -> Any:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -125,6 +143,7 @@ def _serve() -> None:
     os.dup2(2, 1)  # what libraries print is no answer
     _import_everything()
     assert len(os.listdir("/proc/self/task")) == 1, "forks would lack the other threads"
+    gc.freeze()  # DeepSpeed collects garbage often, and would look at all that was imported
     for line in sys.stdin:
         order = json.loads(line)
         answer = _wait(order["wait"]) if "wait" in order else _fork(order)
@@ -153,17 +172,38 @@ def _fork(order: Mapping[str, Any]) -> int:
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.environ.update(order["environment"])
-    sys.argv = ["finetune_trainer", "--run-config", f"{directory}/runconfig.json"]
-    sys.argv += ["--result-dir", directory]
-    from finetune_trainer import __main__
-
-    if order["fault"] is not None:
-        _plant(Fault(**order["fault"]))
+    code = 1
     try:
-        code = __main__.main()
+        if "function" in order:
+            code = _call(order["function"], Path(directory))
+        else:
+            code = _train(directory, order["fault"])
+    except BaseException:  # noqa: BLE001 - nothing may go on as the server
+        traceback.print_exc()
     finally:
         sys.stderr.flush()
-    os._exit(code)
+        os._exit(code)
+
+
+def _call(name: str, directory: Path) -> int:
+    from finetune_trainer.process.distributed import Ranks
+
+    module, _, function = name.partition(":")
+    ranks = Ranks.meet()
+    ranks.join()
+    getattr(importlib.import_module(module), function)(ranks, directory)
+    ranks.wait()
+    return 0
+
+
+def _train(directory: str, fault: Mapping[str, Any] | None) -> int:
+    from finetune_trainer import __main__
+
+    sys.argv = ["finetune_trainer", "--run-config", f"{directory}/runconfig.json"]
+    sys.argv += ["--result-dir", directory]
+    if fault is not None:
+        _plant(Fault(**fault))
+    return __main__.main()
 
 
 def _wait(pid: int) -> int | None:

@@ -1,22 +1,19 @@
-"""RunConfigs for tests, and process groups that train several of them one after the other.
-
-As a program, one rank of such a group: `python trainer_runs.py CASES.json OUT_DIR`. Importing torch
-and DeepSpeed takes seconds, so a group is started once and given many cases.
-"""
+"""RunConfigs for tests, and process groups that train several of them one after the other."""
 
 from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from finetune_contract.runconfig import VERSION, RunConfig
 from support.services.loopback import free_port
+
+if TYPE_CHECKING:
+    from support.trainer.fork_server import ForkServer
 
 ROOT = Path(__file__).parents[3]
 PYTHONPATH = os.pathsep.join((str(ROOT / "trainer_image"), str(ROOT / "tests")))
@@ -79,22 +76,16 @@ class Trained:
         return load_file(self.directory / f"{name}.safetensors")
 
 
-def train_group(world: int, cases: Mapping[str, RunConfig], directory: Path) -> dict[str, Trained]:
+def train_group(
+    server: ForkServer, world: int, cases: Mapping[str, RunConfig], directory: Path
+) -> dict[str, Trained]:
     """Train the cases on a group of `world` processes and return what each did."""
     directory.mkdir(parents=True)
     for config in cases.values():
         Path(config.layout.scratch_dir).mkdir(parents=True, exist_ok=True)
     documents = {name: config.to_json() for name, config in cases.items()}
     (directory / "cases.json").write_text(json.dumps(documents))
-    processes = [
-        subprocess.Popen(
-            [sys.executable, __file__, str(directory / "cases.json"), str(directory)],
-            env={**os.environ, **rank, "OMP_NUM_THREADS": "1", "PYTHONPATH": PYTHONPATH},
-        )
-        for rank in rank_environments(world)
-    ]
-    codes = [process.wait() for process in processes]
-    assert codes == [0] * world
+    server.call(train_cases, world, directory)
     trained = {}
     for name in cases:
         steps = json.loads((directory / name / "steps.json").read_text())
@@ -112,17 +103,12 @@ def _uri(place: Path | str) -> str:
     return place.as_uri() if isinstance(place, Path) else place
 
 
-def _main() -> None:
-    from finetune_trainer.process.distributed import Ranks
-
-    ranks = Ranks.meet()
-    ranks.join()
-    documents = json.loads(Path(sys.argv[1]).read_text())
-    for name, document in documents.items():
-        target = Path(sys.argv[2], name)
+def train_cases(ranks: Any, directory: Path) -> None:
+    """Train, on each rank, the cases that `cases.json` holds."""
+    for name, document in json.loads((directory / "cases.json").read_text()).items():
+        target = directory / name
         target.mkdir(exist_ok=True)
         _train_case(RunConfig.model_validate_json(document), ranks, target)
-    ranks.wait()
 
 
 def _train_case(config: RunConfig, ranks: Any, target: Path) -> None:
@@ -171,7 +157,3 @@ def _train_case(config: RunConfig, ranks: Any, target: Path) -> None:
             save_file({"logits": logits}, target / "logits.safetensors")
             steps = {"losses": losses, "norms": norms, "tokens": summary.supervised_tokens}
             (target / "steps.json").write_text(json.dumps(steps))
-
-
-if __name__ == "__main__":
-    _main()

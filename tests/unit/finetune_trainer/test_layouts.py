@@ -16,10 +16,11 @@ from finetune_contract.runconfig import RunConfig
 from support.models.tiny_llama import sums, write_rows
 from support.models.tiny_models import write_tiny
 from support.models.tolerance import TINY_MODEL, assert_close
+from support.trainer.fork_server import ForkServer
 from support.trainer.oracle import Expected, plain_torch, trl_losses
 from support.trainer.runs import Trained, run_config, train_group
 
-ROWS = 33  # four batches of 8 and one of a single row: most ranks and passes have nothing in it
+ROWS = 17  # two batches of 8 and one of a single row: most ranks and passes have nothing in it
 TRL_TOLERANCE = 1e-4
 
 
@@ -137,7 +138,7 @@ def config_of(inputs: Path, case: Case, output: Path | None = None) -> RunConfig
 
 
 @pytest.fixture(scope="module")
-def trained(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Runs:
+def trained(server: ForkServer, inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Runs:
     """Return a function that trains a case with all the others of its part and world size."""
 
     @cache
@@ -152,7 +153,7 @@ def trained(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Runs:
             str(index): config_of(inputs, case, directory / "published" / str(index))
             for index, case in enumerate(cases)
         }
-        results = train_group(world, configs, directory / "group")
+        results = train_group(server, world, configs, directory / "group")
         return {case: results[str(index)] for index, case in enumerate(cases)}
 
     return lambda case: group(LAYOUTS[case[2]][0], case in COVERING)[case]

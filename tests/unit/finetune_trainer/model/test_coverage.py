@@ -21,6 +21,7 @@ from finetune_trainer.model.base import load_model
 from support.models.tiny_llama import sums, write_rows
 from support.models.tiny_models import write_tiny
 from support.models.tolerance import TINY_MODEL, assert_close
+from support.trainer.fork_server import ForkServer
 from support.trainer.runs import Trained, run_config, train_group
 
 pytestmark = pytest.mark.slow
@@ -43,7 +44,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def trained(
-    models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+    server: ForkServer, models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Mapping[str, Trained]:
     root = tmp_path_factory.mktemp("coverage")
     write_rows(root / "train.jsonl", sums(16))
@@ -62,7 +63,7 @@ def trained(
         lora = {"rank": RANK, "targets": list(ROLES["deepseek-v3"])}
         name = f"continued-{stage}"
         cases[name] = job(root, models["deepseek-v3"], name, stage, lora, init_from=old)
-    return train_group(2, cases, root / "group")
+    return train_group(server, 2, cases, root / "group")
 
 
 def job(

@@ -12,6 +12,7 @@ import pytest
 from finetune_contract.reasons import Reason
 from support.grpo.draws import SAMPLES, Told, draw_group, rollout_config
 from support.models.tiny_models import write_tiny
+from support.trainer.fork_server import ForkServer
 
 MODELS: dict[str, dict[str, Any]] = {
     "llama": {"targets": ["Attention", "MLP"]},
@@ -30,7 +31,7 @@ CASES = [
 
 
 @pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> Drawn:
+def drawn(server: ForkServer, tmp_path_factory: pytest.TempPathFactory) -> Drawn:
     """Return a function that tells what one process saw, and what each of two."""
 
     @cache
@@ -43,6 +44,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Drawn:
         ]
         directory = tmp_path_factory.mktemp("layouts")
         return draw_group(
+            server,
             world,
             {_name(case, world): _config(directory, case, world) for case in cases},
             directory / "runs",
@@ -72,7 +74,7 @@ def _config(directory: Path, case: Case, world: int) -> Any:
         directory,
         model=model,
         lora=MODELS[name],
-        sampling={"temperature": 0.7, "topP": 0.95},
+        sampling={"maxTokens": 6, "temperature": 0.7, "topP": 0.95},
         processesPerWorker=world,
         zeroStage=stage,
     )

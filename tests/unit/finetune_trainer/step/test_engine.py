@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -15,7 +12,9 @@ import pytest
 
 from finetune_contract.layout import ZeroStage
 from support.models.tiny_llama import write_model
-from support.trainer.runs import PYTHONPATH, rank_environments, run_config
+from support.trainer.engine_faults import step_with_faults
+from support.trainer.fork_server import ForkServer
+from support.trainer.runs import run_config
 
 COVERING = (ZeroStage.DDP, ZeroStage.PARAMETERS)
 STAGES = [
@@ -23,22 +22,21 @@ STAGES = [
     for stage in ZeroStage
 ]
 Reports = Callable[[ZeroStage], list[Any]]
-SCRIPT = Path(__file__).parents[3] / "support" / "trainer" / "engine_faults.py"
 
 
 @pytest.fixture(scope="module")
-def reports(tmp_path_factory: pytest.TempPathFactory) -> Reports:
+def reports(server: ForkServer, tmp_path_factory: pytest.TempPathFactory) -> Reports:
     """Return a function that tells what each of two ranks saw under a stage, by fault."""
 
     @cache
     def group(covering: bool) -> list[dict[str, Any]]:
         stages = [stage for stage in ZeroStage if (stage in COVERING) == covering]
-        return run_ranks(stages, tmp_path_factory.mktemp("engine"))
+        return run_ranks(server, stages, tmp_path_factory.mktemp("engine"))
 
     return lambda stage: [report[stage.name] for report in group(stage in COVERING)]
 
 
-def run_ranks(stages: list[ZeroStage], directory: Path) -> list[dict[str, Any]]:
+def run_ranks(server: ForkServer, stages: list[ZeroStage], directory: Path) -> list[dict[str, Any]]:
     write_model(directory / "model")
     configs = {
         stage.name: run_config(
@@ -53,20 +51,8 @@ def run_ranks(stages: list[ZeroStage], directory: Path) -> list[dict[str, Any]]:
         for stage in stages
     }
     (directory / "cases.json").write_text(json.dumps(configs))
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, str(SCRIPT), str(directory)],
-            env={
-                **os.environ,
-                **rank,
-                "OMP_NUM_THREADS": "1",
-                "PYTHONPATH": PYTHONPATH,
-            },
-        )
-        for rank in rank_environments(2)
-    ]
-    assert [rank.wait() for rank in ranks] == [0, 0]
-    return [json.loads((directory / f"rank-{rank}.json").read_text()) for rank in range(2)]
+    server.call(step_with_faults, 2, directory)
+    return [json.loads((directory / f"seen-{rank}.json").read_text()) for rank in range(2)]
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -17,6 +17,7 @@ from support.grpo.fixed_rollouts import GROUP, GROUPS, Steps, draw, plain_steps,
 from support.grpo.groups import Apart, Stepped, step_group
 from support.models.tiny_models import write_tiny
 from support.models.tolerance import TINY_MODEL, rounding
+from support.trainer.fork_server import ForkServer
 from support.trainer.runs import run_config
 
 TOLERANCE = 5e-5
@@ -115,13 +116,14 @@ def config_of(inputs: Path, case: Case) -> RunConfig:
 
 
 @pytest.fixture(scope="module")
-def stepped(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Runs:
+def stepped(server: ForkServer, inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Runs:
     """Return a function that steps a case with all the others of its part and world size."""
 
     @cache
     def group(world: int, covering: bool) -> dict[Case, tuple[Stepped, Apart | None]]:
         cases = [c for c in CASES if LAYOUTS[c[3]][0] == world and (c in COVERING) == covering]
         found = step_group(
+            server,
             world,
             {
                 str(index): (config_of(inputs, case), rollouts_of(inputs, *case[:2]))
