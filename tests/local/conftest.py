@@ -55,5 +55,3 @@ def _fill(store: obstore.store.S3Store, model: Path) -> None:
         obstore.put(store, f"models/tiny/{path.name}", path)
     lines = [json.dumps(row) for row in ROWS]
     obstore.put(store, "data/train.jsonl", "\n".join(lines).encode())
-    lines[6] = json.dumps({"prompt": "1 + 1 =", "completion": ""})
-    obstore.put(store, "data/bad-row.jsonl", "\n".join(lines).encode())

@@ -52,8 +52,9 @@ def test_up_and_down(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY"):
         # what leads out of a company's network does not lead to this machine
         monkeypatch.setenv(name, "http://127.0.0.1:9")
-    info = cluster.up(home)
-    assert cluster.status(home) == info
+    with cluster.running_cluster(home, keep=True) as info:
+        assert cluster.status(home) == info
+    assert cluster.status(home) == info, "it was to be kept"
     assert info.s3.secret_key not in repr(info)
     nodes = kubectl(info, "get", "nodes", "--no-headers")
     assert nodes.startswith("emulated")
@@ -90,34 +91,36 @@ def kubectl(info: cluster.ClusterInfo, *arguments: str) -> str:
 
 def test_it_is_private(home: Path) -> None:
     """Only the owner may read keys; every port is on loopback; wrong credentials are refused."""
-    info = cluster.up(home)
-    assert stat.S_IMODE(home.stat().st_mode) == 0o700
-    for secret in (info.kubeconfig, home / "s3" / "identities.json", home / "cluster.json"):
-        assert stat.S_IMODE(secret.stat().st_mode) & 0o077 == 0, secret
-    for process in processes_of(home):
-        assert info.s3.secret_key not in " ".join(process.cmdline())
-        for connection in process.net_connections("tcp"):
-            if connection.status == psutil.CONN_LISTEN:
-                assert connection.laddr.ip == "127.0.0.1", (process.cmdline(), connection)
-    wrong = dataclasses.replace(info.s3, secret_key="wrong").store("bucket")
-    with pytest.raises(BaseError, match="403"):
-        obstore.put(wrong, "key", b"value")
+    with cluster.running_cluster(home) as info:
+        assert stat.S_IMODE(home.stat().st_mode) == 0o700
+        for secret in (info.kubeconfig, home / "s3" / "identities.json", home / "cluster.json"):
+            assert stat.S_IMODE(secret.stat().st_mode) & 0o077 == 0, secret
+        for process in processes_of(home):
+            assert info.s3.secret_key not in " ".join(process.cmdline())
+            for connection in process.net_connections("tcp"):
+                if connection.status == psutil.CONN_LISTEN:
+                    assert connection.laddr.ip == "127.0.0.1", (process.cmdline(), connection)
+        wrong = dataclasses.replace(info.s3, secret_key="wrong").store("bucket")
+        with pytest.raises(BaseError, match="403"):
+            obstore.put(wrong, "key", b"value")
+    assert cluster.status(home) is None, "it was not to be kept"
 
 
-@pytest.mark.parametrize("victim", ["finetune_local.supervisor", "kube_emulator.node"])
-def test_it_dies_as_one(home: Path, victim: str) -> None:
+def test_it_dies_as_one(home: Path) -> None:
     """Killed like by the kernel's OOM killer: pods, S3 and all the others go too."""
-    info = cluster.up(home)
-    kubectl(info, "run", "left", "--image=alpine", "--command", "--", "sleep", "601")
-    kubectl(info, "wait", "--for=condition=Ready", "pod/left", "--timeout=180s")
-    [target] = [
-        one for one in processes_of(home) if victim in one.cmdline() and "setpriv" not in one.name()
-    ]
-    target.kill()
-    until_none(home)
-    assert cluster.status(home) is None
-    again = cluster.up(home)
-    assert "left" not in kubectl(again, "get", "pods", "--output=name")
+    for victim in ("finetune_local.supervisor", "kube_emulator.node"):
+        info = cluster.up(home)
+        assert not kubectl(info, "get", "pods", "--output=name"), "the last one's are there"
+        kubectl(info, "run", "left", "--image=alpine", "--command", "--", "sleep", "601")
+        kubectl(info, "wait", "--for=condition=Ready", "pod/left", "--timeout=180s")
+        [target] = [
+            one
+            for one in processes_of(home)
+            if victim in one.cmdline() and "setpriv" not in one.name()
+        ]
+        target.kill()
+        until_none(home)
+        assert cluster.status(home) is None
 
 
 async def test_a_store_that_ends_is_told_with_what_it_said(
@@ -191,13 +194,3 @@ def test_a_with_block_ends_the_cluster_whatever_happens(home: Path) -> None:
     with pytest.raises(ZeroDivisionError), cluster.running_cluster(home, keep=True):
         1 / 0  # noqa: B018
     until_none(home)
-
-
-def test_a_with_block_may_leave_it_up(home: Path) -> None:
-    with cluster.running_cluster(home, keep=True) as info:
-        pass
-    assert cluster.status(home) == info
-    cluster.down(home)
-    with cluster.running_cluster(home):
-        pass
-    assert cluster.status(home) is None

@@ -3,15 +3,20 @@
 How each attempt ends and what follows is the matter of tests/golden, tests/faults and tests/kube.
 """
 
+import base64
+import contextlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from finetune_local.demo_bucket import write_secret
 from finetune_trainer.store.artifacts import open_artifact
-from support.cluster.journey import Journey, condition, job
+from support.cluster.journey import Journey, Json, condition, job
 
+CANARY = "canary-7f3a91c2"
 KINDS = "pytorchjobs,pods,configmaps,leases,roles,rolebindings,serviceaccounts,networkpolicies"
+VISIBLE = f"{KINDS},finetunejobs,events,deployments"
 
 
 def _children(journey: Journey, name: str) -> list[str]:
@@ -26,9 +31,45 @@ def _delete(journey: Journey, name: str) -> None:
     journey.wait(f"nothing to be left of {name}", lambda: not _children(journey, name))
 
 
-def test_apply_ends_in_a_verified_adapter(journey: Journey, tmp_path: Path) -> None:
-    journey.apply(job("happy"))
-    done = journey.wait_for_success("happy")
+@dataclass(frozen=True)
+class Happy:
+    """A job that has succeeded, and what processes showed of themselves while its pods ran."""
+
+    body: Json
+    arguments: str
+    environment: str
+
+
+@pytest.fixture(scope="module")
+def happy(journey: Journey) -> Happy:
+    keys = {**journey.secret_keys, "HF_TOKEN": CANARY}
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "canary"}}
+    journey.apply(
+        {**secret, "stringData": keys}, job("happy", secret="canary", training={"maxSteps": 40})
+    )
+
+    def running() -> bool:
+        pods = journey.items("pods", "finetune.dev/job=happy")
+        return [pod["status"].get("phase") for pod in pods] == ["Running", "Running"]
+
+    journey.wait("both pods to run", running)
+    arguments, environment = _processes("cmdline"), _processes("environ")
+    return Happy(journey.wait_for_success("happy"), arguments, environment)
+
+
+def _processes(field: str) -> str:
+    """Return `cmdline` or `environ` of every process, the tests' own left out."""
+    texts = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            command = (entry / "cmdline").read_bytes()
+            if b"pytest" not in command and b"weed" not in command:
+                texts.append((entry / field).read_bytes())
+    return b"\n".join(texts).decode(errors="replace")
+
+
+def test_apply_ends_in_a_verified_adapter(journey: Journey, happy: Happy, tmp_path: Path) -> None:
+    done = happy.body
     status = done["status"]
     assert {c["type"]: c["status"] for c in status["conditions"]} == {
         "Ready": "True",
@@ -66,47 +107,46 @@ def test_a_bad_spec_is_refused_by_field(journey: Journey) -> None:
         journey.apply(bad)
 
 
-def test_what_the_user_got_wrong_is_named(journey: Journey) -> None:
-    journey.apply(job("bad-row", data="data/bad-row.jsonl"))
-    stalled = condition(journey.wait_for_end("bad-row"), "Stalled")
-    assert stalled["reason"] == "DataInvalid"
-    for text in ("bad-row.jsonl", "7", "completion"):
-        assert text in stalled["message"]
-    assert len(journey.attempts("bad-row")) == 1, "what only the user can mend is not retried"
-
-
-def test_a_missing_secret_is_named_while_waiting_and_gives_its_place_back(journey: Journey) -> None:
-    journey.apply(job("no-secret", secret="missing"))
-    waiting = journey.wait_for_reason("no-secret", "SecretNotFound")
-    said = [
-        c["message"] for c in waiting["status"]["conditions"] if c["reason"] == "SecretNotFound"
-    ]
-    assert '"missing"' in said[0]
-    assert "create the Secret" in said[0]
-    stalled = condition(journey.wait_for_end("no-secret"), "Stalled")
-    assert stalled["reason"] == "StartTimeout"
-    assert "missing" in stalled["message"]
-    journey.wait("pods to go", lambda: not journey.items("pods", "finetune.dev/job=no-secret"))
+def test_no_secret_value_is_seen_anywhere(journey: Journey, happy: Happy) -> None:
+    """It is in the Secret and in the trainer's mounted file."""
+    assert "finetune_trainer" in happy.arguments, "the trainer was looked at"
+    places = {
+        "arguments": happy.arguments,
+        "environment": happy.environment,
+        "objects": journey.kubectl("get", VISIBLE, "--output=yaml"),
+        "operator log": journey.kubectl("logs", "deployment/operator-finetune-operator"),
+        "training log": journey.kubectl("logs", "happy-a1-master-0"),
+    }
+    assert "happy-a1" in places["objects"]
+    for value in (CANARY, journey.secret_keys["AWS_SECRET_ACCESS_KEY"]):
+        for form in (value, base64.b64encode(value.encode()).decode()):
+            assert [name for name, text in places.items() if form in text] == []
 
 
 @pytest.mark.parametrize(
-    ("name", "workers", "reason", "says"),
+    ("name", "spec", "reason", "says"),
     [
-        ("no-image", {"image": "ghcr.io/nobody/nothing:1"}, "ImageUnavailable", "workers.image"),
+        (
+            "no-image",
+            {"workers": {"image": "ghcr.io/nobody/nothing:1"}},
+            "ImageUnavailable",
+            "workers.image",
+        ),
         (
             "no-gpu",
-            {"resources": {"limits": {"nvidia.com/gpu": 1}}},
+            {"workers": {"resources": {"limits": {"nvidia.com/gpu": 1}}}},
             "Unschedulable",
             "nvidia.com/gpu",
         ),
+        ("no-secret", {"secret": "missing"}, "SecretNotFound", "create the Secret"),
     ],
 )
 def test_what_keeps_pods_from_starting_is_named(
-    journey: Journey, name: str, workers: dict, reason: str, says: str
+    journey: Journey, name: str, spec: Json, reason: str, says: str
 ) -> None:
     # The worker's init container does not listen to SIGTERM.
     policy = {"terminationGracePeriodSeconds": 10}
-    journey.apply(job(name, workers=workers, runPolicy=policy))
+    journey.apply(job(name, runPolicy=policy, **spec))
     waiting = journey.wait_for_reason(name, reason)
     assert says in condition(waiting, "Reconciling")["message"]
     _delete(journey, name)

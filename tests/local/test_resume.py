@@ -11,7 +11,7 @@ import pytest
 
 from support.cluster.journey import Journey, Json, condition, job
 
-STEPS = 200
+STEPS = 100
 SEEDS = [pytest.param(0), *(pytest.param(n, marks=pytest.mark.slow) for n in range(1, 10))]
 
 
@@ -51,7 +51,7 @@ def test_a_pod_killed_at_a_random_second(journey: Journey, uninterrupted: str, s
     name, chance = f"killed-{seed}", random.Random(seed)
     journey.apply(resumable(name))
     journey.wait_for_training(name, step=10)
-    time.sleep(chance.uniform(0, 3))
+    time.sleep(chance.uniform(0, 2))
     victim = chance.choice(["master", "worker"])
     journey.signal_pod(f"{name}-a1-{victim}-0", signal.SIGKILL)
     first, *_, last = check_went_on(journey, name, uninterrupted)["attempts"]
