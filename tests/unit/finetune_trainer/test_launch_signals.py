@@ -88,18 +88,3 @@ def test_one_pod_that_is_told_to_stop_stops_all(endless: Endless, tmp_path: Path
     assert {result.reason for result in results} == {Reason.INTERRUPTED}
     assert results[0].checkpoint is not None
     assert results[0].checkpoint == results[1].checkpoint
-
-
-def test_a_rank_waiting_for_a_dead_peer_still_obeys_sigterm(
-    endless: Endless, tmp_path: Path
-) -> None:
-    config = endless(workers=2, graceSeconds=4.0)
-    with pods(config, config, directory=tmp_path) as (first, second):
-        first.wait_until_training()
-        [peer] = second.ranks().values()
-        peer.suspend()
-        try:
-            first.process.terminate()
-            assert first.result().reason is Reason.INTERRUPTED
-        finally:
-            peer.kill()

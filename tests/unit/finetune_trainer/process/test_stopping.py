@@ -14,6 +14,7 @@ from finetune_contract.reasons import Reason, exit_code
 from finetune_contract.runconfig import RunConfig
 from support.models.tiny_llama import sums, write_model, write_rows
 from support.trainer.fork_server import Ended, Fault, ForkServer
+from support.trainer.launchers import ENDLESS
 from support.trainer.runs import run_config
 
 STEPS = 6
@@ -106,6 +107,27 @@ def test_a_stop_before_training_is_obeyed_at_once(
         ends[0].log
     )
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_rank_waiting_for_a_dead_peer_still_obeys(
+    server: ForkServer, inputs: Path, tmp_path: Path
+) -> None:
+    directory = tmp_path / "attempt-1"
+    output = {"output": tmp_path.as_uri(), "scratchDir": str(tmp_path / "scratch")}
+    endless = run_config(inputs, training=ENDLESS, workers=2, graceSeconds=4.0, **output)
+    pids = server.start(endless, directory)
+    while "step 1/" not in (directory / "log-0").read_text():
+        time.sleep(0.05)
+    os.kill(pids[1], signal.SIGSTOP)
+    try:
+        os.kill(pids[0], signal.SIGTERM)
+        [end] = server.wait(pids[:1], directory)
+    finally:
+        os.kill(pids[1], signal.SIGKILL)
+        server.wait(pids[1:], directory)
+    assert end.code == INTERRUPTED
+    assert end.result is not None
+    assert end.result.reason is Reason.INTERRUPTED
 
 
 @pytest.mark.slow

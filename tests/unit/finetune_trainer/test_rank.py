@@ -1,0 +1,86 @@
+"""Every rank of a run ends with the same Result, whichever of them has the cause."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from finetune_contract.reasons import Reason
+from finetune_contract.result import Result
+from finetune_contract.runconfig import RunConfig
+from support.models.tiny_llama import dialogue, sums, write_model, write_rows
+from support.trainer.fork_server import ForkServer
+from support.trainer.launchers import ENDLESS
+from support.trainer.runs import run_config
+
+CANARY = "canary-9d41"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("model"))
+
+
+def results(server: ForkServer, config: RunConfig, directory: Path) -> list[Result]:
+    ends = server.run(config, directory)
+    assert all(end.result for end in ends), ends[0].log
+    return [end.result for end in ends if end.result]
+
+
+def test_what_is_published_is_not_trained_again(
+    server: ForkServer, model: Path, tmp_path: Path
+) -> None:
+    """The same recipe on the same inputs, whoever asks and with whatever layout."""
+    rows = write_rows(tmp_path / "train.jsonl", sums(16))
+    [first] = results(server, run_config(tmp_path, model=model, data=rows), tmp_path / "first")
+    other = run_config(
+        tmp_path,
+        model=model,
+        data=rows,
+        job={"name": "other", "namespace": "tests", "uid": "uid-2"},
+        processesPerWorker=2,
+    )
+    again = results(server, other, tmp_path / "again")
+    assert first.artifact is not None
+    assert [result.artifact for result in again] == [first.artifact] * 2
+
+
+def test_a_bad_row_ends_all_ranks_with_its_place(
+    server: ForkServer, model: Path, tmp_path: Path
+) -> None:
+    data = write_rows(tmp_path / "train.jsonl", [*sums(3), dialogue(CANARY), dialogue(CANARY, " ")])
+    config = run_config(tmp_path, model=model, data=data, processesPerWorker=2)
+    for result in results(server, config, tmp_path / "run"):
+        assert (result.reason, result.rank) == (Reason.DATA_INVALID, 0)
+        assert result.message.splitlines() == [
+            f"{data.as_uri()} row 4: has no assistant turn to learn from",
+            f"{data.as_uri()} row 5: messages[1] is an assistant turn with empty content",
+        ]
+        assert CANARY not in result.encode()
+    assert not (tmp_path / "out" / "runs").exists()
+
+
+def test_a_loss_that_is_not_finite_stops_at_its_step(
+    server: ForkServer, model: Path, tmp_path: Path
+) -> None:
+    rows = write_rows(tmp_path / "train.jsonl", sums(16))
+    config = run_config(
+        tmp_path,
+        model=model,
+        data=rows,
+        training={**ENDLESS, "optimizer": "SGD", "learningRate": 1e30, "maxGradNorm": 0},
+        zeroStage=0,
+    )
+    [result] = results(server, config, tmp_path / "run")
+    assert result.reason is Reason.NON_FINITE_LOSS
+    assert result.step in (2, 3)
+    place = re.fullmatch(
+        rf"the loss of step {result.step} is not finite; "
+        rf"first in micro-batch \d of rank 0: {re.escape(rows.as_uri())} rows ([\d, ]+)",
+        result.message,
+    )
+    assert place is not None, result.message
+    assert {int(row) for row in place[1].split(",")} <= set(range(1, 17))
+    assert not (tmp_path / "out" / "runs").exists()
