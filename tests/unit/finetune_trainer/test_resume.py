@@ -317,7 +317,7 @@ def tensors(path: Path) -> dict[str, Any]:
         pytest.param((1, 0), (2, 2), id="1-to-2", marks=pytest.mark.slow),
         pytest.param((2, 3), (1, 0), id="2-to-1-zero3-to-zero0"),
         pytest.param((2, 2), (3, 2), id="2-to-3", marks=pytest.mark.slow),
-        pytest.param((2, 2), (2, 3), id="zero2-to-zero3"),
+        pytest.param((2, 2), (2, 3), id="zero2-to-zero3", marks=pytest.mark.slow),
         pytest.param((3, 3), (2, 1), id="3-to-2-zero3-to-zero1", marks=pytest.mark.slow),
     ],
 )

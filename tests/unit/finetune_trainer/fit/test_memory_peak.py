@@ -192,7 +192,7 @@ def test_a_shared_prompt_needs_no_more_than_the_formula(
     assert formula >= BOUNDS[0] * peak_of_group(model, checkpointing=checkpointing)
 
 
-@pytest.mark.parametrize("prompts", [1, 8])
+@pytest.mark.parametrize("prompts", [pytest.param(1, marks=pytest.mark.slow), 8])
 @pytest.mark.parametrize("case", marked(case for case in CASES if "olmo2" not in case))
 def test_a_completion_is_drawn_in_what_the_formula_has_free(
     case: str, prompts: int, tmp_path: Path
