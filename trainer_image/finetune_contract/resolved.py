@@ -33,17 +33,15 @@ class MemoryEstimate(Telling):
     """Buffers of communication, kernels and the runtime."""
 
     @property
+    def parts(self) -> dict[str, int]:
+        """Return the bytes of each part by its name."""
+        names = (name for name in MemoryEstimate.model_fields if name != "available")
+        return {name: getattr(self, name) for name in names}
+
+    @property
     def total(self) -> int:
         """Return the sum of the parts."""
-        return (
-            self.weights
-            + self.adapter
-            + self.gradients
-            + self.optimizer
-            + self.activations
-            + self.logits
-            + self.overhead
-        )
+        return sum(self.parts.values())
 
 
 class RoleCoverage(Telling):

@@ -202,7 +202,6 @@ def _insufficient(fitter: Fitter, wish: Wish) -> Failure:
 
 
 def _numbers(memory: MemoryEstimate) -> str:
-    parts = ("weights", "adapter", "gradients", "optimizer", "activations", "logits", "overhead")
-    told = ", ".join(f"{part} {getattr(memory, part) / GIB:.1f}" for part in parts)
+    told = ", ".join(f"{part} {size / GIB:.1f}" for part, size in memory.parts.items())
     available = "" if memory.available is None else f" of {memory.available / GIB:.1f}"
     return f"{memory.total / GIB:.1f}{available} GiB ({told})"

@@ -196,7 +196,7 @@ def _memory(estimate: MemoryEstimate) -> Table:
     there = f" of {estimate.available / GIB:.1f} GiB" if estimate.available else ""
     rows = [
         (name.capitalize(), f"{size / GIB:.3f} GiB", f"{size / estimate.total:.1%}")
-        for name, size in estimate.model_dump(exclude={"available"}).items()
+        for name, size in estimate.parts.items()
         if size > 0
     ]
     title = f"Memory of one process, an estimate, {estimate.total / GIB:.2f} GiB{there}"
