@@ -28,25 +28,31 @@ HOST_PROCESS = 900 * MIB  # Python and the libraries
 FP32, HALF = 4, 2
 
 
-@dataclass(frozen=True)
-class Setting:
-    """All of a job that decides its memory. `world` is the number of processes."""
+@dataclass(frozen=True, kw_only=True)
+class Demand:
+    """What a job's memory depends on, whatever of the rest is left to the trainer."""
 
     precision: Precision
     quantization: Quantization
     optimizer: Optimizer
     sequence_length: int
+    offload: tuple[Offload, ...]
+    on_gpu: bool
+    processes: int = 1  # that share a host
+    merges: bool = False  # the whole base into a merged model at the end
+    keeps_best: bool = False  # the weights of the lowest eval loss, beside those that train
+    reward_models: int = 0  # bytes that they hold on the device
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting(Demand):
+    """All of a job that decides its memory. `world` is the number of processes."""
+
     micro_batch_size: int
     world: int
     stage: ZeroStage
-    offload: tuple[Offload, ...]
     checkpointing: bool
-    on_gpu: bool
-    processes: int = 1  # of them that share a host
-    merges: bool = False  # the whole base into a merged model at the end
-    keeps_best: bool = False  # the weights of the lowest eval loss, beside those that train
     prompt_tokens: int = 0  # that the built-in rollout engine reads at once; 0: it is not used
-    reward_models: int = 0  # bytes that they hold on the device
 
     @property
     def element(self) -> int:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import combinations, product
 from typing import Any
 
 from finetune_contract.layout import Checkpointing, Offload, ZeroStage
 from finetune_contract.memory import (
     READ_TOKENS,
+    Demand,
     Setting,
     estimate,
     host_bytes,
     merging_fits,
     saving_fits,
 )
-from finetune_contract.recipe import Export, Optimizer, Precision, Publish, Quantization
+from finetune_contract.recipe import Export, Publish, Quantization
 from finetune_contract.resolved import MemoryEstimate
 from finetune_contract.runconfig import RunConfig
 from finetune_contract.shape import AdapterShape, ModelShape
@@ -40,31 +41,21 @@ class Room:
     host: int
 
 
-@dataclass(frozen=True)
-class Wish:
+@dataclass(frozen=True, kw_only=True)
+class Wish(Demand):
     """What a job asks for. None, or Checkpointing.AUTO, leaves it to the trainer.
 
     With groups of completions, of at most `completion_tokens` each, rows are completions.
     """
 
-    precision: Precision
-    quantization: Quantization
-    optimizer: Optimizer
-    sequence_length: int
     global_batch_size: int
     micro_batch_size: int | None
     workers: int
-    processes_per_worker: int
     stage: ZeroStage | None
-    offload: tuple[Offload, ...]
     checkpointing: Checkpointing
-    on_gpu: bool
-    merges: bool = False
-    keeps_best: bool = False
     group_size: int = 1
     completion_tokens: int = 0
     generates: bool = False  # with the training model
-    reward_models: int = 0  # bytes that they hold on the device
 
     @classmethod
     def of(cls, config: RunConfig, *, on_gpu: bool) -> Wish:
@@ -78,7 +69,7 @@ class Wish:
             global_batch_size=recipe.training.global_batch_size,
             micro_batch_size=layout.micro_batch_size,
             workers=layout.workers,
-            processes_per_worker=layout.processes_per_worker,
+            processes=layout.processes_per_worker,
             stage=layout.zero_stage,
             offload=layout.offload,
             checkpointing=layout.gradient_checkpointing,
@@ -90,7 +81,7 @@ class Wish:
     @property
     def world(self) -> int:
         """Return the number of processes."""
-        return self.workers * self.processes_per_worker
+        return self.workers * self.processes
 
     def stages(self) -> tuple[ZeroStage, ...]:
         """Return the ZeRO stages to try, the least first."""
@@ -142,22 +133,14 @@ class Wish:
 
     def setting(self, stage: ZeroStage, checkpointing: bool, micro_batch_size: int) -> Setting:
         """Return the job with its open ends settled."""
+        demand = {one.name: getattr(self, one.name) for one in fields(Demand)}
         return Setting(
-            precision=self.precision,
-            quantization=self.quantization,
-            optimizer=self.optimizer,
-            sequence_length=self.sequence_length,
+            **demand,
             micro_batch_size=micro_batch_size,
             world=self.world,
             stage=stage,
-            offload=self.offload,
             checkpointing=checkpointing,
-            on_gpu=self.on_gpu,
-            processes=self.processes_per_worker,
-            merges=self.merges,
-            keeps_best=self.keeps_best,
             prompt_tokens=self.prompt_tokens,
-            reward_models=self.reward_models,
         )
 
 
@@ -211,8 +194,8 @@ class Fitter:
         """Return the mildest changes of these kinds together that fit."""
         for together in product(*kinds):
             changed = wish
-            for _, fields in together:
-                changed = replace(changed, **fields)
+            for _, change in together:
+                changed = replace(changed, **change)
             if any(self.fits(setting) for setting in self._smallest(changed)):
                 return " with ".join(words for words, _ in together)
         return None
@@ -257,10 +240,7 @@ def _shorter(wish: Wish) -> list[Change]:
 def _more_workers(wish: Wish) -> list[Change]:
     counts = []
     workers = 2 * wish.workers
-    while (
-        workers <= MOST_WORKERS
-        and wish.global_batch_size % (workers * wish.processes_per_worker) == 0
-    ):
+    while workers <= MOST_WORKERS and wish.global_batch_size % (workers * wish.processes) == 0:
         counts.append(workers)
         workers *= 2
     micro = wish.micro_batch_size and 1  # what was set may not divide fewer rows per process

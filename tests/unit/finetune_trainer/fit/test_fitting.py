@@ -30,7 +30,7 @@ WISH = Wish(
     global_batch_size=64,
     micro_batch_size=None,
     workers=1,
-    processes_per_worker=1,
+    processes=1,
     stage=None,
     offload=(),
     checkpointing=Checkpointing.AUTO,
@@ -68,7 +68,7 @@ def test_the_micro_batch_shrinks_before_activations_are_computed_again() -> None
 
 
 def test_the_least_stage_that_fits_is_taken() -> None:
-    eight = replace(WISH, processes_per_worker=8)
+    eight = replace(WISH, processes=8)
     assert fitter(LLAMA_3_8B, 24).settle(eight).stage is ZeroStage.DDP  # type: ignore[union-attr]
     small = fitter(LLAMA_3_8B, 14).settle(eight)
     assert small is not None
@@ -76,7 +76,7 @@ def test_the_least_stage_that_fits_is_taken() -> None:
 
 
 def test_a_micro_batch_divides_the_rows_of_a_process() -> None:
-    odd = replace(WISH, global_batch_size=18, processes_per_worker=2)
+    odd = replace(WISH, global_batch_size=18, processes=2)
     setting = fitter(LLAMA_3_8B, 2000).settle(odd)
     assert setting is not None
     assert setting.micro_batch_size == 9
@@ -161,7 +161,7 @@ def test_what_the_user_set_stays() -> None:
     pinned = replace(
         WISH,
         micro_batch_size=4,
-        processes_per_worker=8,
+        processes=8,
         stage=ZeroStage.GRADIENTS,
         checkpointing=Checkpointing.ALWAYS,
     )
@@ -196,7 +196,7 @@ def test_what_is_offloaded_needs_room_on_the_host() -> None:
 
 
 def test_a_merged_model_needs_room_on_the_host() -> None:
-    merging = replace(WISH, merges=True, processes_per_worker=2)
+    merging = replace(WISH, merges=True, processes=2)
     assert fitter(LLAMA_3_8B, 80, host=9).settle(merging) is not None
     tight = fitter(LLAMA_3_8B, 80, host=7)
     assert tight.settle(merging) is None
@@ -242,7 +242,7 @@ REFUSED = [
         "spec.training.sequenceLength 1024",
     ]),
     (replace(WISH, micro_batch_size=16), 30, ["spec.training.microBatchSize 1"]),
-    (replace(WISH, processes_per_worker=8, stage=ZeroStage.GRADIENTS), 14, [
+    (replace(WISH, processes=8, stage=ZeroStage.GRADIENTS), 14, [
         "spec.memory.zeroStage 3",
         "spec.memory.offload [Optimizer] and zeroStage Auto",
     ]),
@@ -259,7 +259,7 @@ def test_remedies_are_named(wish: Wish, device: int, expected: list[str]) -> Non
 
 def test_deepseek_v3_on_eight_gpus_is_refused_with_remedies_that_fit() -> None:
     tight = fitter(deepseek_v3(), 80, host=2000 / 8)
-    wish = replace(WISH, processes_per_worker=8)
+    wish = replace(WISH, processes=8)
     assert tight.settle(wish) is None
     remedies = tight.remedies(wish)
     assert "spec.workers.replicas 4" in remedies
