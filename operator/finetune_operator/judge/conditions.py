@@ -1,37 +1,10 @@
-"""Conditions: set one and keep its transition time; read what they say. Pure."""
+"""What a status says by its conditions. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
-from typing import Literal
 
 from finetune_api.status import Condition, ConditionType, FineTuneJobStatus
-from finetune_contract.reasons import Reason
-from finetune_operator.job.times import rfc3339
-
-Truth = Literal["True", "False", "Unknown"]
-
-
-def condition(
-    old: Sequence[Condition],
-    kind: ConditionType,
-    truth: Truth,
-    reason: Reason,
-    message: str,
-    generation: int,
-    now: datetime,
-) -> Condition:
-    """Return the condition; its transition time stays while its truth does."""
-    before = next((c for c in old if c.type == kind and c.status == truth), None)
-    return Condition(
-        type=kind,
-        status=truth,
-        reason=reason,
-        message=message,
-        observed_generation=generation,
-        last_transition_time=before.last_transition_time if before else rfc3339(now),
-    )
 
 
 def find(status: FineTuneJobStatus, kind: ConditionType) -> Condition | None:

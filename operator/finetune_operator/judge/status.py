@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import Literal
 
 from finetune_api.job import FineTuneJob
 from finetune_api.status import (
@@ -21,12 +22,13 @@ from finetune_operator.job.method import isolated_rewards
 from finetune_operator.job.run_config import micro_batch_size
 from finetune_operator.job.times import rfc3339, timestamp
 from finetune_operator.job.workers import asks_for_gpus, processes
-from finetune_operator.judge.conditions import Truth, condition
 from finetune_operator.judge.decision import Course, Decision, Verdict
 from finetune_operator.judge.observed import Observed, Report
 from finetune_operator.judge.told import checkpoint, told
 from finetune_operator.judge.wording import bounded, with_advice
 from finetune_operator.settings import Settings
+
+Truth = Literal["True", "False", "Unknown"]
 
 _SHAPES: dict[Course, tuple[tuple[ConditionType, Truth], ...]] = {
     Course.PROGRESSING: (
@@ -97,11 +99,20 @@ def invalid_status(
 def _conditions(
     old: FineTuneJobStatus, verdict: Verdict, generation: int, now: datetime
 ) -> list[Condition]:
+    """Return the conditions; the transition time of each stays while its truth does."""
     before = old.conditions or []
     if verdict.course is Course.KEPT:
         return [c.model_copy(update={"observed_generation": generation}) for c in before]
+    since = {(c.type, c.status): c.last_transition_time for c in before}
     return [
-        condition(before, kind, truth, verdict.reason, verdict.message, generation, now)
+        Condition(
+            type=kind,
+            status=truth,
+            reason=verdict.reason,
+            message=verdict.message,
+            observed_generation=generation,
+            last_transition_time=since.get((kind, truth), rfc3339(now)),
+        )
         for kind, truth in _SHAPES[verdict.course]
     ]
 
