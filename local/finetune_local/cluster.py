@@ -20,7 +20,7 @@ import psutil
 from finetune_local import binaries
 from finetune_local.paths import state_dir
 from finetune_local.private_files import write_json
-from finetune_local.s3 import Access, load_access
+from finetune_local.s3 import Access
 from kube_emulator.node.containers import sandbox
 
 READY_SECONDS = 120.0
@@ -146,8 +146,7 @@ def _wait_ready(home: Path, process: subprocess.Popen[bytes]) -> ClusterInfo:
 
 def _load(home: Path) -> ClusterInfo:
     state = json.loads((home / "cluster.json").read_text())
-    access = load_access(home / "s3", state["s3_endpoint"])
-    return ClusterInfo(home, Path(state["kubeconfig"]), access)
+    return ClusterInfo(home, Path(state["kubeconfig"]), Access(**state["s3"]))
 
 
 def _supervisor(home: Path) -> psutil.Process | None:

@@ -5,7 +5,6 @@ that never leave the process; its inner gRPC ports are open to processes of this
 """
 
 import asyncio
-import json
 import os
 import secrets
 import subprocess
@@ -100,17 +99,18 @@ class S3Server:
 
 
 def prepare(directory: Path) -> S3Server:
-    """Make `directory` ready for the server: data below it, credentials made once and kept."""
+    """Make `directory` ready for the server: data below it, and credentials of its own."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    identities = directory / IDENTITIES
-    if not identities.exists():
-        _create(identities)
     data = directory / "data"
     data.mkdir(mode=0o700, exist_ok=True)
     held = {flag: _held_port(flag) for flag in PORT_FLAGS}
     ports = {flag: port.number for flag, port in held.items()}
+    endpoint = f"http://127.0.0.1:{ports['s3.port']}"
+    access = Access(endpoint, secrets.token_hex(10).upper(), secrets.token_urlsafe(30))
+    identities = directory / IDENTITIES
+    _write_identity(identities, access)
     return S3Server(
-        load_access(directory, f"http://127.0.0.1:{ports['s3.port']}"),
+        access,
         command=_command(directory, data, identities, ports),
         # it would leave sockets and logs in the common temporary directory
         environment={"HOME": str(directory), "TMPDIR": str(directory), "PATH": os.defpath}
@@ -203,16 +203,9 @@ def _command(directory: Path, data: Path, identities: Path, ports: dict[str, int
     ]
 
 
-def _create(path: Path) -> None:
-    """Write a random identity in the form that `weed -s3.config` reads, mode 0600."""
-    keys = {"accessKey": secrets.token_hex(10).upper(), "secretKey": secrets.token_urlsafe(30)}
+def _write_identity(path: Path, access: Access) -> None:
+    """Write the identity in the form that `weed -s3.config` reads, mode 0600."""
+    keys = {"accessKey": access.access_key, "secretKey": access.secret_key}
     actions = ["Admin", "Read", "Write", "List", "Tagging"]
     identity = {"name": "finetune", "credentials": [keys], "actions": actions}
     write_json(path, {"identities": [identity]})
-
-
-def load_access(directory: Path, endpoint: str) -> Access:
-    """Return how to reach the server that `prepare` made in `directory`."""
-    [identity] = json.loads((directory / IDENTITIES).read_text())["identities"]
-    [pair] = identity["credentials"]
-    return Access(endpoint, pair["accessKey"], pair["secretKey"])

@@ -14,7 +14,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -78,7 +78,7 @@ class Supervisor:
             s3.wait_ready(store, self._log("s3"), lambda: self._processes["s3"].returncode),
         ]
         await _all(starts)
-        state = {"kubeconfig": str(kubeconfig), "s3_endpoint": store.access.endpoint}
+        state = {"kubeconfig": str(kubeconfig), "s3": asdict(store.access)}
         write_json(self.directory / "cluster.json", state)
 
     async def _python(self, module: str, *arguments: str) -> None:

@@ -15,10 +15,8 @@ from finetune_local import s3
 from finetune_trainer.process.ports import HeldPort
 
 
-def test_credentials_are_random_private_and_kept(tmp_path: Path) -> None:
-    first, again, other = (s3.prepare(tmp_path / name).access for name in "aab")
-    assert first == s3.load_access(tmp_path / "a", first.endpoint)
-    assert (first.access_key, first.secret_key) == (again.access_key, again.secret_key)
+def test_credentials_are_random_and_private(tmp_path: Path) -> None:
+    first, other = (s3.prepare(tmp_path / name).access for name in "ab")
     assert first.secret_key != other.secret_key
     assert len(first.secret_key) >= 32
     assert stat.S_IMODE((tmp_path / "a" / s3.IDENTITIES).stat().st_mode) == 0o600
