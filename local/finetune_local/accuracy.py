@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,8 +13,6 @@ from finetune_local.demo_data import Sum
 from finetune_trainer.process.logs import NOISY
 
 _NEW_TOKENS = 16
-_BATCH = 16
-_NUMBER = re.compile(r"-?\d+")
 
 
 @dataclass(frozen=True)
@@ -54,24 +51,11 @@ def measure(base: Path, adapter: Path, rows: Sequence[Sum]) -> Accuracy:
     return Accuracy(base_exact, _count_exact(model, tokenizer, rows), len(rows))
 
 
-def is_exact(answer: str, expected: str) -> bool:
-    """Tell whether the whole answer is the expected number and nothing else."""
-    return _NUMBER.fullmatch(answer.strip()) is not None and answer.strip() == expected
-
-
 def _count_exact(model: Any, tokenizer: Any, rows: Sequence[Sum]) -> int:
-    exact = 0
-    for start in range(0, len(rows), _BATCH):
-        batch = rows[start : start + _BATCH]
-        answers = _answers(model, tokenizer, [row.question for row in batch])
-        exact += sum(is_exact(a, row.answer) for a, row in zip(answers, batch, strict=True))
-    return exact
-
-
-def _answers(model: Any, tokenizer: Any, questions: Sequence[str]) -> list[str]:
+    """Return how many answers are the expected number and nothing else."""
     import torch
 
-    chats = [[{"role": "user", "content": question}] for question in questions]
+    chats = [[{"role": "user", "content": row.question}] for row in rows]
     inputs = tokenizer.apply_chat_template(
         chats, add_generation_prompt=True, padding=True, return_tensors="pt", return_dict=True
     )
@@ -83,4 +67,5 @@ def _answers(model: Any, tokenizer: Any, questions: Sequence[str]) -> list[str]:
             pad_token_id=tokenizer.pad_token_id,
         )
     new = outputs[:, inputs["input_ids"].shape[1] :]
-    return [str(text) for text in tokenizer.batch_decode(new, skip_special_tokens=True)]
+    answers = tokenizer.batch_decode(new, skip_special_tokens=True)
+    return sum(said.strip() == row.answer for said, row in zip(answers, rows, strict=True))
