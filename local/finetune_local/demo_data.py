@@ -65,15 +65,9 @@ def train_and_held_out() -> tuple[list[Sum], list[Sum]]:
     return train[:TRAIN_ROWS], held_out
 
 
-def to_jsonl(rows: list[Sum]) -> bytes:
-    """Return rows in the `PromptCompletion` format."""
-    lines = (json.dumps({"prompt": row.question, "completion": row.answer}) for row in rows)
-    return "".join(f"{line}\n" for line in lines).encode()
-
-
-def to_prompts(rows: list[Sum]) -> bytes:
-    """Return rows as prompts for rewards, which read the column `answer`."""
-    lines = (json.dumps({"prompt": row.question, "answer": row.answer}) for row in rows)
+def to_jsonl(rows: list[Sum], column: str) -> bytes:
+    """Return rows as JSON Lines: the question as `prompt`, and the answer in a column."""
+    lines = (json.dumps({"prompt": row.question, column: row.answer}) for row in rows)
     return "".join(f"{line}\n" for line in lines).encode()
 
 
@@ -100,8 +94,8 @@ def upload(store: S3Store) -> None:
     for path in sorted(source.iterdir()):
         obstore.put(store, f"{MODEL_PREFIX}/{path.name}", path)
     train, _ = train_and_held_out()
-    obstore.put(store, TRAIN_KEY, to_jsonl(train))
-    obstore.put(store, PROMPTS_KEY, to_prompts(train))
+    obstore.put(store, TRAIN_KEY, to_jsonl(train, "completion"))
+    obstore.put(store, PROMPTS_KEY, to_jsonl(train, "answer"))  # which rewards read
 
 
 def _gguf() -> Path:
