@@ -9,6 +9,7 @@ from typing import Any
 from rich import box
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from finetune_cli.console import ERR, OUT, print_out
 from finetune_cli.reward_files import Completions
@@ -16,8 +17,6 @@ from finetune_rewards.scores.samples import Answer, text_of
 
 SHOWN = 50  # completions in the table
 LEAST_WIDTH, MOST_WIDTH = 12, 40  # characters of a completion
-ERROR = "[red]error[/red]"
-EDGES = 2  # characters between two columns
 
 
 @dataclass(frozen=True)
@@ -161,29 +160,24 @@ def show(report: Report) -> None:
 
 def _show_completions(report: Report) -> None:
     samples, places = report.completions.samples, report.completions.places[:SHOWN]
-    table = _table("row")
-    table.add_column("completion", no_wrap=True)
-    width = OUT.width - 2 * EDGES - _width("row", [str(number) for number, _ in places]) - EDGES
-    beside = [
-        (column.name, [_cell(column, index) for index in range(len(places))])
-        for column in report.columns
-    ]
-    beside.append(("total", [_number(total) for total in report.totals[: len(places)]]))
-    for name, cells in beside:
+    table = _table()
+    table.add_column("row", no_wrap=True)
+    table.add_column("completion", min_width=LEAST_WIDTH, max_width=MOST_WIDTH)
+    for name in (*(column.name for column in report.columns), "total"):
         table.add_column(escape(name), justify="right", no_wrap=True)
-        width -= _width(name, cells)
-    width = max(LEAST_WIDTH, min(MOST_WIDTH, width))
     for index, (number, _) in enumerate(places):
-        text = " ".join(text_of(samples.completions[index]).split())
-        shown = text if len(text) <= width else text[: width - 1] + "…"
-        table.add_row(str(number), escape(shown), *(cells[index] for _, cells in beside))
+        words = " ".join(text_of(samples.completions[index]).split())
+        shown = Text(words, no_wrap=True, overflow="ellipsis")  # the others leave it what is left
+        cells = [_cell(column, index) for column in report.columns]
+        table.add_row(str(number), shown, *cells, _number(report.totals[index]))
     OUT.print(table)
     if len(samples) > SHOWN:
         print_out(f"and {len(samples) - SHOWN:,} more; --json has all")
 
 
 def _show_rewards(report: Report) -> None:
-    table = _table("reward")
+    table = _table()
+    table.add_column("reward")
     for name in ("mean", "std", "min", "max", "abstained", "errors", "seconds"):
         table.add_column(name, justify="right")
     for column in report.columns:
@@ -194,19 +188,14 @@ def _show_rewards(report: Report) -> None:
     OUT.print(table)
 
 
-def _table(first: str) -> Table:
+def _table() -> Table:
     """Return a table that leaves a narrow terminal's room to what stands in it."""
-    return Table(first, box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    return Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
 
 
 def _cell(column: Column, index: int) -> str:
     item = column.answer.items[index]
-    return ERROR if item.error is not None else _number(item.score)
-
-
-def _width(name: str, cells: list[str]) -> int:
-    shown = [len("error") if cell == ERROR else len(cell) for cell in cells]
-    return max([len(name), *shown]) + EDGES
+    return "[red]error[/red]" if item.error is not None else _number(item.score)
 
 
 def _number(value: float | None) -> str:
