@@ -134,7 +134,7 @@ def check(
 
 def _data_file(path: Path, data_format: DataFormat) -> DataFile:
     with readable(str(path)):
-        return DataFile(str(path), path, data_format).counted()
+        return DataFile.counted(str(path), path, data_format)
 
 
 def _encoder(model: str, sequence_length: int, prompt_room: int | None) -> Encodes:
@@ -170,7 +170,7 @@ def _check(
         eval_keys.add(checked.key)
 
     with Progress(console=ERR, transient=True, disable=not ERR.is_terminal) as bar:
-        total = sum(file.lines or 0 for file in report.files)
+        total = sum(file.lines for file in report.files)
         task = bar.add_task("Checking", total=total)
 
         def on_lines(before: int) -> Callable[[int], None]:
@@ -179,7 +179,7 @@ def _check(
         good = check_files(
             held_out, report.findings, accept_eval, reader=reader, on_lines=on_lines(0)
         )
-        done = sum(file.lines or 0 for file in held_out)
+        done = sum(file.lines for file in held_out)
         report.good = good + check_files(
             train,
             report.findings,
@@ -204,4 +204,4 @@ def _show(report: Report) -> None:
         for kind, count in report.findings.counts.most_common():
             print_out(f"  {count:>9,}  {kind}")
     for file, good in zip(report.files, report.good, strict=True):
-        print_out(f"{file.uri}: {good:,} of {file.lines or 0:,} rows can be trained on")
+        print_out(f"{file.uri}: {good:,} of {file.lines:,} rows can be trained on")

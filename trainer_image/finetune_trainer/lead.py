@@ -197,10 +197,8 @@ def _model_cache(config: RunConfig) -> Path:
 def _fetch_data(config: RunConfig, source: DataSource, reporter: Reporter) -> DataFile:
     directory = Path(config.layout.scratch_dir, "data")
     path = fetch_data(source, directory, config.layout.credentials.data, reporter.advance)
-    return DataFile(source.uri, path, source.format).counted()
+    return DataFile.counted(source.uri, path, source.format)
 
 
 def _identity(file: DataFile) -> DatasetIdentity:
-    assert file.sha256 is not None, "counted when it was fetched"
-    assert file.lines is not None, "likewise"
     return DatasetIdentity(uri=file.uri, sha256=file.sha256, rows=file.lines)

@@ -48,7 +48,7 @@ def prepare(
 ) -> Prepared:
     """Return the data on every rank; all ranks must call it. The files lie on rank 0's disk."""
     config, ranks = run.config, run.ranks
-    run.reporter.begin(Phase.PREPARE, sum(file.lines or 0 for file in (*files, *eval_files)))
+    run.reporter.begin(Phase.PREPARE, sum(file.lines for file in (*files, *eval_files)))
     work = partial(_encode_all, run, form, model_directory, files, eval_files)
     by_rank = [made for made in ranks.everywhere(work, on=ranks.is_local_lead) if made is not None]
     if any(made != by_rank[0] for made in by_rank):
@@ -84,8 +84,8 @@ def _encode_all(
     config, reporter = run.config, run.reporter
     data, root = config.recipe.data, _root(config)
     if not run.ranks.is_lead:
-        files = _on_this_node(config, data.train, files)
-        eval_files = _on_this_node(config, data.eval, eval_files)
+        files = _on_this_node(config, data.train)
+        eval_files = _on_this_node(config, data.eval)
 
     @cache  # not needed where both datasets are there already
     def encoder() -> Encodes:
@@ -115,16 +115,14 @@ def _root(config: RunConfig) -> Path:
     return Path(config.layout.cache_dir or config.layout.scratch_dir, "encoded")
 
 
-def _on_this_node(
-    config: RunConfig, sources: Sequence[DataSource], files: Sequence[DataFile]
-) -> list[DataFile]:
+def _on_this_node(config: RunConfig, sources: Sequence[DataSource]) -> list[DataFile]:
     """Fetch to this node's disk what rank 0 has on its own."""
     directory = Path(config.layout.scratch_dir, "data")
     credentials = config.layout.credentials.data
     paths = [fetch_data(source, directory, credentials, lambda _: None) for source in sources]
     return [
-        DataFile(file.uri, path, file.format).counted()
-        for file, path in zip(files, paths, strict=True)
+        DataFile.counted(source.uri, path, source.format)
+        for source, path in zip(sources, paths, strict=True)
     ]
 
 

@@ -40,7 +40,7 @@ def model(tmp_path: Path) -> Path:
 
 
 def encoding(*paths: Path, model: Path, **options: Any) -> Encoding:
-    files = tuple(DataFile(f"s3://d/{path.name}", path, DataFormat.AUTO) for path in paths)
+    files = tuple(DataFile.counted(f"s3://d/{path.name}", path, DataFormat.AUTO) for path in paths)
     form = Form(options.pop("longest", 256))
     return Encoding(files, form, model, **{"on_bad_row": BadRows.FAIL, **options})
 
@@ -67,7 +67,7 @@ def test_what_is_encoded_is_used_again(
     assert seen == [9]
     name = what.digest()
     moved = (tmp_path / "a.jsonl").rename(tmp_path / "elsewhere")
-    same = DataFile("s3://d/a.jsonl", moved, DataFormat.AUTO)
+    same = DataFile.counted("s3://d/a.jsonl", moved, DataFormat.AUTO)
     assert Encoding((same,), Form(256), model, BadRows.FAIL).digest() == name == first.name
 
 
@@ -80,7 +80,7 @@ def test_all_that_decides_the_tokens_decides_the_name(
     names += [encoding(rows, model=model, on_bad_row=BadRows.SKIP).digest()]
     names += [encoding(rows, model=model, against="0" * 64).digest()]
     names += [encoding(rows, rows, model=model).digest()]
-    typed = DataFile("s3://d/a.jsonl", rows, DataFormat.MESSAGES)
+    typed = DataFile.counted("s3://d/a.jsonl", rows, DataFormat.MESSAGES)
     names += [Encoding((typed,), Form(256), model, BadRows.FAIL).digest()]
     with monkeypatch.context() as patch:
         patch.setattr("finetune_trainer.data.encode.VERSION", 0)
@@ -207,14 +207,16 @@ def node_config(directory: Path, node: int, **data: Any) -> RunConfig:
 
 def prepared(rank: int, ranks: Ranks, directory: Path, **data: Any) -> tuple[Any, ...]:
     config = node_config(directory, rank, **data)
-    train = DataFile(config.recipe.data.train[0].uri, directory / "train.jsonl", DataFormat.AUTO)
+    train = DataFile.counted(
+        config.recipe.data.train[0].uri, directory / "train.jsonl", DataFormat.AUTO
+    )
     held_out = [
-        DataFile(source.uri, directory / "eval.jsonl", source.format).counted()
+        DataFile.counted(source.uri, directory / "eval.jsonl", source.format)
         for source in config.recipe.data.eval
     ]
     reporter = Reporter()
     # Only rank 0's disk has the files at the paths that it names.
-    files = [train.counted() if rank == 0 else train]
+    files = [train]
     both = ranks.lead(lambda: (files, held_out))
     run = run_of(config, ranks, reporter)
     found = prepare(run, Form(256), directory / "model", both[0], both[1])
@@ -267,9 +269,9 @@ def test_one_rank_of_a_node_encodes_for_all(tmp_path: Path, model: Path) -> None
         if rank == 1:
             module._encode_all = never  # type: ignore[assignment]
         config = node_config(directory, 0)
-        file = DataFile(
+        file = DataFile.counted(
             config.recipe.data.train[0].uri, directory / "train.jsonl", DataFormat.AUTO
-        ).counted()
+        )
         made = prepare(run_of(config, ranks), Form(256), directory / "model", [file])
         return made.train.tokens.tolist()
 

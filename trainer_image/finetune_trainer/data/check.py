@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Container, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -29,15 +29,20 @@ class DataFile:
     uri: str
     path: Path
     format: DataFormat
-    lines: int | None = None  # where they were counted
-    sha256: str | None = None  # `sha256:<hex>`, likewise
+    lines: int
+    sha256: str  # `sha256:<hex>`
 
-    def counted(self) -> DataFile:
-        """Return it with lines and digest."""
-        if self.lines is not None and self.sha256 is not None:
-            return self
-        lines, digest = count_rows(self.path)
-        return replace(self, lines=lines, sha256=digest)
+    @classmethod
+    def counted(cls, uri: str, path: Path, data_format: DataFormat) -> DataFile:
+        """Return a file with its number of lines and its digest."""
+        digest, lines, last = hashlib.sha256(), 0, b"\n"
+        with path.open("rb") as file:
+            while chunk := file.read(2**20):
+                digest.update(chunk)
+                lines += chunk.count(b"\n")
+                last = chunk[-1:]
+        lines += last != b"\n"
+        return cls(uri, path, data_format, lines, f"sha256:{digest.hexdigest()}")
 
 
 @dataclass(frozen=True)
@@ -65,17 +70,6 @@ def row_reader(data_format: DataFormat) -> Reader:
         return parse_row(value, known)
 
     return read
-
-
-def count_rows(path: Path) -> tuple[int, str]:
-    """Return a file's number of lines and its `sha256:<hex>`."""
-    digest, rows, last = hashlib.sha256(), 0, b"\n"
-    with path.open("rb") as file:
-        while chunk := file.read(2**20):
-            digest.update(chunk)
-            rows += chunk.count(b"\n")
-            last = chunk[-1:]
-    return rows + (last != b"\n"), f"sha256:{digest.hexdigest()}"
 
 
 def check_files(
@@ -112,7 +106,7 @@ def check_files(
             if not good[number] and not findings.fatal:
                 # Skipping all of a file can not be meant.
                 findings.add(file.uri, None, Kind.NO_GOOD_ROW, "has no row that can be trained on")
-            lines_before += file.counted().lines or 0
+            lines_before += file.lines
             on_lines(lines_before)
         _note_duplicates(finder, files, findings)
     return tuple(good)

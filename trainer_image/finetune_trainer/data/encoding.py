@@ -88,7 +88,7 @@ class Encoding:
         decides = {
             "encoder": encode.VERSION,
             "libraries": [version(name) for name in LIBRARIES],
-            "files": [[file.uri, file.counted().sha256, file.format] for file in self.files],
+            "files": [[file.uri, file.sha256, file.format] for file in self.files],
             "tokenizer": [[path.name, hash_file(path)] for path in tokenizer],
             "sequence_length": self.form.longest,
             "on_bad_row": self.on_bad_row,
@@ -120,7 +120,7 @@ def encode_once(
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise Failure(Reason.DISK_FULL, f"{root} has no room for the encoded rows") from error
-    on_lines(sum(file.counted().lines or 0 for file in encoding.files))
+    on_lines(sum(file.lines for file in encoding.files))
     return directory
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from finetune_contract.recipe import BadRows, DataFormat
-from finetune_trainer.data.check import CheckedRow, DataFile, check_files, count_rows
+from finetune_trainer.data.check import CheckedRow, DataFile, check_files
 from finetune_trainer.data.dataset import (
     DatasetWriter,
     Index,
@@ -40,7 +40,7 @@ def encoded(length: int, value: int = 7) -> EncodedRow:
 
 
 def files(*paths: Path, data_format: DataFormat = DataFormat.AUTO) -> list[DataFile]:
-    return [DataFile(f"s3://d/{path.name}", path, data_format) for path in paths]
+    return [DataFile.counted(f"s3://d/{path.name}", path, data_format) for path in paths]
 
 
 def nothing(file: DataFile, row: CheckedRow) -> None:
@@ -213,9 +213,8 @@ def test_rows_and_digest_are_of_the_file_as_it_is(tmp_path: Path) -> None:
         (b"\n" * 2**20 + b"x", 2**20 + 1),
     ):
         path.write_bytes(text)
-        assert count_rows(path) == (rows, "sha256:" + hashlib.sha256(text).hexdigest())
-    file = DataFile("u", path, DataFormat.AUTO, lines=1, sha256="sha256:0")
-    assert file.counted() is file
+        [file] = files(path)
+        assert (file.lines, file.sha256) == (rows, "sha256:" + hashlib.sha256(text).hexdigest())
 
 
 def test_progress_counts_lines_over_files(tmp_path: Path) -> None:

@@ -40,8 +40,10 @@ def run(planted: Planted, directory: Path, ranks: Ranks, on_bad_row: BadRows) ->
     config = run_config(directory, model=model, data=train)
     data = config.recipe.data.model_copy(update={"on_bad_row": on_bad_row})
     config = config.model_copy(update={"recipe": config.recipe.model_copy(update={"data": data})})
-    files = [DataFile("s3://d/train.jsonl", train, DataFormat.AUTO).counted()]
-    eval_files = [DataFile("s3://d/eval.jsonl", held_out, DataFormat.AUTO)] if held_out else []
+    files = [DataFile.counted("s3://d/train.jsonl", train, DataFormat.AUTO)]
+    eval_files = (
+        [DataFile.counted("s3://d/eval.jsonl", held_out, DataFormat.AUTO)] if held_out else []
+    )
     return prepare(run_of(config, ranks), Form(256), model, files, eval_files)
 
 
