@@ -34,47 +34,46 @@ def run_rank(config: RunConfig, file: ResultFile, stop: Stop, progress_file: Pat
     """Return how this rank's run ended; leave at once where another's failure left it waiting."""
     _quiet_libraries()
     _log_start(config)
-    reporter = Reporter()
     ranks = Ranks.meet()
     ranks.watch_failures(lambda told: _follow(told, file))
-    stop.leave = lambda: _leave(config, file, ranks, reporter)
+    run = Run(config, ranks, Reporter(), stop)
+    stop.leave = lambda: _leave(run, file)
     try:
         ranks.join(gpus=config.layout.gpus)
-        with _reported(config, ranks, reporter, progress_file):
-            artifact = train_and_publish(Run(config, ranks, reporter, stop))
+        with _reported(run, progress_file):
+            artifact = train_and_publish(run)
     except Exception as error:  # noqa: BLE001 - the process's edge: any end becomes a Result
-        return _failure(error, config, ranks, reporter, stop)
+        return _failure(error, run)
     try:
         # The group is not destroyed: NCCL's teardown can crash, and the process ends anyway.
         ranks.wait()
     except RuntimeError as error:  # the artifact is committed: a peer lost now changes nothing
         log.warning("the ranks did not part in order: %s", error)
+    latest = run.reporter.latest
     return Result(
         attempt=config.layout.attempt,
         outcome=Outcome.SUCCEEDED,
         reason=Reason.SUCCEEDED,
         rank=ranks.rank,
-        step=reporter.latest.step,
+        step=latest.step,
         artifact=artifact,
-        checkpoint=reporter.latest.checkpoint,
-        plan=reporter.latest.plan,
+        checkpoint=latest.checkpoint,
+        plan=latest.plan,
     )
 
 
-def _failure(
-    error: Exception, config: RunConfig, ranks: Ranks, reporter: Reporter, stop: Stop
-) -> Result:
+def _failure(error: Exception, run: Run) -> Result:
     """Return this rank's Result: the first failing rank's, where this one only lost a peer."""
-    failure = explain(error)
-    if failure.reason is Reason.DISTRIBUTED_FAILURE and stop.came:
+    ranks, reporter, failure = run.ranks, run.reporter, explain(error)
+    if failure.reason is Reason.DISTRIBUTED_FAILURE and run.stop.came:
         failure = interrupted(reporter.latest.step)  # the peer was told too, and left first
     if failure.reason is Reason.INTERRUPTED:
         log.info("told to stop after %d steps", failure.step or 0)
-        return _result(failure, config, ranks, reporter)
+        return _result(failure, run)
     log.error("rank %d failed", ranks.rank, exc_info=error)
     if failure.step is None:
         failure.step = reporter.step
-    own = _result(failure, config, ranks, reporter, own_frames(error))
+    own = _result(failure, run, own_frames(error))
     if failure.reason is Reason.DISTRIBUTED_FAILURE:
         told = ranks.told_failure()
         return (decode(told) if told else None) or own
@@ -83,24 +82,18 @@ def _failure(
     return own
 
 
-def _result(
-    failure: Failure,
-    config: RunConfig,
-    ranks: Ranks,
-    reporter: Reporter,
-    frames: tuple[str, ...] = (),
-) -> Result:
-    known = failed(failure, attempt=config.layout.attempt, rank=ranks.rank, frames=frames)
-    latest = reporter.latest
+def _result(failure: Failure, run: Run, frames: tuple[str, ...] = ()) -> Result:
+    attempt, latest = run.config.layout.attempt, run.reporter.latest
+    known = failed(failure, attempt=attempt, rank=run.ranks.rank, frames=frames)
     return known.model_copy(update={"checkpoint": latest.checkpoint, "plan": latest.plan})
 
 
-def _leave(config: RunConfig, file: ResultFile, ranks: Ranks, reporter: Reporter) -> None:
+def _leave(run: Run, file: ResultFile) -> None:
     """End as told, whatever the main thread is in; tell the nodes that were not told."""
-    result = _result(interrupted(reporter.latest.step), config, ranks, reporter)
+    result = _result(interrupted(run.reporter.latest.step), run)
     code = file.write(result)
-    if config.layout.workers > 1:
-        ranks.tell_failure(result)
+    if run.config.layout.workers > 1:
+        run.ranks.tell_failure(result)
     os._exit(code)
 
 
@@ -111,20 +104,17 @@ def _follow(told: str, file: ResultFile) -> None:
 
 
 @contextmanager
-def _reported(
-    config: RunConfig, ranks: Ranks, reporter: Reporter, progress_file: Path | None
-) -> Iterator[None]:
+def _reported(run: Run, progress_file: Path | None) -> Iterator[None]:
     """Report rank 0's progress to the Lease, else to a file if one is asked for."""
-    heartbeat = config.layout.heartbeat
-    if not ranks.is_lead or (heartbeat is None and progress_file is None):
+    heartbeat = run.config.layout.heartbeat
+    if run.ranks.is_lead and heartbeat is not None:
+        sink = lease_sink(heartbeat, run.config.layout.job.namespace)
+        beat = Beat(run.reporter, sink, heartbeat.interval_seconds)
+    elif run.ranks.is_lead and progress_file is not None:
+        beat = Beat(run.reporter, file_sink(progress_file), FILE_SECONDS)
+    else:
         yield
         return
-    if heartbeat is not None:
-        sink = lease_sink(heartbeat, config.layout.job.namespace)
-        beat = Beat(reporter, sink, heartbeat.interval_seconds)
-    else:
-        assert progress_file is not None
-        beat = Beat(reporter, file_sink(progress_file), FILE_SECONDS)
     try:
         yield
     finally:
