@@ -62,16 +62,14 @@ def refuse_unknown(tokens: npt.NDArray[np.int32], vocabulary: int | None) -> Non
 
 
 class Encoder:
-    """Encodes rows for one tokenizer and refuses those of more than `sequence_length` tokens.
+    """Encodes rows for one tokenizer and refuses those of more than `longest` tokens.
 
     `vocabulary` is how many tokens the model knows, where that is known.
     """
 
-    def __init__(
-        self, tokenizer: Tokenizer, sequence_length: int, vocabulary: int | None = None
-    ) -> None:
+    def __init__(self, tokenizer: Tokenizer, longest: int, vocabulary: int | None = None) -> None:
         self._tokenizer = _with_exact_offsets(tokenizer)
-        self._sequence_length = sequence_length
+        self._longest = longest
         self._vocabulary = vocabulary
         added = {i: token for i, token in tokenizer.added_tokens_decoder.items() if token.special}
         self._special = frozenset(tokenizer.all_special_ids) | set(added)
@@ -96,11 +94,10 @@ class Encoder:
         return self._fitting(self._encode_dialogue(row, self._template))
 
     def _fitting(self, row: EncodedRow) -> EncodedRow:
-        if len(row.tokens) > self._sequence_length:
+        if len(row.tokens) > self._longest:
             raise RowError(
                 Kind.TOO_LONG,
-                f"has {len(row.tokens)} tokens, more than training.sequenceLength "
-                f"{self._sequence_length}",
+                f"has {len(row.tokens)} tokens, more than training.sequenceLength {self._longest}",
             )
         refuse_unknown(row.tokens, self._vocabulary)
         return row

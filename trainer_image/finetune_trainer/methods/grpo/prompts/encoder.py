@@ -7,10 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from finetune_contract.reasons import Reason
-from finetune_trainer.data.encode import EncodedRow, refuse_unknown
+from finetune_trainer.data.encode import EncodedRow, Encoder, refuse_unknown
 from finetune_trainer.data.faults import Kind, RowError
 from finetune_trainer.data.rows import Row
-from finetune_trainer.data.template import ChatTemplate, Tokenizer
 from finetune_trainer.methods.grpo.prompts.rows import Prompt
 from finetune_trainer.process.errors import Failure
 
@@ -22,18 +21,8 @@ class EncodedPrompt(EncodedRow):
     document: bytes = b""
 
 
-class PromptEncoder:
-    """Encodes prompts for one tokenizer and refuses those of more than `longest` tokens.
-
-    `vocabulary` is how many tokens the model knows, where that is known.
-    """
-
-    def __init__(self, tokenizer: Tokenizer, longest: int, vocabulary: int | None = None) -> None:
-        self._tokenizer = tokenizer
-        self._longest = longest
-        self._vocabulary = vocabulary
-        added = [str(t) for t in tokenizer.added_tokens_decoder.values() if t.special]
-        self._template = None if tokenizer.chat_template is None else ChatTemplate(tokenizer, added)
+class PromptEncoder(Encoder):
+    """Encodes prompts for one tokenizer and refuses those of more than `longest` tokens."""
 
     def encode(self, row: Row) -> EncodedPrompt:
         """Return the tokens after which an answer is to be drawn; raise RowError for a fault."""
@@ -55,19 +44,13 @@ class PromptEncoder:
 
     def _ids(self, prompt: Prompt) -> list[int]:
         if self._template is not None:
-            return self._tokenize(self._template.prompt(prompt), add_special_tokens=False)
+            return self._tokenize(self._template.prompt(prompt), add_special_tokens=False).ids
         if prompt.text is None:
             raise Failure(
                 Reason.MODEL_UNSUPPORTED,
                 "the base model has no chat template, so it can not be given messages: use its "
                 "instruct variant, or prompts of text",
             )
-        ids = self._tokenize(prompt.text, add_special_tokens=True)
+        ids = self._tokenize(prompt.text, add_special_tokens=True).ids
         # A tokenizer that ends every text has ended what is to be gone on with.
         return ids[:-1] if ids[-1:] == [self._tokenizer.eos_token_id] else ids
-
-    def _tokenize(self, text: str, *, add_special_tokens: bool) -> list[int]:
-        encoded = self._tokenizer(
-            text, add_special_tokens=add_special_tokens, return_attention_mask=False
-        )
-        return list(encoded["input_ids"])
