@@ -12,13 +12,8 @@ from pathlib import Path
 
 from finetune_contract.artifact import RewardIdentity
 from finetune_rewards.runner import frames
-from finetune_rewards.runner.protocol import (
-    VERSION,
-    Described,
-    pack_samples,
-    unpack_answers,
-    unpack_described,
-)
+from finetune_rewards.runner.protocol import VERSION, pack_samples
+from finetune_rewards.runner.replies import ANSWERS, DESCRIBED, Described
 from finetune_rewards.runner.start_failure import start_failure
 from finetune_rewards.scores.errors import RewardChanged, RewardUnavailable, error_of
 from finetune_rewards.scores.samples import Answer, Samples
@@ -52,7 +47,7 @@ class RunnerClient:
 
     async def rewards(self) -> list[Described]:
         """Return what the runner holds, with what is wrong with it; raise RewardUnavailable."""
-        return unpack_described(await self._ask({"ask": "describe"}, b""))
+        return DESCRIBED.validate_json(await self._ask({"ask": "describe"}, b""))
 
     async def describe(self) -> tuple[RewardIdentity, ...]:
         """Return the digests of users' sources.
@@ -82,7 +77,7 @@ class RunnerClient:
             RewardUnavailable: if the runner does not answer.
         """
         asked = {"ask": "score", "count": len(samples), "revisions": self._revisions}
-        return unpack_answers(await self._ask(asked, pack_samples(samples)))
+        return ANSWERS.validate_json(await self._ask(asked, pack_samples(samples)))
 
     async def _ask(self, header: frames.Header, body: bytes) -> bytes:
         away_since: float | None = None

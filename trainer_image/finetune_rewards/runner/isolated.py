@@ -14,7 +14,8 @@ from pathlib import Path
 from finetune_contract.model import sha256_digest
 from finetune_contract.reasons import Reason
 from finetune_contract.rewards import PythonReward, Reward
-from finetune_rewards.runner.protocol import Described, Problem
+from finetune_rewards.runner.protocol import Problem
+from finetune_rewards.runner.replies import Described
 from finetune_rewards.runner.station import Assignment, Station
 from finetune_rewards.runner.worker_process import COMMAND
 from finetune_rewards.scores.samples import Answer

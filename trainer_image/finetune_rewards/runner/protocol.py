@@ -3,7 +3,7 @@
 A client asks `describe` or `score`; samples travel as the body, so that the runner passes them on
 unread. With them goes which code is to score them (`revisions`, by the reward's name): a runner
 that was started again may have read other code. Every message of a client names the version;
-another one is refused by name.
+another one is refused by name. What it is answered is in `replies`: workers start without pydantic.
 """
 
 from __future__ import annotations
@@ -11,12 +11,11 @@ from __future__ import annotations
 import base64
 import json
 from array import array
-from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 from finetune_contract.reasons import Reason
 from finetune_rewards.scores.answers import LONGEST_ERROR, item, one_line
-from finetune_rewards.scores.samples import Answer, Item, Samples
+from finetune_rewards.scores.samples import Item, Samples
 
 VERSION = 1
 ID_TYPE = "i"  # 32 bits of this machine's: a Unix socket leads to no other
@@ -26,21 +25,11 @@ class BadAnswer(Exception):
     """An answer is not what was asked for."""
 
 
-@dataclass(frozen=True)
-class Problem:
+class Problem(NamedTuple):
     """Why a reward can not be used at all: the reason of a RewardError, and its message."""
 
     reason: Reason
     message: str
-
-
-@dataclass(frozen=True)
-class Described:
-    """A reward as the runner holds it; `revision` is the digest of the user's source."""
-
-    name: str
-    revision: str | None = None
-    problem: Problem | None = None
 
 
 def pack_samples(samples: Samples) -> bytes:
@@ -105,51 +94,3 @@ def _item(value: object) -> Item:
     if found.error is not None:
         raise BadAnswer("an item is neither a finite number, null nor a text")
     return found
-
-
-def pack_answers(answers: dict[str, Answer]) -> bytes:
-    """Return the answers of several rewards as JSON."""
-    return json.dumps(
-        {
-            name: {
-                "items": [[one.score, one.error] for one in answer.items],
-                "seconds": answer.seconds,
-            }
-            for name, answer in answers.items()
-        }
-    ).encode()
-
-
-def unpack_answers(body: bytes) -> dict[str, Answer]:
-    """Return what pack_answers was given."""
-    found: dict[str, Any] = json.loads(body)
-    return {
-        name: Answer([Item(score, error) for score, error in value["items"]], value["seconds"])
-        for name, value in found.items()
-    }
-
-
-def pack_described(rewards: list[Described]) -> bytes:
-    """Return descriptions as JSON."""
-    return json.dumps(
-        [
-            {
-                "name": reward.name,
-                "revision": reward.revision,
-                "problem": reward.problem and [reward.problem.reason, reward.problem.message],
-            }
-            for reward in rewards
-        ]
-    ).encode()
-
-
-def unpack_described(body: bytes) -> list[Described]:
-    """Return what pack_described was given."""
-    return [
-        Described(
-            value["name"],
-            value["revision"],
-            value["problem"] and Problem(Reason(value["problem"][0]), value["problem"][1]),
-        )
-        for value in json.loads(body)
-    ]

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from finetune_rewards.runner import frames
 from finetune_rewards.runner.isolated import Runner
-from finetune_rewards.runner.protocol import VERSION, pack_answers, pack_described
+from finetune_rewards.runner.protocol import VERSION
+from finetune_rewards.runner.replies import ANSWERS, DESCRIBED
 from finetune_rewards.runner.start_failure import forget_start_failure
 
 log = logging.getLogger(__name__)
@@ -75,11 +76,11 @@ class Server:
             return {"error": f"this runner speaks version {VERSION}, not {version}"}, b""
         match header:
             case {"ask": "describe"}:
-                return {}, pack_described(self._runner.describe())
+                return {}, DESCRIBED.dump_json(self._runner.describe())
             case {"ask": "score", "count": int(count), "revisions": dict(expected)}:
                 if changed := self._runner.changed(expected):
                     return {"changed": changed}, b""
-                return {}, pack_answers(await self._runner.score(body, count))
+                return {}, ANSWERS.dump_json(await self._runner.score(body, count))
         return {"error": "asked for neither describe nor score"}, b""
 
 

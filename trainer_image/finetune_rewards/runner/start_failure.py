@@ -14,7 +14,7 @@ def tell_start_failure(socket: Path, problem: Problem) -> None:
     """Leave the reason beside the socket, whole or not at all; raise OSError."""
     whole = _path(socket)
     part = whole.with_suffix(".part")
-    part.write_text(json.dumps([problem.reason, problem.message]))
+    part.write_text(json.dumps(problem))
     os.replace(part, whole)
 
 

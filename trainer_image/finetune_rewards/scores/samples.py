@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 Turn = dict[str, Any]  # {"role": ..., "content": ...}, and what else a row's message holds
 Text = str | list[Turn]  # plain text, or the messages of a dialogue
@@ -43,8 +43,7 @@ def text_of(completion: Text) -> str:
     return "\n".join(str(turn.get("content") or "") for turn in completion)
 
 
-@dataclass(frozen=True)
-class Item:
+class Item(NamedTuple):
     """A reward's answer for one completion: a finite score, an error, or neither: it abstains."""
 
     score: float | None = None

@@ -14,19 +14,14 @@ import pytest
 from finetune_contract.artifact import RewardIdentity
 from finetune_rewards.runner import frames
 from finetune_rewards.runner.client import RunnerClient
-from finetune_rewards.runner.protocol import (
-    VERSION,
-    Described,
-    pack_answers,
-    pack_described,
-    unpack_samples,
-)
+from finetune_rewards.runner.protocol import VERSION, unpack_samples
+from finetune_rewards.runner.replies import ANSWERS, DESCRIBED, Described
 from finetune_rewards.scores.errors import RewardChanged, RewardUnavailable
 from finetune_rewards.scores.samples import Answer
 from support.rewards.runners import samples
 
 Says = Callable[[frames.Header, bytes], Awaitable[bytes]]
-NOTHING = frames.encode({}, pack_answers({"mine": Answer([], 0.0)}))
+NOTHING = frames.encode({}, ANSWERS.dump_json({"mine": Answer([], 0.0)}))
 
 
 @asynccontextmanager
@@ -94,7 +89,7 @@ async def test_only_what_has_a_source_has_an_identity_and_is_asked_for(tmp_path:
 
     async def answer(header: frames.Header, body: bytes) -> bytes:
         heard.append(header)
-        return frames.encode({}, pack_described(described)) if not body else NOTHING
+        return frames.encode({}, DESCRIBED.dump_json(described)) if not body else NOTHING
 
     async with says(tmp_path / "r.sock", answer):
         client = RunnerClient(tmp_path / "r.sock")

@@ -14,18 +14,14 @@ from finetune_contract.reasons import Reason
 from finetune_rewards.runner import frames
 from finetune_rewards.runner.protocol import (
     BadAnswer,
-    Described,
     Problem,
     most_answer,
-    pack_answers,
-    pack_described,
     pack_items,
     pack_samples,
-    unpack_answers,
-    unpack_described,
     unpack_items,
     unpack_samples,
 )
+from finetune_rewards.runner.replies import ANSWERS, DESCRIBED, Described
 from finetune_rewards.scores.samples import Answer, Item, Samples
 
 
@@ -126,10 +122,10 @@ def test_items_keep_scores_abstentions_and_errors_within_their_bound() -> None:
 
 def test_answers_and_descriptions_keep_all_they_say() -> None:
     answers = {"a": Answer([Item(0.5), Item(), Item(error="no")], 1.5), "b": Answer([], 0.0)}
-    assert unpack_answers(pack_answers(answers)) == answers
+    assert ANSWERS.validate_json(ANSWERS.dump_json(answers)) == answers
     problem = Problem(Reason.SANDBOX_UNAVAILABLE, "no")
     described = [Described("a", "sha256:1"), Described("b"), Described("c", None, problem)]
-    assert unpack_described(pack_described(described)) == described
+    assert DESCRIBED.validate_json(DESCRIBED.dump_json(described)) == described
 
 
 @pytest.mark.parametrize(
