@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from datetime import timedelta
 
 
 class InvalidSetting(Exception):
@@ -18,8 +17,8 @@ class Settings:
     trainer_image: str
     heartbeat_seconds: float = 15
     progress_seconds: float = 30
-    start_timeout_seconds: float = 600
-    fence_timeout_seconds: float = 300
+    start_timeout_seconds: float = 600  # of pods, for a cause that the user must remove
+    fence_timeout_seconds: float = 300  # for the last attempt's pods, after their grace period
     retry_base_seconds: float = 10
     retry_cap_seconds: float = 300
     max_infrastructure_attempts: int = 20
@@ -29,16 +28,6 @@ class Settings:
     bind_port: int = 8080
     relist_seconds: float = 300
     log_level: str = "INFO"
-
-    @property
-    def start_timeout(self) -> timedelta:
-        """How long pods may fail to start for a cause that the user must remove."""
-        return timedelta(seconds=self.start_timeout_seconds)
-
-    @property
-    def fence_timeout(self) -> timedelta:
-        """How long, after their grace period, the next attempt waits for the last one's pods."""
-        return timedelta(seconds=self.fence_timeout_seconds)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:

@@ -60,7 +60,7 @@ def _time_to_start(s: Scene, block: Blocked | None) -> timedelta | None:
     """Return the time left to remove what blocks a pod; None if it may take as long as it likes."""
     if block is None or block.since is None:
         return None
-    return block.since + s.settings.start_timeout - s.now
+    return block.since + timedelta(seconds=s.settings.start_timeout_seconds) - s.now
 
 
 def _go_on(s: Scene, attempt: Attempt, block: Blocked | None) -> Decision:

@@ -141,7 +141,8 @@ def _stopping(s: Scene, attempt: Attempt) -> Decision:
 def _fence(s: Scene, ended: datetime, live: list[Pod]) -> datetime:
     """Return when pods that do not go are given up: none was cut off while it had its grace."""
     grace = timedelta(seconds=s.job.spec.run_policy.termination_grace_period_seconds)
-    return max([ended + grace, *(p.due for p in live if p.due)]) + s.settings.fence_timeout
+    timeout = timedelta(seconds=s.settings.fence_timeout_seconds)
+    return max([ended + grace, *(p.due for p in live if p.due)]) + timeout
 
 
 def _between(s: Scene) -> Decision:
