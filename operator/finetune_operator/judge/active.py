@@ -24,8 +24,10 @@ def follow(s: Scene, attempt: Attempt) -> End | Decision:
     if end is not None and not end.settled:
         return replace(s.go_on(Reason.STOPPING, end.message, attempt.number), after=SETTLE)
     block = blocked(s.job, _pods(s, attempt), s.observed)
-    end = end or deadline(s) or _suspension(s) or start_timeout(s, block)
-    return end or _go_on(s, attempt, block)
+    end = end or deadline(s)
+    if end is None and s.job.spec.run_policy.suspend:
+        end = End(Reason.SUSPENDED, "spec.runPolicy.suspend is true")
+    return end or start_timeout(s, block) or _go_on(s, attempt, block)
 
 
 def deadline(s: Scene) -> End | None:
@@ -36,12 +38,6 @@ def deadline(s: Scene) -> End | None:
     seconds = s.job.spec.run_policy.active_deadline_seconds
     text = f"the attempts ran {seconds} seconds together, which is the limit"
     return End(Reason.DEADLINE_EXCEEDED, text)
-
-
-def _suspension(s: Scene) -> End | None:
-    if not s.job.spec.run_policy.suspend:
-        return None
-    return End(Reason.SUSPENDED, "spec.runPolicy.suspend is true")
 
 
 def _pods(s: Scene, attempt: Attempt) -> list[Pod]:
