@@ -31,21 +31,14 @@ Observer = Callable[[str, str, int], None]  # verb, kind, HTTP code
 class Cluster:
     """`Api` over HTTPS for the kinds in `resources`; `observer` is told of every answer."""
 
-    def __init__(
-        self,
-        configuration: Configuration,
-        resources: Mapping[str, Resource],
-        observer: Observer | None = None,
-    ) -> None:
+    def __init__(self, configuration: Configuration, resources: Mapping[str, Resource]) -> None:
         self.configuration = configuration
         self._resources = resources
         self._rest = RESTClientObject(configuration)
-        self.observer = observer
+        self.observer: Observer = lambda verb, kind, code: None
 
     @classmethod
-    async def connect(
-        cls, resources: Mapping[str, Resource], observer: Observer | None = None
-    ) -> Self:
+    async def connect(cls, resources: Mapping[str, Resource]) -> Self:
         """Read the pod's ServiceAccount or the kubeconfig; no request is sent yet."""
         configuration = Configuration()
         # The queue retries whole passes; a transport that repeats writes would hide what happened.
@@ -55,7 +48,7 @@ class Cluster:
             load_incluster_config(client_configuration=configuration)
         else:
             await load_kube_config(client_configuration=configuration)
-        return cls(configuration, resources, observer)
+        return cls(configuration, resources)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -168,8 +161,7 @@ class Cluster:
             payload = await answer.read()
         except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
             raise Unreachable(f"{method} {path}: {error!r}") from error
-        if self.observer:
-            self.observer(verb, kind, answer.status)
+        self.observer(verb, kind, answer.status)
         if answer.status >= 400:
             raise _refusal(answer.status, payload)
         found: Object = json.loads(payload)

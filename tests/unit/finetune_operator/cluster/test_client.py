@@ -56,7 +56,8 @@ async def cluster(server: Server, answers: list[tuple[str, str, int]]) -> AsyncI
         configuration.host = str(running.make_url(""))
         configuration.api_key = {"BearerToken": "secret-token"}
         configuration.api_key_prefix = {"BearerToken": "Bearer"}
-        made = Cluster(configuration, RESOURCES, lambda *told: answers.append(told))
+        made = Cluster(configuration, RESOURCES)
+        made.observer = lambda *told: answers.append(told)
         yield made
         await made.close()
 
