@@ -39,6 +39,15 @@ def missing(message: str, extra: str) -> typer.Exit:
 
 
 @contextmanager
+def refusing(*errors: type[Exception], code: int = INVALID_FILE) -> Iterator[None]:
+    """End the command by what one of these errors says."""
+    try:
+        yield
+    except errors as error:
+        raise refusal(str(error), code) from None
+
+
+@contextmanager
 def readable(name: str) -> Iterator[None]:
     """Exit with code 3 and say why, if a file can not be read as text."""
     try:

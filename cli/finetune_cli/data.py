@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
-from finetune_cli.console import ERR, INVALID_FILE, OUT, missing, print_out, readable, refusal
+from finetune_cli.console import ERR, INVALID_FILE, OUT, missing, print_out, readable, refusing
 from finetune_contract.recipe import DataFormat, MethodType
 from finetune_trainer.data.check import CheckedRow, DataFile, Reader, check_files, row_reader
 from finetune_trainer.data.faults import Fault, Findings, Severity
@@ -114,7 +114,7 @@ def check(
     held_out = [_data_file(path, data_format) for path in eval_files or []]
     report = Report([*held_out, *train])
     report.findings = Findings(listener=report.listen)
-    try:
+    with refusing(Failure):
         reader: Callable[[DataFormat], Reader] = row_reader
         room = None
         if method is MethodType.GRPO:
@@ -122,8 +122,6 @@ def check(
             reader, room = partial(prompt_reader, needed={}), sequence_length - max_tokens
         encoder = None if model is None else _encoder(model, sequence_length, room)
         _check(report, train, held_out, reader, encoder)
-    except Failure as failure:
-        raise refusal(failure.message) from None
     if as_json:
         print_out(json.dumps(report.to_json(), indent=2))
     else:

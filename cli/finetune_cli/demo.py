@@ -13,7 +13,7 @@ import typer
 from rich.table import Table
 
 from finetune_api.status import ArtifactStatus, FineTuneJobStatus, ProgressStatus
-from finetune_cli.console import ERR, INTERRUPTED, OUT, print_out, refusal
+from finetune_cli.console import ERR, INTERRUPTED, OUT, print_out, refusal, refusing
 from finetune_cli.progress_bar import ProgressBar
 from finetune_contract.model import filled
 from finetune_contract.progress import Progress
@@ -45,9 +45,8 @@ def demo(
     from finetune_local.demo_data import MissingModel
 
     try:
-        gain = _story(keep)
-    except (ClusterError, CommandFailed, MissingModel, TimeoutError) as error:
-        raise refusal(str(error), 1) from None
+        with refusing(ClusterError, CommandFailed, MissingModel, TimeoutError, code=1):
+            gain = _story(keep)
     except KeyboardInterrupt:
         told = "interrupted; everything that the demo started has been stopped"
         raise refusal(told, INTERRUPTED) from None

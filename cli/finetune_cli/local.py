@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from finetune_cli.console import ERR, print_out, refusal
+from finetune_cli.console import ERR, print_out, refusing
 
 app = typer.Typer(
     help="An embedded cluster on this machine: an emulation of Kubernetes with S3, for trying out.",
@@ -18,11 +18,8 @@ def up() -> None:
     from finetune_local.cluster import ClusterError
     from finetune_local.cluster import up as start
 
-    try:
-        with ERR.status("Starting the embedded cluster"):
-            cluster = start()
-    except ClusterError as error:
-        raise refusal(str(error), 1) from None
+    with refusing(ClusterError, code=1), ERR.status("Starting the embedded cluster"):
+        cluster = start()
     print_out(f"export KUBECONFIG={cluster.kubeconfig}")
 
 
@@ -32,10 +29,8 @@ def down() -> None:
     from finetune_local.cluster import ClusterError
     from finetune_local.cluster import down as stop
 
-    try:
+    with refusing(ClusterError, code=1):
         print_out("stopped" if stop() else "was not running")
-    except ClusterError as error:
-        raise refusal(str(error), 1) from None
 
 
 @app.command()

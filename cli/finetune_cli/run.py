@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from finetune_api.job import FineTuneJob
-from finetune_cli.console import ERR, INTERRUPTED, paths, print_error, print_out, refusal
+from finetune_cli.console import (
+    ERR,
+    INTERRUPTED,
+    paths,
+    print_error,
+    print_out,
+    refusal,
+    refusing,
+)
 from finetune_cli.job_files import Documents, jobs_in, parsed, read_documents
 from finetune_cli.progress_bar import ProgressBar
 from finetune_contract.reasons import advice, exit_code
@@ -76,11 +84,15 @@ def run(
     found = read_documents(file)
     job = _job(found)
     sources = _sources(found, job, paths(source, "NAME=FILE"))
+    from finetune_local.run import CannotRun, prepare
+
     with ExitStack() as stack:
         secrets = paths(secret, "NAME=DIR")
         if demo_data:
             secrets |= _serve_demo_data(stack)
-        result = _train(_ready(job, secrets, output, resume, sources))
+        with refusing(CannotRun, code=2):
+            ready = prepare(job, secrets, output, resume, sources)
+        result = _train(ready)
     if result.outcome is not Outcome.SUCCEEDED:
         raise typer.Exit(exit_code(result.reason) or 1)
 
@@ -105,27 +117,8 @@ def _serve_demo_data(stack: ExitStack) -> dict[str, Path]:
     from finetune_local.demo_bucket import serve_demo_bucket
     from finetune_local.s3 import S3Error
 
-    try:
-        with ERR.status("Preparing the demo's model and data"):
-            return stack.enter_context(serve_demo_bucket())
-    except S3Error as error:
-        print_error(str(error))
-        raise typer.Exit(1) from None
-
-
-def _ready(
-    job: FineTuneJob,
-    secrets: dict[str, Path],
-    output: Path | None,
-    resume: str | None,
-    reward_sources: dict[str, str],
-) -> LocalRun:
-    from finetune_local.run import CannotRun, prepare
-
-    try:
-        return prepare(job, secrets, output, resume, reward_sources)
-    except CannotRun as error:
-        raise refusal(str(error), 2) from None
+    with refusing(S3Error, code=1), ERR.status("Preparing the demo's model and data"):
+        return stack.enter_context(serve_demo_bucket())
 
 
 def _train(ready: LocalRun) -> Result:
