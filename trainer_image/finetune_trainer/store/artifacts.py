@@ -15,7 +15,6 @@ from pydantic import ValidationError
 from finetune_contract.artifact import (
     LATEST,
     MANIFEST,
-    ArtifactPointer,
     FileEntry,
     Latest,
     Manifest,
@@ -77,7 +76,7 @@ def locate(store: Store) -> Located:
     pointer = latest[0].artifact
     if pointer is None:
         raise _damaged(f"{store.uri}/{LATEST} names no artifact: none has been published yet")
-    return read_pointed(store, pointer)
+    return read_located(store, pointer.path, pointer.digest)
 
 
 def read_latest(store: Store) -> tuple[Latest, str] | None:
@@ -89,11 +88,6 @@ def read_latest(store: Store) -> tuple[Latest, str] | None:
         return Latest.model_validate_json(found[0]), found[1]
     except ValidationError as error:
         raise _damaged(f"{store.uri}/{LATEST} is not a pointer of this version") from error
-
-
-def read_pointed(store: Store, pointer: ArtifactPointer) -> Located:
-    """Return the artifact that latest.json points to; its digest must be the pointer's."""
-    return read_located(store, pointer.path, pointer.digest)
 
 
 def read_located(store: Store, base: str, digest: str | None = None) -> Located:

@@ -32,7 +32,7 @@ from finetune_contract.reasons import Reason
 from finetune_contract.resolved import RoleCoverage
 from finetune_contract.result import PublishedArtifact
 from finetune_trainer.process.errors import Conflict, Failure
-from finetune_trainer.store.artifacts import read_latest, read_located, read_pointed, verify
+from finetune_trainer.store.artifacts import read_latest, read_located, verify
 from finetune_trainer.store.storage import OnBytes, Role, Store
 from finetune_trainer.store.transfer import upload_all
 
@@ -58,7 +58,7 @@ def find_published(
     if pointer is None or pointer.provenance != provenance:
         return None
     try:
-        manifest = read_pointed(store, pointer).manifest
+        manifest = read_located(store, pointer.path, pointer.digest).manifest
         verify(store, pointer.path, manifest, on_bytes)
     except Failure as failure:
         if failure.reason is not Reason.VERIFICATION_FAILED:
