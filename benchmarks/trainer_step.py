@@ -30,9 +30,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 from trl import SFTTrainer
 
+from finetune_contract.checkpoint import TrainingState
 from finetune_contract.runconfig import RunConfig
-from finetune_trainer.batch.batches import BatchOrder
-from finetune_trainer.methods.sft.feed import step_batch
+from finetune_trainer.methods.sft.feed import SupervisedFeed
 from harness.command_line import command_line, save
 from harness.contest import StepTimer, serve, take_turns
 from harness.one_process import LLAMA_28M, ready
@@ -61,14 +61,14 @@ def rows(count: int) -> list[dict[str, Any]]:
 def ours(config: RunConfig) -> Callable[[], list[float]]:
     """Return a function that trains one round and returns the seconds of its steps."""
     trainer = ready(config, ExitStack())
-    data, engine = trainer.data.train, trainer.engine
-    order = BatchOrder.of(config.recipe.training, data)
+    engine, feed = trainer.engine, SupervisedFeed(trainer.run, trainer.data.train)
 
     def one_round() -> list[float]:
         seconds = []
-        for step in range(order.steps):
+        for step in range(feed.steps):
+            state = TrainingState(step=step, supervised_tokens=0, loss=0.0)
             started = time.monotonic()
-            batch = step_batch(trainer.run, order, step, data)
+            batch = feed.batch(state, lambda: False)
             engine.step(batch.micro_batches, batch.normaliser, RATE, lambda: False)
             seconds.append(time.monotonic() - started)
         return seconds

@@ -28,42 +28,34 @@ class SupervisedFeed(Feed):
         return self._order.steps
 
     def batch(self, state: TrainingState, stops: Callable[[], bool]) -> StepBatch:
-        """Return this rank's share of the step after `state`."""
+        """Return this rank's share of the step after `state`, counted over all rows of the step."""
         self._step = state.step
-        return step_batch(self._run, self._order, state.step, self._data)
+        rows = [self._data.row(int(index)) for index in self._order.batch(self._step)]
+        device, packed = self._run.ranks.device, self._run.plan.packing
+        learned = sum(int(row.learned.sum()) for row in rows)
+        return StepBatch(
+            micro_batches=tuple(
+                MicroBatch.of([self._data.row(int(at)) for at in share], device, packed=packed)
+                for share in self._shares(self._run.ranks.rank)
+            ),
+            tokens=sum(len(row.tokens) for row in rows),
+            learned=learned,
+            normaliser=learned,
+        )
 
     def rows(self, rank: int, micro_batch: int) -> str:
         """Return the files and lines of a micro-batch of the last batch."""
-        shares = step_shares(self._run, self._order, self._step, self._data, rank)
-        return self._data.lines_of(shares[micro_batch], self._run.config.recipe.data.train)
+        sources = self._run.config.recipe.data.train
+        return self._data.lines_of(self._shares(rank)[micro_batch], sources)
 
-
-def step_batch(run: ResolvedRun, order: BatchOrder, step: int, data: Dataset) -> StepBatch:
-    """Return this rank's share of a step's batch. It holds all rows, so it can count alone."""
-    rows = [data.row(int(index)) for index in order.batch(step)]
-    device, packed = run.ranks.device, run.plan.packing
-    learned = sum(int(row.learned.sum()) for row in rows)
-    return StepBatch(
-        micro_batches=tuple(
-            MicroBatch.of([data.row(int(index)) for index in share], device, packed=packed)
-            for share in step_shares(run, order, step, data, run.ranks.rank)
-        ),
-        tokens=sum(len(row.tokens) for row in rows),
-        learned=learned,
-        normaliser=learned,
-    )
-
-
-def step_shares(
-    run: ResolvedRun, order: BatchOrder, step: int, data: Dataset, rank: int
-) -> list[Indices]:
-    """Return the dataset indices of each of a rank's micro-batches."""
-    indices = order.batch(step)
-    return deal(
-        indices,
-        data.offsets[indices + 1] - data.offsets[indices],
-        rank=rank,
-        world=run.ranks.world,
-        micro_batch_size=run.plan.micro_batch_size,
-        passes=run.plan.accumulation_steps,
-    )
+    def _shares(self, rank: int) -> list[Indices]:
+        """Return the dataset indices of each of a rank's micro-batches of the last batch."""
+        indices = self._order.batch(self._step)
+        return deal(
+            indices,
+            self._data.offsets[indices + 1] - self._data.offsets[indices],
+            rank=rank,
+            world=self._run.ranks.world,
+            micro_batch_size=self._run.plan.micro_batch_size,
+            passes=self._run.plan.accumulation_steps,
+        )
