@@ -50,13 +50,14 @@ def prepare(
     config, ranks = run.config, run.ranks
     run.reporter.begin(Phase.PREPARE, sum(file.lines for file in (*files, *eval_files)))
     work = partial(_encode_all, run, form, model_directory, files, eval_files)
-    by_rank = [made for made in ranks.everywhere(work, on=ranks.is_local_lead) if made is not None]
-    if any(made != by_rank[0] for made in by_rank):
+    by_rank = ranks.everywhere(lambda: work() if ranks.is_local_lead else None)
+    by_node = [made for made in by_rank if made is not None]
+    if any(made != by_node[0] for made in by_node):
         raise Failure(
             Reason.DATA_INVALID, "a data file changed while the nodes were reading it (spec.data)"
         )
     data, root = config.recipe.data, _root(config)
-    train, *held_out = datasets = [root / name for name in by_rank[0]]
+    train, *held_out = datasets = [root / name for name in by_node[0]]
     indices = [_index(directory) for directory in datasets]
     skipped = sum(index.skipped for index in indices)
     if ranks.is_lead:

@@ -8,7 +8,7 @@ set stays. A job that can not fit is refused here, with what would make it fit.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ def resolve(
     """
     config, ranks = run.config, run.ranks
     rooms = ranks.everywhere(lambda: _survey(config, ranks.device))
-    least = smallest(room for room in rooms if room is not None)
+    least = smallest(rooms)
     wish = asks(Wish.of(config, on_gpu=ranks.device.type == "cuda"))
     plan = ranks.lead(lambda: settle(config, model, directory, wish, least))
     run.reporter.planned(plan)
@@ -69,10 +69,9 @@ def _survey(config: RunConfig, device: torch.device) -> Room:
     return room(device, config.layout)
 
 
-def smallest(rooms: Iterable[Room]) -> Room:
+def smallest(rooms: Sequence[Room]) -> Room:
     """Return what every one of these has."""
-    found = list(rooms)
-    return Room(min(r.device for r in found), min(r.host for r in found))
+    return Room(min(r.device for r in rooms), min(r.host for r in rooms))
 
 
 def settle(

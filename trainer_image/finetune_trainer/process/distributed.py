@@ -107,19 +107,18 @@ class Ranks:
         """Tell whether this is the first rank of its node; a process alone is."""
         return os.environ.get("LOCAL_RANK", "0") == "0"
 
-    def everywhere(self, work: Callable[[], T], *, on: bool = True) -> list[T | None]:
-        """Do `work` on every rank where `on` holds and return what each made, by rank.
+    def everywhere(self, work: Callable[[], T]) -> list[T]:
+        """Do `work` on every rank and return what each made, by rank.
 
         All ranks must call it, and all raise the lowest failing rank's failure.
         """
-        outcome: tuple[T | None, Failure | None] = (None, None)
-        if on:
-            try:
-                outcome = (work(), None)
-            except Failure as failure:
-                if failure.rank is None:  # else all ranks raise what one of them failed with
-                    failure.rank = self.rank
-                outcome = (None, failure)
+        outcome: tuple[T | None, Failure | None]
+        try:
+            outcome = (work(), None)
+        except Failure as failure:
+            if failure.rank is None:  # else all ranks raise what one of them failed with
+                failure.rank = self.rank
+            outcome = (None, failure)
         outcomes: list[Any] = [None] * self.world
         dist.all_gather_object(outcomes, outcome, group=self._agreement)
         for _, found in outcomes:

@@ -131,7 +131,7 @@ class OpenAIEngine:
             return bool(waited), server.waits_for
 
         while not stops():
-            told = [one for one in self._ranks.everywhere(busy) if one is not None]
+            told = self._ranks.everywhere(busy)
             self._reporter.noted("rollout", note_of_ranks(note for _, note in told))
             if not any(goes_on for goes_on, _ in told):
                 return True

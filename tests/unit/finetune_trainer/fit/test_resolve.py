@@ -54,7 +54,7 @@ def test_the_node_with_the_least_memory_counts(
     plan = settle(tmp_path)
     assert plan.memory.available == 2000 * MIB
     pair = (Room(3, host), Room(2, 3))
-    assert smallest(pair) == smallest(reversed(pair)) == Room(2, min(host, 3))
+    assert smallest(pair) == smallest(pair[::-1]) == Room(2, min(host, 3))
 
 
 def test_what_the_user_set_is_kept(tmp_path: Path) -> None:

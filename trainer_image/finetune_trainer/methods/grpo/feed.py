@@ -237,7 +237,7 @@ class GrpoFeed(Feed):
         ]
         found = np.zeros(len(buffer.tokens), dtype=np.float32)
         for theirs in ranks.everywhere(lambda: mine):
-            for completions, log_probs in theirs or []:
+            for completions, log_probs in theirs:
                 spans = [buffer.span(int(completion)) for completion in completions]
                 found[np.concatenate([np.arange(s.start, s.stop) for s in spans])] = log_probs
         return found

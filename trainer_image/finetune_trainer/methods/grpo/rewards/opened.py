@@ -47,7 +47,7 @@ def identities(panel: Panel, ranks: Ranks) -> tuple[RewardIdentity, ...]:
         with failing_as_told():
             return panel.identities()
 
-    ours, *others = [told or () for told in ranks.everywhere(ask)]
+    ours, *others = ranks.everywhere(ask)
     for rank, theirs in enumerate(others, start=1):
         if theirs != ours:
             names = ", ".join(sorted({reward.name for reward in {*ours} ^ {*theirs}}))

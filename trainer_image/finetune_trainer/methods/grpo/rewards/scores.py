@@ -98,7 +98,7 @@ def scored(
                 return batch.busy(), batch.done, batch.waits_for
 
         while True:
-            told = [one for one in ranks.everywhere(busy) if one is not None]
+            told = ranks.everywhere(busy)
             tell(sum(done for _, done, _ in told), note_of_ranks(note for _, _, note in told))
             if not any(goes_on for goes_on, _, _ in told):
                 break
@@ -109,16 +109,14 @@ def scored(
 
 
 def _gathered(
-    by_rank: Sequence[tuple[npt.NDArray[np.int64], dict[str, Answer]] | None],
+    by_rank: Sequence[tuple[npt.NDArray[np.int64], dict[str, Answer]]],
     total: int,
     rewards: Sequence[Reward],
 ) -> Scores:
     values = np.full((total, len(rewards)), np.nan)
     failed = np.zeros((total, len(rewards)), dtype=np.bool_)
     seconds, errors = np.zeros(len(rewards)), dict[str, str]()
-    for told in by_rank:
-        assert told is not None, "every rank asks"
-        theirs, answers = told
+    for theirs, answers in by_rank:
         for index, reward in enumerate(rewards):
             answer = answers.get(reward.name)
             if answer is None:
