@@ -69,19 +69,14 @@ class Archive:
                 Reason.VERIFICATION_FAILED, "its manifest is not one of this version"
             ) from error
 
-    def newest_of(self, recipe_digest: str) -> CheckpointManifest | None:
-        """Return the manifest of the newest complete checkpoint of a recipe; None without one."""
-        complete, _ = self.listed()
-        for place in complete:
-            try:
-                manifest = self.manifest(place)
-            except Failure as failure:
-                if failure.reason not in DAMAGED:
-                    raise
-                continue
-            if manifest.provenance.recipe_digest == recipe_digest:
-                return manifest
-        return None
+    def whole(self, place: Place) -> CheckpointManifest | None:
+        """Return a checkpoint's manifest; None if it is damaged."""
+        try:
+            return self.manifest(place)
+        except Failure as failure:
+            if failure.reason not in DAMAGED:
+                raise
+            return None
 
     def delete(self, place: Place) -> None:
         """Remove a checkpoint, its manifest first: without it the rest does not count."""

@@ -21,7 +21,10 @@ from finetune_trainer.store.storage import Store
 
 def newest_checkpoint(store: Store, config: RunConfig) -> CheckpointManifest | None:
     """Return the manifest of the newest checkpoint to go on from; None where the job begins."""
-    return Archive(store, config.layout).newest_of(config.recipe.digest())
+    archive, digest = Archive(store, config.layout), config.recipe.digest()
+    complete, _ = archive.listed()
+    manifests = (archive.whole(place) for place in complete)
+    return next((m for m in manifests if m and m.provenance.recipe_digest == digest), None)
 
 
 def refuse_changed(saved: CheckpointManifest | None, ours: Provenance) -> None:

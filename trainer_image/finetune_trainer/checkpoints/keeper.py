@@ -173,20 +173,13 @@ class Checkpoints:
         """
         self._output.check_claim()
         complete, torn = self._archive.listed()
-        ours = [place for place in complete if self._is_ours(place)]
+        manifests = {place: self._archive.whole(place) for place in complete}
+        ours = [p for p, m in manifests.items() if m and m.provenance == self._provenance]
         for place in ours[self._layout.checkpoint.keep :]:
             self._archive.delete(place)
         for place in torn:
             if place < written:
                 self._archive.delete(place)
-
-    def _is_ours(self, place: Place) -> bool:
-        try:
-            return self._archive.manifest(place).provenance == self._provenance
-        except Failure as failure:
-            if failure.reason not in DAMAGED:
-                raise
-            return False
 
 
 def _difference(theirs: Provenance, ours: Provenance) -> str:
