@@ -19,6 +19,7 @@ from finetune_trainer.adapter.roles import map_roles
 from finetune_trainer.model.base import load_model
 from finetune_trainer.model.positions import fix_frequencies
 from finetune_trainer.model.quantization import keep_layout, loading_options
+from finetune_trainer.model.tokenizer import LOCAL
 
 log = logging.getLogger(__name__)
 
@@ -54,9 +55,7 @@ def training_config(directory: Path, sequence_length: int) -> Any:
 
     Dropout of the base itself would draw by process and micro-batch, and adapters have their own.
     """
-    config = AutoConfig.from_pretrained(
-        str(directory), local_files_only=True, trust_remote_code=False
-    )
+    config = AutoConfig.from_pretrained(str(directory), **LOCAL)
     fix_frequencies(config, sequence_length)
     parts = [config, *(getattr(config, name, None) for name in config.sub_configs)]
     for part in (part for part in parts if part is not None):

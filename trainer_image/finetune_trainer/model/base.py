@@ -15,12 +15,14 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from finetune_contract.reasons import Reason
 from finetune_contract.recipe import Precision
+from finetune_trainer.model.tokenizer import LOCAL
 from finetune_trainer.process.errors import Failure
 
 # What transformers' RuntimeErrors say of files that do not match config.json; others, such as a
 # lack of memory, are none of the model's.
 MISFITS = ("error(s) in loading state_dict", "conversion of the weights", "ignore_mismatched_sizes")
 
+LOADING = {**LOCAL, "use_safetensors": True, "output_loading_info": True}  # of weights
 DTYPES = {
     Precision.BF16: torch.bfloat16,
     Precision.FP16: torch.float16,
@@ -43,9 +45,7 @@ def empty_model(directory: Path) -> Any:
     """Return the model that config.json describes, on the meta device: names and shapes only."""
     _refuse_quantised(read_config(directory))
     try:
-        config = AutoConfig.from_pretrained(
-            str(directory), local_files_only=True, trust_remote_code=False
-        )
+        config = AutoConfig.from_pretrained(str(directory), **LOCAL)
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     # What transformers raises for a type it does not know and for fields that make no sense.
@@ -91,10 +91,7 @@ def load_model(directory: Path, precision: Precision | None, **options: Any) -> 
         model, loading = AutoModelForCausalLM.from_pretrained(
             str(directory),
             dtype="auto" if precision is None else DTYPES[precision],
-            local_files_only=True,
-            trust_remote_code=False,
-            use_safetensors=True,
-            output_loading_info=True,
+            **LOADING,
             **options,
         )
     except SafetensorError as error:

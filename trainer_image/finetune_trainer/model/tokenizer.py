@@ -11,13 +11,14 @@ from transformers import AutoTokenizer
 from finetune_contract.reasons import Reason
 from finetune_trainer.process.errors import Failure
 
+# Of transformers' `from_pretrained`: no file but the model's here is read, and code never run.
+LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+
 
 def load_tokenizer(directory: Path) -> Any:
     """Return the fast tokenizer; only a fast one tells where its tokens stand in the text."""
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            str(directory), local_files_only=True, trust_remote_code=False
-        )
+        tokenizer = AutoTokenizer.from_pretrained(str(directory), **LOCAL)
     except (OSError, ValueError, ImportError) as error:
         raise Failure(
             Reason.MODEL_UNSUPPORTED,

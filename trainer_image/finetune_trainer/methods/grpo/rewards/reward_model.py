@@ -21,7 +21,7 @@ from finetune_rewards.scores import answers
 from finetune_rewards.scores.samples import Item, Samples, Text, Turn, text_of
 from finetune_trainer.checkpoints.inputs import newest_checkpoint
 from finetune_trainer.methods.grpo.recipe import grpo_of
-from finetune_trainer.model.base import DTYPES, MISFITS
+from finetune_trainer.model.base import DTYPES, LOADING, MISFITS
 from finetune_trainer.model.positions import follows_longest_row, longest_row
 from finetune_trainer.model.tokenizer import load_tokenizer
 from finetune_trainer.process.distributed import Ranks
@@ -208,12 +208,7 @@ def _pinned(uri: str, revision: str | None) -> ModelIdentity | None:
 def _load(directory: Path, dtype: torch.dtype) -> Any:
     try:
         model, loading = AutoModelForSequenceClassification.from_pretrained(
-            str(directory),
-            dtype=dtype,
-            local_files_only=True,
-            trust_remote_code=False,
-            use_safetensors=True,
-            output_loading_info=True,
+            str(directory), dtype=dtype, **LOADING
         )
     except (OSError, ValueError, ImportError, SafetensorError) as why:
         raise _unusable(f"its model can not be loaded: {why}") from why
