@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from finetune_contract.reasons import Reason
-from finetune_contract.recipe import Precision, Quantization, Recipe
+from finetune_contract.recipe import Quantization, Recipe
 from finetune_trainer.model.base import DTYPES
 from finetune_trainer.process.errors import Failure
 
@@ -38,7 +38,17 @@ def loading_options(recipe: Recipe) -> dict[str, Any]:
     """Return what transformers' `from_pretrained` must be told to quantise while it loads."""
     if recipe.lora.quantization is Quantization.NONE:
         return {}
-    return {"quantization_config": _nf4(recipe.training.precision)}
+    from transformers import BitsAndBytesConfig
+
+    dtype = DTYPES[recipe.training.precision]
+    nf4 = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+        bnb_4bit_quant_storage=dtype,  # ZeRO-3 gathers each number format by itself
+    )
+    return {"quantization_config": nf4}
 
 
 def keep_layout(model: Any) -> None:
@@ -50,16 +60,3 @@ def keep_layout(model: Any) -> None:
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
-
-
-def _nf4(precision: Precision) -> Any:
-    from transformers import BitsAndBytesConfig
-
-    dtype = DTYPES[precision]
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=dtype,
-        bnb_4bit_quant_storage=dtype,  # ZeRO-3 gathers each number format by itself
-    )
