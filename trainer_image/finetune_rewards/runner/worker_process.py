@@ -19,7 +19,9 @@ import sys
 from collections.abc import Awaitable, Sequence
 from typing import TypeVar
 
-from finetune_rewards.runner import frames, process_table
+import psutil
+
+from finetune_rewards.runner import frames
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -61,6 +63,7 @@ class WorkerProcess:
 
     def __init__(self, name: str, popen: subprocess.Popen[bytes], memory_bytes: int) -> None:
         self._popen = popen
+        self._process = psutil.Process(popen.pid)
         self._memory = memory_bytes
         self._log = _Log(name)
         self._most_cpu_seconds = math.inf
@@ -148,25 +151,31 @@ class WorkerProcess:
         return f"the process ended with exit code {status}"
 
     async def _watch(self) -> None:
-        while self.alive:
-            if process_table.threads(self._popen.pid) > MOST_THREADS:
-                self._end_for(f"the process had more than {MOST_THREADS} threads")
-            elif process_table.own_bytes(self._popen.pid) > self._memory + UNCOUNTED_BYTES:
-                self._end_for(f"the process took more than its {self._memory / 2**20:g} MiB")
-            # The kernel's own limit is a signal, which code may ignore.
-            elif process_table.cpu_seconds(self._popen.pid) > self._most_cpu_seconds:
-                self._end_for("the process used its cores for longer than its batches may")
-            await asyncio.sleep(WATCH_SECONDS)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            while self.alive:
+                memory = self._process.memory_info()
+                if self._process.num_threads() > MOST_THREADS:
+                    self._end_for(f"the process had more than {MOST_THREADS} threads")
+                elif memory.rss - memory.shared > self._memory + UNCOUNTED_BYTES:
+                    self._end_for(f"the process took more than its {self._memory / 2**20:g} MiB")
+                # The kernel's own limit is a signal, which code may ignore.
+                elif self._cpu_seconds() > self._most_cpu_seconds:
+                    self._end_for("the process used its cores for longer than its batches may")
+                await asyncio.sleep(WATCH_SECONDS)
+
+    def _cpu_seconds(self) -> float:
+        times = self._process.cpu_times()
+        return times.user + times.system
 
     def _allow_cpu(self, seconds: float) -> None:
         """Let the process use its cores for so long, whatever it used before."""
-        used = process_table.cpu_seconds(self._popen.pid)
-        most = math.ceil(used + seconds * (os.cpu_count() or 1)) + 1
-        with contextlib.suppress(ProcessLookupError):  # that it ended is told when it is read from
+        # That it ended is told when it is read from.
+        with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess):
+            most = math.ceil(self._cpu_seconds() + seconds * (os.cpu_count() or 1)) + 1
             hard = resource.prlimit(self._popen.pid, resource.RLIMIT_CPU)[1]
             bound = most if hard == resource.RLIM_INFINITY else min(most, hard)
             resource.prlimit(self._popen.pid, resource.RLIMIT_CPU, (bound, hard))
-        self._most_cpu_seconds = most + CPU_MARGIN_SECONDS
+            self._most_cpu_seconds = most + CPU_MARGIN_SECONDS
 
     def _end_for(self, why: str) -> None:
         self._why = why
