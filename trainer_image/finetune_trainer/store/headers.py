@@ -40,8 +40,7 @@ def _header(
     try:
         if identity.uri.startswith(hub.SCHEME):
             repository = hub.model_repository(identity.uri, identity.revision, credentials_dir)
-            found = repository.safetensors_header(file.path, identity.revision)
-            return {name: TensorHeader(*told) for name, told in found.items()}
+            return repository.safetensors_header(file.path, identity.revision)
         return _parsed(Store(identity.uri, Role.MODEL, credentials_dir), file)
     except (ValueError, KeyError, TypeError, SafetensorsParsingError) as error:
         raise Failure(

@@ -34,6 +34,7 @@ from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 from finetune_contract.credentials import CredentialKey
 from finetune_contract.reasons import Reason
+from finetune_contract.shape import TensorHeader
 from finetune_trainer.process.errors import Failure
 from finetune_trainer.store.credentials import read_key
 from finetune_trainer.store.storage import Entry, OnBytes, Role
@@ -97,8 +98,8 @@ class Repository:
         with TemporaryDirectory() as directory:
             return self.download(path, commit, Path(directory), lambda count: None).read_bytes()
 
-    def safetensors_header(self, path: str, commit: str) -> dict[str, tuple[str, tuple[int, ...]]]:
-        """Return (dtype, shape) of each tensor of a file, from the file's first bytes alone."""
+    def safetensors_header(self, path: str, commit: str) -> dict[str, TensorHeader]:
+        """Return the header of each tensor of a file, from the file's first bytes alone."""
         with self._errors(path):
             found: Any = _retrying()(
                 HfApi(_endpoint(), token=self.token or False).parse_safetensors_file_metadata,
@@ -106,7 +107,7 @@ class Repository:
                 path,
                 revision=commit,
             )
-        return {name: (t.dtype, tuple(t.shape)) for name, t in found.tensors.items()}
+        return {name: TensorHeader(t.dtype, tuple(t.shape)) for name, t in found.tensors.items()}
 
     @contextmanager
     def _errors(self, path: str = "") -> Iterator[None]:
@@ -124,19 +125,16 @@ class Repository:
                 self.role.not_found,
                 f"{self.uri} does not exist, or the HF_TOKEN of {field} may not see it",
             ) from error
-        except (RevisionNotFoundError, HFValidationError) as error:
-            raise Failure(self.role.not_found, f"{what} does not exist") from error
-        except LocalEntryNotFoundError as error:  # huggingface_hub's word for "no connection"
+        # The first is huggingface_hub's word for "no connection", and a kind of EntryNotFoundError.
+        except (LocalEntryNotFoundError, httpx2.TransportError) as error:
             raise self._unavailable(what) from error
-        except EntryNotFoundError as error:
+        except (RevisionNotFoundError, EntryNotFoundError, HFValidationError) as error:
             raise Failure(self.role.not_found, f"{what} does not exist") from error
         except HfHubHTTPError as error:
             if error.response is not None and error.response.status_code in (401, 403):
                 raise Failure(
                     Reason.ACCESS_DENIED, f"the hub refused {self.uri} with the HF_TOKEN of {field}"
                 ) from error
-            raise self._unavailable(what) from error
-        except httpx2.TransportError as error:
             raise self._unavailable(what) from error
         except (OSError, RuntimeError) as error:
             if not _is_transfer(error):
