@@ -63,7 +63,7 @@ class Report:
                     "file": fault.uri,
                     "row": fault.row,
                     "kind": fault.kind,
-                    "severity": fault.severity,
+                    "severity": fault.kind.severity,
                     "reason": fault.reason,
                 }
                 for fault in self.faults
@@ -192,7 +192,7 @@ def _show(report: Report) -> None:
     if report.faults:
         table = Table("file", "row", "", "kind", "reason")
         for fault in report.faults[:SHOWN]:
-            mark = "warning" if fault.severity is Severity.WARNING else "fault"
+            mark = "warning" if fault.kind.severity is Severity.WARNING else "fault"
             row = "" if fault.row is None else str(fault.row)
             table.add_row(escape(fault.uri), row, mark, fault.kind, escape(fault.reason))
         OUT.print(table)

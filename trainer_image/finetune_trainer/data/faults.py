@@ -134,11 +134,6 @@ class Fault:
     kind: Kind
     reason: str
 
-    @property
-    def severity(self) -> Severity:
-        """Return what it means for the job."""
-        return self.kind.severity
-
     def __str__(self) -> str:
         """Return it as one line."""
         where = self.uri if self.row is None else f"{self.uri} row {self.row}"
@@ -179,7 +174,7 @@ class Findings:
         """Note a finding of a row (its 1-based line), or of the whole file where that is None."""
         fault = Fault(uri, row, kind, reason)
         self.counts[kind] += 1
-        kept = self.warnings if fault.severity is Severity.WARNING else self.shown
+        kept = self.warnings if fault.kind.severity is Severity.WARNING else self.shown
         if len(kept) < SHOWN and not self.skips(fault):
             kept.append(fault)
         self._listener(fault)
@@ -191,7 +186,7 @@ class Findings:
 
     def skips(self, fault: Fault) -> bool:
         """Tell whether the row is left out instead of ending the job."""
-        return self._skips and fault.severity is Severity.ROW
+        return self._skips and fault.kind.severity is Severity.ROW
 
     @property
     def skipped(self) -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune_trainer.data.faults import Fault, Kind, Severity
+from finetune_trainer.data.faults import Fault, Kind
 
 DOCS = Path(__file__).parents[4] / "docs" / "data.md"
 
@@ -24,4 +24,3 @@ def test_the_docs_have_no_other_kind() -> None:
 def test_a_fault_tells_where() -> None:
     assert str(Fault("s3://d/a", 3, Kind.BAD_JSON, "is not JSON")) == "s3://d/a row 3: is not JSON"
     assert str(Fault("s3://d/a", None, Kind.EMPTY_FILE, "is empty")) == "s3://d/a: is empty"
-    assert Fault("u", 1, Kind.DUPLICATE_ROW, "").severity is Severity.WARNING
