@@ -59,7 +59,7 @@ def demo(
 
 def _story(keep: bool) -> float:
     from finetune_local import demo as actions
-    from finetune_local import demo_data, paths
+    from finetune_local import demo_data
     from finetune_local.cluster import running_cluster
 
     _step("Start an embedded cluster (an emulation of Kubernetes) and its S3")
@@ -71,11 +71,11 @@ def _story(keep: bool) -> float:
             demo_data.upload(cluster.s3.store(demo_data.BUCKET))
 
         _step("Install the operator")
-        _show(shell, *actions.install_command(_relative(paths.chart())))
+        _show(shell, *actions.install_command(_asset("charts/finetune-operator")))
 
         _step("Ask for an adapter")
         _show(shell, "kubectl", "apply", "--filename", str(actions.secret_file(cluster)))
-        _show(shell, "kubectl", "apply", "-f", str(_relative(paths.quickstart())))
+        _show(shell, "kubectl", "apply", "-f", str(_asset("examples/quickstart.yaml")))
         artifact = _follow(actions.follow(shell, _TRAINING_SECONDS), shell)
 
         _step("Load the adapter back from S3 and ask both models 32 new questions")
@@ -140,7 +140,10 @@ def _step(title: str) -> None:
     OUT.print(f"\n[bold]{title}[/bold]")
 
 
-def _relative(path: Path) -> Path:
+def _asset(name: str) -> Path:
+    from finetune_local.paths import asset
+
+    path = asset(name)
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 

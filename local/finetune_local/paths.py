@@ -23,17 +23,7 @@ def _base(variable: str, fallback: str) -> Path:
     return Path(os.environ.get(variable) or Path.home() / fallback) / "finetune"
 
 
-def chart() -> Path:
-    """Return the directory of the Helm chart."""
-    return _find("charts/finetune-operator")
-
-
-def quickstart() -> Path:
-    """Return the job that the demo applies."""
-    return _find("examples/quickstart.yaml")
-
-
-def _find(name: str) -> Path:
+def asset(name: str) -> Path:
     """Return a file that lies beside this package when installed, else in the repository."""
     installed = _PACKAGE / "assets" / name
     return installed if installed.exists() else _REPOSITORY / name

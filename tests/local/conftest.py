@@ -31,8 +31,9 @@ def journey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Journey]:
         store = cluster.s3.store("journey")
         _fill(store, write_model(tmp_path_factory.mktemp("model")))
         sets = [f"--set-json=operator.{name}={value}" for name, value in QUICK.items()]
+        chart = str(paths.asset("charts/finetune-operator"))
         Shell(cluster.kubeconfig).run(
-            "helm", "install", "operator", str(paths.chart()), *sets, "--wait", "--timeout=2m"
+            "helm", "install", "operator", chart, *sets, "--wait", "--timeout=2m"
         )
         journey = Journey(
             binaries.kubectl(), cluster.kubeconfig, directory, store, cluster.s3.secret_keys()

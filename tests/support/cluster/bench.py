@@ -87,7 +87,7 @@ class Bench:
                 str(binaries.helm()),
                 "template",
                 "under-test",
-                str(paths.chart()),
+                str(paths.asset("charts/finetune-operator")),
                 f"--namespace={self.namespace}",
                 "--show-only=templates/role.yaml",
                 "--show-only=templates/serviceaccount.yaml",
