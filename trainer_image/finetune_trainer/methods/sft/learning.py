@@ -31,8 +31,7 @@ class SupervisedObjective:
 class SftLearning(Learning):
     """Steps over encoded rows."""
 
-    def __init__(self) -> None:
-        self.objective = SupervisedObjective()
+    objective = SupervisedObjective()
 
     def feed(
         self, run: ResolvedRun, engine: Engine, model: Any, data: Dataset, directory: Path
