@@ -63,7 +63,8 @@ class WorkQueue(Generic[K]):
             key = await self._ready.get()
             self._waiting.discard(key)
             self._busy.add(key)
-            self._cancel_timer(key)
+            if timer := self._timers.pop(key, None):
+                timer.cancel()
             try:
                 after = await self._handle(key)
             finally:
@@ -88,8 +89,3 @@ class WorkQueue(Generic[K]):
     def _due(self, key: K) -> None:
         self._timers.pop(key, None)
         self.add(key)
-
-    def _cancel_timer(self, key: K) -> None:
-        timer = self._timers.pop(key, None)
-        if timer is not None:
-            timer.cancel()

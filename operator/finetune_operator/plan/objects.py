@@ -18,13 +18,11 @@ class Objects:
 
 def shared(job: FineTuneJob) -> tuple[Object, ...]:
     """Return what the pods of any attempt, and the one that tries the rewards, need."""
-    own_account = job.spec.workers.service_account_name is None
-    return (*((service_account(job),) if own_account else ()), network_policy(job))
-
-
-def service_account(job: FineTuneJob) -> Object:
-    """Return it; its token is mounted by the pod template alone, into one container."""
-    return child(job, "v1", "ServiceAccount", None, automountServiceAccountToken=False)
+    if job.spec.workers.service_account_name is not None:
+        return (network_policy(job),)
+    # Its token is mounted by the pod template alone, into one container.
+    account = child(job, "v1", "ServiceAccount", None, automountServiceAccountToken=False)
+    return (account, network_policy(job))
 
 
 def network_policy(job: FineTuneJob) -> Object:
