@@ -83,8 +83,8 @@ def prepare(
     sources = {name: str(_source_path(directory, name)) for name in reward_sources or {}}
     mounts = Mounts(
         credentials=credential_directories(job, found),
-        cache=str(_model_cache(spec)),
-        scratch=str(directory / "scratch"),
+        cache_dir=str(_model_cache(spec)),
+        scratch_dir=str(directory / "scratch"),
         reward_runner=RewardRunner(sources=sources) if sources else None,
     )
     try:

@@ -18,11 +18,11 @@ from finetune_operator.job.names import attempt_name
 
 @dataclass(frozen=True)
 class Mounts:
-    """What the trainer finds ready; None where there is none."""
+    """What the trainer finds ready, as a layout names it; None where there is none."""
 
     credentials: contract.Credentials = field(default_factory=contract.Credentials)
-    cache: str | None = None
-    scratch: str = "/tmp/finetune"  # noqa: S108 - private to the container
+    cache_dir: str | None = None
+    scratch_dir: str = "/tmp/finetune"  # noqa: S108 - private to the container
     reward_runner: contract.RewardRunner | None = None
 
 
@@ -69,10 +69,7 @@ def run_config(
             checkpoint=filled(contract.CheckpointPolicy, spec.checkpoint),
             tracking=_tracking(spec, namespace),
             rollout=rollout(spec),
-            reward_runner=mounts.reward_runner,
-            credentials=mounts.credentials,
-            cache_dir=mounts.cache,
-            scratch_dir=mounts.scratch,
+            **vars(mounts),
             heartbeat=heartbeat or None,
             grace_seconds=spec.run_policy.termination_grace_period_seconds,
         ),

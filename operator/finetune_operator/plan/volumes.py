@@ -38,7 +38,7 @@ def pod_mounts(job: FineTuneJob) -> Mounts:
     directories = {part: credentials_directory(part) for part in credentials(job)}
     return Mounts(
         credentials=credential_directories(job, directories),
-        cache=CACHE_DIRECTORY if job.spec.model.cache else None,
+        cache_dir=CACHE_DIRECTORY if job.spec.model.cache else None,
         reward_runner=RewardRunner(socket=SOCKET) if isolated_rewards(job.spec) else None,
     )
 
