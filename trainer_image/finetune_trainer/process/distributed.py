@@ -23,8 +23,8 @@ from torch import Tensor
 from torch._C._distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
+from finetune_contract.reasons import Reason
 from finetune_contract.result import Result
-from finetune_trainer.process.device import choose_device, describe_device
 from finetune_trainer.process.errors import Failure
 
 T = TypeVar("T")
@@ -69,16 +69,17 @@ class Ranks:
         Raises Failure(DeviceUnsupported) where a GPU is asked for and there is none, or too few.
         """
         self.device = choose_device(gpus=gpus, local_rank=int(os.environ["LOCAL_RANK"]))
-        if self.device.type == "cuda":
+        on_gpu = self.device.type == "cuda"
+        if on_gpu:
             torch.cuda.set_device(self.device)
-        log.info("trains on %s", describe_device(self.device))
+        log.info("trains on %s", torch.cuda.get_device_name() if on_gpu else "the CPU")
         dist.init_process_group(
-            "nccl" if self.device.type == "cuda" else "gloo",
+            "nccl" if on_gpu else "gloo",
             store=PrefixStore("finetune", self._store),
             rank=self.rank,
             world_size=self.world,
             timeout=COLLECTIVE_TIMEOUT,
-            device_id=self.device if self.device.type == "cuda" else None,
+            device_id=self.device if on_gpu else None,
         )
         self._agreement = dist.new_group(backend="gloo", timeout=AGREEMENT_TIMEOUT)
 
@@ -224,3 +225,31 @@ class Led(Generic[Held]):
         All ranks must call it.
         """
         return self.ranks.lead(lambda: work(cast(Held, self.mine)))
+
+
+def choose_device(*, gpus: bool, local_rank: int) -> torch.device:
+    """Return the rank's GPU, or the CPU where there is none and none was asked for.
+
+    Raises Failure(DeviceUnsupported): a pod that asked for GPUs must not train on its CPU unheard.
+    """
+    if not torch.cuda.is_available():
+        if gpus:
+            raise Failure(Reason.DEVICE_UNSUPPORTED, _no_gpu())
+        return torch.device("cpu")
+    if local_rank >= torch.cuda.device_count():
+        raise Failure(
+            Reason.DEVICE_UNSUPPORTED,
+            f"there is no GPU for process {local_rank} of this node, which has "
+            f"{torch.cuda.device_count()}; every process needs one of its own",
+        )
+    return torch.device("cuda", local_rank)
+
+
+def _no_gpu() -> str:
+    asked = "the pods ask for GPUs (spec.workers.resources), but"
+    if torch.version.cuda is None:
+        return f"{asked} the image's torch is for CPUs; set spec.workers.image to one with CUDA"
+    return (
+        f"{asked} torch finds none that works with CUDA {torch.version.cuda}; bring the node's "
+        "NVIDIA driver up to date, or use a spec.workers.image built for an older CUDA"
+    )

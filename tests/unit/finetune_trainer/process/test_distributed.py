@@ -21,8 +21,7 @@ from finetune_trainer import rank as rank_module
 from finetune_trainer import train
 from finetune_trainer.methods.sft.learning import SupervisedObjective
 from finetune_trainer.process import distributed
-from finetune_trainer.process.device import choose_device
-from finetune_trainer.process.distributed import Ranks
+from finetune_trainer.process.distributed import Ranks, choose_device
 from finetune_trainer.process.ending import ResultFile
 from finetune_trainer.process.errors import Failure
 from finetune_trainer.process.stopping import Stop
