@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
 from typing import TypeVar
 
 from finetune_api.job import FineTuneJob
@@ -31,12 +32,12 @@ Send = Callable[[Object], Awaitable[Object]]
 T = TypeVar("T")
 
 
+@dataclass(frozen=True)
 class Applier:
     """Writes children; each answer goes into the cache, so that the next pass knows of it."""
 
-    def __init__(self, api: Api, cache: Cache) -> None:
-        self._api = api
-        self._cache = cache
+    api: Api
+    cache: Cache
 
     async def apply(self, job: FineTuneJob, decision: Decision, objects: Objects | None) -> bool:
         """Return whether anything was made. Raises Waiting, Stalled, ApiError or Unreachable."""
@@ -51,36 +52,36 @@ class Applier:
     async def _delete(self, key: Key, child: Child) -> None:
         # The operator's own pods can commit nothing, so a node that does not answer holds none up.
         at_once = child.kind == POD
-        await self._api.delete(child.kind, key.namespace, child.name, child.uid, at_once=at_once)
-        known = self._cache.find(key, child.kind, child.name)
+        await self.api.delete(child.kind, key.namespace, child.name, child.uid, at_once=at_once)
+        known = self.cache.find(key, child.kind, child.name)
         finalized = known is not None and known["metadata"].get("finalizers")
         if known is not None and known["metadata"]["uid"] == child.uid and not finalized:
-            self._cache.remove(known)
+            self.cache.remove(known)
 
     async def _ensure(
         self, job: FineTuneJob, key: Key, body: Object, *, once: bool = False
     ) -> bool:
-        known = self._cache.find(key, body["kind"], body["metadata"]["name"])
+        known = self.cache.find(key, body["kind"], body["metadata"]["name"])
         if known is None:
             known = await self._create(body)
             _check_owner(job, known)
-            self._cache.put(known)
+            self.cache.put(known)
             return True
         _check_owner(job, known)
         once = once or body["kind"] in _WRITTEN_ONCE
         if once or content_digest(known) == content_digest(body):
             return False
-        self._cache.put(await self._write(self._api.apply, body))
+        self.cache.put(await self._write(self.api.apply, body))
         return True
 
     async def _create(self, body: Object) -> Object:
         try:
-            return await self._write(self._api.create, body)
+            return await self._write(self.api.create, body)
         except ApiError as error:
             if error.reason != "AlreadyExists":
                 raise
         metadata = body["metadata"]
-        found = await self._api.get(body["kind"], metadata["namespace"], metadata["name"])
+        found = await self.api.get(body["kind"], metadata["namespace"], metadata["name"])
         if found is None:
             text = f"{body['kind']} {metadata['name']} went away while it was looked at"
             raise Waiting(Reason.NAME_TAKEN, text, _SOON)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from finetune_api.job import KIND, FineTuneJob
@@ -39,35 +39,25 @@ from finetune_operator.settings import Settings
 log = logging.getLogger(__name__)
 
 
+@dataclass
 class Reconciler:
     """Knows the way from a job's body to what must be written, and writes it."""
 
-    def __init__(
-        self,
-        api: Api,
-        cache: Cache,
-        settings: Settings,
-        backend: Backend,
-        clock: Callable[[], datetime],
-        recorder: Recorder,
-        on_attempt_end: Callable[[str], None] = lambda reason: None,
-    ) -> None:
-        self._api = api
-        self._cache = cache
-        self._settings = settings
-        self._backend = backend
-        self._clock = clock
-        self._on_attempt_end = on_attempt_end
-        self._parser = Parser()
-        self._applier = Applier(api, cache)
-        self._recorder = recorder
+    api: Api
+    cache: Cache
+    settings: Settings
+    backend: Backend
+    clock: Callable[[], datetime]
+    recorder: Recorder
+    on_attempt_end: Callable[[str], None]
+    _parser: Parser = field(default_factory=Parser, init=False)
 
     async def reconcile(self, key: Key) -> float | None:
         """Do one pass; return after how many seconds to look again, None for not of itself.
 
         Raises RetryLater if the API server failed or another writer was faster.
         """
-        body = self._cache.job(key)
+        body = self.cache.job(key)
         if body is None:
             self._parser.forget(key.namespace, key.name)
             return None
@@ -82,7 +72,7 @@ class Reconciler:
             raise RetryLater from error
 
     async def _pass(self, body: Object) -> float | None:
-        now = self._clock()
+        now = self.clock()
         try:
             job = self._parse(body)
             trial = self._trial(job)
@@ -96,16 +86,16 @@ class Reconciler:
         if decision.attempts != tuple(known.attempts or ()) or not same_check:
             # Written ahead: an attempt stands in status before anything of it exists, and its end
             # stands there before anything of it is deleted.
-            ahead = status_of(job, observed, decision, now, self._settings)
+            ahead = status_of(job, observed, decision, now, self.settings)
             job = await self._write(job, ahead, now)
         waiting, made = None, False
         try:
-            made = await self._applier.apply(job, decision, objects)
+            made = await Applier(self.api, self.cache).apply(job, decision, objects)
         except Waiting as reason:
             waiting = reason
         except Stalled as stalled:
             decision = refused(decision, stalled.message, now)
-        status = status_of(job, observed, decision, now, self._settings, waiting)
+        status = status_of(job, observed, decision, now, self.settings, waiting)
         await self._write(job, status, now)
         if made:
             return 0.0
@@ -116,7 +106,7 @@ class Reconciler:
         """Return the job; one that has begun goes on, whatever hosts are allowed since."""
         job = self._parser.parse(body)
         if not _has_begun(job):
-            refused = refused_hosts(job, self._settings.allowed_hosts)
+            refused = refused_hosts(job, self.settings.allowed_hosts)
             if refused:
                 raise Stalled(Reason.INVALID_SPEC, "; ".join(refused))
         return job
@@ -125,7 +115,7 @@ class Reconciler:
         """Return what tries the job's rewards; None without any to try, or once it has begun."""
         if _has_begun(job):
             return None
-        return reward_check(job, image(job, self._settings.trainer_image))
+        return reward_check(job, image(job, self.settings.trainer_image))
 
     async def _decide(
         self, job: FineTuneJob, trial: Objects | None, now: datetime
@@ -134,7 +124,7 @@ class Reconciler:
         digest = content_digest(trial.started[-1]) if trial else None
 
         def decided(observed: Observed) -> Decision:
-            return decide(job, observed, now, self._settings, self._backend, digest)
+            return decide(job, observed, now, self.settings, self.backend, digest)
 
         observed = self._observe(job)
         decision = decided(observed)
@@ -149,23 +139,23 @@ class Reconciler:
 
     def _observe(self, job: FineTuneJob) -> Observed:
         key = Key(job.namespace, job.name)
-        return observe(job, self._cache.children(key), self._cache.departed(key), self._backend)
+        return observe(job, self.cache.children(key), self.cache.departed(key), self.backend)
 
     async def _relist(self, job: FineTuneJob) -> None:
         key = Key(job.namespace, job.name)
-        for kind in (*self._backend.kinds, POD, LEASE):
+        for kind in (*self.backend.kinds, POD, LEASE):
             try:
-                listing = await self._api.list_objects(
+                listing = await self.api.list_objects(
                     kind, job.namespace, f"{JOB_LABEL}={job.name}"
                 )
             except ApiError as error:
                 if error.code == 404:
                     continue  # a kind that is not served has no objects
                 raise
-            self._cache.replace(kind, listing.items, listing.version, key)
+            self.cache.replace(kind, listing.items, listing.version, key)
 
     async def _warnings(self, job: FineTuneJob, uids: tuple[str, ...]) -> dict[str, str]:
-        found = {uid: newest_warning(await self._api.events_of(job.namespace, uid)) for uid in uids}
+        found = {uid: newest_warning(await self.api.events_of(job.namespace, uid)) for uid in uids}
         return {uid: warning for uid, warning in found.items() if warning is not None}
 
     def _objects(
@@ -175,7 +165,7 @@ class Reconciler:
             return trial
         if decision.run is None:
             return None
-        return attempt_objects(job, decision.run, self._backend, self._settings.heartbeat_seconds)
+        return attempt_objects(job, decision.run, self.backend, self.settings.heartbeat_seconds)
 
     async def _stall(self, body: Object, stalled: Stalled, now: datetime) -> None:
         try:
@@ -198,27 +188,27 @@ class Reconciler:
     ) -> Object:
         if new == old:
             return body
-        answer = await self._api.patch_status({**body, "status": _json(old)}, _json(new))
-        self._cache.put(answer)
+        answer = await self.api.patch_status({**body, "status": _json(old)}, _json(new))
+        self.cache.put(answer)
         for transition in transitions(old, new):
             log.info("%s: %s: %s", body["metadata"]["name"], transition.reason, transition.message)
-            self._recorder.note(body, transition, now)
+            self.recorder.note(body, transition, now)
         known = {a.number for a in old.attempts or () if a.end_time}
         for attempt in new.attempts or ():
             if attempt.end_time and attempt.number not in known:
-                self._on_attempt_end(attempt.reason or "")
+                self.on_attempt_end(attempt.reason or "")
         return answer
 
     async def _reread(self, key: Key, body: Object) -> None:
         """Learn the job's newest state from the server; the cache was behind."""
         try:
-            newest = await self._api.get(KIND, key.namespace, key.name)
+            newest = await self.api.get(KIND, key.namespace, key.name)
         except (ApiError, Unreachable):
             return
         if newest is None:
-            self._cache.remove(body)
+            self.cache.remove(body)
         else:
-            self._cache.put(newest)
+            self.cache.put(newest)
 
 
 def _json(status: FineTuneJobStatus) -> Object:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
 
 from finetune_api.job import KIND
 from finetune_operator.cluster.api import Api, ApiError, Unreachable
@@ -26,33 +27,26 @@ class BackendAppeared(Exception):
     """A kind is served now that was not at the start, so no watch is on it: start anew."""
 
 
+@dataclass
 class Synchroniser:
     """Lists jobs and their `children`, kinds; `add` is told of every job for which a list shows
-    something new."""
+    something new. Without `namespaces` it lists all of them."""
 
-    def __init__(
-        self,
-        api: Api,
-        cache: Cache,
-        children: Collection[str],
-        namespaces: tuple[str, ...],
-        add: Callable[[Key], None],
-    ) -> None:
-        self._api = api
-        self._children = children
-        self._cache = cache
-        self._namespaces: tuple[str | None, ...] = namespaces or (None,)
-        self._add = add
-        self._unserved: set[str] = set()
+    api: Api
+    cache: Cache
+    children: Collection[str]
+    namespaces: tuple[str, ...]
+    add: Callable[[Key], None]
+    _unserved: set[str] = field(default_factory=set, init=False)
 
     async def run(self, relist_seconds: float) -> None:
         """Open the gate after the first complete list, then list again until cancelled."""
         while True:
             listed = await self._tried()
-            if listed and not self._cache.synced:
-                self._cache.synced = True
-                for key, _ in list(self._cache.jobs()):
-                    self._add(key)
+            if listed and not self.cache.synced:
+                self.cache.synced = True
+                for key, _ in list(self.cache.jobs()):
+                    self.add(key)
                 await asyncio.sleep(min(_SECOND_LIST_SECONDS, relist_seconds))
             elif self._unserved:
                 await asyncio.sleep(_SECOND_LIST_SECONDS)
@@ -61,20 +55,20 @@ class Synchroniser:
 
     async def relist(self) -> None:
         """List every kind once. Raises ApiError, Unreachable or BackendAppeared."""
-        for namespace in self._namespaces:
-            for kind in (*self._children, KIND):
-                selector = SELECTOR if kind in self._children else ""
+        for namespace in self.namespaces or (None,):
+            for kind in (*self.children, KIND):
+                selector = SELECTOR if kind in self.children else ""
                 try:
-                    listing = await self._api.list_objects(kind, namespace, selector)
+                    listing = await self.api.list_objects(kind, namespace, selector)
                 except ApiError as error:
-                    if error.code == 404 and kind in self._children:
+                    if error.code == 404 and kind in self.children:
                         self._unserved.add(kind)
                         continue
                     raise
                 if kind in self._unserved:
                     raise BackendAppeared(f"{kind} is served now; starting anew to watch it")
-                for key in self._cache.replace(kind, listing.items, listing.version, namespace):
-                    self._add(key)
+                for key in self.cache.replace(kind, listing.items, listing.version, namespace):
+                    self.add(key)
 
     async def _tried(self) -> bool:
         try:

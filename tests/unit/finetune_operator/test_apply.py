@@ -107,7 +107,7 @@ async def test_a_strangers_object_is_neither_changed_nor_taken() -> None:
 async def test_an_own_object_that_the_cache_does_not_show_is_adopted() -> None:
     bench = Bench()
     await bench.do_pass()
-    bench.cache = bench.reconciler._cache = bench.reconciler._applier._cache = Cache()
+    bench.cache = bench.reconciler.cache = Cache()
     bench.cache.put(bench.world.job())
     writes = bench.world.writes
     await bench.reconciler.reconcile(KEY)
