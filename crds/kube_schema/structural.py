@@ -28,8 +28,6 @@ from kube_schema.field_errors import (
     type_name,
 )
 
-__all__ = ["FieldError", "Json", "Schema", "apply_defaults", "prune", "validate"]
-
 _ROOT_FIELDS = ("apiVersion", "kind", "metadata")
 _BLOCKING: frozenset[str] = frozenset(
     {
