@@ -52,7 +52,7 @@ async def check(
         await runner.start()
         for described in runner.describe():
             if described.problem is not None:
-                raise error_of(described.problem.reason, described.problem.message)
+                raise error_of(*described.problem)
         check_columns(rewards, {name for row in rows for name in row["columns"]})
         tries = [_samples(rows, answered=True), _samples(rows, answered=False)]
         answers = [await runner.score(pack_samples(s), len(s)) for s in tries]

@@ -60,7 +60,7 @@ class RunnerClient:
         rewards = await self.rewards()
         for reward in rewards:
             if reward.problem is not None:
-                raise error_of(reward.problem.reason, reward.problem.message)
+                raise error_of(*reward.problem)
         self._revisions = {
             reward.name: reward.revision for reward in rewards if reward.revision is not None
         }
@@ -92,7 +92,7 @@ class RunnerClient:
             except (OSError, asyncio.IncompleteReadError) as error:
                 failure = start_failure(self._path)
                 if failure is not None and not self._answered:
-                    raise error_of(failure.reason, failure.message) from error
+                    raise error_of(*failure) from error
                 away_since = away_since or time.monotonic()
                 if time.monotonic() > away_since + self._away:
                     said = f"has been away for {self._away:g} s: "

@@ -20,6 +20,12 @@ from finetune_rewards.runner import frames
 from finetune_rewards.runner.protocol import BadAnswer, Problem, most_answer, unpack_items
 from finetune_rewards.runner.worker_process import COMMAND, WorkerFailed, WorkerLate, WorkerProcess
 from finetune_rewards.scores.answers import error, one_line
+from finetune_rewards.scores.errors import (
+    RewardError,
+    RewardInvalid,
+    RewardUnavailable,
+    SandboxUnavailable,
+)
 from finetune_rewards.scores.samples import Answer, Item
 
 log = logging.getLogger(__name__)
@@ -34,14 +40,6 @@ LOAD_REMEDY = (
 MOST_SECONDS = 1000.0
 OUT_OF_TIME = "the batch's other completions took all the time there is"
 MOST_HELLO = 0  # a worker's first message has no body
-
-
-class Unusable(Exception):
-    """What the worker was to load can not be used."""
-
-    def __init__(self, problem: Problem) -> None:
-        super().__init__(problem.message)
-        self.problem = problem
 
 
 @dataclass(frozen=True)
@@ -86,8 +84,8 @@ class Station:
         async with self._turn:
             try:
                 await self._ready()
-            except Unusable as unusable:
-                return unusable.problem
+            except RewardError as unusable:
+                return Problem(unusable.reason, unusable.message)
             return None
 
     async def stop(self) -> None:
@@ -128,8 +126,8 @@ class Station:
                 await self._discard()
                 failed = 1 if self._assignment.singly else left
                 items += [error(str(failure))] * failed
-            except Unusable as unusable:
-                return items + [error(str(unusable))] * left
+            except RewardError as unusable:
+                return items + [error(unusable.message)] * left
         return items
 
     async def _extend(
@@ -167,7 +165,7 @@ class Station:
             header = await self._hello()
         except WorkerFailed as failure:
             await self._discard()
-            raise Unusable(self._not_loaded(failure)) from failure
+            raise self._not_loaded(failure) from failure
         match header:
             case {"ready": True, "lacks": [*lacks]}:
                 for lack in (SECCOMP, LANDLOCK):
@@ -175,7 +173,7 @@ class Station:
                         log.warning("%s: runs without %s", self._assignment.name, lack)
             case _:
                 await self._discard()
-                raise Unusable(self._problem(header))
+                raise self._refused(header)
 
     async def _hello(self) -> frames.Header:
         """Start a worker; return its first message."""
@@ -186,7 +184,7 @@ class Station:
         header, _ = await self._worker.receive(MOST_HELLO, LOAD_SECONDS)
         return header
 
-    def _not_loaded(self, failure: WorkerFailed) -> Problem:
+    def _not_loaded(self, failure: WorkerFailed) -> RewardError:
         """Return why a worker said nothing; being late is not yet a fault of what it loads."""
         late = isinstance(failure, WorkerLate)
         of_users = not self._assignment.singly
@@ -194,17 +192,16 @@ class Station:
         said = f"{whose}: it does not load: {failure}"
         if late and of_users:
             said += f"; {LOAD_REMEDY}"
-        return Problem(Reason.REWARD_UNAVAILABLE if late else Reason.REWARD_INVALID, said)
+        return RewardUnavailable(said) if late else RewardInvalid(said)
 
-    def _problem(self, header: frames.Header) -> Problem:
+    def _refused(self, header: frames.Header) -> RewardError:
         """Return why a worker refuses; the code that it loaded may have said anything instead."""
-        reason, said = Reason.REWARD_INVALID, "it does not load: its process said something else"
+        lacking, said = False, "it does not load: its process said something else"
         if header.get("ready") is False and isinstance(message := header.get("message"), str):
             said = one_line(message)
-            if header.get("reason") == Reason.SANDBOX_UNAVAILABLE:
-                reason = Reason.SANDBOX_UNAVAILABLE
+            lacking = header.get("reason") == Reason.SANDBOX_UNAVAILABLE
         named = said if self._assignment.singly else f"reward {self._assignment.name}: {said}"
-        return Problem(reason, named)
+        return SandboxUnavailable(named) if lacking else RewardInvalid(named)
 
     async def _discard(self) -> None:
         worker, self._worker = self._worker, None
@@ -213,5 +210,5 @@ class Station:
 
     async def _replace(self) -> None:
         async with self._turn:
-            with contextlib.suppress(Unusable, WorkerFailed):  # told to who asks next
+            with contextlib.suppress(RewardError, WorkerFailed):  # told to who asks next
                 await self._ready()
