@@ -278,11 +278,7 @@ def _blocked(job: FineTuneJob, pod: Pod, observed: Observed) -> Blocked | None:
 
 
 def _missing(job: FineTuneJob, pod: Pod, kind: str, name: str) -> Blocked:
-    title = {
-        "secret": "Secret",
-        "configmap": "ConfigMap",
-        "persistentvolumeclaim": "PersistentVolumeClaim",
-    }[kind]
+    title = {"secret": "Secret", "configmap": "ConfigMap"}.get(kind, "PersistentVolumeClaim")
     secrets = [of.field for of in credentials(job).values() if of.secret == name]
     users = {"secret": secrets, "configmap": _code_in(job, name)}.get(kind)
     named = f", named by {' and '.join(users)}," if users else ""

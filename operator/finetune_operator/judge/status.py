@@ -163,19 +163,13 @@ def _plan(
         return told_plan(job, said)
     micro_batch = last.micro_batch_size if last else micro_batch_size(job.spec)
     known = old.plan
-    was_told = known is not None and known.memory is not None
-    if known and was_told and micro_batch in (None, known.micro_batch_size):
+    if known and known.memory and micro_batch in (None, known.micro_batch_size):
         return known
-    return plan_status(job, micro_batch)
-
-
-def plan_status(job: FineTuneJob, micro_batch_size: int | None) -> PlanStatus:
-    """Return how the job's size was resolved, before a trainer has told more."""
     return PlanStatus(
         **_size(job),
-        micro_batch_size=micro_batch_size,
-        accumulation_steps=micro_batch_size
-        and job.spec.training.global_batch_size // (micro_batch_size * processes(job)),
+        micro_batch_size=micro_batch,
+        accumulation_steps=micro_batch
+        and job.spec.training.global_batch_size // (micro_batch * processes(job)),
     )
 
 

@@ -96,17 +96,13 @@ def volume(
 
 def _token() -> dict[str, Any]:
     """Return what a ServiceAccount's automounted volume holds, for one container only."""
+    authority = {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}
     namespace = {"path": "namespace", "fieldRef": {"fieldPath": "metadata.namespace"}}
     return {
         "defaultMode": _GROUP_READABLE,
         "sources": [
             {"serviceAccountToken": {"path": "token", "expirationSeconds": 3607}},
-            {
-                "configMap": {
-                    "name": "kube-root-ca.crt",
-                    "items": [{"key": "ca.crt", "path": "ca.crt"}],
-                }
-            },
+            {"configMap": authority},
             {"downwardAPI": {"items": [namespace]}},
         ],
     }
