@@ -28,7 +28,6 @@ _WRITTEN_ONCE = {"ConfigMap", LEASE}
 _SOON = 5.0
 _LATER = 30.0
 
-Send = Callable[[Object], Awaitable[Object]]
 T = TypeVar("T")
 
 
@@ -87,7 +86,7 @@ class Applier:
             raise Waiting(Reason.NAME_TAKEN, text, _SOON)
         return found
 
-    async def _write(self, send: Send, body: Object) -> Object:
+    async def _write(self, send: Callable[[Object], Awaitable[Object]], body: Object) -> Object:
         try:
             return await send(body)
         except ApiError as error:

@@ -177,7 +177,7 @@ def reward_models(config: RunConfig, ranks: Ranks) -> RewardModels:
         sources = {}
         for name, model in asked.items():
             recipe = ModelRecipe(uri=model.uri, revision=model.revision)
-            pinned = _pinned(model.uri, before.get(name))
+            pinned = ModelIdentity(uri=model.uri, revision=before[name]) if name in before else None
             with _naming(name):
                 sources[name] = resolve_model(recipe, credentials, pinned=pinned, cache=cache)
         return sources
@@ -199,10 +199,6 @@ def reward_models(config: RunConfig, ranks: Ranks) -> RewardModels:
         for name, source in sources.items()
     ]
     return RewardModels(made, tuple(identities))
-
-
-def _pinned(uri: str, revision: str | None) -> ModelIdentity | None:
-    return None if revision is None else ModelIdentity(uri=uri, revision=revision)
 
 
 def _load(directory: Path, dtype: torch.dtype) -> Any:
