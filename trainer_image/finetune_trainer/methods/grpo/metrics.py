@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from finetune_contract.progress import RewardProgress
+from finetune_contract.progress import Phase, RewardProgress
 from finetune_contract.rewards import Reward
 from finetune_trainer.methods.grpo.rollouts import Rollouts
 
@@ -22,7 +22,7 @@ TOTAL = "reward/mean"
 
 def buffer_metrics(rollouts: Rollouts, rewards: Sequence[Reward]) -> dict[str, float]:
     """Return the metrics of a buffer's completions."""
-    first, cost, spread = rollouts.first or rollouts, rollouts.cost, rollouts.found.spread
+    first, spread = rollouts.first or rollouts, rollouts.found.spread
     metrics = {
         TOTAL: _mean(first.found.totals),
         "reward/std": _std(first.found.totals),
@@ -30,9 +30,9 @@ def buffer_metrics(rollouts: Rollouts, rewards: Sequence[Reward]) -> dict[str, f
         "rollout/tokens_max": float(first.lengths.max()),
         "rollout/truncated_share": float(first.truncated.mean()),
         "rollout/zero_variance_share": float(1 - spread.mean()),
-        "rollout/replaced_groups": float(cost.drawn - len(spread)),
-        "rollout/seconds": cost.rollout_seconds,
-        "reward/seconds": cost.score_seconds,
+        "rollout/replaced_groups": float(rollouts.drawn - len(spread)),
+        "rollout/seconds": rollouts.spent[Phase.ROLLOUT],
+        "reward/seconds": rollouts.spent[Phase.SCORE],
     }
     for index, reward in enumerate(rewards):
         values, failed = first.scores.values[:, index], first.scores.failed[:, index]

@@ -26,15 +26,6 @@ Stops = Callable[[], bool]
 
 
 @dataclass(frozen=True)
-class Cost:
-    """What a buffer took."""
-
-    rollout_seconds: float
-    score_seconds: float
-    drawn: int  # groups, those that were replaced among them
-
-
-@dataclass(frozen=True)
 class Rollouts:
     """N completions of prompts, in groups that stand one after the other; alike on all ranks."""
 
@@ -42,7 +33,8 @@ class Rollouts:
     completions: list[Completion]  # N
     scores: Scores
     found: Advantages
-    cost: Cost
+    drawn: int  # groups, those that were replaced among them
+    spent: dict[Phase, float]  # seconds, on rollouts and on scores
     first: Rollouts | None = None  # before any group was replaced; None where none was
 
     @property
@@ -91,7 +83,7 @@ class Collector:
             return None
         completions, scores = first
         found = self._advantages(completions, scores)
-        original = Rollouts(rows, list(completions), scores, found, self._cost(len(rows)))
+        original = Rollouts(rows, list(completions), scores, found, len(rows), self._spent)
         drawn = len(rows)
         for attempt in range(1, self._order.rounds + 1):
             slots = np.flatnonzero(~found.spread)
@@ -111,10 +103,7 @@ class Collector:
             drawn += len(slots)
         if drawn == len(original.rows):
             return original
-        return Rollouts(rows, completions, scores, found, self._cost(drawn), original)
-
-    def _cost(self, drawn: int) -> Cost:
-        return Cost(self._spent[Phase.ROLLOUT], self._spent[Phase.SCORE], drawn)
+        return Rollouts(rows, completions, scores, found, drawn, self._spent, original)
 
     def _round(
         self, buffer: int, attempt: int, slots: Indices, rows: Indices, step: int, stops: Stops

@@ -44,7 +44,7 @@ def told(found: Rollouts) -> dict[str, Any]:
         "failures": found.scores.failures.tolist(),
         "errors": found.scores.errors,
         "advantages": found.found.values.tolist(),
-        "drawn": found.cost.drawn,
+        "drawn": found.drawn,
     }
 
 
@@ -62,7 +62,7 @@ def test_rollouts_are_alike_on_any_number_of_ranks(
     config = rolled_config(tmp_path, maxResamples=2)
     one = Rolled(config, alone, drawn, {"a": odd})
     expected = one.collect(3)
-    assert expected.cost.drawn > 4
+    assert expected.drawn > 4
 
     def roll(ranks: Any) -> tuple[Rolled, Rollouts]:
         rolled = Rolled(config, ranks, drawn, {"a": odd})

@@ -33,7 +33,7 @@ def test_without_resampling_groups_stay(tmp_path: Any, alone: Ranks) -> None:
     rolled = Rolled(rolled_config(tmp_path), alone)
     found = rolled.collect()
     assert found.found.spread.tolist() == [row % 2 == 0 for row in found.rows]
-    assert found.cost.drawn == 4
+    assert found.drawn == 4
     assert found.first is None
 
 
@@ -52,7 +52,7 @@ def test_groups_without_spread_are_replaced_within_the_bound(tmp_path: Any, alon
         rolled = Rolled(rolled_config(tmp_path, maxResamples=rounds), alone)
         found = [rolled.collect(buffer) for buffer in range(12)]
         shares.append(np.mean([one.found.spread.mean() for one in found]))
-        drawn = sum(one.cost.drawn for one in found) - 48
+        drawn = sum(one.drawn for one in found) - 48
         assert drawn == sum(key[2] > 0 for key in rolled.engine.asked)
         assert bool(drawn) == bool(rounds)
         assert max(key[2] for key in rolled.engine.asked) == rounds
