@@ -39,7 +39,7 @@ class BatchOrder:
         if recipe.max_steps is not None:
             steps, last_row = recipe.max_steps, recipe.max_steps * size
         else:
-            last_row = rows_per_epoch(data) * (recipe.epochs or 1)
+            last_row = sum(source.taken for source in data.sources) * (recipe.epochs or 1)
             steps = math.ceil(last_row / size)
         return cls(data.sources, size, recipe.seed, steps, last_row)
 
@@ -61,11 +61,6 @@ class BatchOrder:
             rows[mine] = first + _permuted(entries, passes, source.rows, (self.seed, index))
             first += source.rows
         return rows
-
-
-def rows_per_epoch(data: Dataset) -> int:
-    """Return how many rows an epoch takes of all sources."""
-    return sum(source.taken for source in data.sources)
 
 
 def deal(

@@ -131,7 +131,7 @@ class Telemetry:
             log.warning("%s is left out", REPORT, exc_info=error)
 
     def _note(self, values: Record) -> None:
-        finite = {name: _finite(value) for name, value in values.items()}
+        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
         record = {**finite, "time": round(time.time(), 3), "attempt": self._config.layout.attempt}
         try:
             with self.history.open("a") as file:
@@ -158,7 +158,3 @@ def parse(history: bytes) -> Iterable[Record]:
 
 def _line(record: Record) -> str:
     return json.dumps(record, separators=(",", ":"), allow_nan=False) + "\n"
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -182,10 +182,8 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
                 flat |= flatten({str(i): item for i, item in enumerate(value)}, f"{path}.")
             case Mapping():
                 flat |= flatten(value, f"{path}.")
+            case str() if "://" in value:
+                flat[path] = public_uri(value)
             case _:
-                flat[path] = public_uri(value) if _is_uri(value) else str(value)
+                flat[path] = str(value)
     return flat
-
-
-def _is_uri(value: Any) -> bool:
-    return isinstance(value, str) and "://" in value
