@@ -48,7 +48,7 @@ def ready(config: RunConfig, stack: ExitStack) -> Ready:
     ranks, reporter = Ranks.meet(), Reporter()
     ranks.join()
     run = Run(config, ranks, reporter, Stop(config.layout.grace_seconds, leave=lambda: None))
-    method = method_of(config.recipe)
+    method = method_of(config.recipe.method)
     stack.enter_context(method.companion(config, 0))
     learning = stack.enter_context(method.opened(run))
     start = begin(config, reporter, learning.identities)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,13 +15,14 @@ from rich.table import Table
 
 from finetune_cli.console import ERR, INVALID_FILE, OUT, missing, print_out, readable, refusing
 from finetune_contract.recipe import DataFormat, MethodType
-from finetune_trainer.data.check import CheckedRow, DataFile, Reader, check_files, row_reader
+from finetune_trainer.data.check import CheckedRow, DataFile, Reader, check_files
 from finetune_trainer.data.faults import Fault, Findings, Severity
-from finetune_trainer.methods.grpo.prompts.rows import prompt_reader
+from finetune_trainer.methods.registry import method_of
 from finetune_trainer.process.errors import Failure
 
 if TYPE_CHECKING:
     from finetune_trainer.data.encoding import Encodes
+    from finetune_trainer.methods.base import Method
 
 LISTED = 1000  # faults kept for the output; all are counted
 SHOWN = 50  # of them in the table
@@ -115,13 +115,10 @@ def check(
     report = Report([*held_out, *train])
     report.findings = Findings(listener=report.listen)
     with refusing(Failure):
-        reader: Callable[[DataFormat], Reader] = row_reader
-        room = None
-        if method is MethodType.GRPO:
-            # Which columns rewards read stands in the job.
-            reader, room = partial(prompt_reader, needed={}), sequence_length - max_tokens
-        encoder = None if model is None else _encoder(model, sequence_length, room)
-        _check(report, train, held_out, reader, encoder)
+        found, encoder = method_of(method), None
+        if model is not None:
+            encoder = _encoder(Path(model), found, sequence_length, max_tokens)
+        _check(report, train, held_out, found.reader, encoder)
     if as_json:
         print_out(json.dumps(report.to_json(), indent=2))
     else:
@@ -135,17 +132,14 @@ def _data_file(path: Path, data_format: DataFormat) -> DataFile:
         return DataFile.counted(str(path), path, data_format)
 
 
-def _encoder(model: str, sequence_length: int, prompt_room: int | None) -> Encodes:
+def _encoder(directory: Path, method: Method, sequence_length: int, max_tokens: int) -> Encodes:
     try:
-        from finetune_trainer.data.encode import Encoder
-        from finetune_trainer.methods.grpo.prompts.encoder import PromptEncoder
         from finetune_trainer.model.tokenizer import load_tokenizer, vocabulary_size
+
+        form = method.plain_form(sequence_length, max_tokens)
     except ModuleNotFoundError as error:
         raise missing(f"--model needs {error.name}", "trainer") from None
-    directory = Path(model)
-    if prompt_room is not None:
-        return PromptEncoder(load_tokenizer(directory), prompt_room)
-    return Encoder(load_tokenizer(directory), sequence_length, vocabulary_size(directory))
+    return form.encoder(load_tokenizer(directory), form.longest, vocabulary_size(directory))
 
 
 def _check(

@@ -131,7 +131,7 @@ def _run(config: RunConfig, arguments: argparse.Namespace) -> Result:
     _warn_of_short_grace(layout)
     kills = out_of_memory_kills()
     relay = Relay()
-    with method_of(config.recipe).companion(config, node.rank):
+    with method_of(config.recipe.method).companion(config, node.rank):
         process = subprocess.Popen(command, env=_environment(layout), start_new_session=True)
         relay.reach(process)
         process.wait()

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 def train_and_publish(run: Run) -> PublishedArtifact:
     """Return the published artifact, the same on every rank."""
     config, ranks, reporter = run.config, run.ranks, run.reporter
-    method = method_of(config.recipe)
+    method = method_of(config.recipe.method)
     with method.opened(run) as learning:
         start = ranks.lead(lambda: begin(config, reporter, learning.identities))
         if start.finished is not None:

@@ -134,7 +134,7 @@ def _train_case(config: RunConfig, ranks: Any, target: Path) -> None:
             norms.append(record.grad_norm)
             super().trained(record)
 
-    reporter, method = Recorder(), method_of(config.recipe)
+    reporter, method = Recorder(), method_of(config.recipe.method)
     run = run_of(config, ranks, reporter)
     start = ranks.lead(lambda: begin(config, reporter))
     directory = fetch(config, start.model, reporter, weights=False)

@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 
 from finetune_cli import data
 from finetune_cli.app import app
+from finetune_contract.recipe import MethodType
 from finetune_trainer.data.faults import Kind
 from support.models.faulty_files import (
     CANARY,
@@ -148,11 +149,13 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     assert "none.jsonl: No such file" in result.stderr
 
 
-def test_a_tokenizer_of_another_model_is_named(tmp_path: Path) -> None:
-    path, _ = WARNINGS[0].write(tmp_path)
+@pytest.mark.parametrize("method", MethodType)
+def test_a_tokenizer_of_another_model_is_named(tmp_path: Path, method: MethodType) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"prompt": "What is red?", "completion": "Rust."}))
     model = WARNINGS[0].model(tmp_path)
     (model / "config.json").write_text('{"vocab_size": 20}')
-    result = check(path, "--model", model)
+    result = check(path, "--model", model, "--method", method)
     assert result.exit_code == 3
     assert "but the model has 20 " in result.stderr
 

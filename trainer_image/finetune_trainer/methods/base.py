@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune_contract.artifact import RewardIdentity
-from finetune_contract.recipe import Recipe
+from finetune_contract.recipe import DataFormat, Recipe
 from finetune_contract.runconfig import RunConfig
 
-if TYPE_CHECKING:  # a pod's launcher, which has no torch, asks a method too
+if TYPE_CHECKING:  # a pod's launcher and a laptop, which have no torch, ask a method too
+    from finetune_trainer.data.check import Reader
     from finetune_trainer.data.dataset import Dataset
     from finetune_trainer.data.encoding import Form
     from finetune_trainer.fit.fitting import Wish
@@ -28,11 +29,21 @@ class Method(ABC):
         """Return what keeps a process running beside the ranks of a node, if one is needed."""
         return nullcontext()
 
-    def form(self, recipe: Recipe) -> Form:
-        """Return how rows are read, encoded and kept."""
+    def reader(self, form: DataFormat) -> Reader:
+        """Return what reads the rows of a file where no job is known; it needs no numpy."""
+        from finetune_trainer.data.check import row_reader
+
+        return row_reader(form)
+
+    def plain_form(self, sequence_length: int, answer: int) -> Form:
+        """Return the form of rows where no job is known, and `answer` tokens are to be drawn."""
         from finetune_trainer.data.encoding import Form
 
-        return Form(recipe.training.sequence_length)
+        return Form(sequence_length)
+
+    def form(self, recipe: Recipe) -> Form:
+        """Return how rows are read, encoded and kept."""
+        return self.plain_form(recipe.training.sequence_length, 0)
 
     def curves(self, recipe: Recipe) -> dict[str, str]:
         """Return what the report draws of the method's metrics: their names, by title."""

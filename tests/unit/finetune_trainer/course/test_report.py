@@ -244,7 +244,7 @@ def rewarded(count: int) -> list[dict[str, Any]]:
 def test_rewards_have_curves_of_their_own(tmp_path: Path, count: int, styles: list[str]) -> None:
     summary = FACTS.summary.model_copy(update={"final_reward": 0.875})
     config = grpo_config(tmp_path)
-    own = method_of(config.recipe).curves(config.recipe)
+    own = method_of(config.recipe.method).curves(config.recipe)
     facts = RunFacts(FACTS.provenance, summary, FACTS.plan, own)
     page = render(config, rewarded(count), facts)
     assert "<dt>Final mean reward</dt><dd>0.8750</dd>" in page

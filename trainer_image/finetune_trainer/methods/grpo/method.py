@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
-from finetune_contract.recipe import Recipe
+from finetune_contract.recipe import DataFormat, Recipe
+from finetune_contract.rewards import Reward
 from finetune_contract.runconfig import RunConfig
 from finetune_trainer.methods.base import Learning, Method
 from finetune_trainer.methods.grpo.recipe import grpo_of
-from finetune_trainer.methods.grpo.rewards.runner import launched_runner
 
 if TYPE_CHECKING:
+    from finetune_trainer.data.check import Reader
     from finetune_trainer.data.encoding import Form
     from finetune_trainer.run import Run
 
@@ -21,15 +23,27 @@ class Grpo(Method):
 
     def companion(self, config: RunConfig, node: int) -> AbstractContextManager[None]:
         """Return what runs the node's isolated rewards."""
+        from finetune_trainer.methods.grpo.rewards.runner import launched_runner
+
         return launched_runner(config, node)
 
-    def form(self, recipe: Recipe) -> Form:
-        """Return how prompts are read; an answer's tokens are left room for."""
+    def reader(self, form: DataFormat) -> Reader:
+        """Return what reads prompts; which columns rewards read stands in a job."""
+        from finetune_trainer.methods.grpo.prompts.rows import prompt_reader
+
+        return prompt_reader(form, {})
+
+    def plain_form(self, sequence_length: int, answer: int, rewards: Sequence[Reward] = ()) -> Form:
+        """Return how prompts for some rewards are read; an answer's tokens are left room for."""
         from finetune_trainer.methods.grpo.prompts.dataset import prompt_form
 
+        return prompt_form(sequence_length - answer, rewards)
+
+    def form(self, recipe: Recipe) -> Form:
+        """Return how prompts for the rewards of a job are read."""
         grpo = grpo_of(recipe)
-        longest = recipe.training.sequence_length - grpo.sampling.max_tokens
-        return prompt_form(longest, grpo.rewards)
+        length, answer = recipe.training.sequence_length, grpo.sampling.max_tokens
+        return self.plain_form(length, answer, grpo.rewards)
 
     def curves(self, recipe: Recipe) -> dict[str, str]:
         """Return the metrics of each reward, and of what completions are like."""

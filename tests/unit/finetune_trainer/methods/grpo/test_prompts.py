@@ -46,7 +46,7 @@ def prepared(
     data = config.recipe.data.model_copy(update={"on_bad_row": on_bad_row})
     config = config.model_copy(update={"recipe": config.recipe.model_copy(update={"data": data})})
     files = [DataFile.counted("s3://d/train.jsonl", train, data_format)]
-    form = method_of(config.recipe).form(config.recipe)
+    form = method_of(config.recipe.method).form(config.recipe)
     return prepare(run_of(config, ranks), form, model, files)
 
 
