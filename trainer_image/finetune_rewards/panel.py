@@ -173,20 +173,13 @@ async def _services(
     rewards: Sequence[Reward], credentials: Mapping[str, str], ranks: int, notes: Notes
 ) -> AsyncIterator[dict[str, HttpScorer]]:
     async with AsyncExitStack() as stack:
-        yield {
-            reward.name: await stack.enter_async_context(
-                aclosing(
-                    HttpScorer(
-                        reward,
-                        credentials_dir=credentials.get(reward.name),
-                        ranks=ranks,
-                        note=notes.of(reward.name),
-                    )
-                )
-            )
-            for reward in rewards
-            if reward.http is not None
-        }
+        services = {}
+        for reward in rewards:
+            if reward.http is not None:
+                secret, note = credentials.get(reward.name), notes.of(reward.name)
+                made = HttpScorer(reward, credentials_dir=secret, ranks=ranks, note=note)
+                services[reward.name] = await stack.enter_async_context(aclosing(made))
+        yield services
 
 
 async def _named(name: str, service: HttpScorer, samples: Samples, answered: Answered) -> Answers:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from finetune_rewards.services.circuit import Circuit, Unanswered
+from finetune_rewards.services.circuit import Circuit, Unanswered, Waits
+
+SHORT = Waits(first=0.001, longest=0.005, first_probe=0.001, longest_probe=0.005)
 
 
 class Service:
@@ -38,7 +40,7 @@ class Service:
             raise Unanswered("choked")
         return text.upper()
 
-    def circuit(self, **settings: float) -> Circuit[str, str]:
+    def circuit(self, waits: Waits = SHORT, **settings: float) -> Circuit[str, str]:
         """Return a circuit to it; what that notes is kept."""
         self.notes: list[str | None] = []
         self.noted = asyncio.Event()
@@ -55,4 +57,5 @@ class Service:
             retries=int(given["retries"]),
             pause_seconds=given["pause_seconds"],
             note=note,
+            waits=waits,
         )

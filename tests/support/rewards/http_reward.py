@@ -7,8 +7,9 @@ from typing import Any
 
 from finetune_contract.rewards import Reward
 from finetune_rewards.scores.samples import Answer, Samples
-from finetune_rewards.services.circuit import Note
+from finetune_rewards.services.circuit import Note, Waits
 from finetune_rewards.services.http import HttpScorer
+from support.rewards.frail_service import SHORT
 
 TEXTS = ["a", "bb", "ccc", "dddd", "eeeee"]
 
@@ -26,11 +27,12 @@ async def ask(
     credentials_dir: str | None = None,
     ranks: int = 1,
     note: Note = lambda _: None,
+    waits: Waits = SHORT,
     **settings: Any,
 ) -> Answer:
     """Return what a new scorer with these settings says of a batch."""
     reward = Reward.model_validate({"name": "judge", "http": {"url": url, **settings}})
-    made = HttpScorer(reward, credentials_dir=credentials_dir, ranks=ranks, note=note)
+    made = HttpScorer(reward, credentials_dir=credentials_dir, ranks=ranks, note=note, waits=waits)
     async with aclosing(made) as scorer:
         return await scorer.score(batch() if samples is None else samples)
 

@@ -41,6 +41,6 @@ def test_a_client_gives_up_before_the_other_ranks_do() -> None:
 def test_a_service_that_is_down_ends_the_run_before_the_other_ranks_do() -> None:
     """The request that finds it out had all its retries, and the last probe all its time."""
     sent = most(HttpReward, "timeout_seconds")
-    wait = circuit.LONGEST_WAIT_SECONDS + circuit.LONGEST_RETRY_AFTER_SECONDS
+    wait = circuit.Waits().longest + circuit.LONGEST_RETRY_AFTER_SECONDS
     tries = (most(HttpReward, "retries") + 1) * (sent + wait)
     assert tries + most(HttpReward, "pause_seconds") + sent < AGREEMENT_TIMEOUT.total_seconds()

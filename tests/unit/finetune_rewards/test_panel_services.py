@@ -5,12 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pytest
 from aiohttp import web
 
 from finetune_contract.rewards import Reward
 from finetune_rewards.panel import Panel
-from finetune_rewards.services import circuit
 from support.rewards.http_reward import TEXTS, batch
 from support.services.judge import Document, after, judge_server, lengths
 
@@ -37,8 +35,7 @@ def test_ranks_share_the_requests_of_a_service() -> None:
     assert judge.most_at_once == 2
 
 
-def test_notes_of_several_services_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(circuit, "FIRST_PROBE_SECONDS", 0.01)
+def test_notes_of_several_services_are_one() -> None:
     polled: list[str | None] = []
 
     def both(told: list[str | None]) -> bool:

@@ -15,18 +15,16 @@ import asyncio
 import itertools
 import logging
 import random
+import time
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from finetune_rewards.scores.errors import RewardUnavailable
 
 log = logging.getLogger(__name__)
 
-FIRST_WAIT_SECONDS = 0.1
-LONGEST_WAIT_SECONDS = 5.0
 LONGEST_RETRY_AFTER_SECONDS = 60.0
-FIRST_PROBE_SECONDS = 0.5
-LONGEST_PROBE_SECONDS = 30.0
 MOST_OUTAGES = 5  # that one request may be lost to; a request that fells the service ends here
 # How often in a row a request may be told that the service is busy which answers all others.
 MOST_REFUSALS = 10
@@ -49,6 +47,26 @@ class Unanswered(Exception):
         self.busy = busy
 
 
+@dataclass(frozen=True)
+class Waits:
+    """Seconds between tries of a request, and between probes of a service that is down; with the
+    clock and the chance that they go by."""
+
+    first: float = 0.1
+    longest: float = 5.0
+    first_probe: float = 0.5
+    longest_probe: float = 30.0
+    now: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    uniform: Callable[[float, float], float] = random.uniform
+
+    async def retry(self, error: Unanswered, before: int) -> None:
+        """Wait for a retry, after `before` others: for as long as the service asks for, and
+        exponentially with full jitter, so that requests that failed together come back apart."""
+        longest = min(self.first * 2 ** min(before, MOST_DOUBLINGS), self.longest)
+        await self.sleep(_asked(error) + self.uniform(0, longest))
+
+
 class Circuit(Generic[Asked, Answered]):
     """One service's requests, `at_once` of them under way and a probe. `send` raises Unanswered;
     `note` hears why the run waits, and None when it goes on."""
@@ -62,10 +80,12 @@ class Circuit(Generic[Asked, Answered]):
         retries: int,
         pause_seconds: float,
         note: Note,
+        waits: Waits | None = None,
     ) -> None:
         self._name, self._send, self._note = name, send, note
-        self._pause_seconds = pause_seconds
-        self._retries = retries
+        self._pause_seconds, self._retries = pause_seconds, retries
+        self._waits = waits or Waits()
+        self._now = self._waits.now
         self._slots = asyncio.Semaphore(at_once)
         self._closed = asyncio.Event()
         self._closed.set()
@@ -86,7 +106,7 @@ class Circuit(Generic[Asked, Answered]):
         outages = refusals = 0
         waits = itertools.count()
         while True:
-            began = _now()
+            began = self._now()
             try:
                 return await self._retried(request, waits)
             except Unanswered as error:
@@ -101,26 +121,26 @@ class Circuit(Generic[Asked, Answered]):
                 if outages == MOST_OUTAGES or refusals == MOST_REFUSALS:
                     raise
                 if error.busy:
-                    await asyncio.sleep(_wait(error, next(waits)))
+                    await self._waits.retry(error, next(waits))
 
     async def _retried(self, request: Asked, waits: Iterator[int]) -> Answered:
         for _ in range(self._retries):
             try:
                 return await self._attempt(request)
             except Unanswered as error:
-                await asyncio.sleep(_wait(error, next(waits)))
+                await self._waits.retry(error, next(waits))
         return await self._attempt(request)
 
     async def _attempt(self, request: Asked) -> Answered:
         async with self._slots:
             await self._closed.wait()
             answer = await self._send(request)
-        self._known, self._served_at = request, _now()
+        self._known, self._served_at = request, self._now()
         return answer
 
     async def _at_fault(self, request: Asked) -> bool:
         """Return, once the service is up, whether it was so when the request got no answer."""
-        lost_at = _now()
+        lost_at = self._now()
         async with self._probing:
             if lost_at < self._closed_at:
                 return False
@@ -133,7 +153,8 @@ class Circuit(Generic[Asked, Answered]):
 
         Where nothing was answered yet, the request is the probe, and others still pass.
         """
-        since, wait, down = _now(), FIRST_PROBE_SECONDS, self._known is None
+        waits, since, down = self._waits, self._now(), self._known is None
+        wait = waits.first_probe
         while True:
             probe = request if self._known is None else self._known
             try:
@@ -141,15 +162,15 @@ class Circuit(Generic[Asked, Answered]):
             except Unanswered as error:
                 down = True
                 self._open(str(error))
-                if _now() - since >= self._pause_seconds:
+                if self._now() - since >= self._pause_seconds:
                     raise RewardUnavailable(
                         f"reward {self._name}: no answer for {self._pause_seconds:g} s: {error}"
                     ) from None
-                left = since + self._pause_seconds - _now()
-                await asyncio.sleep(min(left, max(_asked(error), wait * random.uniform(0.5, 1))))
-                wait = min(2 * wait, LONGEST_WAIT_SECONDS if error.busy else LONGEST_PROBE_SECONDS)
+                left = since + self._pause_seconds - self._now()
+                await waits.sleep(min(left, max(_asked(error), wait * waits.uniform(0.5, 1))))
+                wait = min(2 * wait, waits.longest if error.busy else waits.longest_probe)
             else:
-                self._probed_at = _now()
+                self._probed_at = self._now()
                 if down:
                     self._close()
                 return not down
@@ -163,24 +184,12 @@ class Circuit(Generic[Asked, Answered]):
         self._note(f"waits for reward {self._name}: {cause}")
 
     def _close(self) -> None:
-        self._closed_at = _now()
+        self._closed_at = self._now()
         self._closed.set()
         self._logged = ""
         self._note(None)
         log.info("reward %s answers", self._name)
 
 
-def _wait(error: Unanswered, before: int) -> float:
-    """Return the seconds before a retry, after `before` others: what the service asks for, and
-    exponential with full jitter, so that requests that failed together do not come back together.
-    """
-    longest = min(FIRST_WAIT_SECONDS * 2 ** min(before, MOST_DOUBLINGS), LONGEST_WAIT_SECONDS)
-    return _asked(error) + random.uniform(0, longest)
-
-
 def _asked(error: Unanswered) -> float:
     return min(error.retry_after or 0.0, LONGEST_RETRY_AFTER_SECONDS)
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

@@ -25,7 +25,7 @@ from finetune_rewards.scores.answers import LONGEST_ERROR, error, items
 from finetune_rewards.scores.blame import struck
 from finetune_rewards.scores.errors import RewardInvalid
 from finetune_rewards.scores.samples import Answer, Item, Samples
-from finetune_rewards.services.circuit import Circuit, Note, Unanswered
+from finetune_rewards.services.circuit import Circuit, Note, Unanswered, Waits
 from finetune_rewards.services.service_secret import BadSecret, ServiceSecret
 from finetune_rewards.services.together import together
 
@@ -37,12 +37,7 @@ IDEMPOTENCY_KEY = "Idempotency-Key"
 
 # Beside 5xx: what whoever minds the service or its Secret can mend while the run waits.
 _BUSY = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
-_UNANSWERED = (
-    *_BUSY,
-    HTTPStatus.UNAUTHORIZED,
-    HTTPStatus.FORBIDDEN,
-    HTTPStatus.REQUEST_TIMEOUT,
-)
+_UNANSWERED = (*_BUSY, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.REQUEST_TIMEOUT)
 
 
 class _BadAnswer(Exception):
@@ -62,7 +57,13 @@ class HttpScorer:
     """Scores through one service, in the event loop that it is made in."""
 
     def __init__(
-        self, reward: Reward, *, credentials_dir: str | None, ranks: int, note: Note
+        self,
+        reward: Reward,
+        *,
+        credentials_dir: str | None,
+        ranks: int,
+        note: Note,
+        waits: Waits | None = None,
     ) -> None:
         """Raise RewardInvalid if the credentials can not be used."""
         assert reward.http is not None
@@ -80,13 +81,11 @@ class HttpScorer:
             retries=self._settings.retries,
             pause_seconds=self._settings.pause_seconds,
             note=note,
+            waits=waits,
         )
         # Without cookies, and without the environment's proxies.
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                limit=0,  # the circuit's bound is the only one
-                ssl=trusted,
-            ),
+            connector=aiohttp.TCPConnector(limit=0, ssl=trusted),  # the circuit's is the only bound
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=self._settings.timeout_seconds),
             auto_decompress=False,

@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
 from finetune_rewards.scores.errors import RewardUnavailable
-from finetune_rewards.services import circuit
 from finetune_rewards.services.circuit import MOST_OUTAGES, MOST_REFUSALS, Circuit, Unanswered
-from support.rewards.frail_service import Service
-
-
-@pytest.fixture(autouse=True)
-def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(circuit, "FIRST_WAIT_SECONDS", 0.001)
-    monkeypatch.setattr(circuit, "LONGEST_WAIT_SECONDS", 0.005)
-    monkeypatch.setattr(circuit, "FIRST_PROBE_SECONDS", 0.001)
-    monkeypatch.setattr(circuit, "LONGEST_PROBE_SECONDS", 0.005)
+from support.rewards.frail_service import SHORT, Service
 
 
 async def outcomes(asked: Circuit[str, str], texts: str) -> list[str]:
@@ -155,11 +147,10 @@ async def test_a_service_that_is_busy_for_all_holds_the_run() -> None:
         await service.circuit(pause_seconds=0.02).ask("b")
 
 
-async def test_a_busy_service_is_asked_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_busy_service_is_asked_again_soon() -> None:
     """Its places are free again long before a service that is down is asked for the tenth time."""
-    monkeypatch.setattr(circuit, "LONGEST_PROBE_SECONDS", 10.0**6)
     service = Service()
-    asked = service.circuit(retries=0)
+    asked = service.circuit(replace(SHORT, longest_probe=10.0**6), retries=0)
     await asked.ask("a")
     service.busy_for = 40
     assert await asked.ask("b") == "B"

@@ -21,8 +21,6 @@ from finetune_rewards.services.http import HttpScorer
 from support.rewards.http_reward import TEXTS, ask, batch, scores
 from support.services.judge import Document, Judge, after, answering, good, judge_server, lengths
 
-pytestmark = pytest.mark.usefixtures("short_waits")
-
 
 async def test_a_batch_is_asked_in_parts_and_answered_in_order(judge: Judge) -> None:
     right = [1, 2, 3, 4, None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 
@@ -12,12 +13,11 @@ import pytest
 from aiohttp import web
 
 from finetune_rewards.scores.errors import RewardUnavailable
-from finetune_rewards.services import circuit
+from finetune_rewards.services.circuit import LONGEST_RETRY_AFTER_SECONDS
+from support.rewards.frail_service import SHORT
 from support.rewards.http_reward import TEXTS, ask, batch, scores
 from support.services.judge import Document, Judge, good
 from support.services.loopback import free_port
-
-pytestmark = pytest.mark.usefixtures("short_waits")
 
 
 @pytest.mark.parametrize("status", [401, 403, 408, 429, 500, 502, 503, 599])
@@ -56,9 +56,8 @@ async def test_a_request_that_chokes_a_good_service_is_an_error(judge: Judge) ->
     assert notes == []
 
 
-async def test_retry_after_is_obeyed(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_retry_after_is_obeyed(judge: Judge) -> None:
     waited: list[float] = []
-    sleep = asyncio.sleep
     wishes = ["7", "Wed, 21 Oct 2015 07:28:00 GMT", "Wed, 21 Oct 2099 07:28:00 GMT", "soon"]
     wishes += ["Wed, 21 Oct 99999999999999999999 07:28:00 GMT", "9" * 400]
     wishes += ["Wed, 21 Oct 2099 07:28:00 -0000"]  # of no zone
@@ -66,7 +65,7 @@ async def test_retry_after_is_obeyed(judge: Judge, monkeypatch: pytest.MonkeyPat
 
     async def recorded(seconds: float) -> None:
         waited.append(seconds)
-        await sleep(0)
+        await asyncio.sleep(0)
 
     async def behave(document: Document, number: int) -> web.StreamResponse:
         if number < len(wishes):
@@ -74,9 +73,9 @@ async def test_retry_after_is_obeyed(judge: Judge, monkeypatch: pytest.MonkeyPat
         return await good(document, number)
 
     judge.behave = behave
-    monkeypatch.setattr(asyncio, "sleep", recorded)
-    assert scores(await ask(judge.url, batch("a"), retries=9)) == [1.0]
-    longest = circuit.LONGEST_RETRY_AFTER_SECONDS
+    waits = replace(SHORT, sleep=recorded)
+    assert scores(await ask(judge.url, batch("a"), retries=9, waits=waits)) == [1.0]
+    longest = LONGEST_RETRY_AFTER_SECONDS
     # And a little more, so that not all come back at the same moment.
     expected = [7.0, 0.0, longest, 0.0, 0.0, longest, longest, 0.0]
     assert len(waited) == len(expected)
