@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import shutil
 import struct
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 from finetune_rewards.confine.landlock import abi, handled
 from finetune_rewards.scores.samples import Item
 from support.rewards.lacking_worker import lacking
+from support.rewards.refused_calls import without
 from support.rewards.runners import asked, running_source, samples
 from support.rewards.unconfined_worker import UNCONFINED
 
@@ -33,13 +33,9 @@ def test_all_that_a_kernel_can_refuse_is_refused(version: int, words: list[int])
     assert list(struct.unpack(f"={len(attributes) // 8}Q", attributes)) == words
 
 
-def test_a_kernel_without_it_has_no_abi(monkeypatch: pytest.MonkeyPatch) -> None:
-    def lacks(*_: object) -> int:
-        raise OSError(errno.ENOSYS, "Function not implemented")
-
+def test_a_kernel_without_it_has_no_abi() -> None:
     assert abi() > 0
-    monkeypatch.setattr("finetune_rewards.confine.kernel.call", lacks)
-    assert abi() == 0
+    assert without(("landlock_create_ruleset",), abi) == 0
 
 
 READS = """

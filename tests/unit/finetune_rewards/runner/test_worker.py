@@ -19,6 +19,7 @@ from finetune_rewards.confine.process import Lacking, confine, interpreter_paths
 from finetune_rewards.runner.protocol import pack_samples
 from finetune_rewards.scores.samples import Item
 from support.rewards.lacking_worker import lacking
+from support.rewards.refused_calls import without
 from support.rewards.runners import asked, running, running_source, samples
 from support.rewards.unconfined_worker import UNCONFINED
 
@@ -142,21 +143,14 @@ async def test_every_builtin_scores_in_a_confined_worker() -> None:
     }
 
 
-def test_all_that_a_kernel_lacks_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("finetune_rewards.confine.seccomp.available", lambda: False)
-    monkeypatch.setattr("finetune_rewards.confine.landlock.abi", lambda: 0)
+def test_all_that_a_kernel_lacks_is_named() -> None:
     with pytest.raises(Lacking, match=r"^the kernel lacks seccomp and Landlock \(Linux 5\.13\)$"):
-        confine(2**30)
+        without(("prctl", "landlock_create_ruleset"), lambda: confine(2**30))
 
 
-def test_a_kernel_that_refuses_to_confine_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse() -> None:
-        raise PermissionError(1, "Operation not permitted")
-
-    monkeypatch.setattr("finetune_rewards.confine.process._limit", lambda _: None)
-    monkeypatch.setattr("finetune_rewards.confine.kernel.drop_capabilities", refuse)
-    with pytest.raises(Lacking, match="refused to confine the process: Operation not permitted"):
-        confine(2**30)
+def test_a_kernel_that_refuses_to_confine_is_told_of() -> None:
+    with pytest.raises(Lacking, match="refused to confine the process: Function not implemented"):
+        without(("prlimit64",), lambda: confine(2**30))
 
 
 async def test_builtins_need_no_confinement() -> None:
