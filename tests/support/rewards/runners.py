@@ -39,6 +39,23 @@ def samples(*completions: str, **columns: Any) -> Samples:
     )
 
 
+FORGED = """
+import json, os, struct
+
+said = json.dumps(HELLO).encode()
+for descriptor in range(3, 256):
+    try:
+        os.write(descriptor, struct.pack(">II", len(said), 0) + said)
+    except OSError:
+        pass
+"""
+
+
+def forged(hello: dict[str, Any]) -> str:
+    """Return code that says, while it is loaded, what its worker is to say first."""
+    return FORGED.replace("HELLO", repr(hello))
+
+
 @asynccontextmanager
 async def running(
     rewards: Sequence[Reward],

@@ -13,7 +13,8 @@ from finetune_contract.result import Outcome, decode
 from finetune_contract.rewards import BannedReward, ExactReward, PythonReward, Reward
 from finetune_rewards import check as module
 from finetune_rewards.check import check
-from finetune_rewards.scores.errors import RewardInvalid, RewardUnavailable
+from finetune_rewards.scores.errors import RewardInvalid, SandboxUnavailable
+from support.rewards.runners import forged
 
 ROWS = [
     {"prompt": "1 + 1 =", "columns": {"answer": "2"}},
@@ -81,12 +82,10 @@ async def test_code_that_never_returns_is_refused(tmp_path: Path) -> None:
         await tried(tmp_path, HEAD + "    while True: pass\n", seconds=1.0)
 
 
-async def test_code_that_loads_too_slowly_is_tried_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("finetune_rewards.runner.station.LOAD_SECONDS", 0.05)
-    with pytest.raises(RewardUnavailable, match=r"^reward mine: it does not load: no answer"):
-        await tried(tmp_path, "import time\ntime.sleep(600)\n")
+async def test_what_is_no_fault_of_the_code_keeps_its_reason(tmp_path: Path) -> None:
+    hello = {"ready": False, "reason": Reason.SANDBOX_UNAVAILABLE.value, "message": "no sandbox"}
+    with pytest.raises(SandboxUnavailable, match=r"^reward mine: no sandbox"):
+        await tried(tmp_path, forged(hello))
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ class Runner:
             if reward.python is not None:
                 self._take(reward.name, reward.python, sources, command)
         builtins = [reward for reward in self._rewards if reward.python is None]
-        station = Station(_builtins(builtins), command)
+        station = Station(builtins_assignment(builtins), command)
         self._stations.update(dict.fromkeys((reward.name for reward in builtins), station))
 
     async def start(self) -> None:
@@ -85,11 +85,7 @@ class Runner:
         return await self._stations[name].score(name, body, count)
 
     def _take(
-        self,
-        name: str,
-        reward: PythonReward,
-        sources: Mapping[str, Path],
-        command: Sequence[str],
+        self, name: str, reward: PythonReward, sources: Mapping[str, Path], command: Sequence[str]
     ) -> None:
         try:
             source = sources[name].read_bytes()
@@ -115,13 +111,12 @@ def _python(name: str, reward: PythonReward, source: bytes) -> Assignment:
     return Assignment(name, load, source, reward.timeout_seconds)
 
 
-def _builtins(rewards: Sequence[Reward]) -> Assignment:
-    return Assignment(
-        BUILTINS,
-        {"load": BUILTINS, "memoryBytes": BUILTIN_MEMORY_BYTES},
-        json.dumps(
-            [reward.model_dump(mode="json", exclude_none=True) for reward in rewards]
-        ).encode(),
-        BUILTIN_SECONDS,
-        total_seconds=BUILTIN_BATCH_SECONDS,
-    )
+def builtins_assignment(
+    rewards: Sequence[Reward],
+    seconds: float = BUILTIN_SECONDS,
+    batch_seconds: float = BUILTIN_BATCH_SECONDS,
+) -> Assignment:
+    """Return what the worker of builtin rewards loads, and how long it may take."""
+    load = {"load": BUILTINS, "memoryBytes": BUILTIN_MEMORY_BYTES}
+    described = [reward.model_dump(mode="json", exclude_none=True) for reward in rewards]
+    return Assignment(BUILTINS, load, json.dumps(described).encode(), seconds, batch_seconds)

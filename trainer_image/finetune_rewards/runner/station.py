@@ -55,6 +55,7 @@ class Assignment:
     body: bytes
     seconds: float
     total_seconds: float | None = None
+    load_seconds: float = LOAD_SECONDS
 
     @property
     def singly(self) -> bool:
@@ -177,11 +178,11 @@ class Station:
 
     async def _hello(self) -> frames.Header:
         """Start a worker; return its first message."""
-        work = self._assignment
+        work, most = self._assignment, self._assignment.load_seconds
         memory = work.load["memoryBytes"]
         self._worker = await WorkerProcess.started(work.name, self._command, memory)
-        await self._worker.send(work.load, work.body, LOAD_SECONDS, LOAD_SECONDS)
-        header, _ = await self._worker.receive(MOST_HELLO, LOAD_SECONDS)
+        await self._worker.send(work.load, work.body, most, most)
+        header, _ = await self._worker.receive(MOST_HELLO, most)
         return header
 
     def _not_loaded(self, failure: WorkerFailed) -> RewardError:

@@ -6,6 +6,8 @@ import asyncio
 import logging
 import sys
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import psutil
@@ -14,11 +16,12 @@ import pytest
 from finetune_contract.model import sha256_digest
 from finetune_contract.reasons import Reason
 from finetune_contract.rewards import HttpReward, RegexReward, Reward
-from finetune_rewards.runner.isolated import Runner
+from finetune_rewards.runner.isolated import Runner, builtins_assignment
 from finetune_rewards.runner.protocol import Problem, pack_samples
-from finetune_rewards.runner.station import Assignment, Station
-from finetune_rewards.scores.samples import Item
-from support.rewards.runners import asked, python_reward, running, running_source, samples
+from finetune_rewards.runner.station import LOAD_REMEDY, Assignment, Station
+from finetune_rewards.scores.answers import error
+from finetune_rewards.scores.samples import Item, Samples
+from support.rewards.runners import asked, forged, python_reward, running, running_source, samples
 
 COUNTING = """
 import os
@@ -76,43 +79,41 @@ async def test_the_seconds_of_a_batch_are_its_own(tmp_path: Path) -> None:
     assert min(answer.seconds for answer in answers) >= 0.5
 
 
-async def test_a_batch_whose_turn_does_not_come_has_errors(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("finetune_rewards.runner.station.MOST_SECONDS", 30.05)
-    sleeps = "import time\ndef score(completions):\n    time.sleep(2)\n    return [1.0]"
-    async with running_source(sleeps, tmp_path, timeout_seconds=30) as runner:
-        first, second = await asyncio.gather(*(asked(runner, samples("a")) for _ in range(2)))
-        assert first.items == [Item(1.0)]
-        assert second.items == [Item(error="it was not this batch's turn within 0.05 s")]
-        assert (await asked(runner, samples("a"))).items == [Item(1.0)]
+@asynccontextmanager
+async def builtins(*rewards: Reward, **seconds: float) -> AsyncIterator[Station]:
+    """Yield the station of builtin rewards."""
+    made = Station(builtins_assignment(rewards, **seconds))
+    try:
+        assert await made.start() is None
+        yield made
+    finally:
+        await made.stop()
 
 
-async def test_a_pattern_that_hangs_costs_its_own_completion_only(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("finetune_rewards.runner.isolated.BUILTIN_SECONDS", 3.0)
-    rewards = [
-        Reward(name="slow", regex=RegexReward(pattern="^(a+)+$")),
-        Reward(name="fast", regex=RegexReward(pattern="a")),
-    ]
+async def scored(station: Station, name: str, batch: Samples) -> list[Item]:
+    return (await station.score(name, pack_samples(batch), len(batch))).items
+
+
+SLOW = Reward(name="slow", regex=RegexReward(pattern="^(a+)+$"))
+
+
+async def test_a_pattern_that_hangs_costs_its_own_completion_only() -> None:
+    fast = Reward(name="fast", regex=RegexReward(pattern="a"))
     batch = samples("aaa", "a" * 60 + "!", "b", "aa")
-    async with running(rewards) as runner:
-        answers = await runner.score(pack_samples(batch), len(batch))
-    one, hung, none, two = answers["slow"].items
+    async with builtins(SLOW, fast, seconds=3.0) as station:
+        one, hung, none, two = await scored(station, "slow", batch)
+        others = await scored(station, "fast", batch)
     assert (one, none, two) == (Item(1.0), Item(0.0), Item(1.0))
     assert hung == Item(error="no answer within 3 s")
-    assert [item.score for item in answers["fast"].items] == [1.0, 1.0, 0.0, 1.0]
+    assert [item.score for item in others] == [1.0, 1.0, 0.0, 1.0]
 
 
-async def test_patterns_that_hang_do_not_take_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("finetune_rewards.runner.isolated.BUILTIN_SECONDS", 1.0)
-    monkeypatch.setattr("finetune_rewards.runner.isolated.BUILTIN_BATCH_SECONDS", 0.5)
+async def test_patterns_that_hang_do_not_take_for_ever() -> None:
     batch = samples(*["a" * 60 + "!"] * 50)
-    async with running([Reward(name="slow", regex=RegexReward(pattern="^(a+)+$"))]) as runner:
-        answer = await asked(runner, batch)
+    async with builtins(SLOW, seconds=1.0, batch_seconds=0.5) as station:
+        items = await scored(station, "slow", batch)
     late = Item(error="the batch's other completions took all the time there is")
-    assert answer.items == [Item(error="no answer within 1 s"), *[late] * 49]
+    assert items == [Item(error="no answer within 1 s"), *[late] * 49]
 
 
 async def test_a_batch_of_single_completions_may_use_cpu_for_all_of_them() -> None:
@@ -134,18 +135,15 @@ def score(completions):
     assert all(item.score is not None and item.score > 1e6 for item in answer.items)
 
 
-async def test_patterns_that_are_slow_do_not_take_for_ever(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("finetune_rewards.runner.isolated.BUILTIN_BATCH_SECONDS", 3.0)
+async def test_patterns_that_are_slow_do_not_take_for_ever() -> None:
     slow = "a" * 22 + "!"  # tenths of a second each
-    async with running([Reward(name="slow", regex=RegexReward(pattern="^(a+)+$"))]) as runner:
-        answer = await asked(runner, samples(*[slow] * 200))
-        assert len(answer.items) == 200
-        assert answer.items[0] == Item(0.0)
-        assert answer.items[-1].score is None
-        assert answer.items[-1].error
-        assert (await asked(runner, samples("a"))).items == [Item(1.0)]
+    async with builtins(SLOW, batch_seconds=3.0) as station:
+        items = await scored(station, "slow", samples(*[slow] * 200))
+        assert len(items) == 200
+        assert items[0] == Item(0.0)
+        assert items[-1].score is None
+        assert items[-1].error
+        assert await scored(station, "slow", samples("a")) == [Item(1.0)]
 
 
 @pytest.mark.parametrize(
@@ -177,18 +175,6 @@ async def test_code_that_does_not_load_is_told_and_scores_nothing(
         assert item.error is not None
 
 
-FORGED = """
-import json, os, struct
-
-said = json.dumps(HELLO).encode()
-for descriptor in range(3, 256):
-    try:
-        os.write(descriptor, struct.pack(">II", len(said), 0) + said)
-    except OSError:
-        pass
-"""
-
-
 @pytest.mark.parametrize(
     "hello",
     [
@@ -205,7 +191,7 @@ for descriptor in range(3, 256):
 async def test_a_forged_first_word_is_a_fault_of_the_code(
     hello: dict[str, object], tmp_path: Path
 ) -> None:
-    async with running_source(FORGED.replace("HELLO", repr(hello)), tmp_path) as runner:
+    async with running_source(forged(hello), tmp_path) as runner:
         told = "reward mine: it does not load: its process said something else"
         problem = Problem(Reason.REWARD_INVALID, told)
         assert runner.describe()[0].problem == problem
@@ -214,7 +200,7 @@ async def test_a_forged_first_word_is_a_fault_of_the_code(
 
 async def test_a_worker_can_not_choose_the_reason_that_ends_a_run(tmp_path: Path) -> None:
     hello = {"ready": False, "reason": "Preempted", "message": "no\n\x1b[31m"}
-    async with running_source(FORGED.replace("HELLO", repr(hello)), tmp_path) as runner:
+    async with running_source(forged(hello), tmp_path) as runner:
         problem = Problem(Reason.REWARD_INVALID, "reward mine: no [31m")
         assert runner.describe()[0].problem == problem
 
@@ -223,7 +209,7 @@ async def test_what_a_worker_says_that_it_lacks_is_told_in_our_own_words(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     hello = {"ready": True, "lacks": ["x" * 1000, "seccomp", "seccomp"]}
-    async with running_source(FORGED.replace("HELLO", repr(hello)), tmp_path):
+    async with running_source(forged(hello), tmp_path):
         warnings = [r.message for r in caplog.records if r.levelno == logging.WARNING]
     assert warnings == ["mine: runs without seccomp"]
 
@@ -231,24 +217,20 @@ async def test_what_a_worker_says_that_it_lacks_is_told_in_our_own_words(
 SILENT = (sys.executable, "-c", "import time; time.sleep(600)")
 
 
-async def test_code_that_loads_too_slowly_may_do_another_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("finetune_rewards.runner.station.LOAD_SECONDS", 0.3)
-    async with running_source(COUNTING, tmp_path, SILENT) as runner:
-        problem = runner.describe()[0].problem
-        assert problem is not None
-        assert problem.reason is Reason.REWARD_UNAVAILABLE
-        assert problem.message.startswith(
-            "reward mine: it does not load: no answer within 0.3 s; on a slow node another try may "
-            "do; if not, import less"
-        )
-        assert problem.message.endswith("in the first call, which timeoutSeconds bounds")
-    async with running([Reward(name="re", regex=RegexReward(pattern="a"))], {}, SILENT) as runner:
-        problem = runner.describe()[0].problem
-        told = "a builtin reward: it does not load: no answer within 0.3 s"
-        assert problem == Problem(Reason.REWARD_UNAVAILABLE, told)
-        assert (await asked(runner, samples("a"))).items == [Item(error=told)]
+@pytest.mark.parametrize("total", [None, 20.0])  # of a user's code, and of builtins
+async def test_code_that_loads_too_slowly_may_do_another_time(total: float | None) -> None:
+    load = {"memoryBytes": 2**30}
+    station = Station(Assignment("mine", load, b"", 20.0, total, load_seconds=0.3), SILENT)
+    problem = await station.start()
+    assert problem is not None
+    assert problem.reason is Reason.REWARD_UNAVAILABLE
+    told = "it does not load: no answer within 0.3 s"
+    assert problem.message == (
+        f"a builtin reward: {told}" if total else f"reward mine: {told}; {LOAD_REMEDY}"
+    )
+    [item] = await scored(station, "mine", samples("a"))
+    assert item == error(problem.message)
+    await station.stop()
 
 
 async def test_a_machine_that_starts_no_process_is_told_of(tmp_path: Path) -> None:

@@ -13,11 +13,9 @@ import psutil
 import pytest
 
 from finetune_contract.reasons import Reason
-from finetune_rewards.runner import station as module
 from finetune_rewards.runner.isolated import Runner
 from finetune_rewards.runner.protocol import Problem, pack_samples
-from finetune_rewards.runner.station import Assignment, Station
-from finetune_rewards.runner.worker_process import WorkerProcess
+from finetune_rewards.runner.station import MOST_SECONDS, Assignment, Station
 from finetune_rewards.scores.samples import Item
 from support.rewards.runners import asked, python_reward, running_source, samples
 
@@ -53,8 +51,10 @@ def workers(others: set[int]) -> list[psutil.Process]:
 
 
 @asynccontextmanager
-async def station(source: str, seconds: float, total_seconds: float) -> AsyncIterator[Station]:
-    """Yield one whose worker answers completion by completion."""
+async def station(
+    source: str, seconds: float, total_seconds: float | None
+) -> AsyncIterator[Station]:
+    """Yield one whose worker answers completion by completion, unless there is no total."""
     made = Station(Assignment("mine", LOAD, source.encode(), seconds, total_seconds))
     try:
         assert await made.start() is None
@@ -66,6 +66,7 @@ async def station(source: str, seconds: float, total_seconds: float) -> AsyncIte
 async def test_a_worker_that_died_while_nobody_asked_costs_nothing(
     tmp_path: Path, others: set[int]
 ) -> None:
+    gc.collect()  # what other tests have left
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always", ResourceWarning)
         async with running_source(DIES, tmp_path) as runner:
@@ -118,25 +119,6 @@ async def test_a_station_that_was_stopped_starts_no_worker(
         assert workers(others) == []
 
 
-async def test_a_stop_while_a_replacement_starts_leaves_no_worker(
-    tmp_path: Path, others: set[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    starting = asyncio.Event()
-
-    async def never(*_: object) -> None:
-        starting.set()
-        await asyncio.Event().wait()
-
-    async with running_source(DIES, tmp_path) as runner:
-        monkeypatch.setattr(WorkerProcess, "_listen", never)
-        assert (await asked(runner, samples("now"))).items[0].error
-        await starting.wait()
-        (worker,) = workers(others)
-        await runner.stop()
-        await asyncio.to_thread(psutil.wait_procs, [worker], 30)
-        assert workers(others) == []
-
-
 async def test_a_stop_while_a_batch_is_scored_leaves_no_worker(
     tmp_path: Path, others: set[int]
 ) -> None:
@@ -170,16 +152,19 @@ def score(completions):
     assert rest[0].score != first.score  # another worker's
 
 
+@pytest.mark.parametrize(
+    ("seconds", "total"), [(20.0, MOST_SECONDS - 0.05), (MOST_SECONDS - 0.05, None)]
+)
 async def test_a_batch_leaves_those_before_it_the_time_that_it_may_take(
-    monkeypatch: pytest.MonkeyPatch,
+    seconds: float, total: float | None
 ) -> None:
-    monkeypatch.setattr(module, "MOST_SECONDS", 100.05)
     source = "import time\ndef score(completions):\n    time.sleep(1)\n    return [1.0]"
     batch = pack_samples(samples("a"))
-    async with station(source, 20.0, 100.0) as made:
+    async with station(source, seconds, total) as made:
         first, second = await asyncio.gather(*(made.score("mine", batch, 1) for _ in range(2)))
-    assert first.items == [Item(1.0)]
-    assert second.items == [Item(error="it was not this batch's turn within 0.05 s")]
+        assert first.items == [Item(1.0)]
+        assert second.items == [Item(error="it was not this batch's turn within 0.05 s")]
+        assert (await made.score("mine", batch, 1)).items == [Item(1.0)]
 
 
 FORGES = """

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from finetune_contract.rewards import RegexReward, Reward
-from finetune_rewards.runner.worker_process import COMMAND, LOG_BYTES
+from finetune_rewards.runner.worker_process import COMMAND, LOG_BYTES, WorkerProcess
 from finetune_rewards.scores.samples import Item
 from support.rewards.runners import asked, running, running_source, samples
 
@@ -171,6 +171,18 @@ async def test_what_was_dropped_of_the_last_batch_is_told_too(
         await asked(runner, samples("a"))
         await asyncio.sleep(0.1)
     assert caplog.messages == ["mine: 10 more bytes of output were dropped"]
+
+
+async def test_a_start_that_is_cancelled_leaves_no_process() -> None:
+    others = set(psutil.Process().children())
+    deaf = (sys.executable, "-c", "import time; time.sleep(600)")
+    starting = asyncio.create_task(WorkerProcess.started("mine", deaf, 2**30))
+    await asyncio.sleep(0)  # the process is there; only the start knows of it yet
+    (process,) = set(psutil.Process().children()) - others
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    await asyncio.to_thread(process.wait, 30)
 
 
 def test_a_worker_whose_parent_is_gone_already_ends_itself() -> None:
