@@ -28,17 +28,17 @@ class _TooLong(BaseException):
     """Not an Exception: sympy and math-verify catch those and would call it unequal."""
 
 
-def scorer(settings: MathReward, name: str) -> Scorer:
+def scorer(settings: MathReward, name: str, seconds: float = SECONDS) -> Scorer:
     """Return 1 for the column's value, 0 for another or none; None where the column holds nothing
-    that can be compared. Raises TimeoutError for one that takes longer than SECONDS."""
+    that can be compared. Raises TimeoutError for a completion that takes longer than `seconds`."""
     equal = _comparison()
     return compared(
-        lambda completion, value: _score(completion, text_value(value), equal),
+        lambda completion, value: _score(completion, text_value(value), equal, seconds),
         *(settings.answer, name),
     )
 
 
-def _score(completion: str, answer: str | None, equal: Equal) -> float | None:
+def _score(completion: str, answer: str | None, equal: Equal, seconds: float) -> float | None:
     if answer is None:
         return None
     final = completion.rpartition(_THOUGHT)[2].strip()
@@ -47,10 +47,10 @@ def _score(completion: str, answer: str | None, equal: Equal) -> float | None:
     if said == answer:
         return 1.0
     try:
-        with _limited():
+        with _limited(seconds):
             same = equal(said, answer, bool(tagged))
     except _TooLong:
-        raise TimeoutError(f"not compared within {SECONDS:g} s") from None
+        raise TimeoutError(f"not compared within {seconds:g} s") from None
     return None if same is None else float(same)
 
 
@@ -81,8 +81,8 @@ def _comparison() -> Equal:
 
 
 @contextmanager
-def _limited() -> Iterator[None]:
-    """Raise _TooLong after SECONDS. Signals reach the main thread only; in any other there is no
+def _limited(seconds: float) -> Iterator[None]:
+    """Raise _TooLong after `seconds`. Signals reach the main thread only; in any other there is no
     limit but that of the process."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -92,7 +92,7 @@ def _limited() -> Iterator[None]:
         raise _TooLong
 
     before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
     finally:

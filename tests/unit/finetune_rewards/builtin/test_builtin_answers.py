@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import reasoning_gym
 
+from finetune_contract.rewards import MathReward
 from finetune_rewards.builtin import math as mathematics
 from finetune_rewards.scores.errors import RewardInvalid
-from support.rewards.builtin import score
+from support.rewards.builtin import samples, score
 
 
 @pytest.mark.parametrize(
@@ -54,11 +55,11 @@ def test_math_takes_the_column_that_it_is_told() -> None:
     assert score({"math": {"answer": "solution"}}, "4", answer="3", solution="4") == 1.0
 
 
-def test_math_fails_where_it_takes_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mathematics, "SECONDS", 0.3)
+def test_math_fails_where_it_takes_too_long() -> None:
+    asked = mathematics.scorer(MathReward(), "judge", seconds=0.3)
     with pytest.raises(TimeoutError, match=r"not compared within 0\.3 s"):
-        score({"math": {}}, r"\boxed{9^{9^{9^9}}}", answer="5")
-    assert score({"math": {}}, "5", answer="5.0") == 1.0  # and goes on
+        asked(samples(r"\boxed{9^{9^{9^9}}}", answer=["5"]))
+    assert asked(samples("5", answer=["5.0"])) == [1.0]  # and goes on
 
 
 def test_math_works_in_any_thread() -> None:
