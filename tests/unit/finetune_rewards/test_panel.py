@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,7 @@ from aiohttp import web
 
 from finetune_contract.artifact import RewardIdentity
 from finetune_contract.rewards import Reward
-from finetune_rewards import panel as panel_module
-from finetune_rewards.panel import Panel
+from finetune_rewards.panel import MODEL_SLICE, Panel
 from finetune_rewards.scores.errors import RewardFailed, RewardInvalid
 from finetune_rewards.scores.samples import Answer, Item, Samples
 from support.services.judge import Document, after, good, judge_server, lengths
@@ -142,10 +141,10 @@ def test_a_batch_is_counted_once_however_often_its_end_is_asked_for() -> None:
         assert len(asked) == 1
 
 
-def test_a_model_scores_slice_by_slice_and_no_more_once_it_is_left(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(panel_module, "MODEL_SLICE", 2)
+MANY = [str(number) for number in range(2 * MODEL_SLICE + 1)]  # of three slices
+
+
+def test_a_model_scores_slice_by_slice_and_no_more_once_it_is_left() -> None:
     asked: list[list[Any]] = []
 
     def model(samples: Samples) -> list[Item]:
@@ -154,22 +153,28 @@ def test_a_model_scores_slice_by_slice_and_no_more_once_it_is_left(
 
     judge = reward("m", model={"uri": "hf://a/b"})
     with Panel.open([judge], model_scorers={"m": model}) as panel:
-        with panel.scoring(batch(*"12345")) as scoring:
+        with panel.scoring(batch(*MANY)) as scoring:
             assert scoring.busy()
             assert scoring.busy()
-        assert asked == [["1", "2"], ["3", "4"]]
-        answer = panel.score(batch(*"12345"))["m"]
-        assert [item.score for item in answer.items] == [1.0, 2.0, 3.0, 4.0, 5.0]
-        assert answer.seconds > 0
+        assert asked == [MANY[:MODEL_SLICE], MANY[MODEL_SLICE:-1]]
+        answer = panel.score(batch(*MANY))["m"]
+        assert [item.score for item in answer.items] == [float(text) for text in MANY]
 
 
-def test_a_models_seconds_are_those_of_all_its_slices(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = iter(range(100))
-    monkeypatch.setattr(panel_module, "MODEL_SLICE", 2)
-    monkeypatch.setattr(panel_module, "time", SimpleNamespace(monotonic=lambda: next(now)))
-    scorers = {"m": lambda samples: [Item(score=1.0)] * len(samples)}
-    with Panel.open([reward("m", model={"uri": "hf://a/b"})], model_scorers=scorers) as panel:
-        assert panel.score(batch(*"12345"))["m"].seconds == 3.0
+def test_a_models_seconds_are_those_of_all_its_slices_and_of_nothing_between() -> None:
+    def model(samples: Samples) -> list[Item]:
+        time.sleep(0.05)
+        return [Item(score=1.0)] * len(samples)
+
+    judge = reward("m", model={"uri": "hf://a/b"})
+    began = time.monotonic()
+    with (
+        Panel.open([judge], model_scorers={"m": model}) as panel,
+        panel.scoring(batch(*MANY)) as scoring,
+    ):
+        while scoring.busy():
+            time.sleep(0.1)
+        assert 0.15 <= scoring.answers["m"].seconds <= time.monotonic() - began - 0.3
 
 
 def failing(*pattern: str) -> Runner:

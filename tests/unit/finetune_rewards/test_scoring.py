@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import threading
 
-import pytest
 from aiohttp import web
 
 from finetune_contract.rewards import Reward
-from finetune_rewards import panel as panel_module
-from finetune_rewards.panel import Panel
+from finetune_rewards.panel import MODEL_SLICE, Panel
 from finetune_rewards.scores.samples import Answer, Item, Samples
 from finetune_rewards.scoring import Answered, Scoring
 from support.rewards.http_reward import batch
@@ -40,11 +38,10 @@ def until(scoring: Scoring, done: int) -> None:
     assert scoring.done == done
 
 
-def test_a_batch_moves_with_each_part_of_the_slowest(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_moves_with_each_part_of_the_slowest() -> None:
     """Rewards of every kind: what the others have answered long ago is not done before."""
-    monkeypatch.setattr(panel_module, "MODEL_SLICE", 2)
     may = [threading.Event() for _ in range(3)]
-    runner = Runner()
+    runner, count = Runner(), 2 * MODEL_SLICE + 1  # three parts
 
     async def behave(document: Document, number: int) -> web.StreamResponse:
         await asyncio.to_thread(may[number].wait, 30)
@@ -53,26 +50,26 @@ def test_a_batch_moves_with_each_part_of_the_slowest(monkeypatch: pytest.MonkeyP
         return await good(document, number)
 
     with judge_server(behave) as judge:
-        service = {"url": judge.url, "batchSize": 2, "concurrency": 1}
+        service = {"url": judge.url, "batchSize": MODEL_SLICE, "concurrency": 1}
         documents = [BUILTIN, MODEL, {"name": "judge", "http": service}]
         rewards = [Reward.model_validate(document) for document in documents]
         scorers = {"model": lambda samples: [Item(score=0.0)] * len(samples)}
         with (
             Panel.open(rewards, runner=runner, model_scorers=scorers) as panel,
-            panel.scoring(batch()) as scoring,
+            panel.scoring(batch(*["a"] * count)) as scoring,
         ):
             may[0].set()
             for _ in range(4):  # the model's slices among them
                 assert scoring.busy()
             assert scoring.done == 0
             runner.may.set()
-            until(scoring, 2)
+            until(scoring, MODEL_SLICE)
             may[1].set()
-            until(scoring, 4)
+            until(scoring, 2 * MODEL_SLICE)
             may[2].set()
             while scoring.busy():
                 pass
-            assert scoring.done == 5
+            assert scoring.done == count
 
 
 def test_a_completion_is_done_once_every_reward_has_answered_it() -> None:

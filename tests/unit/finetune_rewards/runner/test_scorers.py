@@ -27,18 +27,26 @@ def test_settings_that_turn_out_to_be_wrong_are_told_in_words() -> None:
     ]
 
 
-def test_a_library_that_fails_is_named_by_its_error_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(*_: object) -> None:
-        raise LookupError("what a row says")
-
-    monkeypatch.setattr("finetune_rewards.builtin.column", fails)
-    assert items({"exact": {}}, "a", "b") == [Item(error="LookupError")] * 2
+SHORT = {"length": {"unit": "Characters", "most": 9}}
 
 
-def test_memory_that_gives_out_is_the_workers_to_handle(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(*_: object) -> None:
-        raise MemoryError
+class Failing(str):
+    """A completion that fails whoever reads it."""
 
-    monkeypatch.setattr("finetune_rewards.builtin.column", fails)
+    error: type[Exception] = LookupError
+
+    def __len__(self) -> int:
+        raise self.error("what a row says")
+
+
+class Exhausting(Failing):
+    error = MemoryError
+
+
+def test_a_library_that_fails_is_named_by_its_error_alone() -> None:
+    assert items(SHORT, Failing("a"), "b") == [Item(error="LookupError")] * 2
+
+
+def test_memory_that_gives_out_is_the_workers_to_handle() -> None:
     with pytest.raises(MemoryError):
-        items({"exact": {}}, "a")
+        items(SHORT, Exhausting("a"))
