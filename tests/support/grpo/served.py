@@ -14,8 +14,8 @@ from finetune_contract.reasons import Reason
 from finetune_trainer.course.progress import Reporter
 from finetune_trainer.process.distributed import Ranks
 from finetune_trainer.process.errors import Failure
-from finetune_trainer.rollout import openai, server
 from finetune_trainer.rollout.base import Completion, Request
+from finetune_trainer.rollout.server import Limits
 from support.grpo.draws import engine_of, rollout_config, rollouts
 from support.models.tiny_llama import write_model
 from support.services.completions import CompletionsServer, serving
@@ -31,7 +31,7 @@ Loaded = tuple[Path, Ranks, Any, Any]  # directory, ranks, training engine, PEFT
 
 
 class Served:
-    """A stub server and a training engine whose rollouts it draws."""
+    """A stub server and a training engine whose rollouts it draws; waits are short."""
 
     def __init__(self, directory: Path, ranks: Ranks, engine: Any, model: Any) -> None:
         self.server = CompletionsServer()
@@ -39,6 +39,7 @@ class Served:
         self.shared = directory / "shared"
         self.credentials: str | None = None
         self.reporter = Reporter()
+        self.limits = Limits(pause=60.0, longest=0.01, poll=0.05)
 
     def rollouts(self, **options: Any) -> Any:
         """Return a rollout engine that asks the server; `options` are of `rollout_config`."""
@@ -53,7 +54,9 @@ class Served:
             credentials={"rollout": self.credentials} if self.credentials else {},
             **options,
         )
-        return rollouts(config, self.engine, self.model, self.ranks, reporter=self.reporter)
+        made = rollouts(config, self.engine, self.model, self.ranks, reporter=self.reporter)
+        made.limits = self.limits
+        return made
 
 
 @contextmanager
@@ -66,13 +69,10 @@ def loaded_in(directory: Path, ranks: Ranks) -> Iterator[Loaded]:
 
 @contextmanager
 def served(loaded: Loaded, shared: Path) -> Iterator[Served]:
-    """Serve, with waits that are short."""
+    """Serve."""
     made = Served(*loaded)
     made.shared = shared
-    with pytest.MonkeyPatch.context() as patch, serving(made.server):
-        patch.setattr(server, "LONGEST_PAUSE", 0.01)
-        patch.setattr(server, "PAUSE_SECONDS", 60.0)
-        patch.setattr(openai, "POLL_SECONDS", 0.05)
+    with serving(made.server):
         yield made
 
 

@@ -54,6 +54,7 @@ class CompletionsServer:
         self.changes: dict[str, Any] = {}  # of every choice
         self.hang: Event | None = None
         self.runtime_updates = True
+        self.load_status: int | None = None  # of what it loads, if not its own
         self.most_at_once = 0
         self._at_once = 0
         self._lock = Lock()
@@ -66,7 +67,8 @@ class CompletionsServer:
                 return 503, {"error": {"message": "starting", "code": 503}}
         match path:
             case "/v1/load_lora_adapter" if self.runtime_updates:
-                return self._load(body["lora_name"], Path(body["lora_path"]))
+                status, said = self._load(body["lora_name"], Path(body["lora_path"]))
+                return self.load_status or status, said
             case "/v1/unload_lora_adapter" if self.runtime_updates:
                 return self._unload(body["lora_name"])
             case "/v1/completions":

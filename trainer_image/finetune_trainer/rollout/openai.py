@@ -28,13 +28,10 @@ from finetune_trainer.process.errors import Failure
 from finetune_trainer.rollout.base import Completion, Request
 from finetune_trainer.rollout.endings import stop_tokens
 from finetune_trainer.rollout.sampling import sample_seed
-from finetune_trainer.rollout.server import Server
+from finetune_trainer.rollout.server import Limits, Server
 from finetune_trainer.run import ResolvedRun
 from finetune_trainer.step.engine import Engine
 from finetune_trainer.store.appearing import appearing
-
-CONCURRENCY = 64  # requests of a rank under way
-POLL_SECONDS = 0.5  # between two agreements of all ranks
 
 
 class OpenAIEngine:
@@ -43,6 +40,8 @@ class OpenAIEngine:
     Raises Failure(ModelUnsupported) where vLLM would load the adapter and not apply it, and
     Failure(AccessDenied) for a Secret that can not be used.
     """
+
+    limits = Limits()
 
     def __init__(
         self, run: ResolvedRun, sampling: Sampling, engine: Engine, model: Any, tokenizer: Any
@@ -88,8 +87,8 @@ class OpenAIEngine:
         on_done: Callable[[int], None],
     ) -> list[list[Completion]] | None:
         """Return each request's completions, in order; None where a stop came."""
-        server = Server(self._uri, self._secret, self._trusted, CONCURRENCY)
-        pool = ThreadPoolExecutor(CONCURRENCY, thread_name_prefix="rollout")
+        server = Server(self._uri, self._secret, self._trusted, self.limits)
+        pool = ThreadPoolExecutor(self.limits.requests, thread_name_prefix="rollout")
         try:
             if not self._serve(server, pool, step, stops):
                 return None
@@ -123,7 +122,7 @@ class OpenAIEngine:
 
         def busy() -> tuple[bool, str | None]:
             nonlocal waited
-            done, waited = wait(waited, POLL_SECONDS)
+            done, waited = wait(waited, self.limits.poll)
             for future in done:
                 future.result()
             if done:

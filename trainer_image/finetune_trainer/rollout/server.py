@@ -11,7 +11,7 @@ import ssl
 from http import HTTPStatus
 from pathlib import Path
 from threading import Event
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx2
 from tenacity import (
@@ -33,9 +33,6 @@ log = logging.getLogger(__name__)
 LOAD, UNLOAD, COMPLETE = "/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/v1/completions"
 CONNECT_SECONDS = 10.0
 ANSWER_SECONDS = 600.0
-# What HTTP rewards wait by default: a server that is started anew has large weights to load.
-PAUSE_SECONDS = 1800.0
-LONGEST_PAUSE = 15.0
 WORDS = 300  # characters of the server's own that are passed on
 # Beside 5xx: what whoever minds the server or its Secret can mend while the run waits.
 BUSY = {
@@ -44,6 +41,16 @@ BUSY = {
     HTTPStatus.REQUEST_TIMEOUT,
     HTTPStatus.TOO_MANY_REQUESTS,
 }
+
+
+class Limits(NamedTuple):
+    """How a server is asked; times are in seconds."""
+
+    # What HTTP rewards wait by default: a server that is started anew has large weights to load.
+    pause: float = 1800.0
+    longest: float = 15.0  # between two tries
+    poll: float = 0.5  # between two agreements of all ranks
+    requests: int = 64  # of a rank under way
 
 
 class _Busy(Exception):
@@ -57,16 +64,16 @@ class Server:
     """
 
     def __init__(
-        self, uri: str, secret: ServiceSecret, trusted: ssl.SSLContext, connections: int
+        self, uri: str, secret: ServiceSecret, trusted: ssl.SSLContext, limits: Limits
     ) -> None:
         self.waits_for: str | None = None
         self._uri = uri.rstrip("/")
-        self._secret = secret
+        self._secret, self._limits = secret, limits
         self._closed = Event()
         self._client = httpx2.Client(
             verify=trusted,
             timeout=httpx2.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
-            limits=httpx2.Limits(max_connections=connections),
+            limits=httpx2.Limits(max_connections=limits.requests),
             trust_env=False,  # a proxy of the environment would see prompts and token
         )
 
@@ -100,11 +107,9 @@ class Server:
             answer = self._call(COMPLETE, body)
         try:
             [choice] = answer.json()["choices"]
+            return dict(choice)
         except (ValueError, KeyError, TypeError) as error:
             raise self._unavailable(COMPLETE, "its answer holds no choice") from error
-        if not isinstance(choice, dict):
-            raise self._unavailable(COMPLETE, "its answer holds no choice")
-        return choice
 
     def close(self) -> None:
         """Give up all that is under way."""
@@ -115,8 +120,8 @@ class Server:
         self, path: str, body: dict[str, Any], ignored: tuple[int, ...] = ()
     ) -> httpx2.Response:
         retrying = Retrying(
-            stop=stop_after_delay(PAUSE_SECONDS) | stop_when_event_set(self._closed),
-            wait=wait_random_exponential(max=LONGEST_PAUSE),
+            stop=stop_after_delay(self._limits.pause) | stop_when_event_set(self._closed),
+            wait=wait_random_exponential(max=self._limits.longest),
             sleep=sleep_using_event(self._closed),
             retry=retry_if_exception_type((_Busy, httpx2.TransportError)),
             before_sleep=self._waits,
@@ -149,7 +154,7 @@ class Server:
         self.waits_for = note
 
     def _gave_up(self, path: str, state: RetryCallState) -> httpx2.Response:
-        raise self._unavailable(path, f"{_cause(state)}, for {PAUSE_SECONDS:.0f} s")
+        raise self._unavailable(path, f"{_cause(state)}, for {self._limits.pause:.0f} s")
 
     def _unavailable(self, path: str, words: str) -> Failure:
         return Failure(Reason.ROLLOUT_UNAVAILABLE, f"grpo.rollout.uri: {self._uri}{path}: {words}")

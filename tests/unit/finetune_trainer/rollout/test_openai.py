@@ -15,12 +15,13 @@ from finetune_contract.reasons import Reason
 from finetune_trainer.model.tokenizer import load_tokenizer
 from finetune_trainer.process.distributed import Ranks
 from finetune_trainer.process.errors import Failure
-from finetune_trainer.rollout import openai
+from finetune_trainer.rollout.endings import stop_tokens
 from finetune_trainer.rollout.sampling import sample_seed
 from finetune_trainer.step.optimizer_state import gather_weights
 from support.grpo.draws import SEED
 from support.grpo.served import ASKED, MOST, Loaded, Served, draw, failure, loaded_in, served
 from support.services.completions import expected_tokens
+from support.trainer.ranks_beside import RanksBeside
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +61,7 @@ def test_each_sample_is_asked_for_with_every_setting(setup: Served) -> None:
             "presence_penalty": 0.0,
             "frequency_penalty": 0.0,
             "stop": ["END"],
-            "stop_token_ids": sorted(openai.stop_tokens(setup.model.get_base_model(), _end(end))),
+            "stop_token_ids": sorted(stop_tokens(setup.model.get_base_model(), _end(end))),
             "skip_special_tokens": False,
             "return_token_ids": True,
             "stream": False,
@@ -149,25 +150,22 @@ def test_a_stop_gives_up_what_is_under_way(setup: Served) -> None:
     assert setup.rollouts().draw(ASKED, 0, stops, lambda _: None) is None
 
 
-def test_ranks_ask_until_all_are_done(setup: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    everywhere, agreed = setup.ranks.everywhere, []
+def test_ranks_ask_until_all_are_done(setup: Served) -> None:
+    agreed: list[Any] = []
 
-    def beside_another(work: Any, **options: Any) -> list[Any]:
-        made = everywhere(work, **options)
+    def beside_another(made: list[Any]) -> list[Any]:
         if not isinstance(made[0], tuple):
             return made
         agreed.append(made[0])
         return [*made, (len(agreed) < 100, None)]
 
-    monkeypatch.setattr(setup.ranks, "everywhere", beside_another)
+    setup.ranks = RanksBeside(setup.ranks, beside_another)
     draw(setup.rollouts())
     assert len(agreed) > 100
 
 
-def test_so_many_requests_are_under_way_and_no_more(
-    setup: Served, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(openai, "CONCURRENCY", 2)
+def test_so_many_requests_are_under_way_and_no_more(setup: Served) -> None:
+    setup.limits = setup.limits._replace(requests=2)
     found = setup.rollouts().draw(ASKED * 4, 0, lambda: False, lambda _: None)
     assert len(found) == 8
     assert 1 <= setup.server.most_at_once <= 2
@@ -178,9 +176,7 @@ def test_a_directory_that_can_not_be_written_is_named(setup: Served) -> None:
     assert "grpo.rollout.adapterDirectory" in failure(setup.rollouts()).message
 
 
-def test_an_adapter_that_would_not_be_applied_is_refused(
-    setup: Served, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_adapter_that_would_not_be_applied_is_refused(setup: Served) -> None:
     with pytest.raises(Failure, match="it has no DoRA; use engine Builtin") as caught:
         setup.rollouts(lora={"dora": True})
     assert caught.value.reason is Reason.MODEL_UNSUPPORTED

@@ -14,7 +14,7 @@ from finetune_api.rewards import HttpReward
 from finetune_contract.reasons import Reason
 from finetune_trainer.process.distributed import Ranks
 from finetune_trainer.process.errors import Failure
-from finetune_trainer.rollout import server
+from finetune_trainer.rollout.server import Limits
 from support.grpo.served import (
     ASKED,
     Loaded,
@@ -26,6 +26,7 @@ from support.grpo.served import (
     told_until_mended,
 )
 from support.services.completions import CompletionsServer, serving
+from support.trainer.ranks_beside import RanksBeside
 
 COMPLETE = "/v1/completions"
 LOAD, UNLOAD = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
@@ -44,10 +45,7 @@ def setup(loaded: Loaded, tmp_path: Path) -> Iterator[Served]:
 
 
 @pytest.mark.parametrize("failing", [LOAD, UNLOAD])
-def test_a_stop_is_heard_while_the_server_does_not_load(
-    setup: Served, monkeypatch: pytest.MonkeyPatch, failing: str
-) -> None:
-    monkeypatch.setattr(server, "PAUSE_SECONDS", 5.0)
+def test_a_stop_is_heard_while_the_server_does_not_load(setup: Served, failing: str) -> None:
     rollouts = setup.rollouts()
     setup.server.failures[failing] = 10**9
     asked: list[int] = []
@@ -78,39 +76,33 @@ def test_a_server_that_is_away_is_waited_for_and_told(setup: Served, status: int
     assert setup.reporter.latest.note is None
 
 
-def test_what_other_ranks_wait_for_is_told(setup: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    everywhere = setup.ranks.everywhere
-
-    def beside_another(work: Any, **options: Any) -> list[Any]:
-        made = everywhere(work, **options)
-        return [*made, (False, "waits for another")] if isinstance(made[0], tuple) else made
-
-    monkeypatch.setattr(setup.ranks, "everywhere", beside_another)
+def test_what_other_ranks_wait_for_is_told(setup: Served) -> None:
+    waits = (False, "waits for another")
+    setup.ranks = RanksBeside(
+        setup.ranks, lambda made: [*made, waits] if isinstance(made[0], tuple) else made
+    )
     draw(setup.rollouts())
     assert setup.reporter.latest.note == "waits for another"
 
 
 def test_a_server_is_waited_for_as_long_as_a_reward_is_by_default() -> None:
-    assert HttpReward.model_fields["pause_seconds"].default == server.PAUSE_SECONDS
+    assert HttpReward.model_fields["pause_seconds"].default == Limits().pause
 
 
 @pytest.mark.parametrize("status", [200, 400])
-def test_a_server_that_was_started_anew_gets_the_adapter_again(
-    setup: Served, monkeypatch: pytest.MonkeyPatch, status: int
-) -> None:
+def test_a_server_that_was_started_anew_gets_the_adapter_again(setup: Served, status: int) -> None:
     """It says 400 to all but the first that load it."""
     rollouts = setup.rollouts()
     before = draw(rollouts)
     setup.server.adapters.clear()
-    load = setup.server._load
-    monkeypatch.setattr(setup.server, "_load", lambda *asked: (status, load(*asked)[1]))
+    setup.server.load_status = status
     for group, others in zip(before, draw(rollouts), strict=True):
         assert [one.tokens.tolist() for one in group] == [one.tokens.tolist() for one in others]
     assert list(setup.server.adapters) == ["uid-1-a1-step-0"]
 
 
-def test_a_server_that_stays_away_is_named(setup: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "PAUSE_SECONDS", 0.05)
+def test_a_server_that_stays_away_is_named(setup: Served) -> None:
+    setup.limits = setup.limits._replace(pause=0.05)
     setup.server.failures[COMPLETE] = 10**6
     message = failure(setup.rollouts()).message
     assert "grpo.rollout.uri" in message
@@ -118,8 +110,8 @@ def test_a_server_that_stays_away_is_named(setup: Served, monkeypatch: pytest.Mo
     assert "503 starting" in message
 
 
-def test_no_server_at_all(setup: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "PAUSE_SECONDS", 0.05)
+def test_no_server_at_all(setup: Served) -> None:
+    setup.limits = setup.limits._replace(pause=0.05)
     setup.server.url = "http://127.0.0.1:9"
     assert "127.0.0.1:9" in failure(setup.rollouts()).message
 
