@@ -31,6 +31,8 @@ class SharedDecoder:
     A row adds at most `most` tokens.
     """
 
+    read_tokens = READ_TOKENS  # of prompts in one forward pass, if none is longer
+
     def __init__(
         self, causal: Any, prompts: Prompts, rows: Sequence[int], most: int, device: torch.device
     ) -> None:
@@ -42,7 +44,7 @@ class SharedDecoder:
 
     def read(self) -> Iterator[Tensor]:
         """Read the prompts; yield the logits [b, V] after the next of them per forward pass."""
-        for first, end in pairwise(_bounds(self._lengths)):
+        for first, end in pairwise(_bounds(self._lengths, self.read_tokens)):
             lengths = self._lengths[first:end]
             self._prefixes.read(first, lengths)
             device = self._device
@@ -69,11 +71,7 @@ class SharedDecoder:
         return self._prefixes.kept_bytes
 
     def _run(
-        self,
-        ids: Tensor,
-        positions: Tensor,
-        places: Tensor | int,
-        segments: Segments | None,
+        self, ids: Tensor, positions: Tensor, places: Tensor | int, segments: Segments | None
     ) -> Tensor:
         logits: Tensor = self._causal(
             input_ids=ids,
@@ -153,11 +151,11 @@ def _tensor_bytes(value: Any) -> int:
     return value.nbytes if isinstance(value, Tensor) else 0
 
 
-def _bounds(lengths: Sequence[int]) -> list[int]:
+def _bounds(lengths: Sequence[int], most: int) -> list[int]:
     """Return where forward passes over prompts of these lengths begin, and the end."""
     bounds, tokens = [0], 0
     for index, length in enumerate(lengths):
-        if tokens and tokens + length > READ_TOKENS:
+        if tokens and tokens + length > most:
             bounds.append(index)
             tokens = 0
         tokens += length

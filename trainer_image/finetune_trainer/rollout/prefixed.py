@@ -19,7 +19,6 @@ from transformers import AttentionInterface
 from finetune_trainer.model.attention import Segments, segmented_attention
 
 NAME = "finetune_shared_prefix"
-GROWTH = 128  # tokens for which room is made at once
 
 Pair = tuple[Tensor, Tensor]  # keys and values
 
@@ -29,6 +28,8 @@ class SharedPrefixes:
 
     `prompts` tells each row's prompt and ascends; rows number from 0. `most` bounds t.
     """
+
+    growth = 128  # tokens for which room is made at once
 
     def __init__(
         self, lengths: Sequence[int], prompts: Sequence[int], most: int, device: torch.device
@@ -87,7 +88,7 @@ class SharedPrefixes:
             self._added[layer] = (key[:, :, :0], value[:, :, :0])
         keys, values = self._added[layer]
         if keys.shape[2] == self._step:
-            growth = min(GROWTH, self._most - self._step)
+            growth = min(self.growth, self._most - self._step)
             keys, values = (F.pad(part, (0, 0, 0, growth)) for part in (keys, values))
             self._added[layer] = (keys, values)
         keys[:, :, self._step] = key[:, :, 0]

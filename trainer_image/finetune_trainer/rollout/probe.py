@@ -19,7 +19,7 @@ ALIKE = 1e-3  # of the logits' spread, far above rounding
 OWNERS = (0, 0, 1)  # of the probe's rows
 
 
-def check_drawing(model: Any) -> None:
+def check_drawing(model: Any, decoder: type[PlainDecoder] = PlainDecoder) -> None:
     """Refuse a model outside the table whose cache can not be drawn with.
 
     Tried on a small random model of its class. Raises Failure(ModelUnsupported).
@@ -30,7 +30,7 @@ def check_drawing(model: Any) -> None:
         log.warning("model_type %s could not be checked for drawing completions", kind)
         return
     try:
-        apart = _apart(twin)
+        apart = _apart(twin, decoder)
     except Exception as error:  # of others' code, whatever it is
         raise undrawable(kind, f"its cache does not work ({type(error).__name__})") from error
     if not apart <= ALIKE:
@@ -46,14 +46,14 @@ def undrawable(kind: str, why: str) -> Failure:
     )
 
 
-def _apart(twin: Any) -> float:
+def _apart(twin: Any, decoder_of: type[PlainDecoder]) -> float:
     """Return how far logits of three rows, one dropped on the way, are from the whole pass's."""
     first, second = probe_ids(), probe_ids(1)
     ids = torch.cat([first, second, first.flip(1)])
     prompts = [ids[0, :SHARED].int().numpy(), ids[2, :SHARED].int().numpy()]
     with torch.no_grad():
         whole = twin(input_ids=ids, use_cache=False).logits.float()
-        decoder = PlainDecoder(twin, prompts, OWNERS, ids.device)
+        decoder = decoder_of(twin, prompts, OWNERS, ids.device)
         [logits] = decoder.read()
         found, rows = [(logits[list(OWNERS)], whole[:, SHARED - 1])], [0, 1, 2]
         for place in range(SHARED, ids.shape[1]):

@@ -17,7 +17,7 @@ from torch import Tensor
 from finetune_contract.grpo import Sampling
 
 BLOCK = 512  # probabilities that are summed up at once
-CHUNK_BYTES = 2**28  # of the logits in fp64 that are turned into tokens at once
+CHUNK = 2**28  # bytes of the logits in fp64 that are turned into tokens at once
 
 
 def uniform_noise(
@@ -36,13 +36,13 @@ def sample_seed(seed: int, key: Sequence[int], sample: int) -> int:
     return int(_sequence(seed, key, sample).generate_state(1)[0])
 
 
-def draw_tokens(logits: Tensor, noise: Tensor, sampling: Sampling) -> Tensor:
+def draw_tokens(logits: Tensor, noise: Tensor, sampling: Sampling, chunk: int = CHUNK) -> Tensor:
     """Return a token, int64 [R], of each row's distribution.
 
     `logits` are [R, V]; `noise` fp64 [R], uniform in [0, 1). Temperature comes first, then top-k,
     then top-p of what is left; top-k keeps all that tie with the k-th.
     """
-    rows = max(1, CHUNK_BYTES // (logits.shape[1] * torch.float64.itemsize))
+    rows = max(1, chunk // (logits.shape[1] * torch.float64.itemsize))
     chunks = zip(torch.split(logits, rows), torch.split(noise, rows), strict=True)
     return torch.cat([_draw(part, numbers, sampling) for part, numbers in chunks])
 

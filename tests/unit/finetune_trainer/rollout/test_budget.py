@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from finetune_contract.memory import READ_TOKENS
 from finetune_contract.resolved import MemoryEstimate
-from finetune_trainer.rollout import budget
 from finetune_trainer.rollout.budget import Kept, batches, free_bytes
 
 PROMPT = st.tuples(st.integers(1, 40), st.integers(1, 9))  # tokens, samples
@@ -67,12 +66,11 @@ def test_every_batch_is_filled_to_the_last_byte() -> None:
     assert [[piece.prompt for piece in batch] for batch in made] == [[0, 1], [2, 3]]
 
 
-def test_prompts_read_in_one_pass_have_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(budget, "READ_TOKENS", 12)
-    lengths, samples = [4, 4, 4, 4, 30, 30], [1] * 6
-    whole = batches(lengths, samples, 5, 10**6, Kept(TOKEN, 0, shares=False))
-    assert [[piece.prompt for piece in batch] for batch in whole] == [[4], [5], [0, 1, 2], [3]]
-    assert len(list(batches(lengths, samples, 5, 10**6, Kept(TOKEN, 0, shares=True)))) == 1
+def test_prompts_read_in_one_pass_have_a_bound() -> None:
+    lengths, samples = [*[READ_TOKENS // 4] * 5, *[READ_TOKENS + 1] * 2], [1] * 7
+    whole = batches(lengths, samples, 5, 10**9, Kept(TOKEN, 0, shares=False))
+    assert [[piece.prompt for piece in batch] for batch in whole] == [[5], [6], [0, 1, 2, 3], [4]]
+    assert len(list(batches(lengths, samples, 5, 10**9, Kept(TOKEN, 0, shares=True)))) == 1
 
 
 def test_what_stays_on_the_device_is_not_free() -> None:

@@ -13,7 +13,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from finetune_trainer.model.architectures import ARCHITECTURES
-from finetune_trainer.rollout import decoders, prefixed
+from finetune_trainer.rollout import prefixed
 from finetune_trainer.rollout.decoders import Decoder, PlainDecoder, SharedDecoder, attention_for
 from support.models.tiny_models import MODELS, write_tiny
 
@@ -27,6 +27,24 @@ COVERING = ("llama", "qwen3-moe", "deepseek-v3", "gemma2", "mistral", "olmo2")
 NAMES = [
     pytest.param(name, marks=[] if name in COVERING else [pytest.mark.slow]) for name in MODELS
 ]
+
+
+class Passes(SharedDecoder):
+    """Reads few tokens in a forward pass."""
+
+    read_tokens = 20
+
+
+class Unknowing(torch.nn.Module):
+    """A model that does not know the option of keeping few logits."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model, self.config = model, model.config
+
+    def forward(self, input_ids: Any, **options: Any) -> Any:
+        assert "logits_to_keep" not in options
+        return self.model(input_ids=input_ids, **options)
 
 
 def load(name: str, directory: Path) -> Any:
@@ -73,11 +91,7 @@ def decoded(decoder: Decoder, owners: Sequence[int], end: int) -> list[list[int]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_greedy_tokens_are_those_of_generate(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(prefixed, "GROWTH", 4)
-    monkeypatch.setattr(decoders, "READ_TOKENS", 20)
+def test_greedy_tokens_are_those_of_generate(name: str, tmp_path: Path) -> None:
     model = load(name, tmp_path)
     shares = model.config.model_type in ARCHITECTURES
     given = prompts(LENGTHS if shares else (7,) * len(LENGTHS))
@@ -87,7 +101,7 @@ def test_greedy_tokens_are_those_of_generate(
     before = model.config._attn_implementation
     if shares:
         with attention_for(model):
-            found = decoded(SharedDecoder(model, given, OWNERS, TOKENS - 1, CPU), OWNERS, end)
+            found = decoded(Passes(model, given, OWNERS, TOKENS - 1, CPU), OWNERS, end)
     else:
         found = decoded(PlainDecoder(model, given, OWNERS, CPU), OWNERS, end)
     assert model.config._attn_implementation == before
@@ -111,11 +125,9 @@ def test_a_prompt_is_read_and_kept_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shares", [True, False])
-@pytest.mark.parametrize("growth", [4, 128])
 def test_what_is_kept_is_counted_and_no_more_than_what_is_drawn(
-    shares: bool, growth: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shares: bool, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(prefixed, "GROWTH", growth)
     model, given, rows = load("llama", tmp_path), prompts([6]), 3
     token = 2 * 2 * 2 * 8 * 4  # keys and values, layers, heads, width, bytes
     with torch.no_grad(), attention_for(model, prefixed.NAME if shares else "sdpa"):
@@ -132,33 +144,21 @@ def test_what_is_kept_is_counted_and_no_more_than_what_is_drawn(
             assert decoder.kept_bytes <= prompt + rows * 10 * token + 64
 
 
-def test_prompts_are_read_in_passes_of_bounded_length(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(decoders, "READ_TOKENS", 10)
+def test_prompts_are_read_in_passes_of_bounded_length(tmp_path: Path) -> None:
     model = load("llama", tmp_path)
     with torch.no_grad(), attention_for(model):
-        decoder = SharedDecoder(model, prompts([4, 6, 1, 30, 2]), [0, 1, 2, 3, 4], TOKENS, CPU)
+        decoder = Passes(model, prompts([8, 12, 1, 30, 2]), [0, 1, 2, 3, 4], TOKENS, CPU)
         assert [len(logits) for logits in decoder.read()] == [2, 1, 1, 1]
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_logits_of_a_prompt_s_last_token_alone_are_made(
-    known: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_logits_of_a_prompt_s_last_token_alone_are_made(known: bool, tmp_path: Path) -> None:
     model = load("olmo2", tmp_path)
-    if not known:
-        whole = model.forward
-
-        def forward(input_ids: Any, **options: Any) -> Any:
-            assert "logits_to_keep" not in options
-            return whole(input_ids=input_ids, **options)
-
-        monkeypatch.setattr(model, "forward", forward)
     made: list[int] = []
     model.lm_head.register_forward_hook(lambda _, inputs, logits: made.append(logits.shape[1]))
     with torch.no_grad():
-        [logits] = PlainDecoder(model, prompts([9, 9]), [0, 1], CPU).read()
+        causal = model if known else Unknowing(model)
+        [logits] = PlainDecoder(causal, prompts([9, 9]), [0, 1], CPU).read()
     assert made == [1 if known else 9]
     assert logits.shape == (2, model.config.vocab_size)
 

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from finetune_trainer.model.attention import Segments
-from finetune_trainer.rollout import prefixed
 from finetune_trainer.rollout.prefixed import SharedPrefixes, shared_prefix_attention
 from support.models.tolerance import assert_close
 
@@ -57,6 +56,15 @@ def states(rows: int, tokens: int, generator: torch.Generator) -> list[Tensor]:
     ]
 
 
+def growing(tokens: int) -> SharedPrefixes:
+    """Return the store of the prompts, which makes room for so many tokens at once."""
+
+    class Growing(SharedPrefixes):
+        growth = tokens
+
+    return Growing(LENGTHS, OWNERS, MOST, CPU)
+
+
 def attend(
     shared: SharedPrefixes, layer: int, given: list[Tensor], options: Options, **more: Any
 ) -> Tensor:
@@ -99,12 +107,9 @@ def read(
     ],
 )
 @pytest.mark.parametrize("growth", [1, 3, 128])
-def test_a_row_attends_to_its_prompt_and_its_own_tokens(
-    options: Options, growth: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(prefixed, "GROWTH", growth)
+def test_a_row_attends_to_its_prompt_and_its_own_tokens(options: Options, growth: int) -> None:
     generator = torch.Generator().manual_seed(5)
-    shared = SharedPrefixes(LENGTHS, OWNERS, MOST, CPU)
+    shared = growing(growth)
     own = {layer: read(shared, layer, generator, options) for layer in LAYERS}
     owners = OWNERS
     for step in range(MOST):
@@ -124,10 +129,9 @@ def test_a_row_attends_to_its_prompt_and_its_own_tokens(
             own = {layer: [rows[row] for row in left] for layer, rows in own.items()}
 
 
-def test_what_is_kept_is_counted_and_goes_with_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prefixed, "GROWTH", 2)
+def test_what_is_kept_is_counted_and_goes_with_its_rows() -> None:
     generator = torch.Generator().manual_seed(5)
-    shared = SharedPrefixes(LENGTHS, OWNERS, MOST, CPU)
+    shared = growing(2)
     assert shared.kept_bytes == 0
     read(shared, 0, generator, Options())
     token = KEY_HEADS * (WIDTH + VALUE_WIDTH) * 4

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from finetune_contract.reasons import Reason
-from finetune_trainer.model import twin
 from finetune_trainer.model.architectures import ARCHITECTURES
 from finetune_trainer.process.errors import Failure
 from finetune_trainer.rollout.decoders import PlainDecoder
@@ -53,60 +55,53 @@ def test_what_does_not_is_refused_with_what_does(model_type: str, why: str) -> N
     assert all(name in caught.value.message for name in ARCHITECTURES)
 
 
-def test_a_cache_that_fails_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(*_: Any) -> None:
-        raise AttributeError("no such layer")
+def test_a_cache_that_fails_is_named() -> None:
+    class Fails(PlainDecoder):
+        def keep(self, rows: Tensor) -> None:
+            raise AttributeError("no such layer")
 
-    monkeypatch.setattr(PlainDecoder, "keep", fails)
     why = r"with model_type gpt_neox: its cache does not work \(AttributeError\)"
     with pytest.raises(Failure, match=why):
-        check_drawing(empty("gpt_neox"))
+        check_drawing(empty("gpt_neox"), Fails)
 
 
 @pytest.mark.parametrize("place", [0, 3])
-def test_every_token_and_every_row_is_looked_at(
-    place: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    step, asked = PlainDecoder.step, []
+def test_every_token_and_every_row_is_looked_at(place: int) -> None:
+    class Shifted(PlainDecoder):
+        asked = 0
 
-    def shifted(self: Any, tokens: Any) -> Any:
-        logits = step(self, tokens)
-        asked.append(1)
-        logits[-1] += len(asked) == place + 1
-        return logits
+        def step(self, tokens: Tensor) -> Tensor:
+            logits = super().step(tokens)
+            logits[-1] += self.asked == place
+            self.asked += 1
+            return logits
 
-    monkeypatch.setattr(PlainDecoder, "step", shifted)
     with pytest.raises(Failure, match="other logits"):
-        check_drawing(empty("gpt_neox"))
+        check_drawing(empty("gpt_neox"), Shifted)
 
 
-def test_a_row_that_goes_is_to_leave_the_others_as_they_are(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    keep = PlainDecoder.keep
-    swapped = lambda self, rows: keep(self, rows.flip(0) if len(rows) == 2 else rows)  # noqa: E731
-    monkeypatch.setattr(PlainDecoder, "keep", swapped)
+def test_a_row_that_goes_is_to_leave_the_others_as_they_are() -> None:
+    class Swapped(PlainDecoder):
+        def keep(self, rows: Tensor) -> None:
+            super().keep(rows.flip(0) if len(rows) == 2 else rows)
+
     with pytest.raises(Failure, match="other logits"):
-        check_drawing(empty("gpt_neox"))
+        check_drawing(empty("gpt_neox"), Swapped)
 
 
-def test_what_is_drawn_first_is_looked_at_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    read = PlainDecoder.read
+def test_what_is_drawn_first_is_looked_at_too() -> None:
+    class Shifted(PlainDecoder):
+        def read(self) -> Iterator[Tensor]:
+            for logits in super().read():
+                logits[-1] -= 1
+                yield logits
 
-    def shifted(self: Any) -> Any:
-        for logits in read(self):
-            logits[-1] -= 1
-            yield logits
-
-    monkeypatch.setattr(PlainDecoder, "read", shifted)
     with pytest.raises(Failure, match="other logits"):
-        check_drawing(empty("gpt_neox"))
+        check_drawing(empty("gpt_neox"), Shifted)
 
 
-def test_what_can_not_be_tried_is_told(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(twin, "MOST_PARAMETERS", 10)
+def test_what_can_not_be_tried_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    unlike_any = SimpleNamespace(config=AutoConfig.for_model("gpt_neox"))
     with caplog.at_level(logging.WARNING):
-        check_drawing(empty("gpt_neox"))
+        check_drawing(unlike_any)
     assert "model_type gpt_neox could not be checked for drawing completions" in caplog.messages

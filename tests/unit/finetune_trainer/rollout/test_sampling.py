@@ -16,6 +16,7 @@ from finetune_trainer.rollout.sampling import (
     sample_seed,
     uniform_noise,
 )
+from support.trainer.tensor_sizes import LargestTensor
 
 ALMOST_ONE = 1 - 2**-53  # the largest number a generator gives
 # 99.99% of chi-square with these degrees of freedom.
@@ -126,23 +127,23 @@ def test_temperature_comes_before_top_p() -> None:
     assert hot[0].nonzero().flatten().tolist() == [0, 1]
 
 
-def test_a_row_is_drawn_alike_in_every_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_row_is_drawn_alike_in_every_batch() -> None:
     logits = torch.randn(9, 300, generator=_generator())
     noise = torch.from_numpy(uniform_noise(0, (1,), 0, 9))
     sampling = Sampling(top_p=0.9)
     whole = draw_tokens(logits, noise, sampling)
     alone = [draw_tokens(logits[i : i + 1], noise[i : i + 1], sampling).item() for i in range(9)]
     assert whole.tolist() == alone
-    sizes: list[int] = []
-    draw = module._draw
-    monkeypatch.setattr(
-        module, "_draw", lambda part, *rest: (sizes.append(len(part)), draw(part, *rest))[1]
-    )
-    for rows, expected in ((0.5, [1] * 9), (2, [2, 2, 2, 2, 1]), (9, [9])):
-        monkeypatch.setattr(module, "CHUNK_BYTES", int(rows * 300 * 8))
-        sizes.clear()
-        assert draw_tokens(logits, noise, sampling).equal(whole)
-        assert sizes == expected, "no more is turned into fp64 at once"
+    for rows in (0.5, 2, 9):
+        assert draw_tokens(logits, noise, sampling, int(rows * 300 * 8)).equal(whole)
+
+
+def test_no_more_is_turned_into_fp64_at_once_than_a_chunk() -> None:
+    logits = torch.randn(900, 40, generator=_generator())
+    noise = torch.from_numpy(uniform_noise(0, (1,), 0, 900))
+    with LargestTensor() as largest:
+        draw_tokens(logits, noise, Sampling(top_p=0.9), 100 * 40 * 8)
+    assert largest.elements == 100 * 40
 
 
 def test_noise_begins_alike_whatever_its_count() -> None:
