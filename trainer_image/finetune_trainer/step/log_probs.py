@@ -79,10 +79,10 @@ class Head(nn.Module):
     """The vocabulary projection and the cross-entropy over it.
 
     One module to ZeRO-3 (a leaf), so that its weights are gathered once, however many chunks a rank
-    has: the ranks' collectives must be as many.
+    has: the ranks' collectives must be as many. `most` bytes of logits exist at a time.
     """
 
-    def __init__(self, causal: Any, temperature: float = 1.0) -> None:
+    def __init__(self, causal: Any, temperature: float = 1.0, most: int = LOGITS_BYTES) -> None:
         super().__init__()
         self._temperature = temperature
         config = causal.config.get_text_config()
@@ -91,7 +91,7 @@ class Head(nn.Module):
         self._factor = getattr(config, "logit_scale", None) or 1 / (
             getattr(config, "logits_scaling", None) or 1.0
         )
-        self._chunk = max(1, LOGITS_BYTES // (torch.float32.itemsize * config.vocab_size))
+        self._chunk = max(1, most // (torch.float32.itemsize * config.vocab_size))
 
     def forward(self, hidden: Tensor, targets: Tensor, *, entropy: bool = False) -> Scores:
         """Return what LogProbModel does, of hidden states [P, width]."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,8 @@ from finetune_trainer.adapter.lora import adapt
 from finetune_trainer.adapter.roles import map_roles
 from finetune_trainer.batch.micro_batch import MicroBatch
 from finetune_trainer.data.encode import EncodedRow
-from finetune_trainer.model import twin
 from finetune_trainer.model.base import empty_model, load_model
-from finetune_trainer.step import log_probs
-from finetune_trainer.step.log_probs import LogProbModel, score, score_with
+from finetune_trainer.step.log_probs import Head, LogProbModel, score, score_with, splits
 from support.models.tiny_models import write_tiny
 from support.models.tolerance import THERE_AND_BACK, TINY_MODEL, assert_close
 from support.trainer.tensor_sizes import LargestTensor
@@ -83,16 +82,15 @@ def test_chunks_score_as_the_whole_does(
     config: dict[str, Any],
     chunk: int,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model, rows = adapted(name, tmp_path, targets, **config), encoded()
     wanted, entropies = expected(model, rows)
     weights = torch.linspace(-1, 1, len(wanted))
     wanted_gradients = gradients(model, (wanted * weights).sum())
-    vocabulary = model.config.vocab_size
-    monkeypatch.setattr(log_probs, "LOGITS_BYTES", chunk * vocabulary * 4)
     scorer = LogProbModel(model, checkpointing=False, temperature=TEMPERATURE)
     assert scorer.head is not None
+    most = chunk * model.config.vocab_size * 4
+    scorer.head = Head(model.get_base_model(), TEMPERATURE, most)
     batch = MicroBatch.of(rows, CPU, packed=scorer.packs)
     got, spread = score_with(scorer, batch, entropy=True)
     assert_close(got, wanted, terms=TINY_MODEL)
@@ -104,18 +102,16 @@ def test_chunks_score_as_the_whole_does(
         assert_close(found[path], gradient, terms=THERE_AND_BACK, what=path)
 
 
-def test_a_model_that_must_run_whole_scores_as_it_does_itself(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_model_that_must_run_whole_scores_as_it_does_itself(tmp_path: Path) -> None:
     model, rows = adapted("olmo2", tmp_path, (LoraTarget.ATTENTION,)), encoded()
     wanted, entropies = expected(model, rows)
-    causal = model.get_base_model()
-    whole = causal.forward
-    # As models do that take any keyword and know no `logits_to_keep`.
-    monkeypatch.setattr(
-        causal, "forward", lambda *args, logits_to_keep=None, **named: whole(*args, **named)
-    )
-    monkeypatch.setattr(log_probs, "splits", lambda _: False)
+
+    def forget(_: Any, inputs: Any, named: dict[str, Any]) -> Any:
+        """Do as models that take any keyword and know no `logits_to_keep`."""
+        return inputs, {name: value for name, value in named.items() if name != "logits_to_keep"}
+
+    model.register_forward_pre_hook(forget, with_kwargs=True)
+    model.get_base_model().config.logit_scale = 0.25  # which the class itself does not look at
     scorer = LogProbModel(model, checkpointing=False, temperature=TEMPERATURE)
     assert scorer.head is None
     got, spread = score_with(scorer, MicroBatch.of(rows, CPU), entropy=True)
@@ -130,29 +126,24 @@ def test_a_head_that_is_more_than_is_known_is_no_head(
     field: str, value: float, tmp_path: Path
 ) -> None:
     causal = empty_model(write_tiny("olmo2", tmp_path))
-    assert log_probs.splits(causal)
+    assert splits(causal)
     setattr(causal.config, field, value)  # which the class itself does not look at
-    assert not log_probs.splits(causal)
+    assert not splits(causal)
 
 
-def test_what_no_small_model_can_be_made_of_runs_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    causal = empty_model(write_tiny("olmo2", tmp_path))
-    monkeypatch.setattr(twin, "MOST_PARAMETERS", 10)
-    assert not log_probs.splits(causal)
+def test_what_no_small_model_can_be_made_of_runs_whole(tmp_path: Path) -> None:
+    unlike_any = SimpleNamespace(config=empty_model(write_tiny("olmo2", tmp_path)).config)
+    assert not splits(unlike_any)
 
 
-def head_of(vocabulary: int, width: int, **options: Any) -> log_probs.Head:
-    from types import SimpleNamespace
-
+def head_of(vocabulary: int, width: int, **options: Any) -> Head:
     torch.manual_seed(0)
     config = SimpleNamespace(vocab_size=vocabulary)
     causal = SimpleNamespace(
         config=SimpleNamespace(get_text_config=lambda: config),
         get_output_embeddings=lambda: torch.nn.Linear(width, vocabulary, bias=False),
     )
-    return log_probs.Head(causal, **options)
+    return Head(causal, **options)
 
 
 @pytest.mark.parametrize("whole", [False, True])
@@ -179,12 +170,9 @@ def test_half_precision_rounds_no_quotient_by_the_temperature(whole: bool, tmp_p
     assert_close(spread, entropies, terms=exact.shape[-1], scale=largest)
 
 
-def test_chunked_cross_entropy_is_the_whole_one_with_its_gradients(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_chunked_cross_entropy_is_the_whole_one_with_its_gradients() -> None:
     vocabulary, width, positions = 5000, 16, 97
-    monkeypatch.setattr(log_probs, "LOGITS_BYTES", 10 * vocabulary * 4)
-    head = head_of(vocabulary, width)
+    head = head_of(vocabulary, width, most=10 * vocabulary * 4)
     hidden = torch.randn(positions, width, requires_grad=True)
     targets = torch.randint(vocabulary, (positions,))
     got, _ = head(hidden, targets)
@@ -195,10 +183,9 @@ def test_chunked_cross_entropy_is_the_whole_one_with_its_gradients(
     assert_close(found, wanted, terms=vocabulary)
 
 
-def test_the_logits_of_all_positions_never_exist(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_logits_of_all_positions_never_exist() -> None:
     vocabulary, width, positions, chunk = 4000, 8, 256, 16
-    monkeypatch.setattr(log_probs, "LOGITS_BYTES", chunk * vocabulary * 4)
-    head = head_of(vocabulary, width)
+    head = head_of(vocabulary, width, most=chunk * vocabulary * 4)
     hidden = torch.randn(positions, width, requires_grad=True)
     with LargestTensor() as largest:
         targets = torch.zeros(positions, dtype=torch.int64)
