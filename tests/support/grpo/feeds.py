@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from finetune_contract.checkpoint import TrainingState
+from finetune_contract.layout import ZeroStage
 from finetune_contract.runconfig import RunConfig
 from finetune_rewards.scores.samples import Item
 from finetune_trainer.course.progress import Reporter
@@ -37,8 +39,25 @@ class Scorer:
     Tells how often it was asked, and for how many micro-batches.
     """
 
-    asked = passes = 0
-    weight = -1.0
+    stage = ZeroStage.DDP
+    optimizer = None  # its own copy of the weight is the weight
+
+    def __init__(self) -> None:
+        self.asked = self.passes = 0
+        self.parameters = {"weight": torch.tensor([-1.0])}
+
+    def gathered(self) -> AbstractContextManager[None]:
+        """Have the weight whole, as it is."""
+        return nullcontext()
+
+    @property
+    def weight(self) -> float:
+        """Return the weight."""
+        return self.parameters["weight"].item()
+
+    @weight.setter
+    def weight(self, value: float) -> None:
+        self.parameters["weight"].fill_(value)
 
     def log_probs(self, batches: Any) -> list[torch.Tensor]:
         """Return one number per token that is learned."""

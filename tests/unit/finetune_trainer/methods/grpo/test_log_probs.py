@@ -10,23 +10,11 @@ import pytest
 import torch
 
 from finetune_rewards.scores.samples import Item
-from finetune_trainer.methods.grpo import feed
 from finetune_trainer.process.distributed import Ranks
 from support.grpo.configs import grpo_config
 from support.grpo.feeds import ONE, Fed, fed_config, is_a
 from support.grpo.stand_ins import completion
 from support.trainer.thread_ranks import on_ranks
-
-
-@pytest.fixture(autouse=True)
-def one_weight(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the stand-in's weight be all that there is to keep and to put back."""
-
-    def restore(engine: Any, weights: dict[str, float], ranks: Any) -> None:
-        engine.weight = weights["weight"]
-
-    monkeypatch.setattr(feed, "gather_weights", lambda engine, ranks: {"weight": engine.weight})
-    monkeypatch.setattr(feed, "restore_weights", restore)
 
 
 def test_behaviour_is_of_the_model_that_drew_and_reference_of_the_one_that_began(

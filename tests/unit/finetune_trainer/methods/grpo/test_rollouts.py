@@ -13,6 +13,7 @@ from finetune_trainer.process.distributed import Ranks
 from finetune_trainer.process.errors import Failure
 from finetune_trainer.rollout.base import Completion, Request
 from support.grpo.stand_ins import ONE, TWO, Rolled, completion, halves, rolled_config
+from support.trainer.ranks_beside import RanksBeside
 
 
 def test_groups_are_of_the_plans_prompts(tmp_path: Any, alone: Ranks) -> None:
@@ -116,29 +117,27 @@ def test_a_stop_gives_up_scores_that_are_not_there_yet(tmp_path: Any, alone: Ran
     assert rolled.panel.given_up == 1
 
 
-def test_what_any_rank_waits_for_is_told(
-    tmp_path: Any, alone: Ranks, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rolled, told = Rolled(rolled_config(tmp_path), alone), []
-    rolled.panel.waits, rolled.panel.waits_for = 2, "waits for reward a"
-    everywhere = alone.everywhere
+def test_what_any_rank_waits_for_is_told(tmp_path: Any, alone: Ranks) -> None:
+    told: list[str | None] = []
+    another = True
 
-    def beside_another(work: Any, **options: Any) -> list[Any]:
-        made = everywhere(work, **options)
-        if not isinstance(made[0], tuple) or not isinstance(made[0][0], bool):
+    def beside_another(made: list[Any]) -> list[Any]:
+        scoring = isinstance(made[0], tuple) and isinstance(made[0][0], bool)
+        if not another or not scoring:
             return made
         told.append(rolled.reporter.latest.note)
         busy, done, _ = made[0]
         return [*made, (busy, done, "waits for reward b"), made[0]]
 
+    rolled = Rolled(rolled_config(tmp_path), RanksBeside(alone, beside_another))
+    rolled.panel.waits, rolled.panel.waits_for = 2, "waits for reward a"
     rolled.reporter.noted("checkpoints", "checkpoint of step 2 failed")
-    monkeypatch.setattr(alone, "everywhere", beside_another)
     rolled.collect()
     failed = "checkpoint of step 2 failed"
     both = f"{failed}; waits for reward a; waits for reward b"
     assert told == [failed, both, both]
     assert rolled.reporter.latest.note == f"{failed}; waits for reward b"
-    monkeypatch.undo()
+    another = False
     rolled.collect()
     assert rolled.reporter.latest.note == failed
 
@@ -158,21 +157,19 @@ def test_progress_counts_completions(tmp_path: Any, alone: Ranks) -> None:
 
 
 def test_progress_counts_completions_that_are_scored_on_all_ranks(
-    tmp_path: Any, alone: Ranks, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Any, alone: Ranks
 ) -> None:
-    rolled, told = Rolled(rolled_config(tmp_path), alone), []
-    rolled.panel.waits = 3
-    everywhere = alone.everywhere
+    told: list[Any] = []
 
-    def beside_another(work: Any, **options: Any) -> list[Any]:
-        made = everywhere(work, **options)
+    def beside_another(made: list[Any]) -> list[Any]:
         latest = rolled.reporter.latest
         if latest.phase != "Score" or not isinstance(made[0][0], bool):
             return made
         told.append((latest.done, latest.total))
         return [*made, (made[0][0], 5, None)]
 
-    monkeypatch.setattr(alone, "everywhere", beside_another)
+    rolled = Rolled(rolled_config(tmp_path), RanksBeside(alone, beside_another))
+    rolled.panel.waits = 3
     rolled.collect()
     assert told == [(0, 16), (6, 16), (7, 16), (8, 16)]
 

@@ -19,6 +19,7 @@ from finetune_trainer.process.distributed import Ranks
 from finetune_trainer.process.errors import Failure
 from support.grpo.configs import VOWEL, grpo_config, prompts
 from support.models.tiny_llama import write_model, write_rows
+from support.trainer.ranks_beside import RanksBeside
 
 MINE: dict[str, Any] = {"name": "mine", "python": {"configMap": "rewards", "key": "reward.py"}}
 
@@ -47,13 +48,11 @@ def test_users_code_is_known_by_its_digest(tmp_path: Path, alone: Ranks) -> None
     assert first.revision != other.revision
 
 
-def test_ranks_that_hold_different_code_end_the_run(
-    tmp_path: Path, alone: Ranks, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ranks_that_hold_different_code_end_the_run(tmp_path: Path, alone: Ranks) -> None:
     other = RewardIdentity(name="mine", revision="sha256:2")
-    monkeypatch.setattr(alone, "everywhere", lambda work: [work(), work(), (other,)])
+    ranks = RanksBeside(alone, lambda made: [*made, *made, (other,)])
     with pytest.raises(Failure, match=r"reward mine was changed .* ranks 0 and 2 do") as caught:
-        asked(tmp_path, "def score(completions):\n    return []\n", alone)
+        asked(tmp_path, "def score(completions):\n    return []\n", ranks)
     assert (caught.value.reason, caught.value.rank) == (Reason.INPUT_CHANGED, 2)
 
 

@@ -10,10 +10,8 @@ import pytest
 from transformers import AutoConfig
 
 from finetune_contract.reasons import Reason
-from finetune_contract.recipe import ModelRecipe
 from finetune_trainer import train
 from finetune_trainer.fit.fitting import Wish
-from finetune_trainer.methods.grpo.rewards import reward_model as module
 from finetune_trainer.methods.grpo.rewards.opened import identities
 from finetune_trainer.methods.grpo.rewards.reward_model import reward_models
 from finetune_trainer.process.distributed import Ranks
@@ -22,6 +20,7 @@ from finetune_trainer.run import Run
 from support.grpo.configs import grpo_config, prompts
 from support.models.tiny_llama import write_model, write_rows
 from support.rewards.reward_models import SHAPE, judged, opened, write_judge
+from support.services.hub import COMMIT, hub_server
 from support.trainer.parts import run_of
 
 
@@ -49,27 +48,20 @@ def test_it_is_asked_for_by_its_revision_and_with_the_models_credentials(
     tmp_path: Path, alone: Ranks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_judge(tmp_path / "judge")
-    model = {"uri": f"file://{tmp_path}/judge", "revision": "v2"}
+    (tmp_path / "HF_TOKEN").write_text("hf_good")
+    model = {"uri": "hf://org/judge", "revision": COMMIT}
     config = grpo_config(
         tmp_path,
         grpo={"rewards": [{"name": "judge", "model": model}]},
-        credentials={"model": "/credentials"},
+        credentials={"model": str(tmp_path)},
     )
-    resolve, fetch = module.resolve_model, module.fetch_model
-    asked: list[Any] = []
-
-    def resolved(recipe: ModelRecipe, credentials: str | None, **options: Any) -> Any:
-        asked.append((recipe.revision, credentials))
-        return resolve(ModelRecipe(uri=recipe.uri), None, **options)
-
-    def fetched(source: Any, files: Any, cache: Path, credentials: str | None) -> Path:
-        asked.append(credentials)
-        return fetch(source, files, cache, None)
-
-    monkeypatch.setattr(module, "resolve_model", resolved)
-    monkeypatch.setattr(module, "fetch_model", fetched)
-    reward_models(config, alone)
-    assert asked == [("v2", "/credentials"), "/credentials"]
+    with hub_server() as hub:
+        files = {path.name: path.read_bytes() for path in (tmp_path / "judge").iterdir()}
+        hub.files, hub.token = {"models/org/judge": files}, "hf_good"
+        hub.commits.append("decade00" * 5)
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        [identity] = reward_models(config, alone).identities
+    assert identity.revision == COMMIT
 
 
 def test_a_run_plans_for_what_it_holds(

@@ -198,22 +198,23 @@ def test_a_row_without_a_finite_logit_is_an_error(asking: Ask, tmp_path: Path) -
     assert len(set(scores([found[0], found[2]]))) == 2
 
 
-def test_a_row_at_which_the_model_fails_costs_no_other_its_score(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def before_each(judge: RewardModel, look: Callable[[dict[str, torch.Tensor]], None]) -> None:
+    """Have the judge's model look at what it is given, and fail as that does."""
+    judge._model.register_forward_pre_hook(lambda _, __, given: look(given), with_kwargs=True)
+
+
+def test_a_row_at_which_the_model_fails_costs_no_other_its_score(tmp_path: Path) -> None:
     write_judge(tmp_path / "judge", template=None)
     judge = RewardModel(tmp_path / "judge", judged(tmp_path), torch.device("cpu"))
     asked = samples("?", list(TEXTS))
     before = judge(asked)
-    forward = judge._model.forward
     longest = max(len(text) for text in TEXTS)
 
-    def small(input_ids: torch.Tensor, **options: Any) -> Any:
-        if input_ids.shape[1] > longest:
+    def small(given: dict[str, torch.Tensor]) -> None:
+        if given["input_ids"].shape[1] > longest:
             raise torch.OutOfMemoryError("no memory for it")
-        return forward(input_ids=input_ids, **options)
 
-    monkeypatch.setattr(judge._model, "forward", small)
+    before_each(judge, small)
     found = judge(asked)
     at = [index for index, text in enumerate(TEXTS) if len(text) == longest]
     for index, item in enumerate(found):
@@ -227,33 +228,28 @@ def test_a_row_at_which_the_model_fails_costs_no_other_its_score(
     assert_close(again, once, terms=TINY_MODEL)
 
 
-def test_rows_of_about_one_length_are_asked_together(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rows_of_about_one_length_are_asked_together(tmp_path: Path) -> None:
     write_judge(tmp_path / "judge", template=None)
     judge = RewardModel(tmp_path / "judge", judged(tmp_path), torch.device("cpu"))
-    forward, lengths = judge._model.forward, []
+    lengths: list[list[int]] = []
 
-    def counted(attention_mask: torch.Tensor, **options: Any) -> Any:
+    def count(given: dict[str, torch.Tensor]) -> None:
         assert not torch.is_grad_enabled()
-        lengths.append(attention_mask.sum(1).tolist())
-        return forward(attention_mask=attention_mask, **options)
+        lengths.append(given["attention_mask"].sum(1).tolist())
 
-    monkeypatch.setattr(judge._model, "forward", counted)
+    before_each(judge, count)
     judge(samples("?", list(TEXTS)))
     assert [len(rows) for rows in lengths] == [8, 4]
     assert max(lengths[0]) <= min(lengths[1])
 
 
-def test_a_device_that_is_lost_ends_the_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_device_that_is_lost_ends_the_run(tmp_path: Path) -> None:
     write_judge(tmp_path / "judge")
     judge = RewardModel(tmp_path / "judge", judged(tmp_path), torch.device("cpu"))
 
-    def lost(**options: Any) -> Any:
+    def lost(given: dict[str, torch.Tensor]) -> None:
         raise torch.AcceleratorError("device-side assert")
 
-    monkeypatch.setattr(judge._model, "forward", lost)
+    before_each(judge, lost)
     with pytest.raises(torch.AcceleratorError):
         judge(samples("?", ["4"]))
