@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from finetune_cli import data
 from finetune_cli.app import app
+from finetune_cli.data import LISTED
 from finetune_contract.recipe import MethodType
 from finetune_trainer.data.faults import Kind
 from support.models.faulty_files import (
@@ -106,17 +106,17 @@ def test_a_table_for_people(tmp_path: Path) -> None:
     assert check(path).stdout == f"{path}: 4 of 4 rows can be trained on\n"
 
 
-def test_many_faults_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_faults_are_counted(tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
     path.write_bytes(b"[1]\n" + b"{}\n" * 59)
     result = check(path)
     assert result.stdout.count("│ fault") == 50
     assert "and 10 more; of each kind:" in result.stdout
     assert "59  MissingField" in result.stdout
-    monkeypatch.setattr(data, "LISTED", 7)
+    path.write_bytes(b"[1]\n" + b"{}\n" * LISTED)
     found = json.loads(check(path, "--json").stdout)
-    assert len(found["faults"]) == 7
-    assert found["counts"] == {"NotAnObject": 1, "MissingField": 59}
+    assert len(found["faults"]) == LISTED
+    assert found["counts"] == {"NotAnObject": 1, "MissingField": LISTED}
 
 
 def test_duplicates_are_found_between_files(tmp_path: Path) -> None:

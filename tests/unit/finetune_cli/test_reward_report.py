@@ -46,7 +46,7 @@ def test_what_one_completion_raises_is_warned_of_as_the_loss_of_all(files: Files
 def test_a_table_keeps_to_the_terminals_width(
     files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("finetune_cli.reward_report.OUT.width", 80)
+    monkeypatch.setenv("COLUMNS", "80")
     names = ["correct", "format", "long-enough", "polite", "style", "short"]
     rewards = files.rewards([{**REGEX, "name": name} for name in names])
     shown = invoke(rewards, files.rows({"completions": ["some words " * 9, "a few words in all"]}))
