@@ -14,8 +14,10 @@ RETRY_SECONDS = 0.5
 class WorkQueue:
     """Calls `reconcile(key)` for every key that was added, again when the API server refused."""
 
-    def __init__(self, reconcile: Callable[[str], Awaitable[None]]) -> None:
-        self._reconcile = reconcile
+    def __init__(
+        self, reconcile: Callable[[str], Awaitable[None]], retry_seconds: float = RETRY_SECONDS
+    ) -> None:
+        self._reconcile, self._retry_seconds = reconcile, retry_seconds
         self._keys: dict[str, None] = {}
         self._filled = asyncio.Event()
 
@@ -42,4 +44,4 @@ class WorkQueue:
                 await self._reconcile(key)
             except ApiError as error:
                 log.info("%s: %s; trying again", key, error)
-                self.add_later(key, RETRY_SECONDS)
+                self.add_later(key, self._retry_seconds)

@@ -6,10 +6,10 @@ import socket
 PORTS = range(20000, 30000)  # below those that outgoing connections get
 
 
-def held_port() -> socket.socket:
+def held_port(among: range = PORTS) -> socket.socket:
     """A socket on a free port. While it is open nobody may bind to the port, but a server that
     sets SO_REUSEADDR, as torch's and Go's do, can listen on it."""
-    for port in random.sample(PORTS, len(PORTS)):
+    for port in random.sample(among, len(among)):
         holder = socket.socket()
         try:
             holder.bind(("", port))
@@ -19,7 +19,7 @@ def held_port() -> socket.socket:
         # only now, or another's holder would be no hindrance
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         return holder
-    raise RuntimeError(f"no free port in {PORTS}")
+    raise RuntimeError(f"no free port in {among}")
 
 
 def number_of(holder: socket.socket) -> int:

@@ -92,11 +92,6 @@ async def client(server: Server, tmp_path: Path) -> AsyncIterator[Client]:
     await runner.cleanup()
 
 
-@pytest.fixture(autouse=True)
-def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kube_emulator.client.RETRY_SECONDS", 0.0)
-
-
 @pytest.mark.parametrize(
     ("resource", "arguments", "path"),
     [

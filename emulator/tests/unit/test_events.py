@@ -4,9 +4,8 @@ from typing import Any
 
 import pytest
 
-from kube_emulator import events
 from kube_emulator.client import ApiError, Object
-from kube_emulator.events import Recorder
+from kube_emulator.events import KEPT, Recorder
 
 POD = {
     "apiVersion": "v1",
@@ -84,10 +83,7 @@ async def test_a_lost_event_is_no_error(server: Server, recorder: Recorder) -> N
     assert len(server.events) == 1
 
 
-async def test_memory_is_bounded(
-    server: Server, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(events, "KEPT", 2)
-    for message in ("a", "b", "c"):
-        await recorder.event(POD, "Normal", "Started", message)
-    assert len(recorder._counts) == 2
+async def test_memory_is_bounded(server: Server, recorder: Recorder) -> None:
+    for number in range(KEPT + 2):
+        await recorder.event(POD, "Normal", "Started", str(number))
+    assert len(recorder._counts) == KEPT

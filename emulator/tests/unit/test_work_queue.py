@@ -45,8 +45,7 @@ async def test_a_key_added_during_its_own_pass_gets_another() -> None:
     worker.cancel()
 
 
-async def test_a_refused_pass_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kube_emulator.work_queue.RETRY_SECONDS", 0.0)
+async def test_a_refused_pass_is_tried_again() -> None:
     tries = asyncio.Queue[str]()
     refusals = [ApiError(409, "Conflict", "changed"), ApiError(0, "Unreachable", "gone")]
 
@@ -55,7 +54,7 @@ async def test_a_refused_pass_is_tried_again(monkeypatch: pytest.MonkeyPatch) ->
         if refusals:
             raise refusals.pop()
 
-    queue = WorkQueue(reconcile)
+    queue = WorkQueue(reconcile, retry_seconds=0.0)
     queue.add("a")
     worker = asyncio.create_task(queue.run([]))
     for _ in range(3):

@@ -16,7 +16,8 @@ from kube_emulator.apiserver.kinds.catalogue import Object
 
 HISTORY = 1000
 """Changes kept per resource for watches that resume; an older resourceVersion gets 410 Expired."""
-_QUEUE = 10_000
+QUEUE = 10_000
+"""Changes that wait for one watcher; one that reads more slowly is cut off."""
 
 Key = tuple[str, str]
 ChangeType = Literal["ADDED", "MODIFIED", "DELETED"]
@@ -43,14 +44,15 @@ class TooOld(Exception):
 class Subscription:
     """The changes of one resource from one version on, in order, as an async stream."""
 
-    def __init__(self, past: list[Change]) -> None:
+    def __init__(self, past: list[Change], most: int) -> None:
+        self._most = most
         self._queue: asyncio.Queue[Change | None] = asyncio.Queue()
         self.closed = False
         for change in past:
             self._queue.put_nowait(change)
 
     def offer(self, change: Change) -> None:
-        if self._queue.qsize() >= _QUEUE:
+        if self._queue.qsize() >= self._most:
             self.close()
         if not self.closed:
             self._queue.put_nowait(change)
@@ -76,9 +78,9 @@ class _Resource:
 class Store:
     """Every object of every resource. Resources are named by `Kind.storage_key`."""
 
-    def __init__(self, history: int = HISTORY) -> None:
+    def __init__(self, history: int = HISTORY, queue: int = QUEUE) -> None:
         self._resources: dict[str, _Resource] = {}
-        self._history = history
+        self._history, self._queue = history, queue
         self._listeners: list[Callable[[str, Change], None]] = []
         self.version = 1
 
@@ -138,7 +140,7 @@ class Store:
         held = self._resource(resource)
         if since < held.forgotten:
             raise TooOld(held.forgotten)
-        subscription = Subscription([c for c in held.history if c.version > since])
+        subscription = Subscription([c for c in held.history if c.version > since], self._queue)
         held.subscriptions.add(subscription)
         return subscription
 

@@ -34,10 +34,21 @@ LONGEST_BACK_OFF = 300.0
 BACK_OFF_RESET_SECONDS = 600.0
 
 
+Start = Callable[[Sandbox, list[str], dict[str, str], Path], Awaitable[ContainerProcess]]
+
+
 class ContainerRunner:
     """Runs one container of a pod; `record` says at any time where it stands."""
 
-    def __init__(self, spec: Object, kind: Kind, setting: PodSetting) -> None:
+    def __init__(
+        self,
+        spec: Object,
+        kind: Kind,
+        setting: PodSetting,
+        start: Start = ContainerProcess.start,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._start_process, self._sleep = start, sleep
         self.spec = spec
         self.setting = setting
         self.record = ContainerRecord(spec["name"], spec["image"], kind)
@@ -117,11 +128,11 @@ class ContainerRunner:
                 )
                 await self.setting.note("Warning", "Failed", "Error: ErrImagePull")
                 self._wait("ErrImagePull", str(error))
-                await asyncio.sleep(min(1.0, delay))
+                await self._sleep(min(1.0, delay))
                 back_off = f'Back-off pulling image "{reference}"'
                 await self.setting.note("Normal", "BackOff", back_off)
                 self._wait("ImagePullBackOff", f"{back_off}: ErrImagePull: {error}")
-                await asyncio.sleep(delay)
+                await self._sleep(delay)
                 delay = min(delay * 2, LONGEST_BACK_OFF)
 
     async def _start(self, image: Image) -> ContainerProcess:
@@ -142,7 +153,7 @@ class ContainerRunner:
             except ConfigError as error:
                 self._wait("CreateContainerConfigError", str(error))
                 await self.setting.note("Warning", "Failed", f"Error: {error}")
-                await asyncio.sleep(min(2.0, self.setting.back_off_seconds))
+                await self._sleep(min(2.0, self.setting.back_off_seconds))
         arguments = self._arguments(image, variables)
         if not _executable(arguments[0], variables.get("PATH", os.defpath), mounts):
             raise StartError(
@@ -152,7 +163,7 @@ class ContainerRunner:
             )
         log = self.log_path(self.record.restarts)
         log.parent.mkdir(parents=True, exist_ok=True)
-        return await ContainerProcess.start(self._sandbox(mounts), arguments, variables, log)
+        return await self._start_process(self._sandbox(mounts), arguments, variables, log)
 
     def _arguments(self, image: Image, variables: dict[str, str]) -> list[str]:
         command = [expand(one, variables) for one in self.spec.get("command", [])]
@@ -252,7 +263,7 @@ class ContainerRunner:
         self._wait("CrashLoopBackOff", f"back-off {delay:g}s restarting failed {where}")
         text = f"Back-off restarting failed container {name} in pod {meta['name']}"
         await self.setting.note("Warning", "BackOff", text)
-        await asyncio.sleep(delay)
+        await self._sleep(delay)
         self.record.restarts += 1
 
     def _terminated(self, exit_code: int) -> Terminated:

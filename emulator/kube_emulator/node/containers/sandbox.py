@@ -20,7 +20,7 @@ SHARED_MEMORY = "/dev/shm"  # noqa: S108
 NAMESPACES = ("--user", "--map-root-user", "--mount", "--uts", "--pid")
 _DEVICES = {"null", "zero", "full", "random", "urandom", "tty", "ptmx", "pts", "mqueue"}
 _DEVICES |= {"fd", "stdin", "stdout", "stderr", "kfd", "dri"}
-_REMEDIES = (
+REMEDIES = (
     ("/proc/sys/user/max_user_namespaces", "0", "sysctl user.max_user_namespaces=15000"),
     (
         "/proc/sys/kernel/unprivileged_userns_clone",
@@ -114,8 +114,11 @@ class Sandbox:
         return " &&\n".join(lines)
 
 
-def check() -> None:
+def check(remedies: Sequence[tuple[str, str, str]] = REMEDIES) -> None:
     """Try the namespaces that pods need.
+
+    Args:
+        remedies: a file, what it holds where it forbids them, and the command that allows them.
 
     Raises:
         SandboxError: they are not to be had.
@@ -130,7 +133,7 @@ def check() -> None:
         return
     advice = [
         f"sudo {command}"
-        for path, bad, command in _REMEDIES
+        for path, bad, command in remedies
         if os.path.exists(path) and Path(path).read_text().strip() == bad
     ]
     remedy = "; ".join(advice) or (

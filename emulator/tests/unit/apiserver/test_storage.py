@@ -78,9 +78,8 @@ def test_what_was_before_a_resource_was_known_is_too_old() -> None:
     store.subscribe("r", store.version)
 
 
-async def test_a_watcher_that_does_not_read_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "_QUEUE", 3)
-    store = Store()
+async def test_a_watcher_that_does_not_read_is_cut_off() -> None:
+    store = Store(queue=3)
     subscription = store.subscribe("r", store.version)
     for i in range(9):
         store.put("r", obj(f"o{i}"))

@@ -9,22 +9,20 @@ from typing import Any
 import pytest
 
 from kube_emulator.client import Object, Resource
-from kube_emulator.node.containers import container as module
 from kube_emulator.node.containers.container import ContainerRunner
 from kube_emulator.node.containers.environment import PodFacts
 from kube_emulator.node.containers.images import Catalogue, Image
 from kube_emulator.node.containers.process import StartError
 from kube_emulator.node.containers.record import Kind, Running, Terminated, Waiting
 from kube_emulator.node.pods.setting import PodSetting
-
-real_sleep = asyncio.sleep
+from kube_emulator.timestamps import now
 
 
 async def until(condition: Callable[[], bool]) -> None:
     while True:
         if condition():
             return
-        await real_sleep(0)
+        await asyncio.sleep(0)
 
 
 class Process:
@@ -97,9 +95,15 @@ class Bench:
             raise outcome
         return outcome
 
+    async def pause(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+        await asyncio.sleep(0)
+
     async def run(self, kind: Kind = Kind.MAIN, **spec: Any) -> ContainerRunner:
         """Run until the container has ended, or the script is used up."""
-        self.runner = ContainerRunner({"name": "c", "image": "alpine"} | spec, kind, self.setting)
+        container = {"name": "c", "image": "alpine"} | spec
+        start: Any = self.start
+        self.runner = ContainerRunner(container, kind, self.setting, start, self.pause)
         try:
             await self.runner.run()
         except IndexError:
@@ -108,16 +112,8 @@ class Bench:
 
 
 @pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Bench:
-    made = Bench(tmp_path, getattr(request, "param", "Never"))
-
-    async def pause(seconds: float) -> None:
-        made.pauses.append(seconds)
-        await real_sleep(0)
-
-    monkeypatch.setattr(module.asyncio, "sleep", pause)
-    monkeypatch.setattr(module.ContainerProcess, "start", made.start)
-    return made
+def bench(tmp_path: Path, request: pytest.FixtureRequest) -> Bench:
+    return Bench(tmp_path, getattr(request, "param", "Never"))
 
 
 @pytest.mark.parametrize(
@@ -157,21 +153,13 @@ async def test_pauses_double_up_to_five_minutes(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("bench", ["OnFailure"], indirect=True)
-async def test_a_long_life_forgets_the_pauses(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bench.codes = [Process(1), Process(1), Process(1), Process(0)]
-    real = ContainerRunner._terminated
+async def test_a_long_life_forgets_the_pauses(bench: Bench) -> None:
+    class Old(Process):
+        async def wait_exit(self) -> None:
+            assert bench.runner is not None
+            bench.runner.record.state = Running(now() - timedelta(hours=1))
 
-    def aged(self: ContainerRunner, code: int) -> Terminated:
-        ended = real(self, code)
-        if self.record.restarts == 2 and isinstance(self.record.state, Running):
-            object.__setattr__(
-                ended, "started_at", self.record.state.started_at - timedelta(hours=1)
-            )
-        return ended
-
-    monkeypatch.setattr(ContainerRunner, "_terminated", aged)
+    bench.codes = [Process(1), Process(1), Old(1), Process(0)]
     await bench.run()
     assert bench.pauses == [10, 20, 10]
 

@@ -5,14 +5,14 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kube_emulator.node.containers.process import ContainerProcess, StartError
-from kube_emulator.node.containers.sandbox import Mount, Sandbox, interpreter_mounts
+from kube_emulator.node.containers.sandbox import READY, Mount, Sandbox, interpreter_mounts
 
 Start = Callable[..., Coroutine[Any, Any, ContainerProcess]]
 PATH = os.environ["PATH"]
@@ -214,18 +214,20 @@ asyncio.run(main())
     await until(lambda: not _running(f"/bin/sleep {mark}"))
 
 
-async def test_a_start_that_is_cancelled_leaves_no_process(
-    start: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_start_that_is_cancelled_leaves_no_process(home: Path) -> None:
     """A pod may be deleted at any moment, also before its process is known to anyone."""
 
-    async def hang(fd: int) -> str:
-        os.close(fd)
-        return await asyncio.Future()
+    class Silent(Sandbox):
+        """One that never says that it is ready."""
 
-    monkeypatch.setattr("kube_emulator.node.containers.process._complaint", hang)
+        def command(self, arguments: Sequence[str]) -> list[str]:
+            return [part.replace(f"echo {READY} >&0", ":") for part in super().command(arguments)]
+
     mark = f"/bin/sleep 8{os.getpid()}"
-    starting = asyncio.create_task(start(*mark.split()))
+    sandbox = Silent(home / "root", "a-pod", [Mount(home / "tmp", "/tmp")])
+    starting = asyncio.create_task(
+        ContainerProcess.start(sandbox, mark.split(), {"PATH": PATH}, home / "log")
+    )
     await until(lambda: _running(mark))
     starting.cancel()
     await until(lambda: not _running(mark))

@@ -4,7 +4,6 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -26,16 +25,13 @@ def test_the_remedy_is_named(
     setting = tmp_path / "max"
     setting.write_text(value + "\n")
     missing = (str(tmp_path / "none"), "0", "never")
-    monkeypatch.setattr(
-        sandbox, "_REMEDIES", ((str(setting), "0", "sysctl user.max=15000"), missing)
-    )
-
-    def refused(*_: Any, **__: Any) -> subprocess.CompletedProcess[str]:
-        return subprocess.CompletedProcess([], 1, "", "unshare failed: Operation not permitted\n")
-
-    monkeypatch.setattr(subprocess, "run", refused)
+    remedies = ((str(setting), "0", "sysctl user.max=15000"), missing)
+    refusing = tmp_path / "unshare"
+    refusing.write_text("#!/bin/sh\necho unshare failed: Operation not permitted >&2\nexit 1\n")
+    refusing.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     with pytest.raises(SandboxError) as refusal:
-        sandbox.check()
+        sandbox.check(remedies)
     assert "(unshare failed: Operation not permitted)" in str(refusal.value)
     assert remedy in str(refusal.value)
     assert "never" not in str(refusal.value)

@@ -276,12 +276,9 @@ def test_managed_by_another_controller(manager: str | None, managed: bool) -> No
     assert judging.is_ours(job(runPolicy=policy)) is managed
 
 
-def test_a_rendezvous_port_is_no_other_jobs_before_torch_listens(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_rendezvous_port_is_no_other_jobs_before_torch_listens() -> None:
     with ports.held_port() as holder:
         port = ports.number_of(holder)
-        monkeypatch.setattr(ports, "PORTS", range(port, port + 1))
         with pytest.raises(RuntimeError, match="no free port"):
-            ports.held_port()
+            ports.held_port(range(port, port + 1))
         socket.create_server(("", port)).close()  # with SO_REUSEADDR, as torch's
