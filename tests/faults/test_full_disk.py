@@ -29,7 +29,7 @@ config = run_config(small)
 source = large / "source"
 source.mkdir()
 (source / "adapter").write_bytes(bytes(3 << 20))
-telemetry = Telemetry(config)
+telemetry = Telemetry(config, {})
 telemetry.go_on(run_id=None, history=b"", step=0)
 output = Output.claim(config.layout)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -92,24 +92,20 @@ def begin(
 
 
 class Lead:
-    """Rank 0's part of a run, from the claim of its output on: another's with the same output ends.
-
-    `curves` are what the report draws of the method's metrics.
-    """
+    """Rank 0's part of a run from the claim of its output on: another's with the same ends."""
 
     def __init__(
-        self, config: RunConfig, reporter: Reporter, start: Start, curves: Mapping[str, str]
+        self, config: RunConfig, reporter: Reporter, start: Start, telemetry: Telemetry
     ) -> None:
         self._config = config
         self._reporter = reporter
         self._start = start
-        self._curves = curves
         self._output = Output.claim(config.layout)
         noted = partial(reporter.noted, "checkpoints")
         self.checkpoints = Checkpoints(
             self._output, start.provenance, config.layout, reporter.checkpointed, noted
         )
-        self.telemetry = Telemetry(config)
+        self.telemetry = telemetry
 
     def resume(self, fits: Callable[[Snapshot], bool]) -> Snapshot:
         """Return the newest checkpoint that fits, else the beginning; go on with its curves."""
@@ -146,7 +142,7 @@ class Lead:
             # Here since it was loaded: no phase of its own.
             base = _on_disk(self._config, self._start.model, weights=Export.MERGED in recipe.export)
             serving = export(model, recipe, provenance, summary, coverage, base, directory)
-            facts = RunFacts(provenance, summary, plan, self._curves)
+            facts = RunFacts(provenance, summary, plan)
             for path, file in self.telemetry.files(facts).items():
                 (directory / path).parent.mkdir(exist_ok=True)
                 shutil.copyfile(file, directory / path)

@@ -10,6 +10,7 @@ from finetune_contract.progress import Phase
 from finetune_contract.result import PublishedArtifact
 from finetune_trainer.adapter.initial import fetch_initial
 from finetune_trainer.adapter.load import load_adapted, placement_on
+from finetune_trainer.course.telemetry import Telemetry
 from finetune_trainer.fit.resolve import resolve
 from finetune_trainer.lead import Lead, begin, fetch, telling
 from finetune_trainer.loop import Loop
@@ -41,7 +42,7 @@ def train_and_publish(run: Run) -> PublishedArtifact:
         data = prepare(run, form, directory, start.files, start.eval_files)
         # Once the inputs are good: a run that has the output ends by it.
         curves = method.curves(config.recipe)
-        lead = ranks.hold(lambda: Lead(config, reporter, start, curves))
+        lead = ranks.hold(lambda: Lead(config, reporter, start, Telemetry(config, curves)))
         engine, model = load(resolved, start.model, learning.objective)
         feed = learning.feed(resolved, engine, model, data.train, directory)
         with telling(lead):

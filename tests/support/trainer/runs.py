@@ -117,7 +117,7 @@ def _train_case(config: RunConfig, ranks: Any, target: Path) -> None:
     from safetensors.torch import save_file
 
     from finetune_trainer.course.progress import Reporter
-    from finetune_trainer.course.telemetry import StepRecord
+    from finetune_trainer.course.telemetry import StepRecord, Telemetry
     from finetune_trainer.fit.resolve import resolve
     from finetune_trainer.lead import Lead, begin, fetch
     from finetune_trainer.methods.registry import method_of
@@ -142,7 +142,7 @@ def _train_case(config: RunConfig, ranks: Any, target: Path) -> None:
         resolved = resolve(run, start.model, directory, learning.wish)
         form = method.form(config.recipe)
         data = prepare(run, form, directory, start.files, start.eval_files)
-        lead = ranks.hold(lambda: Lead(config, reporter, start, {}))
+        lead = ranks.hold(lambda: Lead(config, reporter, start, Telemetry(config, {})))
         engine, model = load(resolved, start.model, learning.objective)
         feed = learning.feed(resolved, engine, model, data.train, directory)
         summary = train(resolved, engine, data, feed, lead)

@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from finetune_trainer.course.telemetry import StepRecord, Telemetry
+from finetune_trainer.course.tracking import Pace
 from support.trainer.runs import run_config
 
+# Sends at once, and waits for what would be given up on a busy machine.
+PROMPT = Pace(send=0.02, longest_wait=0.05, close=60.0)
 CANARY = "canary01234567890123456789012345678901234567"[:40]  # as long as W&B's keys
 
 
@@ -22,7 +25,7 @@ class Runs:
         for key in ("MLFLOW_TRACKING_TOKEN", "WANDB_API_KEY"):
             (self.secret / key).write_text(CANARY + "\n")
 
-    def start(self, attempt: int = 1, step: int = 0, **kept: Any) -> Telemetry:
+    def start(self, attempt: int = 1, step: int = 0, pace: Pace = PROMPT, **kept: Any) -> Telemetry:
         config = run_config(
             self.directory / f"attempt-{attempt}",
             data="s3://user:hidden@bucket/train.jsonl",
@@ -30,7 +33,7 @@ class Runs:
             tracking=self.tracking,
             credentials={"tracking": str(self.secret)},
         )
-        telemetry = Telemetry(config)
+        telemetry = Telemetry(config, {}, pace)
         telemetry.go_on(**{"run_id": None, "history": b"", "step": step, **kept})
         return telemetry
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib
 import sys
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
 
-from finetune_trainer.course import tracking
 from finetune_trainer.process.distributed import Ranks
 from support.trainer.fork_server import ForkServer
 from support.trainer.runs import rank_environments
@@ -42,7 +43,6 @@ def alone() -> Iterator[Ranks]:
 
 
 @pytest.fixture
-def prompt_tracking(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Send to trackers at once, and wait for what would be given up on a busy machine."""
-    monkeypatch.setattr(tracking, "SEND_SECONDS", 0.02)
-    monkeypatch.setattr(tracking, "CLOSE_SECONDS", 60.0)
+def scratch_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let temporary files be nowhere but where the product says: pods have a read-only root."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "read-only"))

@@ -14,9 +14,9 @@ from finetune_contract.checkpoint import TrainingState
 from finetune_contract.progress import Phase, Progress
 from finetune_contract.reasons import Reason
 from finetune_contract.runconfig import RunConfig
-from finetune_trainer import lead as lead_module
 from finetune_trainer.checkpoints.snapshot import Snapshot
 from finetune_trainer.course.progress import Reporter
+from finetune_trainer.course.telemetry import Telemetry
 from finetune_trainer.data.encoding import Form
 from finetune_trainer.fit.resolve import resolve
 from finetune_trainer.lead import Lead, begin, fetch
@@ -24,7 +24,6 @@ from finetune_trainer.prepare import Prepared, prepare
 from finetune_trainer.process.distributed import Ranks
 from finetune_trainer.process.errors import Failure
 from finetune_trainer.step.optimizer_state import Moments
-from finetune_trainer.store.storage import Store
 from support.models.tiny_llama import dialogue, sums, write_model, write_rows
 from support.services.hub import COMMIT, Hub, hub_server
 from support.trainer.parts import run_of
@@ -111,27 +110,6 @@ def test_no_weights_are_fetched_for_what_is_refused(
     assert not weights_fetched(tmp_path)
 
 
-def test_a_publish_does_not_look_like_a_download(
-    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    job, reporter = config(tmp_path, sums(1)), Reporter()
-    lead = Lead(job, reporter, begin(job, reporter), {})
-    Path(job.layout.scratch_dir).mkdir(exist_ok=True)
-    reporter.begin(Phase.TRAIN)
-    phases: list[Phase] = []
-
-    def export(*arguments: Any) -> None:
-        phases.append(reporter.latest.phase)
-        raise Failure(Reason.DISK_FULL, "enough is seen")
-
-    monkeypatch.setattr(lead_module, "export", export)
-    model: Any = None
-    summary: Any = None
-    with pytest.raises(Failure, match="enough"):
-        lead.publish(model, summary)
-    assert phases == [Phase.TRAIN]
-
-
 def test_a_missing_data_file_is_found_before_the_models_files(hub: Hub, tmp_path: Path) -> None:
     job = config(tmp_path, sums(1))
     (tmp_path / "train.jsonl").unlink()
@@ -141,28 +119,24 @@ def test_a_missing_data_file_is_found_before_the_models_files(hub: Hub, tmp_path
     assert not any("resolve" in request for request in hub.requests)
 
 
-def test_a_checkpoint_that_fails_is_told_in_progress(
-    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    reporter = Reporter()
-    job = config(tmp_path, sums(1))
+def test_a_checkpoint_that_fails_is_told_in_progress(hub: Hub, tmp_path: Path) -> None:
+    reporter, output = Reporter(), tmp_path / ("x" * 200) / ("x" * 200) / ("x" * 200)
+    job = config(tmp_path, sums(1), output=output.as_uri())
     Path(job.layout.scratch_dir).mkdir()
-    lead = Lead(job, reporter, begin(job, reporter), {})
+    lead = Lead(job, reporter, begin(job, reporter), Telemetry(job, {}))
     lead.resume(lambda _: True)
     state = TrainingState(step=2, supervised_tokens=1, loss=1.0)
-
-    def denied(self: Store, path: str, source: Path) -> None:
-        raise Failure(Reason.ACCESS_DENIED, "the store refused access to " + 600 * "x")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Store, "upload", denied)
-        lead.save(Snapshot(state, {"a": torch.ones(2)}, Moments()))
-        lead.saved()
+    snapshot = Snapshot(state, {"a": torch.ones(2)}, Moments())
+    blocked = output / "runs"
+    blocked.write_text("a file where a directory must be")
+    lead.save(snapshot)
+    lead.saved()
     note = reporter.latest.note
     assert note is not None
-    assert note.startswith("checkpoint of step 2 failed, training goes on: the store refused")
+    assert note.startswith("checkpoint of step 2 failed, training goes on: ")
     assert Progress.model_validate_json(reporter.latest.to_json()).note == note  # not too long
     reporter.noted("rewards", "waits")
-    lead.save(Snapshot(state, {"a": torch.ones(2)}, Moments()))
+    blocked.unlink()
+    lead.save(snapshot)
     lead.saved()
     assert reporter.latest.note == "waits"

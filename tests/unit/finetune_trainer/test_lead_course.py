@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from contextlib import nullcontext
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,10 +11,12 @@ import torch
 
 from finetune_contract.artifact import TrainingSummary
 from finetune_contract.checkpoint import TrainingState
+from finetune_contract.progress import Phase
 from finetune_contract.reasons import Reason
-from finetune_trainer import lead as lead_module
+from finetune_trainer.adapter.load import load_adapted
 from finetune_trainer.checkpoints.snapshot import Snapshot
 from finetune_trainer.course.progress import Reporter
+from finetune_trainer.course.telemetry import Telemetry
 from finetune_trainer.lead import Lead, begin, telling
 from finetune_trainer.process.distributed import Led
 from finetune_trainer.process.errors import Failure
@@ -57,13 +57,17 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def curves(monkeypatch: pytest.MonkeyPatch) -> Curves:
-    curves = Curves()
-    monkeypatch.setattr(lead_module, "Telemetry", lambda _: curves)
-    return curves
+def curves() -> Any:
+    return Curves()
 
 
-def started(inputs: Path, directory: Path, attempt: int = 1) -> Lead:
+def started(
+    inputs: Path,
+    directory: Path,
+    curves: Any = None,
+    attempt: int = 1,
+    reporter: Reporter | None = None,
+) -> Lead:
     config = run_config(
         inputs,
         output=(directory / "out").as_uri(),
@@ -71,7 +75,8 @@ def started(inputs: Path, directory: Path, attempt: int = 1) -> Lead:
         attempt=attempt,
     )
     Path(config.layout.scratch_dir).mkdir(exist_ok=True)
-    return Lead(config, Reporter(), begin(config, Reporter()), {})
+    telemetry = curves or Telemetry(config, {})
+    return Lead(config, reporter or Reporter(), begin(config, Reporter()), telemetry)
 
 
 @pytest.mark.parametrize(
@@ -83,10 +88,10 @@ def started(inputs: Path, directory: Path, attempt: int = 1) -> Lead:
     ],
 )
 def test_the_tracker_is_told_how_it_ended(
-    inputs: Path, curves: Curves, tmp_path: Path, error: Exception | None, reason: Reason
+    inputs: Path, curves: Any, tmp_path: Path, error: Exception | None, reason: Reason
 ) -> None:
     ranks: Any = None
-    lead = Led(ranks, started(inputs, tmp_path))
+    lead = Led(ranks, started(inputs, tmp_path, curves))
     with nullcontext() if error is None else pytest.raises(type(error)), telling(lead):
         if error is not None:
             raise error
@@ -100,46 +105,52 @@ def test_what_ends_before_there_are_curves_is_not_hidden(inputs: Path, tmp_path:
         raise Failure(Reason.DISK_FULL, "full")
 
 
-def test_a_job_begins_without_curves(inputs: Path, curves: Curves, tmp_path: Path) -> None:
-    lead = started(inputs, tmp_path)
+def test_a_job_begins_without_curves(inputs: Path, curves: Any, tmp_path: Path) -> None:
+    lead = started(inputs, tmp_path, curves)
     assert lead.saved() is None
     lead.resume(lambda snapshot: True)
     assert curves.began == {"run_id": None, "history": b"", "step": 0}
 
 
 def test_the_next_attempt_goes_on_with_curves_and_run(
-    inputs: Path, curves: Curves, tmp_path: Path
+    inputs: Path, curves: Any, tmp_path: Path
 ) -> None:
-    lead = started(inputs, tmp_path)
+    lead = started(inputs, tmp_path, curves)
     lead.resume(lambda snapshot: True)
     state = TrainingState(step=3, supervised_tokens=9, loss=1.0)
     lead.save(Snapshot(state, {"a": torch.ones(2)}, Moments()))
     saved = lead.saved()
     assert saved is not None
     assert saved.step == 3
-    started(inputs, tmp_path, attempt=2).resume(lambda snapshot: True)
+    started(inputs, tmp_path, curves, attempt=2).resume(lambda snapshot: True)
     assert curves.began == {"run_id": "run-7", "history": curves.snapshot(), "step": 3}
 
 
+class Phases(Reporter):
+    """Notes which phases begin."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun: list[Phase] = []
+
+    def begin(self, phase: Phase, total: int = 0) -> None:
+        self.begun.append(phase)
+        super().begin(phase, total)
+
+
+@pytest.mark.usefixtures("scratch_alone")
 def test_an_artifact_is_made_in_the_scratch_directory_with_the_rows_left_out(
-    inputs: Path, curves: Curves, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    inputs: Path, tmp_path: Path
 ) -> None:
-    lead = started(inputs, tmp_path)
+    reporter = Phases()
+    lead = started(inputs, tmp_path, reporter=reporter)
     lead.resume(lambda snapshot: True)
     skipped = tmp_path / "skipped.jsonl"
     skipped.write_text('{"row":2}\n')
-    files: list[Path] = []
-
-    def export(*arguments: Any) -> None:
-        directory = arguments[-1]
-        (directory / "adapter_model.safetensors").write_bytes(b"weights")
-        files.append(directory)
-
-    monkeypatch.setattr(lead_module, "export", export)
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "read-only"))
+    model = load_adapted(run_config(inputs).recipe, inputs / "model").model
     summary = TrainingSummary(steps=1, supervised_tokens=1, final_loss=1.0, published_step=1)
-    lead.publish(SimpleNamespace(), summary, skipped)
-    [directory] = files
-    assert directory.parent == tmp_path / "scratch"
+    lead.publish(model, summary, skipped)
     artifact = run_directory(tmp_path / "out") / "artifact"
+    assert (artifact / "adapter_model.safetensors").exists()
     assert (artifact / "skipped.jsonl").read_text() == '{"row":2}\n'
+    assert reporter.begun == [Phase.PUBLISH], "nor does it look like a download"

@@ -24,21 +24,23 @@ log = logging.getLogger(__name__)
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 TIMEOUT_SECONDS = 10.0
-COMPLAIN_SECONDS = 300.0
 
 
 def lease_sink(
-    heartbeat: Heartbeat, namespace: str, service_account: Path = SERVICE_ACCOUNT
+    heartbeat: Heartbeat,
+    namespace: str,
+    service_account: Path = SERVICE_ACCOUNT,
+    complain_seconds: float = 300.0,
 ) -> Sink:
-    """Return a sink that patches the Lease; its failures are logged at most every 5 minutes."""
-    complained_at = -COMPLAIN_SECONDS
+    """Return a sink that patches the Lease; its failures are logged now and then."""
+    complained_at = -complain_seconds
 
     def beat(progress: Progress) -> None:
         nonlocal complained_at
         try:
             _patch(heartbeat.lease, namespace, progress, service_account)
         except (OSError, http.client.HTTPException) as error:
-            if time.monotonic() - complained_at >= COMPLAIN_SECONDS:
+            if time.monotonic() - complained_at >= complain_seconds:
                 complained_at = time.monotonic()
                 log.warning("heartbeat failed, training goes on: %s", error)
 

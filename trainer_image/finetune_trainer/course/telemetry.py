@@ -9,7 +9,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from finetune_contract.reasons import Reason
 from finetune_contract.runconfig import RunConfig
 from finetune_trainer.course.report.page import RunFacts, render
 from finetune_trainer.course.trackers.registry import make_tracker
-from finetune_trainer.course.tracking import Delivery, describe_run
+from finetune_trainer.course.tracking import Delivery, Pace, describe_run
 
 log = logging.getLogger(__name__)
 
@@ -52,12 +52,17 @@ class Telemetry:
 
     A step's has the fields of StepRecord, its metrics one by one, and `tokens_per_second`; an
     evaluation's has `step` and `eval_loss`; both have `time` (seconds since the epoch) and
-    `attempt`. What is not finite is null.
+    `attempt`. What is not finite is null. `curves` are what the report draws of the method's own
+    metrics: title -> metric.
     """
 
-    def __init__(self, config: RunConfig) -> None:
+    def __init__(
+        self, config: RunConfig, curves: Mapping[str, str], pace: Pace | None = None
+    ) -> None:
         self.history = Path(config.layout.scratch_dir, "telemetry", METRICS)
         self._config = config
+        self._curves = curves
+        self._pace = pace or Pace()
         self._lost = 0
         self._cut_short = False  # the last line may be, by a full disk
         self._delivery: Delivery | None = None
@@ -70,7 +75,7 @@ class Telemetry:
         if layout.tracking is not None:
             run, secret = describe_run(self._config, run_id), layout.credentials.tracking
             make = partial(make_tracker, layout.tracking, run, secret, self.history.parent)
-            self._delivery = Delivery(make, self.history, run_id)
+            self._delivery = Delivery(make, self.history, run_id, self._pace)
             self._waits = layout.tracking.type is TrackingType.TENSORBOARD
 
     @property
@@ -124,7 +129,7 @@ class Telemetry:
 
     def _report(self, facts: RunFacts) -> None:
         try:
-            page = render(self._config, list(parse(self.snapshot())), facts)
+            page = render(self._config, list(parse(self.snapshot())), facts, self._curves)
             self.history.with_name(REPORT).write_text(page)
         except Exception as error:
             # An adapter that took days is not lost to a page about it.

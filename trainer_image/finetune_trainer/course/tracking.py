@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from threading import Event, Thread
-from typing import Any
+from typing import Any, NamedTuple
 
 from finetune_contract.reasons import Reason
 from finetune_contract.runconfig import RunConfig
@@ -36,20 +36,28 @@ CURVES = {
     "tokens_per_second": "train/tokens_per_second",
     "eval_loss": "eval/loss",
 }
-SEND_SECONDS = 2.0
-LONGEST_WAIT_SECONDS = 60.0
-CLOSE_SECONDS = 5.0
 COMPLAIN_SECONDS = 300.0
 RECORDS_PER_CALL = 200
+
+
+class Pace(NamedTuple):
+    """Seconds between two deliveries, the most between two that fail, and of the last one."""
+
+    send: float = 2.0
+    longest_wait: float = 60.0
+    close: float = 5.0
 
 
 class Delivery:
     """Sends the records of a history to a tracker, from a thread of its own."""
 
-    def __init__(self, make: Callable[[], Tracker], history: Path, run_id: str | None) -> None:
+    def __init__(
+        self, make: Callable[[], Tracker], history: Path, run_id: str | None, pace: Pace
+    ) -> None:
         self._make = make  # imports the tracker's library, which takes seconds: in the thread
         self._history = history
         self.run_id = run_id  # the tracker's, once it is known
+        self._pace = pace
         self._tracker: Tracker | None = None
         self._offset = 0  # of the history, in bytes: what is before it was sent or refused
         self._refused = 0
@@ -61,7 +69,8 @@ class Delivery:
 
     def flush(self, seconds: float) -> None:
         """Wait until all that is in the history now was sent, at most so long."""
-        size, deadline = self._size(), time.monotonic() + seconds
+        size = self._history.stat().st_size if self._history.exists() else 0
+        deadline = time.monotonic() + seconds
         while self._offset < size and time.monotonic() < deadline:
             self._wake.set()
             time.sleep(0.02)
@@ -70,7 +79,7 @@ class Delivery:
         """Try once more to send everything and the final status, for a few seconds at most."""
         self._closing = reason
         self._wake.set()
-        self._thread.join(CLOSE_SECONDS)
+        self._thread.join(self._pace.close)
         unsent = self._refused + sum(1 for _ in self._unsent())
         if unsent or self._thread.is_alive():
             log.warning(
@@ -79,26 +88,24 @@ class Delivery:
             )
 
     def _run(self) -> None:
-        wait = SEND_SECONDS
+        wait = self._pace.send
         while True:
             self._wake.wait(wait)
             self._wake.clear()
-            closing = self._closing
+            closing, wait = self._closing, min(2 * wait, self._pace.longest_wait)
             try:
                 tracker = self._tracker or self._open()
                 self._deliver(tracker)
                 if closing is not None:
                     tracker.close(closing)
-                wait = SEND_SECONDS
+                wait = self._pace.send
             except (Unavailable, Refused) as problem:
                 self._complain(str(problem))
-                wait = min(2 * wait, LONGEST_WAIT_SECONDS)
             except Exception as error:
                 # The thread's edge: a tracker's library may raise anything, and its text may quote
                 # a key.
                 log.debug("the tracker failed", exc_info=error)
                 self._complain(type(error).__name__)
-                wait = min(2 * wait, LONGEST_WAIT_SECONDS)
             if closing is not None:
                 return
 
@@ -129,9 +136,6 @@ class Delivery:
             for line in file:
                 if line.endswith(b"\n"):
                     yield line
-
-    def _size(self) -> int:
-        return self._history.stat().st_size if self._history.exists() else 0
 
     def _complain(self, problem: str) -> None:
         if time.monotonic() - self._complained_at >= COMPLAIN_SECONDS:

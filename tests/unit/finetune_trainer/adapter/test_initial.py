@@ -20,6 +20,7 @@ from finetune_contract.runconfig import RunConfig
 from finetune_trainer.adapter.initial import check_initial, fetch_initial, load_initial
 from finetune_trainer.adapter.load import load_adapted
 from finetune_trainer.course.progress import Reporter
+from finetune_trainer.course.telemetry import Telemetry
 from finetune_trainer.lead import Lead, begin
 from finetune_trainer.process.errors import Failure
 from finetune_trainer.store.publish import Output
@@ -277,7 +278,7 @@ def test_the_artifact_names_what_it_began_with_and_what_it_reaches(
     config = job(tmp_path, model)
     reporter = Reporter()
     start = begin(config, reporter)
-    lead = Lead(config, reporter, start, {})
+    lead = Lead(config, reporter, start, Telemetry(config, {}))
     assert start.model.initial == theirs.digest
     begun = load_adapted(config.recipe, model, fetch_initial(config, start.model.initial))
     reporter.planned(PLAN)

@@ -16,6 +16,7 @@ from finetune_contract.runconfig import RunConfig
 from finetune_trainer.checkpoints.inputs import refuse_changed
 from finetune_trainer.checkpoints.snapshot import Snapshot
 from finetune_trainer.course.progress import Reporter
+from finetune_trainer.course.telemetry import Telemetry
 from finetune_trainer.lead import Lead, Start, begin
 from finetune_trainer.methods.grpo.rewards.reward_model import reward_models
 from finetune_trainer.process.distributed import Ranks
@@ -62,7 +63,7 @@ def started(config: RunConfig) -> Start:
 
 def saved(config: RunConfig, step: int = 5, rewards: tuple[RewardIdentity, ...] = ()) -> None:
     """Start an attempt, and save a checkpoint."""
-    lead = Lead(config, Reporter(), begin(config, Reporter(), rewards), {})
+    lead = Lead(config, Reporter(), begin(config, Reporter(), rewards), Telemetry(config, {}))
     lead.resume(lambda _: True)
     state = TrainingState(step=step, supervised_tokens=1, loss=1.0)
     lead.save(Snapshot(state, {"a": torch.ones(2)}, Moments()))
@@ -75,7 +76,7 @@ def saved_manifest(directory: Path) -> CheckpointManifest:
 
 
 def resumed_step(config: RunConfig) -> int:
-    lead = Lead(config, Reporter(), started(config), {})
+    lead = Lead(config, Reporter(), started(config), Telemetry(config, {}))
     return lead.resume(lambda _: True).state.step
 
 
@@ -193,16 +194,12 @@ def test_what_the_job_has_published_is_found_whatever_changed_since(
     assert start.finished == published
 
 
-def test_a_model_on_disk_is_read_for_its_digest_once(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_model_on_disk_is_read_for_its_digest_once(model: Path, tmp_path: Path) -> None:
     config = job(tmp_path, model, cacheDir=str(tmp_path / "cache"))
-    first = started(config)
-    monkeypatch.setattr(
-        "finetune_trainer.store.digests.hash_file", lambda path: pytest.fail(str(path))
-    )
-    again = started(config)
-    assert again.model == first.model
+    started(config)
+    for path in (tmp_path / "cache/models/digests").iterdir():
+        path.write_text("remembered")
+    assert {file.etag for file in started(config).model.files} == {"remembered"}
 
 
 def test_no_claim_is_made_before_the_inputs_are_good(model: Path, tmp_path: Path) -> None:

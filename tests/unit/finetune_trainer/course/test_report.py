@@ -112,7 +112,7 @@ def svgs(page: str) -> list[ElementTree.Element]:
 
 
 def test_the_page_stands_alone_and_escapes(config: RunConfig) -> None:
-    page = render(config, steps(12), FACTS)
+    page = render(config, steps(12), FACTS, {})
     words = Words(page)
     assert "script" not in words.tags
     assert words.loads == []
@@ -123,7 +123,7 @@ def test_the_page_stands_alone_and_escapes(config: RunConfig) -> None:
 
 
 def test_the_facts_are_said(config: RunConfig) -> None:
-    said = Words(render(config, [*steps(12, resumed=6), *EVALS], FACTS)).said
+    said = Words(render(config, [*steps(12, resumed=6), *EVALS], FACTS, {})).said
     for words in (
         "tiny",
         "hf://org/name abcdef",
@@ -149,7 +149,7 @@ def test_the_facts_are_said(config: RunConfig) -> None:
 
 
 def test_curves_show_resumes_and_what_was_published(config: RunConfig) -> None:
-    loss, rate, norm, speed = svgs(render(config, [*steps(12, resumed=6), *EVALS], FACTS))
+    loss, rate, norm, speed = svgs(render(config, [*steps(12, resumed=6), *EVALS], FACTS, {}))
     for svg in (loss, rate, norm, speed):
         assert svg.get("role") == "img"
         assert "attempt 2" in "".join(svg.itertext())
@@ -164,7 +164,7 @@ def test_curves_show_resumes_and_what_was_published(config: RunConfig) -> None:
 
 def test_without_evaluations_or_plan(config: RunConfig) -> None:
     summary = FACTS.summary.model_copy(update={"eval_loss": None, "stopped_early": True})
-    page = render(config, steps(1), RunFacts(FACTS.provenance, summary))
+    page = render(config, steps(1), RunFacts(FACTS.provenance, summary), {})
     assert "published</text>" not in page
     assert "Memory of one process" not in page
     assert "stopped early after" in page
@@ -172,12 +172,12 @@ def test_without_evaluations_or_plan(config: RunConfig) -> None:
 
 
 def test_without_any_record(config: RunConfig) -> None:
-    assert svgs(render(config, [], FACTS)) == []
+    assert svgs(render(config, [], FACTS, {})) == []
 
 
 def test_a_long_run_is_a_small_page(config: RunConfig) -> None:
     evals = [{"step": n, "eval_loss": None if n == 50 else 1.0, "attempt": 1} for n in range(900)]
-    page = render(config, [*steps(30_000), *evals], FACTS)
+    page = render(config, [*steps(30_000), *evals], FACTS, {})
     assert len(page) < 100_000
     assert "the last 20 of 900" in page
     assert len(svgs(page)[0].findall(".//polyline")) == 3  # raw, smoothed, eval
@@ -223,7 +223,7 @@ def test_a_chart_reaches_from_the_lowest_value_to_the_highest() -> None:
 
 
 def test_a_chart_of_one_value(config: RunConfig) -> None:
-    loss, *_ = svgs(render(config, steps(1), FACTS))
+    loss, *_ = svgs(render(config, steps(1), FACTS, {}))
     assert [text.text for text in loss.findall("text")] == ["1", "1"]  # the loss, the step
 
 
@@ -245,8 +245,8 @@ def test_rewards_have_curves_of_their_own(tmp_path: Path, count: int, styles: li
     summary = FACTS.summary.model_copy(update={"final_reward": 0.875})
     config = grpo_config(tmp_path)
     own = method_of(config.recipe.method).curves(config.recipe)
-    facts = RunFacts(FACTS.provenance, summary, FACTS.plan, own)
-    page = render(config, rewarded(count), facts)
+    facts = RunFacts(FACTS.provenance, summary, FACTS.plan)
+    page = render(config, rewarded(count), facts, own)
     assert "<dt>Final mean reward</dt><dd>0.8750</dd>" in page
     [wide] = re.findall(r'<svg[^>]*aria-label="reward over steps.*?</svg>', page, re.DOTALL)
     assert re.findall(r'<g class="(raw|train)">', wide) == styles
@@ -256,6 +256,6 @@ def test_rewards_have_curves_of_their_own(tmp_path: Path, count: int, styles: li
 
 
 def test_a_page_without_rewards_has_no_word_of_them(tmp_path: Path) -> None:
-    page = render(run_config(tmp_path), steps(12), FACTS)
+    page = render(run_config(tmp_path), steps(12), FACTS, {})
     assert "<h2>Reward</h2>" not in page
     assert "mean reward" not in page

@@ -15,8 +15,6 @@ from finetune_trainer.course.tracking import flatten
 from support.services.trackers import WandbServer, serving, until
 from support.trainer.tracked_runs import CANARY, Runs, losses, train
 
-pytestmark = pytest.mark.usefixtures("prompt_tracking")
-
 
 def test_tensorboard_reads_the_event_files(tmp_path: Path) -> None:
     runs = Runs(tmp_path, "TensorBoard")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Event
@@ -10,12 +11,9 @@ from threading import Event
 import pytest
 
 from finetune_contract.reasons import Reason
-from finetune_trainer.course import tracking
 from finetune_trainer.course.telemetry import StepRecord
 from support.services.trackers import MlflowServer, serving, until
-from support.trainer.tracked_runs import CANARY, Runs, losses, train
-
-pytestmark = pytest.mark.usefixtures("prompt_tracking")
+from support.trainer.tracked_runs import CANARY, PROMPT, Runs, losses, train
 
 
 @pytest.fixture
@@ -126,13 +124,8 @@ def test_the_end_is_told(runs: Runs, mlflow: MlflowServer, reason: Reason, statu
 
 @pytest.mark.parametrize("status", [401, 403, 429, 500, 302])
 def test_an_outage_is_told_and_made_up_for(
-    runs: Runs,
-    mlflow: MlflowServer,
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
-    status: int,
+    runs: Runs, mlflow: MlflowServer, caplog: pytest.LogCaptureFixture, status: int
 ) -> None:
-    monkeypatch.setattr(tracking, "LONGEST_WAIT_SECONDS", 0.05)
     telemetry = runs.start()
     train(telemetry, 1, 2)
     until(lambda: mlflow.runs and len(mlflow.metrics("train/loss")) == 2)
@@ -150,17 +143,15 @@ def test_an_outage_is_told_and_made_up_for(
 
 
 def test_a_server_that_hangs_holds_nobody(
-    runs: Runs,
-    mlflow: MlflowServer,
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
+    runs: Runs, mlflow: MlflowServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(tracking, "CLOSE_SECONDS", 0.1)
     mlflow.hang = Event()
-    telemetry = runs.start()
+    telemetry = runs.start(pace=PROMPT._replace(close=0.1))
     train(telemetry, 1, 3)
     until(lambda: mlflow.paths)
+    began = time.monotonic()
     telemetry.close(Reason.SUCCEEDED)
+    assert time.monotonic() - began < 5.0
     assert not mlflow.hang.is_set()
     assert "3 records did not reach the tracker" in caplog.text
     assert len(telemetry.snapshot().splitlines()) == 3

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -34,12 +34,11 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What the report says beside the curves; `curves` are the method's own metrics, by title."""
+    """What the report says beside the curves."""
 
     provenance: Provenance
     summary: TrainingSummary
     plan: Resolved | None = None
-    curves: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -51,8 +50,10 @@ class Table:
     heads: Sequence[str] = ()
 
 
-def render(config: RunConfig, records: Sequence[Record], facts: RunFacts) -> str:
-    """Return the page. Records are those of metrics.jsonl, in order."""
+def render(
+    config: RunConfig, records: Sequence[Record], facts: RunFacts, curves: Mapping[str, str]
+) -> str:
+    """Return the page: records are metrics.jsonl's, in order; `curves` the method's, by title."""
     environment = Environment(
         loader=PackageLoader("finetune_trainer.course.report", "."),
         autoescape=True,
@@ -71,7 +72,7 @@ def render(config: RunConfig, records: Sequence[Record], facts: RunFacts) -> str
         summary=facts.summary,
         tiles=_tiles(steps, facts.summary),
         plot=PLOT,
-        charts=_charts(steps, evals, attempts, facts),
+        charts=_charts(steps, evals, attempts, facts, curves),
         tables=[table for table in tables if table.rows],
     )
 
@@ -81,6 +82,7 @@ def _charts(
     evals: Sequence[Record],
     attempts: Sequence[tuple[int, int, int]],
     facts: RunFacts,
+    curves: Mapping[str, str],
 ) -> list[Chart]:
     """Return the rewards, if the method has any, then the method's own metrics, then the others."""
     resumes: list[Mark] = [(first, f"attempt {attempt}") for attempt, first, _ in attempts[1:]]
@@ -94,7 +96,7 @@ def _charts(
 
     charts = [
         chart("reward", rewards, resumes, "The mean total of a step's completions."),
-        *(one(title, metric) for title, metric in facts.curves.items()),
+        *(one(title, metric) for title, metric in curves.items()),
         chart(
             "loss",
             losses,
