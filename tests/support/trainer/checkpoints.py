@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from finetune_trainer.checkpoints.keeper import Checkpoints
 from finetune_trainer.checkpoints.snapshot import Snapshot
 from finetune_trainer.step.optimizer_state import Moments
 from finetune_trainer.store.publish import Output
+from support.storage.meddled_store import Before, meddled
 from support.storage.publications import PROVENANCE, run_directory
 from support.trainer.runs import run_config
 
@@ -25,12 +27,22 @@ def starter(
     on_complete: Callable[[CheckpointRef], None],
     on_trouble: Callable[[str | None], None] = lambda _: None,
 ) -> Start:
-    """Return what starts attempts of the run in a directory, with a provenance and a policy."""
+    """Return what starts attempts of the run in a directory, with a provenance and a policy.
 
-    def start(attempt: int = 1, provenance: Provenance = PROVENANCE, **policy: Any) -> Checkpoints:
+    Of an attempt's requests, once it has its claim, `before` is told.
+    """
+
+    def start(
+        attempt: int = 1,
+        provenance: Provenance = PROVENANCE,
+        before: Before = lambda request, path: None,
+        clock: Callable[[], float] = time.monotonic,
+        **policy: Any,
+    ) -> Checkpoints:
         layout = run_config(directory, attempt=attempt, checkpoint=policy).layout
         Path(layout.scratch_dir).mkdir(exist_ok=True)
-        return Checkpoints(Output.claim(layout), provenance, layout, on_complete, on_trouble)
+        output = meddled(Output.claim(layout), before)
+        return Checkpoints(output, provenance, layout, on_complete, on_trouble, clock)
 
     return start
 

@@ -44,6 +44,7 @@ class Checkpoints:
         layout: Layout,
         on_complete: Callable[[CheckpointRef], None],
         on_trouble: Callable[[str | None], None] = lambda note: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._output = output
         self._store = output.store
@@ -52,11 +53,12 @@ class Checkpoints:
         self._archive = Archive(output.store, layout)
         self._on_complete = on_complete
         self._on_trouble = on_trouble
+        self._clock = clock
         self.latest: CheckpointRef | None = None  # complete, and known to this attempt
         self.superseded: Failure | None = None  # once it is seen that the claim is lost
         self._writer: Thread | None = None
         self._last_step = 0
-        self._last_time = time.monotonic()
+        self._last_time = self._clock()
 
     def due(self, step: int) -> bool:
         """Tell whether it is time after `step` steps; not while the one before is being written."""
@@ -64,7 +66,7 @@ class Checkpoints:
             return False
         policy = self._layout.checkpoint
         steps, minutes = policy.every_steps, policy.every_minutes
-        passed = time.monotonic() - self._last_time
+        passed = self._clock() - self._last_time
         return (steps is not None and step // steps > self._last_step // steps) or (
             minutes is not None and passed >= 60 * minutes
         )
@@ -72,7 +74,7 @@ class Checkpoints:
     def save(self, snapshot: Snapshot) -> None:
         """Begin to write a checkpoint, once the one before is written."""
         self.wait()
-        self._last_step, self._last_time = snapshot.state.step, time.monotonic()
+        self._last_step, self._last_time = snapshot.state.step, self._clock()
         self._writer = Thread(target=self._write, args=(snapshot,), name="checkpoint", daemon=True)
         self._writer.start()
 
@@ -86,7 +88,7 @@ class Checkpoints:
 
         Those passed over are named in the log with the reason. Minutes count from here.
         """
-        self._last_time = time.monotonic()
+        self._last_time = self._clock()
         complete, _ = self._archive.listed()
         for place in complete:
             try:
@@ -103,7 +105,7 @@ class Checkpoints:
         return None
 
     def _write(self, snapshot: Snapshot) -> None:
-        step, began = snapshot.state.step, time.monotonic()
+        step, began = snapshot.state.step, self._clock()
         place = Place(self._layout.attempt, step, self._output.run)
         try:
             self._output.check_claim()
@@ -114,7 +116,7 @@ class Checkpoints:
             return
         self._complete(place)
         self._on_trouble(None)
-        log.info("checkpoint of step %d in %.1f s", step, time.monotonic() - began)
+        log.info("checkpoint of step %d in %.1f s", step, self._clock() - began)
         try:
             self._sweep(place)
         except Exception as error:  # noqa: BLE001 - likewise

@@ -12,13 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from pydantic import ValidationError
 
-from finetune_contract.artifact import (
-    LATEST,
-    MANIFEST,
-    FileEntry,
-    Latest,
-    Manifest,
-)
+from finetune_contract.artifact import LATEST, MANIFEST, FileEntry, Latest, Manifest
 from finetune_contract.model import sha256_digest
 from finetune_contract.reasons import Reason
 from finetune_trainer.process.errors import Failure

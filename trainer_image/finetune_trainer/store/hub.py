@@ -24,12 +24,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from tenacity import (
-    Retrying,
-    retry_if_exception,
-    stop_after_attempt,
-    wait_random_exponential,
-)
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 from finetune_contract.credentials import CredentialKey
@@ -61,11 +56,12 @@ class Repository:
     name: str
     revision: str | None
     token: str | None
+    longest_wait: float = 20.0  # seconds from a try to the next
 
     def resolve(self) -> tuple[str, list[Entry]]:
         """Return the commit and the files of the revision."""
         with self._errors():
-            info: Any = _retrying()(
+            info: Any = self._retrying()(
                 HfApi(_endpoint(), token=self.token or False).repo_info,
                 self.name,
                 revision=self.revision,
@@ -80,7 +76,7 @@ class Repository:
         """Write one file of a commit below a directory and return its path."""
         with self._errors(path):
             return Path(
-                _retrying()(
+                self._retrying()(
                     hf_hub_download,
                     self.name,
                     path,
@@ -101,13 +97,21 @@ class Repository:
     def safetensors_header(self, path: str, commit: str) -> dict[str, TensorHeader]:
         """Return the header of each tensor of a file, from the file's first bytes alone."""
         with self._errors(path):
-            found: Any = _retrying()(
+            found: Any = self._retrying()(
                 HfApi(_endpoint(), token=self.token or False).parse_safetensors_file_metadata,
                 self.name,
                 path,
                 revision=commit,
             )
         return {name: TensorHeader(t.dtype, tuple(t.shape)) for name, t in found.tensors.items()}
+
+    def _retrying(self) -> Retrying:
+        return Retrying(
+            retry=retry_if_exception(_is_passing),
+            stop=stop_after_attempt(ATTEMPTS),
+            wait=wait_random_exponential(multiplier=0.5, max=self.longest_wait),
+            reraise=True,
+        )
 
     @contextmanager
     def _errors(self, path: str = "") -> Iterator[None]:
@@ -183,15 +187,6 @@ def dataset_repository(uri: str, credentials_dir: str | None) -> tuple[Repositor
 
 def _endpoint() -> str | None:
     return os.environ.get("HF_ENDPOINT")
-
-
-def _retrying() -> Retrying:
-    return Retrying(
-        retry=retry_if_exception(_is_passing),
-        stop=stop_after_attempt(ATTEMPTS),
-        wait=wait_random_exponential(multiplier=0.5, max=20),
-        reraise=True,
-    )
 
 
 def _is_passing(error: BaseException) -> bool:

@@ -79,13 +79,13 @@ class Output:
     etag: str
 
     @classmethod
-    def claim(cls, layout: Layout) -> Output:
+    def claim(cls, layout: Layout, store: Store | None = None) -> Output:
         """Claim latest.json, keeping the artifact it names.
 
         Raises Superseded if a later attempt of the job holds it, StorageUnsupported if the store
         does not honour conditional writes.
         """
-        store = _store(layout)
+        store = store or _store(layout)
         claim = Claim(uid=layout.job.uid, attempt=layout.attempt, run=secrets.token_hex(8))
         for _ in range(CLAIM_TRIES):
             found = read_latest(store)

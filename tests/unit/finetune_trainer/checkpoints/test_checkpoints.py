@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -11,11 +12,9 @@ import pytest
 
 from finetune_contract.checkpoint import CheckpointRef
 from finetune_contract.reasons import Reason
-from finetune_trainer.checkpoints import keeper as checkpoints_module
-from finetune_trainer.checkpoints.archive import Archive
-from finetune_trainer.checkpoints.snapshot import STATE, Snapshot
+from finetune_trainer.checkpoints.snapshot import STATE
 from finetune_trainer.process.errors import Failure
-from finetune_trainer.store.storage import Store
+from support.storage.meddled_store import Before
 from support.storage.publications import PROVENANCE
 from support.trainer.checkpoints import Start, newest, place, present, saved, snapshot, starter
 
@@ -34,6 +33,16 @@ def notes() -> list[str | None]:
 @pytest.fixture
 def start(tmp_path: Path, seen: list[CheckpointRef], notes: list[str | None]) -> Start:
     return starter(tmp_path, seen.append, notes.append)
+
+
+def unavailable(request: str) -> Before:
+    """Return what fails these requests."""
+
+    def before(asked: str, path: str) -> None:
+        if asked == request:
+            raise Failure(Reason.STORAGE_UNAVAILABLE, "503")
+
+    return before
 
 
 @pytest.mark.parametrize(("keep", "left"), [(1, [6]), (2, [4, 6]), (5, [2, 4, 6])])
@@ -86,30 +95,22 @@ def test_an_attempt_that_lost_its_claim_writes_and_deletes_nothing(
 
 
 def test_an_attempt_that_loses_its_claim_while_it_writes_deletes_nothing(
-    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    start: Start, tmp_path: Path
 ) -> None:
-    first = start(keep=1)
-    saved(first, 2)
-    upload = Store.upload
+    def overtaken(request: str, path: str) -> None:
+        if request == "upload" and "00000004" in path:
+            start(attempt=2)
 
-    def overtaken(self: Store, path: str, source: Path) -> None:
-        start(attempt=2)
-        upload(self, path, source)
-
-    monkeypatch.setattr(Store, "upload", overtaken)
-    saved(first, 4)
+    first = start(keep=1, before=overtaken)
+    saved(first, 2, 4)
     assert present(tmp_path) == [(1, 2), (1, 4)]
     assert first.superseded is not None
 
 
 def test_a_store_that_does_not_tell_of_the_claim_ends_nothing(
-    start: Start, monkeypatch: pytest.MonkeyPatch, notes: list[str | None]
+    start: Start, notes: list[str | None]
 ) -> None:
-    def unavailable(self: Store, path: str) -> None:
-        raise Failure(Reason.STORAGE_UNAVAILABLE, "503")
-
-    checkpoints = start()
-    monkeypatch.setattr(Store, "read_tagged", unavailable)
+    checkpoints = start(before=unavailable("read_tagged"))
     saved(checkpoints, 2)
     assert checkpoints.superseded is None
     assert notes == ["checkpoint of step 2 failed, training goes on: 503"]
@@ -142,50 +143,40 @@ def test_a_failed_write_is_told_and_tried_again(
 
 
 def test_no_fault_at_all_of_a_checkpoint_ends_its_thread_unheard(
-    start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    start: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    checkpoints = start()
+    def broken(request: str, path: str) -> None:
+        if request == "paths":
+            raise AttributeError("a fault nobody thought of")
 
-    def broken(*_: Any) -> None:
-        raise AttributeError("a fault nobody thought of")
-
-    with monkeypatch.context() as patch, caplog.at_level(logging.WARNING):
-        patch.setattr(Snapshot, "save", broken)
-        saved(checkpoints, 2)
-        assert "checkpoint of step 2 failed, training goes on" in caplog.text
-    with monkeypatch.context() as patch, caplog.at_level(logging.WARNING):
-        patch.setattr(Archive, "listed", broken)
-        saved(checkpoints, 4)
-        assert "old checkpoints are still there" in caplog.text
-    assert newest(checkpoints) == 4
+    checkpoints = start(before=broken)
+    no_tensor: Any = None
+    checkpoints.save(replace(snapshot(2), weights={"a": no_tensor}))
+    checkpoints.wait()
+    assert "checkpoint of step 2 failed, training goes on" in caplog.text
+    saved(checkpoints, 4)
+    assert "old checkpoints are still there" in caplog.text
+    assert present(tmp_path) == [(1, 4)]
 
 
 def test_a_second_start_of_an_attempt_leaves_what_the_first_saved(
-    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    start: Start, tmp_path: Path
 ) -> None:
     saved(start(), 2)
-
-    def broken(self: Store, path: str, source: Path) -> None:
-        raise Failure(Reason.STORAGE_UNAVAILABLE, "503")
-
-    second = start()
-    monkeypatch.setattr(Store, "upload", broken)
+    second = start(before=unavailable("upload"))
     saved(second, 2)
     assert present(tmp_path) == [(1, 2)]
     assert newest(second) == 2
 
 
-def test_the_next_waits_for_the_one_before(
-    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    checkpoints = start(everySteps=1, everyMinutes=None)
-    go_on, upload = Event(), Store.upload
+def test_the_next_waits_for_the_one_before(start: Start, tmp_path: Path) -> None:
+    go_on = Event()
 
-    def slow(self: Store, path: str, source: Path) -> None:
-        go_on.wait()
-        upload(self, path, source)
+    def slow(request: str, path: str) -> None:
+        if request == "upload":
+            go_on.wait()
 
-    monkeypatch.setattr(Store, "upload", slow)
+    checkpoints = start(before=slow, everySteps=1, everyMinutes=None)
     checkpoints.save(snapshot(1))
     assert not checkpoints.due(2)  # training goes on without one
     assert not present(tmp_path)
@@ -195,14 +186,13 @@ def test_the_next_waits_for_the_one_before(
     assert checkpoints.due(2)
 
 
-def test_time_comes_by_steps_or_minutes(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_comes_by_steps_or_minutes(start: Start) -> None:
     now = 1000.0
-    monkeypatch.setattr(checkpoints_module.time, "monotonic", lambda: now)
     by_steps = start(everySteps=5, everyMinutes=None)
     assert [step for step in range(8) if by_steps.due(step)] == [5, 6, 7]  # 5, or as soon as it can
     saved(by_steps, 7)
     assert [step for step in range(7, 12) if by_steps.due(step)] == [10, 11]
-    by_minutes = start(everySteps=None, everyMinutes=2)
+    by_minutes = start(clock=lambda: now, everySteps=None, everyMinutes=2)
     now += 500  # the model was loaded
     assert newest(by_minutes) == 7
     assert not by_minutes.due(8)

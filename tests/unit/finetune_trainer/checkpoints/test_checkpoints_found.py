@@ -13,8 +13,9 @@ from finetune_contract.artifact import MANIFEST
 from finetune_contract.checkpoint import CheckpointManifest, CheckpointRef
 from finetune_contract.reasons import Reason
 from finetune_trainer.checkpoints.snapshot import BEST, STATE
+from finetune_trainer.course.telemetry import METRICS
 from finetune_trainer.process.errors import Failure
-from finetune_trainer.store.storage import Store
+from finetune_trainer.store.storage import hash_file
 from support.storage.publications import PROVENANCE
 from support.trainer.checkpoints import Start, newest, place, saved, snapshot, starter
 
@@ -114,18 +115,42 @@ def test_a_torn_checkpoint_does_not_exist(start: Start, tmp_path: Path) -> None:
     assert newest(start(attempt=2)) == 2
 
 
-def test_a_store_that_fails_while_reading_is_no_damage(
-    start: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_store_that_fails_while_reading_is_no_damage(start: Start) -> None:
+    def unavailable(request: str, path: str) -> None:
+        if request == "chunks":
+            raise Failure(Reason.STORAGE_UNAVAILABLE, "503")
+
     saved(start(), 2, 4)
-    again = start(attempt=2)
-
-    def unavailable(self: Store, path: str, etag: str | None = None) -> bytes:
-        raise Failure(Reason.STORAGE_UNAVAILABLE, "503")
-
-    monkeypatch.setattr(Store, "chunks", unavailable)
     with pytest.raises(Failure, match="503"):
-        newest(again)
+        newest(start(attempt=2, before=unavailable))
+
+
+def test_one_that_vanishes_after_it_was_listed_is_passed_over(start: Start, tmp_path: Path) -> None:
+    def swept(request: str, path: str) -> None:
+        if request == "chunks":
+            (place(tmp_path, 1, 2) / MANIFEST).unlink(missing_ok=True)
+
+    saved(start(), 1, 2)
+    assert newest(start(attempt=2, before=swept)) == 1
+
+
+@pytest.mark.parametrize("other", [BEST, METRICS, None])
+def test_whole_files_that_are_no_checkpoint_are_passed_over(
+    start: Start, tmp_path: Path, other: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    saved(start(), 1, 2)
+    directory = place(tmp_path, 1, 2)
+    manifest = json.loads((directory / MANIFEST).read_text())
+    entries = {entry["path"]: entry for entry in manifest["files"]}
+    if other is None:
+        del entries[STATE]
+    else:
+        data = (directory / other).read_bytes()
+        (directory / STATE).write_bytes(data)
+        entries[STATE] |= {"sha256": hash_file(directory / STATE), "bytes": len(data)}
+    (directory / MANIFEST).write_text(json.dumps({**manifest, "files": list(entries.values())}))
+    assert newest(start(attempt=2)) == 1
+    assert "its files are not those of a checkpoint" in caplog.text
 
 
 def test_the_newest_is_the_latest_attempts(start: Start) -> None:

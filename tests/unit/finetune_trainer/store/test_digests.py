@@ -9,23 +9,9 @@ from pathlib import Path
 import pytest
 
 from finetune_contract.recipe import ModelRecipe
-from finetune_trainer.store import digests as digests_module
-from finetune_trainer.store.digests import digest_of
+from finetune_trainer.store.digests import DIRECTORY, digest_of
 from finetune_trainer.store.sources import resolve_model
 from finetune_trainer.store.storage import hash_file
-
-
-@pytest.fixture
-def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the files that were read."""
-    names: list[str] = []
-
-    def note(path: Path) -> str:
-        names.append(path.name)
-        return hash_file(path)
-
-    monkeypatch.setattr(digests_module, "hash_file", note)
-    return names
 
 
 @pytest.fixture
@@ -36,15 +22,22 @@ def weights(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_file_is_read_once(weights: Path, tmp_path: Path, hashed: list[str]) -> None:
-    digests = [digest_of(weights, tmp_path / "cache") for _ in range(3)]
-    assert digests == 3 * [hash_file(weights)]
-    assert hashed == [weights.name]
+def remember(cache: Path, digest: str) -> int:
+    """Put a digest in the place of all that are remembered; return how many they are."""
+    remembered = list((cache / DIRECTORY).iterdir())
+    for path in remembered:
+        path.write_text(digest)
+    return len(remembered)
 
 
-def test_without_a_cache_it_is_read_each_time(weights: Path, hashed: list[str]) -> None:
-    assert digest_of(weights, None) == digest_of(weights, None) == hash_file(weights)
-    assert len(hashed) == 2
+def test_a_file_is_read_once(weights: Path, tmp_path: Path) -> None:
+    assert digest_of(weights, tmp_path) == hash_file(weights)
+    assert remember(tmp_path, "remembered") == 1
+    assert digest_of(weights, tmp_path) == "remembered"
+
+
+def test_without_a_cache_it_is_read(weights: Path) -> None:
+    assert digest_of(weights, None) == hash_file(weights)
 
 
 def same_size(path: Path) -> None:
@@ -73,17 +66,15 @@ def test_a_file_that_changed_is_read_again(weights: Path, tmp_path: Path, change
     assert after == hash_file(weights) != before
 
 
-def test_files_of_one_content_are_told_apart_by_their_place(
-    weights: Path, tmp_path: Path, hashed: list[str]
-) -> None:
+def test_files_are_told_apart_by_their_place(weights: Path, tmp_path: Path) -> None:
     other = weights.with_name("tokenizer.json")
-    other.write_text("other")
-    assert digest_of(weights, tmp_path) != digest_of(other, tmp_path)
-    assert hashed == [weights.name, other.name]
+    os.link(weights, other)  # the same in all but its name
+    assert digest_of(weights, tmp_path) == digest_of(other, tmp_path)
+    assert remember(tmp_path, "remembered") == 2
 
 
 def test_of_a_model_only_the_files_that_are_loaded_are_read_and_once(
-    weights: Path, tmp_path: Path, hashed: list[str]
+    weights: Path, tmp_path: Path
 ) -> None:
     (weights.parent / "config.json").write_text("{}")
     (weights.parent / "consolidated.safetensors").write_text("the same again")
@@ -91,7 +82,11 @@ def test_of_a_model_only_the_files_that_are_loaded_are_read_and_once(
     (weights.parent / "runs" / "log.txt").write_text("of another program")
     recipe = ModelRecipe(uri=weights.parent.as_uri())
     first = resolve_model(recipe, None, cache=tmp_path / "cache")
-    assert sorted(hashed) == ["config.json", "model.safetensors"]
-    assert resolve_model(recipe, None, cache=tmp_path / "cache") == first
-    assert len(hashed) == 2
-    assert resolve_model(recipe, None) == first
+    assert resolve_model(recipe, None) == resolve_model(recipe, None, cache=tmp_path / "cache")
+    assert remember(tmp_path / "cache", "remembered") == 2
+    again = resolve_model(recipe, None, cache=tmp_path / "cache")
+    assert {file.path: file.etag for file in again.files} == {
+        "config.json": "remembered",
+        "model.safetensors": "remembered",
+    }
+    assert again.identity != first.identity

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,8 @@ from finetune_contract.reasons import Reason
 from finetune_contract.recipe import DataSource, ModelRecipe
 from finetune_contract.shape import TensorHeader
 from finetune_trainer.process.errors import Failure
-from finetune_trainer.store import hub as hub_module
 from finetune_trainer.store.headers import read_headers
+from finetune_trainer.store.hub import ATTEMPTS, Repository, model_repository
 from finetune_trainer.store.sources import fetch_data, fetch_model, resolve_model
 from support.services.hub import COMMIT, Hub, hub_server
 
@@ -33,9 +34,9 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         yield hub
 
 
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub_module, "wait_random_exponential", lambda **options: lambda state: 0)
+def impatient() -> Repository:
+    """Return the repository, asked again at once where it fails."""
+    return replace(model_repository("hf://org/name", None, None), longest_wait=0.0)
 
 
 def secret(directory: Path, token: str) -> str:
@@ -109,15 +110,20 @@ def test_a_gated_model_names_the_remedy(hub: Hub) -> None:
 
 def test_a_hub_that_is_down_for_a_moment_is_asked_again(hub: Hub) -> None:
     hub.failures = 2
-    assert resolve_model(ModelRecipe(uri="hf://org/name"), None).identity.revision == COMMIT
+    commit, _ = impatient().resolve()
+    assert commit == COMMIT
 
 
 def test_a_hub_that_stays_down_is_unavailable(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.failures = 10**6
-    assert resolve().reason is Reason.STORAGE_UNAVAILABLE
-    assert len(hub.requests) >= hub_module.ATTEMPTS
+    with pytest.raises(Failure, match="did not answer for hf://org/name") as caught:
+        impatient().resolve()
+    assert caught.value.reason is Reason.STORAGE_UNAVAILABLE
+    assert len(hub.requests) >= ATTEMPTS
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    assert resolve().reason is Reason.STORAGE_UNAVAILABLE
+    with pytest.raises(Failure) as caught:
+        impatient().resolve()
+    assert caught.value.reason is Reason.STORAGE_UNAVAILABLE
 
 
 def test_a_model_of_pickles_is_refused(hub: Hub) -> None:
@@ -164,42 +170,37 @@ def test_a_damaged_header_on_the_hub_is_named(hub: Hub) -> None:
         (XetAuthenticationError("token"), Reason.ACCESS_DENIED, 1),
         (XetObjectNotFoundError("xorb"), Reason.MODEL_NOT_FOUND, 1),
         (RuntimeError("No space left on device (os error 28)"), Reason.DISK_FULL, 1),
-        (RuntimeError("canary: connection reset"), Reason.STORAGE_UNAVAILABLE, hub_module.ATTEMPTS),
-        (OSError("canary: stream ended"), Reason.STORAGE_UNAVAILABLE, hub_module.ATTEMPTS),
+        (RuntimeError("canary: connection reset"), Reason.STORAGE_UNAVAILABLE, ATTEMPTS),
+        (OSError("canary: stream ended"), Reason.STORAGE_UNAVAILABLE, ATTEMPTS),
     ],
 )
 def test_errors_of_the_transfer_are_told_apart(
-    hub: Hub,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    error: Exception,
-    reason: Reason,
-    tries: int,
+    hub: Hub, tmp_path: Path, error: Exception, reason: Reason, tries: int
 ) -> None:
-    source, tried = resolve_model(ModelRecipe(uri="hf://org/name"), None), []
-
-    def fail(*arguments: object, **options: object) -> None:
-        tried.append(arguments)
-        raise error
-
-    monkeypatch.setattr(hub_module, "hf_hub_download", fail)
+    breaking = Breaking(tmp_path, error)
     with pytest.raises(Failure) as caught:
-        fetch_model(source, source.files[-1:], tmp_path, None)
-    assert (caught.value.reason, len(tried)) == (reason, tries)
+        impatient().download("model.safetensors", COMMIT, tmp_path, breaking)
+    assert (caught.value.reason, breaking.times) == (reason, tries)
     assert "hf://org/name model.safetensors" in caught.value.message
     assert "canary" not in caught.value.message
 
 
-def test_errors_of_this_machine_s_disk_stay_what_they_are(
-    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source, tried = resolve_model(ModelRecipe(uri="hf://org/name"), None), []
-
-    def fail(*arguments: object, **options: object) -> None:
-        tried.append(arguments)
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(hub_module, "hf_hub_download", fail)
+def test_errors_of_this_machine_s_disk_stay_what_they_are(hub: Hub, tmp_path: Path) -> None:
+    breaking = Breaking(tmp_path, OSError(errno.ENOSPC, "No space left on device"))
     with pytest.raises(OSError, match="No space left"):
-        fetch_model(source, source.files[-1:], tmp_path, None)
-    assert len(tried) == 1
+        impatient().download("model.safetensors", COMMIT, tmp_path, breaking)
+    assert breaking.times == 1
+
+
+class Breaking:
+    """Breaks transfers to a directory off, so that nothing of them is left."""
+
+    def __init__(self, directory: Path, error: Exception) -> None:
+        self._directory, self._error = directory, error
+        self.times = 0
+
+    def __call__(self, count: int) -> None:
+        self.times += 1
+        for partial in self._directory.rglob("*.incomplete"):
+            partial.unlink()
+        raise self._error

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,6 +14,8 @@ from finetune_contract.result import PublishedArtifact
 from finetune_trainer.process.errors import Failure
 from finetune_trainer.store.artifacts import open_artifact
 from finetune_trainer.store.publish import Output, find_published, open_output
+from finetune_trainer.store.storage import Role, Store
+from support.storage.meddled_store import meddled
 from support.storage.publications import PROVENANCE, SUMMARY, run_directory
 from support.trainer.runs import run_config
 
@@ -21,6 +23,11 @@ from support.trainer.runs import run_config
 def claim(root: Path, uid: str = "uid-1", attempt: int = 1) -> Output:
     job = {"name": "job", "namespace": "ns", "uid": uid}
     return Output.claim(run_config(root, job=job, attempt=attempt).layout)
+
+
+def through(kind: type[Store], root: Path) -> Store:
+    """Return the store of the output, as one of another kind."""
+    return kind((root / "out").as_uri(), Role.OUTPUT)
 
 
 def publish(output: Output, root: Path, text: str = "weights") -> PublishedArtifact:
@@ -114,33 +121,28 @@ def test_of_two_starts_of_an_attempt_the_first_may_publish_last(tmp_path: Path) 
 
 
 def test_of_two_starts_of_an_attempt_the_second_may_come_into_the_firsts_uploads(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    first = claim(tmp_path)
-    upload = first.store.upload
-
-    def overtaken(path: str, source: Path) -> None:
-        if source.name == "README.md":
+    def overtaken(request: str, path: str) -> None:
+        if request == "upload" and path.endswith("README.md"):
             publish(claim(tmp_path), tmp_path / "elsewhere", "second")
-        upload(path, source)
 
     (tmp_path / "elsewhere").mkdir()
-    monkeypatch.setattr(first.store, "upload", overtaken)
+    first = meddled(claim(tmp_path), overtaken)
     with pytest.raises(Failure) as caught:
         publish(first, tmp_path, "first")
     assert caught.value.reason is Reason.SUPERSEDED
     assert readers_find(tmp_path) == "second"
 
 
-def test_nothing_is_uploaded_for_a_claim_that_is_lost(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first = claim(tmp_path)
+def test_nothing_is_uploaded_for_a_claim_that_is_lost(tmp_path: Path) -> None:
+    asked: list[str] = []
+    first = meddled(claim(tmp_path), lambda request, path: asked.append(request))
     claim(tmp_path)
-    monkeypatch.setattr(first.store, "upload", lambda *_: pytest.fail("uploaded"))
     with pytest.raises(Failure) as caught:
         publish(first, tmp_path)
     assert caught.value.reason is Reason.SUPERSEDED
+    assert asked == ["read_tagged"]
 
 
 def test_looking_at_an_output_claims_nothing(tmp_path: Path) -> None:
@@ -155,43 +157,43 @@ def test_looking_at_an_output_claims_nothing(tmp_path: Path) -> None:
     publish(running, tmp_path)
 
 
-def test_a_commit_whose_answer_was_lost_counts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    output = claim(tmp_path)
-    write_if = output.store.write_if
+class Retried(Store):
+    """Loses the answer to a conditional write, so that it is sent again."""
 
-    def retried(path: str, data: bytes, etag: str | None) -> str:
-        write_if(path, data, etag)
-        return write_if(path, data, etag)
+    def write_if(self, path: str, data: bytes, etag: str | None) -> str:
+        super().write_if(path, data, etag)
+        return super().write_if(path, data, etag)
 
-    monkeypatch.setattr(output.store, "write_if", retried)
-    publish(output, tmp_path)
+
+def test_a_commit_whose_answer_was_lost_counts(tmp_path: Path) -> None:
+    publish(replace(claim(tmp_path), store=through(Retried, tmp_path)), tmp_path)
     assert latest(tmp_path).artifact is not None
 
 
-def test_a_store_without_conditional_writes_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def careless(store: Any, path: str, data: bytes, etag: str | None) -> str:
-        store.write(path, data)
+class Careless(Store):
+    """Looks at no condition."""
+
+    def write_if(self, path: str, data: bytes, etag: str | None) -> str:
+        self.write(path, data)
         return "etag"
 
-    monkeypatch.setattr("finetune_trainer.store.storage.Store.write_if", careless)
+
+def test_a_store_without_conditional_writes_is_named(tmp_path: Path) -> None:
+    store = through(Careless, tmp_path)
     with pytest.raises(Failure, match=r"ignores If-Match or If-None-Match.*spec\.output\.uri") as c:
-        claim(tmp_path)
+        Output.claim(run_config(tmp_path).layout, store)
     assert c.value.reason is Reason.STORAGE_UNSUPPORTED
 
 
-def test_what_is_damaged_on_its_way_is_not_committed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    output = claim(tmp_path)
+class Damaging(Store):
+    """Alters what is uploaded."""
 
-    def damaging(path: str, source: Path) -> None:
-        output.store.write(path, source.read_bytes()[:-1] + b"?")
+    def upload(self, path: str, source: Path) -> None:
+        self.write(path, source.read_bytes()[:-1] + b"?")
 
-    monkeypatch.setattr(output.store, "upload", damaging)
+
+def test_what_is_damaged_on_its_way_is_not_committed(tmp_path: Path) -> None:
+    output = replace(claim(tmp_path), store=through(Damaging, tmp_path))
     with pytest.raises(Failure, match="was altered") as caught:
         publish(output, tmp_path)
     assert caught.value.reason is Reason.VERIFICATION_FAILED

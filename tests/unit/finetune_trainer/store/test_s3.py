@@ -17,7 +17,6 @@ from finetune_trainer.store.artifacts import open_artifact
 from finetune_trainer.store.publish import Output
 from finetune_trainer.store.sources import fetch_data, fetch_model, resolve_model
 from finetune_trainer.store.storage import CHUNK_BYTES, Role, Store
-from support.services.loopback import free_port
 from support.storage.publications import PROVENANCE, SUMMARY
 from support.storage.s3_server import s3_server, write_keys
 from support.storage.store_contract import ConditionalWrites
@@ -117,17 +116,6 @@ def test_a_secret_without_a_key_is_named(server: s3.S3Server, tmp_path: Path) ->
     assert failure.message == (
         "the Secret of spec.output.credentialsSecretRef has no AWS_SECRET_ACCESS_KEY"
     )
-
-
-def test_a_store_that_does_not_answer_is_unavailable(
-    server: s3.S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("finetune_trainer.store.buckets.RETRY", {"max_retries": 1})
-    nobody = f"http://127.0.0.1:{free_port()}"
-    secret = write_keys(tmp_path / "secret", server, AWS_ENDPOINT_URL=nobody)
-    failure = failure_of(Store("s3://bucket/path", Role.DATA, secret).read, "x")
-    assert failure.reason is Reason.STORAGE_UNAVAILABLE
-    assert "s3://bucket/path/x (spec.data)" in failure.message
 
 
 def test_models_are_fetched_once_and_known_by_their_files(

@@ -11,6 +11,7 @@ from obstore.exceptions import GenericError
 from finetune_contract.reasons import Reason
 from finetune_trainer.process.errors import Failure
 from finetune_trainer.store.storage import Role, Store, split_file_uri
+from finetune_trainer.store.storage_errors import translated
 from support.storage.store_contract import ConditionalWrites
 
 
@@ -61,35 +62,32 @@ def test_other_uris_are_refused_by_name(uri: str) -> None:
         ("error sending request: canary", Reason.STORAGE_UNAVAILABLE),
     ],
 )
-def test_generic_errors_are_told_apart_and_not_quoted(
-    store: Store, monkeypatch: pytest.MonkeyPatch, text: str, reason: Reason
-) -> None:
-    def fail(*arguments: object, **options: object) -> None:
+def test_generic_errors_are_told_apart_and_not_quoted(text: str, reason: Reason) -> None:
+    failure = told(text)
+    assert failure.reason is reason
+    assert "s3://bucket/path" in failure.message
+    assert "canary" not in failure.message
+
+
+def told(text: str) -> Failure:
+    """Return what an error of obstore's becomes."""
+    found = Reason.OUTPUT_NOT_FOUND
+    with (
+        pytest.raises(Failure) as caught,
+        translated("s3://bucket/path", "spec.output", found, missing_is_failure=True),
+    ):
         raise GenericError(text)
-
-    monkeypatch.setattr("obstore.put", fail)
-    with pytest.raises(Failure) as caught:
-        store.write("path", b"")
-    assert caught.value.reason is reason
-    assert f"{store.uri}/path" in caught.value.message
-    assert "canary" not in caught.value.message
+    return caught.value
 
 
-def test_another_region_is_named_with_its_remedy(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*arguments: object, **options: object) -> None:
-        raise GenericError(
-            "Received redirect without LOCATION, this normally indicates an incorrectly "
-            "configured region"
-        )
-
-    monkeypatch.setattr("obstore.put", fail)
-    with pytest.raises(Failure) as caught:
-        store.write("path", b"")
-    assert caught.value.reason is Reason.ACCESS_DENIED
+def test_another_region_is_named_with_its_remedy() -> None:
+    failure = told(
+        "Received redirect without LOCATION, this normally indicates an incorrectly configured "
+        "region"
+    )
+    assert failure.reason is Reason.ACCESS_DENIED
     remedy = "set AWS_REGION in the Secret of spec.output.credentialsSecretRef"
-    assert remedy in caught.value.message
+    assert remedy in failure.message
 
 
 def test_the_directory_of_a_file() -> None:
