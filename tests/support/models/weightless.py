@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from finetune_contract.recipe import ModelRecipe
 from finetune_contract.resolved import Resolved
 from finetune_contract.runconfig import RunConfig
-from finetune_trainer.fit.fitting import Wish
+from finetune_trainer.fit.fitting import Room, Wish
 from finetune_trainer.fit.resolve import resolve
 from finetune_trainer.methods.grpo.learning import GrpoLearning
 from finetune_trainer.store.sources import resolve_model
@@ -24,34 +25,49 @@ MIB = 2**20
 
 
 class Nodes:
-    """Two ranks, each on a node of its own, one after the other."""
+    """Two ranks, each on a node of its own, one after the other; they may have other rooms."""
 
     device = CPU
 
+    def __init__(self, rooms: Sequence[Room] = ()) -> None:
+        self._rooms = list(rooms)
+
     def everywhere(self, work: Callable[[], Any]) -> list[Any]:
         """Return what both make."""
-        return [work(), work()]
+        return self._rooms or [work(), work()]
 
     def lead(self, work: Callable[[], Any]) -> Any:
         """Return what rank 0 makes."""
         return work()
 
 
-def settle(directory: Path, name: str = "llama", **options: Any) -> Resolved:
+def settle(
+    directory: Path, name: str = "llama", nodes: Nodes | None = None, **options: Any
+) -> Resolved:
     """Return the plan of a run over a model of which no weights are there."""
     model = directory / "model"
     if not model.exists():
         write_tiny(name, model)
         _cut_weights(model)
-    return settle_config(run_config(directory, **options), model)
+    return settle_config(run_config(directory, **options), model, nodes=nodes)
 
 
 def settle_config(
-    config: RunConfig, model: Path, asks: Callable[[Wish], Wish] = lambda wish: wish
+    config: RunConfig,
+    model: Path,
+    asks: Callable[[Wish], Wish] = lambda wish: wish,
+    nodes: Nodes | None = None,
 ) -> Resolved:
     """Return the plan of a run over a model's directory."""
-    source, run = resolve_model(ModelRecipe(uri=model.as_uri()), None), run_of(config, Nodes())
-    return resolve(run, source, model, asks).plan
+    source = resolve_model(ModelRecipe(uri=model.as_uri()), None)
+    return resolve(run_of(config, nodes or Nodes()), source, model, asks).plan
+
+
+def write_untriable(directory: Path) -> None:
+    """Write a model outside the table, of whose class no small one can be made: too wide heads."""
+    write_tiny("olmo2", directory)
+    path = directory / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "head_dim": 10**5}))
 
 
 def grpo_wish(config: RunConfig, held: int = 0) -> Callable[[Wish], Wish]:

@@ -25,7 +25,6 @@ from finetune_trainer.methods.grpo.groups import Group, group_batch
 from finetune_trainer.model.base import load_model
 from finetune_trainer.rollout.decoders import SharedDecoder
 from finetune_trainer.rollout.prefixed import NAME
-from finetune_trainer.step import log_probs
 from finetune_trainer.step.log_probs import LogProbModel, score, score_with
 from support.models.tiny_models import write_tiny
 from support.trainer.tensor_sizes import PeakBytes
@@ -161,16 +160,12 @@ def marked(cases: Iterable[str]) -> list[Any]:
     ],
 )
 def test_the_formula_is_near_the_measured_peak(
-    case: str,
-    checkpointing: bool,
-    precision: Precision,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    case: str, checkpointing: bool, precision: Precision, tmp_path: Path
 ) -> None:
     whole = case.endswith("run whole")
-    if whole:
-        monkeypatch.setattr(log_probs, "splits", lambda _: False)
     model, shape, adapter = shapes(case, precision, tmp_path)
+    if whole:
+        model.config.logit_scale = 0.25  # at which the class does not look: its head is unknown
     told = estimate(
         replace(shape, whole_logits=whole),
         adapter,

@@ -13,15 +13,23 @@ import torch
 
 from finetune_contract.layout import ZeroStage
 from finetune_contract.recipe import ModelRecipe
-from finetune_trainer.fit import resolve as resolve_module
-from finetune_trainer.fit.fitting import Fitter, Room
+from finetune_trainer.fit.fitting import Room
 from finetune_trainer.fit.resolve import room, smallest
-from finetune_trainer.model import twin
+from finetune_trainer.process.machine import memory_bytes
 from finetune_trainer.store.headers import read_headers
 from finetune_trainer.store.sources import resolve_model
 from support.grpo.draws import rollout_config
 from support.models.tiny_models import write_tiny
-from support.models.weightless import CPU, GPU, MIB, grpo_wish, settle, settle_config
+from support.models.weightless import (
+    CPU,
+    GPU,
+    MIB,
+    Nodes,
+    grpo_wish,
+    settle,
+    settle_config,
+    write_untriable,
+)
 from support.trainer.runs import run_config
 
 
@@ -46,12 +54,9 @@ def test_auto_is_settled_without_weights_and_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("host", [2, 4])
-def test_the_node_with_the_least_memory_counts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: int
-) -> None:
-    rooms = iter([Room(3000 * MIB, host * 1000 * MIB), Room(2000 * MIB, 3000 * MIB)])
-    monkeypatch.setattr(resolve_module, "room", lambda *_: next(rooms))
-    plan = settle(tmp_path)
+def test_the_node_with_the_least_memory_counts(tmp_path: Path, host: int) -> None:
+    rooms = [Room(3000 * MIB, host * 1000 * MIB), Room(2000 * MIB, 3000 * MIB)]
+    plan = settle(tmp_path, nodes=Nodes(rooms))
     assert plan.memory.available == 2000 * MIB
     pair = (Room(3, host), Room(2, 3))
     assert smallest(pair) == smallest(pair[::-1]) == Room(2, min(host, 3))
@@ -99,36 +104,28 @@ def test_why_prompts_are_not_shared_is_told(
     assert told == ([] if why is None else [expected])
 
 
-@pytest.mark.parametrize("splits", [True, False])
-def test_logits_that_exist_whole_are_counted(
-    splits: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shapes = []
-
-    class Seen(Fitter):
-        def settle(self, wish: Any) -> Any:
-            shapes.append(self.model)
-            return super().settle(wish)
-
-    monkeypatch.setattr(resolve_module, "Fitter", Seen)
-    if not splits:
-        monkeypatch.setattr(twin, "MOST_PARAMETERS", 10)
-    settle(tmp_path, "olmo2")
-    assert [shape.whole_logits for shape in shapes] == [not splits]
+def test_logits_that_exist_whole_are_counted(tmp_path: Path) -> None:
+    write_untriable(tmp_path / "whole/model")
+    nodes, training = Nodes([Room(MIB**2, MIB**2)]), {"sequenceLength": 2048}
+    whole, split = (
+        settle(tmp_path / name, "olmo2", nodes, microBatchSize=8, training=training)
+        for name in ("whole", "split")
+    )
+    assert whole.memory.logits > split.memory.logits
 
 
 def test_the_host_s_memory_is_divided_among_its_processes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(resolve_module, "memory_bytes", lambda: 1000)
     layout: Any = SimpleNamespace(processes_per_worker=4)
-    assert room(CPU, layout) == Room(250, 250)
+    host = memory_bytes() // 4
+    assert room(CPU, layout) == Room(host, host)
     sizes = [80, 24, 40]
     monkeypatch.setattr(torch.cuda, "device_count", lambda: len(sizes))
     monkeypatch.setattr(
         torch.cuda, "get_device_properties", lambda i: SimpleNamespace(total_memory=sizes[i])
     )
-    assert room(GPU, layout) == Room(24, 250)
+    assert room(GPU, layout) == Room(24, host)
 
 
 def test_headers_of_all_files_are_put_together(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,38 +12,49 @@ import torch
 
 from finetune_contract.reasons import Reason
 from finetune_contract.recipe import ModelRecipe, Precision
-from finetune_trainer.fit import resolve as resolve_module
 from finetune_trainer.fit.fitting import Room
 from finetune_trainer.fit.resolve import check_device
-from finetune_trainer.model import twin
 from finetune_trainer.process.errors import Failure
 from finetune_trainer.store.headers import read_headers
 from finetune_trainer.store.sources import resolve_model
 from support.grpo.draws import rollout_config
 from support.models.tiny_models import write_tiny
-from support.models.weightless import CPU, GPU, MIB, grpo_wish, settle, settle_config
+from support.models.weightless import (
+    CPU,
+    GPU,
+    MIB,
+    Nodes,
+    grpo_wish,
+    settle,
+    settle_config,
+    write_untriable,
+)
 
 
-@pytest.mark.parametrize("check", ["check_device", "check_quantization"])
-def test_any_node_may_refuse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, check: str) -> None:
-    answers = iter([None, Failure(Reason.DEVICE_UNSUPPORTED, "the second node")])
+class SecondNode(Nodes):
+    """A rank that only does what every rank does."""
 
-    def answer(*_: Any) -> None:
-        if (failure := next(answers)) is not None:
-            raise failure
-
-    monkeypatch.setattr(resolve_module, check, answer)
-    with pytest.raises(Failure, match="the second node"):
-        settle(tmp_path)
+    def lead(self, work: Callable[[], Any]) -> Any:
+        raise AssertionError("another has found nothing wrong")
 
 
-def test_what_can_not_fit_is_refused_with_numbers_and_remedies(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "options", [{"training": {"precision": "FP16"}}, {"lora": {"quantization": "NF4"}}]
+)
+def test_any_node_may_refuse(
+    options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(resolve_module, "room", lambda *_: Room(1000 * MIB, 1000 * MIB))
+    monkeypatch.setitem(sys.modules, "bitsandbytes.functional", None)
+    with pytest.raises(Failure) as caught:
+        settle(tmp_path, nodes=SecondNode(), **options)
+    assert caught.value.reason is Reason.DEVICE_UNSUPPORTED
+
+
+def test_what_can_not_fit_is_refused_with_numbers_and_remedies(tmp_path: Path) -> None:
     with pytest.raises(Failure) as caught:
         settle(
             tmp_path,
+            nodes=Nodes([Room(1000 * MIB, 1000 * MIB)]),
             training={"sequenceLength": 2048},
             microBatchSize=8,
             gradientCheckpointing="Never",
@@ -54,20 +67,14 @@ def test_what_can_not_fit_is_refused_with_numbers_and_remedies(
     assert "spec.training.microBatchSize 1" in message
 
 
-def test_a_host_without_room_for_a_checkpoint_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(resolve_module, "room", lambda *_: Room(1000 * 1000 * MIB, MIB))
+def test_a_host_without_room_for_a_checkpoint_is_named(tmp_path: Path) -> None:
     with pytest.raises(Failure, match=r"host's memory for a checkpoint .*workers\.resources"):
-        settle(tmp_path)
+        settle(tmp_path, nodes=Nodes([Room(1000 * 1000 * MIB, MIB)]))
 
 
-def test_without_a_remedy_a_larger_device_is_advised(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(resolve_module, "room", lambda *_: Room(MIB, MIB))
+def test_without_a_remedy_a_larger_device_is_advised(tmp_path: Path) -> None:
     with pytest.raises(Failure, match="use devices with more memory"):
-        settle(tmp_path)
+        settle(tmp_path, nodes=Nodes([Room(MIB, MIB)]))
 
 
 def test_a_role_that_the_model_lacks_is_refused(tmp_path: Path) -> None:
@@ -115,37 +122,26 @@ def test_a_model_that_sees_what_it_is_to_predict_is_refused(
     assert caught.value.reason is Reason.MODEL_UNSUPPORTED
 
 
-def test_a_model_that_can_not_be_tried_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(twin, "MOST_PARAMETERS", 10)
-    settle(tmp_path, "olmo2")
-    assert "model_type olmo2 could not be checked for causal attention" in caplog.messages
-
-
 @pytest.mark.parametrize(
-    ("name", "rollout", "asked"),
+    ("rollout", "drawn"),
     [
-        ("olmo2", None, ["olmo2"]),
-        ("olmo2", {"engine": "OpenAI", "uri": "http://vllm", "adapterDirectory": "/a"}, []),
-        ("llama", None, []),
+        (None, True),
+        ({"engine": "OpenAI", "uri": "http://vllm", "adapterDirectory": "/a"}, False),
     ],
 )
-def test_whether_a_model_can_be_drawn_with_is_asked_where_it_must_be(
-    name: str,
+def test_a_model_that_can_not_be_tried_is_told_and_asked_to_draw_where_it_must(
     rollout: dict[str, str] | None,
-    asked: list[str],
+    drawn: bool,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    tried: list[str] = []
-    monkeypatch.setattr(
-        resolve_module, "check_drawing", lambda model: tried.append(model.config.model_type)
-    )
-    write_tiny(name, tmp_path / "model")
+    write_untriable(tmp_path / "model")
     config = rollout_config(tmp_path, rollout=rollout, lora={"targets": ["Attention"]})
-    settle_config(config, tmp_path / "model", grpo_wish(config))
-    assert tried == asked
+    nodes = Nodes([Room(MIB**2, MIB**2)])
+    settle_config(config, tmp_path / "model", grpo_wish(config), nodes)
+    told = [message for message in caplog.messages if "could not be checked" in message]
+    purposes = ["causal attention", *(["drawing completions"] if drawn else [])]
+    assert told == [f"model_type olmo2 could not be checked for {purpose}" for purpose in purposes]
 
 
 @pytest.mark.parametrize(
@@ -153,40 +149,28 @@ def test_whether_a_model_can_be_drawn_with_is_asked_where_it_must_be(
     [
         (Precision.FP16, CPU, None, "needs a GPU; take BF16 or FP32"),
         (Precision.BF16, GPU, (7, 5), "T4, which is older than .* take FP16 or FP32"),
+        (Precision.BF16, CPU, None, None),
+        (Precision.FP32, CPU, None, None),
+        (Precision.FP16, GPU, (7, 5), None),
+        (Precision.FP32, GPU, (7, 5), None),
+        (Precision.BF16, GPU, (8, 0), None),
     ],
 )
 def test_a_format_that_the_device_lacks_is_refused(
     precision: Precision,
     device: torch.device,
     capability: tuple[int, int] | None,
-    message: str,
+    message: str | None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "T4")
+    if message is None:
+        check_device(precision, device)
+        return
     with pytest.raises(Failure, match=f"spec.training.precision {precision} .*{message}") as caught:
         check_device(precision, device)
     assert caught.value.reason is Reason.DEVICE_UNSUPPORTED
-
-
-@pytest.mark.parametrize(
-    ("precision", "device", "capability"),
-    [
-        (Precision.BF16, CPU, None),
-        (Precision.FP32, CPU, None),
-        (Precision.FP16, GPU, (7, 5)),
-        (Precision.FP32, GPU, (7, 5)),
-        (Precision.BF16, GPU, (8, 0)),
-    ],
-)
-def test_a_format_that_the_device_has_is_taken(
-    precision: Precision,
-    device: torch.device,
-    capability: tuple[int, int] | None,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
-    check_device(precision, device)
 
 
 @pytest.mark.parametrize("damage", [b"", b"\xff" * 8 + b"{}", b"\x02" + b"\0" * 7 + b"[]", b"xx"])
