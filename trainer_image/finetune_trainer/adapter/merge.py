@@ -15,10 +15,8 @@ from torch import nn
 
 from finetune_trainer.model.base import load_model
 
-MAX_SHARD_SIZE = "5GB"
 
-
-def save_merged(base: Path, adapter: Path, directory: Path) -> None:
+def save_merged(base: Path, adapter: Path, directory: Path, max_shard_size: str = "5GB") -> None:
     """Write the model of directory `base` plus the adapter of another, as safetensors.
 
     Each weight keeps the number format that the base stores it in, but for those that transformers
@@ -28,7 +26,7 @@ def save_merged(base: Path, adapter: Path, directory: Path) -> None:
     if model.config.tie_word_embeddings and _adapts_embeddings(model, adapter):
         _untie(model)
     merged = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
-    merged.save_pretrained(str(directory), max_shard_size=MAX_SHARD_SIZE)
+    merged.save_pretrained(str(directory), max_shard_size=max_shard_size)
 
 
 def _adapts_embeddings(model: Any, adapter: Path) -> bool:

@@ -71,6 +71,7 @@ class _Rule:
     dropout: float
     window: int | None  # keys that a query sees, itself the last
     softcap: float | None  # scores become softcap * tanh(scores / softcap)
+    block: int = SCORE_BLOCK  # queries whose scores exist at a time, where they must
 
 
 def segmented_attention(
@@ -85,6 +86,7 @@ def segmented_attention(
     sliding_window: int | None = None,
     softcap: float | None = None,
     segments: Segments | None = None,
+    score_block: int = SCORE_BLOCK,
     **options: Any,
 ) -> tuple[Tensor, None]:
     """Return the attention output, [B, T, heads, value width], of queries [B, heads, T, width].
@@ -96,7 +98,7 @@ def segmented_attention(
     width, value_width = key.shape[-1], value.shape[-1]
     if value_width < width:  # fused kernels want one width; zeros add nothing to the output
         value = F.pad(value, (0, width - value_width))
-    rule = _Rule(scaling, dropout, sliding_window, softcap)
+    rule = _Rule(scaling, dropout, sliding_window, softcap, score_block)
     if segments is not None and segments.families is not None:
         out = _attend_families(query, key, value, segments, rule).transpose(1, 2)
     elif segments is not None and _fused(query, rule):
@@ -191,7 +193,7 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, rule: _Rule) -> Tensor:
         return _sdpa(rule, query, key, value, None)
     block: Callable[..., Tensor] = _sdpa if rule.softcap is None else _softcapped
     outputs = []
-    for start, end in pairwise([*range(0, length, SCORE_BLOCK), length]):
+    for start, end in pairwise([*range(0, length, rule.block), length]):
         first = 0 if rule.window is None else max(0, start - rule.window + 1)
         seen = _seen(start, end, first, rule.window, query.device)
         # Done again in the backward pass, so that a block's scores are never kept.

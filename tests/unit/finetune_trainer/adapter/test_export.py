@@ -146,11 +146,10 @@ def test_the_merged_model_has_the_bases_tensors_and_formats(name: str, tmp_path:
     assert all("self_attn" in n for n in changed)
 
 
-def test_a_big_merged_model_is_sharded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("finetune_trainer.adapter.merge.MAX_SHARD_SIZE", "40KB")
+def test_a_big_merged_model_is_sharded(tmp_path: Path) -> None:
     directory = base("llama", tmp_path / "base")
     files = save(disturb(adapted(directory).model), tmp_path / "adapter")
-    save_merged(directory, files, tmp_path / "merged")
+    save_merged(directory, files, tmp_path / "merged", max_shard_size="40KB")
     assert len(list((tmp_path / "merged").glob("model-*.safetensors"))) > 1
     assert (tmp_path / "merged" / "model.safetensors.index.json").exists()
     plain(tmp_path / "merged")

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 from transformers import AutoModelForCausalLM
 
 from finetune_trainer.model import attention
@@ -56,16 +57,14 @@ def test_every_known_architecture_is_among_the_packed_ones() -> None:
 
 
 @pytest.mark.parametrize("name", PACKED)
-def test_a_packed_row_gets_the_logits_that_it_gets_alone(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(attention, "SCORE_BLOCK", 4)  # so that these short rows have several blocks
+def test_a_packed_row_gets_the_logits_that_it_gets_alone(name: str, tmp_path: Path) -> None:
     write_tiny(name, tmp_path, **FEATURES.get(name, {}))
     alone, packed = load(tmp_path, "eager"), load(tmp_path, NAME)
     parts = rows()
     with torch.no_grad():
         expected = torch.cat([alone(input_ids=part).logits for part in parts], dim=1)
-        logits = packed(**pack(parts)).logits
+        # So that these short rows have several blocks.
+        logits = packed(**pack(parts), score_block=4).logits
         leaking = alone(input_ids=torch.cat(parts, dim=1)).logits
     assert_close(logits, expected, terms=TINY_MODEL)
     assert (leaking - expected).abs().max() > 1e-2  # the test would see a leak
@@ -99,16 +98,13 @@ def test_padding_on_the_right_changes_nothing_before_it(name: str, tmp_path: Pat
 
 
 @pytest.mark.parametrize("options", [{}, {"sliding_window": 64}, {"softcap": 20.0}])
-def test_scores_of_all_pairs_never_exist(
-    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(attention, "SCORE_BLOCK", 64)
-    length = 2048
+def test_scores_of_all_pairs_never_exist(options: dict[str, Any]) -> None:
+    length, none = 2048, torch.nn.Module()
     query, key, value = (
         torch.randn(1, heads, length, 8, requires_grad=True) for heads in (2, 1, 1)
     )
     with LargestTensor() as largest:
-        out, _ = segmented_attention(torch.nn.Module(), query, key, value, None, **options)
+        out, _ = segmented_attention(none, query, key, value, None, score_block=64, **options)
         out.sum().backward()
     assert largest.elements < length * length / 4
 
@@ -123,6 +119,10 @@ class OnGpu(torch.Tensor):
     """A tensor that says that it lies on a GPU."""
 
     is_cuda = True
+
+
+def let_gpus_have(capability: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
 
 
 def on_gpu(heads: int, width: int = 8, dtype: torch.dtype = torch.float16) -> torch.Tensor:
@@ -148,13 +148,30 @@ def test_flash_is_for_devices_that_have_it(
     serves: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(attention, "FUSED", True)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    let_gpus_have(capability, monkeypatch)
     query, plain = on_gpu(4, width, dtype), attention._Rule(None, 0.0, None, None)
-    assert attention._fused(query, plain) == serves
+    assert attention._has_flash(query) == serves
+    assert attention._fused(query, plain) == (serves and attention.FUSED)
     assert not attention._fused(query, attention._Rule(None, 0.1, None, None))
     assert not attention._fused(query, attention._Rule(None, 0.0, None, 2.0))
     assert not attention._fused(query.as_subclass(torch.Tensor), plain)
+
+
+class Attended(TorchFunctionMode):
+    """Notes how many heads keys have in torch's attention, and whether it is told they are few."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[int, bool]] = []
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), named: Any = None
+    ) -> Any:
+        if function is torch.nn.functional.scaled_dot_product_attention:
+            _, key, value = args
+            assert key.shape[1] == value.shape[1]
+            self.seen.append((key.shape[1], named["enable_gqa"]))
+        return function(*args, **(named or {}))
 
 
 @pytest.mark.parametrize(
@@ -167,19 +184,12 @@ def test_heads_are_repeated_where_a_gpu_would_keep_all_scores(
     heads: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
-    seen: list[tuple[int, bool]] = []
-    plain = torch.nn.functional.scaled_dot_product_attention
-
-    def noting(query: Any, key: Any, value: Any, **options: Any) -> torch.Tensor:
-        assert key.shape[1] == value.shape[1]
-        seen.append((key.shape[1], options["enable_gqa"]))
-        return plain(query, key, value, **options)
-
+    let_gpus_have(capability, monkeypatch)
     query, key, value = on_gpu(4), on_gpu(2), on_gpu(2)
     bare = [t.as_subclass(torch.Tensor) for t in (query, key, value)]
-    expected = attention._attend(*bare, attention._Rule(None, 0.0, window, None))
-    monkeypatch.setattr("torch.nn.functional.scaled_dot_product_attention", noting)
-    out = attention._attend(query, key, value, attention._Rule(None, 0.0, window, None))
-    assert seen == [(heads, heads != 4)]
+    rule = attention._Rule(None, 0.0, window, None)
+    expected = attention._attend(*bare, rule)
+    with Attended() as attended:
+        out = attention._attend(query, key, value, rule)
+    assert attended.seen == [(heads, heads != 4)]
     torch.testing.assert_close(out.as_subclass(torch.Tensor), expected)
