@@ -45,8 +45,10 @@ def main() -> int:
     _leave_out_unused(config)
     try:
         from finetune_trainer.rank import run_rank
+        from finetune_trainer.train import train_and_publish
 
-        return file.write(run_rank(config, file, stop, arguments.progress_file))
+        result = run_rank(config, file, stop, arguments.progress_file, train_and_publish)
+        return file.write(result)
     except Exception as error:  # the process's edge: any end must become a Result
         log.error("rank %d failed", rank, exc_info=error)
         frames = own_frames(error)

@@ -6,7 +6,7 @@ import logging
 import os
 import platform
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +14,7 @@ from pathlib import Path
 from transformers.utils.logging import disable_progress_bar
 
 from finetune_contract.reasons import Reason
-from finetune_contract.result import Outcome, Result, decode
+from finetune_contract.result import Outcome, PublishedArtifact, Result, decode
 from finetune_contract.runconfig import RunConfig
 from finetune_trainer.course.heartbeat import lease_sink
 from finetune_trainer.course.progress import FILE_SECONDS, Beat, Reporter, file_sink
@@ -23,15 +23,17 @@ from finetune_trainer.process.ending import ResultFile, explain, failed, own_fra
 from finetune_trainer.process.errors import Failure
 from finetune_trainer.process.stopping import Stop, interrupted
 from finetune_trainer.run import Run
-from finetune_trainer.train import train_and_publish
 
 log = logging.getLogger(__name__)
 
+Work = Callable[[Run], PublishedArtifact]
 LIBRARIES = ("torch", "transformers", "peft", "deepspeed", "obstore")
 
 
-def run_rank(config: RunConfig, file: ResultFile, stop: Stop, progress_file: Path | None) -> Result:
-    """Return how this rank's run ended; leave at once where another's failure left it waiting."""
+def run_rank(
+    config: RunConfig, file: ResultFile, stop: Stop, progress_file: Path | None, work: Work
+) -> Result:
+    """Return how this rank's work ended; leave at once where another's failure left it waiting."""
     _quiet_libraries()
     _log_start(config)
     ranks = Ranks.meet()
@@ -41,7 +43,7 @@ def run_rank(config: RunConfig, file: ResultFile, stop: Stop, progress_file: Pat
     try:
         ranks.join(gpus=config.layout.gpus)
         with _reported(run, progress_file):
-            artifact = train_and_publish(run)
+            artifact = work(run)
     except Exception as error:  # noqa: BLE001 - the process's edge: any end becomes a Result
         return _failure(error, run)
     try:

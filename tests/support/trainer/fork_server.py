@@ -156,11 +156,13 @@ def _import_everything() -> None:
     from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
     import finetune_trainer.rank
+    import finetune_trainer.train
 
     for name in ("llama", "qwen3_moe", "deepseek_v3"):
         __import__(f"{transformers.__name__}.models.{name}.modeling_{name}")
     get_checkpoint_conversion_mapping("llama")  # compiles a thousand patterns, for all models
     assert finetune_trainer.rank
+    assert finetune_trainer.train
 
 
 def _fork(order: Mapping[str, Any]) -> int:

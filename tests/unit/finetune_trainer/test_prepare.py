@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import errno
 import multiprocessing
-import os
-import tempfile
 from collections.abc import Callable
-from multiprocessing.connection import Connection
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +15,20 @@ from filelock import FileLock
 from finetune_contract.reasons import Reason
 from finetune_contract.recipe import BadRows, DataFormat
 from finetune_contract.runconfig import RunConfig
-from finetune_trainer import prepare as module
 from finetune_trainer.course.progress import Reporter
 from finetune_trainer.data.check import DataFile
 from finetune_trainer.data.dataset import DatasetWriter
-from finetune_trainer.data.encode import Encoder
-from finetune_trainer.data.encoding import SKIPPED, Encoding, Form, encode_once
+from finetune_trainer.data.encode import VERSION, EncodedRow, Encoder
+from finetune_trainer.data.encoding import LIBRARIES, SKIPPED, Encoding, Form, encode_once
 from finetune_trainer.prepare import prepare
 from finetune_trainer.process.distributed import Ranks
 from finetune_trainer.process.errors import Failure
 from support.models.tiny_llama import CHATML, byte_tokenizer, sums, write_rows
-from support.services.loopback import free_port
+from support.trainer.forked_ranks import forked
 from support.trainer.parts import run_of
 from support.trainer.runs import run_config
+
+FORM = Form(256)
 
 
 @pytest.fixture
@@ -41,8 +40,18 @@ def model(tmp_path: Path) -> Path:
 
 def encoding(*paths: Path, model: Path, **options: Any) -> Encoding:
     files = tuple(DataFile.counted(f"s3://d/{path.name}", path, DataFormat.AUTO) for path in paths)
-    form = Form(options.pop("longest", 256))
+    form = options.pop("form", Form(options.pop("longest", 256)))
     return Encoding(files, form, model, **{"on_bad_row": BadRows.FAIL, **options})
+
+
+def on_failing_disk(number: int) -> Form:
+    """Return the form of rows that are kept where every write fails so."""
+
+    class Failing(DatasetWriter):
+        def add(self, row: EncodedRow, key: int, line: int) -> None:
+            raise OSError(number, "fails")
+
+    return Form(256, writer=Failing)
 
 
 def never() -> Encoder:
@@ -56,10 +65,8 @@ def made(what: Encoding, root: Path, load: Callable[[], Encoder] | None = None) 
     return encode_once(what, root, load or encoder, frozenset(), lambda lines: None)
 
 
-def test_what_is_encoded_is_used_again(
-    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", "/nonexistent")  # all goes to the data's own disk
+@pytest.mark.usefixtures("scratch_alone")
+def test_what_is_encoded_is_used_again(tmp_path: Path, model: Path) -> None:
     what = encoding(write_rows(tmp_path / "a.jsonl", sums(9)), model=model)
     first = made(what, tmp_path / "root")
     seen: list[int] = []
@@ -71,9 +78,7 @@ def test_what_is_encoded_is_used_again(
     assert Encoding((same,), Form(256), model, BadRows.FAIL).digest() == name == first.name
 
 
-def test_all_that_decides_the_tokens_decides_the_name(
-    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_all_that_decides_the_tokens_decides_the_name(tmp_path: Path, model: Path) -> None:
     rows = write_rows(tmp_path / "a.jsonl", sums(3))
     names = [encoding(rows, model=model).digest()]
     names += [encoding(rows, model=model, longest=128).digest()]
@@ -82,12 +87,8 @@ def test_all_that_decides_the_tokens_decides_the_name(
     names += [encoding(rows, rows, model=model).digest()]
     typed = DataFile.counted("s3://d/a.jsonl", rows, DataFormat.MESSAGES)
     names += [Encoding((typed,), Form(256), model, BadRows.FAIL).digest()]
-    with monkeypatch.context() as patch:
-        patch.setattr("finetune_trainer.data.encode.VERSION", 0)
-        names += [encoding(rows, model=model).digest()]
-    with monkeypatch.context() as patch:
-        patch.setattr("finetune_trainer.data.encoding.version", lambda name: "0")
-        names += [encoding(rows, model=model).digest()]
+    code = {"encoder": VERSION, "libraries": [version(name) for name in LIBRARIES]}
+    assert code.items() <= encoding(rows, model=model).decides().items()
     write_rows(rows, sums(4))
     names += [encoding(rows, model=model).digest()]
     (model / "chat_template.jinja").write_text(CHATML + " ")
@@ -133,29 +134,19 @@ def test_only_one_process_encodes(tmp_path: Path, model: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
-def test_a_full_disk_is_named(
-    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch, number: int
-) -> None:
-    def full(self: DatasetWriter, *arguments: object) -> None:
-        raise OSError(number, "full")
-
-    monkeypatch.setattr(DatasetWriter, "add", full)
-    what = encoding(write_rows(tmp_path / "a.jsonl", sums(3)), model=model)
+def test_a_full_disk_is_named(tmp_path: Path, model: Path, number: int) -> None:
+    rows = write_rows(tmp_path / "a.jsonl", sums(3))
+    what = encoding(rows, model=model, form=on_failing_disk(number))
     with pytest.raises(Failure, match="has no room for the encoded rows") as caught:
         made(what, tmp_path / "root")
     assert caught.value.reason is Reason.DISK_FULL
     assert [path.suffix for path in (tmp_path / "root").iterdir()] == [".lock"]
 
 
-def test_other_errors_of_the_disk_are_not_called_full(
-    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def broken(self: DatasetWriter, *arguments: object) -> None:
-        raise OSError(errno.EIO, "broken")
-
-    monkeypatch.setattr(DatasetWriter, "add", broken)
-    what = encoding(write_rows(tmp_path / "a.jsonl", sums(3)), model=model)
-    with pytest.raises(OSError, match="broken"):
+def test_other_errors_of_the_disk_are_not_called_full(tmp_path: Path, model: Path) -> None:
+    rows = write_rows(tmp_path / "a.jsonl", sums(3))
+    what = encoding(rows, model=model, form=on_failing_disk(errno.EIO))
+    with pytest.raises(OSError, match="fails"):
         made(what, tmp_path / "root")
 
 
@@ -163,36 +154,20 @@ Report = tuple[str, Any]
 Case = Callable[[int, Ranks, Path], Any]
 
 
-def on_two_ranks(case: Case, directory: Path, local_ranks: tuple[int, int]) -> list[Report]:
+def on_two_ranks(case: Case, directory: Path, *, one_node: bool = False) -> list[Report]:
     """Return what a case returned or failed with on each of two ranks."""
-    port = free_port()
-    fork = multiprocessing.get_context("fork")  # torch is imported already
-    pipes, processes = [], []
-    for rank, local in enumerate(local_ranks):
-        ours, theirs = fork.Pipe(duplex=False)
-        process = fork.Process(target=_rank, args=(case, directory, rank, local, port, theirs))
-        process.start()
-        theirs.close()
-        pipes.append(ours)
-        processes.append(process)
-    reports = [pipe.recv() for pipe in pipes]
-    for process in processes:
-        process.join(60)
-        assert process.exitcode == 0
-    return reports
 
+    def reported(rank: int) -> Report:
+        ranks = Ranks.meet()
+        ranks.join()
+        try:
+            report: Report = ("ok", case(rank, ranks, directory))
+        except Failure as failure:
+            report = (str(failure.reason), (failure.message, failure.rank))
+        ranks.wait()
+        return report
 
-def _rank(case: Case, directory: Path, rank: int, local: int, port: int, pipe: Connection) -> None:
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(local), "WORLD_SIZE": "2"}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    ranks = Ranks.meet()
-    ranks.join()
-    try:
-        pipe.send(("ok", case(rank, ranks, directory)))
-    except Failure as failure:
-        pipe.send((str(failure.reason), (failure.message, failure.rank)))
-    ranks.wait()
-    os._exit(0)
+    return forked(2, reported, one_node)
 
 
 def node_config(directory: Path, node: int, **data: Any) -> RunConfig:
@@ -205,7 +180,9 @@ def node_config(directory: Path, node: int, **data: Any) -> RunConfig:
     return RunConfig.model_validate({"version": config.version, "recipe": recipe, "layout": layout})
 
 
-def prepared(rank: int, ranks: Ranks, directory: Path, **data: Any) -> tuple[Any, ...]:
+def prepared(
+    rank: int, ranks: Ranks, directory: Path, form: Form = FORM, **data: Any
+) -> tuple[Any, ...]:
     config = node_config(directory, rank, **data)
     train = DataFile.counted(
         config.recipe.data.train[0].uri, directory / "train.jsonl", DataFormat.AUTO
@@ -219,7 +196,7 @@ def prepared(rank: int, ranks: Ranks, directory: Path, **data: Any) -> tuple[Any
     files = [train]
     both = ranks.lead(lambda: (files, held_out))
     run = run_of(config, ranks, reporter)
-    found = prepare(run, Form(256), directory / "model", both[0], both[1])
+    found = prepare(run, form, directory / "model", both[0], both[1])
     return (
         found.train.tokens.tolist(),
         None if found.eval is None else len(found.eval),
@@ -241,7 +218,7 @@ def test_every_node_encodes_for_itself(tmp_path: Path, model: Path) -> None:
     held_out = sums(12)[10:]
     write_rows(tmp_path / "train.jsonl", [*sums(7), {}, held_out[0]])
     write_rows(tmp_path / "eval.jsonl", [*held_out, []])
-    (_, first), (_, second) = on_two_ranks(with_eval, tmp_path, (0, 0))
+    (_, first), (_, second) = on_two_ranks(with_eval, tmp_path)
     assert first[0] == second[0]
     assert (first[1], second[1]) == (2, 2)
     assert (first[2], second[2]) == (3, 3)
@@ -257,7 +234,7 @@ def test_every_node_encodes_for_itself(tmp_path: Path, model: Path) -> None:
 def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path, model: Path) -> None:
     write_rows(tmp_path / "train.jsonl", sums(7))
     (model / "config.json").write_text('{"text_config": {"vocab_size": 100}}')
-    for reason, told in on_two_ranks(prepared, tmp_path, (0, 0)):
+    for reason, told in on_two_ranks(prepared, tmp_path):
         assert reason == "ModelUnsupported"
         assert "but the model has 100 " in told[0]
 
@@ -266,16 +243,16 @@ def test_one_rank_of_a_node_encodes_for_all(tmp_path: Path, model: Path) -> None
     write_rows(tmp_path / "train.jsonl", sums(7))
 
     def same_node(rank: int, ranks: Ranks, directory: Path) -> Any:
-        if rank == 1:
-            module._encode_all = never  # type: ignore[assignment]
         config = node_config(directory, 0)
         file = DataFile.counted(
             config.recipe.data.train[0].uri, directory / "train.jsonl", DataFormat.AUTO
         )
-        made = prepare(run_of(config, ranks), Form(256), directory / "model", [file])
+        # Another dataset, if this rank made one.
+        form = FORM if rank == 0 else Form(256, decides=("another",))
+        made = prepare(run_of(config, ranks), form, directory / "model", [file])
         return made.train.tokens.tolist()
 
-    first, second = on_two_ranks(same_node, tmp_path, (0, 1))
+    first, second = on_two_ranks(same_node, tmp_path, one_node=True)
     assert first == second
     assert first[0] == "ok"
 
@@ -284,14 +261,10 @@ def test_a_fault_that_one_node_finds_ends_all_alike(tmp_path: Path, model: Path)
     write_rows(tmp_path / "train.jsonl", sums(7))
 
     def full_on_one(rank: int, ranks: Ranks, directory: Path) -> Any:
-        def full(self: DatasetWriter, *arguments: object) -> None:
-            raise OSError(errno.ENOSPC, "full")
+        form = on_failing_disk(errno.ENOSPC) if rank == 1 else FORM
+        return prepared(rank, ranks, directory, form)
 
-        if rank == 1:
-            DatasetWriter.add = full  # type: ignore[method-assign]
-        return prepared(rank, ranks, directory)
-
-    reports = on_two_ranks(full_on_one, tmp_path, (0, 0))
+    reports = on_two_ranks(full_on_one, tmp_path)
     assert reports[0] == reports[1]
     reason, (message, rank) = reports[0]
     assert (reason, rank) == ("DiskFull", 1)
@@ -299,15 +272,14 @@ def test_a_fault_that_one_node_finds_ends_all_alike(tmp_path: Path, model: Path)
 
 
 def test_nodes_that_read_different_data_are_told_apart(tmp_path: Path, model: Path) -> None:
-    write_rows(tmp_path / "train.jsonl", sums(7))
+    first = write_rows(tmp_path / "train.jsonl", sums(7))
     other = write_rows(tmp_path / "other.jsonl", sums(8))
 
     def changed(rank: int, ranks: Ranks, directory: Path) -> Any:
-        if rank == 1:
-            module.fetch_data = lambda *arguments: other
-        return prepared(rank, ranks, directory)
+        source = {"uri": other.as_uri()} if rank == 1 else {"uri": first.as_uri()}
+        return prepared(rank, ranks, directory, train=[source])
 
-    reports = on_two_ranks(changed, tmp_path, (0, 0))
+    reports = on_two_ranks(changed, tmp_path)
     assert reports[0] == reports[1]
     assert reports[0][0] == "DataInvalid"
     assert "changed while the nodes were reading it" in reports[0][1][0]

@@ -82,10 +82,14 @@ class Encoding:
 
     def digest(self) -> str:
         """Return the name of the dataset, 64 hexadecimal digits."""
+        return sha256_digest(canonical_json(self.decides()).encode()).removeprefix("sha256:")
+
+    def decides(self) -> dict[str, Any]:
+        """Return all that its name is a digest of."""
         tokenizer = sorted(
             path for path in self.model_directory.iterdir() if path.suffix in TOKENIZER_FILES
         )
-        decides = {
+        return {
             "encoder": encode.VERSION,
             "libraries": [version(name) for name in LIBRARIES],
             "files": [[file.uri, file.sha256, file.format] for file in self.files],
@@ -95,7 +99,6 @@ class Encoding:
             "against": self.against,
             "form": self.form.decides,
         }
-        return sha256_digest(canonical_json(decides).encode()).removeprefix("sha256:")
 
 
 def encode_once(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import deepspeed
@@ -11,16 +11,17 @@ import pytest
 import torch
 
 from finetune_contract.layout import ZeroStage
-from finetune_trainer import train as train_module
-from finetune_trainer.adapter import load as load_module
+from finetune_contract.progress import Phase
 from finetune_trainer.adapter.load import load_adapted, placement_on
+from finetune_trainer.course.progress import Reporter
 from finetune_trainer.model.base import load_model
 from finetune_trainer.process.distributed import Ranks
 from finetune_trainer.step.sharding import prepare_deepspeed, sharded_loading
+from finetune_trainer.store.sources import resolve_model
 from finetune_trainer.train import load
 from support.models.tiny_models import write_tiny
 from support.models.tolerance import TINY_MODEL, assert_close
-from support.trainer.parts import objective_of, resolved_run
+from support.trainer.parts import resolved_run
 from support.trainer.runs import run_config
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 1)
@@ -33,20 +34,11 @@ def test_weights_go_straight_to_the_process_s_gpu_unless_they_are_sharded(stage:
     assert placement_on(CPU, stage) == {}
 
 
-def test_the_model_is_loaded_where_it_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    told: list[Any] = []
-
-    def noted(*arguments: Any, **options: Any) -> Any:
-        told.append(options)
-        return load_model(*arguments, **options)
-
-    monkeypatch.setattr(load_module, "load_model", noted)
+def test_the_model_is_loaded_where_it_is_told(tmp_path: Path) -> None:
     directory = write_tiny("llama", tmp_path / "model")
-    load_adapted(run_config(tmp_path).recipe, directory, None, {"device_map": {"": CPU}})
-    [options] = told
-    assert options["device_map"] == {"": CPU}
+    nowhere = {"device_map": {"": torch.device("meta")}}
+    model = load_adapted(run_config(tmp_path).recipe, directory, None, nowhere).model
+    assert model.get_base_model().lm_head.weight.is_meta
 
 
 @pytest.mark.parametrize("precision", ["BF16", "FP16", "FP32"])
@@ -108,37 +100,57 @@ def test_the_base_s_own_dropout_is_off(tmp_path: Path, caplog: pytest.LogCapture
     assert len(told) == 3
 
 
-def test_dropout_that_no_field_tells_of_is_off(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def written_in(*arguments: Any, **options: Any) -> Any:
-        model = load_model(*arguments, **options)
-        model.model.embed_tokens.append = torch.nn.Dropout(0.5)
-        return model
-
-    monkeypatch.setattr(load_module, "load_model", written_in)
-    recipe = run_config(tmp_path, lora={"dropout": 0.25}).recipe
-    model = load_adapted(recipe, write_tiny("llama", tmp_path / "model")).model
+def test_dropout_that_no_field_tells_of_is_off(tmp_path: Path) -> None:
+    # A whole number, which is looked for in no field.
+    directory = write_tiny("phi3", tmp_path / "model", resid_pdrop=1)
+    model = load_adapted(run_config(tmp_path, lora={"dropout": 0.25}).recipe, directory).model
     rates = {n: m.p for n, m in model.named_modules() if isinstance(m, torch.nn.Dropout)}
     assert {p for n, p in rates.items() if "lora_dropout" in n} == {0.25}
-    assert [p for n, p in rates.items() if "lora_dropout" not in n] == [0.0]
+    assert {p for n, p in rates.items() if "lora_dropout" not in n} == {0.0}
 
 
-def test_a_run_on_a_gpu_places_its_model_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = run_config(tmp_path, processesPerWorker=2, zeroStage=1)
-    told: list[Any] = []
+class Noting(Reporter):
+    """What a run tells of itself, and its ranks: all that is done goes into `notes`."""
 
-    def loaded(*arguments: Any) -> Any:
-        told.append(arguments[-1])
-        return SimpleNamespace(model=None, coverage=())
+    def __init__(self, device: torch.device) -> None:
+        super().__init__()
+        self.device = device
+        self.notes: list[str] = []
 
-    for name in ("fetch", "fetch_initial", "prepare_deepspeed", "Engine"):
-        monkeypatch.setattr(train_module, name, lambda *_a, **_n: None)
-    monkeypatch.setattr(train_module, "load_adapted", loaded)
-    ranks: Any = SimpleNamespace(device=GPU, together=lambda do: do(), wait=lambda: None)
-    reporter: Any = SimpleNamespace(begin=lambda *_: None, adapted=lambda *_: None)
-    source: Any = SimpleNamespace(initial=None)
-    load(resolved_run(config, ranks, reporter), source, objective_of(config.recipe))
-    assert told == [{"device_map": {"": GPU}}]
+    def begin(self, phase: Phase, total: int = 0) -> None:
+        self.notes.append(f"begins {phase}")
+
+    def adapted(self, coverage: Any) -> None:
+        self.notes.append("loaded")
+
+    def together(self, work: Callable[[], Any]) -> Any:
+        made = work()
+        self.notes.append("agreed")
+        return made
+
+    def wait(self) -> None:
+        self.notes.append("waited")
+
+
+def loading(directory: Path, device: torch.device) -> list[str]:
+    """Return what is done until there must be an engine, or the device fails."""
+    write_tiny("llama", directory / "model")
+    config, noting = run_config(directory), Noting(device)
+    run = resolved_run(config, noting, noting)
+    no_objective: Any = None
+    with pytest.raises((AttributeError, AssertionError, RuntimeError), match=r"CUDA|entropy"):
+        load(run, resolve_model(config.recipe.model, None), no_objective)
+    return noting.notes
+
+
+BEFORE = ["begins Download", "agreed", "agreed", "begins Load"]
+
+
+@pytest.mark.usefixtures("alone")
+def test_ranks_wait_for_each_other_s_downloads_and_disks(tmp_path: Path) -> None:
+    assert loading(tmp_path, CPU) == [*BEFORE, "loaded", "waited"]
+
+
+@pytest.mark.usefixtures("alone")
+def test_a_run_on_a_gpu_loads_its_model_onto_it(tmp_path: Path) -> None:
+    assert loading(tmp_path, torch.device("cuda", 99)) == BEFORE  # which no machine has

@@ -1,33 +1,17 @@
-"""Ranks go on together, on the device they were meant for, and end without a teardown."""
+"""Ranks have a device that they were meant for, wait long enough, and know who failed first."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import nullcontext
-from copy import copy
 from datetime import timedelta
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
 
-from finetune_contract.progress import Phase
 from finetune_contract.reasons import Reason
-from finetune_contract.result import Outcome, PublishedArtifact
-from finetune_trainer import rank as rank_module
-from finetune_trainer import train
-from finetune_trainer.methods.sft.learning import SupervisedObjective
-from finetune_trainer.process import distributed
 from finetune_trainer.process.distributed import Ranks, choose_device
-from finetune_trainer.process.ending import ResultFile
 from finetune_trainer.process.errors import Failure
-from finetune_trainer.process.stopping import Stop
-from finetune_trainer.run import Run
-from support.trainer.parts import resolved_run
-from support.trainer.runs import run_config
 
 CPU = torch.device("cpu")
 
@@ -74,33 +58,17 @@ def test_the_device_is_refused_before_a_group_forms(
     monkeypatch: pytest.MonkeyPatch, alone: Ranks
 ) -> None:
     machine(monkeypatch, gpus=1, usable=False)
-    monkeypatch.setattr(dist, "init_process_group", lambda *_, **__: pytest.fail("was formed"))
-    with pytest.raises(Failure, match="driver"):
+    with pytest.raises(Failure, match="driver"):  # a second group would be an error of torch's
         alone.join(gpus=True)
 
 
-def test_the_device_s_group_waits_longer_than_nccl_would(
-    monkeypatch: pytest.MonkeyPatch, alone: Ranks
-) -> None:
-    made: dict[str, Any] = {}
-    monkeypatch.setattr(dist, "init_process_group", lambda *_, **options: made.update(options))
-    monkeypatch.setattr(dist, "new_group", lambda **_: alone._agreement)
-    alone.join()
-    assert made["timeout"] == timedelta(minutes=30)
+def test_the_device_s_group_waits_longer_than_nccl_would(alone: Ranks) -> None:
     assert alone.device == CPU
-    assert timedelta(hours=1) == distributed.RENDEZVOUS_TIMEOUT
-
-
-def test_what_is_done_together_ends_together(monkeypatch: pytest.MonkeyPatch, alone: Ranks) -> None:
-    assert alone.together(lambda: "mine") == "mine"
-
-    def another_fails(work: Callable[[], Any]) -> None:
-        work()
-        raise Failure(Reason.DISK_FULL, "rank 1", rank=1)
-
-    monkeypatch.setattr(alone, "everywhere", another_fails)
-    with pytest.raises(Failure, match="rank 1"):
-        alone.together(lambda: "mine")
+    assert alone._store.timeout == timedelta(hours=1)
+    waits = [
+        group._get_backend(CPU).options._timeout for group in (dist.group.WORLD, alone._agreement)
+    ]
+    assert waits == [timedelta(minutes=30), timedelta(hours=12)]
 
 
 def test_who_failed_first_stays_known(alone: Ranks) -> None:
@@ -111,79 +79,3 @@ def test_who_failed_first_stays_known(alone: Ranks) -> None:
         with pytest.raises(Failure, match="gone") as caught:
             alone.everywhere(lambda rank=rank: fails(rank))
         assert caught.value.rank == told
-
-
-def test_ranks_wait_for_each_other_s_downloads_and_disks(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    done: list[str] = []
-
-    def step(name: str, made: Any = None) -> Callable[..., Any]:
-        return lambda *_, **__: (done.append(name), made)[1]
-
-    def together(work: Callable[[], Any]) -> Any:
-        made = work()
-        done.append("agreed")
-        return made
-
-    adapted = SimpleNamespace(coverage=(), model=SimpleNamespace())
-    for name, made in {
-        "fetch": tmp_path,
-        "fetch_initial": None,
-        "prepare_deepspeed": None,
-        "load_adapted": adapted,
-        "Engine": None,
-    }.items():
-        monkeypatch.setattr(train, name, step(name, made))
-    monkeypatch.setattr(train, "sharded_loading", lambda _: nullcontext())
-    ranks: Any = SimpleNamespace(together=together, wait=step("waited"), device=CPU)
-    source: Any = SimpleNamespace(initial=None)
-    reporter: Any = SimpleNamespace(begin=lambda phase: None, adapted=lambda coverage: None)
-    run = resolved_run(run_config(tmp_path), ranks, reporter)
-    train.load(run, source, SupervisedObjective())
-    assert done == [
-        *("fetch", "agreed", "fetch_initial", "agreed"),
-        *("prepare_deepspeed", "load_adapted", "waited", "Engine"),
-    ]
-
-
-def test_a_committed_run_succeeds_without_a_teardown_that_may_crash(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, alone: Ranks
-) -> None:
-    asked: list[bool] = []
-    waited: list[bool] = []
-    monkeypatch.setattr(Ranks, "meet", lambda: alone)
-    monkeypatch.setattr(alone, "watch_failures", lambda end: None)
-    monkeypatch.setattr(alone, "join", lambda *, gpus: asked.append(gpus))
-    monkeypatch.setattr(alone, "wait", lambda: waited.append(True))
-    monkeypatch.setattr(dist, "destroy_process_group", lambda: pytest.fail("was torn down"))
-    artifact = PublishedArtifact(uri="file:///a", digest="sha256:0", bytes=1)
-    monkeypatch.setattr(rank_module, "train_and_publish", lambda *_: artifact)
-    stop = Stop(1.0, leave=lambda: None)
-    config = run_config(tmp_path, gpus=True)
-    result = rank_module.run_rank(config, ResultFile(tmp_path, 0), stop, None)
-    assert (result.outcome, result.artifact) == (Outcome.SUCCEEDED, artifact)
-    assert (asked, waited) == ([True], [True])
-
-
-@pytest.mark.parametrize("phase", [Phase.ROLLOUT, Phase.SCORE, Phase.PUBLISH])
-@pytest.mark.parametrize("error", [Failure(Reason.REWARD_FAILED, "broken"), MemoryError()])
-def test_a_failure_tells_the_step_whatever_the_phase(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, alone: Ranks, phase: Phase, error: Exception
-) -> None:
-    def fails(run: Run) -> Any:
-        reporter = run.reporter
-        reporter.begin(Phase.TRAIN, 9)
-        reporter.resumed(4)
-        reporter.begin(phase, 16)
-        reporter.advance(12)
-        raise copy(error)
-
-    monkeypatch.setattr(Ranks, "meet", lambda: alone)
-    monkeypatch.setattr(alone, "watch_failures", lambda end: None)
-    monkeypatch.setattr(alone, "join", lambda *, gpus: None)
-    monkeypatch.setattr(rank_module, "train_and_publish", fails)
-    stop = Stop(1.0, leave=lambda: None)
-    result = rank_module.run_rank(run_config(tmp_path), ResultFile(tmp_path, 0), stop, None)
-    assert (result.outcome, result.rank) == (Outcome.FAILED, 0)
-    assert result.step == (4 if phase is Phase.PUBLISH else 5)

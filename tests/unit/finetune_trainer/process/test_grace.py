@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import sys
 from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from finetune_trainer.launch import _warn_of_short_grace
-from finetune_trainer.process import stopping
 from finetune_trainer.process.stopping import Stop, kept_grace
 from support.trainer.runs import run_config
 
@@ -19,8 +20,9 @@ def older_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     launcher = tmp_path / "torch" / "distributed" / "launcher" / "api.py"
     launcher.parent.mkdir(parents=True)
     launcher.write_text("timeout = 30\n")
-    spec = ModuleSpec("torch", None, origin=str(tmp_path / "torch" / "__init__.py"))
-    monkeypatch.setattr(stopping, "find_spec", lambda _: spec)
+    torch = ModuleType("torch")
+    torch.__spec__ = ModuleSpec("torch", None, origin=str(tmp_path / "torch" / "__init__.py"))
+    monkeypatch.setitem(sys.modules, "torch", torch)
 
 
 def test_the_installed_torchrun_gives_the_whole_period() -> None:
