@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -81,9 +81,9 @@ def _lines(chunks: Iterator[bytes], uri: str) -> Iterator[bytes]:
             return
 
 
-def main() -> int:
+def main(words: Sequence[str] | None = None) -> int:
     """Write the rows; return the exit code of what stood in the way, whose Result is written."""
-    arguments = _arguments()
+    arguments = _arguments(words)
     logging.basicConfig(level=logging.INFO)
     try:
         rows = -(-ROWS // len(arguments.uri))
@@ -98,7 +98,7 @@ def main() -> int:
     return 0
 
 
-def _arguments() -> argparse.Namespace:
+def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m finetune_trainer.sample_rows")
     parser.add_argument(
         "--uri", action="append", required=True, help="a file of spec.data.train; may be repeated"
@@ -106,7 +106,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--credentials", help="directory with the data's credentials")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--termination-log", type=Path, default=Path("/dev/termination-log"))
-    return parser.parse_args()
+    return parser.parse_args(words)
 
 
 if __name__ == "__main__":

@@ -11,9 +11,8 @@ import pytest
 
 from finetune_contract.reasons import Reason, exit_code
 from finetune_contract.result import decode
-from finetune_trainer import sample_rows
 from finetune_trainer.process.errors import Failure
-from finetune_trainer.sample_rows import sample
+from finetune_trainer.sample_rows import main, sample
 
 
 def file(directory: Path, *lines: object) -> str:
@@ -72,32 +71,25 @@ def test_a_file_that_can_not_be_read_is_named(
     assert "rows.jsonl" in raised.value.message
 
 
-def test_the_command_writes_rows_or_a_result(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_command_writes_rows_or_a_result(tmp_path: Path) -> None:
     uri = file(tmp_path, row(1), row(2))
     files = [f"--output={tmp_path / 'out'}", f"--termination-log={tmp_path / 'told'}"]
-    monkeypatch.setattr("sys.argv", ["sample_rows", f"--uri={uri}", *files])
-    assert sample_rows.main() == 0
+    assert main([f"--uri={uri}", *files]) == 0
     assert len((tmp_path / "out").read_text().splitlines()) == 2
-    monkeypatch.setattr("sys.argv", ["sample_rows", f"--uri={uri}x", *files])
-    assert sample_rows.main() == exit_code(Reason.DATA_NOT_FOUND)
+    assert main([f"--uri={uri}x", *files]) == exit_code(Reason.DATA_NOT_FOUND)
     told = decode((tmp_path / "told").read_text())
     assert told is not None
     assert told.reason is Reason.DATA_NOT_FOUND
 
 
-def test_rows_of_every_file_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_of_every_file_are_taken(tmp_path: Path) -> None:
     """The rewards of a mixture may each need a column that only one file has."""
     uris = []
     for name in "abc":
         (tmp_path / name).mkdir()
         uris.append(file(tmp_path / name, *({"prompt": f"{name}{i}?"} for i in range(9))))
     out = tmp_path / "out"
-    monkeypatch.setattr(
-        "sys.argv", ["sample_rows", *(f"--uri={u}" for u in uris), f"--output={out}"]
-    )
-    assert sample_rows.main() == 0
+    assert main([*(f"--uri={uri}" for uri in uris), f"--output={out}"]) == 0
     prompts = [json.loads(line)["prompt"] for line in out.read_text().splitlines()]
     assert prompts == [f"{name}{i}?" for name in "abc" for i in range(3)]
 

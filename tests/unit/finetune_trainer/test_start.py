@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 import pytest
 
@@ -14,29 +15,22 @@ from finetune_trainer.process.logs import OWN, start_logging
 from support.trainer.runs import run_config
 
 
-@pytest.fixture
-def modules(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    modules: dict[str, Any] = {}
-    monkeypatch.setattr("finetune_trainer.__main__.sys.modules", modules)
-    return modules
-
-
 def test_bitsandbytes_is_hidden_where_nothing_needs_it(
-    tmp_path: Path, modules: dict[str, Any]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _leave_out_unused(run_config(tmp_path))
-    assert modules == {"bitsandbytes": None}
-
-
-def test_nf4_finds_it(tmp_path: Path, modules: dict[str, Any]) -> None:
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)  # which is undone
+    del sys.modules["bitsandbytes"]
     _leave_out_unused(run_config(tmp_path, lora={"quantization": "NF4"}))
-    assert modules == {}
-
-
-def test_what_is_imported_already_stays(tmp_path: Path, modules: dict[str, Any]) -> None:
-    modules["bitsandbytes"] = "imported"
+    assert "bitsandbytes" not in sys.modules
     _leave_out_unused(run_config(tmp_path))
-    assert modules == {"bitsandbytes": "imported"}
+    assert sys.modules["bitsandbytes"] is None
+
+
+def test_what_is_imported_already_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    imported = ModuleType("bitsandbytes")
+    monkeypatch.setitem(sys.modules, "bitsandbytes", imported)
+    _leave_out_unused(run_config(tmp_path))
+    assert sys.modules["bitsandbytes"] is imported
 
 
 @pytest.fixture
