@@ -53,18 +53,15 @@ class Cache:
 
     def children(self, key: Key) -> list[Object]:
         """Return everything under the job's label."""
-        family = self._families.get(key)
-        return list(family.children.values()) if family else []
+        return list(self._families.get(key, _Family()).children.values())
 
     def departed(self, key: Key) -> list[Object]:
         """Return the last state of the job's deleted pods."""
-        family = self._families.get(key)
-        return list(family.departed.values()) if family else []
+        return list(self._families.get(key, _Family()).departed.values())
 
     def find(self, key: Key, kind: str, name: str) -> Object | None:
         """Return one child; None if there is none."""
-        family = self._families.get(key)
-        return family.children.get((kind, name)) if family else None
+        return self._families.get(key, _Family()).children.get((kind, name))
 
     def put(self, body: Object) -> Key | None:
         """Take in an object's state; return the job to look at, None if nothing is new."""

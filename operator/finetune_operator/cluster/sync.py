@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 
 from finetune_api.job import KIND
@@ -37,6 +37,7 @@ class Synchroniser:
     children: Collection[str]
     namespaces: tuple[str, ...]
     add: Callable[[Key], None]
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     _unserved: set[str] = field(default_factory=set, init=False)
 
     async def run(self, relist_seconds: float) -> None:
@@ -47,11 +48,11 @@ class Synchroniser:
                 self.cache.synced = True
                 for key, _ in list(self.cache.jobs()):
                     self.add(key)
-                await asyncio.sleep(min(_SECOND_LIST_SECONDS, relist_seconds))
+                await self.sleep(min(_SECOND_LIST_SECONDS, relist_seconds))
             elif self._unserved:
-                await asyncio.sleep(_SECOND_LIST_SECONDS)
+                await self.sleep(_SECOND_LIST_SECONDS)
             else:
-                await asyncio.sleep(relist_seconds if listed else _RETRY_SECONDS)
+                await self.sleep(relist_seconds if listed else _RETRY_SECONDS)
 
     async def relist(self) -> None:
         """List every kind once. Raises ApiError, Unreachable or BackendAppeared."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -45,6 +46,8 @@ class ModelApi:
         self.world = world
         self.fault: Fault | None = None
         self.dead = False
+        self.turns: dict[str, int] = {}  # of the event loop, before an object of a kind is made
+        self.on_deleted: Callable[[str, bool], None] = lambda kind, at_once: None
         self._check = check
         self._check_status = check_status
 
@@ -65,6 +68,8 @@ class ModelApi:
     async def create(self, body: Json) -> Json:
         if body["kind"] == "Event":
             return body
+        for _ in range(self.turns.get(body["kind"], 0)):
+            await asyncio.sleep(0)
 
         def write() -> Json:
             if (body["kind"], body["metadata"]["name"]) in self.world.objects:
@@ -97,6 +102,7 @@ class ModelApi:
                 self.world.delete_pod(name)
 
         self._write(write)
+        self.on_deleted(kind, at_once)
 
     async def patch_status(self, body: Json, status: Json) -> Json:
         def write() -> Json:

@@ -1,7 +1,5 @@
 """Names that are taken, objects that are refused, changed or deleted: how a decision is applied."""
 
-import asyncio
-
 import pytest
 
 from finetune_api.job import KIND
@@ -182,19 +180,10 @@ async def test_a_missing_sibling_is_made_again_and_the_pytorchjob_is_not() -> No
     assert bench.status()["attempts"][0]["reason"] == "PodLost"
 
 
-async def test_a_failed_write_leaves_none_of_its_siblings_half_way(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_a_failed_write_leaves_none_of_its_siblings_half_way() -> None:
     bench = Bench()
     bench.refusals["Role"] = ApiError(500, "InternalError", "etcd is slow")
-    create = bench.api.create
-
-    async def slowly(body: Json) -> Json:
-        for _ in range(10 * (body["kind"] == "Lease")):
-            await asyncio.sleep(0)
-        return await create(body)
-
-    monkeypatch.setattr(bench.api, "create", slowly)
+    bench.api.turns["Lease"] = 10
     with pytest.raises(RetryLater):
         await bench.do_pass()
     assert bench.cache.find(KEY, "Lease", "bot-a1") is not None
@@ -202,24 +191,20 @@ async def test_a_failed_write_leaves_none_of_its_siblings_half_way(
 
 @pytest.mark.parametrize("successor", [False, True])
 async def test_a_deletion_may_be_shown_before_it_is_answered(
-    successor: bool, monkeypatch: pytest.MonkeyPatch
+    successor: bool,
 ) -> None:
     bench = Bench()
     await bench.do_pass()
     await bench.do_pass()
     lease = bench.world.objects["Lease", "bot-a1"]
-    delete = bench.api.delete
 
-    async def overtaken(
-        kind: str, namespace: str, name: str, uid: str, *, at_once: bool = False
-    ) -> None:
-        await delete(kind, namespace, name, uid, at_once=at_once)
+    def overtaken(kind: str, at_once: bool) -> None:
         if kind == "Lease":
             bench.cache.remove(lease)
             if successor:
                 bench.cache.put({**lease, "metadata": {**lease["metadata"], "uid": "new"}})
 
-    monkeypatch.setattr(bench.api, "delete", overtaken)
+    bench.api.on_deleted = overtaken
     bench.world.drop("PyTorchJob", "bot-a1")
     await bench.do_pass()
     known = bench.cache.find(KEY, "Lease", "bot-a1")

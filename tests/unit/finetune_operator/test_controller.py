@@ -19,10 +19,14 @@ from support.operator.model_world import World
 KEY = Key("team", "bot")
 
 
-def controller(world: World, port: int = 0) -> tuple[Controller, Cache]:
+def nothing(*_: Any) -> None:
+    pass
+
+
+def controller(world: World, port: int = 0, check: Any = nothing) -> tuple[Controller, Cache]:
     cache = Cache()
     settings = Settings(trainer_image="t", bind_port=port)
-    api: Any = ModelApi(world, lambda body: None)
+    api: Any = ModelApi(world, check, check)
     return Controller(settings, api, cache, BACKEND), cache
 
 
@@ -56,15 +60,13 @@ async def test_a_deletion_is_taken_in_and_looked_at() -> None:
     assert waiting(made) == 1
 
 
-async def test_a_surprise_is_counted_and_comes_back_later(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    made, _ = controller(World())
-
-    async def fail(key: Key) -> None:
+async def test_a_surprise_is_counted_and_comes_back_later() -> None:
+    def fail(*_: Any) -> None:
         raise KeyError("a field that is always there")
 
-    monkeypatch.setattr(made._reconciler, "reconcile", fail)
+    world = World()
+    made, cache = controller(world, check=fail)
+    cache.put(world.add(bot_job()))
     with pytest.raises(RetryLater):
         await made._handle(KEY)
     counted = made.metrics.render().decode()

@@ -9,7 +9,7 @@ import pytest
 from finetune_api.status import AttemptState, Condition, ConditionType, FineTuneJobStatus
 from finetune_contract.reasons import Reason
 from finetune_operator.cluster.api import ApiError, Unreachable
-from finetune_operator.events import Recorder, Transition, transitions
+from finetune_operator.events import _REMEMBERED, Recorder, Transition, transitions
 from support.operator.values import NOW, at, attempt, stamp
 
 
@@ -199,9 +199,8 @@ async def test_a_long_message_is_cut(journal: Journal, recorder: Recorder) -> No
 
 
 async def test_what_was_noted_is_written_in_turn_and_too_much_of_it_is_lost(
-    journal: Journal, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+    journal: Journal, recorder: Recorder
 ) -> None:
-    monkeypatch.setattr("finetune_operator.events._REMEMBERED", 2)
     for number in range(2_000):
         recorder.note(JOB, Transition(False, "Running", str(number)), NOW)
     task = asyncio.create_task(recorder.run())
@@ -210,6 +209,13 @@ async def test_what_was_noted_is_written_in_turn_and_too_much_of_it_is_lost(
             await asyncio.sleep(0)
     task.cancel()
     assert [body["message"] for body in journal.created] == [str(n) for n in range(1_024)]
-    assert len(recorder._counts) == 2, "nor does what is remembered grow for ever"
-    await recorder.record(JOB, Transition(False, "Running", "1023"), NOW)
-    assert journal.patched[-1][2]["count"] == 2, "the newest are remembered"
+
+
+async def test_only_so_many_events_are_remembered_the_newest_of_them(
+    journal: Journal, recorder: Recorder
+) -> None:
+    for number in range(_REMEMBERED + 1):
+        await recorder.record(JOB, Transition(False, "Running", str(number)), NOW)
+    assert len(recorder._counts) == _REMEMBERED
+    await recorder.record(JOB, Transition(False, "Running", str(_REMEMBERED)), NOW)
+    assert journal.patched[-1][2]["count"] == 2

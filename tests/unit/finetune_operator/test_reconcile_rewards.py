@@ -181,23 +181,13 @@ async def test_code_that_is_taken_out_meanwhile_holds_nothing_up() -> None:
     assert "rewardCheck" not in on.status()
 
 
-async def test_only_the_operators_own_pods_are_removed_at_once(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_only_the_operators_own_pods_are_removed_at_once() -> None:
     on = bench(CODE)
     await on.do_pass()
     on.world.kubelet("bot-rewards")
     await on.do_pass()
     removed: dict[str, bool] = {}
-    delete = on.api.delete
-
-    async def noted(
-        kind: str, namespace: str, name: str, uid: str, *, at_once: bool = False
-    ) -> None:
-        removed[kind] = at_once
-        await delete(kind, namespace, name, uid, at_once=at_once)
-
-    monkeypatch.setattr(on.api, "delete", noted)
+    on.api.on_deleted = removed.__setitem__
     account = on.world.objects["ServiceAccount", "bot-finetune"]["metadata"]
     stray = {"labels": {**account["labels"], "finetune.dev/attempt": "9"}}
     owner = {"kind": "FineTuneJob", "controller": True, "uid": on.world.job()["metadata"]["uid"]}

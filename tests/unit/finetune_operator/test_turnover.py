@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from finetune_api.job import KIND
-from finetune_operator.cluster.cache import Cache
+from finetune_operator.cluster.cache import _TOMBSTONES, Cache
 from finetune_operator.controller import Controller
+from finetune_operator.events import _REMEMBERED, Transition
 from finetune_operator.plan.backends import BACKEND
 from finetune_operator.settings import Settings
 from support.operator.jobs import bot_job
@@ -32,6 +33,16 @@ class Operator:
         self.controller = Controller(SETTINGS, api, cache, BACKEND)
         parts = (self.controller._queue.run(), self.controller._recorder.run())
         self._tasks = [asyncio.create_task(part) for part in parts]
+
+    async def fill(self) -> None:
+        """Have the operator remember as many deletions and Events as it ever does."""
+        for number in range(_TOMBSTONES):
+            metadata = {"namespace": "team", "name": "gone", "uid": f"gone-{number}"}
+            gone = {"apiVersion": "finetune.dev/v1alpha1", "kind": KIND, "metadata": metadata}
+            self.controller.notice("DELETED", gone)
+        for number in range(_REMEMBERED):
+            told = Transition(False, "Running", str(number))
+            await self.controller._recorder.record(gone, told, self.world.now)
 
     async def stop(self) -> None:
         for task in self._tasks:
@@ -100,13 +111,9 @@ def parts(path: str, value: Any) -> Iterator[tuple[str, object]]:
     [("job-{}", 4), ("again", 4), ("again", 0)],
     ids=["other names", "the same name", "the same name at once"],
 )
-async def test_jobs_that_were_deleted_leave_nothing_behind(
-    name: str, pause: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # What is bounded is full before it is counted.
-    monkeypatch.setattr("finetune_operator.cluster.cache._TOMBSTONES", 5)
-    monkeypatch.setattr("finetune_operator.events._REMEMBERED", 5)
+async def test_jobs_that_were_deleted_leave_nothing_behind(name: str, pause: int) -> None:
     operator = Operator()
+    await operator.fill()
     sizes = []
     for number in range(6):
         await operator.job_lives(name.format(number))

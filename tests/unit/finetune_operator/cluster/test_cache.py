@@ -2,9 +2,7 @@
 
 from typing import Any
 
-import pytest
-
-from finetune_operator.cluster.cache import Cache, Key
+from finetune_operator.cluster.cache import _TOMBSTONES, Cache, Key
 
 KEY = Key("team", "bot")
 
@@ -87,16 +85,13 @@ def test_a_deletion_that_is_seen_first_is_remembered() -> None:
     assert cache.job(KEY) is None
 
 
-def test_only_so_many_deletions_are_remembered_the_newest_of_them(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("finetune_operator.cluster.cache._TOMBSTONES", 2)
+def test_only_so_many_deletions_are_remembered_the_newest_of_them() -> None:
     cache = Cache()
-    for uid in ("first", "second", "third"):
-        cache.remove(body(uid=uid))
-    assert cache.put(body(uid="third", resourceVersion="6")) is None
-    assert cache.put(body(uid="second", resourceVersion="7")) is None
-    assert cache.put(body(uid="first", resourceVersion="8")) == KEY
+    for number in range(_TOMBSTONES + 1):
+        cache.remove(body(uid=str(number)))
+    assert cache.put(body(uid=str(_TOMBSTONES), resourceVersion="6")) is None
+    assert cache.put(body(uid="1", resourceVersion="7")) is None
+    assert cache.put(body(uid="0", resourceVersion="8")) == KEY
 
 
 def test_the_deletion_of_a_stranger_is_no_news() -> None:

@@ -41,17 +41,15 @@ class Faulty(ModelApi):
         return await super().list_objects(kind, namespace, selector)
 
 
-async def test_the_gate_opens_after_the_first_complete_list(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("finetune_operator.cluster.sync._RETRY_SECONDS", 0)
+async def test_the_gate_opens_after_the_first_complete_list() -> None:
     cache, added = Cache(), []
 
     def add(key: Key) -> None:
         added.append((key, cache.synced))
 
     api = Faulty(world(), failures=2)
-    task = asyncio.create_task(Synchroniser(api, cache, KINDS, (), add).run(3600))
+    synchroniser = Synchroniser(api, cache, KINDS, (), add, lambda seconds: asyncio.sleep(0))
+    task = asyncio.create_task(synchroniser.run(3600))
     async with asyncio.timeout(10):
         while not cache.synced:  # noqa: ASYNC110 - the condition is the test's
             await asyncio.sleep(0)
@@ -71,11 +69,7 @@ async def test_the_gate_opens_after_the_first_complete_list(
     ],
 )
 async def test_lists_come_at_once_after_a_failure_soon_after_the_first_then_at_leisure(
-    failures: int,
-    missing: set[str],
-    relist: float,
-    pauses: list[float],
-    monkeypatch: pytest.MonkeyPatch,
+    failures: int, missing: set[str], relist: float, pauses: list[float]
 ) -> None:
     api, slept = Faulty(world(), failures), []
     api.missing = missing
@@ -85,9 +79,8 @@ async def test_lists_come_at_once_after_a_failure_soon_after_the_first_then_at_l
         if len(slept) == len(pauses):
             raise asyncio.CancelledError
 
-    monkeypatch.setattr("finetune_operator.cluster.sync.asyncio.sleep", sleep)
     with pytest.raises(asyncio.CancelledError):
-        await Synchroniser(api, Cache(), KINDS, (), lambda key: None).run(relist)
+        await Synchroniser(api, Cache(), KINDS, (), lambda key: None, sleep).run(relist)
     assert slept == pauses
 
 
