@@ -10,7 +10,7 @@ import pytest
 from finetune_contract.runconfig import RunConfig
 from finetune_local.s3 import S3Server
 from support.storage.fault_proxy import FaultProxy, fault_proxy
-from support.storage.faults import PART_BYTES, PATIENCE
+from support.storage.faults import PATIENCE
 from support.storage.s3_server import s3_server, write_keys
 from support.trainer.runs import run_config
 
@@ -29,9 +29,8 @@ def proxy(server: S3Server) -> Iterator[FaultProxy]:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let this process retry at once, send small parts, and read renewed keys at once."""
+    """Let this process retry at once, and read renewed keys at once."""
     monkeypatch.setattr("finetune_trainer.store.buckets.RETRY", PATIENCE)
-    monkeypatch.setattr("finetune_trainer.store.storage.CHUNK_BYTES", PART_BYTES)
     monkeypatch.setattr("finetune_trainer.store.storage.ROTATION_SECONDS", 0.0)
 
 

@@ -12,6 +12,7 @@ import pytest
 from finetune_contract.reasons import Reason
 from finetune_local.s3 import S3Server
 from finetune_trainer.process.errors import Failure
+from finetune_trainer.store.storage import CHUNK_BYTES
 from support.storage.fault_proxy import (
     DENIED,
     EXPIRED,
@@ -25,8 +26,7 @@ from support.storage.fault_proxy import (
 )
 from support.storage.s3_server import NEXT_KEY, NEXT_SECRET, write_keys
 
-PART_BYTES = 5 * 1024 * 1024  # the least that S3 takes
-LARGE = PART_BYTES + 8  # two parts
+LARGE = CHUNK_BYTES + 8  # two parts
 PATIENCE = {
     "max_retries": 3,
     "retry_timeout": timedelta(seconds=20),
