@@ -106,12 +106,9 @@ class Repository:
         return {name: TensorHeader(t.dtype, tuple(t.shape)) for name, t in found.tensors.items()}
 
     def _retrying(self) -> Retrying:
-        return Retrying(
-            retry=retry_if_exception(_is_passing),
-            stop=stop_after_attempt(ATTEMPTS),
-            wait=wait_random_exponential(multiplier=0.5, max=self.longest_wait),
-            reraise=True,
-        )
+        wait = wait_random_exponential(multiplier=0.5, max=self.longest_wait)
+        stop, retry = stop_after_attempt(ATTEMPTS), retry_if_exception(_is_passing)
+        return Retrying(stop=stop, wait=wait, retry=retry, reraise=True)
 
     @contextmanager
     def _errors(self, path: str = "") -> Iterator[None]:
