@@ -15,6 +15,6 @@ class RanksBeside(Ranks):
         vars(self).update(vars(alone))
         self._answers = answers
 
-    def everywhere(self, work: Callable[[], Any], *, on: bool = True) -> list[Any]:
+    def everywhere(self, work: Callable[[], Any]) -> list[Any]:
         """Do `work`; return what all made, by rank."""
-        return self._answers(super().everywhere(work, on=on))
+        return self._answers(super().everywhere(work))

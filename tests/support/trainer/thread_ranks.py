@@ -29,10 +29,10 @@ class ThreadRanks:
         """Tell whether this is rank 0."""
         return self.rank == 0
 
-    def everywhere(self, work: Callable[[], Any], *, on: bool = True) -> list[Any]:
+    def everywhere(self, work: Callable[[], Any]) -> list[Any]:
         """Return what `work` made on every rank; raise what it failed with on any."""
         try:
-            outcome = (work() if on else None, None)
+            outcome = (work(), None)
         except Failure as failure:
             outcome = (None, failure)
         self._told[self.rank] = pickle.dumps(outcome)
@@ -46,7 +46,7 @@ class ThreadRanks:
 
     def lead(self, work: Callable[[], Any]) -> Any:
         """Return on every rank what `work` made on rank 0."""
-        return self.everywhere(work, on=self.is_lead)[0]
+        return self.everywhere(lambda: work() if self.is_lead else None)[0]
 
 
 def on_ranks(world: int, run: Callable[[Any], T]) -> list[T]:
