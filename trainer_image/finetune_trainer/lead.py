@@ -134,15 +134,15 @@ class Lead:
     ) -> PublishedArtifact:
         """Write, upload, read back and commit the artifact; `skipped` lists rows left out."""
         recipe, provenance = self._config.recipe, self._start.provenance
-        plan = self._reporter.latest.plan
-        coverage = plan.lora if plan is not None else ()
+        resolved = self._reporter.latest.plan
+        coverage = resolved.lora if resolved is not None else ()
         scratch = self._config.layout.scratch_dir
         with tempfile.TemporaryDirectory(dir=scratch, prefix="artifact-") as name:
             directory = Path(name)
             # Here since it was loaded: no phase of its own.
             base = _on_disk(self._config, self._start.model, weights=Export.MERGED in recipe.export)
             serving = export(model, recipe, provenance, summary, coverage, base, directory)
-            facts = RunFacts(provenance, summary, plan)
+            facts = RunFacts(provenance, summary, resolved)
             for path, file in self.telemetry.files(facts).items():
                 (directory / path).parent.mkdir(exist_ok=True)
                 shutil.copyfile(file, directory / path)

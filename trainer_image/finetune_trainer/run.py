@@ -20,13 +20,13 @@ class Run:
     reporter: Reporter
     stop: Stop
 
-    def resolved(self, plan: Resolved) -> ResolvedRun:
+    def settled(self, resolved: Resolved) -> ResolvedRun:
         """Return the run with what was left open settled."""
-        return ResolvedRun(self.config, self.ranks, self.reporter, self.stop, plan)
+        return ResolvedRun(self.config, self.ranks, self.reporter, self.stop, resolved)
 
 
 @dataclass(frozen=True)
 class ResolvedRun(Run):
-    """A run whose micro-batch, ZeRO stage, checkpointing and packing are the plan's."""
+    """A run whose micro-batch, ZeRO stage, checkpointing and packing are settled."""
 
-    plan: Resolved
+    resolved: Resolved

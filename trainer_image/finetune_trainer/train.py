@@ -60,7 +60,7 @@ def load(run: ResolvedRun, source: ModelSource, objective: Objective) -> tuple[E
     reporter.begin(Phase.LOAD)
     prepare_deepspeed(ranks)
     with sharded_loading(run):
-        placement = placement_on(ranks.device, run.plan.zero_stage)
+        placement = placement_on(ranks.device, run.resolved.zero_stage)
         adapted = load_adapted(config.recipe, directory, initial, placement)
         reporter.adapted(adapted.coverage)
         ranks.wait()  # disks differ, and what follows broadcasts over NCCL

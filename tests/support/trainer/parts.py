@@ -22,7 +22,7 @@ def memory(free: int = 2**30) -> MemoryEstimate:
     return MemoryEstimate(**parts, activations=2, logits=1, available=free + sum(parts.values()))
 
 
-def plan_of(config: RunConfig, free: int = 2**30) -> Resolved:
+def resolved_of(config: RunConfig, free: int = 2**30) -> Resolved:
     """Return what a layout says itself; a micro-batch of 1 where it says nothing."""
     layout = config.layout
     size, world = layout.micro_batch_size or 1, layout.world_size
@@ -45,8 +45,8 @@ def run_of(config: RunConfig, ranks: Any, reporter: Reporter | None = None) -> R
 def resolved_run(
     config: RunConfig, ranks: Any, reporter: Reporter | None = None, free: int = 2**30
 ) -> ResolvedRun:
-    """Return a rank's run by `plan_of`."""
-    return run_of(config, ranks, reporter).resolved(plan_of(config, free))
+    """Return a rank's run by `resolved_of`."""
+    return run_of(config, ranks, reporter).settled(resolved_of(config, free))
 
 
 def objective_of(recipe: Recipe) -> Objective:

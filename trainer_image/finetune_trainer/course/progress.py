@@ -52,14 +52,14 @@ class Reporter:
         latest = self.latest
         return (latest.step or 0) + 1 if latest.phase in STEP_PHASES else latest.step
 
-    def planned(self, plan: Resolved) -> None:
+    def resolved(self, found: Resolved) -> None:
         """Note how Auto was resolved."""
-        self._update(plan=plan)
+        self._update(plan=found)
 
     def adapted(self, coverage: tuple[RoleCoverage, ...]) -> None:
         """Note what LoRA reaches."""
-        assert self.latest.plan is not None, "the plan comes before the model"
-        self.planned(self.latest.plan.model_copy(update={"lora": coverage}))
+        assert self.latest.plan is not None, "it is resolved before the model loads"
+        self.resolved(self.latest.plan.model_copy(update={"lora": coverage}))
 
     def advance(self, count: int) -> None:
         """Add to the phase's counter."""

@@ -57,9 +57,9 @@ def resolve(
     rooms = ranks.everywhere(lambda: _survey(config, ranks.device))
     least = smallest(rooms)
     wish = asks(Wish.of(config, on_gpu=ranks.device.type == "cuda"))
-    plan = ranks.lead(lambda: settle(config, model, directory, wish, least))
-    run.reporter.planned(plan)
-    return run.resolved(plan)
+    resolved = ranks.lead(lambda: settle(config, model, directory, wish, least))
+    run.reporter.resolved(resolved)
+    return run.settled(resolved)
 
 
 def _survey(config: RunConfig, device: torch.device) -> Room:
@@ -97,10 +97,10 @@ def settle(
     packing = layout.packing and known
     if packing != layout.packing:
         log.warning("model_type %s is padded, not packed", empty.config.model_type)
-    plan = _plan(wish, setting, fitter.estimate(setting), packing=packing)
-    if why := _unshared(plan, wish.group_size, empty.config.model_type):
+    resolved = _resolved(wish, setting, fitter.estimate(setting), packing=packing)
+    if why := _unshared(resolved, wish.group_size, empty.config.model_type):
         log.warning("prompts are computed more than once for their completions: %s", why)
-    return plan
+    return resolved
 
 
 def _shape(empty: Any, headers: Mapping[str, TensorHeader]) -> ModelShape:
@@ -152,20 +152,20 @@ def room(device: torch.device, layout: Layout) -> Room:
     return Room(min(torch.cuda.get_device_properties(i).total_memory for i in devices), host)
 
 
-def _unshared(plan: Resolved, group: int, kind: str) -> str:
+def _unshared(resolved: Resolved, group: int, kind: str) -> str:
     """Return why a prompt is not computed once for its group; "" where it is, or there are none."""
     if group == 1:
         return ""
     if kind not in ARCHITECTURES:
         return f"rows of model_type {kind} can not be packed"
-    if not plan.packing:
+    if not resolved.packing:
         return "spec.training.packing is false"
-    size = plan.micro_batch_size
+    size = resolved.micro_batch_size
     return f"a micro-batch of {size} holds no group of {group}" if size < group else ""
 
 
-def _plan(wish: Wish, setting: Setting, memory: MemoryEstimate, *, packing: bool) -> Resolved:
-    plan = Resolved(
+def _resolved(wish: Wish, setting: Setting, memory: MemoryEstimate, *, packing: bool) -> Resolved:
+    resolved = Resolved(
         micro_batch_size=setting.micro_batch_size,
         accumulation_steps=wish.global_batch_size // (setting.micro_batch_size * wish.world),
         zero_stage=setting.stage,
@@ -175,11 +175,11 @@ def _plan(wish: Wish, setting: Setting, memory: MemoryEstimate, *, packing: bool
     )
     log.info(
         "micro-batch %d x %d, ZeRO-%d, gradient checkpointing %s, packing %s; about %s a process",
-        *(plan.micro_batch_size, plan.accumulation_steps, plan.zero_stage),
-        *("on" if plan.gradient_checkpointing else "off", "on" if plan.packing else "off"),
+        *(resolved.micro_batch_size, resolved.accumulation_steps, resolved.zero_stage),
+        *("on" if resolved.gradient_checkpointing else "off", "on" if resolved.packing else "off"),
         _numbers(memory),
     )
-    return plan
+    return resolved
 
 
 def _insufficient(fitter: Fitter, wish: Wish) -> Failure:

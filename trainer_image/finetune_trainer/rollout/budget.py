@@ -42,7 +42,7 @@ class Kept:
 
 def free_bytes(memory: MemoryEstimate) -> int:
     """Return what a process's device has beside what stays there while completions are drawn."""
-    assert memory.available is not None, "the estimate of a plan tells it"
+    assert memory.available is not None, "the estimate of a run tells it"
     stays = memory.total - memory.activations - memory.logits
     return max(0, memory.available - stays)
 

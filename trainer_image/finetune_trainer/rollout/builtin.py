@@ -50,12 +50,12 @@ class _Row:
 
 
 class BuiltinEngine:
-    """Generates with the PEFT model in the training engine, in what memory the plan leaves."""
+    """Generates with the PEFT model in the training engine, in what memory training leaves."""
 
     def __init__(
         self, run: ResolvedRun, sampling: Sampling, engine: Engine, model: Any, tokenizer: Any
     ) -> None:
-        recipe, free = run.config.recipe, free_bytes(run.plan.memory)
+        recipe, free = run.config.recipe, free_bytes(run.resolved.memory)
         self._sampling = sampling
         self._seed = recipe.training.seed
         self._engine = engine

@@ -78,12 +78,12 @@ class Engine:
         self._objective = objective
         self._entropy = objective.entropy
         self._stats = objective.stats + (("entropy",) if self._entropy else ())
-        self._passes = run.plan.accumulation_steps
-        self.stage = run.plan.zero_stage
+        self._passes = run.resolved.accumulation_steps
+        self.stage = run.resolved.zero_stage
         self.parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
         torch.use_deterministic_algorithms(self._training.deterministic)
         self.loss_scale = LossScale.beginning(scales=self._training.precision is Precision.FP16)
-        checkpointing = run.plan.gradient_checkpointing
+        checkpointing = run.resolved.gradient_checkpointing
         wrapped = LogProbModel(
             model, checkpointing=checkpointing, temperature=objective.temperature
         )

@@ -28,7 +28,7 @@ class Evaluator:
 
     def __init__(self, run: ResolvedRun, engine: Engine, data: Dataset | None) -> None:
         self.best: Tensors = {}
-        self._plan = run.plan
+        self._resolved = run.resolved
         self._recipe = run.config.recipe.eval
         self._engine = engine
         self._data = data
@@ -93,8 +93,8 @@ class Evaluator:
 
     def _micro_batches(self, data: Dataset) -> Iterator[tuple[int, MicroBatch]]:
         """Yield this rank's micro-batches, as many as every rank's, and the rows of all ranks."""
-        packed, device = self._plan.packing, self._ranks.device
-        size, world = self._plan.micro_batch_size, self._ranks.world
+        packed, device = self._resolved.packing, self._ranks.device
+        size, world = self._resolved.micro_batch_size, self._ranks.world
         passes = math.ceil(len(data) / (size * world))
         shares = deal(
             np.arange(len(data)),

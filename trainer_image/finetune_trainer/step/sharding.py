@@ -1,4 +1,4 @@
-"""What of a run lies where: DeepSpeed made ready for a plan's ZeRO stage."""
+"""What of a run lies where: DeepSpeed made ready for a run's ZeRO stage."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from finetune_trainer.run import ResolvedRun
 def deepspeed_config(run: ResolvedRun) -> dict[str, Any]:
     """Return DeepSpeed's configuration for a run."""
     training, offload = run.config.recipe.training, run.config.layout.offload
-    stage = run.plan.zero_stage
+    stage = run.resolved.zero_stage
     zero: dict[str, Any] = {
         "stage": int(stage),
         "overlap_comm": False,
@@ -38,8 +38,8 @@ def deepspeed_config(run: ResolvedRun) -> dict[str, Any]:
     if Offload.PARAMETERS in offload:
         zero["offload_param"] = {"device": "cpu"}
     return {
-        "train_micro_batch_size_per_gpu": run.plan.micro_batch_size,
-        "gradient_accumulation_steps": run.plan.accumulation_steps,
+        "train_micro_batch_size_per_gpu": run.resolved.micro_batch_size,
+        "gradient_accumulation_steps": run.resolved.accumulation_steps,
         "gradient_clipping": 0.0 if stage is ZeroStage.DDP else training.max_grad_norm,
         "zero_optimization": zero,
         # torch's own optimizers need no compiler on the machine.
@@ -59,7 +59,7 @@ def prepare_deepspeed(ranks: Ranks) -> None:
 @contextmanager
 def sharded_loading(run: ResolvedRun) -> Iterator[None]:
     """Let transformers load parameters straight into ZeRO-3 shards, where that is the stage."""
-    if run.plan.zero_stage is ZeroStage.PARAMETERS:
+    if run.resolved.zero_stage is ZeroStage.PARAMETERS:
         # Here alone these stand for the number format of the shards.
         precision = run.config.recipe.training.precision
         formats = {

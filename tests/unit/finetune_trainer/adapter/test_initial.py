@@ -46,7 +46,7 @@ def files(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save(trained, tmp_path_factory.mktemp("adapter") / "files")
 
 
-PLAN = Resolved(
+RESOLVED = Resolved(
     micro_batch_size=1,
     accumulation_steps=8,
     zero_stage=0,
@@ -281,7 +281,7 @@ def test_the_artifact_names_what_it_began_with_and_what_it_reaches(
     lead = Lead(config, reporter, start, Telemetry(config, {}))
     assert start.model.initial == theirs.digest
     begun = load_adapted(config.recipe, model, fetch_initial(config, start.model.initial))
-    reporter.planned(PLAN)
+    reporter.resolved(RESOLVED)
     reporter.adapted(begun.coverage)
     lead.resume(lambda snapshot: True)
     summary = TrainingSummary(steps=1, supervised_tokens=1, final_loss=1.0, published_step=1)

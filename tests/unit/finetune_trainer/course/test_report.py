@@ -245,7 +245,7 @@ def test_rewards_have_curves_of_their_own(tmp_path: Path, count: int, styles: li
     summary = FACTS.summary.model_copy(update={"final_reward": 0.875})
     config = grpo_config(tmp_path)
     own = method_of(config.recipe.method).curves(config.recipe)
-    facts = RunFacts(FACTS.provenance, summary, FACTS.plan)
+    facts = RunFacts(FACTS.provenance, summary, FACTS.resolved)
     page = render(config, rewarded(count), facts, own)
     assert "<dt>Final mean reward</dt><dd>0.8750</dd>" in page
     [wide] = re.findall(r'<svg[^>]*aria-label="reward over steps.*?</svg>', page, re.DOTALL)

@@ -45,25 +45,29 @@ def test_what_reward_models_hold_is_part_of_the_plan(tmp_path: Path) -> None:
 
 def test_auto_is_settled_without_weights_and_told(tmp_path: Path) -> None:
     layout = run_config(tmp_path, processesPerWorker=2).layout
-    plan = settle(tmp_path, processesPerWorker=2)
-    assert (plan.micro_batch_size, plan.accumulation_steps) == (4, 1)
-    assert (plan.zero_stage, plan.gradient_checkpointing, plan.packing) == (0, False, True)
-    assert plan.memory.weights == 4 * 32_096
-    assert plan.memory.available == room(CPU, layout).device
-    assert plan.lora == ()
+    resolved = settle(tmp_path, processesPerWorker=2)
+    assert (resolved.micro_batch_size, resolved.accumulation_steps) == (4, 1)
+    assert (resolved.zero_stage, resolved.gradient_checkpointing, resolved.packing) == (
+        0,
+        False,
+        True,
+    )
+    assert resolved.memory.weights == 4 * 32_096
+    assert resolved.memory.available == room(CPU, layout).device
+    assert resolved.lora == ()
 
 
 @pytest.mark.parametrize("host", [2, 4])
 def test_the_node_with_the_least_memory_counts(tmp_path: Path, host: int) -> None:
     rooms = [Room(3000 * MIB, host * 1000 * MIB), Room(2000 * MIB, 3000 * MIB)]
-    plan = settle(tmp_path, nodes=Nodes(rooms))
-    assert plan.memory.available == 2000 * MIB
+    resolved = settle(tmp_path, nodes=Nodes(rooms))
+    assert resolved.memory.available == 2000 * MIB
     pair = (Room(3, host), Room(2, 3))
     assert smallest(pair) == smallest(pair[::-1]) == Room(2, min(host, 3))
 
 
 def test_what_the_user_set_is_kept(tmp_path: Path) -> None:
-    plan = settle(
+    resolved = settle(
         tmp_path,
         processesPerWorker=2,
         microBatchSize=2,
@@ -71,8 +75,12 @@ def test_what_the_user_set_is_kept(tmp_path: Path) -> None:
         gradientCheckpointing="Always",
         packing=False,
     )
-    assert (plan.micro_batch_size, plan.zero_stage) == (2, ZeroStage.GRADIENTS)
-    assert (plan.accumulation_steps, plan.gradient_checkpointing, plan.packing) == (2, True, False)
+    assert (resolved.micro_batch_size, resolved.zero_stage) == (2, ZeroStage.GRADIENTS)
+    assert (resolved.accumulation_steps, resolved.gradient_checkpointing, resolved.packing) == (
+        2,
+        True,
+        False,
+    )
 
 
 def test_an_architecture_that_is_not_known_is_padded(tmp_path: Path) -> None:

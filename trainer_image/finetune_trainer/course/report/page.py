@@ -38,7 +38,7 @@ class RunFacts:
 
     provenance: Provenance
     summary: TrainingSummary
-    plan: Resolved | None = None
+    resolved: Resolved | None = None
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def render(
     steps = [record for record in records if "loss" in record]
     evals = [record for record in records if "eval_loss" in record]
     attempts = _attempts(steps)
-    tables = [_origin(config, facts), *_tables(facts.plan, attempts, evals)]
+    tables = [_origin(config, facts), *_tables(facts.resolved, attempts, evals)]
     return environment.get_template(TEMPLATE).render(
         config=config,
         recipe=config.recipe,
@@ -162,14 +162,14 @@ def _origin(config: RunConfig, facts: RunFacts) -> Table:
         ("Recipe", provenance.recipe_digest),
         ("Optimiser", recipe),
     ]
-    if (plan := facts.plan) is not None:
+    if (resolved := facts.resolved) is not None:
         words = [
             f"processes {config.layout.world_size}",
-            f"micro-batch {plan.micro_batch_size}",
-            f"{plan.accumulation_steps} a step",
-            f"ZeRO-{plan.zero_stage.value}",
-            *["packed"] * plan.packing,
-            *["gradient checkpointing"] * plan.gradient_checkpointing,
+            f"micro-batch {resolved.micro_batch_size}",
+            f"{resolved.accumulation_steps} a step",
+            f"ZeRO-{resolved.zero_stage.value}",
+            *["packed"] * resolved.packing,
+            *["gradient checkpointing"] * resolved.gradient_checkpointing,
         ]
         rows.append(("Layout", ", ".join(words)))
     rows.append(("Published", f"the adapter of step {summary.published_step:,}"))
@@ -177,14 +177,14 @@ def _origin(config: RunConfig, facts: RunFacts) -> Table:
 
 
 def _tables(
-    plan: Resolved | None, attempts: Sequence[tuple[int, int, int]], evals: Sequence[Record]
+    resolved: Resolved | None, attempts: Sequence[tuple[int, int, int]], evals: Sequence[Record]
 ) -> Iterator[Table]:
     steps = [(attempt, f"{first:,} to {last:,}") for attempt, first, last in attempts]
     yield Table("Attempts", steps if len(steps) > 1 else (), ("Attempt", "Steps that count"))
-    if plan is not None:
-        reached = [(c.role, f"{c.found:,}", f"{c.adapted:,}") for c in plan.lora]
+    if resolved is not None:
+        reached = [(c.role, f"{c.found:,}", f"{c.adapted:,}") for c in resolved.lora]
         yield Table("What LoRA reaches", reached, ("Role", "Matrices found", "Adapted"))
-        yield _memory(plan.memory)
+        yield _memory(resolved.memory)
     shown = f"the last {MOST_EVALS} of {len(evals)}" if len(evals) > MOST_EVALS else "all"
     losses = [
         (f"{e['step']:,}", "not finite" if e["eval_loss"] is None else f"{e['eval_loss']:.4f}")

@@ -164,18 +164,18 @@ class GrpoFeed(Feed):
         self._tell_split(buffer.group_size)
 
     def _dealt(self, buffer: Buffer) -> list[list[Indices]]:
-        plan = self._run.plan
+        resolved = self._run.resolved
         return deal_groups(
             buffer,
-            size=plan.micro_batch_size,
+            size=resolved.micro_batch_size,
             world=self._ranks.world,
-            passes=plan.accumulation_steps,
+            passes=resolved.accumulation_steps,
         )
 
     def _tell_split(self, group: int) -> None:
         """Say once that whole groups leave micro-batches too empty to compute prompts once."""
-        size = self._run.plan.micro_batch_size
-        fits = self._run.plan.packing and group <= size
+        size = self._run.resolved.micro_batch_size
+        fits = self._run.resolved.packing and group <= size
         if self._told_split or not fits or not splits_groups(self._shares, group):
             return
         self._told_split = True
@@ -245,7 +245,7 @@ class GrpoFeed(Feed):
     def _micro_batches(
         self, buffer: Buffer, shares: Sequence[Sequence[Indices]]
     ) -> list[MicroBatch]:
-        ranks, packed = self._ranks, self._run.plan.packing
+        ranks, packed = self._ranks, self._run.resolved.packing
         return [
             micro_batch(buffer, by_rank[ranks.rank], self._prompts, ranks.device, packed=packed)
             for by_rank in shares

@@ -31,7 +31,7 @@ class SupervisedFeed(Feed):
         """Return this rank's share of the step after `state`, counted over all rows of the step."""
         self._step = state.step
         rows = [self._data.row(int(index)) for index in self._order.batch(self._step)]
-        device, packed = self._run.ranks.device, self._run.plan.packing
+        device, packed = self._run.ranks.device, self._run.resolved.packing
         learned = sum(int(row.learned.sum()) for row in rows)
         return StepBatch(
             micro_batches=tuple(
@@ -56,6 +56,6 @@ class SupervisedFeed(Feed):
             self._data.offsets[indices + 1] - self._data.offsets[indices],
             rank=rank,
             world=self._run.ranks.world,
-            micro_batch_size=self._run.plan.micro_batch_size,
-            passes=self._run.plan.accumulation_steps,
+            micro_batch_size=self._run.resolved.micro_batch_size,
+            passes=self._run.resolved.accumulation_steps,
         )
