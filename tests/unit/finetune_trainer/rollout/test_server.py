@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,9 @@ def test_a_stop_is_heard_while_the_server_does_not_load(setup: Served, failing: 
 
     assert rollouts.draw(ASKED, 0, stops, lambda _: None) is None
     assert not setup.server.requests
+    for thread in threading.enumerate():
+        if thread.name.startswith("rollout"):
+            thread.join(30)  # what was under way takes its time
     setup.server.failures.clear()
     draw(rollouts)
     assert list(setup.server.adapters) == ["uid-1-a1-step-0"]
