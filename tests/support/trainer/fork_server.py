@@ -166,11 +166,12 @@ def _import_everything() -> None:
 
 
 def _fork(order: Mapping[str, Any]) -> int:
-    pid = os.fork()
-    if pid:
-        return pid
     directory, rank = order["directory"], order["environment"]["RANK"]
     log = os.open(f"{directory}/log-{rank}", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+    pid = os.fork()
+    if pid:
+        os.close(log)
+        return pid
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.environ.update(order["environment"])
