@@ -30,6 +30,7 @@ test-all: $(VENV)/dev.stamp  ## Run the slow proofs too; resumable, SHARD=i/n ru
 
 test-newest: $(NEWEST)/bin/python  ## Run the trainer's tests on the newest that pyproject.toml allows
 	@echo "Installing the newest dependencies into $(NEWEST)"
+	@$< $(INSTALL) --no-deps $(CARRIED)
 	@$< $(INSTALL) --upgrade --upgrade-strategy=eager --editable ".[dev]"
 	@PATH="$(CURDIR)/$(NEWEST)/bin:$$PATH" $(PYTEST) -m "not slow" --numprocesses=$(JOBS) \
 	  --dist=loadfile tests/unit/finetune_trainer
