@@ -149,7 +149,12 @@ class ModelApi:
         raise Unreachable("the connection was lost")
 
 
-def reconciler_on(api: ModelApi, cache: Cache, settings: Settings, **options: Any) -> Reconciler:
+def reconciler_on(
+    api: ModelApi,
+    cache: Cache,
+    settings: Settings,
+    on_attempt_end: Callable[[str], None] = lambda reason: None,
+) -> Reconciler:
     """Return a reconciler that lives by the World's clock."""
     return Reconciler(
         api,
@@ -158,5 +163,5 @@ def reconciler_on(api: ModelApi, cache: Cache, settings: Settings, **options: An
         api.world.backend,
         clock=lambda: api.world.now,
         recorder=Recorder(api),
-        **options,
+        on_attempt_end=on_attempt_end,
     )
