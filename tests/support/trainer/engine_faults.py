@@ -18,7 +18,6 @@ from finetune_trainer.data.encode import EncodedRow
 from finetune_trainer.methods.sft.learning import SupervisedObjective
 from finetune_trainer.process.distributed import Ranks
 from finetune_trainer.process.errors import Failure
-from finetune_trainer.step import log_probs
 from finetune_trainer.step.engine import Engine, NonFinite
 from finetune_trainer.step.sharding import prepare_deepspeed, sharded_loading
 from support.trainer.oracle import path_of
@@ -27,7 +26,6 @@ from support.trainer.parts import resolved_run
 LENGTHS = ((12, 5), (9, 20))  # of each rank's rows, a micro-batch each
 TOKENS = sum(length - 1 for lengths in LENGTHS for length in lengths)
 RATE = 1e-2
-VOCABULARY = 259  # of the tiny model
 UNUSED = "layers.1.self_attn.k_proj"
 
 Summed = tuple[torch.Tensor, torch.Tensor]
@@ -166,7 +164,8 @@ def chunks(config: RunConfig, ranks: Ranks) -> dict[str, Any]:
     """Step with the logits in chunks, of which the ranks have unlike numbers, and in one."""
     outcomes, ended = [], []
     for positions in (3, 1000):
-        with chunk_of(positions), made(config, ranks) as engine:
+        with made(config, ranks) as engine:
+            engine.deepspeed.module.head._chunk = positions
             outcome = engine.step(batches(ranks.rank), TOKENS, RATE, lambda: False)
             assert outcome is not None
             outcomes.append(outcome)
@@ -176,14 +175,6 @@ def chunks(config: RunConfig, ranks: Ranks) -> dict[str, Any]:
         "norms": [outcome.grad_norm for outcome in outcomes],
         "apart": max(float((ended[0][n] - w).abs().max()) for n, w in ended[1].items()),
     }
-
-
-@contextmanager
-def chunk_of(positions: int) -> Iterator[None]:
-    plain = log_probs.LOGITS_BYTES
-    log_probs.LOGITS_BYTES = positions * 4 * VOCABULARY
-    yield
-    log_probs.LOGITS_BYTES = plain
 
 
 def stop(config: RunConfig, ranks: Ranks) -> dict[str, Any]:
