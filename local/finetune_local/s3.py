@@ -18,7 +18,7 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
-from finetune_contract.credentials import CredentialKey
+from finetune_contract.layout import CredentialKey
 from finetune_local import binaries
 from finetune_local.private_files import write_json
 from finetune_trainer.process.ports import HeldPort

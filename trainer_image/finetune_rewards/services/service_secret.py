@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 from pathlib import Path
 
-from finetune_contract.credentials import CredentialKey
+from finetune_contract.layout import CredentialKey
 
 TOKEN = "token"  # noqa: S105 - the key's name
 

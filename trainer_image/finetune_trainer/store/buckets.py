@@ -7,7 +7,7 @@ from typing import Any
 
 from obstore.store import S3Store
 
-from finetune_contract.credentials import CredentialKey
+from finetune_contract.layout import CredentialKey
 from finetune_contract.reasons import Reason
 from finetune_trainer.process.errors import Failure
 from finetune_trainer.store.credentials import MountedKeys, read_key

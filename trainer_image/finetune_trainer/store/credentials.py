@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from finetune_contract.credentials import CredentialKey
+from finetune_contract.layout import CredentialKey
 
 Keys = tuple[str, str, str | None]
 

@@ -27,7 +27,7 @@ from huggingface_hub.errors import (
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
-from finetune_contract.credentials import CredentialKey
+from finetune_contract.layout import CredentialKey
 from finetune_contract.reasons import Reason
 from finetune_contract.shape import TensorHeader
 from finetune_trainer.process.errors import Failure

@@ -14,7 +14,7 @@ from obstore.exceptions import (
     UnauthenticatedError,
 )
 
-from finetune_contract.credentials import CredentialKey
+from finetune_contract.layout import CredentialKey
 from finetune_contract.reasons import Reason
 from finetune_trainer.process.errors import Failure
 

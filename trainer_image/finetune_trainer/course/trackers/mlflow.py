@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import httpx2
 
-from finetune_contract.credentials import CredentialKey
+from finetune_contract.layout import CredentialKey
 from finetune_contract.reasons import Reason
 from finetune_trainer.course.trackers.base import (
     SECRET_FIELD,

@@ -13,7 +13,7 @@ from typing import Any
 
 import wandb
 
-from finetune_contract.credentials import CredentialKey
+from finetune_contract.layout import CredentialKey
 from finetune_contract.reasons import Reason
 from finetune_trainer.course.trackers.base import (
     SECRET_FIELD,
