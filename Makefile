@@ -23,7 +23,7 @@ demo: $(VENV)/local.stamp  ## See the whole system work on this machine; KEEP=1 
 	@finetune demo $(if $(KEEP),--keep)
 
 test: $(VENV)/dev.stamp  ## Run every test that this machine can run, but for the slow proofs; JOBS=2 at once
-	@$(PYTEST) -m "not slow" --numprocesses=$(JOBS) --dist=loadfile
+	@$(PYTEST) -m "not slow" --numprocesses=$(JOBS) --dist=loadfile --no-loadscope-reorder
 
 test-all: $(VENV)/dev.stamp  ## Run the slow proofs too; resumable, SHARD=i/n runs a part
 	@$(PYTEST) --shard=$(SHARD) --results=.finetune/test-all.json

@@ -7,12 +7,13 @@ import base64
 import contextlib
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 
 import pytest
 
 from finetune_local.demo_bucket import write_secret
 from finetune_trainer.store.artifacts import open_artifact
-from support.cluster.journey import Journey, Json, condition, job
+from support.cluster.journey import Journey, Json, check_killed, condition, job, resumable
 
 CANARY = "canary-7f3a91c2"
 KINDS = "pytorchjobs,pods,configmaps,leases,roles,rolebindings,serviceaccounts,networkpolicies"
@@ -44,9 +45,7 @@ class Happy:
 def happy(journey: Journey) -> Happy:
     keys = {**journey.secret_keys, "HF_TOKEN": CANARY}
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "canary"}}
-    journey.apply(
-        {**secret, "stringData": keys}, job("happy", secret="canary", training={"maxSteps": 40})
-    )
+    journey.apply({**secret, "stringData": keys}, resumable("happy", secret="canary"))
 
     def running() -> bool:
         pods = journey.items("pods", "finetune.dev/job=happy")
@@ -99,6 +98,12 @@ def test_apply_ends_in_a_verified_adapter(journey: Journey, happy: Happy, tmp_pa
         return {e["reason"] for e in events if e["involvedObject"]["name"] == "happy"}
 
     assert journey.wait("the end to be told", lambda: "Succeeded" in reasons())
+
+
+def test_a_killed_pod_goes_on_as_if_nothing_had_happened(journey: Journey, happy: Happy) -> None:
+    check_killed(
+        journey, "killed", Random(0), journey.adapter_digest(happy.body["metadata"]["name"])
+    )
 
 
 def test_a_bad_spec_is_refused_by_field(journey: Journey) -> None:

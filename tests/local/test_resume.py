@@ -5,24 +5,12 @@ Every job here does the same training; equal means equal to the last bit of the 
 
 import random
 import signal
-import time
 
 import pytest
 
-from support.cluster.journey import Journey, Json, condition, job
+from support.cluster.journey import Journey, check_killed, condition, resumable
 
-STEPS = 100
-SEEDS = [pytest.param(0), *(pytest.param(n, marks=pytest.mark.slow) for n in range(1, 10))]
-
-
-def resumable(name: str, every: int = 10, **spec: Json) -> Json:
-    return job(
-        name,
-        training={"maxSteps": STEPS},
-        lora={"dropout": "0.1"},
-        checkpoint={"everySteps": every},
-        **spec,
-    )
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -35,31 +23,11 @@ def uninterrupted(journey: Journey) -> str:
     return journey.adapter_digest("calm")
 
 
-def check_went_on(journey: Journey, name: str, uninterrupted: str) -> Json:
-    """Wait for the end; return the status."""
-    status = journey.wait_for_success(name)["status"]
-    last = status["attempts"][-1]
-    assert last["state"] == "Succeeded", status
-    assert last["resumedStep"] > 0, "it began anew"
-    assert last["lastStep"] == STEPS
-    assert journey.adapter_digest(name) == uninterrupted
-    return status
-
-
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", range(1, 10))
 def test_a_pod_killed_at_a_random_second(journey: Journey, uninterrupted: str, seed: int) -> None:
-    name, chance = f"killed-{seed}", random.Random(seed)
-    journey.apply(resumable(name))
-    journey.wait_for_training(name, step=10)
-    time.sleep(chance.uniform(0, 2))
-    victim = chance.choice(["master", "worker"])
-    journey.signal_pod(f"{name}-a1-{victim}-0", signal.SIGKILL)
-    first, *_, last = check_went_on(journey, name, uninterrupted)["attempts"]
-    assert first["state"] == "Failed"
-    assert first["lostSteps"] == first["lastStep"] - last["resumedStep"]
+    check_killed(journey, f"killed-{seed}", random.Random(seed), uninterrupted)
 
 
-@pytest.mark.slow
 def test_suspend_saves_frees_the_pods_and_goes_on(journey: Journey, uninterrupted: str) -> None:
     journey.apply(resumable("paused", every=1_000_000))
     journey.wait_for_training("paused")
@@ -73,22 +41,20 @@ def test_suspend_saves_frees_the_pods_and_goes_on(journey: Journey, uninterrupte
     (attempt,) = paused["status"]["attempts"]
     assert (attempt["lastStep"], attempt["lostSteps"]) == (saved, 0)
     journey.suspend("paused", False)
-    status = check_went_on(journey, "paused", uninterrupted)
+    status = journey.check_went_on("paused", uninterrupted)
     assert [a["state"] for a in status["attempts"]] == ["Suspended", "Succeeded"]
     assert status["attempts"][1]["resumedStep"] == saved
 
 
-@pytest.mark.slow
 def test_an_evicted_pod_saves_in_its_grace_period(journey: Journey, uninterrupted: str) -> None:
     journey.apply(resumable("evicted", every=1_000_000))
     journey.wait_for_training("evicted")
     journey.kubectl("delete", "pod", "evicted-a1-worker-0", "--wait=false")
-    status = check_went_on(journey, "evicted", uninterrupted)
+    status = journey.check_went_on("evicted", uninterrupted)
     assert status["attempts"][0]["reason"] in ("Interrupted", "Evicted", "PodLost")
     assert status["attempts"][0]["lostSteps"] == 0
 
 
-@pytest.mark.slow
 def test_steps_are_counted_as_lost_where_the_grace_period_is_too_short(
     journey: Journey, uninterrupted: str
 ) -> None:
@@ -97,7 +63,7 @@ def test_steps_are_counted_as_lost_where_the_grace_period_is_too_short(
     journey.wait_for_training("hasty", step=55)
     journey.signal_pod("hasty-a1-master-0", signal.SIGSTOP)
     journey.kubectl("delete", "pod", "hasty-a1-master-0", "--wait=false")
-    status = check_went_on(journey, "hasty", uninterrupted)
+    status = journey.check_went_on("hasty", uninterrupted)
     first, last = status["attempts"][0], status["attempts"][-1]
     assert first["lostSteps"] == first["lastStep"] - last["resumedStep"]
     assert first["lostSteps"] > 0

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import obstore
@@ -19,6 +20,7 @@ from obstore.store import S3Store
 Json = dict[str, Any]
 
 TIMEOUT_SECONDS = 180
+STEPS = 100  # of a resumable job
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,16 @@ class Journey:
         path = uri.removeprefix("s3://journey/") + "/adapter_model.safetensors"
         return hashlib.sha256(bytes(obstore.get(self.store, path).bytes())).hexdigest()
 
+    def check_went_on(self, name: str, uninterrupted: str) -> Json:
+        """Wait for the end of what was interrupted; return the status."""
+        status = self.wait_for_success(name)["status"]
+        last = status["attempts"][-1]
+        assert last["state"] == "Succeeded", status
+        assert last["resumedStep"] > 0, "it began anew"
+        assert last["lastStep"] == STEPS
+        assert self.adapter_digest(name) == uninterrupted
+        return status
+
     def suspend(self, name: str, wanted: bool) -> None:
         """Set runPolicy.suspend."""
         patch = json.dumps({"spec": {"runPolicy": {"suspend": wanted}}})
@@ -158,3 +170,26 @@ def job(name: str, *, data: str = "data/train.jsonl", secret: str = "s3", **spec
             **spec,
         },
     }
+
+
+def resumable(name: str, every: int = 10, **spec: Any) -> Json:
+    """A job whose adapter is known to the last bit, whatever happens to it."""
+    return job(
+        name,
+        training={"maxSteps": STEPS},
+        lora={"dropout": "0.1"},
+        checkpoint={"everySteps": every},
+        **spec,
+    )
+
+
+def check_killed(journey: Journey, name: str, chance: Random, uninterrupted: str) -> None:
+    """Kill a pod of a resumable job at a random second, and see it go on."""
+    journey.apply(resumable(name))
+    journey.wait_for_training(name, step=10)
+    time.sleep(chance.uniform(0, 2))
+    victim = chance.choice(["master", "worker"])
+    journey.signal_pod(f"{name}-a1-{victim}-0", signal.SIGKILL)
+    first, *_, last = journey.check_went_on(name, uninterrupted)["attempts"]
+    assert first["state"] == "Failed"
+    assert first["lostSteps"] == first["lastStep"] - last["resumedStep"]

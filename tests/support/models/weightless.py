@@ -44,7 +44,7 @@ class Nodes:
 def settle(
     directory: Path, name: str = "llama", nodes: Nodes | None = None, **options: Any
 ) -> Resolved:
-    """Return the plan of a run over a model of which no weights are there."""
+    """Return how Auto is resolved for a run over a model of which no weights are there."""
     model = directory / "model"
     if not model.exists():
         write_tiny(name, model)
@@ -58,9 +58,9 @@ def settle_config(
     asks: Callable[[Wish], Wish] = lambda wish: wish,
     nodes: Nodes | None = None,
 ) -> Resolved:
-    """Return the plan of a run over a model's directory."""
+    """Return how Auto is resolved for a run over a model's directory."""
     source = resolve_model(ModelRecipe(uri=model.as_uri()), None)
-    return resolve(run_of(config, nodes or Nodes()), source, model, asks).plan
+    return resolve(run_of(config, nodes or Nodes()), source, model, asks).resolved
 
 
 def write_untriable(directory: Path) -> None:
