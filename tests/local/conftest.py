@@ -8,7 +8,7 @@ import obstore
 import pytest
 
 from finetune_local import binaries, paths
-from finetune_local.cluster import down, up
+from finetune_local.cluster import running_cluster, status
 from finetune_local.demo import Shell
 from support.cluster.journey import Journey
 from support.models.tiny_llama import write_model
@@ -26,8 +26,7 @@ ROWS = [{"prompt": f"{a} + {b} =", "completion": str(a + b)} for a in range(8) f
 @pytest.fixture(scope="session")
 def journey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Journey]:
     directory = tmp_path_factory.mktemp("cluster")
-    cluster = up(directory)
-    try:
+    with running_cluster(directory) as cluster:
         store = cluster.s3.store("journey")
         _fill(store, write_model(tmp_path_factory.mktemp("model")))
         sets = [f"--set-json=operator.{name}={value}" for name, value in QUICK.items()]
@@ -47,8 +46,7 @@ def journey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Journey]:
             }
         )
         yield journey
-    finally:
-        down(directory)
+    assert status(directory) is None, "it was not to be kept"
 
 
 def _fill(store: obstore.store.S3Store, model: Path) -> None:

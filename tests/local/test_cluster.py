@@ -48,28 +48,28 @@ def until_none(home: Path) -> None:
         time.sleep(0.05)
 
 
-def test_up_and_down(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_up_ends_whatever_happens(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY"):
         # what leads out of a company's network does not lead to this machine
         monkeypatch.setenv(name, "http://127.0.0.1:9")
-    with cluster.running_cluster(home, keep=True) as info:
+    # What a block raises ends what it was to keep.
+    with pytest.raises(ZeroDivisionError), cluster.running_cluster(home, keep=True) as info:  # noqa: PT012
         assert cluster.status(home) == info
-    assert cluster.status(home) == info, "it was to be kept"
-    assert info.s3.secret_key not in repr(info)
-    nodes = kubectl(info, "get", "nodes", "--no-headers")
-    assert nodes.startswith("emulated")
-    assert "pytorchjobs.kubeflow.org" in kubectl(info, "get", "crd", "--output=name")
-    obstore.put(info.s3.store("bucket"), "key", b"value")
-    assert bytes(obstore.get(info.s3.store("bucket"), "key").bytes()) == b"value"
+        assert info.s3.secret_key not in repr(info)
+        nodes = kubectl(info, "get", "nodes", "--no-headers")
+        assert nodes.startswith("emulated")
+        assert "pytorchjobs.kubeflow.org" in kubectl(info, "get", "crd", "--output=name")
+        obstore.put(info.s3.store("bucket"), "key", b"value")
+        assert bytes(obstore.get(info.s3.store("bucket"), "key").bytes()) == b"value"
 
-    with pytest.raises(ClusterError, match=r"a cluster runs in .* already; stop it with"):
-        cluster.up(home)
+        with pytest.raises(ClusterError, match=r"a cluster runs in .* already; stop it with"):
+            cluster.up(home)
 
-    kubectl(info, "run", "left", "--image=alpine", "--command", "--", "sleep", "600")
-    kubectl(info, "wait", "--for=condition=Ready", "pod/left", "--timeout=180s")
-    sockets = s3_sockets(home)
-    assert [one for one in sockets if one.exists()]
-    assert cluster.down(home) is True
+        kubectl(info, "run", "left", "--image=alpine", "--command", "--", "sleep", "600")
+        kubectl(info, "wait", "--for=condition=Ready", "pod/left", "--timeout=180s")
+        sockets = s3_sockets(home)
+        assert [one for one in sockets if one.exists()]
+        raise ZeroDivisionError
     assert not processes_of(home)
     assert cluster.status(home) is None
     assert sorted(one.name for one in home.iterdir()) == ["logs"]
@@ -91,7 +91,7 @@ def kubectl(info: cluster.ClusterInfo, *arguments: str) -> str:
 
 def test_it_is_private(home: Path) -> None:
     """Only the owner may read keys; every port is on loopback; wrong credentials are refused."""
-    with cluster.running_cluster(home) as info:
+    with cluster.running_cluster(home, keep=True) as info:
         assert stat.S_IMODE(home.stat().st_mode) == 0o700
         for secret in (info.kubeconfig, home / "s3" / "identities.json", home / "cluster.json"):
             assert stat.S_IMODE(secret.stat().st_mode) & 0o077 == 0, secret
@@ -103,7 +103,8 @@ def test_it_is_private(home: Path) -> None:
         wrong = dataclasses.replace(info.s3, secret_key="wrong").store("bucket")
         with pytest.raises(BaseError, match="403"):
             obstore.put(wrong, "key", b"value")
-    assert cluster.status(home) is None, "it was not to be kept"
+    assert cluster.status(home) == info, "it was to be kept"
+    assert cluster.down(home) is True
 
 
 def test_it_dies_as_one(home: Path) -> None:
@@ -187,10 +188,4 @@ def test_a_start_that_fails_says_where_to_look(home: Path) -> None:
     with pytest.raises(ClusterError, match="did not start") as failure:
         cluster.up(home, node_options=["--images=/no/such/file"])
     assert "node did not start; see" in str(failure.value)
-    until_none(home)
-
-
-def test_a_with_block_ends_the_cluster_whatever_happens(home: Path) -> None:
-    with pytest.raises(ZeroDivisionError), cluster.running_cluster(home, keep=True):
-        1 / 0  # noqa: B018
     until_none(home)
