@@ -20,7 +20,7 @@ from support.rewards.runners import asked, running_source, samples
 from support.rewards.unconfined_worker import UNCONFINED
 
 HARMLESS = samples("a", "b", "c", "d", target={})
-SILENCE_SECONDS = 1.0  # after which a function that hangs is killed
+SILENCE_SECONDS = 3.0  # after which a function that hangs is killed
 SILENT = "^no answer within 3 s$"
 
 # What is wrong with how a function answers, and what is said of it.

@@ -31,14 +31,15 @@ class Kubectl:
         *,
         grace_seconds: int = 0,
         shared: Path = Path("/tmp"),
+        ready: str = "true",
     ) -> None:
-        """`shared` is a host directory that the pods see at /shared."""
+        """`shared` is a host directory that the pods see at /shared; `ready` a shell's question."""
         container = {
             "name": "c",
             "image": "alpine",
             "command": ["/bin/sh", "-c", script],
             "volumeMounts": [{"name": "shared", "mountPath": "/shared"}],
-            "readinessProbe": {"exec": {"command": ["true"]}, "periodSeconds": 1},
+            "readinessProbe": {"exec": {"command": ["/bin/sh", "-c", ready]}, "periodSeconds": 1},
         }
         labels = {"app": name}
         volumes = [{"name": "shared", "hostPath": {"path": str(shared)}}]
@@ -112,10 +113,11 @@ def deleting(pod: dict[str, Any]) -> bool:
 
 def test_recreate_never_runs_two_versions(kubectl: Kubectl, tmp_path: Path) -> None:
     """Each version refuses to run while the other holds the lock."""
-    # The trap comes first: between lock and trap a signal would leave the lock behind for ever.
+    # The trap comes before the lock, and is there once it is held: a signal without a trap would
+    # leave the lock behind for ever.
     lock = "trap 'rmdir /shared/held; exit 0' TERM; mkdir /shared/held || exit 9"
-    script = f"{lock}; while :; do sleep 0.05; done"
-    kubectl.apply("one", 1, "Recreate", script, grace_seconds=9, shared=tmp_path)
+    script, held = f"{lock}; while :; do sleep 0.05; done", "test -d /shared/held"
+    kubectl.apply("one", 1, "Recreate", script, grace_seconds=9, shared=tmp_path, ready=held)
     kubectl.roll_out("one")
     kubectl("patch", "deployment/one", "--patch", json.dumps(_grace(10)))
     kubectl.roll_out("one")
