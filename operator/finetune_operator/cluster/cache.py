@@ -53,15 +53,18 @@ class Cache:
 
     def children(self, key: Key) -> list[Object]:
         """Return everything under the job's label."""
-        return list(self._families.get(key, _Family()).children.values())
+        family = self._families.get(key)
+        return list(family.children.values()) if family else []
 
     def departed(self, key: Key) -> list[Object]:
         """Return the last state of the job's deleted pods."""
-        return list(self._families.get(key, _Family()).departed.values())
+        family = self._families.get(key)
+        return list(family.departed.values()) if family else []
 
     def find(self, key: Key, kind: str, name: str) -> Object | None:
         """Return one child; None if there is none."""
-        return self._families.get(key, _Family()).children.get((kind, name))
+        family = self._families.get(key)
+        return family.children.get((kind, name)) if family else None
 
     def put(self, body: Object) -> Key | None:
         """Take in an object's state; return the job to look at, None if nothing is new."""
