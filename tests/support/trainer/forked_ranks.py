@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 from collections.abc import Callable, Mapping
@@ -11,6 +12,9 @@ from typing import Any
 from support.trainer.runs import rank_environments
 
 SECONDS = 60.0  # after which a fork that has told its answer must have ended
+
+# Garbage of the test's process waits, when collected, for threads that a fork has not.
+os.register_at_fork(after_in_child=gc.freeze)
 
 
 def forked(world: int, case: Callable[[int], Any], one_node: bool = True) -> list[Any]:
