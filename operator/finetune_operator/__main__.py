@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from finetune_contract.start import have_a_home, heed_sigterm
+
+if __name__ == "__main__":
+    heed_sigterm()
+    have_a_home()  # or kubernetes.aio can not be imported
+
 import asyncio
 import logging
 import os

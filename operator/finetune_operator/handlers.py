@@ -6,6 +6,7 @@ may see twice or never. `on.event` merely fills the cache and names a job to loo
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Mapping
 from typing import Any
 
@@ -30,6 +31,8 @@ async def run(settings: Settings) -> None:
         standalone=True,
         clusterwide=not settings.watch_namespaces,
         namespaces=settings.watch_namespaces,
+        # Kopf's own guess fails where /etc/passwd does not know the user, as in the image.
+        identity=socket.gethostname(),  # type: ignore[arg-type] # a NewType that Kopf keeps to itself
     )
     try:
         # Whichever ends first, ends the process: the Deployment starts it again.

@@ -19,6 +19,7 @@ import yaml
 from finetune_api.crd import custom_resource_definition
 from kube_emulator import training_operator
 from support.cluster.bench import CHILD_KINDS, Bench, condition, now
+from support.containers.first_process import first_process
 from support.operator.values import resolved
 
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
@@ -293,6 +294,7 @@ async def test_no_secret_value_appears_anywhere(bench: Bench) -> None:
         assert CANARY not in str(pod["spec"]) + str(pod["metadata"])
     assert CANARY not in bench.log()
     assert bench.process is not None
-    arguments = Path(f"/proc/{bench.process.pid}/cmdline").read_text()
-    environment = Path(f"/proc/{bench.process.pid}/environ").read_text()
+    operator = first_process(bench.process.pid).pid
+    arguments = Path(f"/proc/{operator}/cmdline").read_text()
+    environment = Path(f"/proc/{operator}/environ").read_text()
     assert CANARY not in arguments + environment

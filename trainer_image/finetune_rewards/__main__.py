@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from finetune_contract.start import heed_sigterm
+
+if __name__ == "__main__":
+    heed_sigterm()
+
 import argparse
 import asyncio
 import logging

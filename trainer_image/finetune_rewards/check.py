@@ -6,6 +6,11 @@ would fail on every completion of a run is refused; what merely looks odd is sai
 
 from __future__ import annotations
 
+from finetune_contract.start import heed_sigterm
+
+if __name__ == "__main__":
+    heed_sigterm()
+
 import argparse
 import asyncio
 import json

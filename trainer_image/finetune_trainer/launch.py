@@ -5,6 +5,11 @@ Kubeflow's RANK is the *node's* rank. Without MASTER_ADDR the machine is on its 
 
 from __future__ import annotations
 
+from finetune_contract.start import heed_sigterm
+
+if __name__ == "__main__":
+    heed_sigterm()
+
 import argparse
 import logging
 import math

@@ -6,6 +6,11 @@ prompt as the rewards are given it: {"prompt": text or messages, "columns": {...
 
 from __future__ import annotations
 
+from finetune_contract.start import heed_sigterm
+
+if __name__ == "__main__":
+    heed_sigterm()
+
 import argparse
 import logging
 import sys

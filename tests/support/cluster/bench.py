@@ -21,6 +21,7 @@ import yaml
 
 from finetune_contract.progress import ANNOTATION
 from finetune_local import binaries, paths
+from support.containers.first_process import as_first_process, first_process
 from support.services.loopback import free_port
 
 Json = Any
@@ -42,11 +43,9 @@ CHILD_KINDS = [
     "rolebindings",
     "networkpolicies",
 ]
-SETTINGS = {
-    "FINETUNE_TRAINER_IMAGE": "registry.example/trainer:1",
-    "FINETUNE_PROGRESS_SECONDS": "0",
-    "FINETUNE_RETRY_BASE_SECONDS": "0.2",
-    "FINETUNE_LOG_LEVEL": "INFO",
+VALUES = {
+    "trainerImage": {"repository": "registry.example/trainer", "tag": "1"},
+    "operator": {"progressSeconds": 0, "retryBaseSeconds": 0.2},
 }
 
 
@@ -70,7 +69,7 @@ class Bench:
 
     async def install(self) -> None:
         """Give the operator's ServiceAccount what the chart gives it in this namespace."""
-        bodies = self._permissions()
+        bodies = self._rendered("role", "serviceaccount")
         for body in bodies:
             made = await self.api.post(self.path(f"{body['kind'].lower()}s"), body)
             assert made.status == 201, made.body
@@ -81,16 +80,14 @@ class Bench:
         config["users"][0]["user"] = {"token": token}
         self.own_kubeconfig.write_text(yaml.safe_dump(config))
 
-    def _permissions(self) -> list[Json]:
+    def _rendered(self, *templates: str) -> list[Json]:
         rendered = subprocess.run(
             [
-                str(binaries.helm()),
-                "template",
-                "under-test",
+                *(str(binaries.helm()), "template", "under-test"),
                 str(paths.asset("charts/finetune-operator")),
                 f"--namespace={self.namespace}",
-                "--show-only=templates/role.yaml",
-                "--show-only=templates/serviceaccount.yaml",
+                *(f"--set-json={name}={json.dumps(value)}" for name, value in VALUES.items()),
+                *(f"--show-only=templates/{template}.yaml" for template in templates),
             ],
             check=True,
             capture_output=True,
@@ -106,23 +103,23 @@ class Bench:
         assert answer.status == 201, answer.body
         return str(answer.body["status"]["token"])
 
-    def start(self, **settings: str) -> None:
+    def start(self) -> None:
+        """Start the operator as the chart's pod does."""
         log = self.directory / f"operator-{len(self.logs)}.log"
         self.logs.append(log)
         self.port = free_port()
-        environment = {
-            "PATH": os.environ["PATH"],
-            "HOME": str(self.directory),
+        (deployment,) = self._rendered("deployment")
+        (container,) = deployment["spec"]["template"]["spec"]["containers"]
+        own = {
+            "PATH": f"{Path(sys.executable).parent}:{os.defpath}",  # of the image
             "KUBECONFIG": str(self.own_kubeconfig),
-            "FINETUNE_WATCH_NAMESPACES": self.namespace,
+            "FINETUNE_BIND_ADDRESS": "127.0.0.1",
             "FINETUNE_BIND_PORT": str(self.port),
-            **SETTINGS,
-            **settings,
         }
         with log.open("wb") as file:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "finetune_operator"],
-                env=environment,
+                as_first_process(container["command"], self.directory),
+                env={one["name"]: one.get("value", "") for one in container["env"]} | own,
                 stdout=file,
                 stderr=subprocess.STDOUT,
             )
@@ -130,7 +127,8 @@ class Bench:
     def stop(self, sign: signal.Signals = signal.SIGTERM) -> int | None:
         if self.process is None:
             return None
-        self.process.send_signal(sign)
+        if self.process.poll() is None:
+            first_process(self.process.pid).send_signal(sign)
         try:
             return self.process.wait(15)
         except subprocess.TimeoutExpired:
