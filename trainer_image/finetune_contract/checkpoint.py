@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from finetune_contract.artifact import FileEntry, Provenance, run_path
-from finetune_contract.model import Message, Sealed, Telling
+from finetune_contract.model import Count, Message, Sealed, Telling
 
 VERSION: Literal["finetune.dev/checkpoint/v1alpha1"] = "finetune.dev/checkpoint/v1alpha1"
 
@@ -55,9 +55,9 @@ class CheckpointRef(Telling):
 
     uri: str
     """Its directory."""
-    step: int
+    step: Count
     """Optimizer steps done when it was made."""
-    attempt: int
+    attempt: Count
     """The attempt that made it."""
 
 

@@ -9,6 +9,9 @@ from typing import Annotated, Any, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+LARGEST = 2**53 - 1  # of whole numbers, up to which every reader of JSON has the same
+Count = Annotated[int, Field(ge=0, le=LARGEST)]
+
 Uri = Annotated[str, Field(min_length=6, max_length=1024, pattern=r"^(hf|s3|file)://[^\s?#]+$")]
 StoreUri = Annotated[str, Field(min_length=6, max_length=1024, pattern=r"^(s3|file)://[^\s?#]+$")]
 Revision = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[\w./-]+$")]
@@ -46,7 +49,7 @@ class Telling(Message):
     """What a trainer tells. An operator may be older than its trainer: fields that it does not know
     are passed over."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
 
 
 class Sealed(Message):

@@ -8,11 +8,14 @@ from typing import Annotated
 from pydantic import Field
 
 from finetune_contract.checkpoint import CheckpointRef
-from finetune_contract.model import Telling
+from finetune_contract.foreign import told
+from finetune_contract.model import Count, Telling
 from finetune_contract.resolved import Resolved
 
 ANNOTATION = "finetune.dev/progress"
 LONGEST_NOTE = 500  # characters
+_LONGEST = 32_768  # characters; several times what the most talkative run says
+_MOST_REWARDS = 64
 
 
 class Phase(StrEnum):
@@ -34,11 +37,11 @@ class RewardProgress(Telling):
     `seconds` is what their scoring took.
     """
 
-    name: str
+    name: Annotated[str, Field(max_length=63)]
     mean: float | None = None
     std: float | None = None
     seconds: float | None = None
-    errors: Annotated[int, Field(ge=0)] = 0
+    errors: Count = 0
 
 
 class Progress(Telling):
@@ -51,19 +54,19 @@ class Progress(Telling):
     """
 
     phase: Phase
-    done: Annotated[int, Field(ge=0)] = 0
-    total: Annotated[int, Field(ge=0)] | None = None
-    step: Annotated[int, Field(ge=0)] | None = None
-    resumed_step: Annotated[int, Field(ge=0)] | None = None
+    done: Count = 0
+    total: Count | None = None
+    step: Count | None = None
+    resumed_step: Count | None = None
     checkpoint: CheckpointRef | None = None
     plan: Resolved | None = None
     loss: float | None = None
     eval_loss: float | None = None
     tokens_per_second: float | None = None
     reward: float | None = None  # mean total of the last step's completions
-    rewards: tuple[RewardProgress, ...] = ()
+    rewards: Annotated[tuple[RewardProgress, ...], Field(max_length=_MOST_REWARDS)] = ()
     note: Annotated[str, Field(max_length=LONGEST_NOTE)] | None = None
-    eta_seconds: Annotated[int, Field(ge=0)] | None = None
+    eta_seconds: Count | None = None
 
     def summary(self) -> str:
         """Return a few words for a column, such as `Train 23/60` or `Publish 40%`."""
@@ -72,3 +75,8 @@ class Progress(Telling):
         if self.phase in (Phase.DOWNLOAD, Phase.PUBLISH):
             return f"{self.phase} {100 * self.done // self.total}%"
         return f"{self.phase} {self.done}/{self.total}"
+
+
+def read(text: str) -> Progress | None:
+    """Return the Progress in an annotation; None if it is none."""
+    return told(Progress, text, _LONGEST)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from finetune_contract.layout import ZeroStage
-from finetune_contract.model import Telling
+from finetune_contract.model import LARGEST, Count, Telling
 from finetune_contract.recipe import LoraTarget
 
 
@@ -15,21 +15,21 @@ class MemoryEstimate(Telling):
     """Peak bytes of one process on its device (a GPU, or the host where there is none): a formula's
     answer, not a measurement."""
 
-    available: int | None = None
+    available: Count | None = None
     """What the device has."""
-    weights: int
+    weights: Count
     """The frozen base model, or this process's share of it."""
-    adapter: int
+    adapter: Count
     """The trainable weights."""
-    gradients: int
+    gradients: Count
     """Their gradients."""
-    optimizer: int
+    optimizer: Count
     """The optimizer's moments."""
-    activations: int
+    activations: Count
     """What the forward pass keeps for the backward pass."""
-    logits: int
+    logits: Count
     """One chunk of the vocabulary's logits and their gradient."""
-    overhead: int
+    overhead: Count
     """Buffers of communication, kernels and the runtime."""
 
     @property
@@ -49,10 +49,16 @@ class RoleCoverage(Telling):
 
     role: LoraTarget
     """The role."""
-    found: int
+    found: Count
     """Weight matrices of the model that play it."""
-    adapted: int
+    adapted: Count
     """Those that got an adapter."""
+
+
+def _each_role_once(lora: tuple[RoleCoverage, ...]) -> tuple[RoleCoverage, ...]:
+    if len({coverage.role for coverage in lora}) < len(lora):
+        raise ValueError("a role is told of twice")
+    return lora
 
 
 class Resolved(Telling):
@@ -61,10 +67,10 @@ class Resolved(Telling):
     `lora` is empty until the model is loaded.
     """
 
-    micro_batch_size: Annotated[int, Field(ge=1)]
-    accumulation_steps: Annotated[int, Field(ge=1)]
+    micro_batch_size: Annotated[int, Field(ge=1, le=LARGEST)]
+    accumulation_steps: Annotated[int, Field(ge=1, le=LARGEST)]
     zero_stage: ZeroStage
     gradient_checkpointing: bool
     packing: bool
     memory: MemoryEstimate
-    lora: tuple[RoleCoverage, ...] = ()
+    lora: Annotated[tuple[RoleCoverage, ...], AfterValidator(_each_role_once)] = ()

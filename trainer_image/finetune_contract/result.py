@@ -6,18 +6,19 @@ over the end of the log instead; so encoding always fits and decoding forgives.
 
 from __future__ import annotations
 
-import json
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from finetune_contract.checkpoint import CheckpointRef
-from finetune_contract.model import Telling
+from finetune_contract.foreign import object_end, told
+from finetune_contract.model import LARGEST, Count, Telling
 from finetune_contract.reasons import Reason
 from finetune_contract.resolved import Resolved
 
 MAX_BYTES = 4096
+_LONGEST = 3 * MAX_BYTES  # of what is looked at; a kubelet keeps no more of a whole pod
 
 
 class Outcome(StrEnum):
@@ -34,7 +35,7 @@ class PublishedArtifact(Telling):
     """Directory of the adapter."""
     digest: str
     """sha256 of its manifest.json."""
-    bytes: int
+    bytes: Count
     """Size of its files."""
 
 
@@ -44,12 +45,12 @@ class Result(Telling):
     `step` is the optimizer step under way at a failure, counted from 1; else the steps done.
     """
 
-    attempt: Annotated[int, Field(ge=1)]
+    attempt: Annotated[int, Field(ge=1, le=LARGEST)]
     outcome: Outcome
     reason: Reason
     message: str = ""
-    step: int | None = None
-    rank: int | None = None  # the first rank that failed
+    step: Count | None = None
+    rank: Count | None = None  # the first rank that failed
     frames: tuple[str, ...] = ()
     artifact: PublishedArtifact | None = None
     checkpoint: CheckpointRef | None = None  # the newest complete one that this attempt knows
@@ -69,14 +70,12 @@ class Result(Telling):
 
 def decode(text: str) -> Result | None:
     """Return the last Result in a termination message; None if there is none."""
-    decoder = json.JSONDecoder()
+    text = text[-_LONGEST:]
     found: Result | None = None
     start = text.find("{")
     while start != -1:
-        try:
-            value, end = decoder.raw_decode(text, start)
-            found = Result.model_validate(value)
-        except (json.JSONDecodeError, ValidationError):
-            end = start + 1
-        start = text.find("{", end)
+        end = object_end(text, start)
+        result = told(Result, text[start:end], MAX_BYTES) if end is not None else None
+        found = result or found
+        start = text.find("{", start + 1 if result is None else end)
     return found

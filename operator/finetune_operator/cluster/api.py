@@ -5,13 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from finetune_contract.foreign import printable
 from finetune_operator.job.names import Object
 
 
 class ApiError(Exception):
-    """The API server's refusal: HTTP code, the Status object's reason and message."""
+    """The API server's refusal: HTTP code, the Status object's reason and message.
+
+    A webhook's words may be anything: they go on bounded, on one line.
+    """
 
     def __init__(self, code: int, reason: str, message: str) -> None:
+        reason, message = printable(reason), printable(message)
         super().__init__(f"{code} {reason}: {message}")
         self.code = code
         self.reason = reason

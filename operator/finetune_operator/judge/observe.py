@@ -6,10 +6,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from pydantic import ValidationError
-
 from finetune_api.job import KIND, FineTuneJob
-from finetune_contract.progress import ANNOTATION, Progress
+from finetune_contract import progress
+from finetune_contract.foreign import printable
 from finetune_contract.result import decode
 from finetune_operator.job.backend import Backend
 from finetune_operator.job.names import (
@@ -32,6 +31,7 @@ from finetune_operator.judge.observed import (
 )
 
 _LONGEST_WORDS = 512  # characters
+_LONGEST_MESSAGE = 1024
 
 
 def observe(
@@ -66,7 +66,7 @@ def newest_warning(events: Iterable[Object]) -> str | None:
     if not dated:
         return None
     newest = max(dated, key=lambda pair: pair[0])[1]
-    return newest.get("message") if newest.get("type") == "Warning" else None
+    return _said(newest, "message") or None if newest.get("type") == "Warning" else None
 
 
 def _job_uid(body: Object) -> str | None:
@@ -94,14 +94,12 @@ def _child(body: Object, backend: Backend) -> Child:
 def _report(body: Object) -> Report | None:
     """Read the trainer's annotation; one that is no Progress is as good as none."""
     attempt = attempt_of(body)
-    text = body["metadata"].get("annotations", {}).get(ANNOTATION)
+    text = body["metadata"].get("annotations", {}).get(progress.ANNOTATION)
     time = timestamp(body.get("spec", {}).get("renewTime"))
     if attempt is None or text is None or time is None:
         return None
-    try:
-        return Report(attempt, time, Progress.model_validate_json(text))
-    except ValidationError:
-        return None
+    told = progress.read(text)
+    return Report(attempt, time, told) if told else None
 
 
 def _attempt_pod(body: Object, backend: Backend, gone: bool) -> Pod | None:
@@ -132,9 +130,9 @@ def _pod(body: Object, attempt: int, rank: int, container: str, gone: bool) -> P
         attempt=attempt,
         node_rank=rank,
         phase=status.get("phase", "Pending"),
-        reason=status.get("reason", ""),
-        message=status.get("message", ""),
-        disrupted=disruption.get("message") or disruption.get("reason")
+        reason=_said(status, "reason"),
+        message=_said(status, "message"),
+        disrupted=_said(disruption, "message") or _said(disruption, "reason")
         if disruption.get("status") == "True"
         else None,
         scheduled=timestamp(scheduled.get("lastTransitionTime"))
@@ -153,13 +151,15 @@ def _pod(body: Object, attempt: int, rank: int, container: str, gone: bool) -> P
 
 def _obstacle(status: dict[str, Any], scheduled: dict[str, Any]) -> Obstacle | None:
     if scheduled.get("status") == "False":
-        return Obstacle(scheduled.get("reason", ""), scheduled.get("message", ""))
+        return Obstacle(_said(scheduled, "reason"), _said(scheduled, "message"))
     containers = [
         *(status.get("initContainerStatuses") or []),
         *(status.get("containerStatuses") or []),
     ]
     found = [
-        Obstacle(waiting["reason"], waiting.get("message") or f"image {one.get('image', '')}")
+        Obstacle(
+            _said(waiting, "reason"), _said(waiting, "message") or f"image {_said(one, 'image')}"
+        )
         for one in containers
         if (waiting := one.get("state", {}).get("waiting"))
         and waiting.get("reason") not in (None, "PodInitializing")
@@ -191,7 +191,7 @@ def _runner_crashes(status: dict[str, Any]) -> Crashes | None:
     if not restarts or "running" in state or ended is None:
         return None
     words = (ended.get("message") or "").strip()[-_LONGEST_WORDS:]
-    return Crashes(restarts, ended.get("exitCode", 0), ended.get("reason", ""), words)
+    return Crashes(restarts, ended.get("exitCode", 0), _said(ended, "reason"), printable(words))
 
 
 def _end(terminated: dict[str, Any] | None) -> ContainerEnd | None:
@@ -199,7 +199,12 @@ def _end(terminated: dict[str, Any] | None) -> ContainerEnd | None:
         return None
     return ContainerEnd(
         exit_code=terminated.get("exitCode", 0),
-        reason=terminated.get("reason", ""),
+        reason=_said(terminated, "reason"),
         finished=timestamp(terminated.get("finishedAt")),
         result=decode(terminated.get("message") or ""),
     )
+
+
+def _said(part: dict[str, Any], name: str) -> str:
+    """Return what a kubelet, a scheduler, or whoever writes in their place, put there."""
+    return printable(part.get(name) or "", _LONGEST_MESSAGE)

@@ -15,6 +15,7 @@ from finetune_api.status import (
     PlanStatus,
     ProgressStatus,
 )
+from finetune_contract.foreign import printable
 from finetune_contract.model import filled
 from finetune_contract.resolved import Resolved
 from finetune_operator.job.errors import Stalled, Waiting
@@ -53,7 +54,8 @@ _SHAPES: dict[Course, tuple[tuple[ConditionType, Truth], ...]] = {
         (ConditionType.SUCCEEDED, "Unknown"),
     ),
 }
-_MANY_FIELDS = 8000  # leaves room for the advice in a condition's message
+_LONGEST_MESSAGE = 8192  # characters of a condition's
+_MANY_FIELDS = 8000  # leaves room for the advice in it
 
 
 def status_of(
@@ -109,7 +111,7 @@ def _conditions(
             type=kind,
             status=truth,
             reason=verdict.reason,
-            message=verdict.message,
+            message=printable(verdict.message, _LONGEST_MESSAGE),
             observed_generation=generation,
             last_transition_time=since.get((kind, truth), rfc3339(now)),
         )

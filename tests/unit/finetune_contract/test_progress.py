@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from finetune_contract.progress import Phase, Progress
+import pytest
+
+from finetune_contract.progress import Phase, Progress, read
 from finetune_contract.result import Result, decode
 
 PLAN = {
@@ -32,9 +34,9 @@ def newer(value: Any) -> Any:
 def test_progress_of_a_newer_trainer_is_read() -> None:
     told = {"phase": "Train", "step": 5, "plan": PLAN, "checkpoint": CHECKPOINT}
     told["rewards"] = [{"name": "right", "mean": 0.5}]
-    read = Progress.model_validate_json(json.dumps(newer(told)))
-    assert read == Progress.model_validate(told)
-    assert (read.phase, read.step, read.rewards[0].mean) == (Phase.TRAIN, 5, 0.5)
+    found = read(json.dumps(newer(told)))
+    assert found == Progress.model_validate(told)
+    assert (found.phase, found.step, found.rewards[0].mean) == (Phase.TRAIN, 5, 0.5)
 
 
 def test_a_result_of_a_newer_trainer_is_read() -> None:
@@ -47,3 +49,35 @@ def test_a_column_says_where_the_run_is() -> None:
     assert Progress(phase=Phase.ROLLOUT, done=3, total=8).summary() == "Rollout 3/8"
     assert Progress(phase=Phase.PUBLISH, done=1, total=4).summary() == "Publish 25%"
     assert Progress(phase=Phase.LOAD).summary() == "Load"
+
+
+TWICE = {**PLAN, "lora": [*PLAN["lora"], *PLAN["lora"]]}  # type: ignore[list-item,misc]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"step": 1e30},
+        {"done": 2**53},
+        {"etaSeconds": -1},
+        {"loss": "nan"},
+        {"reward": "inf"},
+        {"checkpoint": {**CHECKPOINT, "step": 1e30}},
+        {"plan": TWICE},
+        {"plan": {**PLAN, "microBatchSize": 0}},
+        {"rewards": [{"name": "x"}] * 65},
+        {"rewards": [{"name": "x" * 64}]},
+        {"note": "x" * 501},
+        {"unheard": "x" * 33_000},
+        {"unheard": "deep", "rewards": [[[[]]]]},
+    ],
+)
+def test_what_no_trainer_tells_is_no_progress(fields: dict[str, Any]) -> None:
+    assert read(json.dumps({"phase": "Train"})) is not None
+    assert read(json.dumps({"phase": "Train", **fields})) is None
+
+
+def test_a_note_is_told_on_one_line() -> None:
+    found = read(json.dumps({"phase": "Train", "note": "a\nb\u2028\x1b[0m"}))
+    assert found is not None
+    assert found.note == "a b \\x1b[0m"

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from finetune_contract.foreign import printable
 from finetune_contract.reasons import Reason
 from finetune_contract.result import MAX_BYTES, Outcome, PublishedArtifact, Result, decode
 
@@ -32,8 +36,9 @@ def test_anything_fits_and_keeps_what_matters(message: str, frames: list[str]) -
     found = decode(text)
     assert found is not None
     assert (found.reason, found.rank, found.artifact) == (result.reason, 1, result.artifact)
-    assert message.startswith(found.message.removesuffix("…"))
-    assert found.frames == result.frames[len(frames) - len(found.frames) :]
+    assert printable(message).startswith(found.message.removesuffix("…"))
+    kept = result.frames[len(frames) - len(found.frames) :]
+    assert found.frames == tuple(map(printable, kept))
 
 
 def test_frames_are_given_up_before_the_message() -> None:
@@ -55,3 +60,54 @@ def test_no_result_is_none() -> None:
     assert decode("Killed") is None
     assert decode('{"attempt": 1, "outcome": "Failed", "reason": "Unheard"}') is None
     assert decode(RESULT.encode()[:-3]) is None
+
+
+@pytest.mark.parametrize(
+    "noise",
+    [
+        "[" * 4000,
+        '{"a":' * 800,
+        '{"frames":' + "[" * 3000,
+        "{" * 4096,
+        '{"message": "' + "\\ud800" * 9,
+        '{"step": ' + "9" * 4000 + "}",
+        '{"step": 1e999}',
+    ],
+)
+def test_a_result_is_found_behind_what_no_parser_takes(noise: str) -> None:
+    assert decode(noise) is None
+    assert decode(noise + '"' + RESULT.encode()) == RESULT
+
+
+def test_of_a_long_log_the_end_is_read() -> None:
+    assert decode(RESULT.encode() + "x" * 9000) == RESULT
+    assert decode(RESULT.encode() + "x" * 3 * MAX_BYTES) is None
+
+
+def test_a_longer_result_is_not_ours() -> None:
+    told = RESULT.model_dump(mode="json", by_alias=True, exclude_none=True)
+    assert decode(json.dumps({**told, "more": "x" * MAX_BYTES})) is None
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("attempt", 0),
+        ("attempt", 1e30),
+        ("step", -1),
+        ("step", 2**53),
+        ("rank", -1),
+        ("rank", 1e30),
+    ],
+)
+def test_a_number_that_none_of_ours_says_is_no_result(field: str, value: float) -> None:
+    told = RESULT.model_dump(mode="json", by_alias=True, exclude_none=True)
+    assert decode(json.dumps({**told, field: 7})) is not None
+    assert decode(json.dumps({**told, field: value})) is None
+
+
+def test_no_line_or_escape_sequence_comes_through_a_message() -> None:
+    shown = RESULT.model_copy(update={"message": "row 3\n\x1b[2Jgone"})
+    found = decode(shown.encode())
+    assert found is not None
+    assert found.message == "row 3 \\x1b[2Jgone"

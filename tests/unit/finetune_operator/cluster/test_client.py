@@ -196,3 +196,14 @@ async def test_every_answer_is_counted(
     await cluster.get("Lease", "team", "bot-a1")
     await cluster.get("Lease", "team", "bot-a1")
     assert answers == [("get", "Lease", 200), ("get", "Lease", 404)]
+
+
+async def test_a_webhooks_words_are_bounded_and_on_one_line(
+    server: Server, cluster: Cluster
+) -> None:
+    server.answers = [status(422, "In\nvalid", "no\x1b[2J" + "x" * 9_000)]
+    with pytest.raises(ApiError) as refused:
+        await cluster.create(LEASE)
+    assert refused.value.reason == "In valid"
+    assert refused.value.message.startswith("no\\x1b[2Jxxx")
+    assert len(refused.value.message) == 4096

@@ -196,7 +196,7 @@ OVER = {"exitCode": 10, "reason": "Error", "message": "log\nits words\n"}
 def test_a_reward_runner_that_ends_again_and_again(states: Json) -> None:
     first = {"name": "init-pytorch", "restartCount": 9, "state": {"terminated": OVER}}
     seen = pod(initContainerStatuses=[first, {**RUNNER, **states}])
-    assert seen.runner_crashes == Crashes(3, 10, "Error", "log\nits words")
+    assert seen.runner_crashes == Crashes(3, 10, "Error", "log its words")
     long = {"terminated": {**OVER, "message": "x" * 600 + "end"}}
     words = pod(initContainerStatuses=[{**RUNNER, "state": long}]).runner_crashes.words
     assert (len(words), words[-4:]) == (512, "xend")
@@ -233,6 +233,8 @@ def test_a_report_of_progress() -> None:
         (None, stamp(0)),
         ("not JSON", stamp(0)),
         ('{"phase": "Dance"}', stamp(0)),
+        ('{"phase": "Train"}', "0000-01-01T00:00:00Z"),
+        ("[" * 4000, stamp(0)),
     ],
 )
 def test_what_is_no_report(text: str | None, renewed: str | None) -> None:

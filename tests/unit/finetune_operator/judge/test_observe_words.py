@@ -60,3 +60,53 @@ def test_an_init_container_that_ended_well_is_no_failure() -> None:
     assert pod(initContainerStatuses=ended(3)).init_failure == (
         "init container copy ended with code 3"
     )
+
+
+HOSTILE = "a\n\x1b[2J" + "b" * 9_000
+SHOWN = ("a \\x1b[2J" + "b" * 9_000)[:1023] + "…"
+
+
+def test_what_pods_and_events_say_is_short_and_on_one_line() -> None:
+    disrupted = {"type": "DisruptionTarget", "status": "True", "message": HOSTILE}
+    waits = {"reason": HOSTILE, "message": HOSTILE}
+    seen = pod(
+        reason=HOSTILE,
+        message=HOSTILE,
+        conditions=[disrupted],
+        containerStatuses=[{"name": "other", "state": {"waiting": waits}}],
+    )
+    assert (seen.reason, seen.message, seen.disrupted) == (SHOWN,) * 3
+    assert (seen.obstacle.reason, seen.obstacle.message) == (SHOWN, SHOWN)
+    image: Json = {"name": "other", "image": HOSTILE, "state": {"waiting": {"reason": "x"}}}
+    assert pod(containerStatuses=[image]).obstacle.message == f"image {SHOWN}"
+    event = {"type": "Warning", "message": HOSTILE, "lastTimestamp": "2026-01-01T00:00:01Z"}
+    assert newest_warning([event]) == SHOWN
+
+
+def test_what_the_scheduler_says_is_short_and_on_one_line() -> None:
+    said = {"type": "PodScheduled", "status": "False", "reason": HOSTILE, "message": HOSTILE}
+    seen = pod(conditions=[said])
+    assert (seen.obstacle.reason, seen.obstacle.message) == (SHOWN, SHOWN)
+
+
+def test_how_a_container_ended_is_short_and_on_one_line() -> None:
+    ended = {"exitCode": 1, "reason": HOSTILE, "message": "log\x1b"}
+    seen = pod(
+        initContainerStatuses=[
+            {"name": "rewards", "restartCount": 1, "state": {"terminated": ended}}
+        ],
+        containerStatuses=[{"name": "pytorch", "state": {"terminated": ended}}],
+    )
+    assert (seen.end.reason, seen.runner_crashes.reason) == (SHOWN, SHOWN)
+    assert seen.runner_crashes.words == "log\\x1b"
+
+
+def test_times_that_can_not_be_are_none() -> None:
+    year_0 = "0000-01-01T00:00:00Z"
+    scheduled = {"type": "PodScheduled", "status": "True", "lastTransitionTime": year_0}
+    ended = {"exitCode": 1, "finishedAt": "9999-12-31T23:59:59Z"}
+    seen = pod(
+        conditions=[scheduled],
+        containerStatuses=[{"name": "pytorch", "state": {"terminated": ended}}],
+    )
+    assert (seen.scheduled, seen.end.finished) == (None, None)

@@ -82,6 +82,12 @@ def test_a_transition_time_stays_while_the_truth_does() -> None:
     assert times == [{stamp(0)}, {stamp(0)}, {stamp(90)}]
 
 
+def test_a_conditions_message_is_one_line_that_the_api_takes() -> None:
+    told = made(message="a\n\x1b[2J" + "b" * 9_000).conditions
+    assert told is not None
+    assert {c.message for c in told} == {("a \\x1b[2J" + "b" * 9_000)[:8191] + "…"}
+
+
 def test_a_finished_job_keeps_its_conditions_and_speaks_of_the_newest_generation() -> None:
     done = made(Course.SUCCEEDED, Reason.SUCCEEDED, "published")
     older = done.model_copy(
