@@ -20,7 +20,8 @@ def validate(files: Files) -> None:
     """Check FineTuneJobs without a cluster.
 
     Applies the same schema, defaults and rules as the API server, and refuses the same fields in
-    the same words. Exit code 0: every job is valid; 3: at least one is not.
+    the same words. What a cluster's operator allows (its chart's policy and egress) it does not
+    know. Exit code 0: every job is valid; 3: at least one is not.
     """
     refused = 0
     for path in files:

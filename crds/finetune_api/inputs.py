@@ -7,16 +7,16 @@ from typing import Annotated
 from pydantic import Field
 
 from finetune_api.types import Name, Rule, SecretRef, bound, keyed_by
-from finetune_contract.model import Message
+from finetune_contract.model import Message, Reach
 from finetune_contract.recipe import BadRows, DataFormat, DataSource, ModelRecipe, TrainingSource
 
 
 class HostPathCache(Message):
     """A directory of the node."""
 
-    path: Annotated[str, Field(min_length=2, max_length=1024, pattern=r"^/[^:]*$")]
-    """Absolute path on the node; created if it does not exist. Pod Security `restricted` forbids
-    hostPath: prefer a claim where that level is enforced."""
+    path: Annotated[str, Field(min_length=2, max_length=1024, pattern=r"^/[^:]*$"), Reach.HOST_PATH]
+    """Absolute path on the node; created if it does not exist. The operator's chart has to allow it
+    (policy.hostPath), and Pod Security `restricted` forbids hostPath: prefer a claim."""
 
 
 class ClaimCache(Message):

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from finetune_api.quantity import Quantity
 from finetune_api.types import ATOMIC, Name, Rule, keyed_by
-from finetune_contract.model import Message
+from finetune_contract.model import Message, Reach
 
 LabelValue = Annotated[
     str, Field(max_length=63, pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$")
@@ -124,7 +124,10 @@ class Workers(Message):
 
     replicas: Annotated[int, Field(ge=1, le=512)] = 1
     """Number of pods."""
-    image: Annotated[str, Field(min_length=1, max_length=1024, pattern=r"^[^\s]+$")] | None = None
+    image: (
+        Annotated[str, Field(min_length=1, max_length=1024, pattern=r"^[^\s]+$"), Reach.IMAGE]
+        | None
+    ) = None
     """Trainer image; none means the one that the operator was installed with."""
     resources: Resources | None = None
     """Compute resources of each pod."""
@@ -143,7 +146,7 @@ class Workers(Message):
         | None
     ) = None
     """Taints that the pods may ignore."""
-    service_account_name: Name | None = None
+    service_account_name: Annotated[Name, Reach.SERVICE_ACCOUNT] | None = None
     """Run as this ServiceAccount, for instance one with a cloud identity; none means one made for
     the job."""
     volumes: (

@@ -20,10 +20,10 @@ from finetune_operator.cluster.cache import Cache, Key
 from finetune_operator.cluster.queue import RetryLater
 from finetune_operator.events import Recorder, transitions
 from finetune_operator.job.backend import Backend
-from finetune_operator.job.egress import refused_hosts
 from finetune_operator.job.errors import Stalled, Waiting
 from finetune_operator.job.names import JOB_LABEL, Object, content_digest
 from finetune_operator.job.parse import Parser, parse_status
+from finetune_operator.job.policy import refusals
 from finetune_operator.job.resources import LEASE, POD
 from finetune_operator.job.workers import image
 from finetune_operator.judge.decide import decide, refused
@@ -103,12 +103,10 @@ class Reconciler:
         return waiting.after if waiting else after
 
     def _parse(self, body: Object) -> FineTuneJob:
-        """Return the job; one that has begun goes on, whatever hosts are allowed since."""
+        """Return the job; one that has begun goes on, whatever is allowed since."""
         job = self._parser.parse(body)
-        if not _has_begun(job):
-            refused = refused_hosts(job, self.settings.allowed_hosts)
-            if refused:
-                raise Stalled(Reason.INVALID_SPEC, "; ".join(refused))
+        if not _has_begun(job) and (wrong := refusals(job, self.settings.policy)):
+            raise Stalled(Reason.INVALID_SPEC, "; ".join(wrong))
         return job
 
     def _trial(self, job: FineTuneJob) -> Objects | None:

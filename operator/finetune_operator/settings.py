@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
+from finetune_operator.job.policy import Policy
+
 
 class InvalidSetting(Exception):
     """An environment variable that can not be used; the message names it."""
@@ -24,6 +26,12 @@ class Settings:
     max_infrastructure_attempts: int = 20
     watch_namespaces: tuple[str, ...] = ()  # none: every namespace
     allowed_hosts: tuple[str, ...] = ()  # hosts, or suffixes such as *.example.com
+    policy_host_path: tuple[str, ...] = ()
+    policy_images: tuple[str, ...] = ()
+    policy_service_accounts: tuple[str, ...] = ()
+    policy_uris: tuple[str, ...] = ()
+    namespace: str = ""  # of the operator's own pod
+    service_account: str = ""  # that this pod runs as
     bind_address: str = "127.0.0.1"
     bind_port: int = 8080
     relist_seconds: float = 300
@@ -40,6 +48,19 @@ class Settings:
         if not values.get("trainer_image"):
             raise InvalidSetting("FINETUNE_TRAINER_IMAGE must name the trainer's image")
         return cls(**values)  # type: ignore[arg-type]
+
+    @property
+    def policy(self) -> Policy:
+        """Return what jobs may name outside themselves."""
+        own = (self.namespace, self.service_account)
+        return Policy(
+            host_path=self.policy_host_path,
+            images=self.policy_images,
+            service_accounts=self.policy_service_accounts,
+            uris=self.policy_uris,
+            hosts=self.allowed_hosts,
+            own_account=own if all(own) else None,
+        )
 
 
 def _value(variable: str, text: str, kind: str) -> object:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from enum import Enum
 from typing import Annotated, Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -12,8 +13,24 @@ from pydantic.alias_generators import to_camel
 LARGEST = 2**53 - 1  # of whole numbers, up to which every reader of JSON has the same
 Count = Annotated[int, Field(ge=0, le=LARGEST)]
 
-Uri = Annotated[str, Field(min_length=6, max_length=1024, pattern=r"^(hf|s3|file)://[^\s?#]+$")]
-StoreUri = Annotated[str, Field(min_length=6, max_length=1024, pattern=r"^(s3|file)://[^\s?#]+$")]
+
+class Reach(Enum):
+    """What a text names that lies outside the job: a mark of its field's type, by which the
+    operator finds all that its chart may forbid."""
+
+    URI = "where something is read from or sent to"
+    SERVER = "a URI that prompts and completions are sent to"
+    IMAGE = "a container image"
+    SERVICE_ACCOUNT = "a ServiceAccount that pods run as"
+    HOST_PATH = "a path on the node"
+
+
+Uri = Annotated[
+    str, Field(min_length=6, max_length=1024, pattern=r"^(hf|s3|file)://[^\s?#]+$"), Reach.URI
+]
+StoreUri = Annotated[
+    str, Field(min_length=6, max_length=1024, pattern=r"^(s3|file)://[^\s?#]+$"), Reach.URI
+]
 Revision = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[\w./-]+$")]
 
 

@@ -102,7 +102,7 @@ TABLE: dict[Reason, Row] = {
     Reason.INVALID_SPEC: Row(
         Retry.NEVER,
         None,
-        "The FineTuneJob breaks a rule of its schema.",
+        "The FineTuneJob breaks a rule of its schema, or names what the operator's chart forbids.",
         "Correct the fields named; `finetune validate FILE` checks a file without a cluster.",
     ),
     Reason.INVALID_RUN_CONFIG: Row(

@@ -7,32 +7,12 @@ final dot. IP addresses are allowed by their exact text only.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from urllib.parse import urlsplit
-
-from finetune_api.job import FineTuneJob
 
 SETTING = "egress.allowedHosts"  # value of the chart
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _ADDRESS = re.compile(r"[0-9.]+|0x[0-9a-f.x]*")  # as resolvers read digits: 127.1, 0x7f000001
-
-
-def refused_hosts(job: FineTuneJob, allowed: Collection[str]) -> list[str]:
-    """Return what is wrong with each URL whose host is not allowed, field first."""
-    found = ((field, refusal_of(url, job.namespace, allowed)) for field, url in _called(job))
-    return [f"{field}: {refusal}" for field, refusal in found if refusal is not None]
-
-
-def _called(job: FineTuneJob) -> Iterator[tuple[str, str]]:
-    """Yield field and URL of the server that draws completions and of those that score them."""
-    grpo = job.spec.method.grpo
-    if grpo is None:
-        return
-    if grpo.rollout.uri is not None:
-        yield "spec.method.grpo.rollout.uri", grpo.rollout.uri
-    for reward in grpo.rewards:
-        if reward.http is not None:
-            yield f"spec.method.grpo.rewards[{reward.name}].http.url", reward.http.url
 
 
 def refusal_of(url: str, namespace: str, allowed: Collection[str]) -> str | None:

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import yaml
 
 from finetune_local.binaries import helm
+from finetune_operator.job.policy import Policy
 from finetune_operator.job.resources import children
 from finetune_operator.plan.backends import BACKEND
 from finetune_operator.settings import Settings
@@ -27,8 +29,17 @@ def settings(**values: Any) -> Settings:
     assert done.returncode == 0, done.stderr
     objects = yaml.safe_load_all(done.stdout)
     (deployment,) = (o for o in objects if o and o["kind"] == "Deployment")
-    (container,) = deployment["spec"]["template"]["spec"]["containers"]
-    environment = {e["name"]: e["value"] for e in container["env"] if "value" in e}
+    pod = deployment["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    told = {
+        "status.podIP": "10.0.0.7",
+        "metadata.namespace": deployment["metadata"]["namespace"],
+        "spec.serviceAccountName": pod["serviceAccountName"],
+    }
+    environment = {
+        e["name"]: e["value"] if "value" in e else told[e["valueFrom"]["fieldRef"]["fieldPath"]]
+        for e in container["env"]
+    }
     return Settings.from_environment(environment)
 
 
@@ -56,3 +67,37 @@ def test_what_is_no_host_is_refused(host: str) -> None:
     done = rendered(egress={"allowedHosts": [host]})
     assert done.returncode != 0
     assert "/egress/allowedHosts/0" in done.stderr
+
+
+def test_what_jobs_may_name() -> None:
+    usual = settings().policy
+    assert usual == Policy(own_account=("team", "finetune-finetune-operator"))
+    given = {
+        "hostPath": ["/var/lib/models", "/mnt/*/models/", "/"],
+        "images": ["ghcr.io/acme/*", "trainer@sha256:*"],
+        "serviceAccounts": ["trainer-*", "*"],
+        "uris": ["s3://team-*/*", "hf://*", "https://mlflow.example:5000", "*"],
+    }
+    policy = settings(policy=given).policy
+    assert policy == replace(
+        usual,
+        host_path=tuple(given["hostPath"]),
+        images=tuple(given["images"]),
+        service_accounts=tuple(given["serviceAccounts"]),
+        uris=tuple(given["uris"]),
+    )
+
+
+def test_what_is_no_pattern_is_refused() -> None:
+    wrong = {
+        "hostPath": ["", "models", "*", "//", "/a//b", "/a:b", "/a,b", "/$(HOME)", "/a b"],
+        "images": ["", "/acme/*", "a,b", "a b", "$(POD_IP)"],
+        "serviceAccounts": ["", "Trainer", "a/b", "a,b"],
+        "uris": ["", "team-a/*", "ftp://x", "s3://a,s3://b", "s3://$(X)"],
+        "other": [],
+    }
+    done = rendered(policy=wrong)
+    assert done.returncode != 0
+    for kind, patterns in wrong.items():
+        assert all(f"/policy/{kind}/{place}'" in done.stderr for place in range(len(patterns)))
+    assert "'other' not allowed" in done.stderr

@@ -113,6 +113,16 @@ async def test_an_invalid_spec_stalls_with_its_fields_and_goes_on_when_corrected
     assert bench.status()["observedGeneration"] == 2
 
 
+async def test_what_the_chart_does_not_allow_stalls_with_the_value_that_would() -> None:
+    bench = Bench(model={"uri": "hf://o/m", "cache": {"hostPath": {"path": "/models"}}})
+    assert await bench.do_pass() is None
+    assert bench.created == []
+    truth, reason, message = bench.told("Stalled")
+    assert (truth, reason) == ("True", "InvalidSpec")
+    assert message.startswith("spec.model.cache.hostPath.path: /models is not among what the ")
+    assert "policy.hostPath" in message
+
+
 async def test_a_run_config_that_the_trainer_would_refuse_stalls_with_its_field() -> None:
     bench = Bench()
     starting = {

@@ -6,6 +6,7 @@ from dataclasses import fields
 
 import pytest
 
+from finetune_operator.job.policy import Policy
 from finetune_operator.settings import InvalidSetting, Settings
 
 IMAGE = {"FINETUNE_TRAINER_IMAGE": "t:1"}
@@ -29,6 +30,12 @@ def test_every_field_has_its_variable() -> None:
         "FINETUNE_MAX_INFRASTRUCTURE_ATTEMPTS": "6",
         "FINETUNE_WATCH_NAMESPACES": "a, b,",
         "FINETUNE_ALLOWED_HOSTS": "judge.example,*.scores.example",
+        "FINETUNE_POLICY_HOST_PATH": "/models",
+        "FINETUNE_POLICY_IMAGES": "ghcr.io/acme/*,t:1",
+        "FINETUNE_POLICY_SERVICE_ACCOUNTS": "trainer-*",
+        "FINETUNE_POLICY_URIS": "s3://a/*,hf://*",
+        "FINETUNE_NAMESPACE": "finetune-system",
+        "FINETUNE_SERVICE_ACCOUNT": "finetune-operator",
         "FINETUNE_BIND_ADDRESS": "0.0.0.0",
         "FINETUNE_BIND_PORT": "7",
         "FINETUNE_RELIST_SECONDS": "8",
@@ -37,8 +44,19 @@ def test_every_field_has_its_variable() -> None:
     assert len(given) == len(fields(Settings))
     assert Settings.from_environment(given) == Settings(
         *("t:1", 0.5, 1, 2, 3, 4, 5, 6, ("a", "b"), ("judge.example", "*.scores.example")),
+        *(("/models",), ("ghcr.io/acme/*", "t:1"), ("trainer-*",), ("s3://a/*", "hf://*")),
+        *("finetune-system", "finetune-operator"),
         *("0.0.0.0", 7, 8, "DEBUG"),
     )
+
+
+def test_what_jobs_may_name() -> None:
+    kinds = {"host_path": ("/m",), "images": ("i",), "service_accounts": ("s",), "uris": ("u",)}
+    given = {f"policy_{kind}": patterns for kind, patterns in kinds.items()}
+    settings = Settings("t:1", **given, allowed_hosts=("h",), namespace="n", service_account="a")
+    assert settings.policy == Policy(**kinds, hosts=("h",), own_account=("n", "a"))
+    for outside in (Settings("t:1", namespace="n"), Settings("t:1", service_account="a")):
+        assert outside.policy == Policy()
 
 
 @pytest.mark.parametrize(
