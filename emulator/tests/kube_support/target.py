@@ -68,6 +68,7 @@ def _server_on(assets: Path, directory: Path, etcd: int, peer: int, port: int) -
             str(assets / "etcd"),
             f"--data-dir={directory / 'etcd'}",
             f"--listen-client-urls={etcd_url}",
+            f"--advertise-client-urls={etcd_url}",
             f"--listen-peer-urls={peer_url}",
             "--unsafe-no-fsync",
         )
