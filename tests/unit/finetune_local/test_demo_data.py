@@ -21,4 +21,13 @@ def test_rows_hold_a_question_and_its_answer_alone() -> None:
     train, _ = train_and_held_out()
     lines = [json.loads(line) for line in to_jsonl(train, "answer").decode().splitlines()]
     assert lines == [{"prompt": row.question, "answer": row.answer} for row in train]
-    assert all(row.answer.lstrip("-").isdigit() for row in train)
+
+
+def test_sums_and_differences_of_small_and_large_numbers_are_right() -> None:
+    kinds = set()
+    for row in train_and_held_out()[0]:
+        left, sign, right = row.question.removesuffix(" =").split()[-3:]
+        assert int(row.answer) == int(left) + int(f"{sign}{right}"), row
+        assert len(left) == len(right)
+        kinds.add((len(left), sign))
+    assert kinds == {(1, "+"), (1, "-"), (2, "+"), (2, "-")}

@@ -28,11 +28,17 @@ def scorer(reward: Reward) -> Scorer:
     """Return the scorer of a builtin reward.
 
     Raises:
-        RewardInvalid: if its settings can not be used.
+        RewardInvalid: if its settings can not be used, or its library is not installed.
     """
     name = next(name for name in BUILTINS if getattr(reward, name) is not None)
     factory = import_module(f"{__name__}.{name}").scorer
-    made: Scorer = factory(reward.source, reward.name)
+    try:
+        made: Scorer = factory(reward.source, reward.name)
+    except ModuleNotFoundError as missing:
+        raise RewardInvalid(
+            f"reward {reward.name}: {missing.name} is not installed; it must be in the trainer's "
+            "image (docs/installation.md says how), and for a try beside finetune"
+        ) from missing
     return made
 
 

@@ -37,6 +37,12 @@ def test_settings_that_can_not_be_used(source: dict[str, Any], words: str) -> No
     assert caught.value.message.startswith("reward judge: ")
 
 
+def test_a_library_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "reasoning_gym", None)  # as if it could not be found
+    with pytest.raises(RewardInvalid, match=r"^reward judge: reasoning_gym is not installed; "):
+        scorer(reward(reasoning_gym={"task": "chain_sum"}))
+
+
 SETTINGS: dict[str, dict[str, Any]] = {
     "math": {},
     "exact": {},
