@@ -191,6 +191,9 @@ def _environment(layout: Layout) -> dict[str, str]:
         "OMP_WAIT_POLICY": "PASSIVE",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "TOKENIZERS_PARALLELISM": "false",
+        # Torch would multiply rotary positions by a Triton kernel, which a C compiler makes at run
+        # time: images have none, and one that has would compute otherwise.
+        "TORCH_DISABLE_NATIVE_JIT": "1",
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # what deterministic algorithms ask for
         # How long torchrun waits for ranks after SIGTERM before SIGKILL.
         TORCHRUN_VARIABLE: str(math.ceil(TORCHRUN_KILLS * layout.grace_seconds)),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +84,20 @@ def test_torchrun_waits_for_its_ranks_nearly_as_long_as_the_pod_lives(
 ) -> None:
     layout = run_config(tmp_path, graceSeconds=grace).layout
     assert _environment(layout)["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] == seconds
+
+
+@pytest.mark.parametrize(("pod", "disabled"), [(None, True), ("0", False)])
+def test_torch_compiles_no_kernels_unless_the_pod_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pod: str | None, disabled: bool
+) -> None:
+    if pod is not None:
+        monkeypatch.setenv("TORCH_DISABLE_NATIVE_JIT", pod)
+    environment = _environment(run_config(tmp_path).layout)
+    asks = "from torch._native.common_utils import check_native_jit_disabled as f; print(f())"
+    said = subprocess.run(
+        [sys.executable, "-c", asks], env=environment, capture_output=True, text=True, check=True
+    )
+    assert said.stdout.strip() == str(disabled)
 
 
 def test_nodes_have_an_hour_to_find_each_other(tmp_path: Path) -> None:
