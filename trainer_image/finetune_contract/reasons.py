@@ -28,7 +28,9 @@ class Reason(StrEnum):
     MODEL_NOT_FOUND = "ModelNotFound"
     MODEL_UNSUPPORTED = "ModelUnsupported"
     ACCESS_DENIED = "AccessDenied"
+    CREDENTIALS_INVALID = "CredentialsInvalid"
     STORAGE_UNSUPPORTED = "StorageUnsupported"
+    STORAGE_REFUSED = "StorageRefused"
     SUPERSEDED = "Superseded"
     NON_FINITE_LOSS = "NonFiniteLoss"
     OUTPUT_NOT_FOUND = "OutputNotFound"
@@ -139,7 +141,15 @@ TABLE: dict[Reason, Row] = {
         Retry.NEVER,
         15,
         "The store refused the credentials.",
-        "Check the keys in the Secret named by the credentialsSecretRef in the message.",
+        "Check the keys in the Secret named by the credentialsSecretRef in the message, or the "
+        "rights of the ServiceAccount's identity where it names no keys.",
+        once_begun=Retry.COUNTED,
+    ),
+    Reason.CREDENTIALS_INVALID: Row(
+        Retry.NEVER,
+        37,
+        "A value in a Secret can not be what its key is for.",
+        "Correct the key that the message names; its value is never shown.",
         once_begun=Retry.COUNTED,
     ),
     Reason.STORAGE_UNSUPPORTED: Row(
@@ -147,6 +157,13 @@ TABLE: dict[Reason, Row] = {
         16,
         "The store does not honour conditional writes.",
         "Use a store with If-Match and If-None-Match on PUT for spec.output.uri.",
+    ),
+    Reason.STORAGE_REFUSED: Row(
+        Retry.NEVER,
+        38,
+        "The store refused a request that it would refuse again.",
+        "Look up the store's error code in the message; check the URI and AWS_ENDPOINT_URL.",
+        once_begun=Retry.COUNTED,
     ),
     Reason.SUPERSEDED: Row(
         Retry.NEVER,

@@ -49,7 +49,7 @@ def main() -> int:
 
         result = run_rank(config, file, stop, arguments.progress_file, train_and_publish)
         return file.write(result)
-    except Exception as error:  # the process's edge: any end must become a Result
+    except BaseException as error:  # the process's edge: any end must become a Result
         log.error("rank %d failed", rank, exc_info=error)
         frames = own_frames(error)
         return file.write(failed(explain(error), attempt=attempt, rank=rank, frames=frames))

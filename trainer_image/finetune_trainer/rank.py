@@ -44,7 +44,7 @@ def run_rank(
         ranks.join(gpus=config.layout.gpus)
         with _reported(run, progress_file):
             artifact = work(run)
-    except Exception as error:  # noqa: BLE001 - the process's edge: any end becomes a Result
+    except BaseException as error:  # noqa: BLE001 - the process's edge: any end becomes a Result
         return _failure(error, run)
     try:
         # The group is not destroyed: NCCL's teardown can crash, and the process ends anyway.
@@ -64,7 +64,7 @@ def run_rank(
     )
 
 
-def _failure(error: Exception, run: Run) -> Result:
+def _failure(error: BaseException, run: Run) -> Result:
     """Return this rank's Result: the first failing rank's, where this one only lost a peer."""
     ranks, reporter, failure = run.ranks, run.reporter, explain(error)
     if failure.reason is Reason.DISTRIBUTED_FAILURE and run.stop.came:

@@ -93,7 +93,7 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         rows = -(-ROWS // len(arguments.uri))
         found = [row for uri in arguments.uri for row in sample(uri, arguments.credentials, rows)]
-    except Exception as error:  # the process's edge: any end must become a Result
+    except BaseException as error:  # the process's edge: any end must become a Result
         log.error("the rows can not be read", exc_info=error)
         result = failed(explain(error), attempt=1, rank=0)
         arguments.termination_log.write_text(result.encode())

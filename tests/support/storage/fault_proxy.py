@@ -25,11 +25,13 @@ class Answer:
     """Answer without asking the server."""
 
     status: int
-    code: str
+    code: str = ""  # S3's; empty: a body without one
+    more: str = ""  # of the body
 
     @property
     def text(self) -> str:
-        return f"<?xml version='1.0'?><Error><Code>{self.code}</Code></Error>"
+        code = f"<Code>{self.code}</Code>" if self.code else ""
+        return f"<?xml version='1.0'?><Error>{code}{self.more}</Error>"
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ PASSING = [  # faults that end, and how often they strike
     pytest.param(Lost(), 1, id="lost-answer"),
 ]
 LASTING = [  # faults that stay, the reason they end with, and words of its message
-    pytest.param(UNAVAILABLE, Reason.STORAGE_UNAVAILABLE, "did not answer", id="unavailable"),
+    pytest.param(UNAVAILABLE, Reason.STORAGE_UNAVAILABLE, "503 SlowDown", id="unavailable"),
     pytest.param(
         FULL, Reason.STORAGE_UNAVAILABLE, "no space left", id="full", marks=pytest.mark.slow
     ),

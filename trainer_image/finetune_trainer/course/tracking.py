@@ -26,6 +26,7 @@ from finetune_trainer.course.trackers.base import (
     Unavailable,
     public_uri,
 )
+from finetune_trainer.process.errors import Failure
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +100,7 @@ class Delivery:
                 if closing is not None:
                     tracker.close(closing)
                 wait = self._pace.send
-            except (Unavailable, Refused) as problem:
+            except (Unavailable, Refused, Failure) as problem:
                 self._complain(str(problem))
             except Exception as error:
                 # The thread's edge: a tracker's library may raise anything, and its text may quote

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from datetime import timedelta
 from typing import Any
+from urllib.parse import urlsplit
 
 from obstore.store import S3Store
 
-from finetune_contract.layout import CredentialKey
-from finetune_contract.reasons import Reason
-from finetune_trainer.process.errors import Failure
-from finetune_trainer.store.credentials import MountedKeys, read_key
+from finetune_trainer.store.credentials import BucketAccess
+
+DEFAULT_REGION = "us-east-1"  # what stores that are not AWS's take
 
 # An outage shorter than this costs time only; between tries it waits 10 s at most.
 RETRY = {
@@ -24,13 +24,8 @@ RETRY = {
 }
 
 
-def open_bucket(
-    bucket: str, credentials_field: str, credentials_dir: str | None, keys: MountedKeys | None
-) -> S3Store:
-    """Return a bucket with the given keys, else with the ambient identity.
-
-    Raises Failure(AccessDenied) where the Secret of `credentials_field` lacks a key.
-    """
+def open_bucket(bucket: str, access: BucketAccess) -> S3Store:
+    """Return a bucket with the given keys, else with the ServiceAccount's identity."""
     # The store checks each body, so that a damaged one is refused before it counts as written.
     config: dict[str, Any] = {"checksum_algorithm": "SHA256"}
     client: dict[str, Any] = {
@@ -38,19 +33,14 @@ def open_bucket(
         "read_timeout": timedelta(minutes=2),  # without a byte
         "timeout": timedelta(hours=2),
     }
-    if keys is not None:
-        for key in (CredentialKey.ACCESS_KEY_ID, CredentialKey.SECRET_ACCESS_KEY):
-            if not read_key(credentials_dir, key):
-                raise Failure(
-                    Reason.ACCESS_DENIED, f"the Secret of {credentials_field} has no {key}"
-                )
-        endpoint = read_key(credentials_dir, CredentialKey.ENDPOINT_URL)
-        if endpoint:
-            config["endpoint"] = endpoint
-        certificate = read_key(credentials_dir, CredentialKey.CA_CERTIFICATE)
-        if certificate:
-            client["root_certificate"] = certificate
-        client["allow_http"] = (endpoint or "").startswith("http://")
-        config["region"] = read_key(credentials_dir, CredentialKey.REGION) or "us-east-1"
-        config["credential_provider"] = keys
+    if access.endpoint:
+        config["endpoint"] = access.endpoint
+        client["allow_http"] = urlsplit(access.endpoint).scheme == "http"
+    if access.certificate:
+        client["root_certificate"] = access.certificate
+    if access.region:
+        config["region"] = access.region
+    if access.keys is not None:
+        config["credential_provider"] = access.keys
+        config.setdefault("region", DEFAULT_REGION)
     return S3Store(bucket, client_options=client, retry_config=RETRY, **config)

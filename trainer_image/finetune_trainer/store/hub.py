@@ -163,7 +163,7 @@ class Repository:
 
 def model_repository(uri: str, revision: str | None, credentials_dir: str | None) -> Repository:
     """Return the repository of `hf://ORG/NAME`."""
-    token = read_key(credentials_dir, CredentialKey.HF_TOKEN)
+    token = read_key(credentials_dir, CredentialKey.HF_TOKEN, Role.MODEL.credentials_field)
     return Repository(uri, Role.MODEL, "model", uri.removeprefix(SCHEME), revision, token)
 
 
@@ -175,7 +175,7 @@ def dataset_repository(uri: str, credentials_dir: str | None) -> tuple[Repositor
             Reason.DATA_NOT_FOUND, f"{uri}: write hf://datasets/ORG/NAME/PATH for a data file"
         )
     name, _, revision = parts[1].partition("@")
-    token = read_key(credentials_dir, CredentialKey.HF_TOKEN)
+    token = read_key(credentials_dir, CredentialKey.HF_TOKEN, Role.DATA.credentials_field)
     repository = Repository(
         uri, Role.DATA, "dataset", f"{parts[0]}/{name}", revision or None, token
     )

@@ -27,8 +27,8 @@ from finetune_contract.model import sha256_digest
 from finetune_contract.reasons import Reason
 from finetune_trainer.process.errors import Conflict, Failure
 from finetune_trainer.store.buckets import open_bucket
-from finetune_trainer.store.credentials import Keys, MountedKeys
-from finetune_trainer.store.storage_errors import Altered, Expired, translated
+from finetune_trainer.store.credentials import BucketAccess, Keys, MountedKeys
+from finetune_trainer.store.storage_errors import Altered, Expired, Place, translated
 
 T = TypeVar("T")
 
@@ -82,11 +82,10 @@ class Store:
                 raise Failure(role.not_found, f"{uri}: write file:///PATH, with three slashes")
             self._store: Any = LocalStore()
         elif parts.scheme == "s3" and parts.netloc:
-            if credentials_dir is not None:
-                self._keys = MountedKeys(credentials_dir)
-            self._store = open_bucket(
-                parts.netloc, role.credentials_field, credentials_dir, self._keys
-            )
+            access = BucketAccess.read(credentials_dir, role.credentials_field)
+            self._keys = access.keys
+            with self._errors(""):
+                self._store = open_bucket(parts.netloc, access)
         else:
             raise Failure(role.not_found, f"{uri}: use s3://BUCKET/PATH or file:///PATH")
 
@@ -189,9 +188,10 @@ class Store:
                 path,
                 lambda: str(obstore.put(self._store, self._key(path), data, mode=mode)["e_tag"]),
                 missing_is_failure=etag is None,
+                conditional=True,
             )
-        except (PreconditionError, AlreadyExistsError, FileNotFoundError) as error:
-            raise Conflict(path) from error
+        except (PreconditionError, AlreadyExistsError, FileNotFoundError):
+            raise Conflict(path) from None  # their text holds the store's whole answer
 
     def _write_local_if(self, path: str, data: bytes, etag: str | None) -> str:
         target = self.local_path(path)
@@ -204,19 +204,28 @@ class Store:
                 self.write(path, data)
         return sha256_digest(data)
 
-    def _do(self, path: str, request: Callable[[], T], *, missing_is_failure: bool = True) -> T:
+    def _do(
+        self,
+        path: str,
+        request: Callable[[], T],
+        *,
+        missing_is_failure: bool = True,
+        conditional: bool = False,
+    ) -> T:
         """Make a request; make it again where other keys or another try can mend it."""
         tries = 1
         while True:
             keys = self._keys.read() if self._keys else None
             try:
-                with self._errors(path, missing_is_failure):
+                with self._errors(path, missing_is_failure, conditional):
                     return request()
             except Altered:
                 if tries == TRIES:
                     raise
                 log.warning("%s/%s arrived altered, sending it again", self.uri, path)
             except Failure as failure:
+                if self._keys is not None:
+                    self._keys.read()  # they may have gone bad while obstore asked for them
                 if tries == TRIES or keys is None or not self._renewed(keys, failure):
                     raise
                 log.info("going on with the renewed keys of %s", self.role.credentials_field)
@@ -234,10 +243,12 @@ class Store:
             time.sleep(1)
         return True
 
-    def _errors(self, path: str, missing_is_failure: bool = True) -> AbstractContextManager[None]:
+    def _errors(
+        self, path: str, missing_is_failure: bool = True, conditional: bool = False
+    ) -> AbstractContextManager[None]:
         uri = "/".join(part for part in (self.uri, path) if part)
-        role = self.role
-        return translated(uri, role.field, role.not_found, missing_is_failure=missing_is_failure)
+        place = Place(uri, self.role.field, self.role.not_found, self._keys is not None)
+        return translated(place, missing_is_failure=missing_is_failure, conditional=conditional)
 
     def _key(self, path: str) -> str:
         return "/".join(part for part in (self._root, path) if part)

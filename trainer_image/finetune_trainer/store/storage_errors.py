@@ -1,15 +1,20 @@
-"""What obstore raises, in the words of the job."""
+"""What obstore raises, in the words of the job.
+
+Its text holds the store's whole answer, and with it key id and session token where a signature was
+refused: of that a status and S3's error code are told, and nothing is chained to the failure.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from obstore.exceptions import (
     AlreadyExistsError,
     BaseError,
     NotSupportedError,
-    PermissionDeniedError,
     PreconditionError,
     UnauthenticatedError,
 )
@@ -17,15 +22,34 @@ from obstore.exceptions import (
 from finetune_contract.layout import CredentialKey
 from finetune_contract.reasons import Reason
 from finetune_trainer.process.errors import Failure
+from finetune_trainer.store.answers import Answer, Kind
 
-EXPIRED_CODES = ("expiredtoken", "tokenrefreshrequired")
-# S3's, and obstore's words for a redirect that names no place.
-REGION_CODES = (
-    "incorrectly configured region",
-    "permanentredirect",
-    "authorizationheadermalformed",
+PANIC = "pyo3_runtime.PanicException"  # no Exception, and no class that can be imported
+NOT_SENDABLE = re.compile("invalid(uri|header|port)", re.IGNORECASE)
+NO_IDENTITY = (
+    "169.254.169.254",
+    "169.254.170.",  # of EKS and ECS
+    "metadata endpoint",
+    "missing accesskeyid",
+    "missing secretaccesskey",
+    "failed to read token file",
+    "performing post redacted",  # a request to STS
 )
-ALTERED_CODES = ("baddigest", "contentsha256mismatch", "contentchecksummismatch")
+NOT_S3 = ("unable to extract metadata", "invalid list response", "invalid multipart response")
+TROUBLES = (  # of connections: obstore's words, and what they mean
+    ("dns error", "its host's name is not known in the cluster"),
+    ("connectionrefused", "nothing listens at its address"),
+    ("invalidcontenttype", "its port speaks http, not https"),
+    ("invalidcertificate", "its certificate is not trusted"),
+)
+REMEDIES = {  # by the code of a refusal
+    "InvalidAccessKeyId": f"it does not know this {CredentialKey.ACCESS_KEY_ID}",
+    "SignatureDoesNotMatch": f"{CredentialKey.SECRET_ACCESS_KEY} is not the one of this "
+    f"{CredentialKey.ACCESS_KEY_ID}",
+    "InvalidToken": f"{CredentialKey.SESSION_TOKEN} is damaged, or of other keys",
+    "RequestTimeTooSkewed": "the node's clock is wrong; set it",
+    "AccessDenied": "allow it to read, write, list and delete there, as far as the field asks",
+}
 
 
 class Expired(Failure):
@@ -36,70 +60,156 @@ class Altered(Failure):
     """The store got something else than was sent, and refused it."""
 
 
+@dataclass(frozen=True)
+class Place:
+    """What is asked for: a URI, the field of the job it stands in, and as whom it is asked for."""
+
+    uri: str
+    field: str
+    not_found: Reason
+    has_keys: bool = True  # in the Secret that the field's credentialsSecretRef names
+
+    @property
+    def secret(self) -> str:
+        """Return the Secret, by the field that names it."""
+        return f"the Secret of {self.field}.credentialsSecretRef"
+
+    @property
+    def identity(self) -> str:
+        """Return who asks."""
+        if self.has_keys:
+            return f"the keys of {self.secret}"
+        return f"the pod's ServiceAccount ({self.field}.credentialsSecretRef gives no keys)"
+
+
 @contextmanager
 def translated(
-    uri: str, field: str, not_found: Reason, *, missing_is_failure: bool
+    place: Place, *, missing_is_failure: bool = True, conditional: bool = False
 ) -> Iterator[None]:
-    """Raise obstore's errors about `uri`, which stands in `field`, as Failures.
+    """Raise obstore's errors about a place as Failures.
 
-    Lost conditions pass unchanged, and so does FileNotFoundError unless that is a failure.
+    The lost condition of a conditional request passes unchanged, and so does FileNotFoundError
+    unless that is a failure.
     """
     try:
         yield
-    except (PreconditionError, AlreadyExistsError):
-        raise
-    except (PermissionDeniedError, UnauthenticatedError, PermissionError) as error:
-        raise _denied(uri, field, str(error).lower()) from error
-    except FileNotFoundError as error:
+    except (PreconditionError, AlreadyExistsError) as error:
+        if conditional:
+            raise
+        raise _answered(place, Answer.of(error)) from None
+    except FileNotFoundError:
         if not missing_is_failure:
             raise
-        raise Failure(not_found, f"{uri} does not exist ({field})") from error
-    except NotSupportedError as error:
-        raise Failure(
-            Reason.STORAGE_UNSUPPORTED, f"{uri}: the store can not do this operation"
-        ) from error
-    except BaseError as error:
-        raise _generic(uri, field, not_found, str(error).lower()) from error
+        raise Failure(place.not_found, f"{place.uri} does not exist ({place.field})") from None
+    except NotSupportedError:
+        raise _unsupported(place) from None
+    except (BaseError, ValueError, OSError) as error:
+        answer = Answer.of(error)
+        raise (_answered(place, answer) if answer else _unanswered(place, error)) from None
+    except BaseException as error:
+        if f"{type(error).__module__}.{type(error).__name__}" != PANIC:
+            raise
+        raise _panicked(place, str(error)) from None
 
 
-def _denied(uri: str, field: str, text: str) -> Failure:
-    secret = f"{field}.credentialsSecretRef"
-    if any(code in text for code in EXPIRED_CODES):
-        return Expired(
+def _answered(place: Place, answer: Answer) -> Failure:
+    """Return what the store's refusal means."""
+    uri = place.uri
+    match answer.kind:
+        case Kind.EXPIRED:
+            what = f"the store refused access to {uri} ({answer}): the session token of"
+            return Expired(Reason.ACCESS_DENIED, f"{what} {place.secret} has expired")
+        case Kind.DENIED:
+            what = f"the store refused access to {uri} ({answer}) with {place.identity}"
+            remedy = REMEDIES.get(answer.code or "")
+            return Failure(Reason.ACCESS_DENIED, f"{what}: {remedy}" if remedy else what)
+        case Kind.REGION:
+            return _another_region(place)
+        case Kind.MISSING:
+            return Failure(place.not_found, f"{uri} does not exist ({place.field})")
+        case Kind.FULL:
+            what = f"the store has no space left for {uri} ({answer})"
+            return Failure(Reason.STORAGE_UNAVAILABLE, f"{what}: raise its quota, or delete there")
+        case Kind.ALTERED:
+            return Altered(Reason.VERIFICATION_FAILED, f"{uri} arrived altered at the store")
+        case Kind.UNSUPPORTED:
+            return _unsupported(place)
+        case Kind.PASSING:
+            return Failure(
+                Reason.STORAGE_UNAVAILABLE,
+                f"the store can not serve {uri} now ({answer}; {place.field})",
+            )
+        case Kind.REFUSED:
+            return Failure(
+                Reason.STORAGE_REFUSED,
+                f"the store refused the request for {uri} ({answer}; {place.field}), made with "
+                f"{place.identity}",
+            )
+
+
+def _unanswered(place: Place, error: BaseException) -> Failure:
+    """Tell apart what obstore calls generic, and what this machine's disk says."""
+    uri, text = place.uri, str(error).lower()
+    if "no space left" in text or "os error 28" in text:
+        return Failure(Reason.DISK_FULL, f"no space left for {uri}")
+    if isinstance(error, PermissionError) or "os error 13" in text:
+        return Failure(
             Reason.ACCESS_DENIED,
-            f"the store refused access to {uri}: the session token of {secret} has expired",
+            f"the pod's user may not read or write {uri} ({place.field}); see its owner and mode",
         )
+    if any(words in text for words in NO_IDENTITY):
+        return Failure(
+            Reason.ACCESS_DENIED,
+            f"no credentials for {uri}: set {place.field}.credentialsSecretRef, or give the pod's "
+            "ServiceAccount an identity",
+        )
+    if isinstance(error, UnauthenticatedError):  # obstore got no keys from us
+        return Failure(
+            Reason.ACCESS_DENIED,
+            f"{uri} ({place.field}) can not be asked for with {place.identity}",
+        )
+    if "incorrectly configured region" in text:  # a redirect that names no place
+        return _another_region(place)
+    if any(words in text for words in NOT_S3):
+        return Failure(
+            Reason.STORAGE_REFUSED,
+            f"what answers for {uri} is no S3 server: set {CredentialKey.ENDPOINT_URL} in "
+            f"{place.secret} to the address of its API, not of its console",
+        )
+    return _unreached(place, text)
+
+
+def _unreached(place: Place, text: str) -> Failure:
+    trouble = next((meaning for words, meaning in TROUBLES if words in text), None)
+    what = f"the store did not answer for {place.uri} ({place.field})"
+    if trouble is None:
+        return Failure(Reason.STORAGE_UNAVAILABLE, what)
+    remedy = f"see {CredentialKey.ENDPOINT_URL} in {place.secret}"
+    if "certificate" in trouble:
+        remedy = f"put its authority into {CredentialKey.CA_CERTIFICATE} of {place.secret}"
+    return Failure(Reason.STORAGE_UNAVAILABLE, f"{what}: {trouble}; {remedy}")
+
+
+def _another_region(place: Place) -> Failure:
     return Failure(
-        Reason.ACCESS_DENIED, f"the store refused access to {uri} with the credentials of {secret}"
+        Reason.ACCESS_DENIED,
+        f"the bucket of {place.uri} is in another region: set {CredentialKey.REGION} in "
+        f"{place.secret}",
     )
 
 
-def _generic(uri: str, field: str, not_found: Reason, text: str) -> Failure:
-    """Tell apart what obstore calls generic. Its text holds URLs and XML answers: not shown."""
-    if "169.254.169.254" in text or "metadata endpoint" in text:
+def _unsupported(place: Place) -> Failure:
+    return Failure(Reason.STORAGE_UNSUPPORTED, f"{place.uri}: the store lacks this operation")
+
+
+def _panicked(place: Place, text: str) -> Failure:
+    """Return what a panic means; its text names a kind of error and no value."""
+    if NOT_SENDABLE.search(text):
         return Failure(
-            Reason.ACCESS_DENIED,
-            f"no credentials for {uri}: set {field}.credentialsSecretRef, or give the pod's "
-            "ServiceAccount an identity",
+            Reason.CREDENTIALS_INVALID,
+            f"no request for {place.uri} can be made of what {place.secret} and the pod's AWS_ "
+            "variables hold",
         )
-    if any(code in text for code in REGION_CODES):
-        return Failure(
-            Reason.ACCESS_DENIED,
-            f"the bucket of {uri} is in another region: set {CredentialKey.REGION} in the Secret "
-            f"of {field}.credentialsSecretRef",
-        )
-    if "nosuchbucket" in text or "404 not found" in text:
-        return Failure(not_found, f"{uri} does not exist ({field})")
-    if any(code in text for code in ("401 unauthorized", "403 forbidden", "accessdenied")):
-        return _denied(uri, field, text)
-    if "no space left" in text or "os error 28" in text:
-        return Failure(Reason.DISK_FULL, f"no space left for {uri}")
-    if "permission denied" in text or "os error 13" in text:
-        return _denied(uri, field, text)
-    if "507 insufficient" in text or "storagefull" in text:
-        return Failure(Reason.STORAGE_UNAVAILABLE, f"the store has no space left for {uri}")
-    if any(code in text for code in ALTERED_CODES):
-        return Altered(Reason.VERIFICATION_FAILED, f"{uri} arrived altered at the store")
-    if "notimplemented" in text or "501 not implemented" in text:
-        return Failure(Reason.STORAGE_UNSUPPORTED, f"{uri}: the store lacks this operation")
-    return Failure(Reason.STORAGE_UNAVAILABLE, f"the store did not answer for {uri} ({field})")
+    return Failure(
+        Reason.TRAINER_ERROR, f"obstore panicked at {place.uri}; the pod's log has its text"
+    )

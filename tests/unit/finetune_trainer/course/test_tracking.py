@@ -197,6 +197,15 @@ def test_renewed_keys_are_used(runs: Runs, mlflow: MlflowServer) -> None:
     assert mlflow.authorizations[-1] == "Bearer renewed"
 
 
+def test_a_key_that_can_not_be_is_named(
+    runs: Runs, mlflow: MlflowServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    (runs.secret / "MLFLOW_TRACKING_TOKEN").write_text(f"{CANARY} {CANARY}")
+    runs.start().close(Reason.SUCCEEDED)
+    assert "credentialsSecretRef: MLFLOW_TRACKING_TOKEN holds a space" in caplog.text
+    assert CANARY not in caplog.text
+
+
 def test_what_a_library_raises_ends_no_thread(
     runs: Runs, mlflow: MlflowServer, caplog: pytest.LogCaptureFixture
 ) -> None:

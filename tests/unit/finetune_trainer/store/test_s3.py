@@ -108,16 +108,6 @@ def test_wrong_credentials_are_named_by_their_field(
         assert f"{role.field}.credentialsSecretRef" in failure.message
 
 
-def test_a_secret_without_a_key_is_named(server: s3.S3Server, tmp_path: Path) -> None:
-    secret = write_keys(tmp_path / "secret", server)
-    Path(secret, "AWS_SECRET_ACCESS_KEY").unlink()
-    failure = failure_of(Store, "s3://bucket/path", Role.OUTPUT, secret)
-    assert failure.reason is Reason.ACCESS_DENIED
-    assert failure.message == (
-        "the Secret of spec.output.credentialsSecretRef has no AWS_SECRET_ACCESS_KEY"
-    )
-
-
 def test_models_are_fetched_once_and_known_by_their_files(
     store: Store, secret: str, tmp_path: Path
 ) -> None:

@@ -1,4 +1,4 @@
-"""What storage does without a server: file://, and telling obstore's errors apart."""
+"""What storage does without a server: file://."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ import hashlib
 from pathlib import Path
 
 import pytest
-from obstore.exceptions import GenericError
 
 from finetune_contract.reasons import Reason
 from finetune_trainer.process.errors import Failure
 from finetune_trainer.store.storage import Role, Store, split_file_uri
-from finetune_trainer.store.storage_errors import translated
 from support.storage.store_contract import ConditionalWrites
 
 
@@ -42,52 +40,6 @@ def test_other_uris_are_refused_by_name(uri: str) -> None:
         Store(uri, Role.OUTPUT)
     assert caught.value.reason is Reason.OUTPUT_NOT_FOUND
     assert uri in caught.value.message
-
-
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        ("Error performing PUT http://169.254.169.254/latest", Reason.ACCESS_DENIED),
-        ("Server returned non-2xx status code: 403 Forbidden", Reason.ACCESS_DENIED),
-        ("Server returned non-2xx status code: 401 Unauthorized", Reason.ACCESS_DENIED),
-        ("<Code>AccessDenied</Code>", Reason.ACCESS_DENIED),
-        ("301: <Code>PermanentRedirect</Code>", Reason.ACCESS_DENIED),
-        ("400: <Code>AuthorizationHeaderMalformed</Code>", Reason.ACCESS_DENIED),
-        ("Permission denied (os error 13)", Reason.ACCESS_DENIED),
-        ("No space left on device (os error 28)", Reason.DISK_FULL),
-        ("<Code>NoSuchBucket</Code>", Reason.OUTPUT_NOT_FOUND),
-        ("Server returned non-2xx status code: 404 Not Found", Reason.OUTPUT_NOT_FOUND),
-        ("501 Not Implemented", Reason.STORAGE_UNSUPPORTED),
-        ("<Code>NotImplemented</Code>", Reason.STORAGE_UNSUPPORTED),
-        ("error sending request: canary", Reason.STORAGE_UNAVAILABLE),
-    ],
-)
-def test_generic_errors_are_told_apart_and_not_quoted(text: str, reason: Reason) -> None:
-    failure = told(text)
-    assert failure.reason is reason
-    assert "s3://bucket/path" in failure.message
-    assert "canary" not in failure.message
-
-
-def told(text: str) -> Failure:
-    """Return what an error of obstore's becomes."""
-    found = Reason.OUTPUT_NOT_FOUND
-    with (
-        pytest.raises(Failure) as caught,
-        translated("s3://bucket/path", "spec.output", found, missing_is_failure=True),
-    ):
-        raise GenericError(text)
-    return caught.value
-
-
-def test_another_region_is_named_with_its_remedy() -> None:
-    failure = told(
-        "Received redirect without LOCATION, this normally indicates an incorrectly configured "
-        "region"
-    )
-    assert failure.reason is Reason.ACCESS_DENIED
-    remedy = "set AWS_REGION in the Secret of spec.output.credentialsSecretRef"
-    assert remedy in failure.message
 
 
 def test_the_directory_of_a_file() -> None:

@@ -158,7 +158,7 @@ class MlflowTracker:
 
     def _connected(self) -> httpx2.Client:
         """Return a client with the keys of the Secret as they are."""
-        keys = [read_key(self._credentials_dir, key) for key in KEYS]
+        keys = [read_key(self._credentials_dir, key, SECRET_FIELD) for key in KEYS]
         if self._client is None or keys != self._keys:
             token, user, password, certificate = keys
             access: dict[str, Any] = {}

@@ -54,7 +54,7 @@ class WandbTracker:
 
     def open(self) -> None:
         """Create the run or go on with it."""
-        key = read_key(self._credentials_dir, CredentialKey.WANDB_API_KEY)
+        key = read_key(self._credentials_dir, CredentialKey.WANDB_API_KEY, SECRET_FIELD)
         if key is None:  # wandb would ask for one on a terminal
             raise Unavailable(f"{SECRET_FIELD} needs {CredentialKey.WANDB_API_KEY}")
         entity, _, project = self._run.project.rpartition("/")

@@ -1,0 +1,76 @@
+"""What is wrong with a value of a Secret, told from its form alone and without showing it.
+
+HTTP libraries meet such a value late, and each in a way of its own: obstore panics at an address
+without a scheme and at a line break in a key.
+"""
+
+from __future__ import annotations
+
+import re
+import ssl
+from urllib.parse import urlsplit
+
+from finetune_contract.layout import CredentialKey
+
+HOST_AND_PATH = re.compile(r"[A-Za-z0-9._~\[\]:/-]+")  # what can be shown, and sent
+REGION = re.compile(r"[A-Za-z0-9._-]+")
+BASE64_OF_PEM = "LS0tLS1CRUdJTi"  # "-----BEGIN "
+QUOTES = "\"'`"
+SCHEMES = ("http", "https")
+
+
+def fault_of(key: CredentialKey, value: str) -> str | None:
+    """Return what is wrong with a value, to follow the key's name in a message; None if nothing."""
+    if key is CredentialKey.CA_CERTIFICATE:
+        return _of_certificate(value)
+    fault = _of_form(key, value)
+    if fault is None and key is CredentialKey.ENDPOINT_URL:
+        return _of_endpoint(value)
+    if fault is None and key is CredentialKey.REGION and not REGION.fullmatch(value):
+        return "is no region: write one such as us-east-1"
+    return fault
+
+
+def _of_form(key: CredentialKey, value: str) -> str | None:
+    """Return what no value may be that goes into a request."""
+    if value.startswith(f"{key.value}="):
+        return f"begins with {key.value}= itself: keep what stands behind it"
+    if value[:1] in QUOTES or value[-1:] in QUOTES:
+        return "is in quotes: remove them (kubectl's --from-env-file keeps them)"
+    if any(c.isspace() or not c.isprintable() for c in value):
+        return "holds a space, a line break or a control character"
+    if not value.isascii():
+        return "holds a character outside ASCII"
+    return None
+
+
+def _of_endpoint(value: str) -> str | None:
+    if "@" in value:  # not shown: it may be a password
+        return "holds a user or a password: write http:// or https:// and the host alone"
+    if "://" not in value:
+        shown = value if HOST_AND_PATH.fullmatch(value) else "HOST:PORT"
+        return f"has no scheme: write http://{shown} or https://{shown}"
+    scheme, _, rest = value.partition("://")
+    if scheme.lower() not in SCHEMES:
+        return "begins with neither http:// nor https://"
+    if "?" in value or "#" in value:
+        return "has a query: write http:// or https:// and the host alone"
+    try:
+        parts = urlsplit(value)
+        parts.port  # noqa: B018 - it is parsed here
+    except ValueError:
+        return "has a port or an IPv6 address that is none"
+    if not parts.hostname or not HOST_AND_PATH.fullmatch(rest):
+        return "has no host that can be asked for"
+    return None
+
+
+def _of_certificate(value: str) -> str | None:
+    if value.startswith(BASE64_OF_PEM):
+        return "is encoded in base64 twice: kubectl's --from-file takes the PEM file as it is"
+    pem = value.encode("ascii", "ignore").decode()  # bundles name authorities in comments
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=pem)
+    except (ssl.SSLError, ValueError):
+        return "holds no certificate in PEM (-----BEGIN CERTIFICATE-----)"
+    return None
