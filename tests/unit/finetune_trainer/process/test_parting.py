@@ -7,9 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import obstore
 import pytest
 import torch
 import torch.distributed as dist
+from obstore.store import S3Store
 
 from finetune_contract.progress import Phase
 from finetune_contract.reasons import Reason
@@ -93,3 +95,14 @@ def test_a_failure_tells_the_step_whatever_the_phase(
     [result] = forked(1, lambda rank: ran(tmp_path, fails))
     assert (result.outcome, result.rank) == (Outcome.FAILED, 0)
     assert result.step == (4 if phase is Phase.PUBLISH else 5)
+
+
+def test_a_panic_of_a_library_in_rust_leaves_a_result(tmp_path: Path) -> None:
+    """It is no Exception."""
+
+    def panics(run: Run) -> Any:
+        obstore.put(S3Store("b", endpoint="x", access_key_id="x", secret_access_key="x"), "x", b"")
+
+    [result] = forked(1, lambda rank: ran(tmp_path, panics))
+    assert result.reason is Reason.TRAINER_ERROR
+    assert result.message == "pyo3_runtime.PanicException; the pod's log has its text"
