@@ -27,6 +27,7 @@ ENDS = [
     *("Succeeded", "OOMKilled", "DataInvalid", "DistributedFailure", "Killed", "TrainerError"),
     "Interrupted",
 ]
+DISRUPTIONS = ["EvictionByEvictionAPI", "PreemptionByScheduler", "DeletionByTaintManager"]
 
 
 def steps() -> st.SearchStrategy[tuple[str, Any]]:
@@ -53,6 +54,7 @@ def steps() -> st.SearchStrategy[tuple[str, Any]]:
         st.tuples(st.just("polite"), st.booleans()),
         st.tuples(st.just("unreachable"), pods),
         st.tuples(st.just("delete pod"), pods),
+        st.tuples(st.just("evict"), st.tuples(pods, st.sampled_from(DISRUPTIONS))),
         st.tuples(st.just("delete workload"), st.integers(1, 3)),
         st.tuples(st.just("collect"), st.none()),
         st.tuples(st.just("suspend"), st.booleans()),

@@ -58,11 +58,41 @@ SCENARIOS: dict[str, tuple[Schedule, list[str]]] = {
             TURN_STEP,
             TURN_STEP,
             ("delete pod", (1, 1)),
+            ("start pods", None),
             ("training-operator", None),
             ("start pods", None),
             TURN_STEP,
         ],
         ["PodLost", "Succeeded"],
+    ),
+    "a worker that is deleted": (
+        [*[TURN_STEP] * 3, ("delete pod", (1, 1)), ("training-operator", None), TURN_STEP],
+        ["PodLost", "Succeeded"],
+    ),
+    "a worker that is drained": (
+        [
+            *[TURN_STEP] * 3,
+            ("polite", True),
+            ("evict", ((1, 1), "EvictionByEvictionAPI")),
+            ("training-operator", None),
+            ("start pods", None),
+            TURN_STEP,
+        ],
+        ["Evicted", "Succeeded"],
+    ),
+    "a master that makes room for another": (
+        [*[TURN_STEP] * 3, ("evict", ((1, 0), "PreemptionByScheduler")), *[TURN_STEP] * 3],
+        ["Preempted", "Succeeded"],
+    ),
+    "a node that is lost": (
+        [
+            *[TURN_STEP] * 3,
+            ("unreachable", (1, 1)),
+            ("evict", ((1, 1), "DeletionByTaintManager")),
+            ("training-operator", None),
+            *[TURN_STEP] * 3,
+        ],
+        ["NodeLost", "Succeeded"],
     ),
     "a pod that ended and was deleted before anyone looked": (
         [
@@ -71,6 +101,7 @@ SCENARIOS: dict[str, tuple[Schedule, list[str]]] = {
             TURN_STEP,
             ("end", ((1, 1), "OOMKilled")),
             ("delete pod", (1, 1)),
+            ("start pods", None),
             ("deliver all", None),
             ("pass", None),
         ],
@@ -83,6 +114,7 @@ SCENARIOS: dict[str, tuple[Schedule, list[str]]] = {
             TURN_STEP,
             ("end", ((1, 0), "Succeeded")),
             ("delete pod", (1, 0)),
+            ("start pods", None),
             ("deliver all", None),
             ("pass", None),
         ],

@@ -62,6 +62,8 @@ class Reason(StrEnum):
     START_TIMEOUT = "StartTimeout"
     POD_LOST = "PodLost"
     EVICTED = "Evicted"
+    PREEMPTED = "Preempted"
+    NODE_LOST = "NodeLost"
     RESULT_LOST = "ResultLost"
     BACKEND_UNAVAILABLE = "BackendUnavailable"
     BACKEND_REFUSED = "BackendRefused"
@@ -337,13 +339,28 @@ TABLE: dict[Reason, Row] = {
         "Remove the cause named in the message and create the job again.",
     ),
     Reason.POD_LOST: Row(
-        Retry.INFRASTRUCTURE, None, "A pod vanished or was replaced.", "Nothing: it is retried."
+        Retry.INFRASTRUCTURE,
+        None,
+        "A pod was deleted, vanished or was replaced.",
+        "Nothing: it is retried.",
     ),
     Reason.EVICTED: Row(
         Retry.INFRASTRUCTURE,
         None,
-        "A pod was evicted or preempted.",
+        "A pod was evicted: its node is drained, shuts down, or runs short of something.",
         "Nothing: it is retried.",
+    ),
+    Reason.PREEMPTED: Row(
+        Retry.INFRASTRUCTURE,
+        None,
+        "A pod had to make room for one of a higher priority.",
+        "Nothing: it is retried.",
+    ),
+    Reason.NODE_LOST: Row(
+        Retry.INFRASTRUCTURE,
+        None,
+        "A pod's node is gone, does not answer, or was given a NoExecute taint.",
+        "Nothing: it is retried, on another node where there is one.",
     ),
     Reason.RESULT_LOST: Row(
         Retry.INFRASTRUCTURE,

@@ -128,15 +128,13 @@ def settled(job: Object) -> Object:
 def judge(job: Object, status: Object, pods: Sequence[Object], now: datetime) -> None:
     """Count the replicas and draw the conditions from them, Master before Worker."""
     name, specs = job["metadata"]["name"], job["spec"]["pytorchReplicaSpecs"]
-    status["replicaStatuses"] = {}
-    for kind in REPLICA_TYPES:
-        if kind not in specs:
-            continue
-        own = [one for one in pods if _type_of(one) == kind.lower()]
-        counts = count(own)
-        selector = ",".join(f"{key}={value}" for key, value in sorted(labels(job, kind).items()))
-        filled = {key: value for key, value in counts.items() if value}
-        status["replicaStatuses"][kind] = filled | {"selector": selector}
+    kinds = [kind for kind in REPLICA_TYPES if kind in specs]
+    found = {kind: count([p for p in pods if _type_of(p) == kind.lower()]) for kind in kinds}
+    filled: Object = {kind: {k: n for k, n in found[kind].items() if n} for kind in kinds}
+    status["replicaStatuses"] = filled
+    for kind, counts in found.items():
+        chosen = labels(job, kind).items()
+        filled[kind]["selector"] = ",".join(f"{key}={value}" for key, value in sorted(chosen))
         wanted = specs[kind].get("replicas", 1)
         if kind == "Master" and counts["active"]:
             text = f"PyTorchJob {name} is running."
@@ -145,6 +143,7 @@ def judge(job: Object, status: Object, pods: Sequence[Object], now: datetime) ->
             status.setdefault("completionTime", timestamp(now))
             text = f"PyTorchJob {name} is successfully completed."
             set_condition(status, "Succeeded", "True", "PyTorchJobSucceeded", text, now)
+            return
         if counts["failed"] and wanted > counts["succeeded"] + counts["active"]:
             _failed(job, status, kind, counts["failed"], now)
 
@@ -161,12 +160,11 @@ def _failed(job: Object, status: Object, kind: str, failed: int, now: datetime) 
 
 
 def count(pods: Sequence[Object]) -> dict[str, int]:
-    """Active (running, not being deleted), succeeded and failed pods."""
+    """Active, succeeded and failed pods; one that runs but is being deleted counts as failed."""
     phases = [
-        one.get("status", {}).get("phase")
+        "Failed" if phase == "Running" and "deletionTimestamp" in one["metadata"] else phase
         for one in pods
-        if "deletionTimestamp" not in one["metadata"]
-        or one.get("status", {}).get("phase") != "Running"
+        for phase in [one.get("status", {}).get("phase")]
     ]
     return {
         "active": phases.count("Running"),

@@ -8,9 +8,11 @@ from datetime import timedelta
 from finetune_api.status import Attempt, AttemptState
 from finetune_contract.reasons import Reason
 from finetune_operator.job.times import rfc3339, timestamp
+from finetune_operator.judge.blocked import Blocked, blocked
 from finetune_operator.judge.decision import LOOK_EVERY, Course, Decision, Scene, Verdict
-from finetune_operator.judge.diagnose import SETTLE, Blocked, End, blocked, end_of
+from finetune_operator.judge.diagnose import SETTLE, end_of
 from finetune_operator.judge.observed import Child, Pod
+from finetune_operator.judge.pod_end import End
 from finetune_operator.judge.told import corrected, learned, told
 from finetune_operator.judge.wording import bounded, with_advice
 
@@ -21,13 +23,15 @@ LOOK_AFTER = timedelta(seconds=3)
 def follow(s: Scene, attempt: Attempt) -> End | Decision:
     """Return how the attempt ends (without success), or what to record of it as it goes on."""
     end = end_of(s.job, attempt, s.observed, s.now, s.backend.workload)
-    if end is not None and not end.settled:
+    if end is not None and end.settled:
+        return end
+    # Whoever wants it to stop need not wait for the others to tell why it is ending.
+    if (stop := deadline(s) or _suspension(s)) is not None:
+        return stop
+    if end is not None:
         return replace(s.go_on(Reason.STOPPING, end.message, attempt.number), after=SETTLE)
     block = blocked(s.job, _pods(s, attempt), s.observed)
-    end = end or deadline(s)
-    if end is None and s.job.spec.run_policy.suspend:
-        end = End(Reason.SUSPENDED, "spec.runPolicy.suspend is true")
-    return end or start_timeout(s, block) or _go_on(s, attempt, block)
+    return start_timeout(s, block) or _go_on(s, attempt, block)
 
 
 def deadline(s: Scene) -> End | None:
@@ -38,6 +42,12 @@ def deadline(s: Scene) -> End | None:
     seconds = s.job.spec.run_policy.active_deadline_seconds
     text = f"the attempts ran {seconds} seconds together, which is the limit"
     return End(Reason.DEADLINE_EXCEEDED, text)
+
+
+def _suspension(s: Scene) -> End | None:
+    if not s.job.spec.run_policy.suspend:
+        return None
+    return End(Reason.SUSPENDED, "spec.runPolicy.suspend is true")
 
 
 def _pods(s: Scene, attempt: Attempt) -> list[Pod]:

@@ -22,8 +22,9 @@ from finetune_operator.job.workers import image
 from finetune_operator.judge.active import deadline, follow
 from finetune_operator.judge.conditions import finished, finished_time
 from finetune_operator.judge.decision import LOOK_EVERY, Course, Decision, Scene, Verdict
-from finetune_operator.judge.diagnose import End, published
+from finetune_operator.judge.diagnose import published
 from finetune_operator.judge.observed import Observed, Pod
+from finetune_operator.judge.pod_end import End
 from finetune_operator.judge.retry import backoff, gives_up, next_micro_batch
 from finetune_operator.judge.reward_check import check_refused, checked, paused, unfinished_checks
 from finetune_operator.judge.told import accounted, learned, told

@@ -11,8 +11,8 @@ from finetune_api.status import ArtifactStatus, Attempt, FineTuneJobStatus, Rewa
 from finetune_contract.reasons import Reason
 from finetune_operator.job.backend import Backend
 from finetune_operator.job.times import timestamp
-from finetune_operator.judge.diagnose import End
 from finetune_operator.judge.observed import Child, Observed
+from finetune_operator.judge.pod_end import End
 from finetune_operator.judge.retry import active_time
 from finetune_operator.judge.wording import with_advice
 from finetune_operator.settings import Settings

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 from finetune_api.job import KIND, FineTuneJob
@@ -124,9 +125,11 @@ def _pod(body: Object, attempt: int, rank: int, container: str, gone: bool) -> P
     containers = status.get("containerStatuses") or []
     main: dict[str, Any] = next((c for c in containers if c["name"] == container), {})
     disruption = conditions.get("DisruptionTarget", {})
+    metadata = body["metadata"]
+    due = timestamp(metadata.get("deletionTimestamp"))
     return Pod(
-        name=body["metadata"]["name"],
-        uid=body["metadata"]["uid"],
+        name=metadata["name"],
+        uid=metadata["uid"],
         attempt=attempt,
         node_rank=rank,
         phase=status.get("phase", "Pending"),
@@ -135,11 +138,13 @@ def _pod(body: Object, attempt: int, rank: int, container: str, gone: bool) -> P
         disrupted=_said(disruption, "message") or _said(disruption, "reason")
         if disruption.get("status") == "True"
         else None,
+        disruption=disruption.get("reason", "") if disruption.get("status") == "True" else "",
         scheduled=timestamp(scheduled.get("lastTransitionTime"))
         if scheduled.get("status") == "True"
         else None,
         running="running" in main.get("state", {}),
-        due=timestamp(body["metadata"].get("deletionTimestamp")),
+        due=due,
+        deleted=due and due - timedelta(seconds=metadata.get("deletionGracePeriodSeconds") or 0),
         gone=gone,
         obstacle=_obstacle(status, scheduled),
         init_failure=_init_failure(status),

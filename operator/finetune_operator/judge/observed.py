@@ -63,7 +63,7 @@ class Pod:
     phase: str
     reason: str
     message: str
-    disrupted: str | None  # why the cluster took it away: preemption, eviction, taint
+    disrupted: str | None  # why the cluster took it away, in its words
     scheduled: datetime | None
     running: bool
     due: datetime | None  # it was deleted and should be gone by then
@@ -73,6 +73,8 @@ class Pod:
     end: ContainerEnd | None
     digest: str | None = None  # of the content it was written with, where that is ours
     runner_crashes: Crashes | None = None  # of the reward runner, while it is not running
+    disruption: str = ""  # what took it away, as its condition DisruptionTarget calls it
+    deleted: datetime | None = None  # it was asked to go then
 
     @property
     def finished(self) -> bool:

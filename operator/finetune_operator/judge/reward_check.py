@@ -24,9 +24,11 @@ from finetune_operator.judge.active import (
     start_timeout,
     stuck_pods,
 )
+from finetune_operator.judge.blocked import blocked
 from finetune_operator.judge.decision import LOOK_EVERY, Course, Decision, Scene, Verdict
-from finetune_operator.judge.diagnose import MORE_MEMORY, End, blocked, pod_end, result_of
+from finetune_operator.judge.diagnose import MORE_MEMORY
 from finetune_operator.judge.observed import Child, Pod
+from finetune_operator.judge.pod_end import End, pod_end, result_of
 from finetune_operator.judge.retry import doubled
 from finetune_operator.judge.wording import bounded, with_advice
 

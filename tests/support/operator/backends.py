@@ -27,6 +27,9 @@ class Played(Backend, Protocol):
     def pods(self, workload: Json, find: Callable[[str, str], Json]) -> Iterator[tuple[str, Json]]:
         """Yield name and template of every pod; `find` takes kind and name of an object."""
 
+    def has_failed(self, pod: Json) -> bool:
+        """Tell whether its controller lets a pod fail the workload."""
+
     def ended(self, well: bool) -> Json:
         """Return the status of a workload that has ended."""
 
@@ -43,6 +46,10 @@ class OneObject(PyTorchJob):
             for rank in range(first, first + replica["replicas"]):
                 yield self.pod_name(workload["metadata"]["name"], rank), replica["template"]
             first += replica["replicas"]
+
+    def has_failed(self, pod: Json) -> bool:
+        phase = pod["status"]["phase"]
+        return phase == "Failed" or (phase == "Running" and "deletionTimestamp" in pod["metadata"])
 
     def ended(self, well: bool) -> Json:
         kind = "Succeeded" if well else "Failed"
@@ -80,6 +87,9 @@ class TwoObjects:
         template = find("TrainTemplate", workload["spec"]["template"])
         for rank in range(workload["spec"]["nodes"] if template else 0):
             yield self.pod_name(workload["metadata"]["name"], rank), template["spec"]
+
+    def has_failed(self, pod: Json) -> bool:
+        return bool(pod["status"]["phase"] == "Failed")
 
     def ended(self, well: bool) -> Json:
         return {"phase": "Complete" if well else "Broken"}

@@ -7,6 +7,7 @@ from typing import Any
 
 from support.operator.model_world import (
     FINISHED,
+    GRACE,
     World,
     artifact,
     attempt_of,
@@ -16,7 +17,6 @@ from support.operator.model_world import (
 
 Json = Any
 FENCE = 60  # seconds
-GRACE = 10
 
 
 def may_create(world: World, body: Json) -> None:

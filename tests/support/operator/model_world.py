@@ -11,7 +11,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from finetune_api.job import KIND
@@ -26,6 +26,8 @@ from support.storage.publications import RUN
 Json = Any
 NAMESPACE = "team"
 FINISHED = ("Succeeded", "Failed")
+GRACE = 10  # seconds
+RFC3339 = "%Y-%m-%dT%H:%M:%SZ"
 
 
 @dataclass
@@ -51,7 +53,7 @@ class World:
     serial: int = 0
 
     def stamp(self) -> str:
-        return self.now.strftime("%Y-%m-%dT%H:%M:%SZ")
+        return self.now.strftime(RFC3339)
 
     def store(self, body: Json) -> Json:
         """Put a new state in place and tell the watchers."""
@@ -106,9 +108,8 @@ class World:
                 continue
             self._make_pods(workload)
             pods = self._pods_of(workload)
-            phases = {self.backend.node_rank(p): p["status"]["phase"] for p in pods}
-            well = phases.get(0) == "Succeeded"
-            if well or "Failed" in phases.values():
+            well = any(self.leads(p) and p["status"]["phase"] == "Succeeded" for p in pods)
+            if well or any(self.backend.has_failed(p) for p in pods):
                 body = copy.deepcopy(workload)
                 body["status"] = self.backend.ended(well)
                 self.store(body)
@@ -116,7 +117,7 @@ class World:
     def _clean_up(self, workload: Json) -> None:
         for pod in self._pods_of(workload):
             if pod["status"]["phase"] not in FINISHED:
-                self._evaporate(pod)
+                self.delete_pod(pod["metadata"]["name"])
 
     def _pods_of(self, workload: Json) -> list[Json]:
         uid = workload["metadata"]["uid"]
@@ -138,10 +139,18 @@ class World:
         }
 
     def kubelet(self, name: str) -> None:
-        """Start a pod; its rank 0 claims the output."""
+        """Start a pod, whose rank 0 claims the output; confirm that a deleted one has gone."""
         pod = self.objects.get(("Pod", name))
-        if pod is None or pod["status"]["phase"] != "Pending" or name in self.unreachable:
+        if pod is None or name in self.unreachable:
             return
+        if "deletionTimestamp" in pod["metadata"]:
+            if self.polite:
+                self.end(name, "Interrupted")
+            self.drop("Pod", name)
+        elif pod["status"]["phase"] == "Pending":
+            self._start(pod)
+
+    def _start(self, pod: Json) -> None:
         container = "rewards" if tries_rewards(pod) else self.backend.container
         body = copy.deepcopy(pod)
         body["status"] = {
@@ -237,28 +246,27 @@ class World:
             owners = body["metadata"].get("ownerReferences", [])
             if owners and not any(o["uid"] in uids for o in owners):
                 if body["kind"] == "Pod":
-                    self._evaporate(body)
+                    self.delete_pod(body["metadata"]["name"])
                 else:
                     self.drop(body["kind"], body["metadata"]["name"])
 
-    def _evaporate(self, pod: Json) -> None:
-        """A pod goes only when its node confirms it."""
-        name = pod["metadata"]["name"]
-        if name not in self.unreachable:
-            if self.polite:
-                self.end(name, "Interrupted")
-            self.drop("Pod", name)
-        elif "deletionTimestamp" not in pod["metadata"]:
-            self.store({**pod, "metadata": {**pod["metadata"], "deletionTimestamp": self.stamp()}})
-
-    def delete_pod(self, name: str) -> None:
-        if ("Pod", name) in self.objects:
-            self._evaporate(self.objects["Pod", name])
+    def delete_pod(self, name: str, why: str = "") -> None:
+        """Ask a pod to go; it runs on until its node confirms that it has gone."""
+        pod = self.objects.get(("Pod", name))
+        if pod is None or "deletionTimestamp" in pod["metadata"]:
+            return
+        due = (self.now + timedelta(seconds=GRACE)).strftime(RFC3339)
+        asked = {"deletionTimestamp": due, "deletionGracePeriodSeconds": GRACE}
+        body = {**copy.deepcopy(pod), "metadata": {**pod["metadata"], **asked}}
+        if why:
+            told = {"type": "DisruptionTarget", "status": "True", "reason": why}
+            body["status"].setdefault("conditions", []).append(told)
+        self.store(body)
 
     def lose_nodes(self) -> None:
         """Evict the pods of nodes that have not answered for long; these never confirm it."""
         for name in sorted(self.unreachable):
-            self.delete_pod(name)
+            self.delete_pod(name, "DeletionByTaintManager")
 
     def force_out(self, name: str) -> None:
         """Remove a pod whatever its node says; the next one of the name has another node."""

@@ -15,7 +15,6 @@ from finetune_operator.settings import Settings
 from support.operator.backends import ONE_OBJECT, Played
 from support.operator.invariants import (
     FENCE,
-    GRACE,
     check_the_end,
     condition,
     may_create,
@@ -23,7 +22,7 @@ from support.operator.invariants import (
 )
 from support.operator.jobs import bot_job
 from support.operator.model_cluster import Crash, Fault, ModelApi, reconciler_on
-from support.operator.model_world import World, child_kinds
+from support.operator.model_world import GRACE, World, child_kinds
 
 Json = Any
 Schedule = list[tuple[str, Any]]
@@ -211,6 +210,9 @@ def take(simulation: Simulation, name: str, argument: Any) -> None:
             world.unreachable.add(simulation.pod(argument))
         case "delete pod":
             world.delete_pod(simulation.pod(argument))
+        case "evict":
+            pod, why = argument
+            world.delete_pod(simulation.pod(pod), why)
         case "delete workload" if world.find(kind := world.backend.workload, f"bot-a{argument}"):
             world.drop(kind, f"bot-a{argument}")
         case "train":

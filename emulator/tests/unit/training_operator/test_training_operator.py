@@ -206,10 +206,28 @@ def test_failed_is_sticky() -> None:
     assert again["conditions"] == failed["conditions"]
 
 
-def test_a_pod_being_deleted_is_not_active() -> None:
-    pods = running(job(), master="Running")
-    pods[0]["metadata"]["deletionTimestamp"] = "2026-01-01T12:00:00Z"
-    assert judging.count(pods)["active"] == 0
+@pytest.mark.parametrize("kind", ["master", "worker"])
+def test_a_running_pod_that_is_being_deleted_has_failed(kind: str) -> None:
+    one = job()
+    status = judged(one, master="Running", worker="Running")
+    pods = running(one, master="Running", worker="Running")
+    pods[kind == "worker"]["metadata"]["deletionTimestamp"] = "2026-01-01T12:02:00Z"
+    judging.judge(one, status, pods, LATER)
+    assert conditions(status) == {"Created": "True", "Running": "False", "Failed": "True"}
+    assert status["replicaStatuses"][kind.title()]["failed"] == 1
+    assert "active" not in status["replicaStatuses"][kind.title()]
+
+
+@pytest.mark.parametrize("phase", ["Pending", "Succeeded"])
+def test_any_other_pod_that_is_being_deleted_counts_as_what_it_is(phase: str) -> None:
+    pods = running(job(), worker=phase)
+    pods[1]["metadata"]["deletionTimestamp"] = "2026-01-01T12:02:00Z"
+    assert judging.count(pods) == {"active": 0, "failed": 0, "succeeded": phase == "Succeeded"}
+
+
+def test_a_worker_that_fails_after_the_masters_success_is_not_looked_at() -> None:
+    status = judged(job(), master="Succeeded", worker="Failed")
+    assert conditions(status) == {"Created": "True", "Succeeded": "True"}
 
 
 def test_suspend_and_resume() -> None:

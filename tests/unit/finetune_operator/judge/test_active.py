@@ -107,8 +107,29 @@ def test_following_an_attempt_leaves_the_records_of_those_before() -> None:
 
 
 def test_a_pod_that_is_to_go_is_looked_at_again() -> None:
-    going = decided(attempt(**RUNNING), pods=(pod(0), pod(1, due=at(9))), children=(WORKLOAD,))
+    starts = replace(STUCK, scheduled=None, due=at(9))
+    going = decided(attempt(**RUNNING), pods=(starts, pod(1)), children=(WORKLOAD,))
     assert going.after == timedelta(seconds=10)
+
+
+@pytest.mark.parametrize(
+    ("policy", "seconds", "reason"),
+    [
+        ({"suspend": True}, 6, Reason.SUSPENDED),
+        ({"activeDeadlineSeconds": 6}, 6, Reason.DEADLINE_EXCEEDED),
+        ({"activeDeadlineSeconds": 7}, 6, None),
+    ],
+)
+def test_whoever_stops_an_attempt_need_not_wait_for_the_cause_of_its_end(
+    policy: Any, seconds: int, reason: Reason | None
+) -> None:
+    pods = (ended(0, 23, seconds=5), pod(1))
+    record = attempt(**RUNNING)
+    made = decided(record, seconds=seconds, pods=pods, children=(WORKLOAD,), runPolicy=policy)
+    assert made.attempts[-1].reason == reason
+    cause = (ended(0, 12, seconds=5), pod(1))
+    told = decided(record, seconds=seconds, pods=cause, children=(WORKLOAD,), runPolicy=policy)
+    assert told.attempts[-1].reason == Reason.DATA_INVALID
 
 
 def told_by(number: int = 1, **of: Any) -> Report:

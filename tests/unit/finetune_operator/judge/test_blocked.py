@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from finetune_operator.judge.diagnose import Blocked, blocked
+from finetune_operator.judge.blocked import Blocked, blocked
 from finetune_operator.judge.observed import Obstacle
 from support.operator.values import job, pod, seen, stamp
 

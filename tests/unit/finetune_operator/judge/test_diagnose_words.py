@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from finetune_operator.judge.diagnose import blocked, end_of
+from finetune_operator.judge.blocked import blocked
+from finetune_operator.judge.diagnose import end_of
 from finetune_operator.judge.observed import Observed, Obstacle
 from finetune_operator.plan.backends import BACKEND
 from support.operator.decisions import WORKLOAD
@@ -20,8 +21,10 @@ OVERDUE = "bot-a1-master-0 was deleted, but its node does not confirm it"
         ((ended(0, 99),), None, "bot-a1-master-0 ended with code 99 and no result"),
         ((), True, "PyTorchJob bot-a1 succeeded, but no pod tells how"),
         ((), False, "PyTorchJob bot-a1 failed, but no pod tells how"),
-        ((pod(0, due=at(0)),), None, OVERDUE),
-        ((pod(0, due=at(0), disrupted="drained"),), None, f"{OVERDUE}: drained"),
+        ((pod(0, due=at(0), phase="Pending"),), None, OVERDUE),
+        ((pod(0, due=at(0), phase="Pending", disrupted="why"),), None, f"{OVERDUE}: why"),
+        ((pod(0, due=at(0), disrupted="why"),), None, "bot-a1-master-0: why"),
+        ((pod(0, due=at(0)),), None, "bot-a1-master-0 was deleted"),
     ],
 )
 def test_an_end_says_of_whom_it_speaks(pods: Any, outcome: bool | None, message: str) -> None:

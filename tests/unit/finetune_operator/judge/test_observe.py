@@ -85,12 +85,18 @@ def test_a_running_pod() -> None:
 )
 def test_a_pod_that_the_cluster_takes_away(condition: Json, why: str) -> None:
     told = {"type": "DisruptionTarget", "status": "True", **condition}
-    assert pod(conditions=[told]).disrupted == why
+    seen = pod(conditions=[told])
+    assert (seen.disrupted, seen.disruption) == (why, "Taint")
+    seen = pod(conditions=[{**told, "status": "False"}])
+    assert (seen.disrupted, seen.disruption) == (None, "")
 
 
 def test_a_pod_that_is_being_deleted_is_due_and_one_that_was_is_gone() -> None:
     (seen,) = look(body(metadata={"deletionTimestamp": stamp(9)})).pods
-    assert (seen.due, seen.gone, seen.finished) == (at(9), False, False)
+    assert (seen.due, seen.gone, seen.finished, seen.deleted) == (at(9), False, False, at(9))
+    asked = {"deletionTimestamp": stamp(9), "deletionGracePeriodSeconds": 7}
+    (seen,) = look(body(metadata=asked)).pods
+    assert (seen.due, seen.deleted) == (at(9), at(2))
     (seen,) = look(departed=(body(),)).pods
     assert (seen.gone, seen.finished) == (True, True)
 

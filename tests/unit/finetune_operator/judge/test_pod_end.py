@@ -1,0 +1,144 @@
+"""A pod that is taken away tells by whom, while it still goes; its peers' ends follow from it."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from finetune_contract.reasons import TABLE, Reason, Retry
+from finetune_operator.judge.diagnose import end_of
+from finetune_operator.judge.pod_end import End
+from finetune_operator.plan.backends import BACKEND
+from support.operator.decisions import WORKLOAD
+from support.operator.values import at, attempt, ended, failure, job, pod, seen
+
+# What a DisruptionTarget of Kubernetes says, by whoever sets it.
+DISRUPTIONS = {
+    "EvictionByEvictionAPI": ("Eviction API: evicting", Reason.EVICTED),
+    "TerminationByKubelet": ("The node was low on resource: memory.", Reason.EVICTED),
+    "PreemptionByScheduler": ("default-scheduler: preempting to accommodate", Reason.PREEMPTED),
+    "DeletionByTaintManager": ("Taint manager: deleting due to NoExecute", Reason.NODE_LOST),
+    "DeletionByPodGC": ("PodGC: node no longer exists", Reason.NODE_LOST),
+}
+FAILED = replace(WORKLOAD, outcome=False)
+
+
+def end(*pods: Any, seconds: float = 60) -> End | None:
+    """How attempt 1 ended; training-operator failed its PyTorchJob at once."""
+    observed = seen(*pods, children=(FAILED,))
+    return end_of(job(), attempt(), observed, at(seconds), BACKEND.workload)
+
+
+def going(rank: int = 0, deleted: float = 0, **fields: Any) -> Any:
+    return pod(rank, due=at(deleted + 120), deleted=at(deleted), **fields)
+
+
+@pytest.mark.parametrize("by", DISRUPTIONS)
+def test_whoever_takes_a_running_pod_away_is_named_while_it_still_goes(by: str) -> None:
+    words, reason = DISRUPTIONS[by]
+    taken = going(1, disrupted=words, disruption=by)
+    for peer in (pod(0), going(0, deleted=0), ended(0, 24, result=failure(Reason.INTERRUPTED))):
+        found = end(peer, taken, seconds=1)
+        assert found == End(reason, f"bot-a1-worker-0: {words}")
+    assert TABLE[reason].retry is Retry.INFRASTRUCTURE
+
+
+@pytest.mark.parametrize("by", DISRUPTIONS)
+def test_whoever_took_a_pod_away_is_named_once_it_has_ended(by: str) -> None:
+    words, reason = DISRUPTIONS[by]
+    told = {"disrupted": words, "disruption": by}
+    for taken in (ended(1, 143, **told), pod(1, gone=True, **told), pod(1, phase="Failed", **told)):
+        found = end(ended(0, 24), taken)
+        assert found == End(reason, f"bot-a1-worker-0: {words}")
+
+
+@pytest.mark.parametrize(
+    ("says", "reason"),
+    [
+        ("NodeLost", Reason.NODE_LOST),
+        ("Preempting", Reason.PREEMPTED),
+        ("Evicted", Reason.EVICTED),
+        ("Terminated", Reason.EVICTED),
+        ("NodeShutdown", Reason.EVICTED),
+    ],
+)
+def test_a_pods_own_reason_names_it_as_well(says: str, reason: Reason) -> None:
+    for taken in (going(reason=says, message="m"), pod(phase="Failed", reason=says, message="m")):
+        assert end(taken) == End(reason, "bot-a1-master-0: m")
+
+
+def test_a_condition_of_a_pod_that_stays_tells_nothing() -> None:
+    observed = seen(pod(disrupted="a drain that was given up"), children=(WORKLOAD,))
+    assert end_of(job(), attempt(), observed, at(60), BACKEND.workload) is None
+
+
+def test_a_running_pod_that_is_deleted_ends_the_attempt_at_once() -> None:
+    lost = End(Reason.POD_LOST, "bot-a1-worker-0 was deleted")
+    assert end(pod(0), going(1), seconds=0) == lost
+
+
+def test_a_pod_that_has_not_run_may_be_deleted_until_its_node_should_have_said_so() -> None:
+    observed = seen(pod(0), going(1, phase="Pending"), children=(WORKLOAD,))
+    for seconds, reason in [(149, None), (150, Reason.NODE_LOST)]:
+        found = end_of(job(), attempt(), observed, at(seconds), BACKEND.workload)
+        assert (found and found.reason) == reason
+
+
+INTERRUPTED = failure(Reason.INTERRUPTED)
+LEFT_ALONE = failure(Reason.DISTRIBUTED_FAILURE)
+DELETED = {"due": at(130), "deleted": at(10)}
+
+
+@pytest.mark.parametrize(
+    "master",
+    [
+        ended(0, 24, seconds=12, result=INTERRUPTED),
+        ended(0, 24, seconds=12, result=INTERRUPTED, due=at(131), deleted=at(11)),
+        ended(0, 23, seconds=11, result=LEFT_ALONE),
+        going(0, deleted=11),
+    ],
+    ids=["agreed", "deleted too", "left alone", "going too"],
+)
+@pytest.mark.parametrize(
+    "worker",
+    [
+        ended(1, 24, seconds=13, result=INTERRUPTED, **DELETED),
+        ended(1, 137, seconds=130, **DELETED),
+        ended(1, 143, seconds=10, **DELETED),
+        pod(1, **DELETED),
+    ],
+    ids=["told to stop", "killed after its grace", "at once", "going"],
+)
+def test_the_first_that_was_deleted_is_the_cause(master: Any, worker: Any) -> None:
+    assert end(master, worker) == End(Reason.POD_LOST, "bot-a1-worker-0 was deleted")
+
+
+@pytest.mark.parametrize("deleted", [10, 12])
+def test_what_a_failure_leaves_is_deleted_and_no_cause(deleted: int) -> None:
+    """Timestamps tell whole seconds."""
+    master = ended(0, 23, seconds=10, result=LEFT_ALONE)
+    killed = ended(0, 137, seconds=10)
+    for worker in (going(1, deleted), ended(1, 24, seconds=deleted, deleted=at(deleted))):
+        for first, reason in ((master, Reason.DISTRIBUTED_FAILURE), (killed, Reason.RESULT_LOST)):
+            found = end(first, worker)
+            assert found is not None
+            assert found.reason is reason
+
+
+def test_a_pod_that_failed_before_it_was_deleted_tells_its_own_end() -> None:
+    for code, reason in ((23, Reason.DISTRIBUTED_FAILURE), (12, Reason.DATA_INVALID)):
+        found = end(ended(0, code, seconds=10, deleted=at(11)), pod(1, gone=True))
+        assert found is not None
+        assert found.reason is reason
+
+
+def test_a_cause_told_within_the_grace_is_heard() -> None:
+    words = failure(Reason.DATA_INVALID, "line 7")
+    found = end(ended(0, 12, seconds=13, result=words, **DELETED), pod(1))
+    assert found == End(Reason.DATA_INVALID, "bot-a1-master-0: line 7")
+
+
+def test_a_worker_that_ended_well_is_not_missed() -> None:
+    done = replace(ended(1, 0), phase="Running", due=at(130), deleted=at(10))
+    observed = seen(pod(0), done, children=(WORKLOAD,))
+    assert end_of(job(), attempt(), observed, at(60), BACKEND.workload) is None
