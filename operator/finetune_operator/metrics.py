@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter as Tally
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 
 from prometheus_client import (
     CollectorRegistry,
@@ -18,6 +19,7 @@ from prometheus_client.registry import Collector
 
 from finetune_api.status import ConditionType
 from finetune_operator.cluster.cache import Cache
+from finetune_operator.job_metrics import JobMetrics
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
@@ -57,6 +59,7 @@ class Metrics:
         )
         depth.set_function(queue_length)
         self.registry.register(_JobsByReason(cache))
+        self.registry.register(JobMetrics(cache, lambda: datetime.now(UTC), lambda: True))
 
     def observe_request(self, verb: str, kind: str, code: int) -> None:
         """Count an answer of the API server."""

@@ -8,7 +8,7 @@ what a deleted pod had said is kept.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from finetune_api.job import KIND
@@ -47,9 +47,9 @@ class Cache:
         """Return the job's newest body; None if there is no such job."""
         return self._jobs.get(key)
 
-    def jobs(self) -> Iterator[tuple[Key, Object]]:
-        """Yield every job."""
-        yield from self._jobs.items()
+    def jobs(self) -> list[tuple[Key, Object]]:
+        """Return every job, as of now: the list is made in one step, for threads too."""
+        return list(self._jobs.items())
 
     def children(self, key: Key) -> list[Object]:
         """Return everything under the job's label."""
