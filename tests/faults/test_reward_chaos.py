@@ -60,6 +60,12 @@ MISBEHAVING = {
         "            except OSError: pass",
         "^the answer is not to what was asked$",
     ),
+    "a header without end": (
+        "import os\n        for fd in range(3, 256):\n"
+        "            try: os.write(fd, b'\\0\\0\\x0f\\xff\\0\\0\\0\\0' + b'[' * 4095)\n"
+        "            except OSError: pass",
+        "nests deeper than 32$",
+    ),
     "a flood of answers": (
         "import os\n        while True:\n            for fd in range(3, 256):\n"
         "                try: os.write(fd, b'x' * 65536)\n                except OSError: pass",
@@ -142,8 +148,8 @@ async def test_nothing_is_reached(tmp_path: Path) -> None:
 async def test_without_confinement_all_is_reached(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("finetune_rewards.runner.worker_process.MOST_THREADS", 10_000)
-    monkeypatch.setattr("finetune_rewards.runner.worker_process.UNCOUNTED_BYTES", 2**40)
+    monkeypatch.setattr("finetune_rewards.runner.vitals.MOST_THREADS", 10_000)
+    monkeypatch.setattr("finetune_rewards.runner.vitals.UNCOUNTED_BYTES", 2**40)
     async with running_source(every_attack(), tmp_path, UNCONFINED) as runner:
         for name in REACHING:
             with world(tmp_path / name) as around:

@@ -12,12 +12,12 @@ import math
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from pydantic import BaseModel
+if TYPE_CHECKING:  # workers of rewards, which start without pydantic, read here what they are told
+    from pydantic import BaseModel
 
-from finetune_contract.model import LARGEST
-
+LARGEST = 2**53 - 1  # of whole numbers, up to which every reader of JSON has the same
 DEEPEST = 32  # arrays and objects within each other
 LONGEST_TEXT = 4096  # characters of one text in a message
 _YEARS = range(1970, 3000)
@@ -28,27 +28,26 @@ _RFC_3339 = re.compile(
     r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII
 )
 
-M = TypeVar("M", bound=BaseModel)
+M = TypeVar("M", bound="BaseModel")
 
 
 class Unreadable(ValueError):
     """Text that is not the JSON it should be."""
 
 
-def parse(text: str | bytes) -> Any:
+def parse(text: str | bytes, *, any_number: bool = False) -> Any:
     """Return the value of a JSON text. Raises Unreadable, also for what standard JSON lacks (NaN),
-    for nesting beyond DEEPEST, numbers beyond LARGEST or any float, and a name said twice."""
+    for nesting beyond DEEPEST, numbers beyond LARGEST or any float, and a name said twice.
+
+    With `any_number` a number is what Python reads, be it NaN, infinite, or beyond any float.
+    """
+    numbers: dict[str, Any] = {"parse_int": _whole, "parse_float": _finite}
+    numbers["parse_constant"] = _refuse
     try:
         text = text.decode() if isinstance(text, bytes) else text
         if text.count("[") + text.count("{") > DEEPEST:
             _check_depth(text)
-        return json.loads(
-            text,
-            parse_int=_whole,
-            parse_float=_finite,
-            parse_constant=_refuse,
-            object_pairs_hook=_object,
-        )
+        return json.loads(text, object_pairs_hook=_object, **({} if any_number else numbers))
     except Unreadable:
         raise
     except ValueError as error:  # it may quote the text

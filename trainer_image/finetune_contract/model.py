@@ -10,7 +10,8 @@ from typing import Annotated, Any, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-LARGEST = 2**53 - 1  # of whole numbers, up to which every reader of JSON has the same
+from finetune_contract.foreign import LARGEST
+
 Count = Annotated[int, Field(ge=0, le=LARGEST)]
 
 

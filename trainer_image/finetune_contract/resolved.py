@@ -6,8 +6,9 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
+from finetune_contract.foreign import LARGEST
 from finetune_contract.layout import ZeroStage
-from finetune_contract.model import LARGEST, Count, Telling
+from finetune_contract.model import Count, Telling
 from finetune_contract.recipe import LoraTarget
 
 

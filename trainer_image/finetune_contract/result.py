@@ -12,8 +12,8 @@ from typing import Annotated
 from pydantic import Field
 
 from finetune_contract.checkpoint import CheckpointRef
-from finetune_contract.foreign import object_end, told
-from finetune_contract.model import LARGEST, Count, Telling
+from finetune_contract.foreign import LARGEST, object_end, told
+from finetune_contract.model import Count, Telling
 from finetune_contract.reasons import Reason
 from finetune_contract.resolved import Resolved
 

@@ -150,6 +150,16 @@ def attack(victim, **target):
 def attack(victim, **target):
     os.sched_setaffinity(victim, os.sched_getaffinity(victim))
 """,
+    "many open files": """
+def attack(**target):
+    kept = []
+    try:
+        for _ in range(100):
+            kept += os.pipe()
+    finally:
+        for end in kept:
+            os.close(end)
+""",
     "own limits": """
 def attack(**target):
     resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
@@ -181,6 +191,72 @@ def attack(**target):
         kept.append(part)
         call("mprotect", ctypes.addressof(ctypes.c_char.from_buffer(part)), len(part), 1)
     time.sleep(1)
+""",
+    "memory of a device": """
+def attack(**target):
+    with open("/dev/zero", "r+b") as zeros:
+        mmap.mmap(zeros.fileno(), 2**31)
+""",
+    "memory of System V": """
+def attack(**target):
+    segment = libc.shmget(0, 2**20, 0o1600)
+    if segment < 0:
+        raise OSError(ctypes.get_errno(), "shmget")
+    call("shmctl", segment, 0, None)
+""",
+    "a queue of System V": """
+def attack(**target):
+    queue = libc.msgget(0, 0o1600)
+    if queue < 0:
+        raise OSError(ctypes.get_errno(), "msgget")
+    call("msgctl", queue, 0, None)
+""",
+    "a queue of POSIX": """
+def attack(**target):
+    name = f"/finetune-{os.getpid()}".encode()
+    call("mq_open", name, os.O_CREAT | os.O_RDWR, 0o600, None)
+    call("mq_unlink", name)
+""",
+    "large buffers to send from": """
+def attack(**target):
+    socket.socketpair()[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**20)
+""",
+    "large buffers to receive into": """
+def attack(**target):
+    socket.socketpair()[0].setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**20)
+""",
+    "large buffers of pipes": """
+def attack(**target):
+    fcntl.fcntl(os.pipe()[0], 1031, 2**20)  # F_SETPIPE_SZ
+""",
+    "open files that a socket holds": """
+def attack(**target):
+    ends = socket.socketpair()
+    for _ in range(300):
+        kept = os.pipe()
+        socket.send_fds(ends[0], [b"x"], kept)
+        for end in kept:
+            os.close(end)
+        assert ends[1].recv(1) == b"x"
+""",
+    "signals that wait": """
+def attack(**target):
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGRTMIN + 1])
+    for _ in range(1000):
+        signal.pthread_kill(threading.get_ident(), signal.SIGRTMIN + 1)
+""",
+    "a timer that wakes it": """
+def attack(**target):
+    event = (ctypes.c_int * 16)(0, 0, signal.SIGCONT, 0)  # SIGEV_SIGNAL
+    call("timer_create", 1, event, ctypes.byref(ctypes.c_void_p()))
+""",
+    "watches of files": """
+def attack(**target):
+    call("inotify_init1", os.O_CLOEXEC)
+""",
+    "weight of its own": """
+def attack(**target):
+    os.setpriority(os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, 0))
 """,
     "threads": """
 def attack(**target):

@@ -11,8 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune_contract.foreign import DEEPEST, Unreadable, object_end, parse, printable, time
-from finetune_contract.model import LARGEST
+from finetune_contract.foreign import (
+    DEEPEST,
+    LARGEST,
+    Unreadable,
+    object_end,
+    parse,
+    printable,
+    time,
+)
 
 VALUES = st.recursive(
     st.none()
@@ -75,6 +82,15 @@ def test_brackets_in_texts_are_not_depth() -> None:
 def test_what_readers_of_json_differ_about_is_unreadable(text: str) -> None:
     with pytest.raises(Unreadable):
         parse(text)
+
+
+def test_any_number_is_taken_where_it_is_judged_later() -> None:
+    found = parse("[NaN, -1e999, 1" + "0" * 400 + "]", any_number=True)
+    assert str(found[0]) == "nan"
+    assert found[1:] == [float("-inf"), 10**400]
+    for text in ("9" * 5000, nested(DEEPEST + 1, "list"), '{"a": 1, "a": 2}'):
+        with pytest.raises(Unreadable):
+            parse(text, any_number=True)
 
 
 def test_an_error_does_not_quote_what_was_said() -> None:

@@ -16,7 +16,8 @@ from finetune_rewards.confine import kernel, landlock, seccomp
 
 SECCOMP = "seccomp"
 LANDLOCK = "Landlock (Linux 5.13)"
-MOST_FILES = 256
+MOST_FILES = 128  # each may be a socket, whose buffers no other limit counts
+MOST_SIGNALS = 64  # that wait to be taken, of this user's processes together
 STACK_BYTES = 8 * 2**20
 # Of address space beyond the memory: what libraries map of their files. Torch with CUDA takes 3 GB.
 MAPPED_BYTES = 32 * 2**30
@@ -84,6 +85,7 @@ def _limit(memory_bytes: int) -> None:
         (resource.RLIMIT_FSIZE, 0),
         (resource.RLIMIT_MEMLOCK, 0),
         (resource.RLIMIT_MSGQUEUE, 0),
+        (resource.RLIMIT_SIGPENDING, MOST_SIGNALS),
         (resource.RLIMIT_NOFILE, MOST_FILES),
     ):
         hard = resource.getrlimit(kind)[1]

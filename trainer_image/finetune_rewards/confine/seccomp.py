@@ -37,9 +37,10 @@ F_DUPFD_CLOEXEC, F_GETPIPE_SZ = 1030, 1032
 FCNTL = (0, 1, 2, 3, 4, F_DUPFD_CLOEXEC, F_GETPIPE_SZ)
 # TCGETS, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX
 IOCTL = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
-# RLIMIT_DATA counts neither shared memory nor what grows like a stack.
-MAP_GROWSDOWN = 0x100
-MAPPING = mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | MAP_GROWSDOWN
+# RLIMIT_DATA counts neither shared memory nor what grows like a stack, and a process's resident
+# memory no huge pages.
+MAP_GROWSDOWN, MAP_HUGETLB = 0x100, 0x40000
+MAPPING = mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | MAP_GROWSDOWN | MAP_HUGETLB
 MAPPED = (0, mmap.MAP_SHARED, mmap.MAP_ANONYMOUS)  # a file, a file's pages themselves, memory
 # What of a file's opening decides whether it is emptied.
 OPENING = os.O_TRUNC | os.O_ACCMODE

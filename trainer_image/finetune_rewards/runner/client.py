@@ -9,6 +9,9 @@ from __future__ import annotations
 import asyncio
 import time
 from pathlib import Path
+from typing import TypeVar
+
+from pydantic import TypeAdapter, ValidationError
 
 from finetune_contract.artifact import RewardIdentity
 from finetune_rewards.runner import frames
@@ -23,11 +26,15 @@ AWAY_SECONDS = 300.0
 ANSWER_SECONDS = 1200.0
 PAUSE_SECONDS = 0.2
 _MEMORY = "if its container ends again and again, it may need more memory (python.memory)"
+_UNCONFINED = "only code that runs unconfined (python.allowUnconfined) could say that in its place"
 _CHANGED = "the runner was started again and read other code than this attempt began with: reward"
 _REMEDY = (
     "the next attempt goes on where the ConfigMap holds what it did before; create the job anew to "
     "train on other code"
 )
+
+
+T = TypeVar("T")
 
 
 class RunnerClient:
@@ -47,7 +54,7 @@ class RunnerClient:
 
     async def rewards(self) -> list[Described]:
         """Return what the runner holds, with what is wrong with it; raise RewardUnavailable."""
-        return DESCRIBED.validate_json(await self._ask({"ask": "describe"}, b""))
+        return self._read(DESCRIBED, await self._ask({"ask": "describe"}, b""))
 
     async def describe(self) -> tuple[RewardIdentity, ...]:
         """Return the digests of users' sources.
@@ -77,15 +84,23 @@ class RunnerClient:
             RewardUnavailable: if the runner does not answer.
         """
         asked = {"ask": "score", "count": len(samples), "revisions": self._revisions}
-        return ANSWERS.validate_json(await self._ask(asked, pack_samples(samples)))
+        return self._read(ANSWERS, await self._ask(asked, pack_samples(samples)))
+
+    def _read(self, kind: TypeAdapter[T], answer: bytes) -> T:
+        try:
+            return kind.validate_json(answer)
+        except ValidationError as error:
+            raise self._no_answer("an answer of another form") from error
+
+    def _no_answer(self, what: str) -> RewardUnavailable:
+        return RewardUnavailable(f"the reward runner at {self._path} gave {what}; {_UNCONFINED}")
 
     async def _ask(self, header: frames.Header, body: bytes) -> bytes:
         away_since: float | None = None
+        message = frames.encode({"version": VERSION, **header}, body)
         while True:
             try:
-                answer, found = await asyncio.wait_for(
-                    self._exchange({"version": VERSION, **header}, body), self._answer
-                )
+                answer, found = await asyncio.wait_for(self._exchange(message), self._answer)
             except TimeoutError:
                 said = f"gave no answer within {self._answer:g} s"
                 raise RewardUnavailable(f"the reward runner at {self._path} {said}") from None
@@ -99,18 +114,22 @@ class RunnerClient:
                     said += failure.message if failure is not None else _MEMORY
                     raise RewardUnavailable(f"the reward runner at {self._path} {said}") from error
                 await asyncio.sleep(PAUSE_SECONDS)
+            except frames.BadFrame as error:
+                raise self._no_answer(f"no answer: {error}") from error
             else:
                 self._answered = True
-                if changed := answer.get("changed"):
-                    raise RewardChanged(f"{_CHANGED} {', '.join(changed)}; {_REMEDY}")
-                if "error" in answer:
-                    raise RewardUnavailable(f"the reward runner: {answer['error']}")
+                match answer:
+                    case {"changed": [*changed]}:
+                        names = ", ".join(map(str, changed))
+                        raise RewardChanged(f"{_CHANGED} {names}; {_REMEDY}")
+                    case {"error": said}:
+                        raise RewardUnavailable(f"the reward runner: {said}")
                 return found
 
-    async def _exchange(self, header: frames.Header, body: bytes) -> tuple[frames.Header, bytes]:
+    async def _exchange(self, message: bytes) -> tuple[frames.Header, bytes]:
         reader, writer = await asyncio.open_unix_connection(self._path)
         try:
-            writer.write(frames.encode(header, body))
+            writer.write(message)
             await writer.drain()
             return await frames.read(reader)
         finally:

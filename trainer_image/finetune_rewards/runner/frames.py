@@ -1,6 +1,7 @@
 """Messages over a stream: a JSON header and a body that whoever passes it on need not read.
 
-Two big-endian 32-bit lengths, the header, the body. Lengths are bounded before anything is read.
+Two big-endian 32-bit lengths, the header, the body. Lengths are bounded before anything is read,
+and what a header may be before anything is made of it: either end may be code of a user's.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ import os
 import struct
 from typing import Any
 
+from finetune_contract.foreign import Unreadable, parse
+
 PREFIX = struct.Struct(">II")
-MOST_HEADER = 2**20
+MOST_HEADER = 4096
 MOST_BODY = 2**30
 
 Header = dict[str, Any]
@@ -59,9 +62,9 @@ def _lengths(prefix: bytes, most_body: int) -> tuple[int, int]:
 
 def _header(head: bytes) -> Header:
     try:
-        header = json.loads(head)
-    except ValueError as error:
-        raise BadFrame("a message's header is not JSON") from error
+        header = parse(head)
+    except Unreadable as error:
+        raise BadFrame(f"a message's header {error}") from error
     if not isinstance(header, dict):
         raise BadFrame("a message's header is not an object")
     return header

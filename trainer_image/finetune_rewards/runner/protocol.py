@@ -13,6 +13,7 @@ import json
 from array import array
 from typing import NamedTuple
 
+from finetune_contract.foreign import Unreadable, parse
 from finetune_contract.reasons import Reason
 from finetune_rewards.scores.answers import LONGEST_ERROR, item, one_line
 from finetune_rewards.scores.samples import Item, Samples
@@ -74,9 +75,9 @@ def pack_items(items: list[Item]) -> bytes:
 def unpack_items(body: bytes, count: int) -> list[Item]:
     """Return `count` items; raise BadAnswer where they are anything else, NaN included."""
     try:
-        values = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise BadAnswer("the answer is not JSON") from error
+        values = parse(body)
+    except Unreadable as error:
+        raise BadAnswer(f"the answer {error}") from error
     if not isinstance(values, list) or len(values) != count:
         raise BadAnswer(f"the answer does not hold {count} items")
     return [_item(value) for value in values]

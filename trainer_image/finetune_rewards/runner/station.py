@@ -110,6 +110,7 @@ class Station:
             items = await self._scored(reward, body, count)
             return Answer(items, time.monotonic() - begun)
         finally:
+            self._rest()
             self._turn.release()
             if self._worker is None:  # the next batch need not wait
                 self._replacing = asyncio.create_task(self._replace())
@@ -140,7 +141,7 @@ class Station:
         chunk = 1 if self._assignment.singly else count
         number = next(self._numbers)
         asked = {"id": number, "reward": reward, "start": len(items), "chunk": chunk}
-        await worker.send(asked, body, seconds, self._assignment.batch_seconds)
+        await worker.send(asked, body, seconds)
         while len(items) < count:
             if time.monotonic() > deadline:
                 await self._discard()
@@ -169,6 +170,7 @@ class Station:
             raise self._not_loaded(failure) from failure
         match header:
             case {"ready": True, "lacks": [*lacks]}:
+                self._rest()
                 for lack in (SECCOMP, LANDLOCK):
                     if lack in lacks:
                         log.warning("%s: runs without %s", self._assignment.name, lack)
@@ -181,7 +183,7 @@ class Station:
         work, most = self._assignment, self._assignment.load_seconds
         memory = work.load["memoryBytes"]
         self._worker = await WorkerProcess.started(work.name, self._command, memory)
-        await self._worker.send(work.load, work.body, most, most)
+        await self._worker.send(work.load, work.body, most)
         header, _ = await self._worker.receive(MOST_HELLO, most)
         return header
 
@@ -203,6 +205,10 @@ class Station:
             lacking = header.get("reason") == Reason.SANDBOX_UNAVAILABLE
         named = said if self._assignment.singly else f"reward {self._assignment.name}: {said}"
         return SandboxUnavailable(named) if lacking else RewardInvalid(named)
+
+    def _rest(self) -> None:
+        if self._worker is not None:
+            self._worker.rest()
 
     async def _discard(self) -> None:
         worker, self._worker = self._worker, None

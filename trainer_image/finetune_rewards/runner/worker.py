@@ -16,6 +16,7 @@ from finetune_rewards.confine import process
 from finetune_rewards.runner import frames
 from finetune_rewards.runner.function import Function, Invalid
 from finetune_rewards.runner.protocol import pack_items, unpack_samples
+from finetune_rewards.scores.answers import one_line
 from finetune_rewards.scores.blame import Code
 from finetune_rewards.scores.errors import RewardInvalid
 from finetune_rewards.scores.samples import Item, Samples
@@ -91,7 +92,7 @@ def _serve(requests: int, answers: int, scorers: dict[str, Score]) -> None:
 
 
 def _refuse(answers: int, reason: Reason, message: str) -> None:
-    frames.write_to(answers, {"ready": False, "reason": reason, "message": message})
+    frames.write_to(answers, {"ready": False, "reason": reason, "message": one_line(message)})
 
 
 if __name__ == "__main__":

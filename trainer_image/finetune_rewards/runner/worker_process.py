@@ -1,7 +1,8 @@
 """The runner's end of one worker process: started, spoken with, watched, killed.
 
 Whatever the process does, its end here is short: its whole group is killed, and nothing of what it
-did lives on.
+did lives on. It runs from what it is sent until the runner lets it rest: nobody bounds the time of
+what it would do unasked, and others would wait for their cores.
 """
 
 from __future__ import annotations
@@ -9,9 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import math
 import os
-import resource
 import signal
 import socket
 import subprocess
@@ -22,6 +21,7 @@ from typing import TypeVar
 import psutil
 
 from finetune_rewards.runner import frames
+from finetune_rewards.runner.vitals import Vitals
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -41,11 +41,7 @@ ENVIRONMENT = {
     "PYTHONHASHSEED": "0",
     "USER": "finetune",
 }
-MOST_THREADS = 128  # nothing else bounds those of root
-# Beyond what a worker may allocate: what was relocated or written before it became read-only.
-UNCOUNTED_BYTES = 256 * 2**20
-WATCH_SECONDS = 0.1
-CPU_MARGIN_SECONDS = 1.0
+WATCH_SECONDS = 0.05
 DYING_SECONDS = 2.0  # between a channel's end and its process's
 LOG_BYTES = 64 * 1024  # per batch; the rest of what a worker prints is dropped
 
@@ -63,10 +59,10 @@ class WorkerProcess:
 
     def __init__(self, name: str, popen: subprocess.Popen[bytes], memory_bytes: int) -> None:
         self._popen = popen
-        self._process = psutil.Process(popen.pid)
-        self._memory = memory_bytes
+        self._vitals = Vitals(popen.pid, memory_bytes)
         self._log = _Log(name)
-        self._most_cpu_seconds = math.inf
+        self._awake = asyncio.Event()
+        self._awake.set()
         self._why = ""
 
     @classmethod
@@ -102,13 +98,16 @@ class WorkerProcess:
         """Tell whether the process has not ended."""
         return self._popen.poll() is None
 
-    async def send(
-        self, header: frames.Header, body: bytes, seconds: float, work_seconds: float
-    ) -> None:
-        """Hand over a message that means work for so long; raise WorkerFailed where it is not
-        taken in time."""
+    def rest(self) -> None:
+        """Stop the process, with all its threads, until it is sent something."""
+        self._signal(signal.SIGSTOP)
+        self._awake.clear()
+
+    async def send(self, header: frames.Header, body: bytes, seconds: float) -> None:
+        """Hand over a message; raise WorkerFailed where it is not taken in time."""
         self._log.refill()
-        self._allow_cpu(work_seconds)
+        self._signal(signal.SIGCONT)
+        self._awake.set()
         self._writer.write(frames.encode(header, body))
         await self._in_time(self._writer.drain(), seconds)
 
@@ -121,7 +120,7 @@ class WorkerProcess:
 
     async def end(self) -> None:
         """Kill what there is of it."""
-        self._kill()
+        self._signal(signal.SIGKILL)
         self._watching.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._watching
@@ -153,37 +152,15 @@ class WorkerProcess:
     async def _watch(self) -> None:
         with contextlib.suppress(psutil.NoSuchProcess):
             while self.alive:
-                memory = self._process.memory_info()
-                if self._process.num_threads() > MOST_THREADS:
-                    self._end_for(f"the process had more than {MOST_THREADS} threads")
-                elif memory.rss - memory.shared > self._memory + UNCOUNTED_BYTES:
-                    self._end_for(f"the process took more than its {self._memory / 2**20:g} MiB")
-                # The kernel's own limit is a signal, which code may ignore.
-                elif self._cpu_seconds() > self._most_cpu_seconds:
-                    self._end_for("the process used its cores for longer than its batches may")
+                await self._awake.wait()
+                if (excess := self._vitals.excess()) is not None:
+                    self._why = excess
+                    self._signal(signal.SIGKILL)
                 await asyncio.sleep(WATCH_SECONDS)
 
-    def _cpu_seconds(self) -> float:
-        times = self._process.cpu_times()
-        return times.user + times.system
-
-    def _allow_cpu(self, seconds: float) -> None:
-        """Let the process use its cores for so long, whatever it used before."""
-        # That it ended is told when it is read from.
-        with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess):
-            most = math.ceil(self._cpu_seconds() + seconds * (os.cpu_count() or 1)) + 1
-            hard = resource.prlimit(self._popen.pid, resource.RLIMIT_CPU)[1]
-            bound = most if hard == resource.RLIM_INFINITY else min(most, hard)
-            resource.prlimit(self._popen.pid, resource.RLIMIT_CPU, (bound, hard))
-            self._most_cpu_seconds = most + CPU_MARGIN_SECONDS
-
-    def _end_for(self, why: str) -> None:
-        self._why = why
-        self._kill()
-
-    def _kill(self) -> None:
+    def _signal(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._popen.pid, signal.SIGKILL)
+            os.killpg(self._popen.pid, number)
 
 
 def _spawned(command: Sequence[str]) -> tuple[subprocess.Popen[bytes], socket.socket]:
@@ -223,6 +200,8 @@ class _Log(asyncio.Protocol):
         self._left -= len(kept)
         self._dropped += len(data) - len(kept)
         *lines, self._line = (self._line + kept).split(b"\n")
+        if len(self._line) > LOG_BYTES:  # of many batches, and no end in sight
+            lines, self._line = [*lines, self._line], b""
         for line in lines:
             log.info("%s: %s", self._name, printable(line))
 

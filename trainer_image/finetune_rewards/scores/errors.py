@@ -53,4 +53,4 @@ class SandboxUnavailable(RewardError):
 def error_of(reason: Reason, message: str) -> RewardError:
     """Return what a runner told of, as the exception of its kind."""
     kinds = (RewardInvalid, RewardFailed, RewardUnavailable, RewardChanged, SandboxUnavailable)
-    return next(kind for kind in kinds if kind.reason is reason)(message)
+    return next((kind for kind in kinds if kind.reason is reason), RewardUnavailable)(message)

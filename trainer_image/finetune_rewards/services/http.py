@@ -20,6 +20,7 @@ from typing import Any
 
 import aiohttp
 
+from finetune_contract.foreign import Unreadable, parse
 from finetune_contract.rewards import Reward
 from finetune_rewards.scores.answers import LONGEST_ERROR, error, items
 from finetune_rewards.scores.blame import struck
@@ -192,9 +193,9 @@ def _items(content: bytes, samples: Samples) -> list[Item]:
     What it says of them goes on without what it quotes of the rows.
     """
     try:
-        document = json.loads(content)
-    except (ValueError, RecursionError):
-        raise _BadAnswer("the answer is not JSON") from None
+        document = parse(content, any_number=True)
+    except Unreadable as problem:
+        raise _BadAnswer(f"the answer {problem}") from None
     if not isinstance(document, dict) or "scores" not in document:
         raise _BadAnswer("the answer is no object with scores")
     errors = document.get("errors") or {}

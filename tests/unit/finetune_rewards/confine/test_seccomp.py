@@ -51,19 +51,22 @@ def verdict(machine: str, number: int, *arguments: int, architecture: int | None
 # fork vfork execve execveat ptrace socket connect bind sendmmsg mount umount2 unshare setns chroot
 # bpf keyctl add_key process_vm_readv process_vm_writev memfd_create open_by_handle_at init_module
 # kexec_load perf_event_open userfaultfd setrlimit fchmodat fchownat setxattr utimensat truncate
-# rt_sigqueueinfo tkill sched_setaffinity setuid shmget mq_open personality reboot
+# rt_sigqueueinfo tkill sched_setaffinity setuid shmget mq_open personality reboot setsockopt
+# sendmsg recvmsg timer_create setpriority msgget semget inotify_init1 setsid setpgid vmsplice
 REFUSED = {
     "x86_64": [
         *(57, 58, 59, 322, 101, 41, 42, 49, 307, 165, 166, 272, 308, 161),
         *(321, 250, 248, 310, 311, 319, 304, 175),
         *(246, 298, 323, 160, 268, 260, 188, 280, 76),
         *(129, 200, 203, 105, 29, 240, 135, 169),
+        *(54, 46, 47, 222, 141, 68, 64, 294, 112, 109, 278),
     ],
     "aarch64": [
         *(221, 281, 117, 198, 203, 200, 269, 40, 39, 97, 268, 51),
         *(280, 219, 217, 270, 271, 279, 265, 105),
         *(104, 241, 282, 164, 53, 54, 5, 88, 45),
         *(138, 130, 122, 146, 194, 180, 92, 142),
+        *(208, 211, 212, 107, 140, 186, 190, 26, 157, 154, 75),
     ],
 }
 # io_uring_setup pidfd_send_signal pidfd_open clone3 openat2 pidfd_getfd process_madvise
@@ -165,6 +168,7 @@ def test_calls_of_another_architecture_end_the_process(machine: str) -> None:
         (9, (0, 4096, 3, 0x21), False),  # MAP_SHARED | MAP_ANONYMOUS
         (9, (0, 4096, 3, 0x23), False),  # MAP_SHARED_VALIDATE | MAP_ANONYMOUS
         (9, (0, 4096, 3, 0x122), False),  # MAP_GROWSDOWN
+        (9, (0, 4096, 3, 0x40022), False),  # MAP_HUGETLB
     ],
 )
 def test_arguments_decide(

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from finetune_contract.artifact import RewardIdentity
+from finetune_contract.reasons import Reason
 from finetune_rewards.runner import frames
 from finetune_rewards.runner.client import RunnerClient
-from finetune_rewards.runner.protocol import VERSION, unpack_samples
+from finetune_rewards.runner.protocol import VERSION, Problem, unpack_samples
 from finetune_rewards.runner.replies import ANSWERS, DESCRIBED, Described
 from finetune_rewards.scores.errors import RewardChanged, RewardUnavailable
 from finetune_rewards.scores.samples import Answer
@@ -101,6 +102,7 @@ async def test_only_what_has_a_source_has_an_identity_and_is_asked_for(tmp_path:
 @pytest.mark.parametrize(
     ("header", "kind", "told"),
     [
+        ({}, RewardUnavailable, "gave an answer of another form; only code that runs unconfined"),
         ({"error": "speaks another version"}, RewardUnavailable, "^the reward runner: speaks an"),
         ({"changed": ["a", "b"]}, RewardChanged, "this attempt began with: reward a, b; the next"),
     ],
@@ -114,3 +116,23 @@ async def test_what_a_runner_refuses_ends_the_attempt(
     async with says(tmp_path / "r.sock", answer):
         with pytest.raises(kind, match=told):
             await RunnerClient(tmp_path / "r.sock").score(samples("a"))
+
+
+async def test_what_is_no_message_ends_the_attempt(tmp_path: Path) -> None:
+    async def answer(*_: object) -> bytes:
+        return frames.PREFIX.pack(4000, 0) + b"[" * 4000
+
+    async with says(tmp_path / "r.sock", answer):
+        with pytest.raises(RewardUnavailable, match="gave no answer: a message's header nests"):
+            await RunnerClient(tmp_path / "r.sock").rewards()
+
+
+async def test_a_problem_of_no_reward_ends_the_attempt(tmp_path: Path) -> None:
+    described = [Described("mine", None, Problem(Reason.SUCCEEDED, "no"))]
+
+    async def answer(*_: object) -> bytes:
+        return frames.encode({}, DESCRIBED.dump_json(described))
+
+    async with says(tmp_path / "r.sock", answer):
+        with pytest.raises(RewardUnavailable, match=r"^no$"):
+            await RunnerClient(tmp_path / "r.sock").describe()

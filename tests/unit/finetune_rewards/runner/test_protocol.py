@@ -43,6 +43,11 @@ async def test_a_message_keeps_its_header_and_body() -> None:
         struct.pack(">II", 2, 101) + b"{}" + b"x" * 101,
         struct.pack(">II", 2, 0) + b"[]",
         struct.pack(">II", 2, 0) + b"\xff\xff",
+        struct.pack(">II", 4097, 0) + b'{"a": "' + b"x" * 4088 + b'"}',
+        struct.pack(">II", 4000, 0) + b'{"a":' + b"[" * 3995,
+        struct.pack(">II", 73, 0) + b'{"a":' + b"[" * 33 + b"1" + b"]" * 33 + b"}",
+        struct.pack(">II", 15, 0) + b'{"a":1, "a": 2}',
+        struct.pack(">II", 10, 0) + b'{"a": NaN}',
     ],
 )
 async def test_what_is_no_message_is_refused(data: bytes) -> None:

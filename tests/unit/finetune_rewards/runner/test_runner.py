@@ -116,25 +116,6 @@ async def test_patterns_that_hang_do_not_take_for_ever() -> None:
     assert items == [Item(error="no answer within 1 s"), *[late] * 49]
 
 
-async def test_a_batch_of_single_completions_may_use_cpu_for_all_of_them() -> None:
-    source = b"""
-import resource
-
-def score(completions):
-    return [float(resource.getrlimit(resource.RLIMIT_CPU)[0])]
-"""
-    load = {"load": "python", "name": "mine", "file": "reward.py", "function": "score"}
-    load |= {"memoryBytes": 2**30, "allowUnconfined": False}
-    batch = samples("a", "b")
-    station = Station(Assignment("mine", load, source, seconds=20.0, total_seconds=1e6))
-    try:
-        assert await station.start() is None
-        answer = await station.score("mine", pack_samples(batch), 2)
-    finally:
-        await station.stop()
-    assert all(item.score is not None and item.score > 1e6 for item in answer.items)
-
-
 async def test_patterns_that_are_slow_do_not_take_for_ever() -> None:
     slow = "a" * 22 + "!"  # tenths of a second each
     async with builtins(SLOW, batch_seconds=3.0) as station:

@@ -28,11 +28,9 @@ LOAD = {
     "allowUnconfined": False,
 }
 DIES = """
-import os, threading
+import os
 
 def score(completions, **kwargs):
-    if completions[0] == "later":
-        threading.Timer(1.0, os._exit, (1,)).start()
     if completions[0] == "now":
         os._exit(1)
     return [1.0] * len(completions)
@@ -71,8 +69,9 @@ async def test_a_worker_that_died_while_nobody_asked_costs_nothing(
         warnings.simplefilter("always", ResourceWarning)
         async with running_source(DIES, tmp_path) as runner:
             for _ in range(2):
-                assert (await asked(runner, samples("later"))).items == [Item(1.0)]
+                assert (await asked(runner, samples("a"))).items == [Item(1.0)]
                 (worker,) = workers(others)
+                worker.kill()
                 await asyncio.to_thread(psutil.wait_procs, [worker], 30)
                 assert (await asked(runner, samples("a", "b"))).items == [Item(1.0)] * 2
         await asyncio.sleep(0)
@@ -85,9 +84,11 @@ async def test_a_worker_that_dies_before_it_has_read_what_is_asked_is_named(
 ) -> None:
     async with running_source(DIES, tmp_path) as runner:
         (worker,) = workers(others)
-        worker.suspend()
+        while worker.status() != psutil.STATUS_STOPPED:  # noqa: ASYNC110 - nobody is told
+            await asyncio.sleep(0.01)
         scoring = asyncio.create_task(asked(runner, samples("x" * 2**22)))
-        await asyncio.sleep(0.2)
+        while worker.status() == psutil.STATUS_STOPPED:  # noqa: ASYNC110
+            await asyncio.sleep(0)  # it is sent no more than a buffer holds
         worker.kill()
         told = Item(error="the process was ended by SIGKILL")
         assert (await scoring).items == [told]
@@ -182,8 +183,13 @@ def send(header, body, said=None):
 def score(completions, **kwargs):
     if completions[0] == "twice":
         send({"id": 0}, b"[0.5]")
-    if completions[0] == "NaN":
-        send({"id": 0}, b"[NaN]")
+    if completions[0] in ("NaN", "true"):
+        send({"id": 0}, f"[{completions[0]}]".encode())
+    if completions[0] == "deep":
+        deep = []
+        for _ in range(900):
+            deep = [deep]
+        send({"id": deep}, b"[0.5]")
     if completions[0] == "long":
         send({"id": 0}, b"", 2**20)
     return [1.0]
@@ -201,7 +207,9 @@ async def test_an_answer_too_many_is_not_taken_for_the_next(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("what", "told"),
     [
-        ("NaN", "an item is neither a finite number, null nor a text"),
+        ("NaN", "the answer has NaN, which is not JSON"),
+        ("true", "an item is neither a finite number, null nor a text"),
+        ("deep", "a message's header nests deeper than 32"),
         ("long", "a message of 1048585 bytes is too large"),
     ],
 )

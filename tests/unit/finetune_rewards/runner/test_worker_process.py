@@ -59,27 +59,6 @@ def score(completions):
         assert worker.num_threads() == 1
 
 
-async def test_code_that_ignores_the_limit_of_cpu_time_is_ended(tmp_path: Path) -> None:
-    source = """
-import signal, threading
-
-def spin():
-    while True:
-        pass
-
-def score(completions):
-    signal.signal(signal.SIGXCPU, signal.SIG_IGN)
-    threading.Thread(target=spin, daemon=True).start()
-    return [1.0]
-"""
-    others = set(psutil.Process().children())
-    async with running_source(source, tmp_path, timeout_seconds=1) as runner:
-        assert (await asked(runner, samples("a"))).items == [Item(1.0)]
-        (worker,) = set(psutil.Process().children()) - others
-        await asyncio.to_thread(worker.wait, 120)
-        assert (await asked(runner, samples("a"))).items == [Item(1.0)], "by a new one"
-
-
 async def test_a_user_without_a_name_or_home_of_its_own_is_enough(tmp_path: Path) -> None:
     """The user of a pod has no entry in passwd; libraries look for a place to write to."""
     source = """
@@ -99,31 +78,12 @@ def score(completions):
         assert (await asked(runner, samples("a"))).items == [Item(1.0)]
 
 
-async def test_a_process_that_lives_long_has_time_for_each_batch(tmp_path: Path) -> None:
-    source = """
-import resource, time
-
-def score(completions):
-    end = time.process_time() + float(completions[0])
-    while time.process_time() < end:
-        pass
-    used = time.process_time() - float(completions[0])
-    return [resource.getrlimit(resource.RLIMIT_CPU)[0] - used]
-"""
-    cores = os.cpu_count() or 1
-    async with running_source(source, tmp_path, timeout_seconds=60) as runner:
-        for busy in ("3", "0"):
-            left = (await asked(runner, samples(busy))).items[0].score
-            assert left is not None
-            assert left >= 60 * cores
-
-
 LIMITED = """
 import resource, sys
 from finetune_rewards.runner import worker
 
 resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))
-resource.setrlimit(resource.RLIMIT_CPU, (30, 30))
+resource.setrlimit(resource.RLIMIT_SIGPENDING, (30, 30))
 sys.argv[1:] = sys.argv[-1:]
 worker.main()
 """
@@ -134,7 +94,7 @@ async def test_limits_that_are_lower_already_stay(tmp_path: Path) -> None:
 import resource
 
 def score(completions):
-    kinds = (resource.RLIMIT_NOFILE, resource.RLIMIT_CPU)
+    kinds = (resource.RLIMIT_NOFILE, resource.RLIMIT_SIGPENDING)
     return [float(resource.getrlimit(kind)[1]) for kind in kinds]
 """
     command = (sys.executable, "-c", LIMITED)
@@ -171,6 +131,19 @@ async def test_what_was_dropped_of_the_last_batch_is_told_too(
         await asked(runner, samples("a"))
         await asyncio.sleep(0.1)
     assert caplog.messages == ["mine: 10 more bytes of output were dropped"]
+
+
+async def test_a_line_without_end_is_told_in_parts(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    part = LOG_BYTES // 2 + 1
+    source = f"def score(completions):\n    print('x' * {part}, end='')\n    return [1.0]"
+    async with running_source(source, tmp_path) as runner:
+        for _ in range(3):
+            await asked(runner, samples("a"))
+            await asyncio.sleep(0.1)
+    assert [len(message) for message in caplog.messages] == [len("mine: ") + 2 * part, 6 + part]
 
 
 async def test_a_start_that_is_cancelled_leaves_no_process() -> None:

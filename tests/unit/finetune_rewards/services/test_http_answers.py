@@ -63,6 +63,9 @@ async def test_a_bad_score_is_the_error_of_its_item(judge: Judge, text: str, wor
     assert len(judge.documents) == 1  # asking again would not help
 
 
+DEEP = b"[" * 900 + b"]" * 900
+
+
 @pytest.mark.parametrize(
     ("behave", "words"),
     [
@@ -75,7 +78,10 @@ async def test_a_bad_score_is_the_error_of_its_item(judge: Judge, text: str, wor
         (answering(b"5"), "no object with scores"),
         (answering(b'"scores"'), "no object with scores"),
         (answering(b"<html>"), "not JSON"),
-        (answering(b"[" * 100_000), "not JSON"),
+        (answering(b"[" * 100_000), "nests deeper"),
+        (answering(b'{"scores": [1, 2], "errors": {"0": ' + DEEP + b"}}"), "nests deeper"),
+        (answering(b'{"scores": [1, 2], "scores": [3, 4]}'), "says a name twice"),
+        (answering(b'{"scores": [1' + b"0" * 5000 + b", 2]}"), "not JSON"),
         (answering(b"\xff"), "not JSON"),
         (answering(b'{"scores": [1, 2]}', status=201), "201 Created"),
         (answering(b"", status=404), "404 Not Found"),
