@@ -54,7 +54,7 @@ class Shell:
 
 def install_command(chart: Path) -> list[str]:
     """Return the helm command that installs the operator, reporting often enough to watch."""
-    options = ["operator.heartbeatSeconds=2", "operator.progressSeconds=2"]
+    options = ["replicas=1", "operator.heartbeatSeconds=2", "operator.progressSeconds=2"]
     sets = [part for option in options for part in ("--set", option)]
     return ["helm", "install", RELEASE, str(chart), *sets, "--wait", "--timeout=2m"]
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import time
+import uuid
 from collections.abc import Coroutine
 from datetime import UTC, datetime
 from typing import Any
 
 from finetune_operator.cluster.cache import Cache, Key
 from finetune_operator.cluster.client import Cluster
+from finetune_operator.cluster.election import Candidate, Election
 from finetune_operator.cluster.queue import RetryLater, WorkQueue
 from finetune_operator.cluster.sync import Synchroniser
 from finetune_operator.events import Recorder
@@ -23,6 +26,8 @@ from finetune_operator.reconcile import Reconciler
 from finetune_operator.settings import Settings
 
 log = logging.getLogger(__name__)
+
+_ELECTION_TIMEOUT_SECONDS = 3.0
 
 
 async def until_one_ends(*parts: Coroutine[Any, Any, None]) -> None:
@@ -47,8 +52,11 @@ class Controller:
         self._settings = settings
         self._cache = cache
         self._queue: WorkQueue[Key] = WorkQueue(self._handle)
-        self.metrics = Metrics(cache, lambda: len(self._queue))
+        self._election = _election(settings, cluster)
+        self._leads = self._election.leads if self._election else lambda: True
+        self.metrics = Metrics(cache, lambda: len(self._queue), self._leads)
         cluster.observer = self.metrics.observe_request
+        cluster.may_write = self._leads
         self._sync = Synchroniser(
             cluster, cache, children(backend.kinds), settings.watch_namespaces, self._queue.add
         )
@@ -66,23 +74,34 @@ class Controller:
     def notice(self, event: str | None, body: Object) -> None:
         """Take in one watch event; `event` is DELETED, or anything else for a state."""
         key = self._cache.remove(body) if event == "DELETED" else self._cache.put(body)
-        if key is not None and self._cache.synced:
+        if key is not None and self._cache.synced and self._leads():
             self._queue.add(key)
 
     async def run(self) -> None:
         """Work until cancelled. Raises BackendAppeared, or OSError if the port is taken."""
         app = application(self._cache, self.metrics)
         runner = await serve(app, self._settings.bind_address, self._settings.bind_port)
+        parts = [
+            self._sync.run(self._settings.relist_seconds),
+            self._queue.run(),
+            self._recorder.run(),
+        ]
+        if self._election:
+            parts.append(self._election.run(lambda: self._cache.synced, self._look_at_all))
         try:
-            await until_one_ends(
-                self._sync.run(self._settings.relist_seconds),
-                self._queue.run(),
-                self._recorder.run(),
-            )
+            await until_one_ends(*parts)
         finally:
+            if self._election:
+                await self._election.leave()  # every other part has ended
             await runner.cleanup()
 
+    def _look_at_all(self) -> None:
+        for key, _ in list(self._cache.jobs()):
+            self._queue.add(key)
+
     async def _handle(self, key: Key) -> float | None:
+        if not self._leads():
+            return None  # who is elected looks at all jobs
         started = time.monotonic()
         outcome = "done"
         try:
@@ -97,3 +116,11 @@ class Controller:
         finally:
             self.metrics.passes.labels(outcome).inc()
             self.metrics.seconds.observe(time.monotonic() - started)
+
+
+def _election(settings: Settings, cluster: Cluster) -> Election | None:
+    if not settings.leader_lease:
+        return None
+    namespace, _, name = settings.leader_lease.partition("/")
+    identity = f"{socket.gethostname()}_{uuid.uuid4()}"
+    return Election(cluster.apart(_ELECTION_TIMEOUT_SECONDS), Candidate(namespace, name, identity))

@@ -25,7 +25,15 @@ async def run(settings: Settings) -> None:
     """Run the operator until it is signalled or a watch ends for good."""
     cluster = await Cluster.connect(resources(BACKEND.kinds))
     controller = Controller(settings, cluster, Cache(), BACKEND)
-    watch = kopf.operator(
+    try:
+        # Whichever ends first, ends the process: the Deployment starts it again.
+        await until_one_ends(controller.run(), _watch(settings, controller, cluster))
+    finally:
+        await cluster.close()
+
+
+async def _watch(settings: Settings, controller: Controller, cluster: Cluster) -> None:
+    tasks = await kopf.spawn_tasks(
         registry=_registry(controller, cluster),
         settings=_kopf_settings(),
         standalone=True,
@@ -34,11 +42,14 @@ async def run(settings: Settings) -> None:
         # Kopf's own guess fails where /etc/passwd does not know the user, as in the image.
         identity=socket.gethostname(),  # type: ignore[arg-type] # a NewType that Kopf keeps to itself
     )
-    try:
-        # Whichever ends first, ends the process: the Deployment starts it again.
-        await until_one_ends(controller.run(), watch)
-    finally:
-        await cluster.close()
+    await kopf.run_tasks(tasks, ignored=_Everyone())
+
+
+class _Everyone(frozenset[Any]):
+    """All tasks: Kopf waits for those that it takes for its own, and cancels them."""
+
+    def __contains__(self, _: object) -> bool:
+        return True
 
 
 def _registry(controller: Controller, cluster: Cluster) -> kopf.OperatorRegistry:

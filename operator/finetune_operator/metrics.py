@@ -27,7 +27,12 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 class Metrics:
     """One registry per operator, so that tests can run several."""
 
-    def __init__(self, cache: Cache, queue_length: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        cache: Cache,
+        queue_length: Callable[[], int],
+        leads: Callable[[], bool] = lambda: True,
+    ) -> None:
         self.registry = CollectorRegistry()
         self.passes = Counter(
             "finetune_operator_reconciles",
@@ -58,8 +63,14 @@ class Metrics:
             registry=self.registry,
         )
         depth.set_function(queue_length)
-        self.registry.register(_JobsByReason(cache))
-        self.registry.register(JobMetrics(cache, lambda: datetime.now(UTC), lambda: True))
+        leader = Gauge(
+            "finetune_operator_leader",
+            "1 if this operator works, 0 if it stands by for another",
+            registry=self.registry,
+        )
+        leader.set_function(leads)
+        self.registry.register(_JobsByReason(cache, leads))
+        self.registry.register(JobMetrics(cache, lambda: datetime.now(UTC), leads))
 
     def observe_request(self, verb: str, kind: str, code: int) -> None:
         """Count an answer of the API server."""
@@ -71,13 +82,15 @@ class Metrics:
 
 
 class _JobsByReason(Collector):
-    def __init__(self, cache: Cache) -> None:
+    def __init__(self, cache: Cache, leads: Callable[[], bool]) -> None:
         self._cache = cache
+        self._leads = leads
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """Count the jobs by the reason of their Succeeded condition when asked."""
+        """Count the jobs by the reason of their Succeeded condition when asked. Only who works
+        counts them, so that the sum over all operators is right."""
         tally: Tally[str] = Tally()
-        for _, body in self._cache.jobs():
+        for _, body in self._cache.jobs() if self._leads() else ():
             conditions = (body.get("status") or {}).get("conditions") or []
             reasons = (c["reason"] for c in conditions if c["type"] == ConditionType.SUCCEEDED)
             tally[next(reasons, "")] += 1

@@ -25,6 +25,7 @@ class Settings:
     retry_cap_seconds: float = 300
     max_infrastructure_attempts: int = 20
     watch_namespaces: tuple[str, ...] = ()  # none: every namespace
+    leader_lease: str = ""  # NAMESPACE/NAME; without it this operator believes to be the only one
     allowed_hosts: tuple[str, ...] = ()  # hosts, or suffixes such as *.example.com
     policy_host_path: tuple[str, ...] = ()
     policy_images: tuple[str, ...] = ()
@@ -47,6 +48,9 @@ class Settings:
                 values[field.name] = _value(variable, text, str(field.type))
         if not values.get("trainer_image"):
             raise InvalidSetting("FINETUNE_TRAINER_IMAGE must name the trainer's image")
+        lease = str(values.get("leader_lease", ""))
+        if lease and not all(lease.partition("/")):
+            raise InvalidSetting(f"FINETUNE_LEADER_LEASE must be NAMESPACE/NAME, not {lease!r}")
         return cls(**values)  # type: ignore[arg-type]
 
     @property

@@ -14,16 +14,13 @@ from typing import Any
 
 import aiohttp
 import pytest
-import yaml
 
-from finetune_api.crd import custom_resource_definition
-from kube_emulator import training_operator
 from support.cluster.bench import CHILD_KINDS, Bench, condition, now
+from support.cluster.chart import LEASE
+from support.cluster.installation import installed
 from support.containers.first_process import first_process
 from support.operator.values import resolved
 
-CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
-PYTORCHJOBS = Path(training_operator.__file__).parent / "pytorchjobs.yaml"
 CANARY = "canary-5f0c1d7e"
 Json = Any
 
@@ -32,17 +29,7 @@ Json = Any
 async def bench(
     api: Any, namespace: str, eventually: Any, kubeconfig: Path, tmp_path: Path
 ) -> AsyncIterator[Bench]:
-    for body in (custom_resource_definition(), yaml.safe_load(PYTORCHJOBS.read_text())):
-        made = await api.post(CRDS, body)
-        assert made.status in (201, 409), made.body
-    bench = Bench(api, namespace, eventually, tmp_path, kubeconfig)
-
-    async def served() -> bool:
-        answers = [await api.get(bench.path(p)) for p in ("finetunejobs", "pytorchjobs")]
-        return all(a.status == 200 for a in answers)
-
-    await eventually(served, "the custom resources")
-    await bench.install()
+    bench = await installed(api, namespace, eventually, kubeconfig, tmp_path)
     bench.start()
     try:
         yield bench
@@ -56,6 +43,7 @@ async def versions(bench: Bench) -> dict[str, str]:
     for plural in ("finetunejobs", *CHILD_KINDS, "events"):
         for item in await bench.items(plural):
             found[f"{plural}/{item['metadata']['name']}"] = item["metadata"]["resourceVersion"]
+    del found[f"leases/{LEASE}"]  # of the operators
     return found
 
 
@@ -171,7 +159,7 @@ async def test_suspended_and_resumed(bench: Bench) -> None:
 async def test_a_new_operator_finds_everything_done(bench: Bench) -> None:
     await bench.apply()
     await start_attempt(bench)
-    bench.stop(signal.SIGKILL)
+    bench.stop()  # it hands over, so that the next need not wait
     before = await versions(bench)
     bench.start()
     url = f"http://127.0.0.1:{bench.port}"

@@ -30,6 +30,7 @@ def journey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Journey]:
         store = cluster.s3.store("journey")
         _fill(store, write_model(tmp_path_factory.mktemp("model")))
         sets = [f"--set-json=operator.{name}={value}" for name, value in QUICK.items()]
+        sets.append("--set=replicas=1")
         chart = str(paths.asset("charts/finetune-operator"))
         Shell(cluster.kubeconfig).run(
             "helm", "install", "operator", chart, *sets, "--wait", "--timeout=2m"

@@ -27,6 +27,10 @@ class Unreachable(Exception):
     """The API server gave no answer."""
 
 
+class NotLeading(Unreachable):
+    """Nothing was sent: another operator may be at work."""
+
+
 @dataclass(frozen=True)
 class Listing:
     """The objects of a collection and the resourceVersion at which they were all there."""

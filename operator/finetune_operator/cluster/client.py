@@ -14,12 +14,12 @@ from kubernetes.aio.client.rest import RESTClientObject
 from kubernetes.aio.config import load_incluster_config, load_kube_config
 
 from finetune_api.job import KIND
-from finetune_operator.cluster.api import ApiError, Listing, Unreachable
+from finetune_operator.cluster.api import ApiError, Listing, NotLeading, Unreachable
 from finetune_operator.cluster.patch import merge_patch
 from finetune_operator.job.names import MANAGER, Object
 from finetune_operator.job.resources import EVENT, Resource
 
-_TIMEOUT = aiohttp.ClientTimeout(total=30)
+_TIMEOUT_SECONDS = 30.0
 _PAGE = 500
 _JSON = "application/json"
 _MERGE = "application/merge-patch+json"
@@ -29,13 +29,23 @@ Observer = Callable[[str, str, int], None]  # verb, kind, HTTP code
 
 
 class Cluster:
-    """`Api` over HTTPS for the kinds in `resources`; `observer` is told of every answer."""
+    """`Api` over HTTPS for the kinds in `resources`; `observer` is told of every answer.
 
-    def __init__(self, configuration: Configuration, resources: Mapping[str, Resource]) -> None:
+    `may_write` is asked before each write, and what it denies is not sent.
+    """
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        resources: Mapping[str, Resource],
+        timeout: float = _TIMEOUT_SECONDS,
+    ) -> None:
         self.configuration = configuration
         self._resources = resources
+        self._timeout = aiohttp.ClientTimeout(total=timeout)
         self._rest = RESTClientObject(configuration)
         self.observer: Observer = lambda verb, kind, code: None
+        self.may_write: Callable[[], bool] = lambda: True
 
     @classmethod
     async def connect(cls, resources: Mapping[str, Resource]) -> Self:
@@ -49,6 +59,10 @@ class Cluster:
         else:
             await load_kube_config(client_configuration=configuration)
         return cls(configuration, resources)
+
+    def apart(self, timeout: float) -> Cluster:
+        """Return a client with connections of its own, which this one's requests do not hold up."""
+        return Cluster(self.configuration, self._resources, timeout)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -96,6 +110,13 @@ class Cluster:
         path = self._resources[body["kind"]].path(metadata["namespace"], quote(metadata["name"]))
         query = f"?fieldManager={MANAGER}&force=true"
         return await self._send("apply", body["kind"], "PATCH", path + query, body, _APPLY)
+
+    async def replace(self, body: Object) -> Object:
+        """Replace and return what was stored. ApiError 409 Conflict if it is not the newest."""
+        metadata = body["metadata"]
+        path = self._resources[body["kind"]].path(metadata["namespace"], metadata["name"])
+        query = f"?fieldManager={MANAGER}"
+        return await self._send("update", body["kind"], "PUT", path + query, body)
 
     async def delete(
         self, kind: str, namespace: str, name: str, uid: str, *, at_once: bool = False
@@ -154,9 +175,11 @@ class Cluster:
         if token := await self.token():
             headers["Authorization"] = token
         url = str(self.configuration.host).rstrip("/") + path
+        if method != "GET" and not self.may_write():
+            raise NotLeading(f"{method} {path}: this operator does not lead")
         try:
             answer = await self._rest.request(
-                method, url, headers=headers, body=body, _request_timeout=_TIMEOUT
+                method, url, headers=headers, body=body, _request_timeout=self._timeout
             )
             payload = await answer.read()
         except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:

@@ -12,15 +12,13 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from finetune_contract.progress import ANNOTATION
-from finetune_local import binaries, paths
+from support.cluster.chart import rendered
 from support.containers.first_process import as_first_process, first_process
 from support.services.loopback import free_port
 
@@ -43,10 +41,6 @@ CHILD_KINDS = [
     "rolebindings",
     "networkpolicies",
 ]
-VALUES = {
-    "trainerImage": {"repository": "registry.example/trainer", "tag": "1"},
-    "operator": {"progressSeconds": 0, "retryBaseSeconds": 0.2},
-}
 
 
 def now() -> str:
@@ -61,40 +55,17 @@ class Bench:
     namespace: str
     eventually: Any
     directory: Path
-    kubeconfig: Path
+    kubeconfig: Path  # of a user who may do anything
+    own_kubeconfig: Path  # of the operator
     process: subprocess.Popen[bytes] | None = None
     logs: list[Path] = field(default_factory=list)
 
     # -- the operator ----------------------------------------------------------------------------
 
-    async def install(self) -> None:
-        """Give the operator's ServiceAccount what the chart gives it in this namespace."""
-        bodies = self._rendered("role", "serviceaccount")
-        for body in bodies:
-            made = await self.api.post(self.path(f"{body['kind'].lower()}s"), body)
-            assert made.status == 201, made.body
-        (account,) = (b["metadata"]["name"] for b in bodies if b["kind"] == "ServiceAccount")
-        token = await self.token(account)
-        self.own_kubeconfig = self.directory / "operator.kubeconfig"
-        config = yaml.safe_load(self.kubeconfig.read_text())
-        config["users"][0]["user"] = {"token": token}
-        self.own_kubeconfig.write_text(yaml.safe_dump(config))
-
-    def _rendered(self, *templates: str) -> list[Json]:
-        rendered = subprocess.run(
-            [
-                *(str(binaries.helm()), "template", "under-test"),
-                str(paths.asset("charts/finetune-operator")),
-                f"--namespace={self.namespace}",
-                *(f"--set-json={name}={json.dumps(value)}" for name, value in VALUES.items()),
-                *(f"--show-only=templates/{template}.yaml" for template in templates),
-            ],
-            check=True,
-            capture_output=True,
-            text=True,
-            env={"PATH": os.environ["PATH"], "HOME": str(self.directory)},
-        )
-        return [b for b in yaml.safe_load_all(rendered.stdout) if b]
+    def another(self, directory: Path) -> Bench:
+        """Return hands for another operator with the same rights."""
+        directory.mkdir()
+        return replace(self, directory=directory, process=None, logs=[])
 
     async def token(self, account: str) -> str:
         path = self.path("serviceaccounts", account, "token")
@@ -108,7 +79,7 @@ class Bench:
         log = self.directory / f"operator-{len(self.logs)}.log"
         self.logs.append(log)
         self.port = free_port()
-        (deployment,) = self._rendered("deployment")
+        (deployment,) = rendered(self.namespace, "deployment")
         (container,) = deployment["spec"]["template"]["spec"]["containers"]
         own = {
             "PATH": f"{Path(sys.executable).parent}:{os.defpath}",  # of the image

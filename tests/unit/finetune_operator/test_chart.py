@@ -44,10 +44,11 @@ def settings(**values: Any) -> Settings:
 
 
 def test_the_operator_may_do_to_each_kind_what_it_does() -> None:
-    roles = (o for o in yaml.safe_load_all(rendered().stdout) if o and o["kind"] == "Role")
+    objects = [o for o in yaml.safe_load_all(rendered().stdout) if o and o["kind"] == "Role"]
+    (role,) = (r for r in objects if not r["metadata"]["name"].endswith("-leader"))
     allowed = {
         (group, plural): set(rule["verbs"])
-        for rule in next(roles)["rules"]
+        for rule in role["rules"]
         for group in rule["apiGroups"]
         for plural in rule["resources"]
     }
@@ -101,3 +102,24 @@ def test_what_is_no_pattern_is_refused() -> None:
     for kind, patterns in wrong.items():
         assert all(f"/policy/{kind}/{place}'" in done.stderr for place in range(len(patterns)))
     assert "'other' not allowed" in done.stderr
+
+
+def test_the_operators_elect_one_by_a_lease_that_is_theirs_alone() -> None:
+    objects = [o for o in yaml.safe_load_all(rendered(watchNamespaces=["a"]).stdout) if o]
+    by_kind = {kind: [o for o in objects if o["kind"] == kind] for kind in ("Role", "RoleBinding")}
+    namespace, _, lease = settings().leader_lease.partition("/")
+    (role,) = (r for r in by_kind["Role"] if r["metadata"]["namespace"] == namespace)
+    assert [(r["verbs"], r.get("resourceNames")) for r in role["rules"]] == [
+        (["create"], None),
+        (["get", "update"], [lease]),
+    ]
+    assert {x for r in role["rules"] for x in r["resources"]} == {"leases"}
+    (binding,) = (b for b in by_kind["RoleBinding"] if b["metadata"]["namespace"] == namespace)
+    assert binding["roleRef"]["name"] == role["metadata"]["name"]
+    (deployment,) = (o for o in objects if o["kind"] == "Deployment")
+    account = deployment["spec"]["template"]["spec"]["serviceAccountName"]
+    assert binding["subjects"] == [
+        {"kind": "ServiceAccount", "name": account, "namespace": namespace}
+    ]
+    assert deployment["spec"]["replicas"] == 2
+    assert deployment["spec"]["strategy"] == {"type": "RollingUpdate"}

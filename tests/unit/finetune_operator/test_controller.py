@@ -8,6 +8,7 @@ from aiohttp import ClientSession
 
 from finetune_api.job import KIND
 from finetune_operator.cluster.cache import Cache, Key
+from finetune_operator.cluster.election import RENEW_SECONDS
 from finetune_operator.cluster.queue import RetryLater
 from finetune_operator.controller import Controller
 from finetune_operator.plan.backends import BACKEND
@@ -28,6 +29,38 @@ def controller(world: World, port: int = 0, check: Any = nothing) -> tuple[Contr
     settings = Settings(trainer_image="t", bind_port=port)
     api: Any = ModelApi(world, check, check)
     return Controller(settings, api, cache, BACKEND), cache
+
+
+class Electorate(ModelApi):
+    """Beside the World the Lease of operators."""
+
+    def __init__(self, world: World, holder: str) -> None:
+        super().__init__(world, nothing, nothing)
+        self.lease: Any = {"metadata": {"uid": "u"}, "spec": {"holderIdentity": holder}}
+        self.may_write = bool
+
+    def apart(self, timeout: float) -> Any:
+        assert timeout < RENEW_SECONDS / 2, "one slow answer would cost the lead"
+        return self
+
+    async def get(self, kind: str, namespace: str, name: str) -> Any:
+        if (kind, namespace, name) == ("Lease", "system", "lead"):
+            return self.lease
+        return await super().get(kind, namespace, name)
+
+    async def replace(self, body: Any) -> Any:
+        self.lease = body
+        return body
+
+    async def close(self) -> None:
+        self.lease["closed"] = True
+
+
+def candidate(world: World, holder: str = "") -> tuple[Controller, Cache, Electorate]:
+    cache = Cache()
+    settings = Settings(trainer_image="t", bind_port=0, leader_lease="system/lead")
+    api: Any = Electorate(world, holder)
+    return Controller(settings, api, cache, BACKEND), cache, api
 
 
 def job(version: int = 1) -> dict[str, Any]:
@@ -88,3 +121,38 @@ async def test_it_lists_then_works_then_answers_probes(unused_tcp_port: int) -> 
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+async def test_who_stands_by_learns_and_does_nothing() -> None:
+    world = World()
+    made, cache, api = candidate(world, holder="another")
+    cache.synced = True
+    made.notice("ADDED", world.add(bot_job()))
+    assert cache.job(KEY) is not None
+    assert waiting(made) == 0
+    assert await made._handle(KEY) is None
+    assert world.writes == 0
+    assert not api.may_write()
+    metrics = made.metrics.render().decode()
+    assert "finetune_operator_leader 0.0" in metrics
+    assert "finetune_operator_jobs{" not in metrics, "they would be counted twice"
+    assert 'name="bot"' not in metrics
+
+
+async def test_who_is_elected_looks_at_all_jobs_and_hands_over_in_the_end() -> None:
+    world = World()
+    world.add(bot_job())
+    made, _, api = candidate(world)
+    task = asyncio.create_task(made.run())
+    async with asyncio.timeout(20):
+        while ("PyTorchJob", "bot-a1") not in world.objects:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+    assert api.may_write()
+    assert "finetune_operator_leader 1.0" in made.metrics.render().decode()
+    assert api.lease["spec"]["holderIdentity"] != ""
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert api.lease["spec"]["holderIdentity"] == ""
+    assert api.lease["closed"]
+    assert not api.may_write()

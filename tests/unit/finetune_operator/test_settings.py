@@ -29,6 +29,7 @@ def test_every_field_has_its_variable() -> None:
         "FINETUNE_RETRY_CAP_SECONDS": "5",
         "FINETUNE_MAX_INFRASTRUCTURE_ATTEMPTS": "6",
         "FINETUNE_WATCH_NAMESPACES": "a, b,",
+        "FINETUNE_LEADER_LEASE": "system/lead",
         "FINETUNE_ALLOWED_HOSTS": "judge.example,*.scores.example",
         "FINETUNE_POLICY_HOST_PATH": "/models",
         "FINETUNE_POLICY_IMAGES": "ghcr.io/acme/*,t:1",
@@ -43,7 +44,8 @@ def test_every_field_has_its_variable() -> None:
     }
     assert len(given) == len(fields(Settings))
     assert Settings.from_environment(given) == Settings(
-        *("t:1", 0.5, 1, 2, 3, 4, 5, 6, ("a", "b"), ("judge.example", "*.scores.example")),
+        *("t:1", 0.5, 1, 2, 3, 4, 5, 6, ("a", "b"), "system/lead"),
+        ("judge.example", "*.scores.example"),
         *(("/models",), ("ghcr.io/acme/*", "t:1"), ("trainer-*",), ("s3://a/*", "hf://*")),
         *("finetune-system", "finetune-operator"),
         *("0.0.0.0", 7, 8, "DEBUG"),
@@ -66,6 +68,8 @@ def test_what_jobs_may_name() -> None:
         ("FINETUNE_HEARTBEAT_SECONDS", "soon", "must be a number, not 'soon'"),
         ("FINETUNE_BIND_PORT", "8.5", "must be a number, not '8.5'"),
         ("FINETUNE_RETRY_CAP_SECONDS", "-1", "must not be negative, not '-1'"),
+        ("FINETUNE_LEADER_LEASE", "lead", "must be NAMESPACE/NAME, not 'lead'"),
+        ("FINETUNE_LEADER_LEASE", "/lead", "must be NAMESPACE/NAME, not '/lead'"),
     ],
 )
 def test_a_wrong_one_is_named_with_what_is_wanted(variable: str, value: str, remedy: str) -> None:

@@ -9,7 +9,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from kubernetes.aio.client.configuration import Configuration
 
-from finetune_operator.cluster.api import ApiError, Unreachable
+from finetune_operator.cluster.api import ApiError, NotLeading, Unreachable
 from finetune_operator.cluster.client import Cluster
 from finetune_operator.job.resources import resources
 from finetune_operator.plan.backends import BACKEND
@@ -66,6 +66,7 @@ def status(code: int, reason: str, message: str = "no") -> tuple[int, Json]:
     return code, {"kind": "Status", "reason": reason, "message": message}
 
 
+NEWEST = {"uid": "u1", "resourceVersion": "7"}
 LEASE = {
     "apiVersion": "coordination.k8s.io/v1",
     "kind": "Lease",
@@ -207,3 +208,47 @@ async def test_a_webhooks_words_are_bounded_and_on_one_line(
     assert refused.value.reason == "In valid"
     assert refused.value.message.startswith("no\\x1b[2Jxxx")
     assert len(refused.value.message) == 4096
+
+
+async def test_a_whole_object_is_replaced_where_it_is_the_newest(
+    server: Server, cluster: Cluster
+) -> None:
+    body = {**LEASE, "metadata": {**LEASE["metadata"], "resourceVersion": "7"}}
+    server.answers = [(200, body), status(409, "Conflict")]
+    assert await cluster.replace(body) == body
+    with pytest.raises(ApiError, match="Conflict"):
+        await cluster.replace(body)
+    asked = server.asked[0]
+    assert (asked.method, asked.path.rpartition("/")[2]) == ("PUT", "bot-a1")
+    assert server.bodies == [body, body]
+
+
+async def test_who_may_not_write_reads_on_and_sends_nothing_else(
+    server: Server, cluster: Cluster
+) -> None:
+    cluster.may_write = lambda: False
+    server.answers = [(200, LEASE)]
+    assert await cluster.get("Lease", "team", "bot-a1") == LEASE
+    job = {"kind": "FineTuneJob", "metadata": {"name": "bot", "namespace": "team", **NEWEST}}
+    for write in (
+        cluster.create(LEASE),
+        cluster.apply(LEASE),
+        cluster.replace(LEASE),
+        cluster.delete("Lease", "team", "bot-a1", "u1"),
+        cluster.patch_status(job, {}),
+        cluster.patch_event("team", "e", {}),
+    ):
+        with pytest.raises(NotLeading):
+            await write
+    assert len(server.asked) == 1
+
+
+async def test_a_client_apart_asks_for_itself_and_is_not_asked_whether_it_leads(
+    server: Server, cluster: Cluster
+) -> None:
+    cluster.may_write = lambda: False
+    apart = cluster.apart(0.05)
+    server.answers = [(200, LEASE)]
+    await apart.replace(LEASE)
+    await apart.close()
+    assert server.asked[0].headers["Authorization"] == "Bearer secret-token"
