@@ -15,11 +15,11 @@ import signal
 import sys
 from collections.abc import Coroutine, Sequence
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from finetune_local import s3
+from finetune_local.images import our_images
 from finetune_local.private_files import write_json
 from kube_emulator.component import READY, log_to_stderr, until_signalled
 
@@ -143,18 +143,6 @@ class Supervisor:
         for process in self._processes.values():
             _signal(process, signal.SIGKILL)
         await asyncio.gather(*waits)
-
-
-def our_images() -> dict[str, Any]:
-    """Return the programs of this Python that stand for the project's images, by repository."""
-    programs = {"trainer": "finetune_trainer.launch", "operator": "finetune_operator"}
-    return {
-        f"ghcr.io/finetune-dev/finetune-{name}": {
-            "entrypoint": [sys.executable, "-m", program],
-            "tags": ["dev", version("finetune-operator")],
-        }
-        for name, program in programs.items()
-    }
 
 
 async def _all(works: Sequence[Coroutine[Any, Any, None]]) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -161,7 +162,7 @@ async def test_active_deadline(pods: Pods) -> None:
 async def test_a_container_over_its_memory_limit_is_killed(pods: Pods) -> None:
     code = "import time; x = b'1' * (200 << 20); time.sleep(600)"
     container = {
-        "command": ["python", "-c", code],
+        "command": [sys.executable, "-c", code],
         "resources": {"limits": {"memory": "100Mi"}},
     }
     name = await pods.create("big", container)
@@ -199,7 +200,7 @@ async def test_liveness_restarts_the_container(pods: Pods) -> None:
 
 
 async def test_http_probes_reach_the_pods_address(pods: Pods) -> None:
-    serve = "python -m http.server 18080 --bind $POD_IP --directory /tmp"
+    serve = f"{sys.executable} -m http.server 18080 --bind $POD_IP --directory /tmp"
     address = {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}
     probe = {"httpGet": {"port": "web", "path": "/"}, "periodSeconds": 1}
     container = sh(

@@ -1,6 +1,7 @@
 """What pods are given: configuration, volumes, names, a place to run."""
 
 import json
+import sys
 from base64 import b64encode, urlsafe_b64decode
 
 from kube_emulator.client import (
@@ -10,6 +11,7 @@ from kube_emulator.client import (
     SERVICES,
     Object,
 )
+from kube_emulator.node.pods.context import PATH
 from kube_support.cluster import Cluster
 from kube_support.pods import NAMESPACE, Pods, condition, sh, state
 
@@ -92,7 +94,7 @@ bearer = {{"Authorization": "Bearer " + open(base + "token").read()}}
 request = urllib.request.Request(f"https://{{host}}/version", headers=bearer)
 print(urllib.request.urlopen(request, context=context).status, open(base + "namespace").read())
 """
-    name = await pods.create("token", {"command": ["python", "-c", code]})
+    name = await pods.create("token", {"command": [sys.executable, "-c", code]})
     assert await output(pods, name) == f"200 {NAMESPACE}\n"
 
 
@@ -105,12 +107,12 @@ async def test_environment_from_everywhere(pods: Pods) -> None:
     ]
     container = {
         "command": ["/bin/sh", "-c"],
-        "args": ["echo $(BOTH) $PWD $HOME"],
+        "args": ["echo $(BOTH) $PWD $HOME $HOSTNAME $PATH"],
         "env": env,
         "workingDir": "/usr",
     }
     name = await pods.create("env", container)
-    assert await output(pods, name) == "hidden-emulated /usr /tmp\n"
+    assert await output(pods, name) == f"hidden-emulated /usr /root {name} {PATH}\n"
 
 
 async def test_pods_do_not_see_the_clusters_keys_or_each_others_files(

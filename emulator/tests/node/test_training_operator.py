@@ -1,5 +1,6 @@
 """PyTorchJobs: two pods that meet, and what goes wrong with them."""
 
+import sys
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -80,7 +81,7 @@ async def test_two_pods_reduce_over_gloo(pods: Pods) -> None:
     script = pods.name("script")
     data = {"run.py": ALL_REDUCE}
     await pods.put(CONFIG_MAPS, {"kind": "ConfigMap", "metadata": {"name": script}, "data": data})
-    command = "exec python -m torch.distributed.run --nnodes=2 /script/run.py"
+    command = f"exec {sys.executable} -m torch.distributed.run --nnodes=2 /script/run.py"
     volumes = [{"name": "s", "configMap": {"name": script}}]
     mounts = [{"name": "s", "mountPath": "/script"}]
     name = await submit(pods, "gloo", command, command, volumes=volumes, mounts=mounts)

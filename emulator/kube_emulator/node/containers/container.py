@@ -13,6 +13,7 @@ from kube_emulator.client import Object
 from kube_emulator.node.containers import environment, logs, probes
 from kube_emulator.node.containers.environment import ConfigError, expand
 from kube_emulator.node.containers.images import Image, UnknownImageError
+from kube_emulator.node.containers.privileges import Privileges
 from kube_emulator.node.containers.probes import Probe
 from kube_emulator.node.containers.process import ContainerProcess, StartError
 from kube_emulator.node.containers.record import (
@@ -23,7 +24,8 @@ from kube_emulator.node.containers.record import (
     Waiting,
 )
 from kube_emulator.node.containers.resources import memory_limit, thread_limit
-from kube_emulator.node.containers.sandbox import Mount, Sandbox, interpreter_mounts
+from kube_emulator.node.containers.sandbox import Mount, Sandbox
+from kube_emulator.node.containers.surroundings import sandbox_of
 from kube_emulator.node.pods.setting import PodSetting
 from kube_emulator.timestamps import now
 
@@ -143,11 +145,14 @@ class ContainerRunner:
         """
         while True:
             try:
+                privileges = Privileges.of(self.setting.pod, self.spec, image)
                 limit = thread_limit(self.spec)
-                base = self.setting.base_environment | limit | image.environment
+                named = {"HOSTNAME": self.setting.hostname}
+                base = self.setting.base_environment | named | limit | image.environment
                 variables = await environment.resolve(
                     self.spec, base, self.setting.facts, self.setting.fetch
                 )
+                variables.setdefault("HOME", privileges.home)
                 mounts = self.setting.volumes.mounts(self.spec, variables)
                 break
             except ConfigError as error:
@@ -163,38 +168,13 @@ class ContainerRunner:
             )
         log = self.log_path(self.record.restarts)
         log.parent.mkdir(parents=True, exist_ok=True)
-        return await self._start_process(self._sandbox(mounts), arguments, variables, log)
+        sandbox = sandbox_of(self.spec, self.setting, image, privileges, mounts)
+        return await self._start_process(sandbox, arguments, variables, log)
 
     def _arguments(self, image: Image, variables: dict[str, str]) -> list[str]:
         command = [expand(one, variables) for one in self.spec.get("command", [])]
         arguments = [expand(one, variables) for one in self.spec.get("args", [])]
         return [*(command or image.entrypoint), *arguments]
-
-    def _sandbox(self, mounts: list[Mount]) -> Sandbox:
-        """A fresh /tmp and termination message for each run."""
-        own = self.setting.container_directory(self.spec["name"])
-        shutil.rmtree(own, ignore_errors=True)
-        for name in ("root", "tmp"):
-            (own / name).mkdir(parents=True)
-        (own / "termination-log").touch()
-        message_path = self.spec.get("terminationMessagePath", "/dev/termination-log")
-        targets = {mount.target for mount in mounts}
-        implied = [
-            Mount(own / "tmp", "/tmp"),  # noqa: S108
-            Mount(self.setting.hosts_file, "/etc/hosts"),
-            Mount(own / "termination-log", message_path),
-        ]
-        return Sandbox(
-            root=own / "root",
-            hostname=self.setting.hostname,
-            mounts=[
-                *(mount for mount in implied if mount.target not in targets),
-                *interpreter_mounts(),
-                *mounts,
-            ],
-            working_directory=self.spec.get("workingDir") or "/",
-            masked=self.setting.masked,
-        )
 
     async def _attend(self, process: ContainerProcess) -> None:
         """Probe and watch the memory until the main process ends."""

@@ -16,6 +16,9 @@ class Image:
     entrypoint: tuple[str, ...]
     environment: dict[str, str] = field(default_factory=dict)
     tags: frozenset[str] | None = None
+    user: int = 0
+    group: int = 0
+    working_directory: str = "/"
 
 
 SHELLS = {"alpine": Image(("/bin/sh",)), "busybox": Image(("/bin/sh",))}
@@ -29,12 +32,15 @@ class Catalogue:
 
     @classmethod
     def from_file(cls, path: Path) -> "Catalogue":
-        """Add the images of a JSON file: {repository: {entrypoint, environment?, tags?}}."""
+        """Add the images of a JSON file: {repository: {entrypoint, ...}}, fields as in `Image`."""
         extra = {
             repository: Image(
                 tuple(entry["entrypoint"]),
                 entry.get("environment", {}),
                 frozenset(entry["tags"]) if "tags" in entry else None,
+                entry.get("user", 0),
+                entry.get("group", 0),
+                entry.get("working_directory", "/"),
             )
             for repository, entry in json.loads(path.read_text()).items()
         }

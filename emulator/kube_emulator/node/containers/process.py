@@ -11,7 +11,8 @@ from pathlib import Path
 import psutil
 
 from kube_emulator.node.containers import logs
-from kube_emulator.node.containers.sandbox import READY, SETUP_FAILED, Sandbox
+from kube_emulator.node.containers.privileges import Privileges
+from kube_emulator.node.containers.sandbox import READY, SETUP_FAILED, Sandbox, tool
 
 MEMORY_POLL_SECONDS = 0.5
 
@@ -27,6 +28,7 @@ class ContainerProcess:
     outer: asyncio.subprocess.Process
     main_pid: int | None
     environment: dict[str, str]
+    privileges: Privileges
     oom_killed: bool = False
     _readers: list[asyncio.Task[None]] = field(default_factory=list)
 
@@ -71,7 +73,8 @@ class ContainerProcess:
             # nobody else knows this process yet
             outer.kill()
             raise
-        container = cls(outer, _only_child(outer.pid), dict(environment), _readers=readers)
+        main = _only_child(outer.pid)
+        container = cls(outer, main, dict(environment), sandbox.privileges, _readers=readers)
         if complaint and await container.wait() == SETUP_FAILED:
             raise StartError(complaint)
         return container
@@ -107,10 +110,15 @@ class ContainerProcess:
         """Run a command beside the main process: None when it exits 0, else its output."""
         if self.main_pid is None:
             return "the container has ended"
-        enter = ["--target", str(self.main_pid), "--user", "--mount", "--uts", "--pid"]
-        root = f"--root=/proc/{self.main_pid}/root"
+        who = self.privileges
+        limits = who.options_without_capabilities if who.user else who.options
+        enter = ["--preserve-credentials", "--user", "--target"]
+        # the inner one enters the namespaces with what the outer one, as their owner, may do
         child = await asyncio.create_subprocess_exec(
-            *("nsenter", *enter, "--preserve-credentials", root, "--wd", "--", *command),
+            *(tool("nsenter"), *enter, str(self.outer.pid), "--", tool("nsenter"), *enter),
+            *(str(self.main_pid), "--mount", "--uts", "--pid"),
+            *(f"--root=/proc/{self.main_pid}/root", "--wd", "--"),
+            *(tool("setpriv"), *limits, "--", *command),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,

@@ -11,8 +11,10 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from kube_emulator.node.containers.privileges import Privileges
 
 SETUP_FAILED = 125
 READY = "ready"
@@ -60,6 +62,7 @@ class Sandbox:
     mounts: Sequence[Mount]
     working_directory: str = "/"
     masked: Path | None = None
+    privileges: Privileges = field(default_factory=Privileges)
 
     def command(self, arguments: Sequence[str]) -> list[str]:
         """The host command that runs `arguments` inside; its standard input must be a pipe's
@@ -69,15 +72,14 @@ class Sandbox:
         reason is written instead and the exit code is `SETUP_FAILED`. The command's exit code is
         that of `arguments`, 128 + n for signal n.
         """
-        enter = [_tool("unshare"), f"--root={self.root}", f"--wd={self.working_directory}", "--"]
         inner = (
             f"exec 2>&3 3>&-\n"
             f"{{ {self._setup()} ; }} 2>&0 || exit {SETUP_FAILED}\n"
             f"echo {READY} >&0\n"
             f"exec </dev/null\n"
-            f"exec {shlex.join([*enter, *arguments])}"
+            f"exec {shlex.join([*self._enter(), *arguments])}"
         )
-        die_with_parent = [_tool("setpriv"), "--pdeathsig", "KILL", "--"]
+        die_with_parent = [tool("setpriv"), "--pdeathsig", "KILL", "--"]
         # PID 1's parent must be a shell: `unshare --fork` reports a child's SIGKILL as exit code 1.
         # That shell's own stderr is dropped, it would add "Killed" to the container's log.
         outer = (
@@ -86,30 +88,53 @@ class Sandbox:
             f"exit $?"
         )
         return [
-            *(*die_with_parent, _tool("unshare"), *NAMESPACES, "--"),
+            *(*die_with_parent, tool("unshare"), *NAMESPACES, "--"),
             *("/bin/sh", "-c", outer),
         ]
 
+    def _enter(self) -> list[str]:
+        """Go into the root view as the container's user, of whom its own namespace knows alone.
+
+        To the host, and to the files of volumes, that is the node's own user.
+        """
+        who = self.privileges
+        return [
+            *(tool("unshare"), "--user", f"--map-user={who.user}", f"--map-group={who.group}"),
+            *("--keep-caps", f"--root={self.root}", f"--wd={self.working_directory}", "--"),
+            *(tool("setpriv"), *who.options, "--"),
+        ]
+
     def _setup(self) -> str:
-        mount = _tool("mount")
+        mount = tool("mount")
+        read_only = self.privileges.read_only_root
+        mounts = sorted(self.mounts, key=lambda one: one.target.count("/"))
         lines = [
-            shlex.join([_tool("hostname"), self.hostname]),
+            shlex.join([tool("hostname"), self.hostname]),
             shlex.join([mount, "-t", "tmpfs", "-o", "mode=755", "tmpfs", str(self.root)]),
         ]
         targets = {_resolved(one.target) for one in self.mounts} | {"/proc", SHARED_MEMORY}
         lines += _rebuilt(Path("/"), self.root, frozenset(targets))
         proc = shlex.quote(f"{self.root}/proc")
+        memory = shlex.quote(f"{self.root}{SHARED_MEMORY}")
+        lines.append(f"mkdir -p {proc} {memory}")
+        for one in mounts:
+            lines += _mount_point(one, self.root)
+        if read_only:
+            lines.append(_fixed(self.root))
         # a container that masks parts of /proc may not mount a new one
         new_proc = f"{mount} -t proc proc {proc} 2>/dev/null || {mount} --rbind /proc {proc}"
-        lines.append(f"mkdir {proc} && {{ {new_proc}; }}")
-        memory = shlex.quote(f"{self.root}{SHARED_MEMORY}")
-        lines.append(f"mkdir -p {memory} && {mount} -t tmpfs -o mode=1777 tmpfs {memory}")
-        for one in sorted(self.mounts, key=lambda one: one.target.count("/")):
+        lines.append(f"{{ {new_proc}; }}")
+        lines.append(f"{mount} -t tmpfs -o mode=1777 tmpfs {memory}")
+        for one in mounts:
             lines += _bound(one, self.root)
+        for one in mounts:
+            if one.read_only:  # once what lies in it has its mount point
+                lines.append(f"{mount} -o remount,bind,ro {_place(one, self.root)}")
         if self.masked is not None:
             # not seen where a mount above it hides it already
             hidden = shlex.quote(f"{self.root}{self.masked.resolve()}")
-            lines.append(f"{{ [ ! -d {hidden} ] || {mount} -t tmpfs -o mode=700 tmpfs {hidden}; }}")
+            empty = f"{mount} -t tmpfs -o mode=700{',ro' if read_only else ''} tmpfs {hidden}"
+            lines.append(f"{{ [ ! -d {hidden} ] || {empty}; }}")
         # `set -e` has no effect on the left side of `||`, so each command asks for the one before
         return " &&\n".join(lines)
 
@@ -124,7 +149,7 @@ def check(remedies: Sequence[tuple[str, str, str]] = REMEDIES) -> None:
         SandboxError: they are not to be had.
     """
     trial = subprocess.run(
-        [_tool("unshare"), *NAMESPACES, "--fork", _tool("mount"), "-t", "tmpfs", "tmpfs", "/mnt"],
+        [tool("unshare"), *NAMESPACES, "--fork", tool("mount"), "-t", "tmpfs", "tmpfs", "/mnt"],
         capture_output=True,
         text=True,
         check=False,
@@ -150,10 +175,10 @@ def interpreter_mounts() -> list[Mount]:
     """This Python and its packages, where the pod's own /tmp would hide them."""
     paths = {Path(path).resolve() for path in [sys.prefix, sys.base_prefix, *sys.path] if path}
     hidden = sorted(path for path in paths if Path("/tmp") in path.parents and path.exists())  # noqa: S108
-    return [Mount(path, str(path)) for path in hidden]
+    return [Mount(path, str(path), read_only=True) for path in hidden]
 
 
-def _tool(name: str) -> str:
+def tool(name: str) -> str:
     found = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
     if found is None:
         raise SandboxError(f"{name} is missing; install util-linux, coreutils and hostname")
@@ -167,7 +192,7 @@ def _resolved(target: str) -> str:
 
 def _rebuilt(directory: Path, root: Path, targets: frozenset[str]) -> Iterator[str]:
     """Commands that show host `directory` under `root`, with room for the mount points below it."""
-    mount = _tool("mount")
+    mount = tool("mount")
     below = {target for target in targets if _is_below(target, directory)}
     place = shlex.quote(f"{root}{directory}")
     if directory != Path("/") and all(os.path.exists(target) for target in below):
@@ -195,18 +220,35 @@ def _entries(directory: Path) -> list[os.DirEntry[str]]:
         return []
 
 
-def _bound(one: Mount, root: Path) -> Iterator[str]:
-    mount = _tool("mount")
-    target = f"{root}{_resolved(one.target)}"
-    place, source = shlex.quote(target), shlex.quote(str(one.source))
+def _fixed(root: Path) -> str:
+    """A command that makes read-only what is mounted at `root` and below it, one by one: where
+    mount(8) was built without mount_setattr(2) it takes no notice of `ro=recursive`."""
+    place = shlex.quote(str(root))
+    return (
+        "while read -r _ _ _ _ point _; do "
+        'point=$(printf %b "$point"); '  # spaces are written as \040
+        f'case "$point" in {place} | {place}/*) '
+        f'{tool("mount")} -o remount,bind,ro "$point" || exit {SETUP_FAILED} ;; esac; '
+        "done < /proc/self/mountinfo"
+    )
+
+
+def _place(one: Mount, root: Path) -> str:
+    return shlex.quote(f"{root}{_resolved(one.target)}")
+
+
+def _mount_point(one: Mount, root: Path) -> Iterator[str]:
+    place = _place(one, root)
     if one.source.is_dir():
         yield f"mkdir -p {place}"
     else:
-        parent = shlex.quote(os.path.dirname(target))
+        parent = shlex.quote(os.path.dirname(f"{root}{_resolved(one.target)}"))
         yield f"mkdir -p {parent} && {{ [ -e {place} ] || : > {place}; }}"
-    yield f"{mount} --rbind {source} {place}"
-    if one.read_only:
-        yield f"{mount} -o remount,bind,ro {place}"
+
+
+def _bound(one: Mount, root: Path) -> Iterator[str]:
+    yield from _mount_point(one, root)  # a mount above it has hidden the first one
+    yield f"{tool('mount')} --rbind {shlex.quote(str(one.source))} {_place(one, root)}"
 
 
 def _shown(entry: os.DirEntry[str]) -> bool:

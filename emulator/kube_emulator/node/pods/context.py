@@ -1,7 +1,5 @@
 """What all pods of the node share."""
 
-import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -11,6 +9,7 @@ from kube_emulator.events import Recorder
 from kube_emulator.node.containers.environment import ConfigError, Fetch
 from kube_emulator.node.containers.images import Catalogue
 
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 HOST_IP = "127.0.0.1"
 
 
@@ -29,17 +28,14 @@ class NodeContext:
 
     @property
     def base_environment(self) -> dict[str, str]:
-        """What every container gets: how to run this Python, and where the API server is.
+        """What every container gets: a runtime's PATH, and where the API server is.
 
-        Nothing else of the node's own environment reaches a pod.
+        Nothing of the node's own environment reaches a pod.
         """
         server = urlsplit(self.client.server)
         port = str(server.port or 443)
-        path = f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}"
         return {
-            "PATH": path,
-            "LANG": "C.UTF-8",
-            "HOME": "/tmp",  # noqa: S108
+            "PATH": PATH,
             "KUBERNETES_SERVICE_HOST": server.hostname or HOST_IP,
             "KUBERNETES_SERVICE_PORT": port,
             "KUBERNETES_SERVICE_PORT_HTTPS": port,

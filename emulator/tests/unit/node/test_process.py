@@ -5,39 +5,16 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from kube_emulator.node.containers.process import ContainerProcess, StartError
-from kube_emulator.node.containers.sandbox import READY, Mount, Sandbox, interpreter_mounts
+from kube_emulator.node.containers.sandbox import READY, Mount, Sandbox
+from kube_support.containers import PATH, Start, home, output, start
 
-Start = Callable[..., Coroutine[Any, Any, ContainerProcess]]
-PATH = os.environ["PATH"]
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    for name in ("root", "tmp", "volume"):
-        (tmp_path / name).mkdir()
-    (tmp_path / "file").write_text("from the host")
-    return tmp_path
-
-
-@pytest.fixture
-def start(home: Path) -> Start:
-    async def start(
-        *arguments: str, mounts: tuple[Mount, ...] = (), **more: Any
-    ) -> ContainerProcess:
-        environment = more.pop("environment", {"PATH": PATH})
-        private = Mount(home / "tmp", "/tmp")
-        view = [private, *interpreter_mounts(), *mounts]
-        sandbox = Sandbox(home / "root", "a-pod", view, **more)
-        return await ContainerProcess.start(sandbox, arguments, environment, home / "log")
-
-    return start
+__all__ = ["home", "start"]
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -45,10 +22,6 @@ async def until(condition: Callable[[], bool]) -> None:
         if condition():
             return
         await asyncio.sleep(0.02)
-
-
-def output(home: Path) -> list[str]:
-    return [line.split(" ", 3)[3] for line in (home / "log").read_text().splitlines()]
 
 
 async def test_a_container_sees_its_own_names_and_files(home: Path, start: Start) -> None:
