@@ -115,6 +115,31 @@ async def test_environment_from_everywhere(pods: Pods) -> None:
     assert await output(pods, name) == f"hidden-emulated /usr /root {name} {PATH}\n"
 
 
+async def test_a_container_runs_as_its_pod_says(pods: Pods) -> None:
+    """As a user whom nobody knows, and where it can write only to what is mounted for it."""
+    context = {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "readOnlyRootFilesystem": True,
+        "runAsNonRoot": True,
+    }
+    script = (
+        "id -u; id -g; getent passwd 65532 || echo nobody; echo $HOME;"
+        "grep -E 'CapBnd|NoNewPrivs' /proc/self/status | cut -f 2;"
+        "for place in / /tmp /var/tmp /etc/hosts /etc/passwd /dev/termination-log /scratch;"
+        " do test -w $place && echo $place; done; true"
+    )
+    name = await pods.create(
+        "fixed",
+        sh(script, securityContext=context, volumeMounts=[{"name": "s", "mountPath": "/scratch"}]),
+        securityContext={"runAsUser": 65532, "runAsGroup": 65533},
+        volumes=[{"name": "s", "emptyDir": {}}],
+    )
+    who = ["65532", "65533", "nobody", "/", "0000000000000000", "1"]
+    told = (await output(pods, name)).splitlines()
+    assert told == [*who, "/dev/termination-log", "/scratch"]
+
+
 async def test_pods_do_not_see_the_clusters_keys_or_each_others_files(
     pods: Pods, cluster: Cluster
 ) -> None:
