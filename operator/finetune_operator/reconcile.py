@@ -21,7 +21,7 @@ from finetune_operator.cluster.queue import RetryLater
 from finetune_operator.events import Recorder, transitions
 from finetune_operator.job.backend import Backend
 from finetune_operator.job.errors import Stalled, Waiting
-from finetune_operator.job.names import JOB_LABEL, Object, content_digest
+from finetune_operator.job.names import JOB_LABEL, Object, attempt_name, content_digest
 from finetune_operator.job.parse import Parser, parse_status
 from finetune_operator.job.policy import refusals
 from finetune_operator.job.resources import LEASE, POD
@@ -91,6 +91,7 @@ class Reconciler:
         waiting, made = None, False
         try:
             made = await Applier(self.api, self.cache).apply(job, decision, objects)
+            decision = self._recorded(job, decision)
         except Waiting as reason:
             waiting = reason
         except Stalled as stalled:
@@ -164,6 +165,18 @@ class Reconciler:
         if decision.run is None:
             return None
         return attempt_objects(job, decision.run, self.backend, self.settings.heartbeat_seconds)
+
+    def _recorded(self, job: FineTuneJob, decision: Decision) -> Decision:
+        """Return the decision with the uid that the attempt's workload got: by it, and by nothing
+        else, its pods are known."""
+        run, key = decision.run, Key(job.namespace, job.name)
+        if run is None or run.workload_uid is not None:
+            return decision
+        made = self.cache.find(key, self.backend.workload, attempt_name(job.name, run.number))
+        if made is None:
+            return decision
+        known = run.model_copy(update={"workload_uid": made["metadata"]["uid"]})
+        return replace(decision, run=known, attempts=(*decision.attempts[:-1], known))
 
     async def _stall(self, body: Object, stalled: Stalled, now: datetime) -> None:
         try:

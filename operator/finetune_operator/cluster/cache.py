@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from finetune_api.job import KIND
-from finetune_operator.job.names import JOB_LABEL, UID_LABEL, Object, attempt_of
+from finetune_operator.job.names import UID_LABEL, Object, attempt_of, place
 from finetune_operator.job.resources import POD
 
 _TOMBSTONES = 20_000
@@ -52,7 +52,7 @@ class Cache:
         return list(self._jobs.items())
 
     def children(self, key: Key) -> list[Object]:
-        """Return everything under the job's label."""
+        """Return everything with a name of the job's."""
         family = self._families.get(key)
         return list(family.children.values()) if family else []
 
@@ -153,7 +153,8 @@ class Cache:
     def _is_of_the_job(self, key: Key, body: Object) -> bool:
         """Tell whether an object is of the job that has the name now, or no job has it."""
         job = self._jobs.get(key)
-        return job is None or body["metadata"]["labels"].get(UID_LABEL) == job["metadata"]["uid"]
+        labels = body["metadata"].get("labels") or {}
+        return job is None or labels.get(UID_LABEL) == job["metadata"]["uid"]
 
     def _bury(self, uid: str) -> None:
         self._tombstones[uid] = None
@@ -170,12 +171,12 @@ Scope = Key | str | None  # one job's children, one namespace, or everything
 
 
 def key_of(body: Object) -> Key | None:
-    """Return the job that an object is, or says by its label that it belongs to."""
+    """Return the job that an object is, or that its name has room for; no label moves it."""
     metadata = body["metadata"]
     if body["kind"] == KIND:
         return Key(metadata["namespace"], metadata["name"])
-    name = (metadata.get("labels") or {}).get(JOB_LABEL)
-    return Key(metadata["namespace"], name) if name else None
+    found = place(body)
+    return Key(metadata["namespace"], found.job) if found else None
 
 
 def version(metadata: Object) -> int:

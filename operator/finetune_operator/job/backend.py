@@ -35,6 +35,9 @@ class Backend(Protocol):
         They are created one after the other, once; the workload is the last.
         """
 
+    def pod_name(self, workload: str, rank: int) -> str:
+        """Return the name that the pod with a rank has; `workload` is its workload's."""
+
     def node_rank(self, pod: Object) -> int | None:
         """Return a pod's place, 0 for the one with rank 0; None if it is no pod of a workload."""
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
 from typing import Any
 
 from finetune_api.job import GROUP, KIND, VERSION, FineTuneJob
+from finetune_contract.foreign import printable
 from finetune_contract.model import canonical_json, sha256_digest
 
 Object = dict[str, Any]
@@ -17,6 +20,9 @@ ATTEMPT_LABEL = f"{GROUP}/attempt"
 DIGEST_ANNOTATION = f"{GROUP}/plan"
 SELECTOR = f"{MANAGED_BY}={MANAGER}"
 REWARDS_CONTAINER = "rewards"  # where the user's reward functions run
+_PLANNED = re.compile(
+    r"(?P<job>.+)-(?:a(?P<attempt>[1-9]\d{0,8})(?:-.+)?|finetune|rewards)", re.ASCII
+)
 
 
 def attempt_name(job_name: str, attempt: int) -> str:
@@ -48,10 +54,42 @@ def labels(job: FineTuneJob, attempt: int | None = None) -> dict[str, str]:
     return known if attempt is None else {**known, ATTEMPT_LABEL: str(attempt)}
 
 
+@dataclass(frozen=True)
+class Place:
+    """The job that an object's name has room for, and the attempt; None if all of them share it."""
+
+    job: str
+    attempt: int | None
+
+
+def place(body: Object) -> Place | None:
+    """Return where an object belongs by its name, which unlike a label nobody can change."""
+    match = _PLANNED.fullmatch(body["metadata"]["name"])
+    return match and Place(match["job"], int(match["attempt"]) if match["attempt"] else None)
+
+
 def attempt_of(body: Object) -> int | None:
-    """Return the attempt that an object says by its label that it belongs to."""
-    label = (body["metadata"].get("labels") or {}).get(ATTEMPT_LABEL, "")
-    return int(label) if label.isdecimal() else None
+    """Return the attempt that an object belongs to by its name."""
+    found = place(body)
+    return found.attempt if found else None
+
+
+def controller(body: Object) -> Object:
+    """Return the reference to the object that controls this one; empty where none does."""
+    references = body["metadata"].get("ownerReferences") or ()
+    return next((one for one in references if one.get("controller")), {})
+
+
+def owner(body: Object) -> str:
+    """Return what controls an object, in words."""
+    by = controller(body)
+    return printable(f"{by.get('kind')} {by.get('name')}", 200) if by else "nobody"
+
+
+def is_child(job: FineTuneJob, body: Object) -> bool:
+    """Tell whether the job made the object: its labels say nothing, its controller's uid does."""
+    by = controller(body)
+    return (by.get("kind"), by.get("name"), by.get("uid")) == (KIND, job.name, job.uid)
 
 
 def content_digest(body: Object) -> str | None:

@@ -69,9 +69,29 @@ def _time_to_start(s: Scene, block: Blocked | None) -> timedelta | None:
     return block.since + timedelta(seconds=s.settings.start_timeout_seconds) - s.now
 
 
+def in_the_way(s: Scene, attempt: int) -> Verdict | None:
+    """Return the verdict on an attempt of whose pods' names one belongs to someone else."""
+    for stray in s.observed.strays_of(attempt):
+        text = f"pod {stray.name} exists and belongs to {stray.owner}"
+        return Verdict(Course.PROGRESSING, Reason.NAME_TAKEN, with_advice(text, Reason.NAME_TAKEN))
+    return None
+
+
+def names_taken(s: Scene, attempt: int) -> Decision | None:
+    """Return the decision to make nothing while a name is taken. It may be a pod of a workload that
+    nobody has seen, so that what would be made ran beside it."""
+    verdict = in_the_way(s, attempt)
+    if verdict is None:
+        return None
+    waits = s.go_on(verdict.reason, verdict.message, attempt)
+    return replace(waits, after=LOOK_EVERY, confirm=True)
+
+
 def _go_on(s: Scene, attempt: Attempt, block: Blocked | None) -> Decision:
     pods = _pods(s, attempt)
     workload = s.observed.workload(s.job.uid, attempt.number)
+    if workload is None and (taken := names_taken(s, attempt.number)) is not None:
+        return taken
     complete = len(pods) == s.job.spec.workers.replicas
     all_run = complete and all(p.running or p.finished for p in pods)
     said = told(s.job, s.observed, attempt.number)
@@ -113,6 +133,8 @@ def _slow(s: Scene, pods: list[Pod]) -> timedelta:
 
 
 def _verdict(s: Scene, attempt: Attempt, workload: Child | None, block: Blocked | None) -> Verdict:
+    if (taken := in_the_way(s, attempt.number)) is not None:
+        return taken
     if block is not None:
         return blocked_verdict(block)
     if attempt.state is AttemptState.RUNNING:

@@ -19,7 +19,7 @@ from finetune_operator.job.backend import Backend
 from finetune_operator.job.run_config import recipe
 from finetune_operator.job.times import rfc3339, timestamp
 from finetune_operator.job.workers import image
-from finetune_operator.judge.active import deadline, follow
+from finetune_operator.judge.active import deadline, follow, names_taken
 from finetune_operator.judge.conditions import finished, finished_time
 from finetune_operator.judge.decision import LOOK_EVERY, Course, Decision, Scene, Verdict
 from finetune_operator.judge.diagnose import published
@@ -187,6 +187,8 @@ def _backoff_left(s: Scene, last: Attempt) -> timedelta:
 
 def _start(s: Scene) -> Decision:
     number = s.attempts[-1].number + 1 if s.attempts else 1
+    if (taken := names_taken(s, number)) is not None:
+        return taken
     attempt = Attempt(
         number=number,
         state=AttemptState.STARTING,

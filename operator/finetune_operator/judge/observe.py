@@ -14,10 +14,15 @@ from finetune_contract.result import decode
 from finetune_operator.job.backend import Backend
 from finetune_operator.job.names import (
     REWARDS_CONTAINER,
-    UID_LABEL,
     Object,
+    attempt_name,
     attempt_of,
     content_digest,
+    controller,
+    is_child,
+    owner,
+    reward_check_name,
+    shared_name,
 )
 from finetune_operator.job.resources import LEASE, POD
 from finetune_operator.job.times import timestamp
@@ -29,6 +34,7 @@ from finetune_operator.judge.observed import (
     Obstacle,
     Pod,
     Report,
+    Stray,
 )
 
 _LONGEST_WORDS = 512  # characters
@@ -38,26 +44,30 @@ _LONGEST_MESSAGE = 1024
 def observe(
     job: FineTuneJob, children: Iterable[Object], departed: Iterable[Object], backend: Backend
 ) -> Observed:
-    """Return what the objects under the job's label say; `departed` are pods deleted since.
+    """Return what the objects with the job's names say; `departed` are pods deleted since.
 
-    Pods and Leases of a job of the same name that was deleted are left out; its other objects are
-    listed, because their names are in the way.
+    Only what the job made is believed, and what its workloads made: by name and controller's uid,
+    for anyone may write labels. Objects of a deleted job of the same name are listed, because their
+    names are in the way.
     """
     shown = [(body, False) for body in children] + [(body, True) for body in departed]
-    own = [
-        (b, gone) for b, gone in shown if b["metadata"].get("labels", {}).get(UID_LABEL) == job.uid
-    ]
-    own_pods = [(body, gone) for body, gone in own if body["kind"] == POD]
-    made = [
-        _child(b, backend) for b, gone in shown if not gone and (b["kind"] != POD or _job_uid(b))
-    ]
-    pods = [_attempt_pod(body, backend, gone) for body, gone in own_pods if not _job_uid(body)]
+    direct = [(b, gone) for b, gone in shown if _is_planned(job, b)]
+    made = [_child(job, b, backend) for b, gone in direct if not gone]
+    own = [(body, gone) for body, gone in direct if is_child(job, body)]
+    theirs = [(b, gone) for b, gone in shown if _is_place_of_a_pod(job, b, backend)]
+    makers = _makers(job, made)
+    pods = [(b, gone) for b, gone in theirs if _is_made_by(b, makers, backend)]
     reports = [_report(body) for body, _ in own if body["kind"] == LEASE]
     return Observed(
         children=tuple(sorted(made, key=lambda c: (c.kind, c.name))),
-        pods=tuple(pod for pod in pods if pod is not None),
+        pods=tuple(_attempt_pod(body, backend, gone) for body, gone in pods),
         reports=tuple(report for report in reports if report is not None),
-        checks=tuple(_check_pod(body, gone) for body, gone in own_pods if _job_uid(body)),
+        checks=tuple(_check_pod(body, gone) for body, gone in own if body["kind"] == POD),
+        strays=tuple(
+            Stray(b["metadata"]["name"], attempt_of(b) or 0, owner(b))
+            for b, gone in theirs
+            if not gone and not _is_made_by(b, makers, backend)
+        ),
     )
 
 
@@ -70,21 +80,52 @@ def newest_warning(events: Iterable[Object]) -> str | None:
     return _said(newest, "message") or None if newest.get("type") == "Warning" else None
 
 
-def _job_uid(body: Object) -> str | None:
-    """Return the uid of the FineTuneJob that controls an object itself, not by a workload."""
-    owners = body["metadata"].get("ownerReferences", [])
-    jobs = (o["uid"] for o in owners if o.get("controller") and o.get("kind") == KIND)
-    return next(jobs, None)
+def _is_planned(job: FineTuneJob, body: Object) -> bool:
+    """Tell whether an object has the name of one that the job makes itself."""
+    name = body["metadata"]["name"]
+    if body["kind"] == POD:
+        return bool(name == reward_check_name(job.name))
+    attempt = attempt_of(body)
+    return bool(
+        name == (shared_name(job.name) if attempt is None else attempt_name(job.name, attempt))
+    )
 
 
-def _child(body: Object, backend: Backend) -> Child:
-    metadata = body["metadata"]
+def _is_place_of_a_pod(job: FineTuneJob, body: Object, backend: Backend) -> bool:
+    """Tell whether an object has the name of a pod that an attempt's workload makes."""
+    attempt = attempt_of(body)
+    if body["kind"] != POD or attempt is None:
+        return False
+    rank, workload = backend.node_rank(body), attempt_name(job.name, attempt)
+    if rank is None or rank >= job.spec.workers.replicas:
+        return False
+    return bool(body["metadata"]["name"] == backend.pod_name(workload, rank))
+
+
+def _makers(job: FineTuneJob, made: Iterable[Child]) -> dict[int, str]:
+    """Return the uid of each attempt's workload; the one in status stays the one."""
+    mine = (c for c in made if c.workload and c.owner_uid == job.uid)
+    makers = {c.attempt: c.uid for c in mine if c.attempt is not None}
+    for attempt in (job.status and job.status.attempts) or ():
+        if attempt.workload_uid is not None:
+            makers[attempt.number] = attempt.workload_uid
+    return makers
+
+
+def _is_made_by(pod: Object, makers: dict[int, str], backend: Backend) -> bool:
+    by = controller(pod)
+    maker = makers.get(attempt_of(pod) or 0)
+    return maker is not None and (by.get("kind"), by.get("uid")) == (backend.workload, maker)
+
+
+def _child(job: FineTuneJob, body: Object, backend: Backend) -> Child:
+    metadata, by = body["metadata"], controller(body)
     is_workload = body["kind"] == backend.workload
     return Child(
         kind=body["kind"],
         name=metadata["name"],
         uid=metadata["uid"],
-        owner_uid=_job_uid(body),
+        owner_uid=by.get("uid") if (by.get("kind"), by.get("name")) == (KIND, job.name) else None,
         attempt=attempt_of(body),
         deleting="deletionTimestamp" in metadata,
         workload=is_workload,
@@ -103,11 +144,10 @@ def _report(body: Object) -> Report | None:
     return Report(attempt, time, told) if told else None
 
 
-def _attempt_pod(body: Object, backend: Backend, gone: bool) -> Pod | None:
-    """Return the pod, if it is one of an attempt."""
+def _attempt_pod(body: Object, backend: Backend, gone: bool) -> Pod:
     attempt, rank = attempt_of(body), backend.node_rank(body)
-    if attempt is None or rank is None:
-        return None
+    assert attempt is not None, "its name was looked at"
+    assert rank is not None, "its name was looked at"
     return _pod(body, attempt, rank, backend.container, gone)
 
 

@@ -83,6 +83,15 @@ class Pod:
 
 
 @dataclass(frozen=True)
+class Stray:
+    """A pod that has the name of one of the job's, and is none of it."""
+
+    name: str
+    attempt: int
+    owner: str  # what controls it, in words
+
+
+@dataclass(frozen=True)
 class Report:
     """The progress in an attempt's Lease."""
 
@@ -100,11 +109,16 @@ class Observed:
     reports: tuple[Report, ...] = ()
     warnings: Mapping[str, str] = field(default_factory=dict)  # newest event by uid, if a warning
     checks: tuple[Pod, ...] = ()  # pods that try the rewards; deleted ones included
+    strays: tuple[Stray, ...] = ()
 
     def workload(self, job_uid: str, attempt: int) -> Child | None:
         """Return the object that makes the attempt's pods."""
         mine = (c for c in self.children if c.workload and c.owner_uid == job_uid)
         return next((c for c in mine if c.attempt == attempt), None)
+
+    def strays_of(self, attempt: int) -> list[Stray]:
+        """Return the pods that are in the way of an attempt's own."""
+        return [stray for stray in self.strays if stray.attempt == attempt]
 
     def pods_of(self, attempt: int) -> list[Pod]:
         """Return an attempt's pods by node rank, deleted ones included."""

@@ -21,9 +21,6 @@ Json = Any
 class Played(Backend, Protocol):
     """A backend whose controller a World plays."""
 
-    def pod_name(self, workload: str, rank: int) -> str:
-        """Return the name of a pod of the workload of this name."""
-
     def pods(self, workload: Json, find: Callable[[str, str], Json]) -> Iterator[tuple[str, Json]]:
         """Yield name and template of every pod; `find` takes kind and name of an object."""
 
@@ -36,9 +33,6 @@ class Played(Backend, Protocol):
 
 class OneObject(PyTorchJob):
     """A PyTorchJob per attempt, and training-operator."""
-
-    def pod_name(self, workload: str, rank: int) -> str:
-        return f"{workload}-worker-{rank - 1}" if rank else f"{workload}-master-0"
 
     def pods(self, workload: Json, find: Callable[[str, str], Json]) -> Iterator[tuple[str, Json]]:
         first = 0

@@ -129,7 +129,9 @@ class World:
                 self.add(self._pod(workload, name, template))
 
     def _pod(self, workload: Json, name: str, template: Json) -> Json:
-        owner = {"uid": workload["metadata"]["uid"], "controller": True}
+        metadata = workload["metadata"]
+        owner = {"kind": workload["kind"], "name": metadata["name"], "uid": metadata["uid"]}
+        owner["controller"] = True
         metadata = {**template["metadata"], "name": name, "ownerReferences": [owner]}
         return {
             "apiVersion": "v1",

@@ -109,12 +109,19 @@ async def test_an_own_object_that_the_cache_does_not_show_is_adopted() -> None:
     bench.cache.put(bench.world.job())
     writes = bench.world.writes
     await bench.reconciler.reconcile(KEY)
-    assert bench.world.writes == writes + 1, "only the workload's uid is recorded"
+    assert bench.world.writes == writes
+
+
+async def test_the_uid_of_the_workload_is_recorded_from_the_answer() -> None:
+    bench = Bench()
+    await bench.do_pass()
+    made = bench.world.objects["PyTorchJob", "bot-a1"]["metadata"]["uid"]
+    assert bench.status()["attempts"][0]["workloadUid"] == made
 
 
 async def test_a_deleted_jobs_object_is_removed_and_its_name_used() -> None:
     bench = Bench()
-    owner = {"kind": KIND, "uid": "uid-of-old", "controller": True}
+    owner = {"kind": KIND, "name": "bot", "uid": "uid-of-old", "controller": True}
     labels = {
         "app.kubernetes.io/managed-by": "finetune-operator",
         "finetune.dev/job": "bot",

@@ -190,7 +190,8 @@ async def test_only_the_operators_own_pods_are_removed_at_once() -> None:
     on.api.on_deleted = removed.__setitem__
     account = on.world.objects["ServiceAccount", "bot-finetune"]["metadata"]
     stray = {"labels": {**account["labels"], "finetune.dev/attempt": "9"}}
-    owner = {"kind": "FineTuneJob", "controller": True, "uid": on.world.job()["metadata"]["uid"]}
+    owner = {"kind": "FineTuneJob", "name": "bot", "controller": True}
+    owner["uid"] = on.world.job()["metadata"]["uid"]
     metadata = {"name": "bot-a9", **stray, "ownerReferences": [owner]}
     on.world.add({"kind": "Lease", "metadata": metadata})
     rewards_become(on, NEAR)

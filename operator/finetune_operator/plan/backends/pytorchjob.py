@@ -40,6 +40,10 @@ class PyTorchJob:
         resource = self.kinds[self.workload]
         return (child(job, resource.api_version, self.workload, attempt, spec=spec),)
 
+    def pod_name(self, workload: str, rank: int) -> str:
+        """Return the name that training-operator gives a pod."""
+        return f"{workload}-worker-{rank - 1}" if rank else f"{workload}-master-0"
+
     def node_rank(self, pod: Object) -> int | None:
         """Return 0 for the master, i + 1 for worker i."""
         match = _POD_NAME.search(pod["metadata"]["name"])

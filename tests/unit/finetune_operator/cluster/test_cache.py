@@ -40,11 +40,14 @@ def names(cache: Cache, key: Key = KEY) -> list[str]:
     return [b["metadata"]["name"] for b in cache.children(key)]
 
 
-def test_a_child_belongs_to_the_job_of_its_label() -> None:
+def test_a_child_belongs_to_the_job_of_its_name_whatever_its_labels_say() -> None:
     cache = Cache()
     assert cache.put(body()) == KEY
-    assert cache.put(body(labels={}, name="stranger")) is None
-    assert cache.put(body(labels=None, name="stranger")) is None
+    assert cache.put(body(name="stranger")) is None
+    other = {**labels(), "finetune.dev/job": "other"}
+    assert cache.put(body(labels=other, resourceVersion="6")) == KEY
+    assert cache.put(body(labels=None, resourceVersion="7")) == KEY
+    assert cache.children(Key("team", "other")) == []
     assert names(cache) == ["bot-a1-master-0"]
     assert cache.job(KEY) is None
     assert cache.put(job()) == KEY
@@ -95,7 +98,7 @@ def test_only_so_many_deletions_are_remembered_the_newest_of_them() -> None:
 
 
 def test_the_deletion_of_a_stranger_is_no_news() -> None:
-    assert Cache().remove(body(labels={})) is None
+    assert Cache().remove(body(name="stranger")) is None
 
 
 def test_the_deletion_of_a_predecessor_leaves_its_successor() -> None:
@@ -130,12 +133,12 @@ def test_the_last_words_of_pods_are_kept_for_the_newest_attempt() -> None:
 def test_what_pods_of_an_earlier_job_of_the_name_said_is_not_kept() -> None:
     cache = cache_with_job()
     for uid in ("u1", "u2"):
-        cache.put(body(name=uid, uid=uid))
-    cache.remove(body(name="u1", uid="u1"))
+        cache.put(body(name=f"bot-a1-{uid}", uid=uid))
+    cache.remove(body(name="bot-a1-u1", uid="u1"))
     assert len(cache.departed(KEY)) == 1
     cache.put(job(uid="next", resourceVersion="7"))
     assert cache.departed(KEY) == []
-    cache.remove(body(name="u2", uid="u2"))
+    cache.remove(body(name="bot-a1-u2", uid="u2"))
     assert cache.departed(KEY) == []
 
 
@@ -155,15 +158,15 @@ def test_only_pods_have_last_words() -> None:
 
 def test_a_list_adds_changes_and_removes() -> None:
     cache = Cache()
-    cache.put(body(name="stays", uid="a", resourceVersion="1"))
-    cache.put(body(name="goes", uid="b", resourceVersion="2"))
-    cache.put(body("Lease", name="other-kind", uid="c", resourceVersion="2"))
+    cache.put(body(name="bot-a1-stays", uid="a", resourceVersion="1"))
+    cache.put(body(name="bot-a1-goes", uid="b", resourceVersion="2"))
+    cache.put(body("Lease", name="bot-a1", uid="c", resourceVersion="2"))
     listed = [
-        body(name="stays", uid="a", resourceVersion="1"),
-        body(name="comes", uid="d", resourceVersion="3"),
+        body(name="bot-a1-stays", uid="a", resourceVersion="1"),
+        body(name="bot-a1-comes", uid="d", resourceVersion="3"),
     ]
     assert cache.replace("Pod", listed, "10", None) == {KEY}
-    assert sorted(names(cache)) == ["comes", "other-kind", "stays"]
+    assert sorted(names(cache)) == ["bot-a1", "bot-a1-comes", "bot-a1-stays"]
     assert cache.replace("Pod", listed, "10", None) == set()
 
 

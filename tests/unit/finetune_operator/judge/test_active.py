@@ -14,7 +14,7 @@ from finetune_contract.progress import Phase, Progress
 from finetune_contract.reasons import Reason
 from finetune_operator.judge.decide import decide
 from finetune_operator.judge.decision import Decision
-from finetune_operator.judge.observed import Observed, Obstacle, Report
+from finetune_operator.judge.observed import Observed, Obstacle, Report, Stray
 from finetune_operator.plan.backends import BACKEND
 from support.operator.decisions import (
     LEASE,
@@ -213,3 +213,43 @@ def test_of_several_slow_pods_the_first_to_have_had_its_moment_is_waited_for() -
 def test_only_what_is_stuck_is_asked_about(seconds: int, pods: Any, asks: Any) -> None:
     made = decided(attempt(state="Starting"), seconds=seconds, pods=pods, children=(WORKLOAD,))
     assert made.look == asks
+
+
+STRAY = Stray("bot-a1-master-0", 1, "ReplicaSet web")
+TAKEN = "pod bot-a1-master-0 exists and belongs to ReplicaSet web; delete it or rename the job"
+
+
+def with_stray(*attempts: Any, stray: Stray = STRAY, **observed: Any) -> Decision:
+    status = FineTuneJobStatus(attempts=list(attempts) or None)
+    seen = Observed(strays=(stray,), **observed)
+    return decide(job(status), seen, at(9), SETTINGS, BACKEND, None)
+
+
+@pytest.mark.parametrize(
+    "attempts", [(), (attempt(workload_uid=None, state=AttemptState.STARTING),)]
+)
+def test_nothing_is_made_beside_a_strangers_pod_of_a_planned_name(attempts: Any) -> None:
+    made = with_stray(*attempts)
+    assert made.run is None
+    assert made.attempts == attempts
+    assert made.verdict.reason == Reason.NAME_TAKEN
+    assert made.verdict.message.startswith(TAKEN)
+    assert made.confirm, "the workload may have been missed"
+    assert made.after == timedelta(seconds=10)
+    other = with_stray(*attempts, stray=replace(STRAY, attempt=2))
+    assert other.run is not None
+
+
+def test_a_strangers_pod_ends_nothing_and_is_told_of() -> None:
+    made = with_stray(attempt(), children=(WORKLOAD,), pods=(pod(1),))
+    assert last_state(made) is AttemptState.RUNNING
+    assert made.run is not None
+    assert made.verdict.reason == Reason.NAME_TAKEN
+    assert made.verdict.message.startswith(TAKEN)
+
+
+def test_a_taken_name_holds_up_no_deadline() -> None:
+    status = FineTuneJobStatus(attempts=[attempt(workload_uid=None)])
+    due = job(status, runPolicy={"activeDeadlineSeconds": 5})
+    made = decide(due, Observed(strays=(STRAY,)), at(9), SETTINGS, BACKEND, None)
+    assert made.attempts[-1].reason == Reason.DEADLINE_EXCEEDED

@@ -7,25 +7,30 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from finetune_api.status import FineTuneJobStatus
 from finetune_contract.progress import Phase
 from finetune_operator.cluster.patch import merge_patch
 from finetune_operator.judge.observe import newest_warning, observe
 from finetune_operator.judge.observed import Crashes, Obstacle
 from finetune_operator.plan.backends import BACKEND
 from kube_emulator.apiserver.wire.patches import merge_patch as patched
-from support.operator.values import UID, at, job, stamp
+from support.operator.values import UID, at, attempt, job, stamp
 
 Json = Any
-LABELS = {"finetune.dev/job": "bot", "finetune.dev/job-uid": UID, "finetune.dev/attempt": "1"}
+OWNER = {"kind": "FineTuneJob", "name": "bot", "uid": UID, "controller": True}
+MAKER = {"kind": "PyTorchJob", "name": "bot-a1", "uid": "workload", "controller": True}
 
 
 def body(kind: str = "Pod", name: str = "bot-a1-master-0", **fields: Json) -> Json:
-    metadata = {"name": name, "uid": "u", "labels": LABELS, **fields.pop("metadata", {})}
+    owner = MAKER if kind == "Pod" else OWNER
+    given = fields.pop("metadata", {})
+    metadata = {"name": name, "uid": "u", "ownerReferences": [owner], **given}
     return {"kind": kind, "metadata": metadata, **fields}
 
 
-def look(*bodies: Json, departed: tuple[Json, ...] = ()) -> Any:
-    return observe(job(), bodies, departed, BACKEND)
+def look(*bodies: Json, departed: tuple[Json, ...] = (), replicas: int = 16) -> Any:
+    status = FineTuneJobStatus(attempts=[attempt()])
+    return observe(job(status, workers={"replicas": replicas}), bodies, departed, BACKEND)
 
 
 def pod(**status: Json) -> Any:
@@ -40,20 +45,6 @@ def test_a_pods_place() -> None:
     assert [p.node_rank for p in seen.pods_of(1)] == [0, 3, 12]
     assert look(body(name="bot-a1-launcher")).pods == ()
     assert seen.pods_of(2) == []
-
-
-def test_pods_and_leases_of_a_deleted_job_of_the_name_are_left_out() -> None:
-    old = {**LABELS, "finetune.dev/job-uid": "old"}
-    renewed = {"renewTime": stamp(0)}
-    beat = {"finetune.dev/progress": '{"phase": "Train"}'}
-    seen = look(
-        body(metadata={"labels": old}),
-        body("Lease", "bot-a1", metadata={"labels": old, "annotations": beat}, spec=renewed),
-        departed=(body(metadata={"labels": old}),),
-    )
-    assert seen.pods == ()
-    assert seen.reports == ()
-    assert [c.kind for c in seen.children] == ["Lease"]
 
 
 def test_a_new_pod_says_nothing() -> None:
@@ -245,29 +236,6 @@ def test_a_report_of_progress() -> None:
 )
 def test_what_is_no_report(text: str | None, renewed: str | None) -> None:
     assert look(lease(text, renewed)).reports == ()
-
-
-def test_children_and_their_owner() -> None:
-    owners = [
-        {"kind": "FineTuneJob", "uid": "viewer"},
-        {"kind": "FineTuneJob", "uid": UID, "controller": True},
-    ]
-    annotations = {"finetune.dev/plan": "digest"}
-    seen = look(
-        body("Role", "bot-a1", metadata={"ownerReferences": owners, "annotations": annotations}),
-        body("PyTorchJob", "bot-a1", metadata={"ownerReferences": owners}),
-        body("ServiceAccount", "bot-finetune", metadata={"labels": {}, "deletionTimestamp": "x"}),
-    )
-    strange = [{"kind": "Deployment", "uid": "d", "controller": True}]
-    (foreign,) = look(body("ConfigMap", "x", metadata={"ownerReferences": strange})).children
-    assert foreign.owner_uid is None
-    workload, role, account = seen.children
-    assert (role.owner_uid, role.attempt, role.workload) == (UID, 1, False)
-    assert (account.owner_uid, account.attempt, account.deleting) == (None, None, True)
-    assert workload.workload
-    assert seen.workload(UID, 1) == workload
-    assert seen.workload(UID, 2) is None
-    assert seen.workload("another", 1) is None
 
 
 @pytest.mark.parametrize(

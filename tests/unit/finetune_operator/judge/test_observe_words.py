@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+from finetune_api.status import FineTuneJobStatus
 from finetune_operator.judge.observe import newest_warning, observe
 from finetune_operator.plan.backends import BACKEND
-from support.operator.values import UID, job
+from support.operator.values import attempt, job
 
 Json = Any
-LABELS = {"finetune.dev/job": "bot", "finetune.dev/job-uid": UID, "finetune.dev/attempt": "1"}
+MAKER = {"kind": "PyTorchJob", "name": "bot-a1", "uid": "workload", "controller": True}
 
 
 def pod(**status: Json) -> Any:
-    metadata = {"name": "bot-a1-master-0", "uid": "u", "labels": LABELS}
+    metadata = {"name": "bot-a1-master-0", "uid": "u", "ownerReferences": [MAKER]}
     body = {"kind": "Pod", "metadata": metadata, "status": status}
-    (found,) = observe(job(), (body,), (), BACKEND).pods
+    known = job(FineTuneJobStatus(attempts=[attempt()]))
+    (found,) = observe(known, (body,), (), BACKEND).pods
     return found
 
 
