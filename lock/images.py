@@ -4,7 +4,8 @@ python lock/images.py    exit 1 and name what a Dockerfile would fail on, or ins
 
 What each Dockerfile lets uv install is resolved anew, by its own command with `--dry-run`, into an
 empty directory for each kind of machine that images are built for. Then the project is installed
-from what is copied into the image, and what the image starts with is imported from there.
+from what is copied into the image, and what the image starts with is imported from there. What
+`make demo` installs is resolved too: neither may take a compiler.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ import subprocess
 import sys
 import tempfile
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 from packaging.utils import canonicalize_name
@@ -29,6 +31,17 @@ ROOT = CONSTRAINTS.parent.parent
 DOCKERFILES = ("operator/Dockerfile", "trainer_image/Dockerfile")
 # Debian 12, which the base image is made of, has glibc 2.36.
 PLATFORMS = ("x86_64-manylinux_2_36", "aarch64-manylinux_2_36")
+# What installs all, and builds this project and the sdist of DeepSpeed.
+TOOLS = ("uv", "hatchling", "setuptools")
+DEMO = Command(
+    words=(
+        *("uv", "pip", "install", "--constraint", str(CONSTRAINTS)),
+        *("--only-binary", ":all:", "--no-binary", "deepspeed"),
+        *("--requirements", "pyproject.toml", "--extra", "local"),
+    ),
+    environment={"DS_BUILD_OPS": "0"},
+    copied=("pyproject.toml",),
+)
 
 
 class CanNotBeBuilt(Exception):
@@ -44,15 +57,23 @@ def problems(dockerfile: str, work: Path) -> Iterator[str]:
     text = (ROOT / dockerfile).read_text()
     dependencies, project = (c for c in commands(text) if c.words[:3] == ("uv", "pip", "install"))
     source, installed = work / "src", work / "installed"
+    pins = _pins(dependencies)
+    yield from (f"{tool} has no constraint" for tool in TOOLS if tool not in pins)
     _copy(dependencies, source)
     for platform in PLATFORMS:
-        dry = ("--dry-run", "--python-version", _python(text), "--python-platform", platform)
-        printed = _install(dependencies, source, work / "bare", *dry)
-        yield from (f"{found} ({platform})" for found in unlocked(printed, _pins(dependencies)))
+        printed = _resolve(dependencies, source, _python(text), platform)
+        yield from (f"{found} ({platform})" for found in unlocked(printed, pins))
     _copy(project, source)
     _install(project, source, installed)
     yield from (f"{name} is not in the image" for name in _missing(installed))
     _run([sys.executable, "-c", f"import {entry(text)}"], work, {"PYTHONPATH": str(installed)})
+
+
+def demo(work: Path) -> tuple[str, ...]:
+    """Return nothing. Raises CanNotBeBuilt if not all that `make demo` installs is a wheel."""
+    _copy(DEMO, work)
+    _resolve(DEMO, work, "3.11", PLATFORMS[0])
+    return ()
 
 
 def unlocked(printed: str, pins: frozenset[str]) -> list[str]:
@@ -99,6 +120,11 @@ def _copy(command: Command, target: Path) -> None:
             shutil.copyfile(ROOT / file, target / file)
 
 
+def _resolve(command: Command, source: Path, python: str, platform: str) -> str:
+    dry = ("--dry-run", "--python-version", python, "--python-platform", platform)
+    return _install(command, source, source / "bare", *dry)
+
+
 def _install(command: Command, source: Path, target: Path, *options: str) -> str:
     own = ["--target", str(target), *options]
     words = [sys.executable, "-m", *command.words[:3], *own, *command.words[3:]]
@@ -134,16 +160,20 @@ def _missing(installed: Path) -> list[str]:
 
 
 def main() -> int:
-    """Check each image; return the exit code."""
+    """Check each image and the demo; return the exit code."""
+    checks: dict[str, Callable[[Path], Iterable[str]]] = {
+        **{dockerfile: partial(problems, dockerfile) for dockerfile in DOCKERFILES},
+        "make demo": demo,
+    }
     found = []
-    for dockerfile in DOCKERFILES:
+    for name, check in checks.items():
         with tempfile.TemporaryDirectory(prefix="finetune-image-") as work:
             try:
-                found += [f"{dockerfile}: {what}" for what in problems(dockerfile, Path(work))]
+                found += [f"{name}: {problem}" for problem in check(Path(work))]
             except CanNotBeBuilt as failure:
-                found.append(f"{dockerfile}: {failure}")
-    for problem in found:
-        sys.stderr.write(f"{problem}\n")
+                found.append(f"{name}: {failure}")
+    for line in found:
+        sys.stderr.write(f"{line}\n")
     return 1 if found else 0
 
 
