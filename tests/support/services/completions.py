@@ -6,7 +6,9 @@ Completions are a function of prompt and seed. What it takes and answers follows
 
 from __future__ import annotations
 
+import contextlib
 import json
+import time
 from collections import Counter
 from contextlib import AbstractContextManager
 from http.server import BaseHTTPRequestHandler
@@ -53,6 +55,7 @@ class CompletionsServer:
         self.refusal: Answer | None = None  # answered to completions, if set
         self.changes: dict[str, Any] = {}  # of every choice
         self.hang: Event | None = None
+        self.trickles = False  # byte by byte, without an end
         self.runtime_updates = True
         self.load_status: int | None = None  # of what it loads, if not its own
         self.most_at_once = 0
@@ -154,9 +157,19 @@ class _Handler(BaseHTTPRequestHandler):
             status, answer = 401, {"error": "Unauthorized"}
         data = (answer if isinstance(answer, str) else json.dumps(answer)).encode()
         self.send_response(status)
-        self.send_header("Content-Length", str(len(data)))
+        self.send_header("Location", self.path)
+        with contextlib.suppress(OSError):  # it may be left before it is done
+            if self.own.trickles:
+                self._trickle()
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+    def _trickle(self) -> None:
         self.end_headers()
-        self.wfile.write(data)
+        while True:
+            self.wfile.write(b" ")
+            time.sleep(0.05)
 
     def log_message(self, *arguments: object) -> None:
         """Say nothing."""

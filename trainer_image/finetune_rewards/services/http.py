@@ -1,14 +1,11 @@
 """A reward that a service gives over HTTP; docs/reward-openapi.yaml is its interface.
 
-Everything that comes back is foreign: it is bounded in time and size, redirects are not followed,
-and only a finite number is a score.
+Of what comes back only a finite number is a score.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import ssl
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -27,6 +24,7 @@ from finetune_rewards.scores.blame import struck
 from finetune_rewards.scores.errors import RewardInvalid
 from finetune_rewards.scores.samples import Answer, Item, Samples
 from finetune_rewards.services.circuit import Circuit, Note, Unanswered, Waits
+from finetune_rewards.services.exchange import BadAnswer, bounded, session, spoken, unreached
 from finetune_rewards.services.service_secret import BadSecret, ServiceSecret
 from finetune_rewards.services.together import together
 
@@ -39,10 +37,6 @@ IDEMPOTENCY_KEY = "Idempotency-Key"
 # Beside 5xx: what whoever minds the service or its Secret can mend while the run waits.
 _BUSY = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 _UNANSWERED = (*_BUSY, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.REQUEST_TIMEOUT)
-
-
-class _BadAnswer(Exception):
-    """The service answered, but nothing that can be used."""
 
 
 @dataclass(frozen=True)
@@ -84,14 +78,7 @@ class HttpScorer:
             note=note,
             waits=waits,
         )
-        # Without cookies, and without the environment's proxies.
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, ssl=trusted),  # the circuit's is the only bound
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=self._settings.timeout_seconds),
-            auto_decompress=False,
-            trust_env=False,
-        )
+        self._session = session(trusted, self._settings.timeout_seconds)
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -129,10 +116,10 @@ class HttpScorer:
             limit = f"{self._settings.timeout_seconds:g}"
             raise Unanswered(f"no answer within {limit} s") from None
         except aiohttp.ClientConnectorError as problem:
-            raise Unanswered(_unreached(problem)) from problem
+            raise Unanswered(unreached(problem)) from problem
         except aiohttp.ClientError as problem:
             raise Unanswered(type(problem).__name__) from problem
-        except _BadAnswer as problem:
+        except BadAnswer as problem:
             return [error(str(problem))] * len(request.samples)
 
     async def _exchange(self, request: _Request) -> bytes:
@@ -140,7 +127,6 @@ class HttpScorer:
         headers = {
             "Content-Type": "application/json",
             "Accept": "application/json",
-            "Accept-Encoding": "identity",  # what comes is then as large as it looks
             IDEMPOTENCY_KEY: request.key,
         }
         try:
@@ -155,10 +141,10 @@ class HttpScorer:
             status = answer.status
             if status in _UNANSWERED or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
                 wish = _retry_after(answer.headers)
-                raise Unanswered(_spoken(status), wish, busy=status in _BUSY)
+                raise Unanswered(spoken(status), wish, busy=status in _BUSY)
             if status != HTTPStatus.OK:
-                raise _BadAnswer(f"the service answered {_spoken(status)}")
-            return await _bounded(answer)
+                raise BadAnswer(f"the service answered {spoken(status)}")
+            return await bounded(answer, MOST_BYTES)
 
 
 def _body(name: str, samples: Samples) -> bytes:
@@ -175,18 +161,6 @@ def _body(name: str, samples: Samples) -> bytes:
     return json.dumps(document).encode()
 
 
-async def _bounded(answer: aiohttp.ClientResponse) -> bytes:
-    """Return the content, if it is neither compressed nor larger than MOST_BYTES."""
-    if answer.headers.get("Content-Encoding", "identity") != "identity":
-        raise _BadAnswer("the answer is compressed")
-    content = bytearray()
-    async for chunk in answer.content.iter_any():
-        content += chunk
-        if len(content) > MOST_BYTES:
-            raise _BadAnswer(f"the answer is larger than {MOST_BYTES // 2**20} MiB")
-    return bytes(content)
-
-
 def _items(content: bytes, samples: Samples) -> list[Item]:
     """Return the items of an answer; those that the service calls errors are errors.
 
@@ -195,41 +169,18 @@ def _items(content: bytes, samples: Samples) -> list[Item]:
     try:
         document = parse(content, any_number=True)
     except Unreadable as problem:
-        raise _BadAnswer(f"the answer {problem}") from None
+        raise BadAnswer(f"the answer {problem}") from None
     if not isinstance(document, dict) or "scores" not in document:
-        raise _BadAnswer("the answer is no object with scores")
+        raise BadAnswer("the answer is no object with scores")
     errors = document.get("errors") or {}
     if not isinstance(errors, dict):
-        raise _BadAnswer("errors of the answer is no object")
+        raise BadAnswer("errors of the answer is no object")
     found = items(document["scores"], len(samples))
     for index in range(len(found)):
         if (key := str(index)) in errors:
             said = struck(str(errors[key])[:LONGEST_ERROR], samples)
             found[index] = error(f"the service says: {said}")
     return found
-
-
-def _spoken(status: int) -> str:
-    try:
-        return f"{status} {HTTPStatus(status).phrase}"
-    except ValueError:
-        return str(status)
-
-
-def _unreached(problem: aiohttp.ClientConnectorError) -> str:
-    """Return which host can not be reached, and why."""
-    where = f"{problem.host}:{problem.port}"
-    match problem:
-        case aiohttp.ClientConnectorCertificateError(
-            certificate_error=ssl.SSLCertVerificationError(verify_message=said)
-        ):
-            return f"the certificate of {where} is not trusted: {said}"
-        case aiohttp.ClientSSLError():
-            return f"no TLS with {where}: {getattr(problem.os_error, 'reason', problem.os_error)}"
-        case aiohttp.ClientConnectorDNSError():
-            return f"no address of {problem.host}: {problem.os_error.strerror}"
-    cause = problem.os_error
-    return f"no connection to {where}: {os.strerror(cause.errno) if cause.errno else cause}"
 
 
 def _retry_after(headers: Mapping[str, Any]) -> float | None:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from finetune_contract.artifact import ModelIdentity
+from finetune_contract.foreign import printable
 from finetune_contract.grpo import Sampling
 from finetune_contract.reasons import Reason
 from finetune_rewards.services.service_secret import BadSecret, ServiceSecret
@@ -32,6 +33,8 @@ from finetune_trainer.rollout.server import Limits, Server
 from finetune_trainer.run import ResolvedRun
 from finetune_trainer.step.engine import Engine
 from finetune_trainer.store.appearing import appearing
+
+LONGEST_WORD = 40  # characters of the server's that are passed on
 
 
 class OpenAIEngine:
@@ -57,6 +60,7 @@ class OpenAIEngine:
         self._ranks = run.ranks
         self._reporter = run.reporter
         self._identity = ModelIdentity(uri=recipe.model.uri, revision=recipe.model.revision or "")
+        self._vocabulary = int(model.config.get_text_config().vocab_size)
         self._stop_tokens = sorted(stop_tokens(model.get_base_model(), tokenizer))
         self._directory = Path(layout.rollout.adapter_directory, layout.job.uid)
         self._attempt = layout.attempt
@@ -205,10 +209,10 @@ class OpenAIEngine:
             },
             self._place(self._served),
         )
-        return _completion(choice, request, sampling.max_tokens)
+        return _completion(choice, request, sampling.max_tokens, self._vocabulary)
 
 
-def _completion(choice: dict[str, Any], request: Request, most: int) -> Completion:
+def _completion(choice: dict[str, Any], request: Request, most: int, vocabulary: int) -> Completion:
     tokens, read = choice.get("token_ids"), choice.get("prompt_token_ids")
     if not isinstance(tokens, list):
         raise _refused("gives no token ids back; vLLM does from version 0.10.2 on")
@@ -217,8 +221,12 @@ def _completion(choice: dict[str, Any], request: Request, most: int) -> Completi
     ended = choice.get("finish_reason")
     if not 1 <= len(tokens) <= most or ended not in ("stop", "length"):
         raise _refused(
-            f"ended a completion of {len(tokens)} tokens with finish_reason {ended!r}; at most "
-            f"{most} were asked for"
+            f"ended a completion of {len(tokens)} tokens with finish_reason "
+            f"{printable(repr(ended), LONGEST_WORD)}; at most {most} were asked for"
+        )
+    if any(type(token) is not int or not 0 <= token < vocabulary for token in tokens):
+        raise _refused(
+            f"gave a token that is none of the base model's {vocabulary}: does it serve the same?"
         )
     return Completion(np.array(tokens, dtype=np.int32), truncated=ended == "length")
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import logging
 import ssl
+from contextlib import ExitStack
 from http import HTTPStatus
 from pathlib import Path
 from threading import Event
 from typing import Any, NamedTuple
 
-import httpx2
+import aiohttp
+from anyio.from_thread import start_blocking_portal
 from tenacity import (
     RetryCallState,
     Retrying,
@@ -24,7 +26,10 @@ from tenacity import (
     wait_random_exponential,
 )
 
+from finetune_contract.foreign import Unreadable, parse, printable
+from finetune_contract.model import canonical_json
 from finetune_contract.reasons import Reason
+from finetune_rewards.services.exchange import BadAnswer, bounded, session, spoken, unreached
 from finetune_rewards.services.service_secret import BadSecret, ServiceSecret
 from finetune_trainer.process.errors import Failure
 
@@ -32,8 +37,11 @@ log = logging.getLogger(__name__)
 
 LOAD, UNLOAD, COMPLETE = "/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/v1/completions"
 CONNECT_SECONDS = 10.0
-ANSWER_SECONDS = 600.0
 WORDS = 300  # characters of the server's own that are passed on
+# Of an answer: of any; for each token that may be drawn, whose text stands in it beside its id; for
+# each of the prompt, whose id does.
+MOST_BYTES, BYTES_A_TOKEN, BYTES_A_PROMPT_TOKEN = 2**20, 1024, 16
+ASKED_OF = "it must be vLLM, or speak as it does"
 # Beside 5xx: what whoever minds the server or its Secret can mend while the run waits.
 BUSY = {
     HTTPStatus.UNAUTHORIZED,
@@ -51,14 +59,25 @@ class Limits(NamedTuple):
     longest: float = 15.0  # between two tries
     poll: float = 0.5  # between two agreements of all ranks
     requests: int = 64  # of a rank under way
+    answer: float = 600.0  # for a whole answer
 
 
 class _Busy(Exception):
-    """An answer that may be another one later."""
+    """No answer, or one that may be another later."""
+
+
+class _Answer(NamedTuple):
+    status: int
+    content: bytes
+    words: str  # the status, and what the server says of it
+
+    @property
+    def good(self) -> bool:
+        return HTTPStatus.OK <= self.status < HTTPStatus.MULTIPLE_CHOICES
 
 
 class Server:
-    """Asks from any thread. After `close` nothing more is sent; what is under way takes its time.
+    """Asks from any thread. `close` gives up what is under way, and nothing more is sent.
 
     `waits_for` tells why it has to be asked again, None once it answers.
     """
@@ -70,22 +89,19 @@ class Server:
         self._uri = uri.rstrip("/")
         self._secret, self._limits = secret, limits
         self._closed = Event()
-        self._client = httpx2.Client(
-            verify=trusted,
-            timeout=httpx2.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
-            limits=httpx2.Limits(max_connections=limits.requests),
-            trust_env=False,  # a proxy of the environment would see prompts and token
-        )
+        self._stack = ExitStack()
+        self._portal = self._stack.enter_context(start_blocking_portal())
+        self._session = self._portal.call(session, trusted, limits.answer, CONNECT_SECONDS)
 
     def load(self, name: str, directory: Path) -> None:
         """Make an adapter known by a name, in place of what bore it. Raises RolloutUnavailable."""
         self.unload(name)
         body = {"lora_name": name, "lora_path": str(directory)}
         answer = self._call(LOAD, body, ignored=(404,))
-        if answer.status_code == HTTPStatus.NOT_FOUND:
+        if answer.status == HTTPStatus.NOT_FOUND:
             raise self._unavailable(
                 LOAD,
-                f"{_words(answer)}; vLLM loads adapters if it runs with --enable-lora and "
+                f"{answer.words}; vLLM loads adapters if it runs with --enable-lora and "
                 "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True, from a directory that it shares",
             )
 
@@ -99,53 +115,86 @@ class Server:
 
         Raises RolloutUnavailable.
         """
-        answer = self._call(COMPLETE, body, ignored=(404,))
-        if answer.status_code == HTTPStatus.NOT_FOUND:
+        most = MOST_BYTES + BYTES_A_TOKEN * body["max_tokens"]
+        most += BYTES_A_PROMPT_TOKEN * len(body["prompt"])
+        answer = self._call(COMPLETE, body, ignored=(404,), most=most)
+        if answer.status == HTTPStatus.NOT_FOUND:
             # A server that was started anew knows no adapter; 400 says that another was faster.
             again = {"lora_name": body["model"], "lora_path": str(directory)}
             self._call(LOAD, again, ignored=(400,))
-            answer = self._call(COMPLETE, body)
+            answer = self._call(COMPLETE, body, most=most)
         try:
-            [choice] = answer.json()["choices"]
-            return dict(choice)
-        except (ValueError, KeyError, TypeError) as error:
-            raise self._unavailable(COMPLETE, "its answer holds no choice") from error
+            document = parse(answer.content, any_number=True)
+        except Unreadable as error:
+            raise self._unavailable(COMPLETE, f"its answer {error}; {ASKED_OF}") from error
+        match document:
+            case {"choices": [dict(choice)]}:
+                return choice
+        raise self._unavailable(COMPLETE, f"its answer holds no choice; {ASKED_OF}")
 
     def close(self) -> None:
         """Give up all that is under way."""
         self._closed.set()
-        self._client.close()
+        self._portal.call(self._session.close)
+        self._portal.call(self._portal.stop, True)
+        self._stack.close()
 
     def _call(
-        self, path: str, body: dict[str, Any], ignored: tuple[int, ...] = ()
-    ) -> httpx2.Response:
+        self,
+        path: str,
+        body: dict[str, Any],
+        ignored: tuple[int, ...] = (),
+        most: int = MOST_BYTES,
+    ) -> _Answer:
         retrying = Retrying(
             stop=stop_after_delay(self._limits.pause) | stop_when_event_set(self._closed),
             wait=wait_random_exponential(max=self._limits.longest),
             sleep=sleep_using_event(self._closed),
-            retry=retry_if_exception_type((_Busy, httpx2.TransportError)),
+            retry=retry_if_exception_type(_Busy),
             before_sleep=self._waits,
             retry_error_callback=lambda state: self._gave_up(path, state),
         )
-        answer: httpx2.Response = retrying(self._post, path, body)
-        if answer.is_success or answer.status_code in ignored:
+        content = canonical_json(body).encode()
+        try:
+            answer: _Answer = retrying(self._portal.call, self._asked, path, content, most)
+        except BadAnswer as problem:
+            raise self._unavailable(path, f"{problem}; {ASKED_OF}") from problem
+        if answer.good or answer.status in ignored:
             return answer
-        raise self._unavailable(path, _words(answer))
+        raise self._unavailable(path, answer.words)
 
-    def _post(self, path: str, body: dict[str, Any]) -> httpx2.Response:
-        answer = self._client.post(self._uri + path, json=body, headers=self._headers())
-        if answer.is_server_error or answer.status_code in BUSY:
-            raise _Busy(_words(answer))
+    async def _asked(self, path: str, content: bytes, most: int) -> _Answer:
+        try:
+            answer = await self._exchange(path, content, most)
+        except TimeoutError as problem:
+            raise _Busy(str(problem) or f"no answer within {self._limits.answer:g} s") from problem
+        except aiohttp.ClientConnectorError as problem:
+            raise _Busy(unreached(problem)) from problem
+        except aiohttp.ClientError as problem:
+            raise _Busy(type(problem).__name__) from problem
+        if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR or answer.status in BUSY:
+            raise _Busy(answer.words)
         self.waits_for = None
         return answer
 
-    def _headers(self) -> dict[str, str]:
-        """Return the bearer token's header; read anew each time, since Secrets are rotated."""
+    async def _exchange(self, path: str, content: bytes, most: int) -> _Answer:
         try:
-            token = self._secret.token()
+            token = self._secret.token()  # anew each time, since Secrets are rotated
         except BadSecret as problem:  # it was good at the start, and may be so again
             raise _Busy(str(problem)) from problem
-        return {} if token is None else {"Authorization": f"Bearer {token}"}
+        headers = {"Content-Type": "application/json"}
+        if token is not None:
+            headers["Authorization"] = f"Bearer {token}"
+        async with self._session.post(
+            self._uri + path, data=content, headers=headers, allow_redirects=False
+        ) as answer:
+            try:
+                found = await bounded(answer, most)
+            except BadAnswer:
+                if answer.ok:
+                    raise
+                found = b""  # the status says enough
+            return _Answer(answer.status, found, _words(answer.status, found, token))
 
     def _waits(self, state: RetryCallState) -> None:
         note = f"waits for the server of grpo.rollout.uri: {_cause(state)}"
@@ -153,7 +202,7 @@ class Server:
             log.warning("%s", note)
         self.waits_for = note
 
-    def _gave_up(self, path: str, state: RetryCallState) -> httpx2.Response:
+    def _gave_up(self, path: str, state: RetryCallState) -> _Answer:
         raise self._unavailable(path, f"{_cause(state)}, for {self._limits.pause:.0f} s")
 
     def _unavailable(self, path: str, words: str) -> Failure:
@@ -166,12 +215,14 @@ def _cause(state: RetryCallState) -> str:
     return str(error) or type(error).__name__
 
 
-def _words(answer: httpx2.Response) -> str:
-    """Return status and the server's own words, such as vLLM's `error.message`."""
-    said = answer.text
+def _words(status: int, content: bytes, token: str | None) -> str:
+    """Return the status and the server's own words, such as vLLM's `error.message`."""
     try:
-        body = answer.json()
-        said = body["error"]["message"] if "error" in body else body["message"]
-    except (ValueError, KeyError, TypeError):
-        pass  # not vLLM's form: the text as it is
-    return f"{answer.status_code} {said}".strip()[:WORDS]
+        said = parse(content, any_number=True)
+    except Unreadable:
+        said = content.decode(errors="replace")
+    match said:
+        case {"error": {"message": message}} | {"message": message}:
+            said = message
+    words = spoken(status) if not said else f"{status} {said}"
+    return printable(words.replace(token, "…") if token else words, WORDS)

@@ -129,7 +129,14 @@ def test_what_other_attempts_had_loaded_is_forgotten(setup: Served) -> None:
         ({"prompt_token_ids": [1]}, "another prompt"),
         ({"token_ids": []}, "0 tokens"),
         ({"token_ids": [1] * (MOST + 1)}, "10 tokens"),
-        ({"finish_reason": "abort"}, "abort"),
+        ({"finish_reason": "abort"}, "finish_reason 'abort';"),
+        ({"finish_reason": ["\n" + "x" * 100]}, "finish_reason ['\\n" + "x" * 35 + "…;"),
+        ({"token_ids": {"0": 1}}, "no token ids"),
+        ({"token_ids": [-1]}, "none of the base model's"),
+        ({"token_ids": [2**40]}, "none of the base model's"),
+        ({"token_ids": [True]}, "none of the base model's"),
+        ({"token_ids": [1.5]}, "none of the base model's"),
+        ({"token_ids": ["1"]}, "none of the base model's"),
     ],
 )
 def test_an_answer_that_can_not_be_trained_on_ends_the_run(
@@ -137,6 +144,14 @@ def test_an_answer_that_can_not_be_trained_on_ends_the_run(
 ) -> None:
     setup.server.changes = changes
     assert words in failure(setup.rollouts()).message
+
+
+def test_only_tokens_of_the_base_model_are_taken(setup: Served) -> None:
+    known = setup.model.config.vocab_size
+    setup.server.changes = {"token_ids": [0, known - 1], "finish_reason": "stop"}
+    assert draw(setup.rollouts())[0][0].tokens.tolist() == [0, known - 1]
+    setup.server.changes = {"token_ids": [0, known], "finish_reason": "stop"}
+    assert f"none of the base model's {known}" in failure(setup.rollouts()).message
 
 
 def test_a_stop_gives_up_what_is_under_way(setup: Served) -> None:

@@ -134,10 +134,62 @@ def test_a_server_that_loads_no_adapters_gets_a_remedy(setup: Served) -> None:
     assert "VLLM_ALLOW_RUNTIME_LORA_UPDATING" in failure(setup.rollouts()).message
 
 
-@pytest.mark.parametrize("answer", ["text", {"choices": []}, {"choices": [1]}, {}])
-def test_an_answer_without_a_choice_ends_the_run(setup: Served, answer: Any) -> None:
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        ("text", "is not JSON"),
+        ("[" * 10_000, "nests deeper than 32"),
+        ('{"choices": [{"token_ids": [1]}], "choices": []}', "says a name twice"),
+        ({"choices": []}, "holds no choice"),
+        ({"choices": [1]}, "holds no choice"),
+        ({"choices": [[]]}, "holds no choice"),
+        ({"choices": {"token_ids": [1]}}, "holds no choice"),
+        ({}, "holds no choice"),
+        ([], "holds no choice"),
+        ("x" * 12_000_000, "the answer is larger than 1.01 MiB"),
+    ],
+)
+def test_an_answer_without_a_choice_ends_the_run(setup: Served, answer: Any, words: str) -> None:
     setup.server.refusal = (200, answer)
-    assert "no choice" in failure(setup.rollouts()).message
+    message = failure(setup.rollouts()).message
+    assert words in message
+    assert "grpo.rollout.uri" in message
+    assert message.endswith("; it must be vLLM, or speak as it does")
+    assert len(message) < 300
+
+
+@pytest.mark.parametrize("status", [400, 503])
+def test_a_refusal_may_say_anything(setup: Served, status: int) -> None:
+    setup.limits = setup.limits._replace(pause=0.05)
+    for said in ("[" * 10_000, "x" * 3_000_000, {"error": {"message": {"a": ["\x1b"]}}}, [1]):
+        setup.server.refusal = (status, said)
+        message = failure(setup.rollouts()).message
+        assert f"{status} " in message
+        assert message.isprintable()
+        assert len(message) < 500
+
+
+def test_an_answer_as_large_as_what_was_asked_for_is_taken(setup: Served) -> None:
+    setup.server.changes = {"text": "\0" * 2**17}  # JSON takes six bytes for each
+    assert [len(group) for group in draw(setup.rollouts())] == [3, 2]
+
+
+def test_an_answer_that_trickles_is_given_up(setup: Served) -> None:
+    setup.limits = setup.limits._replace(pause=0.05, answer=0.5)
+    setup.server.trickles = True
+    assert "no answer within 0.5 s" in failure(setup.rollouts()).message
+
+
+def test_redirects_are_not_followed(setup: Served) -> None:
+    setup.server.refusal = (307, "")
+    assert "307 Temporary Redirect" in failure(setup.rollouts()).message
+
+
+def test_the_token_is_not_told_where_the_server_quotes_it(setup: Served, tmp_path: Path) -> None:
+    setup.credentials = str(tmp_path)
+    (tmp_path / "token").write_text("secret")
+    setup.server.refusal = (400, {"error": {"message": "no key secret here"}})
+    assert "400 no key … here" in failure(setup.rollouts()).message
 
 
 def test_the_token_is_read_anew_and_sent(setup: Served, tmp_path: Path) -> None:
@@ -194,7 +246,7 @@ def test_a_private_authority_is_trusted(setup: Served, tmp_path: Path) -> None:
     setup.server = CompletionsServer()
     with serving(setup.server, tls):
         [told, *_] = told_until_mended(setup, setup.rollouts(), stop=True)
-        assert "CERTIFICATE_VERIFY_FAILED" in told
+        assert "the certificate of 127.0.0.1" in told
         authority.cert_pem.write_to_path(str(tmp_path / "ca.crt"))
         setup.credentials = str(tmp_path)
         assert [len(group) for group in draw(setup.rollouts())] == [3, 2]
