@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from finetune_api.job import GROUP, KIND, VERSION
-from finetune_api.rewards import URL
 from finetune_api.rewards import Reward as ApiReward
 from finetune_cli.console import readable, refusal
 from finetune_cli.job_files import Documents, parsed
+from finetune_contract.model import HTTP_URI
 from finetune_contract.rewards import Reward
 from finetune_operator.job.method import reward_recipe
 from finetune_rewards.scores.samples import Samples, Text, Turn
@@ -75,7 +75,7 @@ def read_rewards(
 
 def _at(reward: ApiReward, url: str) -> ApiReward:
     assert reward.http is not None
-    if not re.fullmatch(URL, url):
+    if not re.fullmatch(HTTP_URI, url):
         raise refusal(f"--url {reward.name}: {url!r} is no address of a service")
     return reward.model_copy(update={"http": reward.http.model_copy(update={"url": url})})
 

@@ -19,8 +19,6 @@ from finetune_api.types import (
 from finetune_contract import layout
 from finetune_contract.grpo import GrpoTerms, Sampling
 
-_URI = r"^https?://[^\s?#@]+$"
-
 
 def _of_loss(loss: str, field: str, comparison: str, message: str) -> Rule:
     """Return a rule that compares a decimal field of `self` with a number under one loss alone."""
@@ -33,7 +31,7 @@ _SMALL = "GSPO clips a mean over the completion: {} must be at most 0.1; remove 
 @bound("temperature", "> 0.0", "temperature must be above 0")
 @bound("topP", "> 0.0", "topP must be above 0")
 @bound("topP", "<= 1.0", "topP must be at most 1")
-@http_address("uri", _URI, "http:// or https:// and host")
+@http_address("uri", "http:// or https:// and host")
 @Rule(
     "has(self.engine) && self.engine == 'OpenAI' ? "
     "has(self.uri) && has(self.adapterDirectory) : "

@@ -6,8 +6,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from finetune_api.types import Name, Rule, SecretRef, bound, keyed_by
-from finetune_contract.model import Message, Reach
+from finetune_api.types import Name, Rule, SecretRef, bound, keyed_by, store_address
+from finetune_contract.model import URI, Message, Reach
 from finetune_contract.recipe import BadRows, DataFormat, DataSource, ModelRecipe, TrainingSource
 
 
@@ -39,6 +39,8 @@ class ModelCache(Message):
     """Keep the model on the node's disk."""
 
 
+@store_address("uri", URI)
+@store_address("initFrom")
 @Rule(
     "!has(self.revision) || self.uri.startsWith('hf://')",
     "revision is for hf:// models only; remove it or use an hf:// uri",
@@ -54,6 +56,7 @@ class Model(ModelRecipe):
     """Download once per node instead of once per pod."""
 
 
+@store_address("uri", URI)
 class EvalData(DataSource):
     """One JSONL file of rows to evaluate on."""
 
@@ -61,6 +64,7 @@ class EvalData(DataSource):
     """As in data.train."""
 
 
+@store_address("uri", URI)
 @bound("weight", "> 0.0", "weight must be above 0; leave the file out instead")
 @bound("weight", "<= 1000.0", "weight must be at most 1000")
 class TrainingData(TrainingSource):

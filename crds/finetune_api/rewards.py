@@ -15,11 +15,10 @@ from finetune_api.types import (
     after,
     bound,
     http_address,
+    store_address,
 )
 from finetune_contract import rewards as contract
-from finetune_contract.model import Message
-
-URL = r"^https?://[^\s?#@/]+(/[^\s?#]*)?$"
+from finetune_contract.model import URI, Message
 
 
 @Rule("!has(self.least) || self.least <= self.most", "least must not be above most", ".least")
@@ -60,7 +59,7 @@ class PythonReward(Message):
     trust."""
 
 
-@http_address("url", URL, "http:// or https://, host and path")
+@http_address("url", "http:// or https://, host and path")
 class HttpReward(contract.HttpReward):
     """A service that scores batches over HTTP; docs/rewards.md has its OpenAPI schema."""
 
@@ -73,6 +72,11 @@ class HttpReward(contract.HttpReward):
     pause_seconds: Annotated[int, Field(ge=1, le=32_400)] = 1800
     """While the service is down the run pauses; after this long it ends, to go on later from its
     checkpoint."""
+
+
+@store_address("uri", URI)
+class ModelReward(contract.ModelReward):
+    """The logit of a sequence-classification model with one label."""
 
 
 _BLOCKS = tuple(map(to_camel, contract.SOURCES))
@@ -90,5 +94,5 @@ class Reward(contract.BuiltinReward):
     """Call a function of your own."""
     http: HttpReward | None = None
     """Call a service."""
-    model: contract.ModelReward | None = None
+    model: ModelReward | None = None
     """Ask a reward model."""

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from finetune_api.inputs import Data, Model
 from finetune_api.training import Eval, Lora, Memory, Method, Training
-from finetune_api.types import Rule, SecretRef
+from finetune_api.types import Rule, SecretRef, http_address, store_address
 from finetune_api.workers import GPU, Workers, is_gpu_count
 from finetune_contract.layout import CheckpointPolicy, Tracker
 from finetune_contract.model import Message, StoreUri
@@ -22,6 +22,7 @@ _MICRO = (
 )
 
 
+@store_address("uri")
 @Rule("'Adapter' in self.export", "export must name Adapter; Merged comes beside it", ".export")
 class Output(Message):
     """Where the adapter goes."""
@@ -43,6 +44,7 @@ class Checkpoint(CheckpointPolicy):
     """Save when the last checkpoint is this old. Saving runs beside the training."""
 
 
+@http_address("uri", "http:// or https:// and host")
 @Rule("self.type != 'MLflow' || has(self.uri)", "MLflow needs uri", ".uri")
 @Rule(
     "self.type != 'TensorBoard' || !has(self.uri)",

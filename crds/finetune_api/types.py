@@ -8,7 +8,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import Field, WithJsonSchema
 
 from finetune_api.quantity import INT_OR_STRING
-from finetune_contract.model import Message
+from finetune_contract.model import HTTP_URI, STORE_URI, Message
 
 M = TypeVar("M", bound=Message)
 _RULES = "x-kubernetes-validations"
@@ -65,14 +65,23 @@ def bound(field: str, comparison: str, message: str, unless: str = "") -> Rule:
     return Rule(f"{passes}double({value}) {comparison}", message, f".{field}")
 
 
-def http_address(field: str, pattern: str, form: str) -> Rule:
-    """Return a rule on a URL that a token may be sent to; `form` is how it should look.
+def http_address(field: str, form: str) -> Rule:
+    """Return a rule on a URL that a token may be sent to; `form` is how it should look."""
+    return _address(field, HTTP_URI, f"{form}; a token goes")
 
-    It stands beside the field: a pattern on it would show a password in the URL to everyone.
-    """
+
+def store_address(field: str, pattern: str = STORE_URI) -> Rule:
+    """Return a rule on the URI of a store; URI's pattern also takes the hub."""
+    schemes = "s3:// or file://" if pattern == STORE_URI else "hf://, s3:// or file://"
+    form = f"{schemes} and a path, without user, key or query; keys go"
+    return _address(field, pattern, form)
+
+
+def _address(field: str, pattern: str, form: str) -> Rule:
+    """Return a rule beside a field: a pattern on it would show what it refuses to everyone."""
     escaped = pattern.replace("\\", "\\\\")
     expression = f"!has(self.{field}) || self.{field}.matches('{escaped}')"
-    return Rule(expression, f"write {form}; a token goes into credentialsSecretRef", f".{field}")
+    return Rule(expression, f"write {form} into credentialsSecretRef", f".{field}")
 
 
 def decimal_is_zero(field: str) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from finetune_contract.model import Message, Reach
+from finetune_contract.model import HttpUri, Message, Reach
 
 
 class ZeroStage(IntEnum):
@@ -107,9 +107,7 @@ class Tracker(Message):
 
     type: TrackingType
     """`MLflow`, `WandB`, or `TensorBoard` (event files in `tensorboard/` of the artifact)."""
-    uri: (
-        Annotated[str, Field(max_length=1024, pattern=r"^https?://[^\s?#@]+$"), Reach.URI] | None
-    ) = None
+    uri: Annotated[HttpUri, Reach.URI] | None = None
     """The server's address; MLflow needs one, WandB's default is its cloud."""
 
 
@@ -125,7 +123,7 @@ class Rollout(Message):
     engine: RolloutEngine = RolloutEngine.BUILTIN
     """`Builtin` generates on the training devices. `OpenAI` asks a server with the OpenAI API that
     can load adapters while it runs, such as vLLM."""
-    uri: Annotated[str, Field(max_length=1024), Reach.SERVER] | None = None
+    uri: Annotated[HttpUri, Reach.SERVER] | None = None
     """The server's address up to and without `/v1`: a Service in the job's namespace
     (`http://vllm:8000`), or a host that the operator's chart allows."""
     adapter_directory: Annotated[str, Field(max_length=1024, pattern=r"^/[^:]*$")] | None = None

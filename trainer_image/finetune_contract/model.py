@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from enum import Enum
 from typing import Annotated, Any, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from finetune_contract.foreign import LARGEST
@@ -26,12 +27,25 @@ class Reach(Enum):
     HOST_PATH = "a path on the node"
 
 
-Uri = Annotated[
-    str, Field(min_length=6, max_length=1024, pattern=r"^(hf|s3|file)://[^\s?#]+$"), Reach.URI
-]
-StoreUri = Annotated[
-    str, Field(min_length=6, max_length=1024, pattern=r"^(s3|file)://[^\s?#]+$"), Reach.URI
-]
+# No user, no key, no query: a URI stands in status, logs and manifests for all to read. These are
+# not the fields' patterns, as a server shows what breaks a pattern.
+URI = r"^(hf|s3|file)://[^\s?#@:/]*(/[^\s?#]*)?$"
+STORE_URI = URI.replace("hf|", "")
+HTTP_URI = r"^https?://[^\s?#@/]+(/[^\s?#]*)?$"
+
+
+def _written_as(pattern: str) -> AfterValidator:
+    def check(uri: str) -> str:
+        if not re.fullmatch(pattern, uri):
+            raise ValueError("must be an address without user, key and query")
+        return uri
+
+    return AfterValidator(check)
+
+
+Uri = Annotated[str, Field(min_length=6, max_length=1024), _written_as(URI), Reach.URI]
+StoreUri = Annotated[str, Field(min_length=6, max_length=1024), _written_as(STORE_URI), Reach.URI]
+HttpUri = Annotated[str, Field(max_length=1024), _written_as(HTTP_URI)]
 Revision = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[\w./-]+$")]
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from finetune_contract.model import Message, Reach, Revision, Uri
+from finetune_contract.model import HttpUri, Message, Reach, Revision, Uri
 
 Column = Annotated[str, Field(min_length=1, max_length=253)]
 Pattern = Annotated[str, Field(min_length=1, max_length=1024)]
@@ -139,7 +139,7 @@ class PythonReward(Message):
 class HttpReward(Message):
     """A service that scores batches over HTTP; docs/rewards.md has its OpenAPI schema."""
 
-    url: Annotated[str, Field(max_length=1024), Reach.SERVER]
+    url: Annotated[HttpUri, Reach.SERVER]
     """A Service in the job's namespace (`http://judge/score`), or a host that the operator's chart
     allows."""
     timeout_seconds: Annotated[float, Field(gt=0)] = 30.0

@@ -27,6 +27,13 @@ def test_bad_job_is_refused_by_field(path: Path) -> None:
     assert [e.path for e in errors if text in str(e)] == [field]
 
 
+@pytest.mark.parametrize(
+    "path", sorted(JOBS.glob("bad/*uri*with-*.yaml")) + sorted(JOBS.glob("bad/*-with-keys.yaml"))
+)
+def test_what_may_be_a_secret_is_not_shown(path: Path) -> None:
+    assert "word" not in " ".join(map(str, validate(_load(path)))).replace("password", "")
+
+
 @pytest.mark.parametrize("path", sorted(JOBS.glob("good/*.yaml")), ids=lambda p: p.stem)
 def test_good_job_is_accepted(path: Path) -> None:
     body = _load(path)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
@@ -23,7 +24,7 @@ from filelock import FileLock
 from obstore.exceptions import AlreadyExistsError, PreconditionError
 from obstore.store import LocalStore
 
-from finetune_contract.model import sha256_digest
+from finetune_contract.model import STORE_URI, sha256_digest
 from finetune_contract.reasons import Reason
 from finetune_trainer.process.errors import Conflict, Failure
 from finetune_trainer.store.buckets import open_bucket
@@ -71,6 +72,12 @@ class Store:
     """The objects below one URI. Paths are relative to it."""
 
     def __init__(self, uri: str, role: Role, credentials_dir: str | None = None) -> None:
+        if uri.startswith(("s3://", "file://")) and not re.fullmatch(STORE_URI, uri):
+            raise Failure(  # which is not shown
+                role.not_found,
+                f"a URI of {role.field} has a user, a key or a query in it: write s3://BUCKET/PATH "
+                f"or file:///PATH; keys go into {role.credentials_field}",
+            )
         parts = urlsplit(uri)
         self._keys: MountedKeys | None = None
         self.uri = uri.rstrip("/")

@@ -180,7 +180,6 @@ def data_refusals(uri: str, *allowed: str) -> list[str]:
         "s3://team-a/%2e%2e/team-b/rows",
         "s3://team-a%2f..%2fteam-b/rows",
         "s3://team-a\\..\\team-b/rows",
-        "s3://s3://team-a/rows",
         "file:///data//../etc/rows",
         "file:///data/%2e./etc/rows",
     ],

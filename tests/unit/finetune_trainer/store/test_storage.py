@@ -42,6 +42,16 @@ def test_other_uris_are_refused_by_name(uri: str) -> None:
     assert uri in caught.value.message
 
 
+@pytest.mark.parametrize(
+    "uri",
+    ["s3://id:canary@bucket/path", "s3://canary@bucket", "file:///path?canary", "s3://b/p#canary"],
+)
+def test_a_uri_with_a_secret_in_it_is_refused_and_not_shown(uri: str) -> None:
+    with pytest.raises(Failure, match=r"keys go into spec\.output\.cred") as caught:
+        Store(uri, Role.OUTPUT)
+    assert "canary" not in caught.value.message
+
+
 def test_the_directory_of_a_file() -> None:
     assert split_file_uri("s3://bucket/a/b.jsonl") == ("s3://bucket/a", "b.jsonl")
     assert split_file_uri("s3://bucket/b.jsonl") == ("s3://bucket", "b.jsonl")
