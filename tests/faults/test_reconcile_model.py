@@ -52,6 +52,7 @@ def steps() -> st.SearchStrategy[tuple[str, Any]]:
         st.tuples(st.just("end"), st.tuples(pods, st.sampled_from(ENDS))),
         st.tuples(st.just("train"), st.tuples(leads, st.integers(0, 3), st.booleans())),
         st.tuples(st.just("polite"), st.booleans()),
+        st.tuples(st.just("sidecars"), st.booleans()),
         st.tuples(st.just("unreachable"), pods),
         st.tuples(st.just("delete pod"), pods),
         st.tuples(st.just("evict"), st.tuples(pods, st.sampled_from(DISRUPTIONS))),

@@ -95,6 +95,28 @@ SCENARIOS: dict[str, tuple[Schedule, list[str]]] = {
         ],
         ["NodeLost", "Succeeded"],
     ),
+    "sidecars that outlive their trainers": (
+        [
+            *[TURN_STEP] * 3,
+            ("sidecars", True),
+            ("end", ((1, 1), "OOMKilled")),
+            *[TURN_STEP, ("wait", 11), *[TURN_STEP] * 3],
+            ("end", ((2, 1), "Succeeded")),
+            ("end", ((2, 0), "Succeeded")),
+            TURN_STEP,
+        ],
+        ["OutOfMemory", "Succeeded"],
+    ),
+    "a job that fails, whose sidecars do not end": (
+        [
+            *[TURN_STEP] * 3,
+            ("sidecars", True),
+            ("end", ((1, 1), "DistributedFailure")),
+            ("end", ((1, 0), "DataInvalid")),
+            TURN_STEP,
+        ],
+        ["DataInvalid"],
+    ),
     "a pod that ended and was deleted before anyone looked": (
         [
             TURN_STEP,

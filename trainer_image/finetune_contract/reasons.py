@@ -60,6 +60,7 @@ class Reason(StrEnum):
     CONTAINER_REFUSED = "ContainerRefused"
     UNSCHEDULABLE = "Unschedulable"
     START_TIMEOUT = "StartTimeout"
+    INIT_FAILED = "InitFailed"
     POD_LOST = "PodLost"
     EVICTED = "Evicted"
     PREEMPTED = "Preempted"
@@ -337,6 +338,12 @@ TABLE: dict[Reason, Row] = {
         None,
         "The pods could not start in time, so their GPUs were given back.",
         "Remove the cause named in the message and create the job again.",
+    ),
+    Reason.INIT_FAILED: Row(
+        Retry.INFRASTRUCTURE,
+        None,
+        "An init container that something else put into the pod failed.",
+        "Read its log; a webhook put it there, as service meshes and secret injectors do.",
     ),
     Reason.POD_LOST: Row(
         Retry.INFRASTRUCTURE,

@@ -115,6 +115,27 @@ async def test_any_failed_replica_fails_the_job(pods: Pods) -> None:
     await pods.until_gone(f"{name}-master-0")
 
 
+async def test_a_sidecar_keeps_pod_and_job_running_after_their_trainer(pods: Pods) -> None:
+    job = manifest(pods.name("mesh"), "exit 5")
+    spec = job["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]
+    proxy = {"name": "proxy", "image": "alpine", "command": ["/bin/sh", "-c", "exec sleep 600"]}
+    spec["containers"].append(proxy)
+    name, master = job["metadata"]["name"], f"{job['metadata']['name']}-master-0"
+    await pods.put(JOBS, job)
+
+    async def has_ended() -> bool:
+        pod = await pods.find(master) or {}
+        found = pod.get("status", {}).get("containerStatuses", [])
+        ends = {one["name"]: one["state"].get("terminated") for one in found}
+        return bool(ends.get("pytorch"))
+
+    await eventually(has_ended)
+    assert (await pods.get(master))["status"]["phase"] == "Running"
+    assert conditions(await until_condition(pods, name, "Running")).get("Failed") is None
+    await pods.client.delete(JOBS.path(NAMESPACE, name))
+    await pods.until_gone(master)
+
+
 async def test_a_deleted_worker_comes_back_without_a_word(pods: Pods) -> None:
     """The quirk that makes pod uids the identity of an attempt."""
     name = await submit(pods, "ghost", "exec sleep 600", "exec sleep 600")

@@ -26,6 +26,9 @@ class Backend(Protocol):
     container: str
     """The name that it asks the trainer's container to have."""
 
+    init_container: str
+    """The one that it lets workers begin with, which waits for rank 0."""
+
     clean_up: timedelta
     """How long it may take, once a pod has failed, to delete those that still run."""
 

@@ -20,6 +20,7 @@ ATTEMPT_LABEL = f"{GROUP}/attempt"
 DIGEST_ANNOTATION = f"{GROUP}/plan"
 SELECTOR = f"{MANAGED_BY}={MANAGER}"
 REWARDS_CONTAINER = "rewards"  # where the user's reward functions run
+ROWS_CONTAINER = "rows"  # of the pod that tries them; it reads the rows
 _PLANNED = re.compile(
     r"(?P<job>.+)-(?:a(?P<attempt>[1-9]\d{0,8})(?:-.+)?|finetune|rewards)", re.ASCII
 )

@@ -93,7 +93,7 @@ def _go_on(s: Scene, attempt: Attempt, block: Blocked | None) -> Decision:
     if workload is None and (taken := names_taken(s, attempt.number)) is not None:
         return taken
     complete = len(pods) == s.job.spec.workers.replicas
-    all_run = complete and all(p.running or p.finished for p in pods)
+    all_run = complete and all(p.running or p.over for p in pods)
     said = told(s.job, s.observed, attempt.number)
     seen = learned(attempt, said).model_copy(
         update={
@@ -127,7 +127,7 @@ def next_look(
 
 
 def _slow(s: Scene, pods: list[Pod]) -> timedelta:
-    given = [p.scheduled for p in pods if p.scheduled and not p.running and not p.finished]
+    given = [p.scheduled for p in pods if p.scheduled and not p.running and not p.over]
     soon = [left for at in given if (left := at + LOOK_AFTER - s.now) > timedelta()]
     return min(soon, default=LOOK_EVERY)
 
@@ -167,6 +167,6 @@ def stuck_pods(s: Scene, pods: list[Pod]) -> tuple[str, ...]:
     stuck = [
         p.uid
         for p in pods
-        if p.scheduled and not p.running and not p.finished and s.now - p.scheduled >= LOOK_AFTER
+        if p.scheduled and not p.running and not p.over and s.now - p.scheduled >= LOOK_AFTER
     ]
     return tuple(stuck[:1])

@@ -35,7 +35,7 @@ class Blocked:
 
 def blocked(job: FineTuneJob, pods: list[Pod], observed: Observed) -> Blocked | None:
     """Return what keeps the first of the pods that have not started from doing so."""
-    found = (_blocked(job, p, observed) for p in pods if not p.running and not p.finished)
+    found = (_blocked(job, p, observed) for p in pods if not p.running and not p.over)
     return next((b for b in found if b is not None), None)
 
 

@@ -119,7 +119,7 @@ def _stopping(s: Scene, attempt: Attempt) -> Decision:
     attempt = accounted(attempt, told(s.job, s.observed, attempt.number), s.status)
     s = s.with_last(attempt)
     workload = s.observed.workload(s.job.uid, attempt.number)
-    live = [p for p in s.observed.pods_of(attempt.number) if not p.finished]
+    live = [p for p in s.observed.pods_of(attempt.number) if not p.over]
     ended = timestamp(attempt.end_time)
     assert ended is not None, "an attempt that stops has an end"
     quiet = not live and (workload is None or workload.outcome is not None)
@@ -207,13 +207,26 @@ def _finished(s: Scene) -> Decision:
     last = s.attempts[-1].number if s.attempts else None
     ttl = s.job.spec.run_policy.ttl_seconds_after_finished
     left = None if ttl is None else finished_time(s.status) + timedelta(seconds=ttl) - s.now
-    expired = left is not None and left <= timedelta()
+    verdict, artifact = Verdict(Course.KEPT, Reason.SUCCEEDED), s.status.artifact
+    if left is not None and left <= timedelta():
+        gone = s.others(None, shared=False)
+        return Decision(s.attempts, verdict, delete=gone, artifact=artifact)
+    spare = finished_time(s.status) + s.backend.clean_up - s.now
+    lasts = last is not None and _runs_on(s, last)
+    gone = s.others(None if lasts and spare <= timedelta() else last)
+    looks = [left, spare if lasts and spare > timedelta() else None]
     return Decision(
         s.attempts,
-        Verdict(Course.KEPT, Reason.SUCCEEDED),
-        delete=s.others(None, shared=False)
-        if expired
-        else (*s.others(last), *unfinished_checks(s)),
-        after=None if expired else left,
-        artifact=s.status.artifact,
+        verdict,
+        delete=(*gone, *unfinished_checks(s)),
+        after=min((look for look in looks if look is not None), default=None),
+        artifact=artifact,
     )
+
+
+def _runs_on(s: Scene, attempt: int) -> bool:
+    """Tell whether something holds an attempt's pods, such as a sidecar without an end."""
+    workload = s.observed.workload(s.job.uid, attempt)
+    if workload is None:
+        return False
+    return workload.outcome is None or any(not p.finished for p in s.observed.pods_of(attempt))

@@ -57,10 +57,10 @@ def _failed_pods(attempt: Attempt, pods: list[Pod], now: datetime) -> End | None
     if not ends:
         return None
     pod, end = min(ends, key=lambda pair: _nearness(*pair))
-    running = any(not p.finished for p in pods)
+    running = any(not p.over for p in pods)
     # A node's clock may be off: an end far in the past or in the future is not waited for.
     recent = abs(now - failing_since(pod)) < SETTLE
-    settled = end.reason not in SYMPTOMS or not pod.finished or not running or not recent
+    settled = end.reason not in SYMPTOMS or not pod.over or not running or not recent
     return End(end.reason, end.message, end.rank, settled)
 
 
@@ -83,8 +83,7 @@ def _crashing_runner(
         return None
     for pod in pods:
         crashes = pod.runner_crashes
-        waits = pod.end is None and not pod.finished
-        if waits and crashes is not None and crashes.restarts >= CRASHES:
+        if not pod.over and crashes is not None and crashes.restarts >= CRASHES:
             return _crash(pod.name, crashes)
     return None
 

@@ -14,6 +14,7 @@ from finetune_contract.result import decode
 from finetune_operator.job.backend import Backend
 from finetune_operator.job.names import (
     REWARDS_CONTAINER,
+    ROWS_CONTAINER,
     Object,
     attempt_name,
     attempt_of,
@@ -30,6 +31,7 @@ from finetune_operator.judge.observed import (
     Child,
     ContainerEnd,
     Crashes,
+    InitFailure,
     Observed,
     Obstacle,
     Pod,
@@ -148,14 +150,20 @@ def _attempt_pod(body: Object, backend: Backend, gone: bool) -> Pod:
     attempt, rank = attempt_of(body), backend.node_rank(body)
     assert attempt is not None, "its name was looked at"
     assert rank is not None, "its name was looked at"
-    return _pod(body, attempt, rank, backend.container, gone)
+    pod = _pod(body, attempt, rank, backend.container, gone)
+    first = pod.init_failure
+    if first is None or first.name != backend.init_container:
+        return pod
+    return replace(pod, init_failure=replace(first, waited=True))
 
 
 def _check_pod(body: Object, gone: bool) -> Pod:
-    """Return the pod that tries the rewards; if its first container failed, that is its end."""
+    """Return the pod that tries the rewards; if what reads their rows failed, that is its end."""
     pod = _pod(body, 1, 0, REWARDS_CONTAINER, gone)
-    failed = _failed_init(body.get("status", {}))
-    return pod if pod.end or failed is None else replace(pod, end=_end(failed[1]))
+    failed = _failed_init(body)
+    if pod.end or failed is None or failed["name"] != ROWS_CONTAINER:
+        return pod
+    return replace(pod, end=_end(failed["state"]["terminated"]))
 
 
 def _pod(body: Object, attempt: int, rank: int, container: str, gone: bool) -> Pod:
@@ -187,7 +195,7 @@ def _pod(body: Object, attempt: int, rank: int, container: str, gone: bool) -> P
         deleted=due and due - timedelta(seconds=metadata.get("deletionGracePeriodSeconds") or 0),
         gone=gone,
         obstacle=_obstacle(status, scheduled),
-        init_failure=_init_failure(status),
+        init_failure=_init_failure(body),
         end=_end(main.get("state", {}).get("terminated")),
         digest=content_digest(body),
         runner_crashes=_runner_crashes(status),
@@ -213,18 +221,21 @@ def _obstacle(status: dict[str, Any], scheduled: dict[str, Any]) -> Obstacle | N
     return min(found, key=lambda one: one.reason == "ContainerCreating", default=None)
 
 
-def _init_failure(status: dict[str, Any]) -> str | None:
-    failed = _failed_init(status)
-    return failed and f"init container {failed[0]} ended with code {failed[1]['exitCode']}"
+def _init_failure(body: Object) -> InitFailure | None:
+    failed = _failed_init(body)
+    if failed is None:
+        return None
+    return InitFailure(printable(failed["name"]), failed["state"]["terminated"]["exitCode"])
 
 
-def _failed_init(status: dict[str, Any]) -> tuple[str, dict[str, Any]] | None:
-    """Return name and end of the init container that failed; a sidecar's end is none."""
-    for container in status.get("initContainerStatuses") or []:
+def _failed_init(body: Object) -> dict[str, Any] | None:
+    """Return the status of the init container that failed; a sidecar's end is no failure."""
+    first = body.get("spec", {}).get("initContainers") or []
+    sidecars = {c["name"] for c in first if c.get("restartPolicy") == "Always"}
+    for container in body.get("status", {}).get("initContainerStatuses") or []:
         ended = container.get("state", {}).get("terminated")
-        name = container.get("name", "")
-        if name != REWARDS_CONTAINER and ended and ended.get("exitCode"):
-            return name, ended
+        if container.get("name") not in sidecars and ended and ended.get("exitCode"):
+            return dict(container)
     return None
 
 

@@ -45,6 +45,15 @@ class Crashes:
 
 
 @dataclass(frozen=True)
+class InitFailure:
+    """The init container that failed, before the trainer could start."""
+
+    name: str
+    exit_code: int
+    waited: bool = False  # it is the backend's, and waits for rank 0
+
+
+@dataclass(frozen=True)
 class Obstacle:
     """What keeps a container from starting, in the kubelet's or the scheduler's words."""
 
@@ -69,7 +78,7 @@ class Pod:
     due: datetime | None  # it was deleted and should be gone by then
     gone: bool  # deleted; these are its last words
     obstacle: Obstacle | None
-    init_failure: str | None
+    init_failure: InitFailure | None
     end: ContainerEnd | None
     digest: str | None = None  # of the content it was written with, where that is ours
     runner_crashes: Crashes | None = None  # of the reward runner, while it is not running
@@ -80,6 +89,11 @@ class Pod:
     def finished(self) -> bool:
         """Return whether none of its containers can run any more."""
         return self.gone or self.phase in ("Succeeded", "Failed")
+
+    @property
+    def over(self) -> bool:
+        """Return whether its trainer can not run any more, whatever else was put into the pod."""
+        return self.finished or self.end is not None
 
 
 @dataclass(frozen=True)

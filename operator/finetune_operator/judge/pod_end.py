@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from finetune_contract.reasons import TABLE, Reason, Retry, reason_of_exit_code
 from finetune_contract.result import Outcome, Result
-from finetune_operator.judge.observed import ContainerEnd, Pod
+from finetune_operator.judge.observed import ContainerEnd, InitFailure, Pod
 
 # A node that does not answer never confirms that a deleted pod has gone.
 OVERDUE = timedelta(seconds=30)
@@ -64,18 +64,23 @@ def pod_end(pod: Pod, attempt: int, now: datetime) -> End | None:
     """Return how a pod failed, or why it is going to; None while it runs, or if it ended well."""
     if pod.end is not None and pod.end.exit_code == 0 and pod.node_rank != 0:
         return None
-    if not pod.finished:
+    if not pod.over:
         return _going(pod, now)
     if pod.disrupted or pod.reason in _CLUSTER_ENDS:
         return _taken_away(pod)
     if pod.end is not None:
         return _deletion(pod, _container_end(pod, pod.end, attempt))
     if pod.phase == "Failed":
-        if pod.init_failure:
-            return End(Reason.DISTRIBUTED_FAILURE, f"{pod.name}: {pod.init_failure}")
+        if pod.init_failure is not None:
+            return _failed_to_start(pod, pod.init_failure)
         why = pod.message or pod.reason or "it never ran"
         return End(Reason.EVICTED, f"{pod.name} was refused by its node: {why}")
     return None
+
+
+def _failed_to_start(pod: Pod, failed: InitFailure) -> End:
+    text = f"{pod.name}: init container {failed.name} ended with code {failed.exit_code}"
+    return End(Reason.DISTRIBUTED_FAILURE if failed.waited else Reason.INIT_FAILED, text)
 
 
 def failing_since(pod: Pod) -> datetime:

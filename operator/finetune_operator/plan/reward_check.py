@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from finetune_api.job import FineTuneJob
 from finetune_operator.job.credentials import credentials
-from finetune_operator.job.names import Object, child, reward_check_name
+from finetune_operator.job.names import ROWS_CONTAINER, Object, child, reward_check_name
 from finetune_operator.job.workers import extended_resources
 from finetune_operator.plan.container import ENVIRONMENT, container, modest
 from finetune_operator.plan.objects import Objects, shared
@@ -34,7 +34,6 @@ from finetune_operator.plan.volumes import (
     volume,
 )
 
-ROWS_CONTAINER = "rows"
 _ROWS_DIRECTORY = "/run/finetune/rows"
 _ROWS_PATH = f"{_ROWS_DIRECTORY}/rows.jsonl"
 _DOCUMENT = "finetune.dev/rewards"  # annotation, shown to the container as a file

@@ -59,6 +59,7 @@ class TwoObjects:
         workload: Resource("trains.example/v2", "trains"),
     }
     container = "node"
+    init_container = "init-node"
     clean_up = timedelta(seconds=5)
 
     def objects(self, job: FineTuneJob, attempt: int, template: Json) -> tuple[Json, ...]:

@@ -48,6 +48,7 @@ class World:
     saved: Json = None  # the newest complete checkpoint
     tried: bool = False  # a pod found the rewards good
     polite: bool = False  # pods that are deleted save a checkpoint and say so
+    sidecars: bool = False  # what else was put into the pods runs on until they are deleted
     writes: int = 0
     version: int = 0
     serial: int = 0
@@ -96,7 +97,7 @@ class World:
     def live_pods(self) -> list[Json]:
         """Return the pods of attempts that may run."""
         pods = [p for p in self.all("Pod") if not tries_rewards(p)]
-        return [p for p in pods if p["status"]["phase"] not in FINISHED]
+        return [p for p in pods if p["status"]["phase"] not in FINISHED and not has_ended(p)]
 
     # -- the backend's controller, kubelets, garbage collector, trainer -----------------------
 
@@ -172,7 +173,7 @@ class World:
     def train(self, name: str, steps: int, save: bool) -> None:
         """Do steps on a running rank 0, save perhaps, and report into the Lease if it is there."""
         pod = self.objects.get(("Pod", name))
-        if pod is None or pod["status"]["phase"] != "Running" or not self.leads(pod):
+        if pod is None or not trains(pod) or not self.leads(pod):
             return
         attempt = attempt_of(pod)
         self._reach(attempt, self.steps[attempt] + steps)
@@ -206,12 +207,12 @@ class World:
     def end(self, name: str, reason: str) -> None:
         """End a running pod with the trainer's Result, or by a kill that leaves none."""
         pod = self.objects.get(("Pod", name))
-        if pod is None or pod["status"]["phase"] != "Running" or name in self.unreachable:
+        if pod is None or not trains(pod) or name in self.unreachable:
             return
         body = copy.deepcopy(pod)
         terminated = self._terminated(pod, reason)
         phase = "Succeeded" if terminated["exitCode"] == 0 else "Failed"
-        body["status"]["phase"] = phase
+        body["status"]["phase"] = "Running" if self.sidecars else phase
         body["status"]["containerStatuses"][0]["state"] = {"terminated": terminated}
         self.store(body)
 
@@ -281,6 +282,17 @@ class World:
             event = self.pending[kind].pop(0)
             self.told[kind].append(event)
             yield copy.deepcopy(event)
+
+
+def trains(pod: Json) -> bool:
+    """Tell whether a pod's trainer runs."""
+    return bool(pod["status"]["phase"] == "Running" and not has_ended(pod))
+
+
+def has_ended(pod: Json) -> bool:
+    """Tell whether a pod's trainer has ended."""
+    containers = pod["status"].get("containerStatuses", [])
+    return any("terminated" in container["state"] for container in containers)
 
 
 def tries_rewards(pod: Json) -> bool:

@@ -27,6 +27,7 @@ from support.operator.model_world import GRACE, World, child_kinds
 Json = Any
 Schedule = list[tuple[str, Any]]
 KEY = Key("team", "bot")
+QUIET = 6  # turns of 7 seconds: longer than what has ended is left alone
 SETTINGS = Settings(
     trainer_image="trainer:1",
     fence_timeout_seconds=FENCE,
@@ -127,10 +128,12 @@ class Simulation:
         job = self.world.job()
         if job["spec"].get("runPolicy", {}).get("suspend"):
             self.edit(suspend=False)
+        quiet = 0
         for _ in range(120):
             before = self.world.version
             self.settle()
-            if self.finished() and self.world.version == before:
+            quiet = quiet + 1 if self.finished() and self.world.version == before else 0
+            if quiet == QUIET:
                 return
             self.world.now += timedelta(seconds=7)
         raise AssertionError(f"never finished: {self.world.job().get('status')}")
@@ -220,6 +223,8 @@ def take(simulation: Simulation, name: str, argument: Any) -> None:
             world.train(simulation.pod(pod), steps, save)
         case "polite":
             world.polite = argument
+        case "sidecars":
+            world.sidecars = argument
         case "collect":
             world.collect()
         case "suspend" if not simulation.finished():

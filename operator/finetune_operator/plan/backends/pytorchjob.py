@@ -19,6 +19,7 @@ class PyTorchJob:
     workload = "PyTorchJob"
     kinds: Mapping[str, Resource] = {workload: Resource("kubeflow.org/v1", "pytorchjobs")}
     container = "pytorch"
+    init_container = "init-pytorch"
     # Of training-operator: it deletes the pods that still run; the ended ones stay, for their logs.
     clean_up = timedelta(seconds=30)
 

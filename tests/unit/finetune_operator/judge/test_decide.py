@@ -15,6 +15,7 @@ from finetune_contract.reasons import Reason
 from finetune_operator.judge.decide import refused
 from finetune_operator.judge.decision import Course, Decision
 from finetune_operator.judge.observed import Child
+from finetune_operator.plan.backends import BACKEND
 from support.operator.decisions import (
     ACCOUNT,
     FAILED,
@@ -236,6 +237,48 @@ def test_children_live_as_long_as_the_user_says(
     assert made.after == (timedelta(seconds=after) if after else None)
     assert made.run is None
     assert decided(conditions=SUCCEEDED).run is None, "even without a record of attempts"
+
+
+ENDED = (ended(0, 0), ended(1, 0))
+HELD = (replace(ENDED[0], phase="Running"), ENDED[1])
+OVER, OPEN = replace(WORKLOAD, outcome=True), WORKLOAD
+GOING = replace(OPEN, deleting=True)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "pods", "workload", "goes", "after"),
+    [
+        (129, HELD, OPEN, False, 1),
+        (130, HELD, OPEN, True, None),
+        (129, HELD, OVER, False, 1),
+        (130, HELD, OVER, True, None),
+        (130, ENDED, OPEN, True, None),
+        (130, HELD, GOING, False, None),
+        (100, ENDED, OVER, False, None),
+        (9_999, ENDED, OVER, False, None),
+        (9_999, (*HELD[1:], replace(HELD[0], gone=True)), OVER, False, None),
+        (130, HELD, None, False, None),
+    ],
+)
+@pytest.mark.parametrize("state", ["Succeeded", "Failed"])
+def test_what_holds_the_pods_of_a_finished_job_is_deleted_after_a_while(
+    state: str, seconds: int, pods: Any, workload: Child | None, goes: bool, after: int | None
+) -> None:
+    assert BACKEND.clean_up == timedelta(seconds=30)
+    record = attempt(**{**FAILED, "state": state})
+    children = (workload, ACCOUNT) if workload else (ACCOUNT,)
+    made = decided(record, seconds=seconds, pods=pods, children=children, conditions=SUCCEEDED)
+    assert names(made) == (["PyTorchJob/bot-a1"] if goes else [])
+    assert made.after == (timedelta(seconds=after) if after else None)
+    assert made.attempts == (record,)
+
+
+def test_time_to_live_may_be_over_before_that() -> None:
+    record, policy = attempt(**FAILED), {"ttlSecondsAfterFinished": 20}
+    made = decided(
+        record, seconds=119, pods=HELD, children=(OPEN,), conditions=SUCCEEDED, runPolicy=policy
+    )
+    assert (names(made), made.after) == ([], timedelta(seconds=1))
 
 
 def test_strays_go_and_strangers_stay() -> None:

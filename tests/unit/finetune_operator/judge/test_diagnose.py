@@ -8,7 +8,7 @@ import pytest
 from finetune_contract.progress import Phase, Progress
 from finetune_contract.reasons import Reason
 from finetune_operator.judge.diagnose import SETTLE, end_of, published
-from finetune_operator.judge.observed import Child, Crashes, Observed, Report
+from finetune_operator.judge.observed import Child, Crashes, InitFailure, Observed, Report
 from finetune_operator.plan.backends import BACKEND
 from support.operator.values import (
     UID,
@@ -47,8 +47,12 @@ def end(*pods: Any, seconds: float = 0, workload: Child | None = WORKLOAD, **of:
         (pod(phase="Failed", running=False, reason="Evicted"), Reason.EVICTED),
         (pod(phase="Failed", running=False, message="no room"), Reason.EVICTED),
         (
-            pod(phase="Failed", running=False, init_failure="init-pytorch ended with code 1"),
+            pod(phase="Failed", running=False, init_failure=InitFailure("init", 1, waited=True)),
             Reason.DISTRIBUTED_FAILURE,
+        ),
+        (
+            pod(phase="Failed", running=False, init_failure=InitFailure("mesh", 1)),
+            Reason.INIT_FAILED,
         ),
         (ended(code=0), Reason.RESULT_LOST),
         (ended(code=0, result=success(number=2)), Reason.RESULT_LOST),
@@ -102,8 +106,19 @@ def test_a_reward_runner_is_waited_for_after_a_step_or_a_few_restarts() -> None:
 def test_what_the_trainer_said_of_its_runner_goes_first() -> None:
     said = ended(code=30, result=failure(Reason.REWARD_INVALID), runner_crashes=LOOPS)
     assert end(said).reason == Reason.REWARD_INVALID
-    saying = replace(said, phase="Running")
-    assert end(saying) is None, "the pod has not ended, so its Result is not read yet"
+
+
+def test_the_trainers_end_is_its_pods_end_whatever_else_runs_there() -> None:
+    """A sidecar that a mesh puts into the pod never ends by itself."""
+    said = replace(ended(code=12, result=failure(Reason.DATA_INVALID)), phase="Running")
+    assert end(said, pod(1)).reason == Reason.DATA_INVALID
+    left = replace(ended(0, 23), phase="Running")
+    assert not end(left, pod(1), seconds=1).settled
+    assert end(left, replace(ended(1, 23), phase="Running"), seconds=1).settled
+    well = replace(ended(1, 0), phase="Running")
+    assert end(pod(), well, pod_uids=["pod-0", "pod-1"]) is None
+    published_by = replace(ended(0, 0, result=success()), phase="Running")
+    assert published(job(), attempt(), [published_by]) is not None
 
 
 @pytest.mark.parametrize(

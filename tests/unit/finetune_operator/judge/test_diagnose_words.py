@@ -7,7 +7,7 @@ import pytest
 
 from finetune_operator.judge.blocked import blocked
 from finetune_operator.judge.diagnose import end_of
-from finetune_operator.judge.observed import Observed, Obstacle
+from finetune_operator.judge.observed import InitFailure, Observed, Obstacle
 from finetune_operator.plan.backends import BACKEND
 from support.operator.decisions import WORKLOAD
 from support.operator.values import at, attempt, ended, job, pod
@@ -19,6 +19,11 @@ OVERDUE = "bot-a1-master-0 was deleted, but its node does not confirm it"
     ("pods", "outcome", "message"),
     [
         ((ended(0, 99),), None, "bot-a1-master-0 ended with code 99 and no result"),
+        (
+            (pod(0, phase="Failed", running=False, init_failure=InitFailure("mesh", 3)),),
+            None,
+            "bot-a1-master-0: init container mesh ended with code 3",
+        ),
         ((), True, "PyTorchJob bot-a1 succeeded, but no pod tells how"),
         ((), False, "PyTorchJob bot-a1 failed, but no pod tells how"),
         ((pod(0, due=at(0), phase="Pending"),), None, OVERDUE),

@@ -11,7 +11,7 @@ from finetune_api.status import FineTuneJobStatus
 from finetune_contract.progress import Phase
 from finetune_operator.cluster.patch import merge_patch
 from finetune_operator.judge.observe import newest_warning, observe
-from finetune_operator.judge.observed import Crashes, Obstacle
+from finetune_operator.judge.observed import Crashes, InitFailure, Obstacle
 from finetune_operator.plan.backends import BACKEND
 from kube_emulator.apiserver.wire.patches import merge_patch as patched
 from support.operator.values import UID, at, attempt, job, stamp
@@ -173,10 +173,14 @@ def test_an_init_container_that_failed() -> None:
     failed = {"name": "init-pytorch", "state": {"terminated": {"exitCode": 1}}}
     fine = {"name": "other", "state": {"terminated": {"exitCode": 0}}}
     assert pod(initContainerStatuses=[fine]).init_failure is None
-    sidecar = {"name": "rewards", "state": {"terminated": {"exitCode": 143}}}
-    assert pod(initContainerStatuses=[sidecar]).init_failure is None, "it ends after the others"
-    seen = pod(initContainerStatuses=[sidecar, fine, failed])
-    assert seen.init_failure == "init container init-pytorch ended with code 1"
+    proxy = {"name": "istio-proxy", "state": {"terminated": {"exitCode": 143}}}
+    spec = {"initContainers": [{"name": "istio-proxy", "restartPolicy": "Always"}]}
+    (seen,) = look(body(spec=spec, status={"initContainerStatuses": [proxy]})).pods
+    assert seen.init_failure is None, "a sidecar ends after the others"
+    seen = pod(initContainerStatuses=[fine, failed])
+    assert seen.init_failure == InitFailure("init-pytorch", 1, waited=True)
+    seen = pod(initContainerStatuses=[fine, {**failed, "name": "istio-init"}])
+    assert seen.init_failure == InitFailure("istio-init", 1)
 
 
 RUNNER = {"name": "rewards", "restartCount": 3}
