@@ -45,6 +45,7 @@ class Applier:
         if objects is None:
             return False
         made = await _all(self._ensure(job, key, body) for body in objects.prepared)
+        made += await _all(self._ensure(job, key, body) for body in objects.bound)
         made += [await self._ensure(job, key, body, once=True) for body in objects.started]
         return any(made)
 
@@ -70,8 +71,22 @@ class Applier:
         once = once or body["kind"] in _WRITTEN_ONCE
         if once or content_digest(known) == content_digest(body):
             return False
-        self.cache.put(await self._write(self.api.apply, body))
+        self.cache.put(await self._change(known, body))
         return True
+
+    async def _change(self, known: Object, body: Object) -> Object:
+        """Apply to that very state: what another operator wrote since is looked at first."""
+        at = {name: known["metadata"][name] for name in ("uid", "resourceVersion")}
+        try:
+            return await self._write(
+                self.api.apply, {**body, "metadata": {**body["metadata"], **at}}
+            )
+        except ApiError as error:
+            if error.code == 409:
+                metadata = body["metadata"]
+                found = await self.api.get(body["kind"], metadata["namespace"], metadata["name"])
+                self.cache.remove(known) if found is None else self.cache.put(found)
+            raise
 
     async def _create(self, body: Object) -> Object:
         try:

@@ -223,6 +223,16 @@ async def test_a_binding_needs_the_rules_or_the_verb_bind(api, robot) -> None:
     assert (await robot.api.post(bindings, robot.binding("strong"))).status == 201
 
 
+async def test_a_binding_waits_for_its_role(api, robot) -> None:
+    await robot.allow("author", rule("create", "rolebindings roles", GROUP))
+    bindings = f"{robot.path}/rolebindings"
+    refused = await robot.api.post(bindings, robot.binding("later"))
+    assert refused.status == 404
+    assert refused.body["message"] == f'roles.{GROUP} "later" not found'
+    await robot.allow("binder", rule("bind", "roles", GROUP, names="later"))
+    assert (await robot.api.post(bindings, robot.binding("later"))).status == 201
+
+
 async def test_a_role_reference_is_frozen(api, robot) -> None:
     await robot.allow("reader", rule("get", "configmaps"))
     changed = {"roleRef": {"name": "other"}}

@@ -46,7 +46,6 @@ def attempt_objects(
         *shared(job),
         config_map(job, number, config),
         role(job, number),
-        role_binding(job, number),
         lease(job, number),
     )
-    return Objects(prepared, backend.objects(job, number, template))
+    return Objects(prepared, (role_binding(job, number),), backend.objects(job, number, template))

@@ -10,9 +10,11 @@ from finetune_operator.job.names import UID_LABEL, Object, child
 
 @dataclass(frozen=True)
 class Objects:
-    """`prepared` are written side by side; `started` come after them, one by one and once."""
+    """`prepared` are written side by side; then `bound`, which an API server refuses while what
+    they refer to is not there; `started` come after them, one by one and once."""
 
     prepared: tuple[Object, ...]
+    bound: tuple[Object, ...]
     started: tuple[Object, ...]
 
 

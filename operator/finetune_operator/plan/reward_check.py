@@ -55,7 +55,7 @@ def reward_check(job: FineTuneJob, image: str) -> Objects | None:
         annotations={**SPARED, _DOCUMENT: rewards},
         spec=_spec(job, image),
     )
-    return Objects(shared(job), (pod,))
+    return Objects(shared(job), (), (pod,))
 
 
 def _spec(job: FineTuneJob, image: str) -> Object:

@@ -97,7 +97,7 @@ def applied(case: str, backend: Played = ONE_OBJECT) -> list[Json]:
     objects = reward_check(job, image(job, SETTINGS.trainer_image)) if decision.run_check else None
     if decision.run is not None:
         objects = attempt_objects(job, decision.run, backend, SETTINGS.heartbeat_seconds)
-    return [] if objects is None else [*objects.prepared, *objects.started]
+    return [] if objects is None else [*objects.prepared, *objects.bound, *objects.started]
 
 
 def in_other_words(value: Json) -> Json:

@@ -72,16 +72,22 @@ class ModelApi:
             await asyncio.sleep(0)
 
         def write() -> Json:
-            if (body["kind"], body["metadata"]["name"]) in self.world.objects:
+            known = self.world.objects
+            if (body["kind"], body["metadata"]["name"]) in known:
                 raise ApiError(409, "AlreadyExists", "already exists")
             self._check(body)
+            if body["kind"] == "RoleBinding" and ("Role", body["roleRef"]["name"]) not in known:
+                raise ApiError(404, "NotFound", "the Role that it refers to is not found")
             return self.world.add(body)
 
         return self._write(write)
 
     async def apply(self, body: Json) -> Json:
         def write() -> Json:
-            known = self.world.objects[body["kind"], body["metadata"]["name"]]
+            known = self.world.objects.get((body["kind"], body["metadata"]["name"]))
+            at = ("uid", "resourceVersion")
+            if known is None or any(known["metadata"][n] != body["metadata"][n] for n in at):
+                raise ApiError(409, "Conflict", "the object has been modified")
             metadata = {**known["metadata"], **copy.deepcopy(body["metadata"])}
             return self.world.store({**known, **copy.deepcopy(body), "metadata": metadata})
 

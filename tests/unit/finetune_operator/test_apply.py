@@ -187,6 +187,35 @@ async def test_a_missing_sibling_is_made_again_and_the_pytorchjob_is_not() -> No
     assert bench.status()["attempts"][0]["reason"] == "PodLost"
 
 
+@pytest.mark.parametrize("deleted", [False, True])
+async def test_what_another_operator_wrote_since_is_not_overwritten(deleted: bool) -> None:
+    bench = Bench()
+    await bench.do_pass()
+    await bench.do_pass()
+    name = ("NetworkPolicy", "bot-finetune")
+    body = bench.world.objects[name]
+    old = {**body["metadata"], "annotations": {}}
+    bench.world.store({**body, "metadata": old})
+    await bench.relist()
+    bench.world.drop(*name)
+    if not deleted:
+        bench.world.add(body)
+    writes = bench.world.writes
+    with pytest.raises(RetryLater):
+        await bench.reconciler.reconcile(KEY)
+    assert bench.world.writes == writes
+    await bench.reconciler.reconcile(KEY)
+    assert bench.created.count("NetworkPolicy") == 1 + deleted
+    assert bench.world.objects[name]["metadata"]["annotations"] != {}
+
+
+async def test_a_binding_is_made_when_its_role_is_there() -> None:
+    bench = Bench()
+    bench.api.turns["Role"] = 10
+    await bench.do_pass()
+    assert bench.created.index("Role") < bench.created.index("RoleBinding")
+
+
 async def test_a_failed_write_leaves_none_of_its_siblings_half_way() -> None:
     bench = Bench()
     bench.refusals["Role"] = ApiError(500, "InternalError", "etcd is slow")

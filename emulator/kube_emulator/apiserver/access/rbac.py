@@ -68,10 +68,12 @@ class Authorizer:
 
     def role_rules(self, reference: dict[str, str], namespace: str) -> list[Rule]:
         """The rules of a role; none if it is not there."""
+        return list((self._role(reference, namespace) or {}).get("rules") or [])
+
+    def _role(self, reference: dict[str, str], namespace: str) -> Object | None:
         cluster = reference["kind"] == "ClusterRole"
         plural, home = ("clusterroles", "") if cluster else ("roles", namespace)
-        role = self._store.get(f"{GROUP}/{plural}", home, reference["name"])
-        return list((role or {}).get("rules") or [])
+        return self._store.get(f"{GROUP}/{plural}", home, reference["name"])
 
     def allows(self, user: User, request: ResourceRequest) -> bool:
         if user.is_admin:
@@ -94,7 +96,8 @@ class Authorizer:
             raise _denied(user, request)
 
     def check_grant(self, user: User, kind: Kind, obj: Object, old: Object | None) -> None:
-        """Refuse (403) to write a role or binding that grants what the user does not hold."""
+        """Refuse (403) to write a role or binding that grants what the user does not hold, and
+        (404) a binding of what nobody knows yet."""
         if kind.group != GROUP:
             return
         if obj.get("aggregationRule"):
@@ -118,6 +121,8 @@ class Authorizer:
         asked = ResourceRequest(verb, GROUP, kind.version, resource, namespace, target)
         if self.allows(user, asked):
             return
+        if verb == "bind" and self._role(obj["roleRef"], namespace) is None:
+            raise errors.role_not_found(resource, GROUP, target)
         held = self.rules_for(user, namespace)
         missing = [rule for rule in _atoms(granted) if not any(_holds(h, rule) for h in held)]
         if missing:

@@ -70,6 +70,12 @@ def not_found(kind: Kind, name: str) -> StatusError:
     return StatusError(404, "NotFound", message, details=_details(kind, name))
 
 
+def role_not_found(resource: str, group: str, name: str) -> StatusError:
+    """What a binding refers to is not there."""
+    details = {"name": name, "group": group, "kind": resource}
+    return StatusError(404, "NotFound", f'{resource}.{group} "{name}" not found', details=details)
+
+
 def method_not_allowed() -> StatusError:
     message = "the server does not allow this method on the requested resource"
     return StatusError(405, "MethodNotAllowed", message, details={})
