@@ -1,34 +1,19 @@
 """The chart's values as they reach the operator."""
 
-import json
-import subprocess
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from finetune_local.binaries import helm
 from finetune_operator.job.policy import Policy
 from finetune_operator.job.resources import children
 from finetune_operator.plan.backends import BACKEND
 from finetune_operator.settings import Settings
-
-CHART = Path(__file__).parents[3] / "charts" / "finetune-operator"
-
-
-def rendered(**values: Any) -> subprocess.CompletedProcess[str]:
-    given = [f"--set-json={name}={json.dumps(value)}" for name, value in values.items()]
-    command = [str(helm()), "template", "finetune", str(CHART), "--namespace=team", *given]
-    return subprocess.run(command, capture_output=True, text=True)
+from support.operator.charts import objects, rendered
 
 
 def settings(**values: Any) -> Settings:
-    done = rendered(**values)
-    assert done.returncode == 0, done.stderr
-    objects = yaml.safe_load_all(done.stdout)
-    (deployment,) = (o for o in objects if o and o["kind"] == "Deployment")
+    (deployment,) = (o for o in objects(**values) if o["kind"] == "Deployment")
     pod = deployment["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     told = {
@@ -44,8 +29,8 @@ def settings(**values: Any) -> Settings:
 
 
 def test_the_operator_may_do_to_each_kind_what_it_does() -> None:
-    objects = [o for o in yaml.safe_load_all(rendered().stdout) if o and o["kind"] == "Role"]
-    (role,) = (r for r in objects if not r["metadata"]["name"].endswith("-leader"))
+    roles = (o for o in objects() if o["kind"] == "Role")
+    (role,) = (r for r in roles if not r["metadata"]["name"].endswith("-leader"))
     allowed = {
         (group, plural): set(rule["verbs"])
         for rule in role["rules"]
@@ -105,8 +90,8 @@ def test_what_is_no_pattern_is_refused() -> None:
 
 
 def test_the_operators_elect_one_by_a_lease_that_is_theirs_alone() -> None:
-    objects = [o for o in yaml.safe_load_all(rendered(watchNamespaces=["a"]).stdout) if o]
-    by_kind = {kind: [o for o in objects if o["kind"] == kind] for kind in ("Role", "RoleBinding")}
+    made = objects(watchNamespaces=["a"])
+    by_kind = {kind: [o for o in made if o["kind"] == kind] for kind in ("Role", "RoleBinding")}
     namespace, _, lease = settings().leader_lease.partition("/")
     (role,) = (r for r in by_kind["Role"] if r["metadata"]["namespace"] == namespace)
     assert [(r["verbs"], r.get("resourceNames")) for r in role["rules"]] == [
@@ -116,10 +101,24 @@ def test_the_operators_elect_one_by_a_lease_that_is_theirs_alone() -> None:
     assert {x for r in role["rules"] for x in r["resources"]} == {"leases"}
     (binding,) = (b for b in by_kind["RoleBinding"] if b["metadata"]["namespace"] == namespace)
     assert binding["roleRef"]["name"] == role["metadata"]["name"]
-    (deployment,) = (o for o in objects if o["kind"] == "Deployment")
+    (deployment,) = (o for o in made if o["kind"] == "Deployment")
     account = deployment["spec"]["template"]["spec"]["serviceAccountName"]
     assert binding["subjects"] == [
         {"kind": "ServiceAccount", "name": account, "namespace": namespace}
     ]
     assert deployment["spec"]["replicas"] == 2
     assert deployment["spec"]["strategy"] == {"type": "RollingUpdate"}
+
+
+def test_jobs_are_served_elsewhere_than_where_the_operator_is() -> None:
+    made = objects(watchNamespaces=["a", "b"])
+    account = next(o["metadata"] for o in made if o["kind"] == "ServiceAccount")
+    assert account["namespace"] == "team"
+    subject = {"kind": "ServiceAccount", "name": account["name"], "namespace": "team"}
+    for namespace in ("a", "b"):
+        there = [o for o in made if o["metadata"].get("namespace") == namespace]
+        assert sorted(o["kind"] for o in there) == ["Role", "RoleBinding"]
+        (binding,) = (o for o in there if o["kind"] == "RoleBinding")
+        (role,) = (o for o in there if o["kind"] == "Role")
+        assert binding["subjects"] == [subject]
+        assert binding["roleRef"]["name"] == role["metadata"]["name"]
