@@ -18,7 +18,6 @@ import pytest
 from support.cluster.bench import CHILD_KINDS, Bench, condition, now
 from support.cluster.chart import LEASE
 from support.cluster.installation import installed
-from support.containers.first_process import first_process
 from support.operator.values import resolved
 
 CANARY = "canary-5f0c1d7e"
@@ -281,8 +280,8 @@ async def test_no_secret_value_appears_anywhere(bench: Bench) -> None:
     for pod in await bench.items("pods"):
         assert CANARY not in str(pod["spec"]) + str(pod["metadata"])
     assert CANARY not in bench.log()
-    assert bench.process is not None
-    operator = first_process(bench.process.pid).pid
+    assert bench.operator is not None
+    operator = bench.operator.first.pid
     arguments = Path(f"/proc/{operator}/cmdline").read_text()
     environment = Path(f"/proc/{operator}/environ").read_text()
     assert CANARY not in arguments + environment

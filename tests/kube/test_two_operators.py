@@ -16,7 +16,6 @@ import pytest
 from finetune_operator.cluster.election import RENEW_SECONDS
 from support.cluster.bench import Bench
 from support.cluster.installation import installed
-from support.containers.first_process import first_process
 
 Json = Any
 FAILOVER_SECONDS = 20
@@ -88,8 +87,8 @@ async def test_a_leader_that_stops_for_a_while_is_replaced_and_changes_nothing_l
     await reported(first, account, 1)
     seen: list[Json] = []
     watching = asyncio.create_task(statuses(first, seen))
-    assert first.process is not None
-    process = first_process(first.process.pid)
+    assert first.operator is not None
+    process = first.operator.first
     process.send_signal(signal.SIGSTOP)
     stopped = time.monotonic()
     beat = await first.heartbeat(account, 1, phase="Train", done=7, total=60, step=7)

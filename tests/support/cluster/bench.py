@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 import signal
 import subprocess
-import sys
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +17,8 @@ from typing import Any
 
 from finetune_contract.progress import ANNOTATION
 from support.cluster.chart import rendered
-from support.containers.first_process import as_first_process, first_process
+from support.cluster.service_account import service_account
+from support.containers.rendered import Container, start
 from support.services.loopback import free_port
 
 Json = Any
@@ -57,7 +56,7 @@ class Bench:
     directory: Path
     kubeconfig: Path  # of a user who may do anything
     own_kubeconfig: Path  # of the operator
-    process: subprocess.Popen[bytes] | None = None
+    operator: Container | None = None
     logs: list[Path] = field(default_factory=list)
 
     # -- the operator ----------------------------------------------------------------------------
@@ -65,7 +64,7 @@ class Bench:
     def another(self, directory: Path) -> Bench:
         """Return hands for another operator with the same rights."""
         directory.mkdir()
-        return replace(self, directory=directory, process=None, logs=[])
+        return replace(self, directory=directory, operator=None, logs=[])
 
     async def token(self, account: str) -> str:
         path = self.path("serviceaccounts", account, "token")
@@ -80,33 +79,30 @@ class Bench:
         self.logs.append(log)
         self.port = free_port()
         (deployment,) = rendered(self.namespace, "deployment")
-        (container,) = deployment["spec"]["template"]["spec"]["containers"]
-        own = {
-            "PATH": f"{Path(sys.executable).parent}:{os.defpath}",  # of the image
-            "KUBECONFIG": str(self.own_kubeconfig),
-            "FINETUNE_BIND_ADDRESS": "127.0.0.1",
-            "FINETUNE_BIND_PORT": str(self.port),
-        }
+        access, server = service_account(self.own_kubeconfig, self.directory)
         with log.open("wb") as file:
-            self.process = subprocess.Popen(
-                as_first_process(container["command"], self.directory),
-                env={one["name"]: one.get("value", "") for one in container["env"]} | own,
-                stdout=file,
-                stderr=subprocess.STDOUT,
+            self.operator = start(
+                deployment["spec"]["template"],
+                "operator",
+                self.directory / "pod",
+                log=file,
+                mounts=(access,),
+                environment={**server, "FINETUNE_BIND_PORT": str(self.port)},
             )
 
     def stop(self, sign: signal.Signals = signal.SIGTERM) -> int | None:
-        if self.process is None:
+        if self.operator is None:
             return None
-        if self.process.poll() is None:
-            first_process(self.process.pid).send_signal(sign)
+        process = self.operator.process
+        if process.poll() is None:
+            self.operator.first.send_signal(sign)
         try:
-            return self.process.wait(15)
+            return process.wait(15)
         except subprocess.TimeoutExpired:
-            self.process.kill()
+            process.kill()
             raise
         finally:
-            self.process = None
+            self.operator = None
 
     def log(self) -> str:
         return "".join(path.read_text() for path in self.logs)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
-from support.containers.first_process import as_first_process, first_process
+from kube_emulator.node.containers.sandbox import Mount
+from support.containers.rendered import start
 
+IMAGE = f"ghcr.io/finetune-dev/finetune-operator:{version('finetune-operator')}"
 PROGRAMS = [
     "finetune_operator",
     "finetune_rewards",
@@ -32,13 +33,21 @@ while True:
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_who_is_told_to_stop_while_it_imports_stops(program: str, tmp_path: Path) -> None:
     (tmp_path / "pydantic.py").write_text(ENDLESS)
-    command = as_first_process([sys.executable, "-m", program], tmp_path)
-    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(tmp_path)}
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as outer:
+    command = ["python", "-m", program]
+    template = {"spec": {"containers": [{"name": "it", "image": IMAGE, "command": command}]}}
+    container = start(
+        template,
+        "it",
+        tmp_path / "pod",
+        log=subprocess.PIPE,
+        mounts=(Mount(tmp_path, "/stub"),),
+        environment={"PYTHONPATH": "/stub"},
+    )
+    with container.process as process:
         try:
-            assert outer.stdout is not None
-            assert outer.stdout.readline() == b"importing\n"
-            first_process(outer.pid).terminate()
-            assert outer.wait(60) == 128 + 15
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"importing\n"
+            container.first.terminate()
+            assert process.wait(60) == 128 + 15
         finally:
-            outer.kill()
+            process.kill()
