@@ -114,7 +114,8 @@ class Reconciler:
         """Return what tries the job's rewards; None without any to try, or once it has begun."""
         if _has_begun(job):
             return None
-        return reward_check(job, image(job, self.settings.trainer_image))
+        settings = self.settings
+        return reward_check(job, image(job, settings.trainer_image), settings.trainer_pull_secrets)
 
     async def _decide(
         self, job: FineTuneJob, trial: Objects | None, now: datetime
@@ -164,7 +165,8 @@ class Reconciler:
             return trial
         if decision.run is None:
             return None
-        return attempt_objects(job, decision.run, self.backend, self.settings.heartbeat_seconds)
+        told = (self.settings.heartbeat_seconds, self.settings.trainer_pull_secrets)
+        return attempt_objects(job, decision.run, self.backend, *told)
 
     def _recorded(self, job: FineTuneJob, decision: Decision) -> Decision:
         """Return the decision with the uid that the attempt's workload got: by it, and by nothing

@@ -17,6 +17,7 @@ class Settings:
     """Durations are in seconds, as the names say; each field's variable is FINETUNE_<FIELD>."""
 
     trainer_image: str
+    trainer_pull_secrets: tuple[str, ...] = ()  # names of Secrets in the jobs' namespaces
     heartbeat_seconds: float = 15
     progress_seconds: float = 30
     start_timeout_seconds: float = 600  # of pods, for a cause that the user must remove

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from finetune_api.job import FineTuneJob
 from finetune_api.status import Attempt
 from finetune_contract.runconfig import FILE_NAME, RunConfig
@@ -27,7 +29,11 @@ def config_map(job: FineTuneJob, attempt: int, config: RunConfig) -> Object:
 
 
 def attempt_objects(
-    job: FineTuneJob, attempt: Attempt, backend: Backend, heartbeat_seconds: float
+    job: FineTuneJob,
+    attempt: Attempt,
+    backend: Backend,
+    heartbeat_seconds: float,
+    pull_secrets: Sequence[str] = (),
 ) -> Objects:
     """Return every object that must exist while the attempt runs."""
     number = attempt.number
@@ -43,7 +49,7 @@ def attempt_objects(
     )
     template = pod_template(job, number, attempt.image, backend.container)
     prepared = (
-        *shared(job),
+        *shared(job, pull_secrets),
         config_map(job, number, config),
         role(job, number),
         lease(job, number),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from finetune_api.job import FineTuneJob
@@ -18,13 +19,19 @@ class Objects:
     started: tuple[Object, ...]
 
 
-def shared(job: FineTuneJob) -> tuple[Object, ...]:
+def shared(job: FineTuneJob, pull_secrets: Sequence[str]) -> tuple[Object, ...]:
     """Return what the pods of any attempt, and the one that tries the rewards, need."""
     if job.spec.workers.service_account_name is not None:
         return (network_policy(job),)
+    return (_service_account(job, pull_secrets), network_policy(job))
+
+
+def _service_account(job: FineTuneJob, pull_secrets: Sequence[str]) -> Object:
     # Its token is mounted by the pod template alone, into one container.
-    account = child(job, "v1", "ServiceAccount", None, automountServiceAccountToken=False)
-    return (account, network_policy(job))
+    content: Object = {"automountServiceAccountToken": False}
+    if pull_secrets:  # admission hands them to each pod
+        content["imagePullSecrets"] = [{"name": name} for name in pull_secrets]
+    return child(job, "v1", "ServiceAccount", None, **content)
 
 
 def network_policy(job: FineTuneJob) -> Object:

@@ -9,6 +9,8 @@ node that they never would: what that node's kernel lacks says nothing of theirs
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from finetune_api.job import FineTuneJob
 from finetune_operator.job.credentials import credentials
 from finetune_operator.job.names import ROWS_CONTAINER, Object, child, reward_check_name
@@ -40,7 +42,7 @@ _DOCUMENT = "finetune.dev/rewards"  # annotation, shown to the container as a fi
 _GRACE_SECONDS = 10
 
 
-def reward_check(job: FineTuneJob, image: str) -> Objects | None:
+def reward_check(job: FineTuneJob, image: str, pull_secrets: Sequence[str] = ()) -> Objects | None:
     """Return the pod that tries the job's rewards, and what it needs; None for a job without any
     that can be tried."""
     rewards = rewards_document(job)
@@ -55,7 +57,7 @@ def reward_check(job: FineTuneJob, image: str) -> Objects | None:
         annotations={**SPARED, _DOCUMENT: rewards},
         spec=_spec(job, image),
     )
-    return Objects(shared(job), (), (pod,))
+    return Objects(shared(job, pull_secrets), (), (pod,))
 
 
 def _spec(job: FineTuneJob, image: str) -> Object:

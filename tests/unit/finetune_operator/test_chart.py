@@ -55,6 +55,14 @@ def test_what_is_no_host_is_refused(host: str) -> None:
     assert "/egress/allowedHosts/0" in done.stderr
 
 
+def test_secrets_of_the_trainers_registry() -> None:
+    assert settings().trainer_pull_secrets == ()
+    names = ["registry", "mirror.example"]
+    assert settings(**{"trainerImage.pullSecrets": names}).trainer_pull_secrets == tuple(names)
+    done = rendered(**{"trainerImage.pullSecrets": [{"name": "registry"}, "a,b", "Registry"]})
+    assert all(f"/trainerImage/pullSecrets/{place}'" in done.stderr for place in range(3))
+
+
 def test_what_jobs_may_name() -> None:
     usual = settings().policy
     assert usual == Policy(own_account=("team", "finetune-finetune-operator"))

@@ -1,13 +1,16 @@
 """What a pass does when the cache is behind, a write conflicts, or a job can not be read."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from finetune_api.job import KIND
 from finetune_operator.cluster.queue import RetryLater
-from support.operator.passes import KEY, Bench, Json
+from support.operator.passes import KEY, SETTINGS, Bench, Json
 from support.operator.values import stamp
+
+CALM = {"name": "calm", "banned": {"phrases": ["damn"]}}
 
 
 async def test_the_attempt_stands_in_status_before_anything_is_made() -> None:
@@ -35,6 +38,24 @@ async def test_the_pytorchjob_comes_last() -> None:
         "RoleBinding",
         "Lease",
     }
+
+
+@pytest.mark.parametrize(
+    ("rewards", "made_last"),
+    [({}, "PyTorchJob"), ({"method": {"type": "GRPO", "grpo": {"rewards": [CALM]}}}, "Pod")],
+)
+async def test_the_jobs_own_service_account_names_the_secrets_of_the_registry(
+    rewards: Json, made_last: str
+) -> None:
+    bench = Bench(**rewards)
+    await bench.do_pass()
+    assert bench.created[-1] == made_last
+    assert "imagePullSecrets" not in bench.world.objects["ServiceAccount", "bot-finetune"]
+    bench = Bench(**rewards)
+    bench.reconciler.settings = replace(SETTINGS, trainer_pull_secrets=("registry", "mirror"))
+    await bench.do_pass()
+    account = bench.world.objects["ServiceAccount", "bot-finetune"]
+    assert account["imagePullSecrets"] == [{"name": "registry"}, {"name": "mirror"}]
 
 
 async def test_a_pass_that_made_something_is_followed_by_another() -> None:
