@@ -13,6 +13,7 @@ import logging
 import os
 import sys
 
+from finetune_operator import logs
 from finetune_operator.cluster.sync import BackendAppeared
 from finetune_operator.handlers import run
 from finetune_operator.settings import InvalidSetting, Settings
@@ -25,10 +26,7 @@ def main() -> int:
     except InvalidSetting as wrong:
         sys.stderr.write(f"{wrong}\n")
         return 2
-    logging.basicConfig(
-        level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    logging.getLogger("kopf.objects").setLevel(logging.WARNING)  # a line per watch event
+    logs.configure(settings.log_level, settings.log_format)
     try:
         asyncio.run(run(settings))
     except BackendAppeared as appeared:

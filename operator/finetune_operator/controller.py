@@ -11,6 +11,7 @@ from collections.abc import Coroutine
 from datetime import UTC, datetime
 from typing import Any
 
+from finetune_operator import logs
 from finetune_operator.cluster.cache import Cache, Key
 from finetune_operator.cluster.client import Cluster
 from finetune_operator.cluster.election import Candidate, Election
@@ -102,6 +103,10 @@ class Controller:
     async def _handle(self, key: Key) -> float | None:
         if not self._leads():
             return None  # who is elected looks at all jobs
+        with logs.about(key.namespace, key.name):
+            return await self._pass(key)
+
+    async def _pass(self, key: Key) -> float | None:
         started = time.monotonic()
         outcome = "done"
         try:
@@ -111,7 +116,7 @@ class Controller:
             raise
         except Exception as error:  # one job's surprise must not end all the others
             outcome = "error"
-            log.exception("%s/%s: a pass failed unexpectedly", key.namespace, key.name)
+            log.exception("a pass failed unexpectedly")
             raise RetryLater from error
         finally:
             self.metrics.passes.labels(outcome).inc()

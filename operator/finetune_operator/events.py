@@ -19,6 +19,7 @@ from finetune_api.status import (
     RewardCheckStatus,
 )
 from finetune_contract.reasons import TABLE, Reason, Retry
+from finetune_operator import logs
 from finetune_operator.cluster.api import Api, ApiError, Unreachable
 from finetune_operator.job.names import MANAGER, Object
 from finetune_operator.job.times import rfc3339
@@ -111,7 +112,8 @@ class Recorder:
                 count = 1
                 await self._api.create(_event(body, name, transition, now))
         except (ApiError, Unreachable) as error:
-            log.info("an Event about %s was lost: %s", metadata["name"], error)
+            with logs.about(metadata["namespace"], metadata["name"]):
+                log.info("an Event was lost: %s", error)
         self._counts[name] = count
         if len(self._counts) > _REMEMBERED:
             self._counts.popitem(last=False)

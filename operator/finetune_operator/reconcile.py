@@ -68,7 +68,7 @@ class Reconciler:
         except (ApiError, Unreachable) as error:
             if isinstance(error, ApiError) and error.code in (404, 409):
                 await self._reread(key, body)
-            log.warning("%s/%s: %s", key.namespace, key.name, error)
+            log.warning("%s", error)
             raise RetryLater from error
 
     async def _pass(self, body: Object) -> float | None:
@@ -204,7 +204,7 @@ class Reconciler:
         answer = await self.api.patch_status({**body, "status": _json(old)}, _json(new))
         self.cache.put(answer)
         for transition in transitions(old, new):
-            log.info("%s: %s: %s", body["metadata"]["name"], transition.reason, transition.message)
+            log.info("%s: %s", transition.reason, transition.message)
             self.recorder.note(body, transition, now)
         known = {a.number for a in old.attempts or () if a.end_time}
         for attempt in new.attempts or ():

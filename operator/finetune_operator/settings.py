@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 from finetune_operator.job.policy import Policy
+from finetune_operator.logs import FORMATS
 
 
 class InvalidSetting(Exception):
@@ -38,6 +39,7 @@ class Settings:
     bind_port: int = 8080
     relist_seconds: float = 300
     log_level: str = "INFO"
+    log_format: str = "text"
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:
@@ -52,6 +54,11 @@ class Settings:
         lease = str(values.get("leader_lease", ""))
         if lease and not all(lease.partition("/")):
             raise InvalidSetting(f"FINETUNE_LEADER_LEASE must be NAMESPACE/NAME, not {lease!r}")
+        form = values.get("log_format", "text")
+        if form not in FORMATS:
+            raise InvalidSetting(
+                f"FINETUNE_LOG_FORMAT must be {' or '.join(FORMATS)}, not {form!r}"
+            )
         return cls(**values)  # type: ignore[arg-type]
 
     @property

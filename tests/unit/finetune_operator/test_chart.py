@@ -130,3 +130,9 @@ def test_jobs_are_served_elsewhere_than_where_the_operator_is() -> None:
         (role,) = (o for o in there if o["kind"] == "Role")
         assert binding["subjects"] == [subject]
         assert binding["roleRef"]["name"] == role["metadata"]["name"]
+
+
+def test_how_the_operator_logs() -> None:
+    assert (settings().log_level, settings().log_format) == ("INFO", "text")
+    assert settings(operator={"logFormat": "json"}).log_format == "json"
+    assert rendered(operator={"logFormat": "xml"}).returncode != 0

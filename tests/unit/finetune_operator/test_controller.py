@@ -1,12 +1,17 @@
 """The controller queues what a watch shows, and one job's surprise stays with that job."""
 
 import asyncio
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import StringIO
 from typing import Any
 
 import pytest
 from aiohttp import ClientSession
 
 from finetune_api.job import KIND
+from finetune_operator import logs
 from finetune_operator.cluster.cache import Cache, Key
 from finetune_operator.cluster.election import RENEW_SECONDS
 from finetune_operator.cluster.queue import RetryLater
@@ -68,6 +73,16 @@ def job(version: int = 1) -> dict[str, Any]:
     return {"kind": KIND, "metadata": metadata}
 
 
+@contextmanager
+def lines() -> Iterator[StringIO]:
+    """Show what is logged meanwhile."""
+    handler = logging.StreamHandler(StringIO())
+    handler.setFormatter(logs.formatter("text"))
+    logging.getLogger("finetune_operator").addHandler(handler)
+    yield handler.stream
+    logging.getLogger("finetune_operator").removeHandler(handler)
+
+
 def waiting(of: Controller) -> int:
     return len(of._queue)
 
@@ -100,8 +115,10 @@ async def test_a_surprise_is_counted_and_comes_back_later() -> None:
     world = World()
     made, cache = controller(world, check=fail)
     cache.put(world.add(bot_job()))
-    with pytest.raises(RetryLater):
+    with lines() as told, pytest.raises(RetryLater):
         await made._handle(KEY)
+    assert "team/bot: a pass failed unexpectedly" in told.getvalue()
+    assert "KeyError: 'a field that is always there'" in told.getvalue()
     counted = made.metrics.render().decode()
     assert 'finetune_operator_reconciles_total{outcome="error"} 1.0' in counted
 

@@ -41,6 +41,7 @@ def test_every_field_has_its_variable() -> None:
         "FINETUNE_BIND_PORT": "7",
         "FINETUNE_RELIST_SECONDS": "8",
         "FINETUNE_LOG_LEVEL": "DEBUG",
+        "FINETUNE_LOG_FORMAT": "json",
     }
     assert len(given) == len(fields(Settings))
     assert Settings.from_environment(given) == Settings(
@@ -48,7 +49,7 @@ def test_every_field_has_its_variable() -> None:
         ("judge.example", "*.scores.example"),
         *(("/models",), ("ghcr.io/acme/*", "t:1"), ("trainer-*",), ("s3://a/*", "hf://*")),
         *("finetune-system", "finetune-operator"),
-        *("0.0.0.0", 7, 8, "DEBUG"),
+        *("0.0.0.0", 7, 8, "DEBUG", "json"),
     )
 
 
@@ -64,6 +65,7 @@ def test_what_jobs_may_name() -> None:
 @pytest.mark.parametrize(
     ("variable", "value", "remedy"),
     [
+        ("FINETUNE_LOG_FORMAT", "xml", "must be text or json, not 'xml'"),
         ("FINETUNE_TRAINER_IMAGE", "", "must name the trainer's image"),
         ("FINETUNE_HEARTBEAT_SECONDS", "soon", "must be a number, not 'soon'"),
         ("FINETUNE_BIND_PORT", "8.5", "must be a number, not '8.5'"),
