@@ -23,6 +23,7 @@ from finetune_operator.judge.conditions import finished
 from finetune_trainer.store.artifacts import open_artifact
 
 RELEASE = "finetune-operator"
+NAMESPACE = "finetune-system"
 JOB = "sums"
 _POLL_SECONDS = 1.0
 
@@ -53,10 +54,12 @@ class Shell:
 
 
 def install_command(chart: Path) -> list[str]:
-    """Return the helm command that installs the operator, reporting often enough to watch."""
-    options = ["replicas=1", "operator.heartbeatSeconds=2", "operator.progressSeconds=2"]
-    sets = [part for option in options for part in ("--set", option)]
-    return ["helm", "install", RELEASE, str(chart), *sets, "--wait", "--timeout=2m"]
+    """Return the helm command that installs the operator beside the namespace of the demo's job,
+    reporting often enough to watch."""
+    quick = ["replicas=1", "operator.heartbeatSeconds=2", "operator.progressSeconds=2"]
+    sets = [part for option in ["watchNamespaces={default}", *quick] for part in ("--set", option)]
+    where = ["--namespace", NAMESPACE, "--create-namespace"]
+    return ["helm", "install", RELEASE, str(chart), *where, *sets, "--wait", "--timeout=2m"]
 
 
 def secret_file(cluster: ClusterInfo) -> Path:

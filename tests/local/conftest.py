@@ -30,10 +30,11 @@ def journey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Journey]:
         store = cluster.s3.store("journey")
         _fill(store, write_model(tmp_path_factory.mktemp("model")))
         sets = [f"--set-json=operator.{name}={value}" for name, value in QUICK.items()]
-        sets.append("--set=replicas=1")
+        sets += ["--set=replicas=1", "--set=watchNamespaces={default}"]
+        where = ["--namespace=finetune-system", "--create-namespace"]
         chart = str(paths.asset("charts/finetune-operator"))
         Shell(cluster.kubeconfig).run(
-            "helm", "install", "operator", chart, *sets, "--wait", "--timeout=2m"
+            "helm", "install", "operator", chart, *where, *sets, "--wait", "--timeout=2m"
         )
         journey = Journey(
             binaries.kubectl(), cluster.kubeconfig, directory, store, cluster.s3.secret_keys()

@@ -118,8 +118,10 @@ def test_no_secret_value_is_seen_anywhere(journey: Journey, happy: Happy) -> Non
     places = {
         "arguments": happy.arguments,
         "environment": happy.environment,
-        "objects": journey.kubectl("get", VISIBLE, "--output=yaml"),
-        "operator log": journey.kubectl("logs", "deployment/operator-finetune-operator"),
+        "objects": journey.kubectl("get", VISIBLE, "--all-namespaces", "--output=yaml"),
+        "operator log": journey.kubectl(
+            "logs", "deployment/operator-finetune-operator", "--namespace=finetune-system"
+        ),
         "training log": journey.kubectl("logs", "happy-a1-master-0"),
     }
     assert "happy-a1" in places["objects"]
