@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -151,3 +152,20 @@ def test_a_panic_is_a_failure_of_the_job(monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(Failure, match="the pod's AWS_ variables") as caught:
         Store("s3://b/p", Role.DATA).write("x", b"")
     assert caught.value.reason is Reason.CREDENTIALS_INVALID
+
+
+def test_files_that_the_node_does_not_let_open_are_no_outage(
+    proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
+    store = Store("s3://b/p", Role.DATA)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        with pytest.raises(Failure, match="RLIMIT_NOFILE") as caught:
+            store.list()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert caught.value.reason is Reason.NODE_LIMIT

@@ -49,6 +49,7 @@ class Reason(StrEnum):
     DISTRIBUTED_FAILURE = "DistributedFailure"
     INTERRUPTED = "Interrupted"
     DISK_FULL = "DiskFull"
+    NODE_LIMIT = "NodeLimit"
     DEVICE_FAILED = "DeviceFailed"
     REWARD_UNAVAILABLE = "RewardUnavailable"
     ROLLOUT_UNAVAILABLE = "RolloutUnavailable"
@@ -276,6 +277,13 @@ TABLE: dict[Reason, Row] = {
         25,
         "The node's disk is full, or the pod took more of it than its limit allows.",
         "Raise resources.limits.ephemeral-storage, or give model.cache a larger volume.",
+    ),
+    Reason.NODE_LIMIT: Row(
+        Retry.COUNTED,
+        39,
+        "A limit of the node was reached: of locked or shared memory, of open files, of threads.",
+        "Raise the limit that the message names, on the node or in workers.resources; less batch "
+        "or disk changes nothing.",
     ),
     Reason.DEVICE_FAILED: Row(
         Retry.INFRASTRUCTURE,

@@ -27,6 +27,34 @@ MEMORY_WORDS = (
     "cublas_status_alloc_failed",
     "cudnn_status_alloc_failed",
 )
+# What the node denies, by the words of NCCL, torch and the C library, and what is to be done. They
+# speak of memory and of space as well, so these stand before those.
+NODE_LIMITS = tuple(
+    (re.compile(words, re.DOTALL), remedy)
+    for words, remedy in (
+        (
+            r"ibv_\w+ failed.*cannot allocate memory"
+            r"|unable to register memory.*cannot allocate memory",
+            "locked memory (RLIMIT_MEMLOCK), which RDMA needs: set LimitMEMLOCK=infinity for the "
+            "node's container runtime",
+        ),
+        (
+            r"dev/shm.*no space left|no space left.*dev/shm|posix_fallocate.*no space left"
+            r"|failed to extend /dev/shm|creating shared memory segment"
+            r"|(unable to write to file|unable to resize file) </torch_",
+            "shared memory (/dev/shm), which is as large as the pod's memory: raise "
+            "workers.resources.limits.memory",
+        ),
+        (
+            r"too many open files|os error 2[34]\b|received 0 items of ancdata",
+            "open files (RLIMIT_NOFILE): raise LimitNOFILE for the node's container runtime",
+        ),
+        (
+            r"can't start new thread|pthread_create.*resource temporarily unavailable",
+            "threads and processes: raise the kubelet's podPidsLimit",
+        ),
+    )
+)
 DISK_WORDS = ("no space left on device", "os error 28")
 DEVICE_WORDS = (
     "uncorrectable ecc",
@@ -104,6 +132,8 @@ def explain(error: BaseException) -> Failure:
     text = str(error).lower()
     if isinstance(error, RuntimeError) and any(word in text for word in DEVICE_WORDS):
         return Failure(Reason.DEVICE_FAILED, "the GPU reported a fault; the pod's log has its text")
+    if isinstance(error, RuntimeError | OSError) and (limit := node_limit(text)):
+        return limit
     if names & MEMORY_ERRORS or any(word in text for word in MEMORY_WORDS):
         return Failure(Reason.OUT_OF_MEMORY, "the process could not get the memory it asked for")
     if getattr(error, "errno", None) == errno.ENOSPC or any(word in text for word in DISK_WORDS):
@@ -122,6 +152,12 @@ def explain(error: BaseException) -> Failure:
     return Failure(
         Reason.TRAINER_ERROR, f"{kind.__module__}.{kind.__qualname__}; the pod's log has its text"
     )
+
+
+def node_limit(text: str) -> Failure | None:
+    """Return the failure of a text, in lower case, that tells of a limit of the node; else None."""
+    found = next((remedy for words, remedy in NODE_LIMITS if words.search(text)), None)
+    return Failure(Reason.NODE_LIMIT, f"the node's limit of {found}") if found else None
 
 
 def own_frames(error: BaseException) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from finetune_trainer.process.errors import Failure
 # How a rank ends when something else ended first.
 CONSEQUENCES = (Reason.DISTRIBUTED_FAILURE, Reason.INTERRUPTED)
 ABORTED = "Fatal Python error: Aborted"  # faulthandler's words for SIGABRT
+BUS_ERROR = "Fatal Python error: Bus error"  # and for SIGBUS: a page of shared memory is not there
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,12 @@ def _silent(end: RankEnd, *, met: bool, alone: bool, memory_killed: bool) -> Fai
             Reason.DISTRIBUTED_FAILURE,
             "the process aborted, as NCCL does where another rank is lost or does not answer; the "
             "pod's log has its text",
+        )
+    if end.crash and BUS_ERROR in end.crash:
+        return Failure(
+            Reason.NODE_LIMIT,
+            "the process ended with a bus error, as it does where /dev/shm is full: raise "
+            "workers.resources.limits.memory, of which it is a part",
         )
     if end.crash:
         return Failure(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
 from obstore.store import S3Store
 
+from finetune_contract.layout import CredentialKey
 from finetune_trainer.store.credentials import BucketAccess
 
 DEFAULT_REGION = "us-east-1"  # what stores that are not AWS's take
@@ -35,7 +37,9 @@ def open_bucket(bucket: str, access: BucketAccess) -> S3Store:
     }
     if access.endpoint:
         config["endpoint"] = access.endpoint
-        client["allow_http"] = urlsplit(access.endpoint).scheme == "http"
+    # obstore takes the address from the environment too, but not leave to speak http.
+    address = access.endpoint or os.environ.get(CredentialKey.ENDPOINT_URL, "")
+    client["allow_http"] = urlsplit(address).scheme == "http"
     if access.certificate:
         client["root_certificate"] = access.certificate
     if access.region:

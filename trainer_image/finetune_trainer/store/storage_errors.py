@@ -21,6 +21,7 @@ from obstore.exceptions import (
 
 from finetune_contract.layout import CredentialKey
 from finetune_contract.reasons import Reason
+from finetune_trainer.process.ending import node_limit
 from finetune_trainer.process.errors import Failure
 from finetune_trainer.store.answers import Answer, Kind
 
@@ -150,6 +151,8 @@ def _answered(place: Place, answer: Answer) -> Failure:
 def _unanswered(place: Place, error: BaseException) -> Failure:
     """Tell apart what obstore calls generic, and what this machine's disk says."""
     uri, text = place.uri, str(error).lower()
+    if limit := node_limit(text):
+        return limit
     if "no space left" in text or "os error 28" in text:
         return Failure(Reason.DISK_FULL, f"no space left for {uri}")
     if isinstance(error, PermissionError) or "os error 13" in text:
@@ -204,6 +207,8 @@ def _unsupported(place: Place) -> Failure:
 
 def _panicked(place: Place, text: str) -> Failure:
     """Return what a panic means; its text names a kind of error and no value."""
+    if limit := node_limit(text.lower()):
+        return limit
     if NOT_SENDABLE.search(text):
         return Failure(
             Reason.CREDENTIALS_INVALID,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import pickle
 import subprocess
 import sys
@@ -56,6 +57,47 @@ def test_exceptions_have_reasons(error: Exception, reason: Reason) -> None:
     failure = explain(error)
     assert failure.reason is reason
     assert failure.message
+    assert CANARY not in failure.message
+
+
+NO_SPACE = os.strerror(errno.ENOSPC)
+SHM = "/dev/shm/nccl-WU88OE"
+
+
+def nccl(last: str) -> dist.DistBackendError:
+    """Return what torch makes of NCCL's last warning."""
+    return dist.DistBackendError(f"NCCL error in: NCCLUtils.cpp:94\nncclSystemError\n{last}")
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (nccl("Call to ibv_reg_mr failed with error Cannot allocate memory"), "MEMLOCK"),
+        (nccl("Call to ibv_reg_mr_iova2 failed with error Cannot allocate memory"), "MEMLOCK"),
+        (nccl("Call to ibv_create_cq failed with error Cannot allocate memory"), "MEMLOCK"),
+        (
+            nccl("NET/OFI Unable to register memory. RC: 12, Error: Cannot allocate memory"),
+            "MEMLOCK",
+        ),
+        (nccl(f"Error while creating shared memory segment {SHM} (size 963788)"), "/dev/shm"),
+        (nccl(f"Error: failed to extend {SHM} to 9637892 bytes"), "/dev/shm"),
+        (nccl(f"Error with {SHM}, error: {NO_SPACE} (28)"), "/dev/shm"),
+        (nccl(f"Call to posix_fallocate failed : {NO_SPACE}"), "/dev/shm"),
+        (OSError(errno.ENOSPC, NO_SPACE, "/dev/shm/psm_1"), "/dev/shm"),
+        (RuntimeError(f"unable to write to file </torch_12_3>: {NO_SPACE}"), "/dev/shm"),
+        (RuntimeError("unable to resize file </torch_12_3> to the right size"), "/dev/shm"),
+        (OSError(errno.EMFILE, os.strerror(errno.EMFILE), CANARY), "NOFILE"),
+        (OSError(errno.ENFILE, os.strerror(errno.ENFILE)), "NOFILE"),
+        (RuntimeError("tcp connect error (os error 24)"), "NOFILE"),
+        (RuntimeError("received 0 items of ancdata"), "NOFILE"),
+        (RuntimeError("can't start new thread"), "podPidsLimit"),
+        (RuntimeError("pthread_create: Resource temporarily unavailable"), "podPidsLimit"),
+    ],
+)
+def test_a_limit_of_the_node_is_neither_memory_nor_disk(error: Exception, words: str) -> None:
+    failure = explain(error)
+    assert failure.reason is Reason.NODE_LIMIT
+    assert words in failure.message
     assert CANARY not in failure.message
 
 
@@ -131,6 +173,7 @@ def test_the_first_cause_is_the_pods_result(
 
 
 ABORT = "Fatal Python error: Aborted\n\nThread 0x1"
+BUS_ERROR = "Fatal Python error: Bus error\n\nThread 0x1"
 SEGFAULT = "Fatal Python error: Segmentation fault\n\nThread 0x1"
 
 
@@ -144,6 +187,7 @@ SEGFAULT = "Fatal Python error: Segmentation fault\n\nThread 0x1"
         ([silent(0, ABORT), silent(1, SEGFAULT)], 2, False, Reason.TRAINER_ERROR, 1, "crashed in"),
         ([silent(2, None), silent(3, None)], 4, False, LOST, 2, "did not find each other"),
         ([silent(0, None)], 1, False, Reason.TRAINER_ERROR, 0, "often for memory"),
+        ([silent(0, BUS_ERROR)], 1, False, Reason.NODE_LIMIT, 0, "where /dev/shm is full"),
         ([ended(LOST, 0), silent(1, None)], 2, False, Reason.TRAINER_ERROR, 1, "often for memory"),
     ],
 )
