@@ -12,6 +12,7 @@ from typing import Any
 
 from finetune_local import paths
 
+REPOSITORY = "ghcr.io/finetune-dev/finetune-"
 # Where each is built from, and what it runs.
 PROGRAMS = {
     "trainer": ("trainer_image", "finetune_trainer.launch"),
@@ -21,10 +22,15 @@ BASE = {"PATH": "/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin"} 
 INSTALLED = "/opt/venv"  # where the Dockerfiles install to
 
 
+def our_image(name: str) -> str:
+    """Return the reference of one of them, in the version that is installed."""
+    return f"{REPOSITORY}{name}:{version('finetune-operator')}"
+
+
 def our_images() -> dict[str, Any]:
     """Return what stands for the project's images, by repository."""
     return {
-        f"ghcr.io/finetune-dev/finetune-{name}": {
+        f"{REPOSITORY}{name}": {
             "entrypoint": [sys.executable, "-m", program],
             "tags": ["dev", version("finetune-operator")],
             **configuration(paths.asset(f"{directory}/Dockerfile").read_text()),

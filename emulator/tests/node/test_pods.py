@@ -107,12 +107,16 @@ async def test_environment_from_everywhere(pods: Pods) -> None:
     ]
     container = {
         "command": ["/bin/sh", "-c"],
-        "args": ["echo $(BOTH) $PWD $HOME $HOSTNAME $PATH"],
+        "args": ["echo $(BOTH) $PWD $HOME $HOSTNAME $PATH; env | cut -d = -f 1 | sort | xargs"],
         "env": env,
         "workingDir": "/usr",
     }
     name = await pods.create("env", container)
-    assert await output(pods, name) == f"hidden-emulated /usr /root {name} {PATH}\n"
+    values, names = (await output(pods, name)).splitlines()
+    assert values == f"hidden-emulated /usr /root {name} {PATH}"
+    service = ("HOST", "PORT", "PORT_HTTPS")
+    others = ("BOTH", "HOME", "HOSTNAME", "KEY", "NODE", "PATH", "PWD")
+    assert set(names.split()) == {*others, *(f"KUBERNETES_SERVICE_{name}" for name in service)}
 
 
 async def test_a_container_runs_as_its_pod_says(pods: Pods) -> None:

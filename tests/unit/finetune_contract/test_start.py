@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import subprocess
-from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
+from finetune_local.images import our_image
 from kube_emulator.node.containers.sandbox import Mount
 from support.containers.rendered import start
 
-IMAGE = f"ghcr.io/finetune-dev/finetune-operator:{version('finetune-operator')}"
+IMAGE = our_image("operator")
 PROGRAMS = [
     "finetune_operator",
     "finetune_rewards",

@@ -72,12 +72,13 @@ class Sandbox:
         reason is written instead and the exit code is `SETUP_FAILED`. The command's exit code is
         that of `arguments`, 128 + n for signal n.
         """
+        enter = _entered(self.root, self.working_directory, self.privileges)
         inner = (
             f"exec 2>&3 3>&-\n"
             f"{{ {self._setup()} ; }} 2>&0 || exit {SETUP_FAILED}\n"
             f"echo {READY} >&0\n"
             f"exec </dev/null\n"
-            f"exec {shlex.join([*self._enter(), *arguments])}"
+            f"exec {shlex.join([*enter, *arguments])}"
         )
         die_with_parent = [tool("setpriv"), "--pdeathsig", "KILL", "--"]
         # PID 1's parent must be a shell: `unshare --fork` reports a child's SIGKILL as exit code 1.
@@ -90,18 +91,6 @@ class Sandbox:
         return [
             *(*die_with_parent, tool("unshare"), *NAMESPACES, "--"),
             *("/bin/sh", "-c", outer),
-        ]
-
-    def _enter(self) -> list[str]:
-        """Go into the root view as the container's user, of whom its own namespace knows alone.
-
-        To the host, and to the files of volumes, that is the node's own user.
-        """
-        who = self.privileges
-        return [
-            *(tool("unshare"), "--user", f"--map-user={who.user}", f"--map-group={who.group}"),
-            *("--keep-caps", f"--root={self.root}", f"--wd={self.working_directory}", "--"),
-            *(tool("setpriv"), *who.options, "--"),
         ]
 
     def _setup(self) -> str:
@@ -139,6 +128,18 @@ class Sandbox:
         return " &&\n".join(lines)
 
 
+def _entered(root: Path, working_directory: str, who: Privileges) -> list[str]:
+    """Go into a root view as the container's user, of whom its own namespace knows alone.
+
+    To the host, and to the files of volumes, that is the node's own user.
+    """
+    return [
+        *(tool("unshare"), "--user", f"--map-user={who.user}", f"--map-group={who.group}"),
+        *("--keep-caps", f"--root={root}", f"--wd={working_directory}", "--"),
+        *(tool("setpriv"), *who.options, "--"),
+    ]
+
+
 def check(remedies: Sequence[tuple[str, str, str]] = REMEDIES) -> None:
     """Try the namespaces that pods need.
 
@@ -148,8 +149,10 @@ def check(remedies: Sequence[tuple[str, str, str]] = REMEDIES) -> None:
     Raises:
         SandboxError: they are not to be had.
     """
+    mount = shlex.join([tool("mount"), "-t", "tmpfs", "tmpfs", "/mnt"])
+    enter = shlex.join([*_entered(Path("/"), "/", Privileges(user=1)), "true"])
     trial = subprocess.run(
-        [tool("unshare"), *NAMESPACES, "--fork", tool("mount"), "-t", "tmpfs", "tmpfs", "/mnt"],
+        [tool("unshare"), *NAMESPACES, "--fork", "/bin/sh", "-c", f"{mount} && {enter}"],
         capture_output=True,
         text=True,
         check=False,
