@@ -1,8 +1,9 @@
 """Bring a decision about: delete what must go, then make what is missing.
 
 Creation is by POST, so that neither a stranger's object nor the children of a deleted job are taken
-over; what exists already is adopted only if it is this job's. A change of content is a server-side
-apply. Conflicts and refusals become Waiting or Stalled.
+over. What exists already is adopted only if it is this job's. Where it is not as planned it is put
+right by a server-side apply, or, where a kind can not be changed, made anew. Conflicts and refusals
+become Waiting or Stalled.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ from finetune_contract.reasons import Reason
 from finetune_operator.cluster.api import Api, ApiError
 from finetune_operator.cluster.cache import Cache, Key
 from finetune_operator.job.errors import Stalled, Waiting
-from finetune_operator.job.names import Object, content_digest
+from finetune_operator.job.names import Object, owner
 from finetune_operator.job.resources import LEASE, POD
 from finetune_operator.judge.decision import Decision
 from finetune_operator.judge.observed import Child
-from finetune_operator.plan.objects import Objects
+from finetune_operator.plan.objects import Objects, is_as_planned
 
-# What an attempt is given at its start stays as it is.
-_WRITTEN_ONCE = {"ConfigMap", LEASE}
+# They can not be changed, or others write what stands in them.
+_MADE_ANEW = {"ConfigMap", "RoleBinding", LEASE}
 _SOON = 5.0
 _LATER = 30.0
 
@@ -44,9 +45,11 @@ class Applier:
         await _all(self._delete(key, child) for child in decision.delete)
         if objects is None:
             return False
-        made = await _all(self._ensure(job, key, body) for body in objects.prepared)
-        made += await _all(self._ensure(job, key, body) for body in objects.bound)
-        made += [await self._ensure(job, key, body, once=True) for body in objects.started]
+        last = objects.started[-1]
+        begun = self.cache.find(key, last["kind"], last["metadata"]["name"]) is not None
+        made = await _all(self._prepare(job, key, body, begun) for body in objects.prepared)
+        made += await _all(self._prepare(job, key, body, begun) for body in objects.bound)
+        made += [await self._ensure(job, key, body) for body in objects.started]
         return any(made)
 
     async def _delete(self, key: Key, child: Child) -> None:
@@ -56,23 +59,34 @@ class Applier:
         known = self.cache.find(key, child.kind, child.name)
         finalized = known is not None and known["metadata"].get("finalizers")
         if known is not None and known["metadata"]["uid"] == child.uid and not finalized:
-            self.cache.remove(known)
+            self.cache.bury(known)
 
-    async def _ensure(
-        self, job: FineTuneJob, key: Key, body: Object, *, once: bool = False
-    ) -> bool:
-        known = self.cache.find(key, body["kind"], body["metadata"]["name"])
+    async def _prepare(self, job: FineTuneJob, key: Key, body: Object, begun: bool) -> bool:
+        """Return whether it was made; it is there as planned then."""
+        made = await self._ensure(job, key, body)
+        return made or await self._put_right(job, key, body, begun)
+
+    async def _ensure(self, job: FineTuneJob, key: Key, body: Object) -> bool:
+        """Return whether it was made; the job's own is there then."""
+        known, made = self.cache.find(key, body["kind"], body["metadata"]["name"]), False
         if known is None:
-            known = await self._create(body)
-            _check_owner(job, known)
-            self.cache.put(known)
-            return True
+            known, made = await self._create(body)
         _check_owner(job, known)
-        once = once or body["kind"] in _WRITTEN_ONCE
-        if once or content_digest(known) == content_digest(body):
+        self.cache.answered(known)
+        return made
+
+    async def _put_right(self, job: FineTuneJob, key: Key, body: Object, begun: bool) -> bool:
+        """Return whether it was made anew."""
+        known = self.cache.find(key, body["kind"], body["metadata"]["name"])
+        if known is None or is_as_planned(known, body, begun):
             return False
-        self.cache.put(await self._change(known, body))
-        return True
+        if body["kind"] not in _MADE_ANEW:
+            self.cache.answered(await self._change(known, body))
+            return False
+        metadata = known["metadata"]
+        await self.api.delete(known["kind"], key.namespace, metadata["name"], metadata["uid"])
+        self.cache.bury(known)
+        return await self._ensure(job, key, body)
 
     async def _change(self, known: Object, body: Object) -> Object:
         """Apply to that very state: what another operator wrote since is looked at first."""
@@ -88,9 +102,10 @@ class Applier:
                 self.cache.remove(known) if found is None else self.cache.put(found)
             raise
 
-    async def _create(self, body: Object) -> Object:
+    async def _create(self, body: Object) -> tuple[Object, bool]:
+        """Return what has the name then, and whether it was made."""
         try:
-            return await self._write(self.api.create, body)
+            return await self._write(self.api.create, body), True
         except ApiError as error:
             if error.reason != "AlreadyExists":
                 raise
@@ -99,7 +114,7 @@ class Applier:
         if found is None:
             text = f"{body['kind']} {metadata['name']} went away while it was looked at"
             raise Waiting(Reason.NAME_TAKEN, text, _SOON)
-        return found
+        return found, False
 
     async def _write(self, send: Callable[[Object], Awaitable[Object]], body: Object) -> Object:
         try:
@@ -131,7 +146,8 @@ def _check_owner(job: FineTuneJob, known: Object) -> None:
     what = f"{known['kind']} {metadata['name']}"
     owners = [o["uid"] for o in metadata.get("ownerReferences", []) if o.get("controller")]
     if owners != [job.uid]:
-        raise Waiting(Reason.NAME_TAKEN, f"{what} exists and is not this job's", _SOON)
+        text = f"{what} exists and is not this job's: it belongs to {owner(known)}"
+        raise Waiting(Reason.NAME_TAKEN, text, _SOON)
     if "deletionTimestamp" in metadata:
         raise Waiting(Reason.NAME_TAKEN, f"{what} is being deleted", _SOON)
 

@@ -16,6 +16,7 @@ from finetune_operator.job.names import UID_LABEL, Object, attempt_of, place
 from finetune_operator.job.resources import POD
 
 _TOMBSTONES = 20_000
+_FOR_EVER = 2**63
 
 
 @dataclass(frozen=True, order=True)
@@ -41,7 +42,7 @@ class Cache:
         self.synced = False
         self._jobs: dict[Key, Object] = {}
         self._families: dict[Key, _Family] = {}
-        self._tombstones: OrderedDict[str, None] = OrderedDict()
+        self._tombstones: OrderedDict[str, int] = OrderedDict()  # up to which version it is dead
 
     def job(self, key: Key) -> Object | None:
         """Return the job's newest body; None if there is no such job."""
@@ -69,13 +70,15 @@ class Cache:
     def put(self, body: Object) -> Key | None:
         """Take in an object's state; return the job to look at, None if nothing is new."""
         key = key_of(body)
-        if key is None or body["metadata"]["uid"] in self._tombstones:
+        uid = body["metadata"]["uid"]
+        if key is None or version(body["metadata"]) <= self._tombstones.get(uid, -1):
             return None
         body["metadata"].pop("managedFields", None)
         known = self._known(key, body)
         if known is not None and version(known["metadata"]) >= version(body["metadata"]):
             return None
-        if known is not None and known["metadata"]["uid"] != body["metadata"]["uid"]:
+        if known is not None and known["metadata"]["uid"] != uid:
+            self._bury(known["metadata"]["uid"], _FOR_EVER)
             self._depart(key, known)
         if body["kind"] == KIND:
             self._jobs[key] = body
@@ -83,15 +86,29 @@ class Cache:
         else:
             family = self._families.setdefault(key, _Family())
             family.children[body["kind"], body["metadata"]["name"]] = body
+            family.departed.pop(uid, None)
         return key
 
-    def remove(self, body: Object) -> Key | None:
-        """Take in a deletion; return the job to look at, None if the object was not known."""
+    def answered(self, body: Object) -> None:
+        """Take in an object as a request for it was answered: what no watch by label shows is there
+        all the same."""
+        uid = body["metadata"]["uid"]
+        if self._tombstones.get(uid) != _FOR_EVER:
+            self._tombstones.pop(uid, None)
+        self.put(body)
+
+    def remove(self, body: Object, up_to: int = 0) -> Key | None:
+        """Take in a deletion; return the job to look at, None if the object was not known.
+
+        A watch by label shows a child that lost its label as deleted: in a version after that one,
+        and after `up_to`, it is there again.
+        """
         key = key_of(body)
         if key is None:
             return None
         uid = body["metadata"]["uid"]
-        self._bury(uid)
+        up_to = _FOR_EVER if body["kind"] == KIND else max(version(body["metadata"]), up_to)
+        self._bury(uid, up_to)
         known = self._known(key, body)
         if known is None or known["metadata"]["uid"] != uid:
             return None
@@ -110,12 +127,17 @@ class Cache:
         What it lacks is gone, unless it is newer than the list.
         """
         listed = {item["metadata"]["uid"] for item in items}
+        as_of = version({"resourceVersion": at})
         changed = {self.put(item) for item in items}
         for body in self._all(kind, scope):
-            old = version(body["metadata"]) <= version({"resourceVersion": at})
+            old = version(body["metadata"]) <= as_of
             if old and body["metadata"]["uid"] not in listed:
-                changed.add(self.remove(body))
+                changed.add(self.remove(body, as_of))
         return {key for key in changed if key is not None}
+
+    def bury(self, body: Object) -> None:
+        """Take in that an object is gone for good, whatever a watch has yet to show of it."""
+        self.remove(body, _FOR_EVER)
 
     def _known(self, key: Key, body: Object) -> Object | None:
         if body["kind"] == KIND:
@@ -134,7 +156,6 @@ class Cache:
 
     def _depart(self, key: Key, body: Object) -> None:
         """Keep a pod's last words while its attempt is the newest of the job that has the name."""
-        self._bury(body["metadata"]["uid"])
         if body["kind"] != POD or not self._is_of_the_job(key, body):
             return
         departed = self._families.setdefault(key, _Family()).departed
@@ -156,8 +177,8 @@ class Cache:
         labels = body["metadata"].get("labels") or {}
         return job is None or labels.get(UID_LABEL) == job["metadata"]["uid"]
 
-    def _bury(self, uid: str) -> None:
-        self._tombstones[uid] = None
+    def _bury(self, uid: str, up_to: int) -> None:
+        self._tombstones[uid] = max(up_to, self._tombstones.get(uid, 0))
         if len(self._tombstones) > _TOMBSTONES:
             self._tombstones.popitem(last=False)
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from finetune_api.job import FineTuneJob
+from finetune_contract.progress import ANNOTATION
 from finetune_operator.job.names import UID_LABEL, Object, child
+from finetune_operator.job.resources import LEASE
 
 
 @dataclass(frozen=True)
@@ -17,6 +20,35 @@ class Objects:
     prepared: tuple[Object, ...]
     bound: tuple[Object, ...]
     started: tuple[Object, ...]
+
+
+def is_as_planned(known: Object, planned: Object, begun: bool) -> bool:
+    """Tell whether an object stands as planned; what others add beside that, such as a label, is
+    theirs.
+
+    `begun`: the pods have been asked for. From then on they hold the ConfigMap to the digest that
+    they were given, whatever a newer operator would plan, and the trainer writes the Lease.
+    """
+    if begun and planned["kind"] == "ConfigMap":
+        return True
+    parts = {part for part in planned if part != "metadata"}
+    metadata = ["labels", "annotations"]
+    if planned["kind"] == LEASE:
+        told = ANNOTATION in (known["metadata"].get("annotations") or {})
+        if not begun and (told or known.get("spec")):
+            return False
+        parts, metadata = set(), ["labels"]
+    return all(_holds(known.get(part), planned[part]) for part in parts) and all(
+        (known["metadata"].get(field) or {}).items() >= planned["metadata"][field].items()
+        for field in metadata
+    )
+
+
+def _holds(found: Any, planned: Any) -> bool:
+    """Tell whether a part is as planned; to names, such as imagePullSecrets, others may add."""
+    if isinstance(planned, list) and all(one.keys() == {"name"} for one in planned):
+        return all(one in (found or ()) for one in planned)
+    return bool(found == planned)
 
 
 def shared(job: FineTuneJob, pull_secrets: Sequence[str]) -> tuple[Object, ...]:

@@ -1,5 +1,8 @@
 """Names that are taken, objects that are refused, changed or deleted: how a decision is applied."""
 
+import copy
+from collections.abc import Callable
+
 import pytest
 
 from finetune_api.job import KIND
@@ -97,7 +100,8 @@ async def test_a_strangers_object_is_neither_changed_nor_taken() -> None:
     bench.world.add(foreign())
     assert await bench.do_pass() == 5
     assert bench.told("Reconciling")[1] == "NameTaken"
-    assert "ConfigMap bot-a1 exists and is not this job's" in bench.told("Reconciling")[2]
+    text = "ConfigMap bot-a1 exists and is not this job's: it belongs to nobody"
+    assert text in bench.told("Reconciling")[2]
     assert "PyTorchJob" not in bench.created
     assert "labels" not in bench.world.objects["ConfigMap", "bot-a1"]["metadata"]
 
@@ -152,24 +156,103 @@ async def test_an_object_that_is_being_deleted_is_waited_for() -> None:
     assert "ServiceAccount bot-finetune is being deleted" in bench.told("Reconciling")[2]
 
 
-async def test_what_differs_from_the_plan_is_applied_and_what_an_attempt_was_given_is_not() -> None:
+Change = Callable[[Json], None]
+
+
+def mend(part: str, value: Json) -> Change:
+    return lambda body: body.__setitem__(part, value)
+
+
+def strip(*path: str) -> Change:
+    def change(body: Json) -> None:
+        for step in path[:-1]:
+            body = body[step]
+        del body[path[-1]]
+
+    return change
+
+
+def say(body: Json) -> None:
+    body["metadata"]["annotations"]["finetune.dev/progress"] = "{}"
+
+
+OTHER_BUCKET = mend("data", {"run-config.json": "of another bucket"})
+TAMPERED: list[tuple[str, str, Change]] = [
+    ("ConfigMap", "bot-a1", OTHER_BUCKET),
+    ("ConfigMap", "bot-a1", strip("immutable")),
+    ("ConfigMap", "bot-a1", strip("metadata", "labels")),
+    ("Role", "bot-a1", mend("rules", [])),
+    ("Role", "bot-a1", strip("metadata", "labels", "app.kubernetes.io/managed-by")),
+    ("Role", "bot-a1", strip("metadata", "annotations")),
+    ("RoleBinding", "bot-a1", mend("roleRef", {"kind": "Role", "name": "admin"})),
+    ("Lease", "bot-a1", mend("spec", {"holderIdentity": "stranger"})),
+    ("Lease", "bot-a1", say),
+    ("Lease", "bot-a1", strip("metadata", "labels")),
+    ("ServiceAccount", "bot-finetune", mend("automountServiceAccountToken", True)),
+    ("NetworkPolicy", "bot-finetune", mend("spec", {})),
+]
+
+
+@pytest.mark.parametrize("shown", [True, False], ids=["the cache shows it", "a POST finds it"])
+@pytest.mark.parametrize(("kind", "name", "change"), TAMPERED)
+async def test_what_was_planted_is_put_right_before_an_attempt_begins(
+    kind: str, name: str, change: Change, shown: bool
+) -> None:
+    bench = Bench()
+    bench.refusals["PyTorchJob"] = ApiError(500, "InternalError", "etcd is slow")
+    with pytest.raises(RetryLater):
+        await bench.do_pass()
+    planned = copy.deepcopy(bench.world.objects[kind, name])
+    planted = copy.deepcopy(planned)
+    change(planted)
+    bench.world.store(planted)
+    bench.refusals.clear()
+    if shown:
+        await bench.do_pass()
+    else:
+        bench.cache = bench.reconciler.cache = Cache()
+        bench.cache.put(bench.world.job())
+        await bench.reconciler.reconcile(KEY)
+    found = copy.deepcopy(bench.world.objects[kind, name])
+    for body in (planned, found):
+        body["metadata"].pop("resourceVersion")
+    if kind in ("ConfigMap", "RoleBinding", "Lease"):
+        assert found["metadata"].pop("uid") != planned["metadata"].pop("uid")
+    assert found == planned
+    assert ("PyTorchJob", "bot-a1") in bench.world.objects
+    writes = bench.world.writes
+    assert await bench.do_pass() == 10
+    assert bench.world.writes == writes
+
+
+async def test_what_differs_from_the_plan_is_put_right_and_what_has_begun_is_not() -> None:
     bench = Bench()
     await bench.do_pass()
-    await bench.do_pass()
-    kinds = ("Role", "ConfigMap", "Lease", "PyTorchJob")
-    for kind in kinds:
-        body = bench.world.objects[kind, "bot-a1"]
-        old = {**body["metadata"], "annotations": {"finetune.dev/plan": "old"}}
-        bench.world.store({**body, "metadata": old})
+    left: dict[str, Change] = {
+        "ConfigMap": OTHER_BUCKET,
+        "Lease": say,
+        "PyTorchJob": mend("spec", {}),
+    }
+    for kind, change in {**left, "Role": mend("rules", [])}.items():
+        body = copy.deepcopy(bench.world.objects[kind, "bot-a1"])
+        change(body)
+        bench.world.store(body)
     writes = bench.world.writes
     await bench.do_pass()
     assert bench.world.writes == writes + 1
-    told = {
-        kind: bench.world.objects[kind, "bot-a1"]["metadata"]["annotations"]["finetune.dev/plan"]
-        for kind in kinds
-    }
-    assert told["Role"] != "old"
-    assert told["ConfigMap"] == told["Lease"] == told["PyTorchJob"] == "old"
+    assert bench.world.objects["Role", "bot-a1"]["rules"] != []
+
+
+async def test_what_others_add_is_theirs() -> None:
+    bench = Bench()
+    await bench.do_pass()
+    account = copy.deepcopy(bench.world.objects["ServiceAccount", "bot-finetune"])
+    account["imagePullSecrets"] = [{"name": "own"}, *account.get("imagePullSecrets", [])]
+    account["metadata"]["labels"]["team"] = "x"
+    bench.world.store(account)
+    writes = bench.world.writes
+    await bench.do_pass()
+    assert bench.world.writes == writes
 
 
 async def test_a_missing_sibling_is_made_again_and_the_pytorchjob_is_not() -> None:

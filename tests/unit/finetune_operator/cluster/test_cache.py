@@ -74,7 +74,44 @@ def test_a_deleted_object_never_comes_back() -> None:
     cache = Cache()
     cache.put(body())
     assert cache.remove(body(resourceVersion="6")) == KEY
-    assert cache.put(body(resourceVersion="7")) is None
+    assert cache.put(body(resourceVersion="6")) is None
+    assert names(cache) == []
+
+
+def test_an_object_that_only_lost_its_label_comes_back() -> None:
+    cache = cache_with_job()
+    cache.put(body())
+    cache.remove(body(resourceVersion="6"))
+    assert cache.put(body(resourceVersion="7")) == KEY
+    assert names(cache) == ["bot-a1-master-0"]
+    assert cache.departed(KEY) == []
+
+
+def test_what_a_list_lacks_is_dead_up_to_that_list() -> None:
+    cache = cache_with_job()
+    cache.put(body())
+    cache.replace("Pod", [], "9", None)
+    assert cache.put(body(resourceVersion="9")) is None
+    assert cache.put(body(resourceVersion="10")) == KEY
+
+
+def test_what_the_server_answers_with_is_there() -> None:
+    cache = cache_with_job()
+    cache.put(body())
+    cache.replace("Pod", [], "9", None)
+    cache.answered(body())
+    assert names(cache) == ["bot-a1-master-0"]
+    cache.bury(body())
+    cache.answered(body())
+    assert names(cache) == []
+
+
+def test_what_is_buried_never_comes_back() -> None:
+    cache = cache_with_job()
+    cache.put(body())
+    cache.bury(body())
+    assert cache.remove(body(resourceVersion="6")) is None
+    assert cache.put(body(resourceVersion="99")) is None
     assert names(cache) == []
 
 
@@ -92,9 +129,9 @@ def test_only_so_many_deletions_are_remembered_the_newest_of_them() -> None:
     cache = Cache()
     for number in range(_TOMBSTONES + 1):
         cache.remove(body(uid=str(number)))
-    assert cache.put(body(uid=str(_TOMBSTONES), resourceVersion="6")) is None
-    assert cache.put(body(uid="1", resourceVersion="7")) is None
-    assert cache.put(body(uid="0", resourceVersion="8")) == KEY
+    assert cache.put(body(uid=str(_TOMBSTONES))) is None
+    assert cache.put(body(uid="1")) is None
+    assert cache.put(body(uid="0")) == KEY
 
 
 def test_the_deletion_of_a_stranger_is_no_news() -> None:
