@@ -26,6 +26,7 @@ from finetune_operator.job.parse import Parser, parse_status
 from finetune_operator.job.policy import refusals
 from finetune_operator.job.resources import LEASE, POD
 from finetune_operator.job.workers import image
+from finetune_operator.judge.conditions import finished
 from finetune_operator.judge.decide import decide, refused
 from finetune_operator.judge.decision import Decision
 from finetune_operator.judge.observe import newest_warning, observe
@@ -104,9 +105,10 @@ class Reconciler:
         return waiting.after if waiting else after
 
     def _parse(self, body: Object) -> FineTuneJob:
-        """Return the job; one that has begun goes on, whatever is allowed since."""
+        """Return the job; one that has begun or finished is judged by no policy of later."""
         job = self._parser.parse(body)
-        if not _has_begun(job) and (wrong := refusals(job, self.settings.policy)):
+        over = job.status is not None and finished(job.status)
+        if not (over or _has_begun(job)) and (wrong := refusals(job, self.settings.policy)):
             raise Stalled(Reason.INVALID_SPEC, "; ".join(wrong))
         return job
 

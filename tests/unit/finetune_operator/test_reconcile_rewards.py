@@ -53,6 +53,16 @@ async def test_a_job_that_has_begun_goes_on_whatever_is_allowed_since() -> None:
     assert on.told("Succeeded")[:2] == ("Unknown", "Pending")
 
 
+async def test_a_job_that_ended_before_its_first_attempt_stays_as_it_ended() -> None:
+    on = bench(CODE)
+    on.refusals["Pod"] = ApiError(403, "Forbidden", "not such a pod")
+    await on.do_pass()
+    assert on.told("Succeeded")[:2] == ("False", "BackendRefused")
+    rewards_become(on, FAR)
+    await on.do_pass()
+    assert on.told("Succeeded")[:2] == ("False", "BackendRefused")
+
+
 async def test_the_check_stands_in_status_before_its_pod_and_needs_its_account_first() -> None:
     on = bench(CODE)
     on.refusals["ServiceAccount"] = ApiError(403, "Forbidden", "exceeded quota")
