@@ -149,10 +149,11 @@ def check(remedies: Sequence[tuple[str, str, str]] = REMEDIES) -> None:
     Raises:
         SandboxError: they are not to be had.
     """
+    isolated = [tool("unshare"), *NAMESPACES, "--fork", "/bin/sh", "-c"]
     mount = shlex.join([tool("mount"), "-t", "tmpfs", "tmpfs", "/mnt"])
     enter = shlex.join([*_entered(Path("/"), "/", Privileges(user=1)), "true"])
     trial = subprocess.run(
-        [tool("unshare"), *NAMESPACES, "--fork", "/bin/sh", "-c", f"{mount} && {enter}"],
+        [*isolated, f"{mount} && {enter}"],
         capture_output=True,
         text=True,
         check=False,
