@@ -129,6 +129,9 @@ def _verdict(body: Object, error: ApiError) -> Waiting | Stalled | None:
     if (error.code == 404 and error.reason != "NotFound") or error.message.startswith("the server"):
         text = f"the cluster does not serve {body['apiVersion']} {body['kind']}"
         return Waiting(Reason.BACKEND_UNAVAILABLE, text, _LATER)
+    if error.code >= 500 and "failed calling webhook" in error.message:
+        text = f"{what} has to pass a webhook that does not answer: {error.message}"
+        return Waiting(Reason.BACKEND_UNAVAILABLE, text, _LATER)
     if error.code == 403 and " cannot " in error.message:
         text = f"the operator may not write {what}: {error.message}"
         return Waiting(Reason.OPERATOR_FORBIDDEN, text, _LATER)

@@ -135,7 +135,8 @@ class Reconciler:
             observed = self._observe(job)
             decision = decided(observed)
         if decision.look:
-            observed = replace(observed, warnings=await self._warnings(job, decision.look))
+            warnings = await self._warnings(job, decision.look)
+            observed = replace(observed, warnings=warnings, looked=True)
             decision = decided(observed)
         return observed, decision
 

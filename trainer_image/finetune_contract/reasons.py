@@ -60,6 +60,9 @@ class Reason(StrEnum):
     IMAGE_UNAVAILABLE = "ImageUnavailable"
     CONTAINER_REFUSED = "ContainerRefused"
     UNSCHEDULABLE = "Unschedulable"
+    QUEUED = "Queued"
+    POD_REFUSED = "PodRefused"
+    NOT_STARTING = "NotStarting"
     START_TIMEOUT = "StartTimeout"
     INIT_FAILED = "InitFailed"
     POD_LOST = "PodLost"
@@ -81,7 +84,7 @@ class Retry(StrEnum):
     COUNTED = "Counted"  # uses up one of runPolicy.maxAttempts
     SMALLER_BATCH = "SmallerBatch"  # counted, with half the micro-batch and the same global batch
     INFRASTRUCTURE = "Infrastructure"  # does not use up maxAttempts; has a cap of its own
-    WAIT = "Wait"  # no end: the job goes on by itself once the cause is gone
+    WAIT = "Wait"  # the job goes on by itself once the cause is gone
     NONE = "None"  # not a failure
 
 
@@ -341,6 +344,24 @@ TABLE: dict[Reason, Row] = {
         "No node has room for a pod.",
         "Wait for room, or correct workers.resources, nodeSelector or tolerations.",
     ),
+    Reason.QUEUED: Row(
+        Retry.WAIT,
+        None,
+        "A queue or a gang scheduler holds the workload.",
+        "Wait until it is admitted; the queue's own objects say why it waits.",
+    ),
+    Reason.POD_REFUSED: Row(
+        Retry.WAIT,
+        None,
+        "The cluster refuses a pod of the workload.",
+        "Make room in the quota, or change the policy or webhook that the message names.",
+    ),
+    Reason.NOT_STARTING: Row(
+        Retry.WAIT,
+        None,
+        "A pod is not made, or does not start, for a cause that the operator does not know.",
+        "Read the message; without one, look whether training-operator is at work.",
+    ),
     Reason.START_TIMEOUT: Row(
         Retry.NEVER,
         None,
@@ -386,8 +407,8 @@ TABLE: dict[Reason, Row] = {
     Reason.BACKEND_UNAVAILABLE: Row(
         Retry.WAIT,
         None,
-        "The cluster does not serve PyTorchJob.",
-        "Install Kubeflow training-operator v1.9.",
+        "The cluster does not serve PyTorchJob, or a webhook that must see an object is away.",
+        "Install Kubeflow training-operator v1.9; bring the webhook back that the message names.",
     ),
     Reason.BACKEND_REFUSED: Row(
         Retry.NEVER,

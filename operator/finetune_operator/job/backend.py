@@ -44,5 +44,8 @@ class Backend(Protocol):
     def node_rank(self, pod: Object) -> int | None:
         """Return a pod's place, 0 for the one with rank 0; None if it is no pod of a workload."""
 
+    def held(self, workload: Object) -> str | None:
+        """Return what keeps a workload from making pods, such as a queue; None if nothing does."""
+
     def outcome(self, workload: Object) -> bool | None:
         """Return whether the workload has ended well; None while it has not ended."""

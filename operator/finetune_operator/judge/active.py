@@ -8,7 +8,7 @@ from datetime import timedelta
 from finetune_api.status import Attempt, AttemptState
 from finetune_contract.reasons import Reason
 from finetune_operator.job.times import rfc3339, timestamp
-from finetune_operator.judge.blocked import Blocked, blocked
+from finetune_operator.judge.blocked import Blocked, blocked, unmade
 from finetune_operator.judge.decision import LOOK_EVERY, Course, Decision, Scene, Verdict
 from finetune_operator.judge.diagnose import SETTLE, end_of
 from finetune_operator.judge.observed import Child, Pod
@@ -30,7 +30,7 @@ def follow(s: Scene, attempt: Attempt) -> End | Decision:
         return stop
     if end is not None:
         return replace(s.go_on(Reason.STOPPING, end.message, attempt.number), after=SETTLE)
-    block = blocked(s.job, _pods(s, attempt), s.observed)
+    block = _block(s, attempt)
     return start_timeout(s, block) or _go_on(s, attempt, block)
 
 
@@ -54,11 +54,25 @@ def _pods(s: Scene, attempt: Attempt) -> list[Pod]:
     return [p for p in s.observed.pods_of(attempt.number) if not p.gone]
 
 
+def _block(s: Scene, attempt: Attempt) -> Blocked | None:
+    """Return what keeps the attempt from starting. A pod may wait for a node as long as it likes,
+    but not while others of the attempt hold theirs for it."""
+    pods = _pods(s, attempt)
+    block = unmade(s.job, attempt, pods, s.observed, s.now)
+    block = block or blocked(s.job, pods, s.observed, s.now)
+    if block is None or block.reason is not Reason.UNSCHEDULABLE:
+        return block
+    held = [p.scheduled for p in pods if p.scheduled is not None]
+    return replace(block, since=min(held, default=None))
+
+
 def start_timeout(s: Scene, block: Blocked | None) -> End | None:
     """Return the end of pods that have waited too long for what only the user can bring."""
     left = _time_to_start(s, block)
     if block is None or left is None or left > timedelta():
         return None
+    if block.reason is Reason.UNSCHEDULABLE:
+        return End(block.reason, f"{block.message}; the other pods gave their nodes back")
     return End(Reason.START_TIMEOUT, f"{block.reason}: {block.message}")
 
 
@@ -107,13 +121,13 @@ def _go_on(s: Scene, attempt: Attempt, block: Blocked | None) -> Decision:
     before = [corrected(a, seen, said) for a in s.attempts[-2:-1]]
     return Decision(
         (*s.attempts[:-2], *before, seen),
-        _verdict(s, seen, workload, block),
+        _verdict(s, seen, block),
         run=seen,
         delete=s.others(attempt.number),
         after=next_look(s, pods, block, steady),
         # A workload that the cache does not show may have been made by an operator that then died.
         confirm=workload is None,
-        look=() if block else _to_look_at(s, attempt, workload, pods),
+        look=_to_look_at(s, seen, workload, pods, block),
     )
 
 
@@ -132,7 +146,7 @@ def _slow(s: Scene, pods: list[Pod]) -> timedelta:
     return min(soon, default=LOOK_EVERY)
 
 
-def _verdict(s: Scene, attempt: Attempt, workload: Child | None, block: Blocked | None) -> Verdict:
+def _verdict(s: Scene, attempt: Attempt, block: Blocked | None) -> Verdict:
     if (taken := in_the_way(s, attempt.number)) is not None:
         return taken
     if block is not None:
@@ -140,10 +154,7 @@ def _verdict(s: Scene, attempt: Attempt, workload: Child | None, block: Blocked 
     if attempt.state is AttemptState.RUNNING:
         text = f"attempt {attempt.number} is running"
         return Verdict(Course.PROGRESSING, Reason.RUNNING, text)
-    text = f"attempt {attempt.number} is starting"
-    if workload is not None and (warning := s.observed.warnings.get(workload.uid)):
-        text = f"{text}; {warning}"
-    return Verdict(Course.PROGRESSING, Reason.PENDING, bounded(text))
+    return Verdict(Course.PROGRESSING, Reason.PENDING, f"attempt {attempt.number} is starting")
 
 
 def blocked_verdict(block: Blocked) -> Verdict:
@@ -153,13 +164,15 @@ def blocked_verdict(block: Blocked) -> Verdict:
 
 
 def _to_look_at(
-    s: Scene, attempt: Attempt, workload: Child | None, pods: list[Pod]
+    s: Scene, attempt: Attempt, workload: Child | None, pods: list[Pod], block: Blocked | None
 ) -> tuple[str, ...]:
-    """Return the first pod that has a node but does not run, or the workload if it has no pods."""
+    """Return the workload while it has not made all its pods, and the first pod that has a node but
+    does not run, if it does not say itself why."""
+    stuck = () if block else stuck_pods(s, pods)
     started = timestamp(attempt.start_time)
-    if not pods and workload is not None and started and s.now - started >= LOOK_AFTER:
-        return (workload.uid,)
-    return stuck_pods(s, pods)
+    if workload is None or attempt.pod_uids is not None or started is None:
+        return stuck
+    return (workload.uid, *stuck) if s.now - started >= LOOK_AFTER else stuck
 
 
 def stuck_pods(s: Scene, pods: list[Pod]) -> tuple[str, ...]:

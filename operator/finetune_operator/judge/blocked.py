@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from finetune_api.job import FineTuneJob
+from finetune_api.status import Attempt
 from finetune_contract.reasons import Reason
 from finetune_operator.job.credentials import credentials
 from finetune_operator.job.method import python_rewards
+from finetune_operator.job.times import timestamp
 from finetune_operator.judge.observed import Observed, Pod
 
+# What nobody knows to pass by itself is shown after this long; then it counts like all else.
+SLOW = timedelta(seconds=30)
 _IMAGE_REASONS = {
     "ErrImagePull",
     "ImagePullBackOff",
@@ -21,41 +25,70 @@ _IMAGE_REASONS = {
     "RegistryUnavailable",
 }
 _CONTAINER_REASONS = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
+_CREATING = "ContainerCreating"
+_VOLUME = re.compile(r"MountVolume|AttachVolume|Multi-Attach|attach or mount volumes")
 _NOT_FOUND = re.compile(r'(secret|configmap|persistentvolumeclaim) "([^"]+)" not found', re.I)
 
 
 @dataclass(frozen=True)
 class Blocked:
-    """What a pod waits for; `since` is when it was given a node."""
+    """What an attempt's start waits for. `since` is when it began to; None if it may wait as long
+    as it likes."""
 
     reason: Reason
     message: str
     since: datetime | None
 
 
-def blocked(job: FineTuneJob, pods: list[Pod], observed: Observed) -> Blocked | None:
+def blocked(job: FineTuneJob, pods: list[Pod], observed: Observed, now: datetime) -> Blocked | None:
     """Return what keeps the first of the pods that have not started from doing so."""
-    found = (_blocked(job, p, observed) for p in pods if not p.running and not p.over)
+    found = (block_of(job, p, observed, now) for p in pods if not p.running and not p.over)
     return next((b for b in found if b is not None), None)
 
 
-def _blocked(job: FineTuneJob, pod: Pod, observed: Observed) -> Blocked | None:
-    obstacle = pod.obstacle
+def unmade(
+    job: FineTuneJob, attempt: Attempt, pods: list[Pod], observed: Observed, now: datetime
+) -> Blocked | None:
+    """Return what keeps the workload from making all its pods, while some were never there."""
+    workload, wanted = observed.workload(job.uid, attempt.number), job.spec.workers.replicas
+    if workload is None or attempt.pod_uids is not None or len(pods) >= wanted:
+        return None
+    what = f"{workload.kind} {workload.name}"
+    if workload.held is not None:
+        return Blocked(Reason.QUEUED, f"{what} {workload.held}", None)
+    begun, has = timestamp(attempt.start_time), f"{what} has {len(pods)} of {wanted} pods"
+    if warning := observed.warnings.get(workload.uid):
+        return Blocked(Reason.POD_REFUSED, f"{has}: {warning}", begun)
+    slow = begun is not None and now - begun >= SLOW
+    return Blocked(Reason.NOT_STARTING, has, begun) if observed.looked and slow else None
+
+
+def block_of(job: FineTuneJob, pod: Pod, observed: Observed, now: datetime) -> Blocked | None:
+    """Return what keeps a pod from starting; None for one that is merely slow."""
+    obstacle, warning = pod.obstacle, observed.warnings.get(pod.uid)
     reason = obstacle.reason if obstacle else ""
-    message = " ".join(
-        text for text in (obstacle and obstacle.message, observed.warnings.get(pod.uid)) if text
-    )
+    message = " ".join(text for text in (obstacle and obstacle.message, warning) if text)
     if match := _NOT_FOUND.search(message):
         kind, name = match[1].lower(), match[2]
         return _missing(job, pod, kind, name)
-    if reason in ("Unschedulable", "SchedulingGated"):
-        return Blocked(Reason.UNSCHEDULABLE, f"{pod.name}: {message}", None)
+    if pod.scheduled is None:
+        words = f"{pod.name}: {message}"
+        return Blocked(Reason.UNSCHEDULABLE, words, None) if obstacle else None
+    found = _known(reason, message)
+    if found is None and reason not in ("", _CREATING):
+        found, message = Reason.NOT_STARTING, f"{reason}: {message}"
+    if found is None and warning and now - pod.scheduled >= SLOW:
+        found = Reason.NOT_STARTING
+    return Blocked(found, f"{pod.name}: {message}", pod.scheduled) if found else None
+
+
+def _known(reason: str, message: str) -> Reason | None:
     if reason in _IMAGE_REASONS:
-        return Blocked(Reason.IMAGE_UNAVAILABLE, f"{pod.name}: {message}", pod.scheduled)
-    if "MountVolume" in message or "AttachVolume" in message:
-        return Blocked(Reason.VOLUME_UNAVAILABLE, f"{pod.name}: {message}", pod.scheduled)
+        return Reason.IMAGE_UNAVAILABLE
+    if _VOLUME.search(message):
+        return Reason.VOLUME_UNAVAILABLE
     if reason in _CONTAINER_REASONS or "create pod sandbox" in message:
-        return Blocked(Reason.CONTAINER_REFUSED, f"{pod.name}: {message}", pod.scheduled)
+        return Reason.CONTAINER_REFUSED
     return None
 
 

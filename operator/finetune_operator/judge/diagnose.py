@@ -12,6 +12,7 @@ from finetune_api.status import Attempt
 from finetune_contract.reasons import TABLE, Reason, Retry, reason_of_exit_code
 from finetune_contract.result import Outcome, PublishedArtifact
 from finetune_operator.job.names import attempt_name
+from finetune_operator.judge.blocked import block_of
 from finetune_operator.judge.observed import Child, Crashes, Observed, Pod
 from finetune_operator.judge.pod_end import SYMPTOMS, End, failing_since, pod_end, result_of
 from finetune_operator.judge.told import told
@@ -44,7 +45,7 @@ def end_of(
     what makes its pods."""
     pods = observed.pods_of(attempt.number)
     return (
-        _failed_pods(attempt, pods, now)
+        _failed_pods(job, attempt, observed, now)
         or _crashing_runner(job, attempt, observed, pods)
         or _lost_workload(job, attempt, observed, pods, workload)
         or _lost_pods(attempt, pods)
@@ -52,7 +53,10 @@ def end_of(
     )
 
 
-def _failed_pods(attempt: Attempt, pods: list[Pod], now: datetime) -> End | None:
+def _failed_pods(
+    job: FineTuneJob, attempt: Attempt, observed: Observed, now: datetime
+) -> End | None:
+    pods = observed.pods_of(attempt.number)
     ends = [(pod, end) for pod in pods if (end := pod_end(pod, attempt.number, now)) is not None]
     if not ends:
         return None
@@ -61,7 +65,18 @@ def _failed_pods(attempt: Attempt, pods: list[Pod], now: datetime) -> End | None
     # A node's clock may be off: an end far in the past or in the future is not waited for.
     recent = abs(now - failing_since(pod)) < SETTLE
     settled = end.reason not in SYMPTOMS or not pod.over or not running or not recent
+    if end.reason is Reason.DISTRIBUTED_FAILURE and attempt.running_time is None:
+        end = _gave_up(job, end, pods, observed, now)
     return End(end.reason, end.message, end.rank, settled)
+
+
+def _gave_up(job: FineTuneJob, end: End, pods: list[Pod], observed: Observed, now: datetime) -> End:
+    """Return the end of a pod that waited in vain for a peer: what kept that one from starting."""
+    never_ran = [p for p in pods if p.end is None and not p.running]
+    blocks = [b for p in never_ran if (b := block_of(job, p, observed, now)) is not None]
+    if not blocks:
+        return end
+    return End(blocks[0].reason, f"{blocks[0].message}; meanwhile {end.message}", end.rank)
 
 
 def _nearness(pod: Pod, end: End) -> tuple[bool, datetime, int]:

@@ -74,11 +74,12 @@ def observe(
 
 
 def newest_warning(events: Iterable[Object]) -> str | None:
-    """Return the message of an object's newest Event, unless things have gone well since."""
+    """Return the message of an object's newest Event, unless things have gone well since; what a
+    controller does before it fails often has the same second."""
     dated = [(e.get("lastTimestamp") or e.get("eventTime") or "", e) for e in events]
     if not dated:
         return None
-    newest = max(dated, key=lambda pair: pair[0])[1]
+    newest = max(dated, key=lambda pair: (pair[0], pair[1].get("type") == "Warning"))[1]
     return _said(newest, "message") or None if newest.get("type") == "Warning" else None
 
 
@@ -132,6 +133,7 @@ def _child(job: FineTuneJob, body: Object, backend: Backend) -> Child:
         deleting="deletionTimestamp" in metadata,
         workload=is_workload,
         outcome=backend.outcome(body) if is_workload else None,
+        held=backend.held(body) if is_workload else None,
     )
 
 

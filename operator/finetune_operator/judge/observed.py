@@ -22,6 +22,7 @@ class Child:
     deleting: bool
     workload: bool = False  # it is the one that makes pods
     outcome: bool | None = None  # of a workload: ended well, ended badly, not ended
+    held: str | None = None  # of a workload: what keeps it from making pods, such as a queue
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,7 @@ class Observed:
     pods: tuple[Pod, ...] = ()
     reports: tuple[Report, ...] = ()
     warnings: Mapping[str, str] = field(default_factory=dict)  # newest event by uid, if a warning
+    looked: bool = False  # the Events that the decision asked for were read
     checks: tuple[Pod, ...] = ()  # pods that try the rewards; deleted ones included
     strays: tuple[Stray, ...] = ()
 

@@ -23,15 +23,23 @@ def retry_classes(attempts: Sequence[Attempt]) -> list[Retry]:
     begun = False
     for attempt in attempts:
         begun = begun or bool(attempt.last_step)
-        classes.append(retry_of(Reason(attempt.reason), begun) if attempt.reason else Retry.NONE)
+        classes.append(_retry(Reason(attempt.reason), begun) if attempt.reason else Retry.NONE)
     return classes
+
+
+def _retry(reason: Reason, begun: bool) -> Retry:
+    """Return what follows an end. Room on nodes comes by itself; what else an attempt waited for in
+    vain may never come, which ends a job that has not trained."""
+    kind = retry_of(reason, begun)
+    waits = begun or reason is Reason.UNSCHEDULABLE
+    return Retry.INFRASTRUCTURE if kind is Retry.WAIT and not waits else kind
 
 
 def gives_up(job: FineTuneJob, attempts: Sequence[Attempt], settings: Settings) -> str | None:
     """Return why no attempt follows the last one, in words that end a message; None if one does."""
     last, classes = attempts[-1], retry_classes(attempts)
     match classes[-1]:
-        case Retry.NEVER | Retry.WAIT:
+        case Retry.NEVER:
             return ""
         case Retry.COUNTED | Retry.SMALLER_BATCH as kind:
             if kind is Retry.SMALLER_BATCH and last.micro_batch_size == 1:
@@ -43,7 +51,7 @@ def gives_up(job: FineTuneJob, attempts: Sequence[Attempt], settings: Settings) 
             lost = classes.count(Retry.INFRASTRUCTURE)
             cap = settings.max_infrastructure_attempts
             return f"the infrastructure ended {lost} attempts" if lost >= cap else None
-        case Retry.NONE:
+        case Retry.WAIT | Retry.NONE:
             return None
 
 

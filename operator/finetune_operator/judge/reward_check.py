@@ -185,7 +185,7 @@ def _waiting(s: Scene, known: RewardCheckStatus, pod: Pod) -> Decision:
     if over is not None and over <= timedelta():
         why = f": {pod.obstacle.reason}: {pod.obstacle.message}" if pod.obstacle else ""
         return _ended(s, known, End(Reason.TRAINER_ERROR, took + why))
-    block = blocked(s.job, [pod], s.observed)
+    block = blocked(s.job, [pod], s.observed, s.now)
     if (end := start_timeout(s, block)) is not None:
         return _failed(s, known, end)
     waits = s.go_on(Reason.PENDING, _trying(s))

@@ -71,6 +71,14 @@ class TwoObjects:
         _, node, index = pod["metadata"]["name"].rpartition("-node-")
         return int(index) if node else None
 
+    def held(self, workload: Json) -> str | None:
+        policy = workload.get("spec", {}).get("runPolicy", {})
+        return (
+            "is suspended, as by a queue that has not admitted it"
+            if policy.get("suspend")
+            else None
+        )
+
     def outcome(self, workload: Json) -> bool | None:
         phase = workload.get("status", {}).get("phase")
         return {"Complete": True, "Broken": False}.get(phase)

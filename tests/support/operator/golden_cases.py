@@ -64,7 +64,8 @@ def load(case: str, backend: Played = ONE_OBJECT) -> tuple[FineTuneJob, Observed
     job = Parser().parse(parts["job"])
     seen = parts["seen"]
     observed = observe(job, seen.get("children", []), seen.get("departed", []), backend)
-    observed = dataclasses.replace(observed, warnings=seen.get("warnings", {}))
+    said = seen.get("warnings")
+    observed = dataclasses.replace(observed, warnings=said or {}, looked=said is not None)
     return job, observed, datetime.fromisoformat(seen["now"])
 
 

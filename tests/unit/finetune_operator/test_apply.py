@@ -61,6 +61,16 @@ async def test_a_refusal_by_the_cluster_ends_the_job_in_its_words(refusal: ApiEr
             "does not serve",
         ),
         (
+            ApiError(
+                500,
+                "InternalError",
+                'Internal error occurred: failed calling webhook "validator.pytorchjob": failed to '
+                'call webhook: Post "https://training-operator": no endpoints available',
+            ),
+            "BackendUnavailable",
+            "PyTorchJob bot-a1 has to pass a webhook that does not answer: Internal error",
+        ),
+        (
             ApiError(403, "Forbidden", 'User "operator" cannot create resource "pytorchjobs"'),
             "OperatorForbidden",
             'may not write PyTorchJob bot-a1: User "operator" cannot create',

@@ -208,7 +208,6 @@ async def test_a_workload_without_pods_is_asked_about() -> None:
     bench.api.events_of = events_of  # type: ignore[method-assign]
     bench.world.now += timedelta(seconds=3)
     await bench.do_pass()
-    assert bench.told("Reconciling")[1:] == (
-        "Pending",
-        "attempt 1 is starting; pods are forbidden: quota",
-    )
+    _, reason, message = bench.told("Reconciling")
+    assert reason == "PodRefused"
+    assert "PyTorchJob bot-a1 has 0 of 1 pods: pods are forbidden: quota" in message

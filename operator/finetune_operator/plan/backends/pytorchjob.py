@@ -52,6 +52,16 @@ class PyTorchJob:
             return None
         return 0 if match["role"] == "master" else int(match["index"]) + 1
 
+    def held(self, workload: Object) -> str | None:
+        """Return what a queue or a gang scheduler does: the one suspends it, the other lets
+        training-operator look at it without starting it."""
+        if (workload.get("spec", {}).get("runPolicy") or {}).get("suspend"):
+            return "is suspended, as by a queue that has not admitted it"
+        status = workload.get("status") or {}
+        if "lastReconcileTime" in status and "startTime" not in status:
+            return "waits for its PodGroup"
+        return None
+
     def outcome(self, workload: Object) -> bool | None:
         """Read the Succeeded and Failed conditions; both stay once they are true."""
         conditions = workload.get("status", {}).get("conditions") or []

@@ -15,6 +15,7 @@ from finetune_contract.reasons import Reason
 from finetune_operator.judge.decide import decide
 from finetune_operator.judge.decision import Decision
 from finetune_operator.judge.observed import Observed, Obstacle, Report, Stray
+from finetune_operator.judge.retry import gives_up
 from finetune_operator.plan.backends import BACKEND
 from support.operator.decisions import (
     LEASE,
@@ -51,11 +52,41 @@ def test_what_only_the_user_can_bring_has_its_time(seconds: int, ends: bool) -> 
         assert made.verdict.reason == Reason.IMAGE_UNAVAILABLE
 
 
-def test_a_pod_without_a_node_has_all_the_time() -> None:
-    gated = replace(STUCK, scheduled=None, obstacle=Obstacle("Unschedulable", "no room"))
-    made = decided(attempt(), seconds=9_999, pods=(gated, pod(1)), children=(WORKLOAD,))
+GATED = replace(STUCK, scheduled=None, obstacle=Obstacle("Unschedulable", "no room"))
+
+
+def test_pods_without_nodes_have_all_the_time() -> None:
+    gated = (GATED, replace(GATED, name="bot-a1-worker-0", uid="pod-1", node_rank=1))
+    made = decided(attempt(), seconds=9_999, pods=gated, children=(WORKLOAD,))
     assert made.verdict.reason == Reason.UNSCHEDULABLE
     assert last_state(made) is AttemptState.RUNNING
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_a_pod_may_not_hold_its_node_for_ever_for_one_without(running: bool) -> None:
+    holds = replace(pod(1), scheduled=at(5), running=running)
+    waits = decided(attempt(), seconds=604, pods=(GATED, holds), children=(WORKLOAD,))
+    assert (waits.verdict.reason, waits.after) == (Reason.UNSCHEDULABLE, timedelta(seconds=1))
+    made = decided(attempt(), seconds=605, pods=(GATED, holds), children=(WORKLOAD,))
+    ended = made.attempts[-1]
+    assert (ended.state, ended.reason) == (AttemptState.STOPPING, Reason.UNSCHEDULABLE)
+    assert ended.message == "bot-a1-master-0: no room; the other pods gave their nodes back"
+    many = [attempt(n, state="Failed", end_time=stamp(0), reason=ended.reason) for n in range(99)]
+    assert gives_up(job(), many, SETTINGS) is None, "room comes by itself"
+
+
+@pytest.mark.parametrize(("seconds", "ends"), [(599, False), (600, True)])
+def test_a_pod_that_is_refused_has_its_time(seconds: int, ends: bool) -> None:
+    said = Observed((WORKLOAD,), (pod(0),), warnings={"workload": "exceeded quota"}, looked=True)
+    status = FineTuneJobStatus(attempts=[attempt(state="Starting")])
+    made = decide(job(status), said, at(seconds), SETTINGS, BACKEND, None)
+    assert (made.attempts[-1].reason == Reason.START_TIMEOUT) is ends
+    words = "PyTorchJob bot-a1 has 1 of 2 pods: exceeded quota"
+    if ends:
+        assert made.attempts[-1].message == f"PodRefused: {words}"
+    else:
+        assert made.verdict.reason is Reason.POD_REFUSED
+        assert made.verdict.message.startswith(words)
 
 
 def test_pods_are_recorded_when_all_were_seen_and_running_when_all_run() -> None:
@@ -201,6 +232,10 @@ def test_of_several_slow_pods_the_first_to_have_had_its_moment_is_waited_for() -
     [
         (2, (), ()),
         (3, (), ("workload",)),
+        (2, (pod(0),), ()),
+        (3, (pod(0),), ("workload",)),
+        (3, (STUCK,), ("workload",)),
+        (3, (replace(STUCK, obstacle=None),), ("workload", "pod-0")),
         (3, (replace(STUCK, obstacle=None), pod(1)), ("pod-0",)),
         (2, (replace(STUCK, obstacle=None), pod(1)), ()),
         (3, (replace(STUCK, obstacle=None, scheduled=None), pod(1)), ()),

@@ -1,20 +1,27 @@
 """What keeps a pod from starting gets its reason, and the name of what is missing."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from finetune_operator.judge.blocked import Blocked, blocked
-from finetune_operator.judge.observed import Obstacle
-from support.operator.values import job, pod, seen, stamp
+from finetune_contract.reasons import Reason
+from finetune_operator.judge.blocked import Blocked, blocked, unmade
+from finetune_operator.judge.observed import Child, Obstacle
+from support.operator.values import UID, at, attempt, job, pod, seen, stamp
 
 
-def waits(obstacle: Obstacle | None, warning: str | None = None, **spec: Any) -> Blocked | None:
-    stuck = pod(0, phase="Pending", running=False, obstacle=obstacle)
+def waits(
+    obstacle: Obstacle | None, warning: str | None = None, seconds: float = 29, **spec: Any
+) -> Blocked | None:
+    """What keeps a pod from starting, this long after it was given a node if it has one."""
+    node = None if obstacle and obstacle.reason in NO_NODE else at(0)
+    stuck = pod(0, phase="Pending", running=False, obstacle=obstacle, scheduled=node)
     warnings = {stuck.uid: warning} if warning else {}
-    return blocked(job(**spec), [pod(1), stuck], seen(warnings=warnings))
+    return blocked(job(**spec), [pod(1), stuck], seen(warnings=warnings), at(seconds))
 
 
+NO_NODE = ("Unschedulable", "SchedulingGated", "SchedulerError")
 CREATING = Obstacle("ContainerCreating", "")
 
 
@@ -23,6 +30,7 @@ CREATING = Obstacle("ContainerCreating", "")
     [
         (Obstacle("Unschedulable", "0/3 nodes"), None, "Unschedulable", "0/3 nodes"),
         (Obstacle("SchedulingGated", "gated"), None, "Unschedulable", "gated"),
+        (Obstacle("SchedulerError", "no answer"), None, "Unschedulable", "no answer"),
         (
             Obstacle("Unschedulable", 'persistentvolumeclaim "models" not found'),
             None,
@@ -41,6 +49,14 @@ CREATING = Obstacle("ContainerCreating", "")
         (CREATING, 'secret "s3" not found', "SecretNotFound", 'Secret "s3"'),
         (CREATING, "MountVolume.SetUp failed: timeout", "VolumeUnavailable", "timeout"),
         (CREATING, "AttachVolume.Attach failed", "VolumeUnavailable", "Attach failed"),
+        (CREATING, "Multi-Attach error for volume", "VolumeUnavailable", "Multi-Attach"),
+        (CREATING, "Unable to attach or mount volumes: x", "VolumeUnavailable", "volumes: x"),
+        (
+            Obstacle("CrashLoopBackOff", "back-off restarting container=istio-proxy"),
+            None,
+            "NotStarting",
+            "bot-a1-master-0: CrashLoopBackOff: back-off restarting container=istio-proxy",
+        ),
         (
             Obstacle("CreateContainerConfigError", "image will run as root"),
             None,
@@ -64,7 +80,15 @@ def test_what_keeps_a_pod_from_starting(
 def test_a_pod_that_is_merely_slow_is_not_blocked() -> None:
     assert waits(CREATING) is None
     assert waits(None) is None
-    assert waits(CREATING, "Readiness probe failed") is None
+    assert waits(CREATING, "Startup probe failed") is None
+    assert waits(CREATING, None, 9_999) is None
+    assert waits(None, None, 9_999) is None
+
+
+def test_a_warning_that_nobody_knows_is_shown_after_a_while_and_counts() -> None:
+    for obstacle in (CREATING, None):
+        found = waits(obstacle, "the moon is full", 30)
+        assert found == Blocked(Reason.NOT_STARTING, "bot-a1-master-0: the moon is full", at(0))
 
 
 def test_a_missing_secret_is_named_with_the_fields_that_name_it() -> None:
@@ -93,4 +117,38 @@ def test_only_a_pod_with_a_node_can_run_out_of_time(obstacle: Obstacle, since: s
 
 def test_finished_and_running_pods_wait_for_nothing() -> None:
     done = pod(0, phase="Failed", running=False, obstacle=Obstacle("ErrImagePull", ""))
-    assert blocked(job(), [done, pod(1, obstacle=Obstacle("ErrImagePull", ""))], seen()) is None
+    held = pod(0, phase="Pending", scheduled=None)
+    waiting = pod(1, obstacle=Obstacle("ErrImagePull", ""))
+    assert blocked(job(), [done, held, waiting], seen(), at(0)) is None
+
+
+WORKLOAD = Child("PyTorchJob", "bot-a1", "workload", UID, 1, False, workload=True)
+REFUSED = {"workload": 'pods "bot-a1-worker-0" is forbidden: exceeded quota'}
+
+
+def makes(*pods: Any, seconds: float = 60, of: Any = None, **fields: Any) -> Blocked | None:
+    observed = seen(*pods, children=(fields.pop("child", WORKLOAD),), **fields)
+    return unmade(job(), of or attempt(), list(pods), observed, at(seconds))
+
+
+def test_pods_that_are_refused_are_told_of_while_others_hold_their_nodes() -> None:
+    found = makes(pod(), warnings=REFUSED, seconds=4)
+    assert found == Blocked(
+        Reason.POD_REFUSED, f"PyTorchJob bot-a1 has 1 of 2 pods: {REFUSED['workload']}", at(0)
+    )
+    assert makes(pod(), pod(1), warnings=REFUSED) is None
+    assert makes(pod(), of=attempt(pod_uids=["pod-0", "pod-1"]), warnings=REFUSED) is None
+    assert makes(pod(), child=replace(WORKLOAD, uid="w", workload=False), warnings=REFUSED) is None
+
+
+def test_pods_that_are_not_made_and_nobody_says_why() -> None:
+    nothing = Blocked(Reason.NOT_STARTING, "PyTorchJob bot-a1 has 0 of 2 pods", at(0))
+    assert makes(looked=True, seconds=30) == nothing
+    assert makes(looked=True, seconds=29) is None
+    assert makes(looked=False, seconds=30) is None, "its Events come first"
+
+
+def test_a_workload_that_a_queue_holds_may_wait() -> None:
+    held = replace(WORKLOAD, held="is suspended")
+    found = makes(child=held, warnings=REFUSED, looked=True)
+    assert found == Blocked(Reason.QUEUED, "PyTorchJob bot-a1 is suspended", None)

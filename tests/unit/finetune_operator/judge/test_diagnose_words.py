@@ -56,6 +56,6 @@ def test_a_secret_that_the_job_does_not_name_is_not_said_to_be_named() -> None:
     stuck = pod(
         running=False, phase="Pending", obstacle=Obstacle("Waiting", 'secret "other" not found')
     )
-    block = blocked(job(), [stuck], Observed(pods=(stuck,)))
+    block = blocked(job(), [stuck], Observed(pods=(stuck,)), at(0))
     assert block is not None
     assert block.message == 'Secret "other" does not exist in namespace team'

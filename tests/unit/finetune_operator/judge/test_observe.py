@@ -257,6 +257,27 @@ def test_how_a_workload_ended(conditions: Json, outcome: bool | None) -> None:
     assert seen.outcome is outcome
 
 
+@pytest.mark.parametrize(
+    ("fields", "held"),
+    [
+        ({}, None),
+        ({"spec": {"runPolicy": None}}, None),
+        ({"spec": {"runPolicy": {"suspend": False}}, "status": {"startTime": "t"}}, None),
+        (
+            {"spec": {"runPolicy": {"suspend": True}}},
+            "is suspended, as by a queue that has not admitted it",
+        ),
+        ({"status": {"lastReconcileTime": "t"}}, "waits for its PodGroup"),
+        ({"status": {"lastReconcileTime": "t", "startTime": "t"}}, None),
+    ],
+)
+def test_what_holds_a_workload(fields: Json, held: str | None) -> None:
+    (seen,) = look(body("PyTorchJob", "bot-a1", **fields)).children
+    assert seen.held == held
+    (other,) = look(body("Lease", "bot-a1", spec={"runPolicy": {"suspend": True}})).children
+    assert other.held is None
+
+
 def test_the_newest_event_counts_and_only_if_it_warns() -> None:
     warning = {"type": "Warning", "message": "no", "lastTimestamp": "2026-01-01T00:00:02Z"}
     normal = {"type": "Normal", "message": "yes", "lastTimestamp": "2026-01-01T00:00:01Z"}

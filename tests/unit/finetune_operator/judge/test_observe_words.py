@@ -26,6 +26,8 @@ def test_two_events_of_one_moment_do_not_confuse() -> None:
     first = {"type": "Warning", "message": "first", "lastTimestamp": moment}
     second = {"type": "Warning", "message": "second", "eventTime": moment}
     assert newest_warning([first, second]) in ("first", "second")
+    well = {"type": "Normal", "message": "well", "lastTimestamp": moment}
+    assert newest_warning([well, first]) == newest_warning([first, well]) == "first"
 
 
 def test_the_last_of_a_repeated_event_counts_not_its_first() -> None:

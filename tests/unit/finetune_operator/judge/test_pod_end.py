@@ -7,10 +7,11 @@ import pytest
 
 from finetune_contract.reasons import TABLE, Reason, Retry
 from finetune_operator.judge.diagnose import end_of
+from finetune_operator.judge.observed import InitFailure, Obstacle
 from finetune_operator.judge.pod_end import End
 from finetune_operator.plan.backends import BACKEND
 from support.operator.decisions import WORKLOAD
-from support.operator.values import at, attempt, ended, failure, job, pod, seen
+from support.operator.values import at, attempt, ended, failure, job, pod, seen, stamp
 
 # What a DisruptionTarget of Kubernetes says, by whoever sets it.
 DISRUPTIONS = {
@@ -142,3 +143,43 @@ def test_a_worker_that_ended_well_is_not_missed() -> None:
     done = replace(ended(1, 0), phase="Running", due=at(130), deleted=at(10))
     observed = seen(pod(0), done, children=(WORKLOAD,))
     assert end_of(job(), attempt(), observed, at(60), BACKEND.workload) is None
+
+
+INIT = pod(1, phase="Failed", running=False, init_failure=InitFailure("init-pytorch", 1, True))
+NO_ROOM = Obstacle("Unschedulable", "0/3 nodes are available")
+GAVE_UP = "bot-a1-worker-0: init container init-pytorch ended with code 1"
+
+
+@pytest.mark.parametrize("gone", [True, False])
+@pytest.mark.parametrize("waits", [INIT, ended(1, 23, result=failure(Reason.DISTRIBUTED_FAILURE))])
+def test_a_pod_that_waited_in_vain_for_a_peer_tells_what_kept_that_one(
+    waits: Any, gone: bool
+) -> None:
+    """training-operator deletes the master as soon as the worker has failed."""
+    master = pod(0, phase="Pending", running=False, scheduled=None, obstacle=NO_ROOM, gone=gone)
+    found = end(master, waits)
+    assert found is not None
+    assert found.reason is Reason.UNSCHEDULABLE
+    assert found.message.startswith(
+        "bot-a1-master-0: 0/3 nodes are available; meanwhile bot-a1-worker-0"
+    )
+
+
+@pytest.mark.parametrize(
+    "master",
+    [
+        pod(0, phase="Pending", running=False),
+        pod(0, obstacle=NO_ROOM),
+        ended(0, 23, obstacle=NO_ROOM),
+    ],
+    ids=["merely slow", "runs", "has run"],
+)
+def test_a_pod_that_waited_for_one_that_nothing_kept_lost_it(master: Any) -> None:
+    assert end(master, INIT) == End(Reason.DISTRIBUTED_FAILURE, GAVE_UP)
+
+
+def test_once_all_have_run_nobody_waits_for_a_start() -> None:
+    master = pod(0, phase="Pending", running=False, scheduled=None, obstacle=NO_ROOM)
+    observed = seen(master, INIT, children=(WORKLOAD,))
+    found = end_of(job(), attempt(running_time=stamp(1)), observed, at(60), BACKEND.workload)
+    assert found == End(Reason.DISTRIBUTED_FAILURE, GAVE_UP)

@@ -43,6 +43,15 @@ def test_the_infrastructure_has_a_count_of_its_own() -> None:
     assert gives_up(policy, mixed, SETTINGS) == "it was attempt 1 of 1"
 
 
+def test_what_only_the_user_can_bring_is_not_waited_for_without_end_before_a_step() -> None:
+    waits = [r for r in Reason if TABLE[r].retry is Retry.WAIT and r is not Reason.UNSCHEDULABLE]
+    for reason in waits:
+        assert gives_up(job(), failed(*[reason] * 2), SETTINGS) is None
+        assert gives_up(job(), failed(*[reason] * 3), SETTINGS) is not None
+        assert gives_up(job(), failed(*[reason] * 9, last_step=1), SETTINGS) is None
+    assert gives_up(job(), failed(*[Reason.UNSCHEDULABLE] * 9), SETTINGS) is None
+
+
 def test_out_of_memory_at_a_micro_batch_of_one_is_final() -> None:
     why = gives_up(job(), failed(Reason.OUT_OF_MEMORY, micro_batch_size=1), SETTINGS)
     assert why == "microBatchSize is 1 already"
