@@ -57,8 +57,8 @@ check-images: $(VENV)/dev.stamp  ## Resolve and install what the Dockerfiles do,
 lock: $(VENV)/bin/python  ## Lock what is installed anew where ranges changed; UPGRADE=1: the newest
 	@$< $(INSTALL) "uv>=0.13,<1"
 	@cat $(TORCH_LOCK) >> $(LOCK)
-	@uv pip compile pyproject.toml --all-extras --universal --python-version=3.11 --quiet \
-	  --no-annotate --custom-compile-command="make lock" $(if $(UPGRADE),--upgrade) \
+	@UV_SYSTEM_CERTS=1 uv pip compile pyproject.toml --all-extras --universal --python-version=3.11 \
+	  --quiet --no-annotate --custom-compile-command="make lock" $(if $(UPGRADE),--upgrade) \
 	  --output-file=$(LOCK)
 	@sed -E -n '1,2p; /$(OF_TORCH)/p' $(LOCK) > $(TORCH_LOCK)
 	@sed -E -i '/$(OF_TORCH)/d' $(LOCK)

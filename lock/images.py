@@ -135,7 +135,7 @@ def _run(words: list[str], where: Path, environment: dict[str, str]) -> str:
     done = subprocess.run(
         words,
         cwd=where,
-        env={**os.environ, **environment},
+        env={"UV_SYSTEM_CERTS": "1", **os.environ, **environment},  # as in the images
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
