@@ -9,12 +9,10 @@ if __name__ == "__main__":
     have_a_home()  # or kubernetes.aio can not be imported
 
 import asyncio
-import logging
 import os
 import sys
 
 from finetune_operator import logs
-from finetune_operator.cluster.sync import BackendAppeared
 from finetune_operator.handlers import run
 from finetune_operator.settings import InvalidSetting, Settings
 
@@ -27,11 +25,7 @@ def main() -> int:
         sys.stderr.write(f"{wrong}\n")
         return 2
     logs.configure(settings.log_level, settings.log_format)
-    try:
-        asyncio.run(run(settings))
-    except BackendAppeared as appeared:
-        logging.warning("%s", appeared)
-        return 1
+    asyncio.run(run(settings))
     return 0
 
 

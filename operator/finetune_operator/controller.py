@@ -58,7 +58,7 @@ class Controller:
         self.metrics = Metrics(cache, lambda: len(self._queue), self._leads)
         cluster.observer = self.metrics.observe_request
         cluster.may_write = self._leads
-        self._sync = Synchroniser(
+        self.sync = Synchroniser(
             cluster, cache, children(backend.kinds), settings.watch_namespaces, self._queue.add
         )
         self._recorder = Recorder(cluster)
@@ -75,15 +75,15 @@ class Controller:
     def notice(self, event: str | None, body: Object) -> None:
         """Take in one watch event; `event` is DELETED, or anything else for a state."""
         key = self._cache.remove(body) if event == "DELETED" else self._cache.put(body)
-        if key is not None and self._cache.synced and self._leads():
+        if key is not None and self._cache.decides(key) and self._leads():
             self._queue.add(key)
 
     async def run(self) -> None:
-        """Work until cancelled. Raises BackendAppeared, or OSError if the port is taken."""
+        """Work until cancelled. Raises OSError if the port is taken."""
         app = application(self._cache, self.metrics)
         runner = await serve(app, self._settings.bind_address, self._settings.bind_port)
         parts = [
-            self._sync.run(self._settings.relist_seconds),
+            self.sync.run(self._settings.relist_seconds),
             self._queue.run(),
             self._recorder.run(),
         ]
@@ -101,6 +101,9 @@ class Controller:
             self._queue.add(key)
 
     async def _handle(self, key: Key) -> float | None:
+        if not self._cache.decides(key):
+            self._reconciler.forget(key)
+            return None  # who may read the namespace again looks at all its jobs
         if not self._leads():
             return None  # who is elected looks at all jobs
         with logs.about(key.namespace, key.name):

@@ -6,8 +6,13 @@ may see twice or never. `on.event` merely fills the cache and names a job to loo
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import itertools
+import logging
+import signal
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import kopf
@@ -20,29 +25,67 @@ from finetune_operator.job.resources import children, resources
 from finetune_operator.plan.backends import BACKEND
 from finetune_operator.settings import Settings
 
+log = logging.getLogger(__name__)
+
+_PAUSE_SECONDS = 2.0
+
 
 async def run(settings: Settings) -> None:
-    """Run the operator until it is signalled or a watch ends for good."""
+    """Run the operator until it is signalled."""
     cluster = await Cluster.connect(resources(BACKEND.kinds))
     controller = Controller(settings, cluster, Cache(), BACKEND)
+    watches = Watches(settings, controller, cluster)
+    controller.sync.served = lambda kind: watches.start_anew()
     try:
-        # Whichever ends first, ends the process: the Deployment starts it again.
-        await until_one_ends(controller.run(), _watch(settings, controller, cluster))
+        await until_one_ends(controller.run(), watches.run())
     finally:
         await cluster.close()
 
 
-async def _watch(settings: Settings, controller: Controller, cluster: Cluster) -> None:
-    tasks = await kopf.spawn_tasks(
-        registry=_registry(controller, cluster),
-        settings=_kopf_settings(),
-        standalone=True,
-        clusterwide=not settings.watch_namespaces,
-        namespaces=settings.watch_namespaces,
-        # Kopf's own guess fails where /etc/passwd does not know the user, as in the image.
-        identity=socket.gethostname(),  # type: ignore[arg-type] # a NewType that Kopf keeps to itself
-    )
-    await kopf.run_tasks(tasks, ignored=_Everyone())
+class Watches:
+    """Kopf, started again whenever it ends though nobody told it to: what the watches miss
+    meanwhile, the periodic lists find."""
+
+    def __init__(self, settings: Settings, controller: Controller, cluster: Cluster) -> None:
+        self._settings = settings
+        self._registry = _registry(controller, cluster)
+        self._stop = asyncio.Event()
+        self._told_to_go = False
+
+    def start_anew(self) -> None:
+        """Look for what is served, and watch that."""
+        self._stop.set()
+
+    async def run(self) -> None:
+        """Watch until the process is signalled."""
+        while not self._told_to_go:
+            self._stop.clear()
+            try:
+                await self._watch()
+            except Exception:
+                log.warning("the watches ended, and start anew", exc_info=True)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._stop.wait(), _PAUSE_SECONDS)
+
+    async def _watch(self) -> None:
+        namespaces = self._settings.watch_namespaces
+        tasks = await kopf.spawn_tasks(
+            registry=self._registry,
+            settings=_kopf_settings(),
+            standalone=True,
+            clusterwide=not namespaces,
+            namespaces=namespaces,
+            stop_flag=self._stop,
+            # Kopf's own guess fails where /etc/passwd does not know the user, as in the image.
+            identity=socket.gethostname(),  # type: ignore[arg-type] # a NewType of Kopf's own
+        )
+        for number in (signal.SIGTERM, signal.SIGINT):  # of which Kopf makes its own use
+            asyncio.get_running_loop().add_signal_handler(number, self._go)
+        await kopf.run_tasks(tasks, ignored=_Everyone())
+
+    def _go(self) -> None:
+        self._told_to_go = True
+        self._stop.set()
 
 
 class _Everyone(frozenset[Any]):
@@ -50,6 +93,14 @@ class _Everyone(frozenset[Any]):
 
     def __contains__(self, _: object) -> bool:
         return True
+
+
+class _Backoffs(Iterable[float]):
+    """Pauses between tries of a request that is refused or not answered: it never gives up, so
+    that one namespace's refusal does not end the others' watches."""
+
+    def __iter__(self) -> Iterator[float]:
+        return itertools.chain((0.5, 1.0, 2.0, 4.0), itertools.repeat(8.0))
 
 
 def _registry(controller: Controller, cluster: Cluster) -> kopf.OperatorRegistry:
@@ -108,6 +159,8 @@ def _kopf_settings() -> kopf.OperatorSettings:
     settings.watching.inactivity_timeout = 70
     settings.watching.server_timeout = 600
     settings.networking.request_timeout = 30
+    settings.networking.error_backoffs = _Backoffs()
+    settings.process.ultimate_exiting_timeout = None  # it would kill who watches again by then
     settings.queueing.idle_timeout = 1
     for resource in children(BACKEND.kinds).values():
         # A cluster has thousands of foreign pods, and a Lease per node that changes all the time.

@@ -69,6 +69,7 @@ class Metrics:
             registry=self.registry,
         )
         leader.set_function(leads)
+        self.registry.register(_Refused(cache))
         self.registry.register(_JobsByReason(cache, leads))
         self.registry.register(JobMetrics(cache, lambda: datetime.now(UTC), leads))
 
@@ -79,6 +80,22 @@ class Metrics:
     def render(self) -> bytes:
         """Return the text that Prometheus scrapes."""
         return generate_latest(self.registry)
+
+
+class _Refused(Collector):
+    def __init__(self, cache: Cache) -> None:
+        self._cache = cache
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Name each watched namespace that the operator may not read."""
+        family = GaugeMetricFamily(
+            "finetune_operator_namespace_refused",
+            "1 for a watched namespace that is gone, or that the operator may not read",
+            labels=["namespace"],
+        )
+        for namespace in sorted(self._cache.closed):
+            family.add_metric([namespace], 1)
+        yield family
 
 
 class _JobsByReason(Collector):

@@ -60,7 +60,7 @@ class Reconciler:
         """
         body = self.cache.job(key)
         if body is None:
-            self._parser.forget(key.namespace, key.name)
+            self.forget(key)
             return None
         if "deletionTimestamp" in body["metadata"]:
             return None  # children go by their ownerReferences
@@ -71,6 +71,10 @@ class Reconciler:
                 await self._reread(key, body)
             log.warning("%s", error)
             raise RetryLater from error
+
+    def forget(self, key: Key) -> None:
+        """Drop what is known of a job that is gone."""
+        self._parser.forget(key.namespace, key.name)
 
     async def _pass(self, body: Object) -> float | None:
         now = self.clock()

@@ -36,10 +36,12 @@ class _Family:
 
 
 class Cache:
-    """`synced` opens once everything has been listed; nothing may be decided before."""
+    """`synced` opens once everything has been listed; nothing may be decided before, nor in a
+    namespace that is `closed`: what it holds is not known."""
 
     def __init__(self) -> None:
         self.synced = False
+        self.closed: set[str] = set()
         self._jobs: dict[Key, Object] = {}
         self._families: dict[Key, _Family] = {}
         self._tombstones: OrderedDict[str, int] = OrderedDict()  # up to which version it is dead
@@ -120,6 +122,19 @@ class Cache:
             self._depart(key, body if newer else known)
         self._forget_if_empty(key)
         return key
+
+    def decides(self, key: Key) -> bool:
+        """Tell whether all of the job's objects are known."""
+        return self.synced and key.namespace not in self.closed
+
+    def close(self, namespace: str) -> set[Key]:
+        """Forget what a namespace held, which may come back; return its jobs."""
+        self.closed.add(namespace)
+        gone = {key for key in (*self._jobs, *self._families) if key.namespace == namespace}
+        for key in gone:
+            self._jobs.pop(key, None)
+            self._families.pop(key, None)
+        return gone
 
     def replace(self, kind: str, items: Sequence[Object], at: str, scope: Scope) -> set[Key]:
         """Take in a list; return the jobs for which it shows anything new.

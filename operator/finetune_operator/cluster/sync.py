@@ -21,60 +21,114 @@ log = logging.getLogger(__name__)
 _RETRY_SECONDS = 1.0
 # Deletions between the first list and the first watch are shown by neither.
 _SECOND_LIST_SECONDS = 30.0
-
-
-class BackendAppeared(Exception):
-    """A kind is served now that was not at the start, so no watch is on it: start anew."""
+# A kind that is not served, or a namespace that may not be read, is asked for so often.
+_LACKING_SECONDS = 3.0
 
 
 @dataclass
 class Synchroniser:
     """Lists jobs and their `children`, kinds; `add` is told of every job for which a list shows
-    something new. Without `namespaces` it lists all of them."""
+    something new, `served` of a kind that is served now and was not before, so that no watch is on
+    it. Without `namespaces` it lists all of them."""
 
     api: Api
     cache: Cache
     children: Collection[str]
     namespaces: tuple[str, ...]
     add: Callable[[Key], None]
+    served: Callable[[str], None] = lambda kind: None
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     _unserved: set[str] = field(default_factory=set, init=False)
 
     async def run(self, relist_seconds: float) -> None:
         """Open the gate after the first complete list, then list again until cancelled."""
+        pause = _RETRY_SECONDS
         while True:
-            listed = await self._tried()
-            if listed and not self.cache.synced:
-                self.cache.synced = True
-                for key, _ in list(self.cache.jobs()):
-                    self.add(key)
-                await self.sleep(min(_SECOND_LIST_SECONDS, relist_seconds))
-            elif self._unserved:
-                await self.sleep(_SECOND_LIST_SECONDS)
+            if await self._tried(self.relist):
+                first = self._open()
+                pause = min(_SECOND_LIST_SECONDS, relist_seconds) if first else relist_seconds
             else:
-                await self.sleep(relist_seconds if listed else _RETRY_SECONDS)
+                pause = _RETRY_SECONDS
+            while pause > _LACKING_SECONDS and self._lacks():
+                await self.sleep(_LACKING_SECONDS)
+                pause -= _LACKING_SECONDS
+                if await self._tried(self._ask_for_what_lacks):
+                    pause = 0.0
+            await self.sleep(pause)
 
-    async def relist(self) -> None:
-        """List every kind once. Raises ApiError, Unreachable or BackendAppeared."""
+    async def relist(self) -> bool:
+        """List every kind once, namespace by namespace. Return whether jobs could be listed at all.
+        Raises ApiError or Unreachable."""
         for namespace in self.namespaces or (None,):
-            for kind in (*self.children, KIND):
-                selector = SELECTOR if kind in self.children else ""
-                try:
-                    listing = await self.api.list_objects(kind, namespace, selector)
-                except ApiError as error:
-                    if error.code == 404 and kind in self.children:
-                        self._unserved.add(kind)
-                        continue
-                    raise
-                if kind in self._unserved:
-                    raise BackendAppeared(f"{kind} is served now; starting anew to watch it")
-                for key in self.cache.replace(kind, listing.items, listing.version, namespace):
-                    self.add(key)
+            await self._list(namespace)
+        return KIND not in self._unserved
 
-    async def _tried(self) -> bool:
+    def _open(self) -> bool:
+        """Let decisions be made; return whether none could be before."""
+        if self.cache.synced:
+            return False
+        self.cache.synced = True
+        self._add_all(None)
+        return True
+
+    def _add_all(self, namespace: str | None) -> None:
+        for key, _ in list(self.cache.jobs()):
+            if namespace in (None, key.namespace):
+                self.add(key)
+
+    def _lacks(self) -> bool:
+        return bool(self._unserved or self.cache.closed)
+
+    async def _ask_for_what_lacks(self) -> bool:
+        """Return whether a kind is served now that was not."""
+        for namespace in sorted(self.cache.closed):
+            await self._list(namespace)
+        return any([await self._is_served(kind) for kind in sorted(self._unserved)])
+
+    async def _is_served(self, kind: str) -> bool:
+        for namespace in self.namespaces or (None,):
+            if namespace not in self.cache.closed:
+                await self._list_kind(kind, namespace)
+                return kind not in self._unserved
+        return False
+
+    async def _list(self, namespace: str | None) -> None:
+        """List a namespace, or all. One that may not be read is no reason to stop at others."""
         try:
-            await self.relist()
+            for kind in (*self.children, KIND):
+                await self._list_kind(kind, namespace)
+        except ApiError as error:
+            if namespace is None or error.code != 403:
+                raise
+            if namespace not in self.cache.closed:
+                log.warning("namespace %s may not be read, or is gone: %s", namespace, error)
+            for key in self.cache.close(namespace):
+                self.add(key)
+            return
+        if namespace in self.cache.closed:
+            log.info("namespace %s can be read again", namespace)
+            self.cache.closed.remove(namespace)
+            self._add_all(namespace)
+
+    async def _list_kind(self, kind: str, namespace: str | None) -> None:
+        selector = SELECTOR if kind in self.children else ""
+        try:
+            listing = await self.api.list_objects(kind, namespace, selector)
+        except ApiError as error:
+            if error.code != 404:
+                raise
+            self._unserved.add(kind)
+            return
+        if kind in self._unserved:
+            self._unserved.remove(kind)
+            log.info("%s is served now", kind)
+            self.served(kind)
+        for key in self.cache.replace(kind, listing.items, listing.version, namespace):
+            self.add(key)
+
+    async def _tried(self, work: Callable[[], Awaitable[bool]]) -> bool:
+        try:
+            return await work()
         except (ApiError, Unreachable) as error:
             log.warning("listing failed: %s", error)
             return False
-        return True

@@ -66,6 +66,10 @@ class Bench:
         directory.mkdir()
         return replace(self, directory=directory, operator=None, logs=[])
 
+    def elsewhere(self, namespace: str) -> Bench:
+        """Return hands for another namespace of the same operator."""
+        return replace(self, namespace=namespace, operator=None)
+
     async def token(self, account: str) -> str:
         path = self.path("serviceaccounts", account, "token")
         request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
@@ -73,12 +77,12 @@ class Bench:
         assert answer.status == 201, answer.body
         return str(answer.body["status"]["token"])
 
-    def start(self) -> None:
+    def start(self, **values: Any) -> None:
         """Start the operator as the chart's pod does."""
         log = self.directory / f"operator-{len(self.logs)}.log"
         self.logs.append(log)
         self.port = free_port()
-        (deployment,) = rendered(self.namespace, "deployment")
+        (deployment,) = rendered(self.namespace, "deployment", **values)
         access, server = service_account(self.own_kubeconfig, self.directory)
         with log.open("wb") as file:
             self.operator = start(

@@ -18,14 +18,15 @@ VALUES = {
 }
 
 
-def rendered(namespace: str, *templates: str) -> list[dict[str, Any]]:
+def rendered(namespace: str, *templates: str, **values: Any) -> list[dict[str, Any]]:
     """Return the objects of some of its templates."""
+    values = {**VALUES, **values}
     done = subprocess.run(
         [
             *(str(binaries.helm()), "template", RELEASE),
             str(paths.asset("charts/finetune-operator")),
             f"--namespace={namespace}",
-            *(f"--set-json={name}={json.dumps(value)}" for name, value in VALUES.items()),
+            *(f"--set-json={name}={json.dumps(value)}" for name, value in values.items()),
             *(f"--show-only=templates/{template}.yaml" for template in templates),
         ],
         check=True,

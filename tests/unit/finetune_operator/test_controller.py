@@ -114,6 +114,7 @@ async def test_a_surprise_is_counted_and_comes_back_later() -> None:
 
     world = World()
     made, cache = controller(world, check=fail)
+    cache.synced = True
     cache.put(world.add(bot_job()))
     with lines() as told, pytest.raises(RetryLater):
         await made._handle(KEY)
@@ -173,3 +174,20 @@ async def test_who_is_elected_looks_at_all_jobs_and_hands_over_in_the_end() -> N
     assert api.lease["spec"]["holderIdentity"] == ""
     assert api.lease["closed"]
     assert not api.may_write()
+
+
+async def test_what_a_closed_namespace_held_is_left_alone_and_forgotten() -> None:
+    world = World()
+    made, cache = controller(world)
+    cache.synced = True
+    body = world.add(bot_job())
+    cache.put(body)
+    await made._handle(KEY)
+    writes = world.writes
+    assert made._reconciler._parser._jobs
+    cache.close("team")
+    made.notice("ADDED", body)
+    assert waiting(made) == 0
+    assert await made._handle(KEY) is None
+    assert world.writes == writes
+    assert made._reconciler._parser._jobs == {}

@@ -1,13 +1,14 @@
 """Nothing is decided before everything was listed; later lists find what watches missed."""
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
 from finetune_api.job import KIND
 from finetune_operator.cluster.api import ApiError, Listing, Unreachable
 from finetune_operator.cluster.cache import Cache, Key
-from finetune_operator.cluster.sync import BackendAppeared, Synchroniser
+from finetune_operator.cluster.sync import Synchroniser
 from support.operator.backends import ONE_OBJECT
 from support.operator.model_cluster import ModelApi
 from support.operator.model_world import World, child_kinds
@@ -23,12 +24,14 @@ def world() -> World:
 
 
 class Faulty(ModelApi):
-    """Fails the first lists; does not serve `missing` kinds."""
+    """Fails the first lists; does not serve `missing` kinds; lets nobody read `forbidden`
+    namespaces."""
 
     def __init__(self, of: World, failures: int = 0) -> None:
         super().__init__(of, lambda body: None)
         self.failures = failures
         self.missing: set[str] = set()
+        self.forbidden: set[str] = set()
         self.asked: list[tuple[str, str | None, str]] = []
 
     async def list_objects(self, kind: str, namespace: str | None, selector: str) -> Listing:
@@ -38,7 +41,11 @@ class Faulty(ModelApi):
             raise Unreachable("away")
         if kind in self.missing:
             raise ApiError(404, "", "404 page not found")
-        return await super().list_objects(kind, namespace, selector)
+        if namespace in self.forbidden and kind != "PyTorchJob":
+            raise ApiError(403, "Forbidden", "the operator cannot list here")
+        found = await super().list_objects(kind, namespace, selector)
+        items = [i for i in found.items if namespace in (None, i["metadata"]["namespace"])]
+        return Listing(tuple(items), found.version)
 
 
 async def test_the_gate_opens_after_the_first_complete_list() -> None:
@@ -48,7 +55,7 @@ async def test_the_gate_opens_after_the_first_complete_list() -> None:
         added.append((key, cache.synced))
 
     api = Faulty(world(), failures=2)
-    synchroniser = Synchroniser(api, cache, KINDS, (), add, lambda seconds: asyncio.sleep(0))
+    synchroniser = Synchroniser(api, cache, KINDS, (), add, sleep=lambda seconds: asyncio.sleep(0))
     task = asyncio.create_task(synchroniser.run(3600))
     async with asyncio.timeout(10):
         while not cache.synced:  # noqa: ASYNC110 - the condition is the test's
@@ -64,7 +71,8 @@ async def test_the_gate_opens_after_the_first_complete_list() -> None:
         (0, set(), 300, [30, 300, 300]),
         (0, set(), 10, [10, 10, 10]),
         (2, set(), 300, [1, 1, 30, 300]),
-        (0, {"PyTorchJob"}, 300, [30, 30, 30]),
+        (0, {"PyTorchJob"}, 300, [3] * 30),
+        (0, {"PyTorchJob"}, 2, [2, 2]),
         (0, {KIND}, 300, [1, 1, 1]),
     ],
 )
@@ -80,7 +88,7 @@ async def test_lists_come_at_once_after_a_failure_soon_after_the_first_then_at_l
             raise asyncio.CancelledError
 
     with pytest.raises(asyncio.CancelledError):
-        await Synchroniser(api, Cache(), KINDS, (), lambda key: None, sleep).run(relist)
+        await Synchroniser(api, Cache(), KINDS, (), lambda key: None, sleep=sleep).run(relist)
     assert slept == pauses
 
 
@@ -105,19 +113,117 @@ async def test_a_later_list_names_the_jobs_that_changed() -> None:
     assert added == [KEY]
 
 
-async def test_a_backend_may_be_missing_and_its_appearance_starts_anew() -> None:
-    api = Faulty(world())
-    api.missing = {"PyTorchJob"}
-    synchroniser = Synchroniser(api, Cache(), KINDS, (), lambda key: None)
-    await synchroniser.relist()
-    await synchroniser.relist()
-    api.missing = set()
-    with pytest.raises(BackendAppeared, match="PyTorchJob"):
-        await synchroniser.relist()
+class Story:
+    """A synchroniser that runs while a script moves its world, one move a pause."""
+
+    def __init__(self, namespaces: tuple[str, ...] = ()) -> None:
+        self.world = world()
+        self.world.add({"kind": KIND, "metadata": {"name": "other", "namespace": "b"}})
+        self.api, self.cache = Faulty(self.world), Cache()
+        self.added: list[str] = []
+        self.served: list[str] = []
+        self.slept: list[float] = []
+        self.synchroniser = Synchroniser(
+            self.api,
+            self.cache,
+            KINDS,
+            namespaces,
+            lambda key: self.added.append(key.name),
+            self.served.append,
+            self._sleep,
+        )
+
+    async def _sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        if not self.script:
+            raise asyncio.CancelledError
+        self.script.pop(0)()
+
+    async def run(self, *script: Callable[[], None]) -> None:
+        self.script = list(script)
+        with pytest.raises(asyncio.CancelledError):
+            await self.synchroniser.run(300)
+
+    def jobs(self) -> set[str]:
+        return {key.name for key, _ in self.cache.jobs()}
 
 
-async def test_finetunejobs_may_not_be_missing() -> None:
+async def test_a_backend_that_is_served_later_is_told_of_at_once_and_once() -> None:
+    story = Story()
+    story.api.missing = {"PyTorchJob"}
+    await story.run(lambda: None, story.api.missing.clear, lambda: None)
+    assert story.served == ["PyTorchJob"]
+    assert story.slept[:2] == [3, 3]
+    assert story.slept[3] == 300, "nothing lacks"
+
+
+async def test_jobs_of_a_kind_that_is_served_later_are_found_at_once() -> None:
+    story = Story()
+    story.api.missing = {KIND}
+
+    def check() -> None:
+        assert not story.cache.synced, "whoever is ready has seen the jobs"
+
+    await story.run(check, story.api.missing.clear, lambda: None)
+    assert story.cache.synced
+    assert story.served == [KIND]
+    assert set(story.added) == {"bot", "other"}
+
+
+async def test_a_namespace_that_may_not_be_read_holds_up_no_other() -> None:
+    story = Story(("team", "b"))
+    story.api.forbidden = {"team"}
+    await story.run()
+    assert story.cache.synced
+    assert story.cache.closed == {"team"}
+    assert story.jobs() == {"other"}
+    assert story.cache.decides(Key("b", "other"))
+    assert not story.cache.decides(Key("team", "bot"))
+
+
+async def test_a_namespace_that_is_lost_is_forgotten_and_found_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    story = Story(("team", "b"))
+
+    def lose() -> None:
+        story.api.forbidden = {"team"}
+
+    def lost() -> None:
+        assert story.jobs() == {"other"}
+        assert "bot" in story.added, "somebody may remember it"
+        story.added.clear()
+
+    def let() -> None:
+        assert story.added == []
+        story.api.forbidden = set()
+
+    await story.run(lose, lost, let, lambda: None)
+    assert story.slept[:2] == [30, 3]
+    assert story.jobs() == {"bot", "other"}
+    assert "bot" in story.added
+    assert story.cache.decides(KEY)
+    warnings = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert len(warnings) == 1, "one line a loss"
+    assert "namespace team" in warnings[0]
+
+
+async def test_an_api_server_in_trouble_is_no_reason_to_forget_a_namespace() -> None:
+    story = Story(("team", "b"))
+
+    def fail() -> None:
+        story.api.failures = 1
+
+    await story.run(fail, lambda: None)
+    assert story.slept[:2] == [30, 1]
+    assert story.jobs() == {"bot", "other"}
+    assert story.cache.closed == set()
+
+
+async def test_where_all_namespaces_are_read_a_refusal_closes_none() -> None:
     api = Faulty(world())
-    api.missing = {KIND}
+    api.forbidden = {None}  # type: ignore[arg-type]
+    cache = Cache()
     with pytest.raises(ApiError):
-        await Synchroniser(api, Cache(), KINDS, (), lambda key: None).relist()
+        await Synchroniser(api, cache, KINDS, (), lambda key: None).relist()
+    assert cache.closed == set()
