@@ -125,18 +125,21 @@ TABLE: dict[Reason, Row] = {
         11,
         "A data file does not exist.",
         "Correct spec.data.train[].uri, or upload the file.",
+        once_begun=Retry.COUNTED,
     ),
     Reason.DATA_INVALID: Row(
         Retry.NEVER,
         12,
         "A row of the data can not be trained on.",
         "Correct the rows named by file and line.",
+        once_begun=Retry.COUNTED,
     ),
     Reason.MODEL_NOT_FOUND: Row(
         Retry.NEVER,
         13,
         "The base model does not exist at its URI and revision.",
         "Correct spec.model.uri and spec.model.revision.",
+        once_begun=Retry.COUNTED,
     ),
     Reason.MODEL_UNSUPPORTED: Row(
         Retry.NEVER,
@@ -196,6 +199,7 @@ TABLE: dict[Reason, Row] = {
         26,
         "By the estimate the job can not fit into its devices; no weights were downloaded.",
         "Change what the message names: it says what would make the job fit.",
+        once_begun=Retry.COUNTED,
     ),
     Reason.DEVICE_UNSUPPORTED: Row(
         Retry.NEVER,
@@ -203,12 +207,14 @@ TABLE: dict[Reason, Row] = {
         "The GPU asked for is not there, or can not compute in the number format asked for.",
         "Update the node's driver or choose another workers.image where the message names them; "
         "else change training.precision or lora.quantization, or ask for another GPU.",
+        once_begun=Retry.COUNTED,
     ),
     Reason.ADAPTER_MISMATCH: Row(
         Retry.NEVER,
         28,
         "The adapter of model.initFrom does not fit the job.",
         "Name a published adapter of the same base model, rank and targets, or change those.",
+        once_begun=Retry.COUNTED,
     ),
     Reason.INPUT_CHANGED: Row(
         Retry.COUNTED,
@@ -224,6 +230,7 @@ TABLE: dict[Reason, Row] = {
         "A reward can not be used: its code does not load, or a column that it needs is missing.",
         "Correct what the message names and create the job again; `finetune reward test` shows it "
         "on a laptop.",
+        once_begun=Retry.COUNTED,
     ),
     Reason.REWARD_FAILED: Row(
         Retry.NEVER,
@@ -243,6 +250,7 @@ TABLE: dict[Reason, Row] = {
         "The node's kernel can not confine the process that runs a reward's code.",
         "Create the job again on nodes with seccomp and Landlock (Linux 5.13), or with "
         "allowUnconfined for code that you trust.",
+        once_begun=Retry.COUNTED,
     ),
     Reason.OUT_OF_MEMORY: Row(
         Retry.SMALLER_BATCH,
@@ -256,6 +264,7 @@ TABLE: dict[Reason, Row] = {
         21,
         "The store did not answer in time.",
         "Check the store and AWS_ENDPOINT_URL in its Secret.",
+        once_begun=Retry.WAIT,
     ),
     Reason.VERIFICATION_FAILED: Row(
         Retry.COUNTED,
@@ -366,7 +375,8 @@ TABLE: dict[Reason, Row] = {
         Retry.NEVER,
         None,
         "The pods could not start in time, so their GPUs were given back.",
-        "Remove the cause named in the message and create the job again.",
+        "Remove the cause named in the message; a job that has not trained is to be created again.",
+        once_begun=Retry.WAIT,
     ),
     Reason.INIT_FAILED: Row(
         Retry.INFRASTRUCTURE,
@@ -415,6 +425,7 @@ TABLE: dict[Reason, Row] = {
         None,
         "The cluster refused the attempt's objects.",
         "Read the message: quota, admission policy or Pod Security refused them.",
+        once_begun=Retry.WAIT,
     ),
     Reason.NAME_TAKEN: Row(
         Retry.WAIT,
@@ -455,7 +466,8 @@ def reason_of_exit_code(code: int) -> Reason | None:
 def retry_of(reason: Reason, begun: bool) -> Retry:
     """Return what follows an attempt's end; `begun`: it, or one before it, did an optimizer step.
 
-    Inputs and credentials that have served a step were right: what fails then can be mended.
+    Inputs and credentials that have served a step were right: what fails then can be mended. And
+    what passes, such as a full quota or a registry that refuses, costs no training.
     """
     row = TABLE[reason]
     return row.once_begun if begun and row.once_begun is not None else row.retry

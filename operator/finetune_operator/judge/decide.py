@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from finetune_api.job import FineTuneJob
 from finetune_api.status import ArtifactStatus, Attempt, AttemptState, FineTuneJobStatus
 from finetune_contract.model import filled
-from finetune_contract.reasons import Reason
+from finetune_contract.reasons import Reason, Retry, retry_of
 from finetune_contract.result import PublishedArtifact
 from finetune_operator.job.backend import Backend
 from finetune_operator.job.run_config import recipe
@@ -25,12 +25,13 @@ from finetune_operator.judge.decision import LOOK_EVERY, Course, Decision, Scene
 from finetune_operator.judge.diagnose import published
 from finetune_operator.judge.observed import Observed, Pod
 from finetune_operator.judge.pod_end import End
-from finetune_operator.judge.retry import backoff, gives_up, next_micro_batch
+from finetune_operator.judge.retry import backoff, gives_up, next_micro_batch, trained
 from finetune_operator.judge.reward_check import check_refused, checked, paused, unfinished_checks
 from finetune_operator.judge.told import accounted, learned, told
 from finetune_operator.judge.wording import attempt_end, bounded, with_advice
 from finetune_operator.settings import Settings
 
+REFUSED_AGAIN = timedelta(seconds=30)
 _UNDER_WAY = (AttemptState.STARTING, AttemptState.RUNNING, AttemptState.STOPPING)
 
 
@@ -56,9 +57,13 @@ def decide(
 
 
 def refused(decision: Decision, message: str, now: datetime) -> Decision:
-    """Return the decision after the cluster refused its objects for good."""
+    """Return the decision after the cluster refused its objects; it may let them pass later."""
     if decision.run is None:
         return check_refused(decision, message, now)
+    if retry_of(Reason.BACKEND_REFUSED, trained(decision.attempts)) is Retry.WAIT:
+        text = bounded(with_advice(message, Reason.BACKEND_REFUSED))
+        waits = Verdict(Course.PROGRESSING, Reason.BACKEND_REFUSED, text)
+        return replace(decision, verdict=waits, after=REFUSED_AGAIN)
     ended = _ended(decision.run, End(Reason.BACKEND_REFUSED, message), now)
     failed = ended.model_copy(update={"state": AttemptState.FAILED})
     text = with_advice(attempt_end(failed), Reason.BACKEND_REFUSED)

@@ -48,11 +48,28 @@ def gives_up(job: FineTuneJob, attempts: Sequence[Attempt], settings: Settings) 
             allowed = job.spec.run_policy.max_attempts
             return f"it was attempt {counted} of {allowed}" if counted >= allowed else None
         case Retry.INFRASTRUCTURE:
-            lost = classes.count(Retry.INFRASTRUCTURE)
+            lost = _lost_in_vain(attempts, classes)
             cap = settings.max_infrastructure_attempts
             return f"the infrastructure ended {lost} attempts" if lost >= cap else None
         case Retry.WAIT | Retry.NONE:
             return None
+
+
+def trained(attempts: Sequence[Attempt]) -> bool:
+    """Return whether any attempt did an optimizer step."""
+    return any(attempt.last_step for attempt in attempts)
+
+
+def _lost_in_vain(attempts: Sequence[Attempt], classes: Sequence[Retry]) -> int:
+    """Return how many attempts the infrastructure ended since one saved a step: what gets further
+    each time, as on spot instances, comes to its end."""
+    saved, lost = 0, 0
+    for attempt, kind in zip(attempts, classes, strict=True):
+        safe = (attempt.last_step or 0) - (attempt.lost_steps or 0)
+        if safe > saved:
+            saved, lost = safe, 0
+        lost += kind is Retry.INFRASTRUCTURE
+    return lost
 
 
 def backoff(attempts: Sequence[Attempt], settings: Settings) -> timedelta:

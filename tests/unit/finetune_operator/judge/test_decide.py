@@ -303,6 +303,19 @@ def test_a_refusal_ends_the_newest_attempt_and_leaves_the_others() -> None:
     assert made.run is None
 
 
+def test_a_refusal_is_waited_for_once_the_job_has_trained() -> None:
+    first, second = attempt(**FAILED, last_step=1), attempt(2, state="Starting")
+    decision = Decision((first, second), decided().verdict, run=second)
+    made = refused(decision, "exceeded quota", at(5))
+    assert (made.attempts, made.run) == ((first, second), second)
+    assert (made.verdict.course, made.verdict.reason) == (
+        Course.PROGRESSING,
+        Reason.BACKEND_REFUSED,
+    )
+    assert made.verdict.message.startswith("exceeded quota; ")
+    assert made.after == timedelta(seconds=30)
+
+
 def test_the_image_of_the_job_goes_before_the_operators() -> None:
     own = decided(workers={"replicas": 1, "image": "own:1"}).run
     default = decided().run

@@ -43,6 +43,20 @@ def test_the_infrastructure_has_a_count_of_its_own() -> None:
     assert gives_up(policy, mixed, SETTINGS) == "it was attempt 1 of 1"
 
 
+def lost(number: int, last: int | None, lost: int | None, reason: Reason = Reason.EVICTED) -> Any:
+    return attempt(number, reason=reason, last_step=last, lost_steps=lost)
+
+
+def test_a_job_that_gets_further_each_time_is_not_given_up() -> None:
+    further = [lost(n, n * 10, 4) for n in range(1, 50)]
+    assert gives_up(job(), further, SETTINGS) is None
+    stuck = [lost(50, 496, 10), lost(51, None, None)]
+    assert gives_up(job(), [*further, *stuck[:1]], SETTINGS) is None
+    assert gives_up(job(), [*further, *stuck], SETTINGS) == "the infrastructure ended 3 attempts"
+    other = lost(50, 500, 0, Reason.TRAINER_ERROR)
+    assert gives_up(job(), [*further, other, *stuck], SETTINGS) is None
+
+
 def test_what_only_the_user_can_bring_is_not_waited_for_without_end_before_a_step() -> None:
     waits = [r for r in Reason if TABLE[r].retry is Retry.WAIT and r is not Reason.UNSCHEDULABLE]
     for reason in waits:

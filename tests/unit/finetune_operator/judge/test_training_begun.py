@@ -16,12 +16,23 @@ from finetune_operator.settings import Settings
 from support.operator.values import at, attempt, checkpoint_ref, ended, failure, job, seen, stamp
 
 SETTINGS = Settings(trainer_image="t")
-STORE_REFUSES = [
-    Reason.ACCESS_DENIED,
+STORE_REFUSES = [Reason.ACCESS_DENIED, Reason.OUTPUT_NOT_FOUND]
+# Inputs, credentials and machines that served a step can be mended.
+COUNTED = {
+    *STORE_REFUSES,
     Reason.CREDENTIALS_INVALID,
-    Reason.OUTPUT_NOT_FOUND,
     Reason.STORAGE_REFUSED,
-]
+    Reason.DATA_NOT_FOUND,
+    Reason.DATA_INVALID,
+    Reason.MODEL_NOT_FOUND,
+    Reason.INSUFFICIENT_MEMORY,
+    Reason.DEVICE_UNSUPPORTED,
+    Reason.ADAPTER_MISMATCH,
+    Reason.REWARD_INVALID,
+    Reason.SANDBOX_UNAVAILABLE,
+}
+# A full quota, a registry or a store that is away: it passes.
+PASSES = {Reason.BACKEND_REFUSED, Reason.START_TIMEOUT, Reason.STORAGE_UNAVAILABLE}
 
 
 def failed(number: int, reason: Reason, last_step: int | None = None) -> Any:
@@ -46,12 +57,19 @@ def training(**fields: Any) -> Report:
     return Report(1, at(0), Progress(phase=Phase.TRAIN, **fields))
 
 
-@pytest.mark.parametrize("reason", STORE_REFUSES)
-def test_the_table_says_it_of_the_stores_refusals_only(reason: Reason) -> None:
-    assert retry_of(reason, begun=False) is Retry.NEVER
-    assert retry_of(reason, begun=True) is Retry.COUNTED
-    others = [r for r in Reason if retry_of(r, begun=True) is not retry_of(r, begun=False)]
-    assert sorted(others) == sorted(STORE_REFUSES)
+def test_the_table_says_what_can_be_mended_once_it_has_served_and_what_passes() -> None:
+    others = {r for r in Reason if retry_of(r, begun=True) is not retry_of(r, begun=False)}
+    assert others == COUNTED | PASSES
+    assert {retry_of(r, begun=True) for r in COUNTED} == {Retry.COUNTED}
+    assert {retry_of(r, begun=True) for r in PASSES} == {Retry.WAIT}
+
+
+@pytest.mark.parametrize("reason", sorted(PASSES))
+def test_what_passes_never_ends_a_job_that_has_trained(reason: Reason) -> None:
+    settings = Settings(trainer_image="t", max_infrastructure_attempts=3)
+    again = [failed(n, reason) for n in range(2, 99)]
+    assert gives_up(job(), [failed(1, Reason.POD_LOST, 1), *again], settings) is None
+    assert gives_up(job(), [failed(1, Reason.POD_LOST), *again], settings) is not None
 
 
 @pytest.mark.parametrize("reason", STORE_REFUSES)
