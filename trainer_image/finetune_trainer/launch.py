@@ -32,6 +32,7 @@ from finetune_trainer.process.ending import ResultFile, explain, failed
 from finetune_trainer.process.errors import Failure
 from finetune_trainer.process.machine import cpu_count, out_of_memory_kills
 from finetune_trainer.process.ports import HeldPort
+from finetune_trainer.process.redaction import RedactedStream, Redaction
 from finetune_trainer.process.runconfig import read_run_config
 from finetune_trainer.process.stopping import TORCHRUN_KILLS, TORCHRUN_VARIABLE, kept_grace
 from finetune_trainer.process.verdict import RankEnd, pod_result
@@ -106,19 +107,25 @@ class Relay:
 
 def main() -> int:
     """Return the exit code of the pod's Result."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s launch %(levelname)s %(message)s")
+    redaction = Redaction()
+    logging.basicConfig(
+        level=logging.INFO,
+        format="%(asctime)s launch %(levelname)s %(message)s",
+        stream=RedactedStream(sys.stderr, redaction),
+    )
     arguments = _arguments()
     attempt = 1
     try:
         config = read_run_config(arguments.run_config)
         attempt = config.layout.attempt
-        result = _run(config, arguments)
+        redaction.watch(config.layout.credentials)
+        result = _run(config, arguments, redaction)
     except (Failure, OSError) as error:  # such as no space left for the ranks' Results
         result = failed(explain(error), attempt=attempt, rank=0)
-    return _leave(result, arguments.termination_log)
+    return _leave(redaction.result(result), arguments.termination_log)
 
 
-def _run(config: RunConfig, arguments: argparse.Namespace) -> Result:
+def _run(config: RunConfig, arguments: argparse.Namespace, redaction: Redaction) -> Result:
     layout = config.layout
     node = Node.of(layout, os.environ)
     result_dir = Path(layout.scratch_dir, "results", f"node-{node.rank}")
@@ -137,9 +144,16 @@ def _run(config: RunConfig, arguments: argparse.Namespace) -> Result:
     kills = out_of_memory_kills()
     relay = Relay()
     with method_of(config.recipe.method).companion(config, node.rank):
-        process = subprocess.Popen(command, env=_environment(layout), start_new_session=True)
+        process = subprocess.Popen(
+            command,
+            env=_environment(layout),
+            start_new_session=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
         relay.reach(process)
-        process.wait()
+        with redaction.passing_on(process):
+            process.wait()
     ends = [RankEnd.read(file, rank) for rank, file in files.items()]
     for end in ends:
         if end.crash:

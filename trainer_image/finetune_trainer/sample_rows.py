@@ -19,6 +19,7 @@ from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from finetune_contract.layout import Credentials
 from finetune_contract.reasons import Reason, exit_code
 from finetune_contract.recipe import DataSource
 from finetune_trainer.data.faults import FileError, RowError
@@ -26,6 +27,7 @@ from finetune_trainer.data.lines import HEAD_BYTES, LONGEST_LINE, check_head, pa
 from finetune_trainer.methods.grpo.prompts.rows import parse_prompt
 from finetune_trainer.process.ending import explain, failed
 from finetune_trainer.process.errors import Failure
+from finetune_trainer.process.redaction import RedactedStream, Redaction
 from finetune_trainer.store import hub
 from finetune_trainer.store.sources import fetch_data
 from finetune_trainer.store.storage import Role, Store, split_file_uri
@@ -89,13 +91,15 @@ def _lines(chunks: Iterator[bytes], uri: str) -> Iterator[bytes]:
 def main(words: Sequence[str] | None = None) -> int:
     """Write the rows; return the exit code of what stood in the way, whose Result is written."""
     arguments = _arguments(words)
-    logging.basicConfig(level=logging.INFO)
+    redaction = Redaction()
+    redaction.watch(Credentials(data=arguments.credentials))
+    logging.basicConfig(level=logging.INFO, stream=RedactedStream(sys.stderr, redaction))
     try:
         rows = -(-ROWS // len(arguments.uri))
         found = [row for uri in arguments.uri for row in sample(uri, arguments.credentials, rows)]
     except BaseException as error:  # the process's edge: any end must become a Result
         log.error("the rows can not be read", exc_info=error)
-        result = failed(explain(error), attempt=1, rank=0)
+        result = redaction.result(failed(explain(error), attempt=1, rank=0))
         arguments.termination_log.write_text(result.encode())
         return exit_code(result.reason)
     arguments.output.write_text("".join(f"{row}\n" for row in found))

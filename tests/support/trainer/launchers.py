@@ -59,6 +59,11 @@ class Pod:
             if "RANK" in child.environ() and "--result-dir" in child.cmdline()
         }
 
+    @property
+    def log(self) -> str:
+        """Return what the pod has logged."""
+        return self._log.read_text()
+
     def result(self) -> Result:
         """Wait for the end and return what the pod left."""
         code = self.process.wait()

@@ -78,6 +78,25 @@ def test_both_pods_name_the_node_that_failed(model: Path, rows: Path, tmp_path: 
             assert (result.reason, result.rank) == (Reason.OUT_OF_MEMORY, 1)
 
 
+def test_what_a_rank_prints_leaves_the_pod_without_its_secrets(
+    model: Path, rows: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "secret" / "HF_TOKEN").write_text(CANARY)
+    loud = "import os; os.write(1, b'out CANARY\\n'); os.write(2, b'err CANARY\\n')"
+    (tmp_path / "sitecustomize.py").write_text(loud.replace("CANARY", CANARY))
+    rows.unlink()
+    config = run_config(
+        tmp_path, model=model, data=rows, credentials={"data": str(tmp_path / "secret")}
+    )
+    pod = Pod(config, tmp_path / "pod", PYTHONPATH=str(tmp_path))
+    assert pod.result().reason is Reason.DATA_NOT_FOUND
+    of_the_launcher, *of_ranks = (line for line in pod.log.splitlines() if line[:4] == "out ")
+    assert of_the_launcher == f"out {CANARY}"
+    assert set(of_ranks) == {"out ***"}
+    assert pod.log.count(f"err {CANARY}") == 1
+
+
 @pytest.mark.parametrize(("grace", "seconds"), [(120.0, "114"), (1.0, "1")])
 def test_torchrun_waits_for_its_ranks_nearly_as_long_as_the_pod_lives(
     tmp_path: Path, grace: float, seconds: str
