@@ -17,6 +17,7 @@ from typing import Any
 import psutil
 
 from finetune_local.images import our_images
+from kube_emulator.node.containers import sandbox
 from kube_emulator.node.containers.environment import PodFacts, expand, field_value
 from kube_emulator.node.containers.images import Catalogue
 from kube_emulator.node.containers.privileges import Privileges
@@ -92,11 +93,11 @@ def start(
         for one in container.get("volumeMounts", [])
     ]
     privileges = Privileges.of(pod, container, image)
-    sandbox = sandbox_of(container, setting, image, privileges, [*mounted, *mounts])
+    view = sandbox_of(container, setting, image, privileges, [*mounted, *mounts])
     variables = _variables(container, setting.facts, image.environment) | dict(environment or {})
     ready, theirs = os.pipe()
     process = subprocess.Popen(
-        sandbox.command(container["command"]),
+        view.command(container["command"]),
         env=variables,
         stdin=theirs,
         stdout=log,
@@ -105,7 +106,9 @@ def start(
     os.close(theirs)
     with os.fdopen(ready) as told:
         said = next(told, "").strip()
-        assert said == READY, said + told.read()
+        if said != READY:
+            sandbox.check()  # says how this machine is made able to
+            raise AssertionError(f"{said}\n{told.read()}")
     return Container(process, directory, name)
 
 

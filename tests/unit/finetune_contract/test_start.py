@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from finetune_contract.start import have_a_home
 from finetune_local.images import our_image
 from kube_emulator.node.containers.sandbox import Mount
 from support.containers.rendered import start
@@ -51,3 +53,13 @@ def test_who_is_told_to_stop_while_it_imports_stops(program: str, tmp_path: Path
             assert process.wait(60) == 128 + 15
         finally:
             process.kill()
+
+
+def test_a_home_is_made_up_only_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kubeconfig lies in it. Who has none at all is the operator of tests/kube."""
+    monkeypatch.setenv("HOME", "/somebody")
+    have_a_home()
+    assert os.environ["HOME"] == "/somebody"
+    monkeypatch.delenv("HOME")
+    have_a_home()
+    assert "HOME" not in os.environ, "whoever runs this test stands in /etc/passwd"

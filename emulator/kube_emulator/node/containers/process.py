@@ -12,7 +12,7 @@ import psutil
 
 from kube_emulator.node.containers import logs
 from kube_emulator.node.containers.privileges import Privileges
-from kube_emulator.node.containers.sandbox import READY, SETUP_FAILED, Sandbox, tool
+from kube_emulator.node.containers.sandbox import READY, Sandbox, tool
 
 MEMORY_POLL_SECONDS = 0.5
 
@@ -75,7 +75,8 @@ class ContainerProcess:
             raise
         main = _only_child(outer.pid)
         container = cls(outer, main, dict(environment), sandbox.privileges, _readers=readers)
-        if complaint and await container.wait() == SETUP_FAILED:
+        if complaint is not None:
+            await container.wait()
             raise StartError(complaint)
         return container
 
@@ -167,8 +168,8 @@ def _charged(pid: int) -> int:
     )
 
 
-async def _complaint(fd: int) -> str:
-    """What the sandbox wrote to the pipe before it died; empty once it is ready."""
+async def _complaint(fd: int) -> str | None:
+    """What the sandbox wrote to the pipe before it died; None once it is ready."""
     reader = asyncio.StreamReader()
     loop = asyncio.get_running_loop()
     transport, _ = await loop.connect_read_pipe(
@@ -179,7 +180,7 @@ async def _complaint(fd: int) -> str:
         async for line in reader:
             text = line.decode(errors="replace").strip()
             if text == READY:
-                return ""
+                return None
             lines.append(text)
     finally:
         transport.close()

@@ -68,17 +68,16 @@ class Sandbox:
         """The host command that runs `arguments` inside; its standard input must be a pipe's
         writing end.
 
-        A line `READY` is written there when they are about to be executed; if that cannot be, the
-        reason is written instead and the exit code is `SETUP_FAILED`. The command's exit code is
-        that of `arguments`, 128 + n for signal n.
+        A line `READY` is written there when they are about to be executed, with everything around
+        them in its place; if that cannot be, the reason is written instead. The command's exit code
+        is that of `arguments`, 128 + n for signal n.
         """
         enter = _entered(self.root, self.working_directory, self.privileges)
+        begin = f'echo {READY} >&0; exec </dev/null 2>&3 3>&-; exec "$@"'
         inner = (
-            f"exec 2>&3 3>&-\n"
-            f"{{ {self._setup()} ; }} 2>&0 || exit {SETUP_FAILED}\n"
-            f"echo {READY} >&0\n"
-            f"exec </dev/null\n"
-            f"exec {shlex.join([*enter, *arguments])}"
+            f"exec 2>&0\n"
+            f"{{ {self._setup()} ; }} || exit {SETUP_FAILED}\n"
+            f"exec {shlex.join([*enter, '/bin/sh', '-c', begin, 'sh', *arguments])}"
         )
         die_with_parent = [tool("setpriv"), "--pdeathsig", "KILL", "--"]
         # PID 1's parent must be a shell: `unshare --fork` reports a child's SIGKILL as exit code 1.

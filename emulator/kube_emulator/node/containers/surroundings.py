@@ -28,7 +28,6 @@ def sandbox_of(
     shutil.rmtree(own, ignore_errors=True)
     for name in ("root", "tmp"):
         (own / name).mkdir(parents=True)
-    (own / "tmp").chmod(0o1777)
     (own / "termination-log").touch()
     for name, text in KNOWN.items():
         (own / name).write_text(text)

@@ -14,6 +14,7 @@ from kube_emulator.node.containers.environment import PodFacts
 from kube_emulator.node.containers.images import Catalogue, Image
 from kube_emulator.node.containers.process import StartError
 from kube_emulator.node.containers.record import Kind, Running, Terminated, Waiting
+from kube_emulator.node.containers.sandbox import Sandbox
 from kube_emulator.node.pods.setting import PodSetting
 from kube_emulator.timestamps import now
 
@@ -86,9 +87,10 @@ class Bench:
         self.states.append(state.reason if isinstance(state, Waiting | Terminated) else "Running")
 
     async def start(
-        self, _sandbox: object, arguments: list[str], variables: dict[str, str], *_: object
+        self, sandbox: Sandbox, arguments: list[str], variables: dict[str, str], *_: object
     ) -> Process:
         self.started.append(arguments)
+        self.sandbox = sandbox
         self.variables = variables
         outcome = self.codes.pop(0)
         if isinstance(outcome, StartError):
@@ -222,6 +224,20 @@ async def test_an_image_is_asked_for_again_until_it_is_known(bench: Bench) -> No
     assert reasons == ["Failed", "Failed", "BackOff"]
     assert ("BackOff", 'Back-off pulling image "own:1"') in bench.events
     assert isinstance(runner.record.state, Terminated)
+
+
+async def test_an_image_says_what_its_pod_does_not(bench: Bench) -> None:
+    own = Image(("/bin/true",), user=7, group=8, working_directory="/srv")
+    bench.setting.catalogue._images["own"] = own
+    bench.codes = [Process(0), Process(0)]
+    await bench.run(image="own")
+    who = bench.sandbox.privileges
+    assert (who.user, who.group, bench.sandbox.working_directory) == (7, 8, "/srv")
+    assert bench.variables["HOME"] == "/"
+    named = [{"name": "HOME", "value": "/own"}]
+    await bench.run(image="own", workingDir="/usr", securityContext={"runAsUser": 9}, env=named)
+    assert (bench.sandbox.privileges.user, bench.sandbox.working_directory) == (9, "/usr")
+    assert bench.variables["HOME"] == "/own"
 
 
 async def test_missing_configuration_is_asked_for_again(bench: Bench) -> None:

@@ -1,5 +1,6 @@
 """Who a container's processes are and what they may do, as the kernel sees it."""
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ __all__ = ["home", "start"]
 
 # Who it is, what it may do, and where it can write.
 LIMITS = (
-    "id -u; id -g; grep -E 'CapPrm|CapEff|NoNewPrivs' /proc/self/status | cut -f 2;"
+    "id -u; id -g; grep -E 'CapInh|CapPrm|CapEff|CapAmb|NoNewPrivs' /proc/self/status | cut -f 2;"
     "for place in /tmp /var/tmp /dev/shm /v; do test -w $place && echo $place; done;"
 )
 BOUND = "grep CapBnd /proc/self/status | cut -f 2"
@@ -26,11 +27,11 @@ NONE, CHOWN = "0" * 16, "0" * 15 + "1"
 @pytest.mark.parametrize(
     ("privileges", "bound", "limits"),
     [
-        (NOBODY, NONE, ["65532", "65533", NONE, NONE, "1", "/dev/shm", "/v"]),
+        (NOBODY, NONE, ["65532", "65533", NONE, NONE, NONE, NONE, "1", "/dev/shm", "/v"]),
         (
             Privileges(0, 0, frozenset({"chown"})),
             CHOWN,
-            ["0", "0", CHOWN, CHOWN, "0", "/tmp", "/var/tmp", "/dev/shm", "/v"],
+            ["0", "0", NONE, CHOWN, CHOWN, NONE, "0", "/tmp", "/var/tmp", "/dev/shm", "/v"],
         ),
     ],
 )
@@ -55,11 +56,20 @@ async def test_a_read_only_root_has_room_for_what_is_mounted(home: Path, start: 
         Mount(home / "tmp", "/no/such/place"),
         Mount(home / "file", "/etc/no-such-file"),
     )
-    script = "echo x > /no/such/place/out && ! touch /no/such/out && cat /etc/no-such-file"
+    script = "echo x > /no/such/place/out && cat /etc/no-such-file; test -w /no/such || echo; pwd"
     process = await start("/bin/sh", "-c", script, mounts=mounts, privileges=NOBODY)
     assert await process.wait() == 0
-    assert output(home)[-1] == "from the host"
+    assert output(home) == ["from the host", "/"]
     assert (home / "tmp" / "out").read_text() == "x\n"
+
+
+async def test_what_is_hidden_is_read_only_where_the_root_is(home: Path, start: Start) -> None:
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as secret:
+        test = ("/usr/bin/test", "-w", secret)
+        fixed = await start(*test, masked=Path(secret), privileges=NOBODY)
+        assert await fixed.wait() == 1
+        free = await start(*test, masked=Path(secret))
+        assert await free.wait() == 0
 
 
 def of(container: dict[str, Any], image: Image, **pod: Any) -> Privileges:

@@ -209,6 +209,8 @@ async def test_a_start_that_is_cancelled_leaves_no_process(home: Path) -> None:
 async def test_a_sandbox_that_cannot_be_made_says_why(home: Path, start: Start) -> None:
     with pytest.raises(StartError, match="missing"):
         await start("/bin/true", mounts=(Mount(home / "missing", "/v"),))
+    with pytest.raises(StartError, match="/no/such"):
+        await start("/bin/true", working_directory="/no/such")
 
 
 async def test_memory_counts_all_processes(home: Path, start: Start) -> None:

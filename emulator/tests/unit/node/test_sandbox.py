@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from kube_emulator.node.containers import sandbox
+from kube_emulator.node.containers.privileges import Privileges
 from kube_emulator.node.containers.sandbox import Mount, Sandbox, SandboxError, interpreter_mounts
 
 
@@ -55,6 +56,7 @@ def test_the_interpreter_is_shown_only_where_tmp_would_hide_it(
         assert "/tmp" not in targets
         assert "/tmp/absent" not in targets
         assert all(target.startswith("/tmp/") for target in targets)
+        assert all(one.read_only for one in interpreter_mounts())
     finally:
         hidden.rmdir()
 
@@ -70,14 +72,16 @@ def test_arguments_and_paths_are_quoted(tmp_path: Path) -> None:
     )
     assert process.stdout.decode() == ""
     assert process.returncode == sandbox.SETUP_FAILED
-    plain = Sandbox(root, "h", [Mount(tmp_path, "/v $(a)")])
+    fixed = Privileges(read_only_root=True)
+    plain = Sandbox(root, "h", [Mount(tmp_path, "/v $(a)")], privileges=fixed)
     process = subprocess.run(
-        plain.command(["/bin/sh", "-c", 'ls -d "/v "*; echo "$1"', "sh", nasty]),
+        plain.command(["/bin/sh", "-c", 'ls -d "/v "*; echo "$1"; test -w /', "sh", nasty]),
         stdin=subprocess.PIPE,
         capture_output=True,
         check=False,
     )
     assert process.stdout.decode().splitlines() == ["/v $(a)", nasty]
+    assert process.returncode == 1
 
 
 def test_a_file_that_goes_away_meanwhile_is_left_out(tmp_path: Path) -> None:
