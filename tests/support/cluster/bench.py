@@ -83,6 +83,7 @@ class Bench:
         self.logs.append(log)
         self.port = free_port()
         (deployment,) = rendered(self.namespace, "deployment", **values)
+        deployment["spec"]["template"]["metadata"]["namespace"] = self.namespace
         access, server = service_account(self.own_kubeconfig, self.directory)
         with log.open("wb") as file:
             self.operator = start(

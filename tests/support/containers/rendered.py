@@ -73,7 +73,7 @@ def start(
         mounts: more than the template has.
         environment: more than template and image set, or other than that.
     """
-    pod = {**template, "metadata": {**template.get("metadata", {}), **NAMED}}
+    pod = {**template, "metadata": {**NAMED, **template.get("metadata", {})}}
     spec = pod["spec"]
     both = [*spec.get("initContainers", []), *spec["containers"]]
     (container,) = (one for one in both if one["name"] == name)
