@@ -263,6 +263,18 @@ ENCODED = [
     ),
     bad_line(Kind.TEMPLATE_DROPS_TOOLS, row(ASK, CALL, RESULT, ANSWER), "has tool calls", "calls"),
 ]
+ENDLESS = (
+    "{% for m in messages %}{% if m['content'] == 'x' * 99 %}{{ m['content'] * 10**10 }}{% endif %}"
+    "{% endfor %}"
+)
+ENCODED.append(
+    bad_line(
+        Kind.TEMPLATE_ENDLESS,
+        row(ASK, ("assistant", "x" * 99)),
+        "takes more memory in the model's chat template",
+        template=ENDLESS + CHATML,
+    )
+)
 # As gpt-oss does: the dialogue's last turn ends in a token of its own.
 UNSTABLE = CHATML.replace(
     "'<|im_end|>'",

@@ -98,6 +98,8 @@ def check_files(
                     accept(file, checked)
                 except RowError as error:
                     findings.add(file.uri, checked.line, error.kind, str(error))
+                    if error.kind is Kind.TEMPLATE_ENDLESS:
+                        findings.raise_if_any()  # the next row would take as long
                 else:
                     finder.add(checked.key, Place(number, checked.line))
                     good[number] += 1

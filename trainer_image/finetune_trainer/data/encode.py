@@ -23,9 +23,10 @@ import numpy.typing as npt
 from finetune_contract.reasons import Reason
 from finetune_trainer.data.faults import Kind, RowError
 from finetune_trainer.data.rows import Dialogue, Row, TextPair
-from finetune_trainer.data.template import ChatTemplate, Tokenizer
+from finetune_trainer.data.template import SECONDS, ChatTemplate, Tokenizer
 from finetune_trainer.process.errors import Failure
 
+CHARACTERS_A_TOKEN = 16  # of several times as many as tokens of any text have on average
 VERSION = 2  # to be raised whenever the same row would encode to other tokens or another mask
 
 
@@ -64,10 +65,17 @@ def refuse_unknown(tokens: npt.NDArray[np.int32], vocabulary: int | None) -> Non
 class Encoder:
     """Encodes rows for one tokenizer and refuses those of more than `longest` tokens.
 
-    `vocabulary` is how many tokens the model knows, where that is known.
+    `vocabulary` is how many tokens the model knows, where that is known; `template_seconds` is what
+    the chat template may take of the processor for a row.
     """
 
-    def __init__(self, tokenizer: Tokenizer, longest: int, vocabulary: int | None = None) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        longest: int,
+        vocabulary: int | None = None,
+        template_seconds: float = SECONDS,
+    ) -> None:
         self._tokenizer = _with_exact_offsets(tokenizer)
         self._longest = longest
         self._vocabulary = vocabulary
@@ -76,7 +84,7 @@ class Encoder:
         self._template = (
             None
             if tokenizer.chat_template is None
-            else ChatTemplate(tokenizer, [str(token) for token in added.values()])
+            else ChatTemplate(tokenizer, [str(t) for t in added.values()], template_seconds)
         )
 
     def encode(self, row: Row) -> EncodedRow:
@@ -95,12 +103,13 @@ class Encoder:
 
     def _fitting(self, row: EncodedRow) -> EncodedRow:
         if len(row.tokens) > self._longest:
-            raise RowError(
-                Kind.TOO_LONG,
-                f"has {len(row.tokens)} tokens, more than training.sequenceLength {self._longest}",
-            )
+            raise self._too_long(str(len(row.tokens)))
         refuse_unknown(row.tokens, self._vocabulary)
         return row
+
+    def _too_long(self, count: str) -> RowError:
+        said = f"has {count} tokens, more than training.sequenceLength {self._longest}"
+        return RowError(Kind.TOO_LONG, said)
 
     def _encode_text(self, pair: TextPair) -> EncodedRow:
         if self._tokenizer.eos_token_id is None:
@@ -120,11 +129,13 @@ class Encoder:
     def _encode_dialogue(self, dialogue: Dialogue, template: ChatTemplate) -> EncodedRow:
         rendering = template.render(dialogue)
         tokens = self._tokenize(rendering.text, add_special_tokens=False)
+        if len(tokens.ids) > self._longest:  # before its turns are looked for
+            raise self._too_long(str(len(tokens.ids)))
         learned = np.zeros(len(tokens.ids), dtype=np.bool_)
-        for start, end in rendering.turns:
+        for start, end in rendering.spans():
             inside = np.flatnonzero((tokens.starts >= start) & (tokens.ends <= end))
             learned[self._through_end_of_turn(inside, tokens, rendering.text)] = True
-        row = _row(tokens.ids, learned, rendering.warnings)
+        row = _row(tokens.ids, learned, rendering.warnings())
         if not row.learned.any():
             raise RowError(Kind.NO_SUPERVISED_TOKEN, "has no token to learn")
         return row
@@ -140,6 +151,11 @@ class Encoder:
         return indices[:kept] if closed else indices
 
     def _tokenize(self, text: str, *, add_special_tokens: bool) -> _Tokens:
+        beginning = CHARACTERS_A_TOKEN * self._longest
+        if len(text) > 2 * beginning:  # where that is too much, all of it need not be looked at
+            count = len(self._tokenizer(text[:beginning], add_special_tokens=False)["input_ids"])
+            if count > self._longest:
+                raise self._too_long(f"more than {count}")
         encoded = self._tokenizer(
             text,
             add_special_tokens=add_special_tokens,

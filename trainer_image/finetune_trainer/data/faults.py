@@ -100,6 +100,11 @@ class Kind(StrEnum):
     )
     NO_SUPERVISED_TOKEN = "NoSupervisedToken", "No token of the row is learned."
     TEMPLATE_REFUSES = "TemplateRefuses", "The model's chat template raises an error."
+    TEMPLATE_ENDLESS = (
+        "TemplateEndless",
+        "The chat template takes more than 20 s or 1 GiB for the row.",
+        _FILE,
+    )
     TEMPLATE_DROPS_TURN = "TemplateDropsTurn", "The chat template leaves out what a turn says."
     TEMPLATE_DROPS_TOOLS = "TemplateDropsTools", "The chat template leaves out tools or calls."
     TEMPLATE_UNSTABLE = (

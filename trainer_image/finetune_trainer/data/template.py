@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator, Sequence
 from datetime import date
 from typing import Any
 
 from jinja2 import TemplateError
 
 from finetune_contract.reasons import Reason
+from finetune_trainer.data.bounds import Exceeded, bounded
 from finetune_trainer.data.completeness import check_complete, drops_reasoning
 from finetune_trainer.data.faults import Kind, RowError
 from finetune_trainer.data.messages import Message, ToolCall
@@ -22,19 +23,42 @@ from finetune_trainer.process.errors import Failure
 # Templates that tell the model today's date get this one: rows must encode alike on every day.
 TODAY = date(2024, 7, 26)
 
+SECONDS = 20.0  # of a row, of which one takes thousandths
+MEMORY_BYTES = 2**30  # of a rendering
+
 _CLOCK = re.compile(r"strftime_now\(\s*(['\"])(.*?)\1\s*\)")
 
 
 Tokenizer = Any  # a fast one of transformers, which is not imported here
 
 
-@dataclass(frozen=True)
-class Rendering:
-    """A dialogue's text and the spans of its learned turns in it, in characters."""
+class _Refused(Exception):
+    """The template raised an error; the text is its own."""
 
-    text: str
-    turns: tuple[tuple[int, int], ...]
-    warnings: tuple[Kind, ...]
+
+class Rendering:
+    """A dialogue's text. The rest is found when it is asked for, by rendering parts of it."""
+
+    def __init__(self, dialogue: Dialogue, turns: Turns, *, asks_for_reasoning: bool) -> None:
+        self.text = turns.text
+        self._dialogue = dialogue
+        self._turns = turns
+        self._asks_for_reasoning = asks_for_reasoning
+
+    def spans(self) -> Iterator[tuple[int, int]]:
+        """Yield where the learned turns are in the text, in characters; raise RowError."""
+        for index, message in enumerate(self._dialogue.messages):
+            if message.role == "assistant" and index >= self._dialogue.learn_from:
+                yield self._turns.span(index)
+
+    def warnings(self) -> tuple[Kind, ...]:
+        """Return what is to be told of the row; raise RowError."""
+        found = []
+        if drops_reasoning(self.text, self._dialogue):
+            found.append(Kind.REASONING_DROPPED)
+        if self._asks_for_reasoning and not self._turns.opens_reasoning():
+            found.append(Kind.REASONING_NOT_OPENED)
+        return tuple(found)
 
 
 _PROBE = (
@@ -48,48 +72,49 @@ _PROBE = (
 class ChatTemplate:
     """The chat template of one tokenizer."""
 
-    def __init__(self, tokenizer: Tokenizer, special: Sequence[str]) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, special: Sequence[str], seconds: float = SECONDS
+    ) -> None:
+        """Take the template of a tokenizer; a row has so many seconds of the processor."""
         self._tokenizer = tokenizer
         self._special = special
+        self._seconds = seconds
         self._sources: dict[bool, str] = {}
         self._calls_as_text: bool | None = None  # how it wants the arguments of tool calls
         self._asks_for_reasoning = False
+        self._left = seconds
         self._probe()
 
     def render(self, dialogue: Dialogue) -> Rendering:
-        """Return the text of a dialogue; raise RowError if the template leaves anything out."""
-        if any(message.tool_calls for message in dialogue.messages):
-            self._learn_calls()
+        """Return a dialogue as text; raise RowError if the template leaves anything out.
+
+        Of several renderings the last one is to be asked.
+        """
+        self._begin(dialogue)
         turns = Turns(dialogue, self._text, self._special)
         check_complete(turns.text, dialogue)
-        spans = tuple(
-            turns.span(index)
-            for index, message in enumerate(dialogue.messages)
-            if message.role == "assistant" and index >= dialogue.learn_from
-        )
-        warnings = []
-        if drops_reasoning(turns.text, dialogue):
-            warnings.append(Kind.REASONING_DROPPED)
-        if self._asks_for_reasoning and not turns.opens_reasoning():
-            warnings.append(Kind.REASONING_NOT_OPENED)
-        return Rendering(turns.text, spans, tuple(warnings))
+        return Rendering(dialogue, turns, asks_for_reasoning=self._asks_for_reasoning)
 
     def prompt(self, dialogue: Dialogue) -> str:
         """Return the text that an assistant's turn is to follow; raise RowError as `render`."""
-        if any(message.tool_calls for message in dialogue.messages):
-            self._learn_calls()
+        self._begin(dialogue)
         text = self._text(dialogue.messages, dialogue.tools, True)
         check_complete(text, dialogue)
         return text
+
+    def _begin(self, dialogue: Dialogue) -> None:
+        self._left = self._seconds
+        if any(message.tool_calls for message in dialogue.messages):
+            self._learn_calls()
 
     def _text(
         self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], header: bool
     ) -> str:
         try:
             return self._apply(messages, tools, header=header)
-        except (TemplateError, TypeError) as error:
+        except _Refused as refused:
             # The template's own words are told if they stand in it, and so hold nothing of the row.
-            said = str(error)
+            said, error = str(refused), refused.__cause__
             known = isinstance(error, TemplateError) and said in self._source(tools)
             raise RowError(
                 Kind.TEMPLATE_REFUSES,
@@ -103,13 +128,26 @@ class ChatTemplate:
         *,
         header: bool = False,
     ) -> str:
-        text: str = self._tokenizer.apply_chat_template(
-            [_plain(message, calls_as_text=bool(self._calls_as_text)) for message in messages],
-            tools=list(tools) or None,
-            chat_template=self._source(tools),
-            tokenize=False,
-            add_generation_prompt=header,
-        )
+        source, begun = self._source(tools), time.process_time()
+        plain = [_plain(message, calls_as_text=bool(self._calls_as_text)) for message in messages]
+        try:
+            with bounded(self._left, MEMORY_BYTES):
+                text: str = self._tokenizer.apply_chat_template(
+                    plain,
+                    tools=list(tools) or None,
+                    chat_template=source,
+                    tokenize=False,
+                    add_generation_prompt=header,
+                )
+        except Exceeded as exceeded:
+            raise RowError(
+                Kind.TEMPLATE_ENDLESS,
+                f"takes more {exceeded} in the model's chat template than a row may have "
+                f"({self._seconds:g} s, {MEMORY_BYTES / 2**30:g} GiB): shorten it, or {REMEDY}",
+            ) from exceeded
+        except Exception as error:  # it is a program of a stranger's
+            raise _Refused(str(error)) from error
+        self._left = max(0.001, self._left - (time.process_time() - begun))
         return text
 
     def _source(self, tools: Sequence[dict[str, Any]]) -> str:
@@ -133,7 +171,7 @@ class ChatTemplate:
         for self._calls_as_text in (False, True):
             try:
                 text = self._apply(_PROBE)
-            except (TemplateError, TypeError):
+            except _Refused:
                 continue
             # Neither as Python writes an object, nor as a text is quoted once more.
             if "probe_name" in text and re.search(r"(?<!['\\])\"?\bprobe_key\b(?!')", text):
@@ -149,7 +187,7 @@ class ChatTemplate:
         try:
             text = self._apply((_PROBE[0], answer))
             header = self._apply(_PROBE[:1], header=True)
-        except (TemplateError, TypeError):
+        except (_Refused, RowError):
             return  # each row will be refused for it
         self._asks_for_reasoning = REASONING_OPENED.search(header) is not None
         if text.endswith(answer.content):

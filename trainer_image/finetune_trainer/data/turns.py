@@ -21,6 +21,7 @@ from finetune_trainer.data.rows import Dialogue
 
 REASONING_OPENED = re.compile(r"<think>\s*(</think>\s*)?\Z")
 REMEDY = "set another chat_template in the model's tokenizer_config.json"
+KEPT = 8  # renderings of a dialogue's beginnings: those of a turn are asked for together
 _MARKS = tuple(map(chr, range(0xE000, 0xE100)))  # of Unicode, for private use
 
 # (messages, tools, whether the next assistant turn's header follows) -> text
@@ -36,7 +37,7 @@ class Turns:
         self._render = render
         self._special = special
         self._rendered: dict[tuple[int, bool], str] = {}
-        self.text = self._through(len(self._messages))
+        self.text = render(self._messages, self._tools, False)
 
     def span(self, index: int) -> tuple[int, int]:
         """Return where an assistant turn begins, its header left out, and where it ends."""
@@ -92,8 +93,12 @@ class Turns:
 
     def _through(self, count: int, *, header: bool = False) -> str:
         """Return the rendering of the first `count` messages."""
+        if count == len(self._messages) and not header:
+            return self.text
         key = count, header
         if key not in self._rendered:
+            if len(self._rendered) == KEPT:
+                del self._rendered[next(iter(self._rendered))]
             self._rendered[key] = self._render(self._messages[:count], self._tools, header)
         return self._rendered[key]
 

@@ -18,6 +18,7 @@ from types import FrameType
 from finetune_contract.reasons import Reason
 from finetune_trainer.process.errors import Failure
 
+STOPS = (signal.SIGTERM, signal.SIGINT)
 # Shares of the grace period, counted from the signal; the rest is for the launcher's Result.
 RANK_LEAVES = 0.85
 TORCHRUN_KILLS = 0.95
@@ -48,11 +49,12 @@ class Stop:
         reading, writing = os.pipe()
         os.set_blocking(writing, False)
         signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in STOPS:
             signal.signal(number, _nothing)
 
         def watch() -> None:
-            os.read(reading, 1)
+            while os.read(reading, 1)[0] not in STOPS:
+                pass  # any signal that this process handles is told here, alarms among them
             self.came = True
             if self._postponed:
                 time.sleep(RANK_LEAVES * self._grace_seconds)

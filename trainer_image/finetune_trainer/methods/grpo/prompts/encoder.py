@@ -31,15 +31,18 @@ class PromptEncoder(Encoder):
         if not ids:
             raise RowError(Kind.EMPTY_PROMPT, "has a prompt of which the tokenizer leaves nothing")
         if len(ids) > self._longest:
-            raise RowError(
-                Kind.PROMPT_TOO_LONG,
-                f"has a prompt of {len(ids)} tokens, more than the {self._longest} that "
-                "training.sequenceLength - rollout.maxTokens leaves",
-            )
+            raise self._too_long(str(len(ids)))
         tokens = np.array(ids, dtype=np.int32)
         refuse_unknown(tokens, self._vocabulary)
         return EncodedPrompt(
             tokens, np.zeros(len(ids), dtype=np.bool_), document=row.document.encode()
+        )
+
+    def _too_long(self, count: str) -> RowError:
+        return RowError(
+            Kind.PROMPT_TOO_LONG,
+            f"has a prompt of {count} tokens, more than the {self._longest} that "
+            "training.sequenceLength - rollout.maxTokens leaves",
         )
 
     def _ids(self, prompt: Prompt) -> list[int]:

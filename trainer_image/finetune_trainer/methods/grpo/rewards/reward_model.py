@@ -20,6 +20,7 @@ from finetune_contract.runconfig import RunConfig
 from finetune_rewards.scores import answers
 from finetune_rewards.scores.samples import Item, Samples, Text, Turn, text_of
 from finetune_trainer.checkpoints.inputs import newest_checkpoint
+from finetune_trainer.data.bounds import Exceeded, bounded
 from finetune_trainer.methods.grpo.recipe import grpo_of
 from finetune_trainer.model.base import DTYPES, LOADING, MISFITS
 from finetune_trainer.model.positions import follows_longest_row, longest_row
@@ -31,9 +32,7 @@ from finetune_trainer.store.sources import ModelSource, fetch_model, resolve_mod
 
 ROWS = 8  # in one forward pass
 REMEDY = "take one that was trained and saved as a sequence classifier with num_labels=1"
-
-# What templates, which are programs of strangers, raise on messages that they did not expect.
-REFUSALS = (TemplateError, ArithmeticError, LookupError, TypeError, ValueError)
+SECONDS, MEMORY_BYTES = 2.0, 2**30  # that a dialogue may take of the chat template
 
 
 class RewardModel:
@@ -74,10 +73,16 @@ class RewardModel:
     def _tokens(self, prompt: Text, completion: Text) -> list[int]:
         """Raise _NoScoreError for a dialogue of which the model can not be asked."""
         try:
-            text = self._text(prompt, completion)
+            with bounded(SECONDS, MEMORY_BYTES):
+                text = self._text(prompt, completion)
             special = self._tokenizer.chat_template is None  # else they stand in the text
             tokens = list(self._tokenizer(text, add_special_tokens=special)["input_ids"])
-        except REFUSALS as why:
+        except Exceeded as exceeded:
+            raise _NoScoreError(
+                f"the dialogue takes more {exceeded} in the model's chat template than it may "
+                f"({SECONDS:g} s, {MEMORY_BYTES / 2**30:g} GiB)"
+            ) from exceeded
+        except Exception as why:  # a template is a program of strangers
             raise _NoScoreError(self._refusal(why)) from why
         if not tokens:
             raise _NoScoreError("the dialogue is empty")

@@ -159,6 +159,7 @@ def test_a_dialogue_beyond_the_positions_costs_no_other_its_score(
         ("1 // 0", "ZeroDivisionError"),
         ("m['content'].split('')", "ValueError"),
         ("'{1}'.format('one')", "IndexError"),
+        ("m['content'].nothing.more", "UndefinedError"),
     ],
 )
 def test_a_dialogue_that_the_template_refuses_costs_no_other_its_score(
@@ -175,6 +176,22 @@ def test_a_dialogue_that_the_template_refuses_costs_no_other_its_score(
     ]
     wanted = [by_itself(judge, tmp_path, text) for text in rendered(tmp_path, turns)]
     assert_close(scores([found[0], found[2]]), wanted, terms=TINY_MODEL)
+
+
+@pytest.mark.parametrize(
+    ("spent", "what"),
+    [("range(99999) %}{% for b in range(99999)", "time"), ("'x' * 10**11", "memory")],
+)
+def test_a_dialogue_without_end_costs_no_other_its_score(
+    asking: Ask, tmp_path: Path, spent: str, what: str
+) -> None:
+    loop = "{% for a in " + spent + " %}{% endfor %}" + "{% endfor %}" * spent.count("for")
+    odd = "{% for m in messages %}{% if 'odd' in m['content'] %}" + loop + "{% endif %}"
+    write_judge(tmp_path / "judge", template=odd + "{% endfor %}" + CLOSED)
+    found = asking(samples("2+2?", ["4", "an odd one"]))
+    assert found[0].score is not None
+    said = f"the dialogue takes more {what} in the model's chat template than it may (2 s, 1 GiB)"
+    assert found[1] == Item(error=said)
 
 
 def test_odd_dialogues_have_errors_of_their_own(asking: Ask, tmp_path: Path) -> None:
