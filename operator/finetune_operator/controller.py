@@ -59,7 +59,12 @@ class Controller:
         cluster.observer = self.metrics.observe_request
         cluster.may_write = self._leads
         self.sync = Synchroniser(
-            cluster, cache, children(backend.kinds), settings.watch_namespaces, self._queue.add
+            cluster,
+            cache,
+            children(backend.kinds),
+            settings.watch_namespaces,
+            self._queue.add,
+            selector=settings.watch_selector,
         )
         self._recorder = Recorder(cluster)
         self._reconciler = Reconciler(

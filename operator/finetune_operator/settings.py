@@ -27,6 +27,7 @@ class Settings:
     retry_cap_seconds: float = 300
     max_infrastructure_attempts: int = 20
     watch_namespaces: tuple[str, ...] = ()  # none: every namespace
+    watch_selector: str = ""  # of namespaces, by their labels; none: as they are named
     leader_lease: str = ""  # NAMESPACE/NAME; without it this operator believes to be the only one
     allowed_hosts: tuple[str, ...] = ()  # hosts, or suffixes such as *.example.com
     policy_host_path: tuple[str, ...] = ()

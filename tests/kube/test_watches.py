@@ -117,3 +117,25 @@ async def test_a_namespace_that_is_not_there_holds_up_no_other(bench: Bench) -> 
         assert "namespace_refused{" not in (await answer(bench, "/metrics"))[1]
     finally:
         await bench.api.delete(f"/api/v1/namespaces/{late}")
+
+
+async def test_a_namespace_is_watched_once_it_has_the_labels(bench: Bench) -> None:
+    chosen = {"watchNamespaces": {"matchLabels": {"chosen": bench.namespace}}}
+    for body in rendered(bench.namespace, "role", **chosen):
+        path = f"/apis/rbac.authorization.k8s.io/v1/{body['kind'].lower()}s"
+        await bench.api.delete(f"{path}/{body['metadata']['name']}")
+        made = await bench.api.post(path, body)
+        assert made.status == 201, made.body
+    await bench.apply()
+    bench.start(**chosen)
+
+    async def ready() -> bool:
+        return (await answer(bench, "/readyz"))[0] == 200
+
+    await bench.eventually(ready, "the operator to be ready", 30)
+    assert "finetune_operator_jobs{" not in (await answer(bench, "/metrics"))[1]
+    labels = {"metadata": {"labels": {"chosen": bench.namespace}}}
+    await bench.api.merge(f"/api/v1/namespaces/{bench.namespace}", labels)
+    labelled = time.monotonic()
+    await bench.until("pytorchjobs", "bot-a1", lambda _: True, "the attempt")
+    assert time.monotonic() - labelled < SOON_SECONDS

@@ -18,6 +18,21 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 {{- end }}
 
+{{/* Namespaces by name; none where they are chosen otherwise. */}}
 {{- define "finetune.namespaces" -}}
+{{- if kindIs "slice" .Values.watchNamespaces -}}
 {{ .Values.watchNamespaces | default (list .Release.Namespace) | toJson }}
+{{- else -}}
+[]
+{{- end -}}
+{{- end }}
+
+{{- define "finetune.watchSelector" -}}
+{{- if kindIs "map" .Values.watchNamespaces -}}
+{{- $labels := list -}}
+{{- range $key, $value := .Values.watchNamespaces.matchLabels -}}
+{{- $labels = append $labels (printf "%s=%s" $key $value) -}}
+{{- end -}}
+{{ join "," $labels }}
+{{- end -}}
 {{- end }}

@@ -37,11 +37,13 @@ class _Family:
 
 class Cache:
     """`synced` opens once everything has been listed; nothing may be decided before, nor in a
-    namespace that is `closed`: what it holds is not known."""
+    namespace that is `closed`: what it holds is not known. Of namespaces that are not `chosen`
+    nothing is taken in; None: all are."""
 
     def __init__(self) -> None:
         self.synced = False
         self.closed: set[str] = set()
+        self.chosen: set[str] | None = None
         self._jobs: dict[Key, Object] = {}
         self._families: dict[Key, _Family] = {}
         self._tombstones: OrderedDict[str, int] = OrderedDict()  # up to which version it is dead
@@ -74,6 +76,8 @@ class Cache:
         key = key_of(body)
         uid = body["metadata"]["uid"]
         if key is None or version(body["metadata"]) <= self._tombstones.get(uid, -1):
+            return None
+        if not self._takes(key):
             return None
         body["metadata"].pop("managedFields", None)
         known = self._known(key, body)
@@ -125,7 +129,10 @@ class Cache:
 
     def decides(self, key: Key) -> bool:
         """Tell whether all of the job's objects are known."""
-        return self.synced and key.namespace not in self.closed
+        return self.synced and key.namespace not in self.closed and self._takes(key)
+
+    def _takes(self, key: Key) -> bool:
+        return self.chosen is None or key.namespace in self.chosen
 
     def close(self, namespace: str) -> set[Key]:
         """Forget what a namespace held, which may come back; return its jobs."""

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from finetune_api.job import KIND
 from finetune_operator.cluster.api import Api, ApiError, Unreachable
 from finetune_operator.cluster.cache import Cache, Key
 from finetune_operator.job.names import SELECTOR
+from finetune_operator.job.resources import NAMESPACE
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ _LACKING_SECONDS = 3.0
 class Synchroniser:
     """Lists jobs and their `children`, kinds; `add` is told of every job for which a list shows
     something new, `served` of a kind that is served now and was not before, so that no watch is on
-    it. Without `namespaces` it lists all of them."""
+    it. It lists `namespaces`, or those that have the labels of a `selector`, or all of them."""
 
     api: Api
     cache: Cache
@@ -37,6 +38,7 @@ class Synchroniser:
     namespaces: tuple[str, ...]
     add: Callable[[Key], None]
     served: Callable[[str], None] = lambda kind: None
+    selector: str = ""
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     _unserved: set[str] = field(default_factory=set, init=False)
 
@@ -59,9 +61,26 @@ class Synchroniser:
     async def relist(self) -> bool:
         """List every kind once, namespace by namespace. Return whether jobs could be listed at all.
         Raises ApiError or Unreachable."""
-        for namespace in self.namespaces or (None,):
+        await self._choose()
+        for namespace in self._scopes():
             await self._list(namespace)
         return KIND not in self._unserved
+
+    def _scopes(self) -> Sequence[str | None]:
+        chosen = self.cache.chosen
+        return self.namespaces or ((None,) if chosen is None else sorted(chosen))
+
+    async def _choose(self) -> None:
+        """Learn which namespaces have the labels; a new one is closed until it has been listed."""
+        if not self.selector:
+            return
+        listing = await self.api.list_objects(NAMESPACE, None, self.selector)
+        before, now = self.cache.chosen or set(), {i["metadata"]["name"] for i in listing.items}
+        for name in now ^ before:
+            for key in self.cache.close(name):
+                self.add(key)
+        self.cache.chosen = now
+        self.cache.closed &= now
 
     def _open(self) -> bool:
         """Let decisions be made; return whether none could be before."""
@@ -77,16 +96,17 @@ class Synchroniser:
                 self.add(key)
 
     def _lacks(self) -> bool:
-        return bool(self._unserved or self.cache.closed)
+        return bool(self._unserved or self.cache.closed or self.selector)
 
     async def _ask_for_what_lacks(self) -> bool:
         """Return whether a kind is served now that was not."""
+        await self._choose()
         for namespace in sorted(self.cache.closed):
             await self._list(namespace)
         return any([await self._is_served(kind) for kind in sorted(self._unserved)])
 
     async def _is_served(self, kind: str) -> bool:
-        for namespace in self.namespaces or (None,):
+        for namespace in self._scopes():
             if namespace not in self.cache.closed:
                 await self._list_kind(kind, namespace)
                 return kind not in self._unserved
@@ -106,7 +126,7 @@ class Synchroniser:
                 self.add(key)
             return
         if namespace in self.cache.closed:
-            log.info("namespace %s can be read again", namespace)
+            log.info("namespace %s is read now", namespace)
             self.cache.closed.remove(namespace)
             self._add_all(namespace)
 

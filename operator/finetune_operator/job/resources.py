@@ -39,6 +39,7 @@ _RBAC = "rbac.authorization.k8s.io/v1"
 POD = "Pod"
 LEASE = "Lease"
 EVENT = "Event"
+NAMESPACE = "Namespace"
 _COMMON = {
     POD: Resource("v1", "pods"),
     LEASE: Resource("coordination.k8s.io/v1", "leases"),
@@ -61,4 +62,5 @@ def resources(made: Mapping[str, Resource]) -> dict[str, Resource]:
         KIND: Resource(f"{GROUP}/{VERSION}", PLURAL),
         **children(made),
         EVENT: Resource("v1", "events", watched=False),
+        NAMESPACE: Resource("v1", "namespaces", watched=False),
     }

@@ -136,3 +136,49 @@ def test_how_the_operator_logs() -> None:
     assert (settings().log_level, settings().log_format) == ("INFO", "text")
     assert settings(operator={"logFormat": "json"}).log_format == "json"
     assert rendered(operator={"logFormat": "xml"}).returncode != 0
+
+
+def granted(**values: Any) -> dict[str, Any]:
+    """The rules that a release grants, by the kind of role and where it counts."""
+    made = objects(**values)
+    rules = {
+        (o["kind"], o["metadata"].get("namespace"), o["metadata"]["name"]): o["rules"]
+        for o in made
+        if o["kind"] in ("Role", "ClusterRole")
+    }
+    bindings = (o for o in made if o["kind"] in ("RoleBinding", "ClusterRoleBinding"))
+    found = {}
+    for body in bindings:
+        place = body["metadata"].get("namespace")
+        kind, name = body["roleRef"]["kind"], body["roleRef"]["name"]
+        if not name.endswith("-leader"):
+            found[place] = rules[kind, place, name]
+    return found
+
+
+def test_namespaces_are_named_or_chosen_by_labels_or_all() -> None:
+    named = settings(watchNamespaces=["a", "b"])
+    assert (named.watch_namespaces, named.watch_selector) == (("a", "b"), "")
+    chosen = settings(watchNamespaces={"matchLabels": {"team": "ml", "tier": ""}})
+    assert (chosen.watch_namespaces, chosen.watch_selector) == ((), "team=ml,tier=")
+    everywhere = settings(watchNamespaces="All")
+    assert (everywhere.watch_namespaces, everywhere.watch_selector) == ((), "")
+
+
+def test_only_what_is_not_named_takes_rights_in_the_whole_cluster() -> None:
+    rules = granted(watchNamespaces=["a"])["a"]
+    assert set(granted(watchNamespaces=["a", "b"])) == {"a", "b"}
+    assert set(granted()) == {"team"}
+    assert granted(watchNamespaces="All") == {None: rules}
+    by_labels = granted(watchNamespaces={"matchLabels": {"team": "ml"}})
+    more = {"apiGroups": [""], "resources": ["namespaces"], "verbs": ["list"]}
+    assert by_labels == {None: [*rules, more]}
+
+
+@pytest.mark.parametrize(
+    "wrong", ["Some", {}, {"matchLabels": {}}, {"matchLabels": {"a": "b,c=d"}}, ["A"]]
+)
+def test_what_chooses_no_namespaces_is_refused(wrong: Any) -> None:
+    done = rendered(watchNamespaces=wrong)
+    assert done.returncode != 0
+    assert "/watchNamespaces" in done.stderr

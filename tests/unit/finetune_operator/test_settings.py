@@ -21,6 +21,7 @@ def test_defaults() -> None:
 def test_every_field_has_its_variable() -> None:
     given = {
         **IMAGE,
+        "FINETUNE_TRAINER_PULL_SECRETS": "registry,mirror",
         "FINETUNE_HEARTBEAT_SECONDS": "0.5",
         "FINETUNE_PROGRESS_SECONDS": "1",
         "FINETUNE_START_TIMEOUT_SECONDS": "2",
@@ -29,6 +30,7 @@ def test_every_field_has_its_variable() -> None:
         "FINETUNE_RETRY_CAP_SECONDS": "5",
         "FINETUNE_MAX_INFRASTRUCTURE_ATTEMPTS": "6",
         "FINETUNE_WATCH_NAMESPACES": "a, b,",
+        "FINETUNE_WATCH_SELECTOR": "team=ml",
         "FINETUNE_LEADER_LEASE": "system/lead",
         "FINETUNE_ALLOWED_HOSTS": "judge.example,*.scores.example",
         "FINETUNE_POLICY_HOST_PATH": "/models",
@@ -45,7 +47,20 @@ def test_every_field_has_its_variable() -> None:
     }
     assert len(given) == len(fields(Settings))
     assert Settings.from_environment(given) == Settings(
-        *("t:1", 0.5, 1, 2, 3, 4, 5, 6, ("a", "b"), "system/lead"),
+        *(
+            "t:1",
+            ("registry", "mirror"),
+            0.5,
+            1,
+            2,
+            3,
+            4,
+            5,
+            6,
+            ("a", "b"),
+            "team=ml",
+            "system/lead",
+        ),
         ("judge.example", "*.scores.example"),
         *(("/models",), ("ghcr.io/acme/*", "t:1"), ("trainer-*",), ("s3://a/*", "hf://*")),
         *("finetune-system", "finetune-operator"),

@@ -30,6 +30,7 @@ class Faulty(ModelApi):
     def __init__(self, of: World, failures: int = 0) -> None:
         super().__init__(of, lambda body: None)
         self.failures = failures
+        self.failure: Exception = Unreachable("away")
         self.missing: set[str] = set()
         self.forbidden: set[str] = set()
         self.asked: list[tuple[str, str | None, str]] = []
@@ -38,7 +39,7 @@ class Faulty(ModelApi):
         self.asked.append((kind, namespace, selector))
         if self.failures:
             self.failures -= 1
-            raise Unreachable("away")
+            raise self.failure
         if kind in self.missing:
             raise ApiError(404, "", "404 page not found")
         if namespace in self.forbidden and kind != "PyTorchJob":
@@ -116,7 +117,7 @@ async def test_a_later_list_names_the_jobs_that_changed() -> None:
 class Story:
     """A synchroniser that runs while a script moves its world, one move a pause."""
 
-    def __init__(self, namespaces: tuple[str, ...] = ()) -> None:
+    def __init__(self, namespaces: tuple[str, ...] = (), selector: str = "") -> None:
         self.world = world()
         self.world.add({"kind": KIND, "metadata": {"name": "other", "namespace": "b"}})
         self.api, self.cache = Faulty(self.world), Cache()
@@ -130,6 +131,7 @@ class Story:
             namespaces,
             lambda key: self.added.append(key.name),
             self.served.append,
+            selector,
             self._sleep,
         )
 
@@ -153,8 +155,7 @@ async def test_a_backend_that_is_served_later_is_told_of_at_once_and_once() -> N
     story.api.missing = {"PyTorchJob"}
     await story.run(lambda: None, story.api.missing.clear, lambda: None)
     assert story.served == ["PyTorchJob"]
-    assert story.slept[:2] == [3, 3]
-    assert story.slept[3] == 300, "nothing lacks"
+    assert story.slept == [3, 3, 0, 300]
 
 
 async def test_jobs_of_a_kind_that_is_served_later_are_found_at_once() -> None:
@@ -208,8 +209,12 @@ async def test_a_namespace_that_is_lost_is_forgotten_and_found_again(
     assert "namespace team" in warnings[0]
 
 
-async def test_an_api_server_in_trouble_is_no_reason_to_forget_a_namespace() -> None:
+@pytest.mark.parametrize("failure", [Unreachable("away"), ApiError(500, "", "etcd is slow")])
+async def test_an_api_server_in_trouble_is_no_reason_to_forget_a_namespace(
+    failure: Exception,
+) -> None:
     story = Story(("team", "b"))
+    story.api.failure = failure
 
     def fail() -> None:
         story.api.failures = 1
@@ -227,3 +232,50 @@ async def test_where_all_namespaces_are_read_a_refusal_closes_none() -> None:
     with pytest.raises(ApiError):
         await Synchroniser(api, cache, KINDS, (), lambda key: None).relist()
     assert cache.closed == set()
+
+
+def labelled(story: Story, namespace: str, team: str) -> None:
+    metadata = {"name": namespace, "namespace": "", "labels": {"team": team}}
+    story.world.store({"kind": "Namespace", "metadata": {**metadata, "uid": namespace}})
+
+
+async def test_namespaces_are_chosen_by_their_labels_as_these_change() -> None:
+    story = Story(selector="team=ml")
+    labelled(story, "team", "ml")
+    labelled(story, "b", "web")
+
+    def change() -> None:
+        assert story.jobs() == {"bot"}
+        assert story.cache.decides(KEY)
+        story.added.clear()
+        labelled(story, "team", "web")
+        labelled(story, "b", "ml")
+        story.api.asked.clear()
+
+    def changed() -> None:
+        assert {namespace for _, namespace, _ in story.api.asked} == {None, "b"}
+        assert story.jobs() == {"other"}
+        assert set(story.added) == {"bot", "other"}
+        assert not story.cache.decides(KEY)
+        assert story.cache.decides(Key("b", "other"))
+
+    await story.run(change, changed)
+    assert story.slept[0] == 3
+    assert story.cache.closed == set()
+
+
+async def test_nothing_is_taken_in_of_what_is_not_chosen_nor_decided_before_a_list() -> None:
+    story = Story(selector="team=ml")
+    labelled(story, "b", "ml")
+    await story.run()
+    assert story.cache.put(story.world.job()) is None
+    story.api.failures = 1
+    labelled(story, "team", "ml")
+    with pytest.raises(Unreachable):
+        await story.synchroniser.relist()
+    story.api.failures = 0
+    await story.synchroniser._choose()
+    assert story.cache.put(story.world.job()) is not None
+    assert not story.cache.decides(KEY), "its pods may not be known"
+    await story.synchroniser.relist()
+    assert story.cache.decides(KEY)
