@@ -15,6 +15,7 @@ from urllib.parse import unquote
 from pydantic.fields import FieldInfo
 
 from finetune_api.job import FineTuneJob
+from finetune_contract.layout import TrackingType
 from finetune_contract.model import Message, Reach
 from finetune_operator.job.egress import refusal_of
 from finetune_operator.job.names import service_account_name
@@ -48,6 +49,7 @@ class Policy:
 def refusals(job: FineTuneJob, policy: Policy) -> list[str]:
     """Return what is wrong with each field that names what the job may not, field first."""
     found = [_account_refusal(job, policy)]
+    found.append(_tracker_refusal(job, policy))
     for field, reach, text in reaching(job.spec, "spec"):
         found.append(_refusal(field, reach, text, policy))
         if reach is Reach.SERVER and (why := refusal_of(text, job.namespace, policy.hosts)):
@@ -102,9 +104,18 @@ def _account_refusal(job: FineTuneJob, policy: Policy) -> str | None:
     )
 
 
+def _tracker_refusal(job: FineTuneJob, policy: Policy) -> str | None:
+    """Where curves go that name no server, the trainer's version of the library decides."""
+    tracking = job.spec.tracking
+    unnamed = tracking and tracking.type is TrackingType.WANDB and tracking.uri is None
+    if not unnamed or not policy.uris or "*" in policy.uris:
+        return None
+    return "spec.tracking.uri: name the server; the chart's policy.uris has to allow it"
+
+
 def _refusal(field: str, reach: Reach, text: str, policy: Policy) -> str | None:
     value, patterns = policy.of(reach)
-    if not patterns and reach is not Reach.HOST_PATH:
+    if "*" in patterns or (not patterns and reach is not Reach.HOST_PATH):
         return None
     readings = {text, unquote(text)} if reach in _URIS else {text}
     if reach in _URIS and any("@" in _authority(reading) for reading in readings):
@@ -127,10 +138,8 @@ def _refusal(field: str, reach: Reach, text: str, policy: Policy) -> str | None:
 
 
 def covers(pattern: str, text: str) -> bool:
-    """Tell whether a pattern allows a text: `*` stands for any characters but `/`; alone it allows
-    everything, and as the last part of several everything below."""
-    if pattern == "*":
-        return True
+    """Tell whether a pattern allows a text: `*` stands for any characters but `/`, and as the last
+    part of several for everything below."""
     wanted = pattern.removesuffix("/").split("/")
     given = text.removesuffix("/").split("/")
     if wanted[-1] == "*" and len(given) > len(wanted):

@@ -122,7 +122,6 @@ def test_without_patterns_all_is_allowed_but_the_paths_of_nodes() -> None:
 @pytest.mark.parametrize(
     ("pattern", "text"),
     [
-        ("*", "anything/at:all"),
         ("ghcr.io/acme/*", "ghcr.io/acme/trainer:1"),
         ("ghcr.io/acme/*", "ghcr.io/acme/team/trainer@sha256:1"),
         ("ghcr.io/acme/trainer:*", "ghcr.io/acme/trainer:2"),
@@ -147,6 +146,7 @@ def test_what_a_pattern_covers(pattern: str, text: str) -> None:
         ("ghcr.io/acme/*", "ghcr.io/acme-evil/trainer"),
         ("ghcr.io/acme/*", "evil.example/ghcr.io/acme/trainer"),
         ("acme", "acme/trainer"),
+        ("*/*", "trainer"),
         ("ghcr.io/acme/trainer:*", "ghcr.io/acme/trainer:1/evil"),
         ("trainer-*", "a-trainer-a"),
         ("s3://team-*-data", "s3://team-evil/x-data"),
@@ -191,6 +191,12 @@ def test_a_uri_with_a_second_reading_is_no_match_for_a_pattern(uri: str) -> None
     assert data_refusals("file:///data/rows/", "file:///data/*") == []
 
 
+def test_an_asterisk_alone_allows_what_no_pattern_can_be_compared_with() -> None:
+    assert data_refusals("s3://team-a/../team-b/rows", "*") == []
+    both = {"image": "ghcr.io/acme//t:1", "serviceAccountName": "a"}
+    assert refusals(job(workers=both), Policy(images=("*",), service_accounts=("*",))) == []
+
+
 def test_what_is_escaped_is_compared_as_it_is_read() -> None:
     assert len(data_refusals("file:///dat%61/rows", "file:///dat%61/*")) == 1
     assert len(data_refusals("file:///dat%61/rows", "file:///data/*")) == 1
@@ -202,6 +208,19 @@ def test_credentials_in_disguise_match_nothing_and_are_not_repeated() -> None:
     assert refusal.startswith("spec.data.train[0].uri: put credentials into a Secret")
     assert "hunter2" not in refusal
     assert data_refusals("s3://team-a/rows@1", "s3://*") == []
+
+
+def test_a_tracker_whose_server_is_not_named_is_allowed_by_no_pattern_but_all() -> None:
+    tracking = {"type": "WandB", "credentialsSecretRef": {"name": "wandb"}}
+    usual = ("hf://*", "s3://*", "https://wandb.example")
+    (refusal,) = refusals(job(tracking=tracking), Policy(uris=usual))
+    assert refusal == (
+        "spec.tracking.uri: name the server; the chart's policy.uris has to allow it"
+    )
+    for named in ({"type": "TensorBoard"}, {**tracking, "uri": "https://wandb.example"}):
+        assert refusals(job(tracking=named), Policy(uris=usual)) == []
+    for everything in ((), ("*",)):
+        assert refusals(job(tracking=tracking), Policy(uris=everything)) == []
 
 
 def test_a_long_text_is_cut_in_the_refusal() -> None:
