@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field
 
 from finetune_api.types import ATOMIC, keyed_by
 from finetune_contract.checkpoint import CheckpointRef
+from finetune_contract.layout import Offload
 from finetune_contract.model import Message
 from finetune_contract.progress import Phase
 from finetune_contract.resolved import MemoryEstimate, RoleCoverage
@@ -80,6 +81,12 @@ class Attempt(Message):
     micro_batch_size: int | None = None
     """Rows per forward pass, halved after an attempt that ran out of memory; absent with Auto until
     the trainer has chosen."""
+    gradient_checkpointing: bool | None = None
+    """Whether activations are computed again; turned on after an attempt that ran out of memory
+    with microBatchSize 1. Absent with Auto until the trainer has chosen."""
+    offload: Annotated[list[Offload] | None, Field(json_schema_extra=ATOMIC)] = None
+    """What is kept in the host's memory: the job's own, else all that can be after an attempt that
+    ran out of memory with gradient checkpointing."""
     start_time: Timestamp
     """When it was recorded."""
     running_time: Timestamp | None = None
@@ -213,6 +220,8 @@ class PlanStatus(Message):
     """DeepSpeed ZeRO stage."""
     gradient_checkpointing: bool | None = None
     """Whether activations are computed again in the backward pass."""
+    offload: Annotated[list[Offload] | None, Field(json_schema_extra=ATOMIC)] = None
+    """What is kept in the host's memory; absent if nothing is."""
     packing: bool | None = None
     """Whether rows are packed."""
     memory: MemoryStatus | None = None

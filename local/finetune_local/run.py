@@ -26,7 +26,8 @@ from finetune_contract.runconfig import FILE_NAME, RunConfig
 from finetune_local.paths import cache_dir, state_dir
 from finetune_operator.job.credentials import Credential, credential_directories, credentials
 from finetune_operator.job.errors import Stalled
-from finetune_operator.job.run_config import Mounts, micro_batch_size, run_config
+from finetune_operator.job.footprint import Footprint
+from finetune_operator.job.run_config import Mounts, run_config
 
 _POLL_SECONDS = 0.2
 _LOG_TAIL_LINES = 20
@@ -93,7 +94,7 @@ def prepare(
             attempt=before.layout.attempt + 1 if before else 1,
             uid=run_id,
             image=_LOCAL_IMAGE,
-            micro_batch_size=micro_batch_size(spec),
+            footprint=Footprint.asked(spec),
             heartbeat_seconds=None,
             mounts=mounts,
         )

@@ -82,7 +82,7 @@ class Retry(StrEnum):
 
     NEVER = "Never"
     COUNTED = "Counted"  # uses up one of runPolicy.maxAttempts
-    SMALLER_BATCH = "SmallerBatch"  # counted, with half the micro-batch and the same global batch
+    LESS_MEMORY = "LessMemory"  # counted; the next one takes less memory, for the same adapter
     INFRASTRUCTURE = "Infrastructure"  # does not use up maxAttempts; has a cap of its own
     WAIT = "Wait"  # the job goes on by itself once the cause is gone
     NONE = "None"  # not a failure
@@ -253,11 +253,11 @@ TABLE: dict[Reason, Row] = {
         once_begun=Retry.COUNTED,
     ),
     Reason.OUT_OF_MEMORY: Row(
-        Retry.SMALLER_BATCH,
+        Retry.LESS_MEMORY,
         20,
         "The process ran out of memory.",
-        "Lower training.microBatchSize or sequenceLength, raise memory.zeroStage, "
-        "or ask for more memory in workers.resources.",
+        "Lower training.sequenceLength, raise memory.zeroStage, ask for more memory in "
+        "workers.resources, or take GPUs with more.",
     ),
     Reason.STORAGE_UNAVAILABLE: Row(
         Retry.INFRASTRUCTURE,

@@ -11,6 +11,8 @@ from finetune_contract.layout import ZeroStage
 from finetune_contract.model import Count, Telling
 from finetune_contract.recipe import LoraTarget
 
+GIB = 2**30
+
 
 class MemoryEstimate(Telling):
     """Peak bytes of one process on its device (a GPU, or the host where there is none): a formula's
@@ -43,6 +45,12 @@ class MemoryEstimate(Telling):
     def total(self) -> int:
         """Return the sum of the parts."""
         return sum(self.parts.values())
+
+    def in_words(self) -> str:
+        """Return the sum beside what there is, and its parts."""
+        told = ", ".join(f"{part} {size / GIB:.1f}" for part, size in self.parts.items())
+        available = "" if self.available is None else f" of {self.available / GIB:.1f}"
+        return f"{self.total / GIB:.1f}{available} GiB ({told})"
 
 
 class RoleCoverage(Telling):

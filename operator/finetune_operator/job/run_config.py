@@ -12,6 +12,7 @@ from finetune_contract.model import filled
 from finetune_contract.recipe import Optimizer, Recipe, TrainingRecipe
 from finetune_contract.runconfig import VERSION, RunConfig
 from finetune_operator.job.errors import checked
+from finetune_operator.job.footprint import Footprint
 from finetune_operator.job.method import grpo_recipe, rollout
 from finetune_operator.job.names import attempt_name
 
@@ -33,14 +34,14 @@ def run_config(
     attempt: int,
     uid: str,
     image: str,
-    micro_batch_size: int | None,
+    footprint: Footprint,
     heartbeat_seconds: float | None,
     mounts: Mounts,
     gpus: bool = False,
 ) -> RunConfig:
     """Return the RunConfig of one attempt.
 
-    `uid` is metadata.uid, or the run id without a cluster; `micro_batch_size` None is Auto;
+    `uid` is metadata.uid, or the run id without a cluster;
     `heartbeat_seconds` is None where no Lease is to be renewed; `gpus` tells whether the trainer
     must find GPUs. Raises Stalled(InvalidSpec) if the trainer could not take it, such as batches
     that do not fit together.
@@ -61,10 +62,10 @@ def run_config(
             workers=spec.workers.replicas,
             processes_per_worker=spec.workers.processes_per_worker,
             gpus=gpus,
-            micro_batch_size=micro_batch_size,
+            micro_batch_size=footprint.micro_batch_size,
             zero_stage=_zero_stage(spec),
-            offload=spec.memory.offload,
-            gradient_checkpointing=spec.memory.gradient_checkpointing,
+            offload=footprint.offload,
+            gradient_checkpointing=footprint.gradient_checkpointing,
             packing=spec.training.packing,
             checkpoint=filled(contract.CheckpointPolicy, spec.checkpoint),
             tracking=_tracking(spec, namespace),
@@ -74,12 +75,6 @@ def run_config(
             grace_seconds=spec.run_policy.termination_grace_period_seconds,
         ),
     )
-
-
-def micro_batch_size(spec: FineTuneJobSpec) -> int | None:
-    """Return training.microBatchSize; None is Auto."""
-    size = spec.training.micro_batch_size
-    return None if size == AUTO else int(size)
 
 
 def _zero_stage(spec: FineTuneJobSpec) -> contract.ZeroStage | None:

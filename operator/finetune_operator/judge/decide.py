@@ -12,10 +12,12 @@ from datetime import datetime, timedelta
 
 from finetune_api.job import FineTuneJob
 from finetune_api.status import ArtifactStatus, Attempt, AttemptState, FineTuneJobStatus
+from finetune_contract.layout import Checkpointing
 from finetune_contract.model import filled
 from finetune_contract.reasons import Reason, Retry, retry_of
 from finetune_contract.result import PublishedArtifact
 from finetune_operator.job.backend import Backend
+from finetune_operator.job.footprint import Footprint
 from finetune_operator.job.run_config import recipe
 from finetune_operator.job.times import rfc3339, timestamp
 from finetune_operator.job.workers import image
@@ -25,13 +27,18 @@ from finetune_operator.judge.decision import LOOK_EVERY, Course, Decision, Scene
 from finetune_operator.judge.diagnose import published
 from finetune_operator.judge.observed import Observed, Pod
 from finetune_operator.judge.pod_end import End
-from finetune_operator.judge.retry import backoff, gives_up, next_micro_batch, trained
+from finetune_operator.judge.retry import backoff, gives_up, next_footprint, trained
 from finetune_operator.judge.reward_check import check_refused, checked, paused, unfinished_checks
 from finetune_operator.judge.told import accounted, learned, told
-from finetune_operator.judge.wording import attempt_end, bounded, with_advice
+from finetune_operator.judge.wording import attempt_end, bounded, memory_told, with_advice
 from finetune_operator.settings import Settings
 
 REFUSED_AGAIN = timedelta(seconds=30)
+_COMPUTED_AGAIN = {
+    Checkpointing.ALWAYS: True,
+    Checkpointing.NEVER: False,
+    Checkpointing.AUTO: None,
+}
 _UNDER_WAY = (AttemptState.STARTING, AttemptState.RUNNING, AttemptState.STOPPING)
 
 
@@ -161,8 +168,7 @@ def _between(s: Scene) -> Decision:
         gone = (*s.others(None), *unfinished_checks(s))
         return Decision(s.attempts, verdict, delete=gone, confirm=s.confirm, reward_check=paused(s))
     if last is not None and (wait := _backoff_left(s, last)) > timedelta():
-        text = f"{attempt_end(last)}; attempt {last.number + 1} follows"
-        return replace(s.go_on(Reason.RETRYING, text), after=wait)
+        return replace(s.go_on(Reason.RETRYING, _follows(s, last)), after=wait)
     return _start(s) if s.attempts else _first(s)
 
 
@@ -180,8 +186,30 @@ def _final_end(s: Scene, last: Attempt) -> End | None:
     why = gives_up(s.job, s.attempts, s.settings)
     if why is None:
         return deadline(s)
-    text = "; ".join(part for part in (attempt_end(last), why) if part)
+    memory = _memory(s, last) if last.reason == Reason.OUT_OF_MEMORY else ""
+    text = "; ".join(part for part in (attempt_end(last), why, memory) if part)
     return End(Reason(last.reason or ""), text)
+
+
+def _memory(s: Scene, last: Attempt) -> str:
+    """Return what an attempt that ran out of memory was estimated to need, beside the limit, and
+    what was not tried."""
+    plan = told(s.job, s.observed, last.number).plan or s.status.plan
+    parts = [memory_told(s.job, plan.memory if plan else None)]
+    if change := _change(s, last):
+        parts.append(f"not tried: {change}")
+    return "; ".join(part for part in parts if part)
+
+
+def _follows(s: Scene, last: Attempt) -> str:
+    """Return how the last attempt ended and what follows it, with what is then otherwise."""
+    text = f"{attempt_end(last)}; attempt {last.number + 1} follows"
+    change = _change(s, last) if last.reason == Reason.OUT_OF_MEMORY else ""
+    return f"{text} with {change}" if change else text
+
+
+def _change(s: Scene, last: Attempt) -> str:
+    return next_footprint(s.job, s.attempts).changed(Footprint.of(s.job, last))
 
 
 def _backoff_left(s: Scene, last: Attempt) -> timedelta:
@@ -194,13 +222,16 @@ def _start(s: Scene) -> Decision:
     number = s.attempts[-1].number + 1 if s.attempts else 1
     if (taken := names_taken(s, number)) is not None:
         return taken
+    footprint = next_footprint(s.job, s.attempts)
     attempt = Attempt(
         number=number,
         state=AttemptState.STARTING,
         generation=s.job.generation,
         recipe_digest=recipe(s.job.spec).digest(),
         image=image(s.job, s.settings.trainer_image),
-        micro_batch_size=next_micro_batch(s.job, s.attempts),
+        micro_batch_size=footprint.micro_batch_size,
+        gradient_checkpointing=_COMPUTED_AGAIN[footprint.gradient_checkpointing],
+        offload=list(footprint.offload) or None,
         start_time=rfc3339(s.now),
     )
     starts = s.go_on(Reason.PENDING, f"attempt {number} is starting", number)

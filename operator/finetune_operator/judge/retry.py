@@ -8,12 +8,11 @@ from datetime import datetime, timedelta
 from finetune_api.job import FineTuneJob
 from finetune_api.status import Attempt, AttemptState
 from finetune_contract.reasons import Reason, Retry, retry_of
-from finetune_operator.job.run_config import micro_batch_size
+from finetune_operator.job.footprint import Footprint, least, smaller
 from finetune_operator.job.times import timestamp
-from finetune_operator.job.workers import processes
 from finetune_operator.settings import Settings
 
-_COUNTED = {Retry.COUNTED, Retry.SMALLER_BATCH}
+_COUNTED = {Retry.COUNTED, Retry.LESS_MEMORY}
 
 
 def retry_classes(attempts: Sequence[Attempt]) -> list[Retry]:
@@ -41,9 +40,10 @@ def gives_up(job: FineTuneJob, attempts: Sequence[Attempt], settings: Settings) 
     match classes[-1]:
         case Retry.NEVER:
             return ""
-        case Retry.COUNTED | Retry.SMALLER_BATCH as kind:
-            if kind is Retry.SMALLER_BATCH and last.micro_batch_size == 1:
-                return "microBatchSize is 1 already"
+        case Retry.COUNTED | Retry.LESS_MEMORY as kind:
+            now = Footprint.of(job, last)
+            if kind is Retry.LESS_MEMORY and smaller(job, now) is None:
+                return least(job, now)
             counted = sum(kind in _COUNTED for kind in classes)
             allowed = job.spec.run_policy.max_attempts
             return f"it was attempt {counted} of {allowed}" if counted >= allowed else None
@@ -94,22 +94,14 @@ def doubled(failures: int, settings: Settings) -> timedelta:
     return timedelta(seconds=min(settings.retry_cap_seconds, delay))
 
 
-def next_micro_batch(job: FineTuneJob, attempts: Sequence[Attempt]) -> int | None:
-    """Return the micro-batch of the next attempt; None is Auto.
-
-    The job's own until an attempt runs out of memory; then at most half of what really ran, always
-    one that divides the global batch, and 1 where the trainer had no time to tell.
-    """
+def next_footprint(job: FineTuneJob, attempts: Sequence[Attempt]) -> Footprint:
+    """Return what the next attempt is told of memory: the job's own until one runs out of it; then
+    less than that one ran with, and never more again."""
     classes = retry_classes(attempts)
-    if Retry.SMALLER_BATCH not in classes:
-        return micro_batch_size(job.spec)
-    last = attempts[-1]
-    if classes[-1] is not Retry.SMALLER_BATCH:
-        return last.micro_batch_size
-    if last.micro_batch_size is None:
-        return 1
-    per_process = job.spec.training.global_batch_size // processes(job)
-    return max(n for n in range(1, last.micro_batch_size // 2 + 1) if per_process % n == 0)
+    if Retry.LESS_MEMORY not in classes:
+        return Footprint.asked(job.spec)
+    now = Footprint.of(job, attempts[-1])
+    return (smaller(job, now) if classes[-1] is Retry.LESS_MEMORY else None) or now
 
 
 def active_time(attempts: Sequence[Attempt], now: datetime) -> timedelta:

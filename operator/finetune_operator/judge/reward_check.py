@@ -205,7 +205,7 @@ def _ended(s: Scene, known: RewardCheckStatus, end: End) -> Decision:
     match retry_of(end.reason, begun=False):
         case Retry.INFRASTRUCTURE:
             allowed = s.settings.max_infrastructure_attempts
-        case Retry.COUNTED | Retry.SMALLER_BATCH:
+        case Retry.COUNTED | Retry.LESS_MEMORY:
             allowed = s.job.spec.run_policy.max_attempts
         case _:
             return _failed(s, known, end)

@@ -16,11 +16,12 @@ from finetune_api.status import (
     ProgressStatus,
 )
 from finetune_contract.foreign import printable
+from finetune_contract.layout import Checkpointing, Offload
 from finetune_contract.model import filled
 from finetune_contract.resolved import Resolved
 from finetune_operator.job.errors import Stalled, Waiting
+from finetune_operator.job.footprint import Footprint
 from finetune_operator.job.method import isolated_rewards
-from finetune_operator.job.run_config import micro_batch_size
 from finetune_operator.job.times import rfc3339, timestamp
 from finetune_operator.job.workers import asks_for_gpus, processes
 from finetune_operator.judge.decision import Course, Decision, Verdict
@@ -159,26 +160,39 @@ def _plan(
     job: FineTuneJob, old: FineTuneJobStatus, last: Attempt | None, observed: Observed
 ) -> PlanStatus:
     """Return the plan as the newest attempt's trainer told it. What an earlier one told stands
-    until then, unless the new one is to run with another micro-batch."""
+    until then, unless the new one is to run with another footprint."""
     said = told(job, observed, last.number).plan if last else None
+    asked = Footprint.of(job, last) if last else Footprint.asked(job.spec)
     if said is not None:
-        return told_plan(job, said)
-    micro_batch = last.micro_batch_size if last else micro_batch_size(job.spec)
-    known = old.plan
-    if known and known.memory and micro_batch in (None, known.micro_batch_size):
+        return told_plan(job, said, asked.offload)
+    known, micro_batch = old.plan, asked.micro_batch_size
+    if known and known.memory and _stands(known, asked):
         return known
     return PlanStatus(
         **_size(job),
         micro_batch_size=micro_batch,
+        offload=list(asked.offload) or None,
         accumulation_steps=micro_batch
         and job.spec.training.global_batch_size // (micro_batch * processes(job)),
     )
 
 
-def told_plan(job: FineTuneJob, resolved: Resolved) -> PlanStatus:
+def _stands(known: PlanStatus, asked: Footprint) -> bool:
+    """Tell whether what a trainer told may be what one that is asked for this will tell."""
+    always = asked.gradient_checkpointing is Checkpointing.ALWAYS
+    return (
+        asked.micro_batch_size in (None, known.micro_batch_size)
+        and (known.gradient_checkpointing or not always)
+        and (known.offload or []) == list(asked.offload)
+    )
+
+
+def told_plan(
+    job: FineTuneJob, resolved: Resolved, offload: tuple[Offload, ...] = ()
+) -> PlanStatus:
     """Return the plan with all that the trainer resolved."""
     memory = filled(MemoryStatus, resolved.memory, estimate=resolved.memory.total)
-    return filled(PlanStatus, resolved, memory=memory, **_size(job))
+    return filled(PlanStatus, resolved, memory=memory, offload=list(offload), **_size(job))
 
 
 def _size(job: FineTuneJob) -> dict[str, int]:

@@ -63,6 +63,9 @@ def learned(attempt: Attempt, said: Told) -> Attempt:
         update={
             "micro_batch_size": attempt.micro_batch_size
             or (said.plan and said.plan.micro_batch_size),
+            "gradient_checkpointing": (said.plan and said.plan.gradient_checkpointing)
+            if attempt.gradient_checkpointing is None
+            else attempt.gradient_checkpointing,
             "resumed_step": said.resumed_step
             if attempt.resumed_step is None
             else attempt.resumed_step,

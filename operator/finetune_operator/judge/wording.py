@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from finetune_api.job import FineTuneJob
 from finetune_api.status import Attempt
 from finetune_contract.reasons import Reason, advice
+from finetune_contract.resolved import MemoryEstimate
 
 
 def with_advice(message: str, reason: Reason) -> str:
@@ -15,6 +17,16 @@ def with_advice(message: str, reason: Reason) -> str:
 def attempt_end(attempt: Attempt) -> str:
     """Return how an attempt ended, in one sentence."""
     return f"attempt {attempt.number} ended{_where(attempt)}: {attempt.reason}: {attempt.message}"
+
+
+def memory_told(job: FineTuneJob, estimate: MemoryEstimate | None) -> str:
+    """Return what was estimated beside what there is; empty where neither is known."""
+    parts = []
+    if estimate is not None:
+        parts.append(f"a process was estimated to need {estimate.in_words()} on its device")
+    if (limit := job.spec.workers.limits.get("memory")) is not None:
+        parts.append(f"the container's memory limit is {limit}")
+    return ", ".join(parts)
 
 
 def _where(attempt: Attempt) -> str:

@@ -8,6 +8,7 @@ from finetune_api.job import FineTuneJob
 from finetune_api.status import Attempt
 from finetune_contract.runconfig import FILE_NAME, RunConfig
 from finetune_operator.job.backend import Backend
+from finetune_operator.job.footprint import Footprint
 from finetune_operator.job.names import Object, child
 from finetune_operator.job.run_config import run_config
 from finetune_operator.job.workers import asks_for_gpus
@@ -42,7 +43,7 @@ def attempt_objects(
         attempt=number,
         uid=job.uid,
         image=attempt.image,
-        micro_batch_size=attempt.micro_batch_size,
+        footprint=Footprint.of(job, attempt),
         heartbeat_seconds=heartbeat_seconds,
         mounts=pod_mounts(job),
         gpus=asks_for_gpus(job),

@@ -7,6 +7,7 @@ from typing import Any
 from finetune_api.job import KIND, FineTuneJob
 from finetune_api.validation import parse
 from finetune_contract.runconfig import RunConfig
+from finetune_operator.job.footprint import Footprint
 from finetune_operator.job.run_config import Mounts, run_config
 
 
@@ -51,7 +52,7 @@ def config(of: FineTuneJob, **changes: Any) -> Any:
         "attempt": 2,
         "uid": "u-1",
         "image": "trainer:1",
-        "micro_batch_size": None,
+        "footprint": Footprint.asked(of.spec),
         "heartbeat_seconds": 15.0,
         "mounts": Mounts(),
     }

@@ -16,7 +16,7 @@ def test_every_reason_has_its_row() -> None:
     assert set(TABLE) == set(Reason)
     for reason, row in TABLE.items():
         assert row.meaning.endswith("."), reason
-        if row.retry in (Retry.NEVER, Retry.COUNTED, Retry.WAIT, Retry.SMALLER_BATCH):
+        if row.retry in (Retry.NEVER, Retry.COUNTED, Retry.WAIT, Retry.LESS_MEMORY):
             assert advice(reason), reason
 
 

@@ -19,7 +19,7 @@ from finetune_contract.layout import Layout
 from finetune_contract.memory import Setting, snapshot_bytes
 from finetune_contract.reasons import Reason
 from finetune_contract.recipe import LoraRecipe, Precision
-from finetune_contract.resolved import MemoryEstimate, Resolved
+from finetune_contract.resolved import GIB, MemoryEstimate, Resolved
 from finetune_contract.runconfig import RunConfig
 from finetune_contract.shape import AdapterShape, ModelShape, TensorHeader
 from finetune_trainer.adapter.lora import refuse_bare
@@ -40,7 +40,6 @@ from finetune_trainer.store.sources import ModelSource
 
 log = logging.getLogger(__name__)
 
-GIB = 2**30
 HAS_BF16 = (8, 0)  # CUDA compute capability
 
 
@@ -177,7 +176,7 @@ def _resolved(wish: Wish, setting: Setting, memory: MemoryEstimate, *, packing: 
         "micro-batch %d x %d, ZeRO-%d, gradient checkpointing %s, packing %s; about %s a process",
         *(resolved.micro_batch_size, resolved.accumulation_steps, resolved.zero_stage),
         *("on" if resolved.gradient_checkpointing else "off", "on" if resolved.packing else "off"),
-        _numbers(memory),
+        memory.in_words(),
     )
     return resolved
 
@@ -185,7 +184,7 @@ def _resolved(wish: Wish, setting: Setting, memory: MemoryEstimate, *, packing: 
 def _insufficient(fitter: Fitter, wish: Wish) -> Failure:
     setting = fitter.smallest(wish)
     memory = fitter.estimate(setting)
-    needed = f"each process needs about {_numbers(memory)}"
+    needed = f"each process needs about {memory.in_words()}"
     if memory.total <= USABLE * fitter.room.device and not fitter.saves(setting):
         needed += (
             f", and rank 0 {snapshot_bytes(fitter.adapter, setting) / GIB:.1f} GiB of the host's "
@@ -198,9 +197,3 @@ def _insufficient(fitter: Fitter, wish: Wish) -> Failure:
         else "no setting makes it fit: use devices with more memory or a smaller model"
     )
     return Failure(Reason.INSUFFICIENT_MEMORY, f"{needed}; {advice}")
-
-
-def _numbers(memory: MemoryEstimate) -> str:
-    told = ", ".join(f"{part} {size / GIB:.1f}" for part, size in memory.parts.items())
-    available = "" if memory.available is None else f" of {memory.available / GIB:.1f}"
-    return f"{memory.total / GIB:.1f}{available} GiB ({told})"

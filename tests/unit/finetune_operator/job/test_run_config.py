@@ -5,8 +5,9 @@ import sys
 
 import pytest
 
-from finetune_contract.layout import Credentials, RewardRunner
+from finetune_contract.layout import Checkpointing, Credentials, Offload, RewardRunner
 from finetune_operator.job.errors import Stalled
+from finetune_operator.job.footprint import Footprint
 from finetune_operator.job.run_config import Mounts
 from support.operator.jobs import config, job
 
@@ -25,7 +26,6 @@ def test_the_layout_follows_workers_memory_policy_and_mounts() -> None:
             tracking={"type": "MLflow", "uri": "http://mlflow:5000", "project": "bots"},
             runPolicy={"terminationGracePeriodSeconds": 60},
         ),
-        micro_batch_size=2,
         mounts=Mounts(
             Credentials(model="/c/m", data="/c/d", output="/c/o", tracking="/c/t"),
             "/cache",
@@ -64,6 +64,14 @@ def test_what_is_left_to_the_trainer_is_not_told() -> None:
     assert made["layout"]["tracking"] == {"type": "TensorBoard", "project": "team"}
 
 
+def test_an_attempt_may_take_less_memory_than_the_job_asks_for() -> None:
+    less = Footprint(2, Checkpointing.ALWAYS, (Offload.OPTIMIZER,))
+    layout = config(job(), footprint=less)["layout"]
+    assert layout["microBatchSize"] == 2
+    assert layout["gradientCheckpointing"] == "Always"
+    assert layout["offload"] == ["Optimizer"]
+
+
 def test_without_a_cluster_there_is_no_lease_to_renew() -> None:
     assert "heartbeat" not in config(job(), heartbeat_seconds=None)["layout"]
 
@@ -94,7 +102,7 @@ def test_the_builtin_engine_and_a_runner_of_its_own_are_not_told() -> None:
 
 def test_a_micro_batch_that_does_not_divide_the_batch_is_refused() -> None:
     with pytest.raises(Stalled, match=r"InvalidSpec.*not a multiple of"):
-        config(job(training={"globalBatchSize": 4}), micro_batch_size=3)
+        config(job(training={"globalBatchSize": 4}), footprint=Footprint(3, Checkpointing.AUTO, ()))
 
 
 def test_the_builder_imports_neither_kopf_nor_a_client_nor_torch() -> None:

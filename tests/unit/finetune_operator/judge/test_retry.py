@@ -6,7 +6,7 @@ import pytest
 
 from finetune_api.status import AttemptState
 from finetune_contract.reasons import TABLE, Reason, Retry
-from finetune_operator.judge.retry import active_time, backoff, gives_up, next_micro_batch
+from finetune_operator.judge.retry import active_time, backoff, gives_up
 from finetune_operator.settings import Settings
 from support.operator.values import at, attempt, job, stamp
 
@@ -66,9 +66,13 @@ def test_what_only_the_user_can_bring_is_not_waited_for_without_end_before_a_ste
     assert gives_up(job(), failed(*[Reason.UNSCHEDULABLE] * 9), SETTINGS) is None
 
 
-def test_out_of_memory_at_a_micro_batch_of_one_is_final() -> None:
-    why = gives_up(job(), failed(Reason.OUT_OF_MEMORY, micro_batch_size=1), SETTINGS)
-    assert why == "microBatchSize is 1 already"
+def test_out_of_memory_is_final_where_nothing_takes_less() -> None:
+    least = failed(Reason.OUT_OF_MEMORY, micro_batch_size=1, gradient_checkpointing=True)
+    assert gives_up(job(), failed(Reason.OUT_OF_MEMORY, micro_batch_size=1), SETTINGS) is None
+    assert gives_up(job(), least, SETTINGS) == (
+        "microBatchSize is 1 already, gradientCheckpointing is Always, "
+        "without GPUs nothing can be offloaded"
+    )
 
 
 def test_a_suspension_is_no_failure() -> None:
@@ -82,38 +86,6 @@ def test_the_back_off_doubles_to_its_cap_and_starts_anew_after_a_suspension() ->
     suspended = [*failed(Reason.POD_LOST), attempt(2, state=AttemptState.SUSPENDED)]
     assert backoff(suspended, settings).seconds == 0
     assert backoff(failed(*[Reason.POD_LOST] * 2000), settings).seconds == 35
-
-
-@pytest.mark.parametrize(
-    ("batch", "micro", "following"),
-    [(32, 4, 2), (15, 5, 1), (10, 5, 2), (24, 12, 6), (12, 6, 3), (36, 9, 4)],
-)
-def test_the_next_micro_batch_is_at_most_half_and_divides(
-    batch: int, micro: int, following: int
-) -> None:
-    of = job(training={"globalBatchSize": batch}, workers={"replicas": 1})
-    assert next_micro_batch(of, failed(Reason.OUT_OF_MEMORY, micro_batch_size=micro)) == following
-
-
-def test_without_an_end_by_memory_the_micro_batch_is_the_jobs() -> None:
-    two = job(training={"microBatchSize": 2})
-    assert next_micro_batch(two, []) == 2
-    assert next_micro_batch(two, failed(Reason.POD_LOST, micro_batch_size=2)) == 2
-    assert next_micro_batch(job(), failed(Reason.POD_LOST, micro_batch_size=8)) is None
-
-
-def test_after_an_end_by_memory_it_is_never_larger_again() -> None:
-    small = failed(Reason.OUT_OF_MEMORY, micro_batch_size=8)
-    lost = attempt(2, state=AttemptState.FAILED, reason=Reason.POD_LOST, micro_batch_size=4)
-    assert next_micro_batch(job(), [*small, lost]) == 4
-    again = attempt(3, state=AttemptState.FAILED, reason=Reason.OUT_OF_MEMORY, micro_batch_size=4)
-    assert next_micro_batch(job(), [*small, lost, again]) == 2
-
-
-def test_out_of_memory_before_auto_was_told_leaves_the_least() -> None:
-    unknown = failed(Reason.OUT_OF_MEMORY, micro_batch_size=None)
-    assert next_micro_batch(job(), unknown) == 1
-    assert gives_up(job(), unknown, SETTINGS) is None
 
 
 def test_active_time_adds_up_what_ran() -> None:

@@ -11,6 +11,7 @@ from finetune_api.status import (
     MemoryStatus,
     PlanStatus,
 )
+from finetune_contract.layout import Offload
 from finetune_contract.progress import Phase, Progress
 from finetune_contract.reasons import Reason
 from finetune_contract.recipe import LoraTarget
@@ -174,16 +175,24 @@ def test_the_plan_is_the_jobs_size_until_the_trainer_tells_it() -> None:
     )
 
 
-@pytest.mark.parametrize(("micro_batch", "kept"), [(None, True), (8, True), (4, False)])
-def test_a_plan_stands_until_an_attempt_runs_otherwise(micro_batch: int | None, kept: bool) -> None:
+@pytest.mark.parametrize(
+    ("other", "kept"),
+    [
+        ({"micro_batch_size": None}, True),
+        ({"micro_batch_size": 8}, True),
+        ({"micro_batch_size": 8, "gradient_checkpointing": True}, True),
+        ({"micro_batch_size": 4}, False),
+        ({"micro_batch_size": 8, "offload": [Offload.OPTIMIZER]}, False),
+    ],
+)
+def test_a_plan_stands_until_an_attempt_runs_otherwise(other: dict[str, Any], kept: bool) -> None:
     first = made(reports=(report(0, plan=resolved(8)),), run=attempt())
-    decision = Decision(
-        (attempt(2, micro_batch_size=micro_batch),), Verdict(Course.PROGRESSING, Reason.RUNNING)
-    )
+    decision = Decision((attempt(2, **other),), Verdict(Course.PROGRESSING, Reason.RUNNING))
     plan = status_of(job(status=first), seen(), decision, at(0), SETTINGS).plan
     assert plan is not None
     assert (plan == first.plan) is kept
-    assert plan.micro_batch_size == (8 if kept else 4)
+    assert plan.micro_batch_size == (other["micro_batch_size"] or 8)
+    assert plan.offload == other.get("offload")
 
 
 def test_a_plan_that_no_trainer_told_follows_the_spec() -> None:
