@@ -48,6 +48,12 @@ def validate(body: Json, old: Json | None = None) -> list[FieldError]:
     return validate_structural(schema(), value, old)
 
 
+def known_part(body: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Return what of a body the schema knows, and the paths of all else."""
+    value = copy.deepcopy(body)
+    return value, prune(schema(), value)
+
+
 def parse(body: dict[str, Any]) -> job.FineTuneJob:
     """Return the job with its defaults. Raises InvalidJob with every refused field."""
     errors = validate(body)

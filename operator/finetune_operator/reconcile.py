@@ -18,7 +18,7 @@ from finetune_operator.apply import Applier
 from finetune_operator.cluster.api import Api, ApiError, Unreachable
 from finetune_operator.cluster.cache import Cache, Key
 from finetune_operator.cluster.queue import RetryLater
-from finetune_operator.events import Recorder, transitions
+from finetune_operator.events import Recorder, Transition, transitions
 from finetune_operator.job.backend import Backend
 from finetune_operator.job.errors import Stalled, Waiting
 from finetune_operator.job.names import JOB_LABEL, Object, attempt_name, content_digest
@@ -51,7 +51,10 @@ class Reconciler:
     clock: Callable[[], datetime]
     recorder: Recorder
     on_attempt_end: Callable[[str], None]
-    _parser: Parser = field(default_factory=Parser, init=False)
+    _parser: Parser = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._parser = Parser(self._note_unknown)
 
     async def reconcile(self, key: Key) -> float | None:
         """Do one pass; return after how many seconds to look again, None for not of itself.
@@ -75,6 +78,11 @@ class Reconciler:
     def forget(self, key: Key) -> None:
         """Drop what is known of a job that is gone."""
         self._parser.forget(key.namespace, key.name)
+
+    def _note_unknown(self, body: Object, paths: list[str]) -> None:
+        text = f"a newer CRD knows {', '.join(paths)}; this operator goes on without"
+        log.warning("%s", text)
+        self.recorder.note(body, Transition(True, "UnknownFields", text), self.clock())
 
     async def _pass(self, body: Object) -> float | None:
         now = self.clock()

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from pydantic import ValidationError
 
 from finetune_api.job import FineTuneJob
 from finetune_api.status import FineTuneJobStatus
-from finetune_api.validation import InvalidJob
+from finetune_api.validation import InvalidJob, known_part
 from finetune_api.validation import parse as parse_job
 from finetune_contract.reasons import Reason
 from finetune_operator.job.errors import Stalled
 
 
 class Parser:
-    """Parses jobs; a spec is checked once per generation, since checking it is the costly part."""
+    """Parses jobs; a spec is checked once per generation, since checking it is the costly part.
 
-    def __init__(self) -> None:
+    A newer CRD brings fields that this operator does not know: a job that has begun goes on without
+    them, and `note` is told of a body and their paths.
+    """
+
+    def __init__(
+        self, note: Callable[[dict[str, Any], list[str]], None] = lambda body, paths: None
+    ) -> None:
+        self._note = note
         self._jobs: dict[tuple[str, str], FineTuneJob] = {}  # by namespace and name
 
     def parse(self, body: dict[str, Any]) -> FineTuneJob:
@@ -30,12 +38,21 @@ class Parser:
         known = self._jobs.get(key)
         version = metadata["uid"], metadata["generation"]
         if known is None or (known.uid, known.generation) != version:
-            try:
-                known = parse_job({k: v for k, v in body.items() if k != "status"})
-            except InvalidJob as invalid:
-                raise Stalled(Reason.INVALID_SPEC, str(invalid)) from invalid
+            known = self._read(body)
             self._jobs[key] = known
         return known.model_copy(update={"metadata": metadata, "status": parse_status(body)})
+
+    def _read(self, body: dict[str, Any]) -> FineTuneJob:
+        status = body.get("status")
+        spec = {k: v for k, v in body.items() if k != "status"}
+        if isinstance(status, dict) and status.get("attempts"):
+            spec, unknown = known_part(spec)
+            if unknown:
+                self._note(body, unknown)
+        try:
+            return parse_job(spec)
+        except InvalidJob as invalid:
+            raise Stalled(Reason.INVALID_SPEC, str(invalid)) from invalid
 
     def forget(self, namespace: str, name: str) -> None:
         """Drop what is known of a deleted job."""
@@ -43,9 +60,15 @@ class Parser:
 
 
 def parse_status(body: dict[str, Any]) -> FineTuneJobStatus:
-    """Return the stored status. Raises Stalled if it is none that the operator can have written."""
+    """Return the stored status without what a newer operator added to it. Raises Stalled if it is
+    none that an operator can have written."""
+    status = body.get("status") or {}
     try:
-        return FineTuneJobStatus.model_validate(body.get("status") or {})
+        try:
+            return FineTuneJobStatus.model_validate(status)
+        except ValidationError:
+            known, _ = known_part({"status": status})
+            return FineTuneJobStatus.model_validate(known["status"])
     except ValidationError as error:
         paths = ", ".join(f"status.{'.'.join(map(str, e['loc']))}" for e in error.errors())
         raise Stalled(Reason.INVALID_SPEC, f"{paths}: not written by this operator") from error

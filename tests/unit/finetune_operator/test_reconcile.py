@@ -134,6 +134,22 @@ async def test_an_invalid_spec_stalls_with_its_fields_and_goes_on_when_corrected
     assert bench.status()["observedGeneration"] == 2
 
 
+async def test_fields_of_a_newer_crd_are_told_of_and_do_not_stop_what_runs() -> None:
+    bench = Bench()
+    await bench.do_pass()
+    await bench.do_pass()
+    job = bench.world.job()
+    metadata = {**job["metadata"], "generation": 2}
+    bench.world.store({**job, "spec": {**job["spec"], "dreams": 1}, "metadata": metadata})
+    while not bench.reconciler.recorder._noted.empty():
+        bench.reconciler.recorder._noted.get_nowait()
+    await bench.do_pass()
+    assert bench.told("Reconciling")[1] == "Pending"
+    _, transition, _ = bench.reconciler.recorder._noted.get_nowait()
+    assert (transition.warning, transition.reason) == (True, "UnknownFields")
+    assert "spec.dreams" in transition.message
+
+
 async def test_what_the_chart_does_not_allow_stalls_with_the_value_that_would() -> None:
     bench = Bench(model={"uri": "hf://o/m", "cache": {"hostPath": {"path": "/models"}}})
     assert await bench.do_pass() is None
