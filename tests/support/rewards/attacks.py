@@ -258,6 +258,14 @@ def attack(**target):
 def attack(**target):
     os.setpriority(os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, 0))
 """,
+    "threads under a false name": """
+def attack(**target):
+    call("prctl", 15, b"Threads:\\t1")  # PR_SET_NAME
+    threading.stack_size(64 * 1024)
+    for _ in range(200):
+        threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
+    time.sleep(3)
+""",
     "threads": """
 def attack(**target):
     threading.stack_size(64 * 1024)

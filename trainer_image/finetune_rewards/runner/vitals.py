@@ -9,9 +9,8 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import resource
 from pathlib import Path
-
-import psutil
 
 MOST_THREADS = 128  # nothing else bounds those of root
 # Beyond what a worker may allocate: what was relocated or written before it became read-only.
@@ -20,36 +19,38 @@ FAIR_THREADS = 2  # that run at a time with full weight
 MOST_NICE = 19
 WEIGHT_OF_A_LEVEL = 1.25  # what a thread's weight is divided by for each (sched(7))
 RUNNING = "R"
+RESIDENT, SHARED = 1, 2  # in /proc/PID/statm, in pages
 
 
 class Vitals:
-    """Of one process, bound to some memory."""
+    """Of one process, bound to some memory.
+
+    They are read from its threads: what the kernel tells of a whole process begins with a name that
+    it gave itself, and is nothing where its first thread has ended and others have not.
+    """
 
     def __init__(self, pid: int, memory_bytes: int) -> None:
-        self._pid = pid
-        self._process = psutil.Process(pid)
+        self._threads = Path(f"/proc/{pid}/task")
         self._memory = memory_bytes
 
     def excess(self) -> str | None:
-        """Return what the process takes too much of; None if nothing. Raises psutil.NoSuchProcess.
+        """Return what the process takes too much of; None if nothing, or if it has ended.
 
         Threads that are many are made to give way.
         """
-        memory, threads = self._process.memory_info(), self._process.num_threads()
-        if threads > MOST_THREADS:
+        try:
+            threads = list(self._threads.iterdir())
+        except OSError:
+            return None
+        if len(threads) > MOST_THREADS:
             return f"the process had more than {MOST_THREADS} threads"
-        if memory.rss - memory.shared > self._memory + UNCOUNTED_BYTES:
+        if _own_bytes(threads) > self._memory + UNCOUNTED_BYTES:
             return f"the process took more than its {self._memory / 2**20:g} MiB"
-        if threads > FAIR_THREADS:
-            self._give_way()
+        if len(threads) > FAIR_THREADS:
+            level = nice_of(sum(_state(thread) == RUNNING for thread in threads))
+            for thread in threads:
+                _lower(int(thread.name), level)
         return None
-
-    def _give_way(self) -> None:
-        with contextlib.suppress(OSError):  # the process ends
-            tasks = list(Path(f"/proc/{self._pid}/task").iterdir())
-            level = nice_of(sum(_state(task) == RUNNING for task in tasks))
-            for task in tasks:
-                _lower(int(task.name), level)
 
 
 def nice_of(running: int) -> int:
@@ -59,10 +60,20 @@ def nice_of(running: int) -> int:
     return min(MOST_NICE, math.ceil(math.log(running / FAIR_THREADS, WEIGHT_OF_A_LEVEL)))
 
 
-def _state(task: Path) -> str:
+def _own_bytes(threads: list[Path]) -> int:
+    """Return what the threads hold in memory that no file lends them; all have the same."""
+    for thread in threads:
+        with contextlib.suppress(OSError, IndexError):  # it ended
+            pages = [int(word) for word in (thread / "statm").read_bytes().split()]
+            if pages[RESIDENT]:
+                return (pages[RESIDENT] - pages[SHARED]) * resource.getpagesize()
+    return 0
+
+
+def _state(thread: Path) -> str:
     try:
         # What stands in brackets is a name that the thread gave itself.
-        return (task / "stat").read_text(errors="replace").rpartition(")")[2].split()[0]
+        return (thread / "stat").read_text(errors="replace").rpartition(")")[2].split()[0]
     except (OSError, IndexError):  # it ended
         return ""
 

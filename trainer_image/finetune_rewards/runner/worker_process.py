@@ -18,8 +18,6 @@ import sys
 from collections.abc import Awaitable, Sequence
 from typing import TypeVar
 
-import psutil
-
 from finetune_rewards.runner import frames
 from finetune_rewards.runner.vitals import Vitals
 
@@ -150,13 +148,12 @@ class WorkerProcess:
         return f"the process ended with exit code {status}"
 
     async def _watch(self) -> None:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            while self.alive:
-                await self._awake.wait()
-                if (excess := self._vitals.excess()) is not None:
-                    self._why = excess
-                    self._signal(signal.SIGKILL)
-                await asyncio.sleep(WATCH_SECONDS)
+        while self.alive:
+            await self._awake.wait()
+            if (excess := self._vitals.excess()) is not None:
+                self._why = excess
+                self._signal(signal.SIGKILL)
+            await asyncio.sleep(WATCH_SECONDS)
 
     def _signal(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):

@@ -104,7 +104,7 @@ async def test_only_what_has_a_source_has_an_identity_and_is_asked_for(tmp_path:
     [
         ({}, RewardUnavailable, "gave an answer of another form; only code that runs unconfined"),
         ({"error": "speaks another version"}, RewardUnavailable, "^the reward runner: speaks an"),
-        ({"changed": ["a", "b"]}, RewardChanged, "this attempt began with: reward a, b; the next"),
+        ({"changed": ["a", 2]}, RewardChanged, "this attempt began with: reward a, 2; the next"),
     ],
 )
 async def test_what_a_runner_refuses_ends_the_attempt(

@@ -15,7 +15,7 @@ import pytest
 
 from finetune_contract.model import sha256_digest
 from finetune_contract.reasons import Reason
-from finetune_contract.rewards import HttpReward, RegexReward, Reward
+from finetune_contract.rewards import HttpReward, JsonSchemaReward, RegexReward, Reward
 from finetune_rewards.runner.isolated import Runner, builtins_assignment
 from finetune_rewards.runner.protocol import Problem, pack_samples
 from finetune_rewards.runner.station import LOAD_REMEDY, Assignment, Station
@@ -92,6 +92,14 @@ async def builtins(*rewards: Reward, **seconds: float) -> AsyncIterator[Station]
 
 async def scored(station: Station, name: str, batch: Samples) -> list[Item]:
     return (await station.score(name, pack_samples(batch), len(batch))).items
+
+
+async def test_a_refusal_is_told_however_long_it_is() -> None:
+    definition = '{"$ref": "' + "x" * 10_000 + '"}'
+    form = Reward(name="form", json_schema=JsonSchemaReward(definition=definition))
+    problem = await Station(builtins_assignment([form])).start()
+    assert problem is not None
+    assert problem.message.startswith("reward form: definition refers to 'xxx")
 
 
 SLOW = Reward(name="slow", regex=RegexReward(pattern="^(a+)+$"))

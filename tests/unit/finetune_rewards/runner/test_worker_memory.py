@@ -62,6 +62,34 @@ async def test_memory_that_was_made_read_only_counts(tmp_path: Path) -> None:
         assert (await asked(runner, samples("a", target={}))).items == [Item(1.0)]
 
 
+async def test_memory_counts_though_the_first_thread_has_ended(tmp_path: Path) -> None:
+    source = """
+import ctypes, mmap, platform, threading, time
+
+libc = ctypes.CDLL(None)
+libc.mprotect.argtypes = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
+EXIT = {"x86_64": 60, "aarch64": 93}[platform.machine()]  # of the thread alone
+
+def hoard():
+    time.sleep(0.2)
+    kept = []
+    while len(kept) < 12:
+        part = mmap.mmap(-1, 2**27, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        for page in range(0, len(part), 4096):
+            part[page] = 1
+        kept.append(part)
+        libc.mprotect(ctypes.addressof(ctypes.c_char.from_buffer(part)), len(part), 1)
+    time.sleep(600)
+
+def score(completions):
+    threading.Thread(target=hoard).start()
+    libc.syscall(EXIT, 0)
+"""
+    async with running_source(source, tmp_path, memory_bytes=2**28, timeout_seconds=60) as runner:
+        told = Item(error="the process took more than its 256 MiB")
+        assert (await asked(runner, samples("a"))).items == [told]
+
+
 async def test_memory_that_gives_out_leaves_nothing_behind(tmp_path: Path) -> None:
     source = """
 kept = []

@@ -15,9 +15,10 @@ from finetune_api.rewards import HttpReward
 from finetune_contract.reasons import Reason
 from finetune_trainer.process.distributed import Ranks
 from finetune_trainer.process.errors import Failure
-from finetune_trainer.rollout.server import Limits
+from finetune_trainer.rollout.server import BYTES_A_TOKEN, MOST_BYTES, Limits
 from support.grpo.served import (
     ASKED,
+    MOST,
     Loaded,
     Served,
     draw,
@@ -170,7 +171,7 @@ def test_a_refusal_may_say_anything(setup: Served, status: int) -> None:
 
 
 def test_an_answer_as_large_as_what_was_asked_for_is_taken(setup: Served) -> None:
-    setup.server.changes = {"text": "\0" * 2**17}  # JSON takes six bytes for each
+    setup.server.changes = {"text": "x" * (MOST_BYTES + BYTES_A_TOKEN * (MOST - 1))}
     assert [len(group) for group in draw(setup.rollouts())] == [3, 2]
 
 
