@@ -19,6 +19,14 @@ from kube_emulator.node.containers.privileges import Privileges
 SETUP_FAILED = 125
 READY = "ready"
 SHARED_MEMORY = "/dev/shm"  # noqa: S108
+# mount_setattr(AT_FDCWD, root, AT_RECURSIVE, {MOUNT_ATTR_RDONLY}): not every mount(8) that takes
+# `ro=recursive` does anything about it
+SET_READ_ONLY = """
+import ctypes, os, struct, sys
+libc = ctypes.CDLL(None, use_errno=True)
+if libc.syscall(442, -100, os.fsencode(sys.argv[1]), 0x8000, struct.pack("QQQQ", 1, 0, 0, 0), 32):
+    sys.exit(f"mount_setattr: {os.strerror(ctypes.get_errno())}")
+"""
 NAMESPACES = ("--user", "--map-root-user", "--mount", "--uts", "--pid")
 _DEVICES = {"null", "zero", "full", "random", "urandom", "tty", "ptmx", "pts", "mqueue"}
 _DEVICES |= {"fd", "stdin", "stdout", "stderr", "kfd", "dri"}
@@ -108,7 +116,7 @@ class Sandbox:
         for one in mounts:
             lines += _mount_point(one, self.root)
         if read_only:
-            lines.append(_fixed(self.root))
+            lines.append(_fixed(str(self.root)))
         # a container that masks parts of /proc may not mount a new one
         new_proc = f"{mount} -t proc proc {proc} 2>/dev/null || {mount} --rbind /proc {proc}"
         lines.append(f"{{ {new_proc}; }}")
@@ -150,6 +158,7 @@ def check(remedies: Sequence[tuple[str, str, str]] = REMEDIES) -> None:
     """
     isolated = [tool("unshare"), *NAMESPACES, "--fork", "/bin/sh", "-c"]
     mount = shlex.join([tool("mount"), "-t", "tmpfs", "tmpfs", "/mnt"])
+    mount += f" && {_fixed('/mnt')}"
     enter = shlex.join([*_entered(Path("/"), "/", Privileges(user=1)), "true"])
     trial = subprocess.run(
         [*isolated, f"{mount} && {enter}"],
@@ -223,17 +232,9 @@ def _entries(directory: Path) -> list[os.DirEntry[str]]:
         return []
 
 
-def _fixed(root: Path) -> str:
-    """A command that makes read-only what is mounted at `root` and below it, one by one: where
-    mount(8) was built without mount_setattr(2) it takes no notice of `ro=recursive`."""
-    place = shlex.quote(str(root))
-    return (
-        "while read -r _ _ _ _ point _; do "
-        'point=$(printf %b "$point"); '  # spaces are written as \040
-        f'case "$point" in {place} | {place}/*) '
-        f'{tool("mount")} -o remount,bind,ro "$point" || exit {SETUP_FAILED} ;; esac; '
-        "done < /proc/self/mountinfo"
-    )
+def _fixed(root: str) -> str:
+    """A command that makes read-only what is mounted at `root` and below it, at once."""
+    return shlex.join([sys.executable, "-I", "-S", "-c", SET_READ_ONLY, root])
 
 
 def _place(one: Mount, root: Path) -> str:
