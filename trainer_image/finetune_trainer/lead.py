@@ -182,8 +182,8 @@ def _on_disk(
     config: RunConfig, model: ModelSource, *, weights: bool, on_bytes: OnBytes = lambda count: None
 ) -> Path:
     files = model.files if weights else model.small_files
-    credentials = config.layout.credentials.model
-    return fetch_model(model, files, _model_cache(config), credentials, on_bytes)
+    credentials, checked = config.layout.credentials.model, Path(config.layout.scratch_dir)
+    return fetch_model(model, files, _model_cache(config), credentials, on_bytes, checked)
 
 
 def _model_cache(config: RunConfig) -> Path:

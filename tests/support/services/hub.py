@@ -83,10 +83,7 @@ class _Handler(BaseHTTPRequestHandler):
         if revision not in ("", "main", *self.hub.commits):
             self._send(404, code="RevisionNotFound")
             return
-        siblings = [
-            {"rfilename": path, "size": len(data), "blobId": hashlib.sha1(data).hexdigest()}
-            for path, data in self.hub.files[name].items()
-        ]
+        siblings = [_sibling(path, data) for path, data in self.hub.files[name].items()]
         short = name.split("/", 1)[1]
         commit = revision if revision in self.hub.commits else self.hub.commits[-1]
         info = {"id": short, "modelId": short, "sha": commit, "siblings": siblings}
@@ -136,3 +133,14 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command == "GET":
             self.wfile.write(body)
+
+
+def _sibling(path: str, data: bytes) -> dict[str, Any]:
+    """Return what the hub says of a file: a blob of git, which for weights points to the file."""
+    large, blob = path.endswith(".safetensors"), data
+    lfs = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 134}
+    if large:
+        blob = f"oid sha256:{lfs['sha256']}".encode()
+    blob_id = hashlib.sha1(b"blob %d\0" % len(blob) + blob).hexdigest()
+    known = {"rfilename": path, "size": len(data), "blobId": blob_id}
+    return {**known, "lfs": lfs} if large else known

@@ -14,18 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
 from peft import get_peft_model_state_dict
 from safetensors.torch import load_file
 
-from finetune_contract.artifact import Manifest, ModelIdentity
+from finetune_contract.artifact import MANIFEST, Manifest, ModelIdentity
 from finetune_contract.reasons import Reason
 from finetune_contract.recipe import LoraRecipe, Recipe
 from finetune_contract.runconfig import RunConfig
 from finetune_trainer.adapter.export import CONFIG, WEIGHTS
 from finetune_trainer.process.errors import Failure
-from finetune_trainer.store.artifacts import download, locate, read_checked
-from finetune_trainer.store.storage import Role, Store
+from finetune_trainer.store.appearing import alone, appearing, own_directory
+from finetune_trainer.store.artifacts import Located, download, locate, read_checked
+from finetune_trainer.store.digests import agrees, is_file
+from finetune_trainer.store.storage import Role, Store, hash_file
 
 log = logging.getLogger(__name__)
 
@@ -57,15 +58,27 @@ def fetch_initial(config: RunConfig, digest: str | None) -> Path | None:
         return None
     cache = Path(layout.cache_dir or layout.scratch_dir, "adapters")
     target = cache / digest.removeprefix("sha256:") / WEIGHTS
-    cache.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{target.parent}.lock"), _as_mismatch():
-        if not target.exists():  # it appears by a rename
+    own_directory(own_directory(cache) / target.parent.name)
+    with alone(Path(f"{target.parent}.lock")), _as_mismatch():
+        if not _is_kept(target, digest, Path(layout.scratch_dir)):
             store = Store(uri, Role.MODEL, layout.credentials.model)
             located = locate(store)
             if located.digest != digest:
                 raise _mismatch(f"{store.uri} was published anew while the job started")
             download(store, located.base, located.entry(WEIGHTS), target)
+            with appearing(target.with_name(MANIFEST)) as partial:
+                partial.write_bytes(located.data)
     return target
+
+
+def _is_kept(weights: Path, digest: str, checked: Path) -> bool:
+    """Tell whether an adapter of the cache is whole: its manifest has the digest, and names its."""
+    manifest = weights.with_name(MANIFEST)
+    if not is_file(manifest) or hash_file(manifest) != digest:
+        return False
+    data = manifest.read_bytes()
+    entry = Located("", Manifest.model_validate_json(data), data).entry(WEIGHTS)
+    return is_file(weights, entry.bytes) and agrees(weights, entry.sha256, checked)
 
 
 def load_initial(model: Any, weights: Path) -> None:

@@ -9,15 +9,12 @@ from __future__ import annotations
 import errno
 import json
 import logging
-import shutil
 from collections.abc import Callable, Container
 from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
-
-from filelock import FileLock
 
 from finetune_contract.model import canonical_json, sha256_digest
 from finetune_contract.reasons import Reason
@@ -37,7 +34,7 @@ from finetune_trainer.data.faults import Fault, Findings
 from finetune_trainer.data.rows import Row
 from finetune_trainer.data.template import Tokenizer
 from finetune_trainer.process.errors import Failure
-from finetune_trainer.store.appearing import appearing
+from finetune_trainer.store.appearing import alone, appearing, own_directory, remove
 from finetune_trainer.store.storage import hash_file
 
 log = logging.getLogger(__name__)
@@ -112,9 +109,9 @@ def encode_once(
     digest = encoding.digest()
     directory = root / digest
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        with FileLock(root / f"{digest}.lock"):
-            if read_index(directory) is None:
+        own_directory(root)
+        with alone(root / f"{digest}.lock"):
+            if directory.is_symlink() or read_index(directory) is None:
                 _sweep(root, digest)
                 with appearing(directory) as partial:
                     partial.mkdir()
@@ -169,4 +166,4 @@ def _encode(
 def _sweep(root: Path, digest: str) -> None:
     """Remove what a killed attempt left; whoever holds the lock is the only one at work."""
     for left in [root / digest, *root.glob(f".{digest}.*")]:
-        shutil.rmtree(left, ignore_errors=True)
+        remove(left)

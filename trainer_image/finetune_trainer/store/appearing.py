@@ -1,12 +1,30 @@
-"""Files that are there whole or not at all: made beside their place, then renamed."""
+"""Files that are there whole or not at all: made beside their place, then renamed.
+
+Others may write into the same directory: names of what is being made can not be foreseen, and a
+symbolic link is followed nowhere.
+"""
 
 from __future__ import annotations
 
+import logging
 import os
+import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from finetune_contract.reasons import Reason
+from finetune_trainer.process.errors import Failure
+
+log = logging.getLogger(__name__)
+
+PARTIAL = f".*.{'[0-9a-f]' * 16}"  # a glob of what was being made when its maker was killed
+WAIT_SECONDS = 2 * 3600.0  # for a lock: as long as a large model may take to arrive
+WORD_SECONDS = 30.0  # between two words about it
 
 
 @contextmanager
@@ -15,17 +33,60 @@ def appearing(target: Path) -> Iterator[Path]:
 
     Nothing is left of it where making it fails.
     """
-    partial = target.with_name(f".{target.name}.{os.getpid()}")
-    _remove(partial)
+    partial = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
     try:
         yield partial
+        if target.is_dir() and not target.is_symlink():
+            shutil.rmtree(target)
         partial.rename(target)
     finally:
-        _remove(partial)
+        remove(partial)
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir():
+@contextmanager
+def alone(lock: Path, seconds: float = WAIT_SECONDS, word: float = WORD_SECONDS) -> Iterator[None]:
+    """Hold a lock that other pods may hold; say so while it is waited for.
+
+    Raises Failure: StorageUnavailable once it has been held for `seconds`.
+    """
+    held, deadline = FileLock(lock), time.monotonic() + seconds
+    _no_link(lock)
+    while True:
+        try:
+            held.acquire(timeout=max(0.0, min(word, deadline - time.monotonic())))
+            break
+        except Timeout:
+            if time.monotonic() >= deadline:
+                raise Failure(
+                    Reason.STORAGE_UNAVAILABLE,
+                    f"another process has held {lock} for {seconds:.0f} s; see what works there, "
+                    "or give the job another model.cache",
+                ) from None
+            log.warning("waits for %s, which another process holds", lock)
+    try:
+        yield
+    finally:
+        held.release()
+
+
+def own_directory(path: Path) -> Path:
+    """Make a directory, unless it is there, and return it; raise Failure where it is a link."""
+    _no_link(path)
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link or a whole directory, if it is there."""
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+def _no_link(path: Path) -> None:
+    if os.path.islink(path):
+        raise Failure(
+            Reason.VERIFICATION_FAILED,
+            f"{path} is a symbolic link, which may lead anywhere: remove it from the cache",
+        )

@@ -69,7 +69,7 @@ class Repository:
                 files_metadata=True,
             )
         return info.sha, [
-            Entry(f.rfilename, f.size or 0, f.blob_id or f.rfilename) for f in info.siblings
+            Entry(f.rfilename, f.size or 0, _digest(f) or f.rfilename) for f in info.siblings
         ]
 
     def download(self, path: str, commit: str, directory: Path, on_bytes: OnBytes) -> Path:
@@ -180,6 +180,11 @@ def dataset_repository(uri: str, credentials_dir: str | None) -> tuple[Repositor
         uri, Role.DATA, "dataset", f"{parts[0]}/{name}", revision or None, token
     )
     return repository, parts[2]
+
+
+def _digest(file: Any) -> str | None:
+    """Return what the hub knows a file's content by: sha256 of a large one, else git's blob."""
+    return f"sha256:{file.lfs.sha256}" if file.lfs else file.blob_id
 
 
 def _endpoint() -> str | None:

@@ -5,18 +5,20 @@ listing of the files that are loaded: one line `PATH SIZE ETAG` each, sorted by 
 `file://` the file's sha256 stands in place of the ETag.
 
 With a cache directory a node fetches a model once: files appear there under a lock, each by a
-rename, so a file that is there is whole.
+rename. Other jobs may write there too, so a file is used only if it is one itself, of the size and
+digest that the hub tells, or that were recorded when it was fetched from a bucket.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
+import os
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-from filelock import FileLock
+from tempfile import TemporaryDirectory
 
 from finetune_contract.artifact import ModelIdentity
 from finetune_contract.model import sha256_digest
@@ -24,11 +26,14 @@ from finetune_contract.reasons import Reason
 from finetune_contract.recipe import DataSource, ModelRecipe
 from finetune_trainer.process.errors import Failure
 from finetune_trainer.store import hub
-from finetune_trainer.store.appearing import appearing
-from finetune_trainer.store.digests import digest_of
+from finetune_trainer.store.appearing import PARTIAL, alone, appearing, own_directory, remove
+from finetune_trainer.store.digests import GIT_BLOB, SHA256, agrees, digest_of, is_file
 from finetune_trainer.store.storage import Entry, OnBytes, Role, Store, split_file_uri
 from finetune_trainer.store.transfer import at_once, one_at_a_time
 
+log = logging.getLogger(__name__)
+
+INCOMING = ".incoming-"  # directories that the hub's client downloads into
 WEIGHTS = ".safetensors"
 WHOLE = "model.safetensors"  # where transformers finds the weights: here first, as it does,
 INDEX = "model.safetensors.index.json"  # else in the files that this names
@@ -86,26 +91,61 @@ def fetch_model(
     cache_dir: Path,
     credentials_dir: str | None,
     on_bytes: OnBytes = lambda count: None,
+    checked: Path | None = None,
 ) -> Path:
-    """Return a directory on this machine that holds the files; file:// models stay in place."""
+    """Return a directory on this machine that holds the files; file:// models stay in place.
+
+    `checked` is this pod's own directory, where digests are kept of what its ranks have read.
+    """
     uri = source.identity.uri
     if uri.startswith("file://"):
         return Store(uri, Role.MODEL).local_path()
     key = hashlib.sha256(f"{uri}@{source.identity.revision}".encode()).hexdigest()[:32]
-    directory = cache_dir / key
-    directory.mkdir(parents=True, exist_ok=True)
+    directory = own_directory(own_directory(cache_dir) / key)
     counted = one_at_a_time(on_bytes)
 
     def fetch(entry: Entry) -> None:
         target = directory / entry.path
-        if target.exists():
+        if _is_kept(source, entry, target, checked):
             counted(entry.size)
-        else:
-            _fetch_file(source, entry, target, credentials_dir, counted)
+            return
+        if os.path.lexists(target):
+            log.warning("%s is not what was fetched: fetching it again", target)
+        _fetch_file(source, entry, target, credentials_dir, counted)
+        if _hub_digest(source, entry) is None:
+            with appearing(_record(target)) as partial:
+                partial.write_text(digest_of(target, checked))
+        elif not _is_kept(source, entry, target, checked):
+            raise Failure(Reason.VERIFICATION_FAILED, f"{uri} {entry.path} arrived altered")
 
-    with FileLock(cache_dir / f"{key}.lock"):
+    with alone(cache_dir / f"{key}.lock"):
+        for pattern in (PARTIAL, f"{INCOMING}*"):
+            for left in directory.glob(pattern):
+                remove(left)  # of a pod that was killed
         at_once(fetch, files)
     return directory
+
+
+def _is_kept(source: ModelSource, entry: Entry, target: Path, checked: Path | None) -> bool:
+    """Tell whether a file of the cache is what it is to be."""
+    if not is_file(target, entry.size):
+        return False
+    digest, record = _hub_digest(source, entry), _record(target)
+    if digest is None and is_file(record):
+        digest = record.read_text(errors="replace")
+        digest = digest if SHA256.fullmatch(digest) else None
+    return digest is not None and agrees(target, digest, checked)
+
+
+def _hub_digest(source: ModelSource, entry: Entry) -> str | None:
+    """Return what the hub knows the file's content by; None for a bucket's, whose ETag may be of
+    parts."""
+    known = SHA256.fullmatch(entry.etag) or GIT_BLOB.fullmatch(entry.etag)
+    return entry.etag if source.identity.uri.startswith(hub.SCHEME) and known else None
+
+
+def _record(target: Path) -> Path:
+    return target.with_name(f".{target.name}.sha256")
 
 
 def fetch_data(
@@ -141,8 +181,10 @@ def _fetch_file(
         _download(store, entry.path, entry.etag, target, on_bytes)
         return
     repository = hub.model_repository(identity.uri, identity.revision, credentials_dir)
-    incoming = target.parent / ".incoming"
-    repository.download(entry.path, identity.revision, incoming, on_bytes).rename(target)
+    with TemporaryDirectory(prefix=INCOMING, dir=target.parent) as incoming:
+        file = repository.download(entry.path, identity.revision, Path(incoming), on_bytes)
+        with appearing(target) as partial:
+            file.rename(partial)
 
 
 def _download(store: Store, path: str, etag: str | None, target: Path, on_bytes: OnBytes) -> None:

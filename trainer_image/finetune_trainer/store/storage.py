@@ -20,13 +20,13 @@ from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import obstore
-from filelock import FileLock
 from obstore.exceptions import AlreadyExistsError, PreconditionError
 from obstore.store import LocalStore
 
 from finetune_contract.model import STORE_URI, sha256_digest
 from finetune_contract.reasons import Reason
 from finetune_trainer.process.errors import Conflict, Failure
+from finetune_trainer.store.appearing import alone
 from finetune_trainer.store.buckets import open_bucket
 from finetune_trainer.store.credentials import BucketAccess, Keys, MountedKeys
 from finetune_trainer.store.storage_errors import Altered, Expired, Place, translated
@@ -204,7 +204,7 @@ class Store:
         target = self.local_path(path)
         with self._errors(path):
             target.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(f"{target}.lock"):
+            with alone(Path(f"{target}.lock")):
                 present = sha256_digest(target.read_bytes()) if target.exists() else None
                 if present != etag:
                     raise Conflict(path)

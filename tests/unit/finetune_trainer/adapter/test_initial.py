@@ -131,6 +131,12 @@ def test_a_node_fetches_the_adapter_once(publish: Publish, tmp_path: Path) -> No
     config = job(tmp_path)
     digest = check_initial(config.recipe, BASE, None)
     first = fetch_initial(config, digest)
+    assert first is not None
+    good = first.read_bytes()
+    for damaged in ("adapter_model.safetensors", "manifest.json"):
+        first.with_name(damaged).write_bytes(bytes(len(good)))
+        assert fetch_initial(config, digest) == first
+        assert first.read_bytes() == good
     (tmp_path / "theirs" / "latest.json").unlink()
     assert fetch_initial(config, digest) == first
 
@@ -240,9 +246,10 @@ def test_a_refused_store_stays_what_it_is(tmp_path: Path) -> None:
     document["recipe"]["model"]["initFrom"] = "s3://bucket/adapter"
     secret = tmp_path / "secret"
     secret.mkdir()
+    (secret / "AWS_ACCESS_KEY_ID").write_text("x")
     with pytest.raises(Failure) as caught:
         check_initial(RunConfig.model_validate(document).recipe, BASE, str(secret))
-    assert caught.value.reason is Reason.ACCESS_DENIED
+    assert caught.value.reason is Reason.CREDENTIALS_INVALID
     assert "spec.model.credentialsSecretRef" in caught.value.message
 
 

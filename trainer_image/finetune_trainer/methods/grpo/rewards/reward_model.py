@@ -191,7 +191,9 @@ def reward_models(config: RunConfig, ranks: Ranks) -> RewardModels:
         scorers = {}
         for name, source in sources.items():
             with _naming(name):
-                directory = fetch_model(source, source.files, cache, credentials)
+                directory = fetch_model(
+                    source, source.files, cache, credentials, checked=Path(layout.scratch_dir)
+                )
                 scorers[name] = RewardModel(directory, config, ranks.device)
         return scorers
 
