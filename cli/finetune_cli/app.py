@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from finetune_cli import data, demo, local, reward, run, validate
+from finetune_cli import data, demo, local, retry, reward, run, validate
 from finetune_cli.console import print_out
 
 _HELP = """
@@ -24,6 +24,7 @@ Fine-tuning jobs: write a FineTuneJob, get back a verified LoRA adapter.
 **On a cluster** with the operator installed
 
 * `kubectl apply -f job.yaml`, then `kubectl get ftj -w`
+* `finetune retry NAME`: let a job that has failed go on from its checkpoint
 
 Exit codes: 0 done, 2 wrong usage, 3 invalid file, 130 interrupted; `finetune run` also ends with
 the code of the reason that stopped it (docs/reasons.md).
@@ -39,6 +40,7 @@ app = typer.Typer(
 app.command("validate")(validate.validate)
 app.command("run")(run.run)
 app.command("demo")(demo.demo)
+app.command("retry")(retry.retry)
 app.add_typer(data.app, name="data")
 app.add_typer(reward.app, name="reward")
 app.add_typer(local.app, name="local")

@@ -78,6 +78,9 @@ class RunPolicy(Message):
     """Free the pods and wait. Set back to false, the job goes on with a new attempt."""
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 3
     """Attempts before the job fails. Ends caused by the infrastructure do not count."""
+    retries: Annotated[int, Field(ge=0, le=10_000)] = 0
+    """Raised after the job has failed, it goes on from its newest checkpoint, with attempts and
+    deadline counted anew; `finetune retry NAME` raises it by one."""
     active_deadline_seconds: Annotated[int, Field(ge=1, le=31_536_000)] | None = None
     """Fail the job when its attempts have taken this long together, waiting for nodes included."""
     ttl_seconds_after_finished: Annotated[int, Field(ge=0, le=31_536_000)] | None = None

@@ -111,6 +111,15 @@ class Attempt(Message):
     """Steps it did after the last complete checkpoint, which the next attempt does again."""
 
 
+class RetryStatus(Message):
+    """The last time that a user let the failed job go on."""
+
+    retries: int
+    """runPolicy.retries, as it was followed last; more than this lets a failed job go on."""
+    after_attempt: int = 0
+    """Attempts up to this one count no more."""
+
+
 class RewardCheckState(StrEnum):
     """How far the check of the rewards is."""
 
@@ -239,6 +248,8 @@ class FineTuneJobStatus(Message):
     """Ready, Reconciling, Stalled, Succeeded and Suspended, as kstatus reads them."""
     attempts: Annotated[list[Attempt] | None, Field(json_schema_extra=keyed_by("number"))] = None
     """Every attempt, oldest first; each stands here before its objects are made."""
+    retry: RetryStatus | None = None
+    """How often the user let the failed job go on."""
     reward_check: RewardCheckStatus | None = None
     """The trial of builtin and python rewards; the first attempt starts once it has passed."""
     progress: ProgressStatus | None = None

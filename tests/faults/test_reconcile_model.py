@@ -59,6 +59,7 @@ def steps() -> st.SearchStrategy[tuple[str, Any]]:
         st.tuples(st.just("delete workload"), st.integers(1, 3)),
         st.tuples(st.just("collect"), st.none()),
         st.tuples(st.just("suspend"), st.booleans()),
+        st.tuples(st.just("retry"), st.none()),
         st.tuples(st.just("label"), st.none()),
         st.tuples(st.just("wait"), st.sampled_from([1, 5, 11, 31, 61])),
     )

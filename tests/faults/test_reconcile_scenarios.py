@@ -107,6 +107,21 @@ SCENARIOS: dict[str, tuple[Schedule, list[str]]] = {
         ],
         ["OutOfMemory", "Succeeded"],
     ),
+    "a job that fails, and that the user lets go on": (
+        [
+            *[TURN_STEP] * 3,
+            ("end", ((1, 0), "DataInvalid")),
+            *[TURN_STEP] * 3,
+            ("retry", None),
+            *[TURN_STEP] * 3,
+            ("end", ((2, 0), "DataInvalid")),
+            *[TURN_STEP] * 3,
+            ("retry", None),
+            *[TURN_STEP] * 3,
+            ("end", ((3, 0), "Succeeded")),
+        ],
+        ["DataInvalid", "DataInvalid", "Succeeded"],
+    ),
     "a job that fails, whose sidecars do not end": (
         [
             *[TURN_STEP] * 3,

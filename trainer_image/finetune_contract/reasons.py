@@ -375,7 +375,7 @@ TABLE: dict[Reason, Row] = {
         Retry.NEVER,
         None,
         "The pods could not start in time, so their GPUs were given back.",
-        "Remove the cause named in the message; a job that has not trained is to be created again.",
+        "Remove the cause named in the message, then `finetune retry NAME`.",
         once_begun=Retry.WAIT,
     ),
     Reason.INIT_FAILED: Row(
@@ -443,7 +443,7 @@ TABLE: dict[Reason, Row] = {
         Retry.NEVER,
         None,
         "The job ran longer than runPolicy.activeDeadlineSeconds.",
-        "Raise runPolicy.activeDeadlineSeconds and create the job again.",
+        "Raise runPolicy.activeDeadlineSeconds, then `finetune retry NAME`.",
     ),
 }
 

@@ -11,7 +11,14 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from finetune_api.job import FineTuneJob
-from finetune_api.status import ArtifactStatus, Attempt, AttemptState, FineTuneJobStatus
+from finetune_api.status import (
+    ArtifactStatus,
+    Attempt,
+    AttemptState,
+    ConditionType,
+    FineTuneJobStatus,
+    RetryStatus,
+)
 from finetune_contract.layout import Checkpointing
 from finetune_contract.model import filled
 from finetune_contract.reasons import Reason, Retry, retry_of
@@ -22,13 +29,19 @@ from finetune_operator.job.run_config import recipe
 from finetune_operator.job.times import rfc3339, timestamp
 from finetune_operator.job.workers import image
 from finetune_operator.judge.active import deadline, follow, names_taken
-from finetune_operator.judge.conditions import finished, finished_time
+from finetune_operator.judge.conditions import find, finished, finished_time
 from finetune_operator.judge.decision import LOOK_EVERY, Course, Decision, Scene, Verdict
 from finetune_operator.judge.diagnose import published
 from finetune_operator.judge.observed import Observed, Pod
 from finetune_operator.judge.pod_end import End
 from finetune_operator.judge.retry import backoff, gives_up, next_footprint, trained
-from finetune_operator.judge.reward_check import check_refused, checked, paused, unfinished_checks
+from finetune_operator.judge.reward_check import (
+    check_refused,
+    checked,
+    paused,
+    tried_anew,
+    unfinished_checks,
+)
 from finetune_operator.judge.told import accounted, learned, told
 from finetune_operator.judge.wording import attempt_end, bounded, memory_told, with_advice
 from finetune_operator.settings import Settings
@@ -56,11 +69,25 @@ def decide(
     attempts = tuple(status.attempts or ())
     scene = Scene(job, status, attempts, observed, now, settings, backend, trial)
     if finished(status):
-        return _finished(scene)
+        return _let_go_on(scene) or _finished(scene)
     last = scene.attempts[-1] if scene.attempts else None
     if last is not None and last.state in _UNDER_WAY:
         return _active(scene, last)
     return _between(scene)
+
+
+def _let_go_on(s: Scene) -> Decision | None:
+    """Return the decision on a job that has failed and that the user lets go on; None if not."""
+    wanted, known = s.job.spec.run_policy.retries, s.status.retry
+    succeeded = find(s.status, ConditionType.SUCCEEDED)
+    failed = succeeded is not None and succeeded.status == "False"
+    if not failed or wanted <= (known.retries if known else 0):
+        return None
+    last = s.attempts[-1].number if s.attempts else 0
+    retry = RetryStatus(retries=wanted, after_attempt=last)
+    check = tried_anew(s.status.reward_check)
+    s = replace(s, status=s.status.model_copy(update={"retry": retry, "reward_check": check}))
+    return replace(_between(s), retry=retry)
 
 
 def refused(decision: Decision, message: str, now: datetime) -> Decision:
@@ -143,7 +170,7 @@ def _stopping(s: Scene, attempt: Attempt) -> Decision:
         confirm = s.confirm or (quiet and workload is None)
         return _between(replace(s.with_last(closed), confirm=confirm))
     told_to_stop = attempt.reason in (Reason.DEADLINE_EXCEEDED, Reason.START_TIMEOUT)
-    last_one = gives_up(s.job, s.attempts, s.settings) is not None
+    last_one = gives_up(s.job, s.attempts, s.settings, s.counted_after) is not None
     # Ended pods stay, for their logs. Only if the others do so too is the whole workload deleted.
     cleaned = ended + s.backend.clean_up
     spared = last_one and not told_to_stop and s.now < cleaned
@@ -183,7 +210,7 @@ def _first(s: Scene) -> Decision:
 
 def _final_end(s: Scene, last: Attempt) -> End | None:
     """Return the job's failure, if no attempt may follow the last one."""
-    why = gives_up(s.job, s.attempts, s.settings)
+    why = gives_up(s.job, s.attempts, s.settings, s.counted_after)
     if why is None:
         return deadline(s)
     memory = _memory(s, last) if last.reason == Reason.OUT_OF_MEMORY else ""
@@ -215,7 +242,7 @@ def _change(s: Scene, last: Attempt) -> str:
 def _backoff_left(s: Scene, last: Attempt) -> timedelta:
     ended = timestamp(last.end_time)
     assert ended is not None, "an attempt that is over has an end"
-    return ended + backoff(s.attempts, s.settings) - s.now
+    return ended + backoff(s.attempts, s.settings, s.counted_after) - s.now
 
 
 def _start(s: Scene) -> Decision:

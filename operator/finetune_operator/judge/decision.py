@@ -7,7 +7,13 @@ from datetime import datetime, timedelta
 from enum import Enum
 
 from finetune_api.job import FineTuneJob
-from finetune_api.status import ArtifactStatus, Attempt, FineTuneJobStatus, RewardCheckStatus
+from finetune_api.status import (
+    ArtifactStatus,
+    Attempt,
+    FineTuneJobStatus,
+    RetryStatus,
+    RewardCheckStatus,
+)
 from finetune_contract.reasons import Reason
 from finetune_operator.job.backend import Backend
 from finetune_operator.job.times import timestamp
@@ -53,6 +59,7 @@ class Decision:
     artifact: ArtifactStatus | None = None
     confirm: bool = False  # it rests on an absence: read from the server, and decide again
     look: tuple[str, ...] = ()  # uids of objects whose Events would tell what keeps pods from going
+    retry: RetryStatus | None = None  # what to record of it; None: what stands
     reward_check: RewardCheckStatus | None = None  # what to record of it; None: what stands
     run_check: bool = False  # the pod that tries the rewards must exist, with what it needs
 
@@ -70,6 +77,11 @@ class Scene:
     backend: Backend
     trial: str | None  # digest of the pod that would try the rewards; None without any to try
     confirm: bool = False
+
+    @property
+    def counted_after(self) -> int:
+        """Return the last attempt that counts no more, since the user let the failed job go on."""
+        return self.status.retry.after_attempt if self.status.retry else 0
 
     def with_last(self, attempt: Attempt) -> Scene:
         """Return the scene with the last attempt's record replaced."""
@@ -104,8 +116,9 @@ class Scene:
         seconds = self.job.spec.run_policy.active_deadline_seconds
         if seconds is None:
             return None
-        check = self.status.reward_check
+        counted = [a for a in self.attempts if a.number > self.counted_after]
+        check = self.status.reward_check if not self.counted_after else None
         begun = timestamp(check.start_time) if check else None
         ended = timestamp(check.end_time) if check else None
         checking = (ended or self.now) - begun if begun else timedelta()
-        return timedelta(seconds=seconds) - active_time(self.attempts, self.now) - checking
+        return timedelta(seconds=seconds) - active_time(counted, self.now) - checking

@@ -34,9 +34,14 @@ def _retry(reason: Reason, begun: bool) -> Retry:
     return Retry.INFRASTRUCTURE if kind is Retry.WAIT and not waits else kind
 
 
-def gives_up(job: FineTuneJob, attempts: Sequence[Attempt], settings: Settings) -> str | None:
-    """Return why no attempt follows the last one, in words that end a message; None if one does."""
+def gives_up(
+    job: FineTuneJob, attempts: Sequence[Attempt], settings: Settings, after: int = 0
+) -> str | None:
+    """Return why no attempt follows the last one, in words that end a message; None if one does.
+    Those up to attempt `after` do not count."""
     last, classes = attempts[-1], retry_classes(attempts)
+    if last.number <= after:
+        return None
     match classes[-1]:
         case Retry.NEVER:
             return ""
@@ -44,11 +49,12 @@ def gives_up(job: FineTuneJob, attempts: Sequence[Attempt], settings: Settings) 
             now = Footprint.of(job, last)
             if kind is Retry.LESS_MEMORY and smaller(job, now) is None:
                 return least(job, now)
-            counted = sum(kind in _COUNTED for kind in classes)
+            recent = zip(attempts, classes, strict=True)
+            counted = sum(kind in _COUNTED for one, kind in recent if one.number > after)
             allowed = job.spec.run_policy.max_attempts
             return f"it was attempt {counted} of {allowed}" if counted >= allowed else None
         case Retry.INFRASTRUCTURE:
-            lost = _lost_in_vain(attempts, classes)
+            lost = _lost_in_vain(attempts, classes, after)
             cap = settings.max_infrastructure_attempts
             return f"the infrastructure ended {lost} attempts" if lost >= cap else None
         case Retry.WAIT | Retry.NONE:
@@ -60,7 +66,7 @@ def trained(attempts: Sequence[Attempt]) -> bool:
     return any(attempt.last_step for attempt in attempts)
 
 
-def _lost_in_vain(attempts: Sequence[Attempt], classes: Sequence[Retry]) -> int:
+def _lost_in_vain(attempts: Sequence[Attempt], classes: Sequence[Retry], after: int) -> int:
     """Return how many attempts the infrastructure ended since one saved a step: what gets further
     each time, as on spot instances, comes to its end."""
     saved, lost = 0, 0
@@ -68,18 +74,18 @@ def _lost_in_vain(attempts: Sequence[Attempt], classes: Sequence[Retry]) -> int:
         safe = (attempt.last_step or 0) - (attempt.lost_steps or 0)
         if safe > saved:
             saved, lost = safe, 0
-        lost += kind is Retry.INFRASTRUCTURE
+        lost += kind is Retry.INFRASTRUCTURE and attempt.number > after
     return lost
 
 
-def backoff(attempts: Sequence[Attempt], settings: Settings) -> timedelta:
+def backoff(attempts: Sequence[Attempt], settings: Settings, after: int = 0) -> timedelta:
     """Return how long after the last attempt's end the next one starts.
 
-    It doubles with each failure in a row; a suspension starts anew.
+    It doubles with each failure in a row; a suspension starts anew, and so does attempt `after`.
     """
     failures = 0
     for attempt in reversed(attempts):
-        if attempt.state is not AttemptState.FAILED:
+        if attempt.state is not AttemptState.FAILED or attempt.number <= after:
             break
         failures += 1
     return doubled(failures, settings)

@@ -81,6 +81,15 @@ def paused(s: Scene) -> RewardCheckStatus | None:
     return known.model_copy(update={"pod_uid": None, "start_time": None, "end_time": None})
 
 
+def tried_anew(known: RewardCheckStatus | None) -> RewardCheckStatus | None:
+    """Return the record of a check that failed, to begin anew once its last pod is out of the way;
+    any other stands."""
+    if known is None or known.state is not RewardCheckState.FAILED:
+        return known
+    anew = {"state": RewardCheckState.RUNNING, "failures": 0, "start_time": None}
+    return known.model_copy(update=anew)
+
+
 def unfinished_checks(s: Scene) -> tuple[Child, ...]:
     """Return the pods that try the job's rewards, to be deleted where nobody waits for them."""
     unfinished = {p.uid for p in s.observed.checks if not p.finished}

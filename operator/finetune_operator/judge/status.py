@@ -14,6 +14,7 @@ from finetune_api.status import (
     MemoryStatus,
     PlanStatus,
     ProgressStatus,
+    RetryStatus,
 )
 from finetune_contract.foreign import printable
 from finetune_contract.layout import Checkpointing, Offload
@@ -81,12 +82,24 @@ def status_of(
         observed_generation=job.generation,
         conditions=_conditions(old, verdict, job.generation, now),
         attempts=list(decision.attempts) or None,
+        retry=_retry(job, old, decision),
         reward_check=(decision.reward_check or old.reward_check) if tried else None,
         progress=_progress(old, last, report),
         checkpoint=checkpoint(job, old.checkpoint, observed, waits),
         artifact=decision.artifact,
         plan=_plan(job, old, last, observed),
     )
+
+
+def _retry(job: FineTuneJob, old: FineTuneJobStatus, decision: Decision) -> RetryStatus | None:
+    """Return what `retries` a job that goes on follows: raised before its failure, it means
+    nothing."""
+    known, wanted = old.retry, job.spec.run_policy.retries
+    if decision.retry or decision.verdict.course is Course.KEPT:
+        return decision.retry or known
+    if known is None:
+        return RetryStatus(retries=wanted) if wanted else None
+    return known.model_copy(update={"retries": wanted})
 
 
 def invalid_status(

@@ -75,7 +75,7 @@ def may_follow(world: World, old: Json, believed: Json, new: Json) -> None:
     if saved is not None:
         assert saved["step"] <= world.saved["step"], "nobody saved it"
     was_tried = old.get("rewardCheck", {})
-    if was_tried.get("state") in ("Passed", "Failed"):
+    if was_tried.get("state") in ("Passed", "Failed") and not _goes_on(world, old, new):
         assert new["rewardCheck"] == was_tried, "a verdict on the rewards was forgotten"
     before = {a["number"]: a for a in old.get("attempts", [])}
     for attempt in new.get("attempts", []):
@@ -95,6 +95,22 @@ def may_follow(world: World, old: Json, believed: Json, new: Json) -> None:
     if progress := new.get("progress"):
         assert progress["attempt"] == new["attempts"][-1]["number"]
         assert progress["step"] <= world.most_steps[progress["attempt"]]
+
+
+def _goes_on(world: World, old: Json, new: Json) -> bool:
+    """Tell whether a job that has failed goes on; object if nobody has asked for it."""
+    before, after = old.get("retry", {}), new.get("retry", {})
+    told = {"conditions": old.get("conditions", [])}
+    if condition({"status": told}, "Succeeded") not in ("True", "False"):
+        assert before.get("afterAttempt", 0) == after.get("afterAttempt", 0)
+        return False
+    if condition({"status": new}, "Succeeded") == condition({"status": old}, "Succeeded"):
+        return False
+    assert condition({"status": told}, "Succeeded") == "False", "a job that succeeded ran again"
+    wanted = world.job()["spec"]["runPolicy"]["retries"]
+    assert before.get("retries", 0) < after["retries"] <= wanted, "nobody asked for it"
+    assert after["afterAttempt"] == len(old.get("attempts", []))
+    return True
 
 
 def check_the_end(world: World) -> None:

@@ -150,11 +150,21 @@ class Simulation:
             self.world.end(pod["metadata"]["name"], "Succeeded")
 
     def edit(self, suspend: bool) -> None:
+        retries = self.world.job()["spec"]["runPolicy"].get("retries", 0)
+        self._edit({**_policy(suspend), "retries": retries})
+
+    def _edit(self, policy: Json) -> None:
         job = self.world.job()
         changed = {**job, "metadata": {**job["metadata"]}, "spec": {**job["spec"]}}
-        changed["spec"]["runPolicy"] = _policy(suspend)
+        changed["spec"]["runPolicy"] = policy
         changed["metadata"]["generation"] += 1
         self.world.store(changed)
+
+    def retry(self) -> None:
+        """The user raises runPolicy.retries, whether or not the job has failed."""
+        job = self.world.job()
+        policy = job["spec"]["runPolicy"]
+        self._edit({**policy, "retries": policy.get("retries", 0) + 1})
 
     def finished(self) -> bool:
         return condition(self.world.job(), "Succeeded") in ("True", "False")
@@ -229,6 +239,8 @@ def take(simulation: Simulation, name: str, argument: Any) -> None:
             world.collect()
         case "suspend" if not simulation.finished():
             simulation.edit(argument)
+        case "retry":
+            simulation.retry()
         case "label":
             simulation.touch()
         case "wait":
