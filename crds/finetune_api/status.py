@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field
 from finetune_api.types import ATOMIC, keyed_by
 from finetune_contract.checkpoint import CheckpointRef
 from finetune_contract.layout import Offload
-from finetune_contract.model import Message
+from finetune_contract.model import Count, Message, Positive
 from finetune_contract.progress import Phase
 from finetune_contract.resolved import MemoryEstimate, RoleCoverage
 from finetune_contract.result import PublishedArtifact
@@ -48,7 +48,7 @@ class Condition(Message):
     """One word for why; docs/reasons.md explains each."""
     message: Annotated[str, Field(max_length=8192)] = ""
     """What happened and what to do."""
-    observed_generation: int | None = None
+    observed_generation: Count | None = None
     """The generation this was said of."""
     last_transition_time: Timestamp
     """When status last changed."""
@@ -68,17 +68,17 @@ class AttemptState(StrEnum):
 class Attempt(Message):
     """One run of the training: one PyTorchJob, created once."""
 
-    number: int
+    number: Count
     """Counts from 1; the PyTorchJob is `<job>-a<number>`."""
     state: AttemptState
     """Where it stands."""
-    generation: int
+    generation: Count
     """metadata.generation of the job it was planned from."""
     recipe_digest: str
     """Digest of what decides the adapter; attempts with equal digests do the same training."""
     image: str
     """Trainer image."""
-    micro_batch_size: int | None = None
+    micro_batch_size: Positive | None = None
     """Rows per forward pass, halved after an attempt that ran out of memory; absent with Auto until
     the trainer has chosen."""
     gradient_checkpointing: bool | None = None
@@ -101,22 +101,22 @@ class Attempt(Message):
     """Why it ended."""
     message: str | None = None
     """What happened, in which pod."""
-    failed_rank: int | None = None
+    failed_rank: Count | None = None
     """The first process that failed."""
-    resumed_step: int | None = None
+    resumed_step: Count | None = None
     """The optimizer step it went on from, if it found a checkpoint."""
-    last_step: int | None = None
+    last_step: Count | None = None
     """The last optimizer step it is known to have done."""
-    lost_steps: int | None = None
+    lost_steps: Count | None = None
     """Steps it did after the last complete checkpoint, which the next attempt does again."""
 
 
 class RetryStatus(Message):
     """The last time that a user let the failed job go on."""
 
-    retries: int
+    retries: Count
     """runPolicy.retries, as it was followed last; more than this lets a failed job go on."""
-    after_attempt: int = 0
+    after_attempt: Count = 0
     """Attempts up to this one count no more."""
 
 
@@ -137,7 +137,7 @@ class RewardCheckStatus(Message):
     """Digest of what is tried; a spec that changes it is tried anew."""
     pod_uid: str | None = None
     """uid of the pod `<job>-rewards`, once it was seen."""
-    failures: int = 0
+    failures: Count = 0
     """Pods that ended without a verdict, such as by an eviction."""
     start_time: Timestamp | None = None
     """When it began."""
@@ -158,25 +158,25 @@ class RewardStatus(Message):
     """Standard deviation of the scores."""
     seconds: _Tenths | None = None
     """How long scoring them took."""
-    errors: int = 0
+    errors: Count = 0
     """Completions of the whole run that it could not score."""
 
 
 class ProgressStatus(Message):
     """What the running attempt last reported."""
 
-    attempt: int
+    attempt: Count
     """The attempt that reported."""
     phase: Phase
     """The part of the run that is under way."""
     summary: str
     """Phase and counter in a few words."""
-    done: int
+    done: Count
     """The phase's counter: bytes in Download and Publish, rows in Prepare and Evaluate, completions
     in Rollout and Score, else steps."""
-    total: int | None = None
+    total: Count | None = None
     """Where the counter ends."""
-    step: int | None = None
+    step: Count | None = None
     """Optimizer steps done, whatever the phase."""
     loss: _Decimal | None = None
     """Mean loss per supervised token of the last step."""
@@ -190,7 +190,7 @@ class ProgressStatus(Message):
     """The rewards one by one."""
     note: str | None = None
     """What the run waits for, or what fails without ending it, such as checkpoints."""
-    eta_seconds: int | None = None
+    eta_seconds: Count | None = None
     """Seconds left in Train."""
     last_report_time: Timestamp
     """When the trainer last reported."""
@@ -199,12 +199,12 @@ class ProgressStatus(Message):
 class ArtifactStatus(PublishedArtifact):
     """The verified adapter."""
 
-    attempt: int
+    attempt: Count
     """The attempt that published it."""
 
 
 class _Sum(Message):
-    estimate: int
+    estimate: Count
     """All parts together."""
 
 
@@ -215,17 +215,17 @@ class MemoryStatus(MemoryEstimate, _Sum):  # so that the sum stands before its p
 class PlanStatus(Message):
     """How the spec was resolved; what is left to the trainer appears once it has started."""
 
-    workers: int
+    workers: Count
     """Pods."""
-    processes: int
+    processes: Count
     """Training processes over all pods."""
-    gpus: int
+    gpus: Count
     """GPUs over all pods."""
-    micro_batch_size: int | None = None
+    micro_batch_size: Positive | None = None
     """Rows per forward pass of one process."""
-    accumulation_steps: int | None = None
+    accumulation_steps: Count | None = None
     """Forward passes of one process per optimizer step."""
-    zero_stage: int | None = None
+    zero_stage: Count | None = None
     """DeepSpeed ZeRO stage."""
     gradient_checkpointing: bool | None = None
     """Whether activations are computed again in the backward pass."""
@@ -242,7 +242,7 @@ class PlanStatus(Message):
 class FineTuneJobStatus(Message):
     """What the operator has seen and done."""
 
-    observed_generation: int | None = None
+    observed_generation: Count | None = None
     """The generation that this status speaks of."""
     conditions: Annotated[list[Condition] | None, Field(json_schema_extra=keyed_by("type"))] = None
     """Ready, Reconciling, Stalled, Succeeded and Suspended, as kstatus reads them."""

@@ -42,7 +42,7 @@ class Applier:
     async def apply(self, job: FineTuneJob, decision: Decision, objects: Objects | None) -> bool:
         """Return whether anything was made. Raises Waiting, Stalled, ApiError or Unreachable."""
         key = Key(job.namespace, job.name)
-        await _all(self._delete(key, child) for child in decision.delete)
+        await self.delete(key, decision.delete)
         if objects is None:
             return False
         last = objects.started[-1]
@@ -51,6 +51,10 @@ class Applier:
         made += await _all(self._prepare(job, key, body, begun) for body in objects.bound)
         made += [await self._ensure(job, key, body) for body in objects.started]
         return any(made)
+
+    async def delete(self, key: Key, children: Iterable[Child]) -> None:
+        """Delete a job's children. Raises ApiError or Unreachable."""
+        await _all(self._delete(key, child) for child in children)
 
     async def _delete(self, key: Key, child: Child) -> None:
         # The operator's own pods can commit nothing, so a node that does not answer holds none up.

@@ -17,9 +17,8 @@ from prometheus_client.registry import Collector
 from finetune_api.status import Attempt, ConditionType, FineTuneJobStatus
 from finetune_contract.reasons import TABLE, Reason, Retry
 from finetune_operator.cluster.cache import Cache, Key
-from finetune_operator.job.errors import Stalled
 from finetune_operator.job.names import Object
-from finetune_operator.job.parse import parse_status
+from finetune_operator.job.stored import stored_status
 from finetune_operator.job.times import timestamp
 from finetune_operator.judge.conditions import find
 
@@ -60,14 +59,8 @@ class Figures:
 
 
 def figures_of(body: Object) -> Figures:
-    """Return a job's numbers. A status that the operator can not have written tells none."""
-    try:
-        return _figures(parse_status(body))
-    except (Stalled, OverflowError):
-        return Figures((("state", ("Unknown", "", ""), 1.0),))
-
-
-def _figures(status: FineTuneJobStatus) -> Figures:
+    """Return a job's numbers, of what in its status the operator can have written."""
+    status = stored_status(body)
     attempts = status.attempts or []
     gpus = float(status.plan.gpus) if status.plan else 0.0
     state, reason = _state(status)

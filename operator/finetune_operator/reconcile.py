@@ -7,12 +7,15 @@ pass over a converged job writes nothing.
 from __future__ import annotations
 
 import logging
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from pathlib import Path
 
 from finetune_api.job import KIND, FineTuneJob
 from finetune_api.status import FineTuneJobStatus
+from finetune_api.validation import known_part
 from finetune_contract.reasons import Reason
 from finetune_operator.apply import Applier
 from finetune_operator.cluster.api import Api, ApiError, Unreachable
@@ -22,22 +25,29 @@ from finetune_operator.events import Recorder, Transition, transitions
 from finetune_operator.job.backend import Backend
 from finetune_operator.job.errors import Stalled, Waiting
 from finetune_operator.job.names import JOB_LABEL, Object, attempt_name, content_digest
-from finetune_operator.job.parse import Parser, parse_status
+from finetune_operator.job.parse import Parser
 from finetune_operator.job.policy import refusals
 from finetune_operator.job.resources import LEASE, POD
+from finetune_operator.job.stored import stored_status
 from finetune_operator.job.workers import image
 from finetune_operator.judge.conditions import finished
 from finetune_operator.judge.decide import decide, refused
 from finetune_operator.judge.decision import Decision
+from finetune_operator.judge.fallback import fall_back
 from finetune_operator.judge.observe import newest_warning, observe
 from finetune_operator.judge.observed import Observed
-from finetune_operator.judge.status import invalid_status, status_of
+from finetune_operator.judge.status import status_of
 from finetune_operator.plan.attempt import attempt_objects
 from finetune_operator.plan.objects import Objects
 from finetune_operator.plan.reward_check import reward_check
 from finetune_operator.settings import Settings
 
 log = logging.getLogger(__name__)
+
+# So many passes in a row have to fail before status says so; an API server that is away a few
+# seconds costs no job a write.
+_FAILURES = 3
+_REFUSALS = 7
 
 
 @dataclass
@@ -52,6 +62,7 @@ class Reconciler:
     recorder: Recorder
     on_attempt_end: Callable[[str], None]
     _parser: Parser = field(init=False)
+    _failures: dict[Key, int] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         self._parser = Parser(self._note_unknown)
@@ -68,16 +79,45 @@ class Reconciler:
         if "deletionTimestamp" in body["metadata"]:
             return None  # children go by their ownerReferences
         try:
-            return await self._pass(body)
+            after = await self._pass(body)
         except (ApiError, Unreachable) as error:
             if isinstance(error, ApiError) and error.code in (404, 409):
                 await self._reread(key, body)
             log.warning("%s", error)
+            await self._failed(key, error, _REFUSALS)
             raise RetryLater from error
+        except Exception as error:
+            await self._failed(key, error, _FAILURES)
+            raise
+        self._failures.pop(key, None)
+        return after
+
+    async def _failed(self, key: Key, error: Exception, most: int) -> None:
+        """Count a pass that failed; from the `most`th in a row on, do what holds nevertheless."""
+        self._failures[key] = self._failures.get(key, 0) + 1
+        body = self.cache.job(key)
+        if body is None or self._failures[key] < most:
+            return
+        why = Waiting(Reason.OPERATOR_ERROR, f"passes over the job fail: {_words(error)}", 0)
+        try:
+            await self._fall_back(body, why, self.clock())
+        except Exception:  # what failed goes on to be told; it is tried again after its back-off
+            log.exception("what holds nevertheless could not be done")
+
+    async def _fall_back(self, body: Object, why: Stalled | Waiting, now: datetime) -> float | None:
+        key, old = Key(body["metadata"]["namespace"], body["metadata"]["name"]), stored_status(body)
+        children = self.cache.children(key)
+        fallback = fall_back(body, old, children, why, now, self.backend.workload)
+        try:
+            await self._record(body, old, fallback.status, now)
+        finally:  # a status that is refused holds up no end
+            await Applier(self.api, self.cache).delete(key, fallback.delete)
+        return fallback.after.total_seconds() if fallback.after else None
 
     def forget(self, key: Key) -> None:
         """Drop what is known of a job that is gone."""
         self._parser.forget(key.namespace, key.name)
+        self._failures.pop(key, None)
 
     def _note_unknown(self, body: Object, paths: list[str]) -> None:
         text = f"a newer CRD knows {', '.join(paths)}; this operator goes on without"
@@ -92,15 +132,14 @@ class Reconciler:
             observed, decision = await self._decide(job, trial, now)
             objects = self._objects(job, decision, trial)
         except Stalled as stalled:
-            await self._stall(body, stalled, now)
-            return None
+            return await self._fall_back(body, stalled, now)
         known = job.status or FineTuneJobStatus()
         same_check = decision.reward_check in (None, known.reward_check)
         if decision.attempts != tuple(known.attempts or ()) or not same_check:
             # Written ahead: an attempt stands in status before anything of it exists, and its end
             # stands there before anything of it is deleted.
             ahead = status_of(job, observed, decision, now, self.settings)
-            job = await self._write(job, ahead, now)
+            body, job = await self._write(body, job, ahead, now)
         waiting, made = None, False
         try:
             made = await Applier(self.api, self.cache).apply(job, decision, objects)
@@ -110,7 +149,7 @@ class Reconciler:
         except Stalled as stalled:
             decision = refused(decision, stalled.message, now)
         status = status_of(job, observed, decision, now, self.settings, waiting)
-        await self._write(job, status, now)
+        await self._write(body, job, status, now)
         if made:
             return 0.0
         after = decision.after.total_seconds() if decision.after else None
@@ -195,28 +234,24 @@ class Reconciler:
         known = run.model_copy(update={"workload_uid": made["metadata"]["uid"]})
         return replace(decision, run=known, attempts=(*decision.attempts[:-1], known))
 
-    async def _stall(self, body: Object, stalled: Stalled, now: datetime) -> None:
-        try:
-            old = parse_status(body)
-        except Stalled:
-            old = FineTuneJobStatus()
-        status = invalid_status(old, stalled, body["metadata"]["generation"], now)
-        await self._record(body, old, status, now)
-
     async def _write(
-        self, job: FineTuneJob, status: FineTuneJobStatus, now: datetime
-    ) -> FineTuneJob:
-        """Write the status, if it is another; return the job as it is then."""
-        body = {"apiVersion": job.api_version, "kind": job.kind, "metadata": job.metadata}
+        self, body: Object, job: FineTuneJob, status: FineTuneJobStatus, now: datetime
+    ) -> tuple[Object, FineTuneJob]:
+        """Write the status, if it is another than stored; return body and job as they are then."""
         written = await self._record(body, job.status or FineTuneJobStatus(), status, now)
-        return job.model_copy(update={"metadata": written["metadata"], "status": status})
+        known = {"metadata": written["metadata"], "status": status}
+        return written, job.model_copy(update=known)
 
     async def _record(
         self, body: Object, old: FineTuneJobStatus, new: FineTuneJobStatus, now: datetime
     ) -> Object:
-        if new == old:
+        """Write a status over that of the body; `old` is what of the stored one could be read."""
+        told, stored = _json(new), body.get("status") or {}
+        if told != stored:  # what a newer operator added to it stays
+            stored = known_part({"status": stored})[0]["status"]
+        if told == stored:
             return body
-        answer = await self.api.patch_status({**body, "status": _json(old)}, _json(new))
+        answer = await self.api.patch_status({**body, "status": stored}, told)
         self.cache.put(answer)
         for transition in transitions(old, new):
             log.info("%s: %s", transition.reason, transition.message)
@@ -241,6 +276,16 @@ class Reconciler:
 
 def _json(status: FineTuneJobStatus) -> Object:
     return status.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def _words(error: Exception) -> str:
+    """Return what failed: the API server's words, else the kind of the error and where it arose."""
+    if isinstance(error, ApiError | Unreachable):
+        return str(error)
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if "finetune_" in f.filename] or frames
+    where = f" at {Path(own[-1].filename).name}:{own[-1].lineno}" if own else ""
+    return f"{type(error).__name__}{where}"
 
 
 def _has_begun(job: FineTuneJob) -> bool:

@@ -14,6 +14,7 @@ from pydantic.alias_generators import to_camel
 from finetune_contract.foreign import LARGEST
 
 Count = Annotated[int, Field(ge=0, le=LARGEST)]
+Positive = Annotated[int, Field(ge=1, le=LARGEST)]
 
 
 class Reach(Enum):

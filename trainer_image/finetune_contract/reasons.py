@@ -74,6 +74,7 @@ class Reason(StrEnum):
     BACKEND_REFUSED = "BackendRefused"
     NAME_TAKEN = "NameTaken"
     OPERATOR_FORBIDDEN = "OperatorForbidden"
+    OPERATOR_ERROR = "OperatorError"
     DEADLINE_EXCEEDED = "DeadlineExceeded"
 
 
@@ -438,6 +439,13 @@ TABLE: dict[Reason, Row] = {
         None,
         "The operator lacks a permission in the job's namespace.",
         "Install the chart of the operator's own version, with the namespace in watchNamespaces.",
+    ),
+    Reason.OPERATOR_ERROR: Row(
+        Retry.WAIT,
+        None,
+        "The operator fails at the job again and again; what runs goes on, and deadline, "
+        "suspension and deletion are obeyed.",
+        "Report the message with the operator's log; the job goes on once a pass over it succeeds.",
     ),
     Reason.DEADLINE_EXCEEDED: Row(
         Retry.NEVER,

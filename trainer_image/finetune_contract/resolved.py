@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator
 
-from finetune_contract.foreign import LARGEST
 from finetune_contract.layout import ZeroStage
-from finetune_contract.model import Count, Telling
+from finetune_contract.model import Count, Positive, Telling
 from finetune_contract.recipe import LoraTarget
 
 GIB = 2**30
@@ -76,8 +75,8 @@ class Resolved(Telling):
     `lora` is empty until the model is loaded.
     """
 
-    micro_batch_size: Annotated[int, Field(ge=1, le=LARGEST)]
-    accumulation_steps: Annotated[int, Field(ge=1, le=LARGEST)]
+    micro_batch_size: Positive
+    accumulation_steps: Positive
     zero_stage: ZeroStage
     gradient_checkpointing: bool
     packing: bool

@@ -7,13 +7,10 @@ over the end of the log instead; so encoding always fits and decoding forgives.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
-
-from pydantic import Field
 
 from finetune_contract.checkpoint import CheckpointRef
-from finetune_contract.foreign import LARGEST, object_end, told
-from finetune_contract.model import Count, Telling
+from finetune_contract.foreign import object_end, told
+from finetune_contract.model import Count, Positive, Telling
 from finetune_contract.reasons import Reason
 from finetune_contract.resolved import Resolved
 
@@ -45,7 +42,7 @@ class Result(Telling):
     `step` is the optimizer step under way at a failure, counted from 1; else the steps done.
     """
 
-    attempt: Annotated[int, Field(ge=1, le=LARGEST)]
+    attempt: Positive
     outcome: Outcome
     reason: Reason
     message: str = ""

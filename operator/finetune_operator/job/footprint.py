@@ -84,7 +84,7 @@ def _at_most_half(job: FineTuneJob, size: int | None) -> int:
     if size is None:
         return 1
     rows = job.spec.training.global_batch_size // processes(job)
-    return max(n for n in range(1, size // 2 + 1) if rows % n == 0)
+    return max(n for n in range(1, min(size // 2, rows) + 1) if rows % n == 0)
 
 
 def _offload(job: FineTuneJob) -> tuple[Offload, ...]:

@@ -87,10 +87,11 @@ def owner(body: Object) -> str:
     return printable(f"{by.get('kind')} {by.get('name')}", 200) if by else "nobody"
 
 
-def is_child(job: FineTuneJob, body: Object) -> bool:
-    """Tell whether the job made the object: its labels say nothing, its controller's uid does."""
+def is_child(job: Object, body: Object) -> bool:
+    """Tell whether the job of this metadata made the object: labels say nothing, its controller's
+    uid does."""
     by = controller(body)
-    return (by.get("kind"), by.get("name"), by.get("uid")) == (KIND, job.name, job.uid)
+    return (by.get("kind"), by.get("name"), by.get("uid")) == (KIND, job["name"], job["uid"])
 
 
 def content_digest(body: Object) -> str | None:

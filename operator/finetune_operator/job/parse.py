@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from pydantic import ValidationError
-
 from finetune_api.job import FineTuneJob
-from finetune_api.status import FineTuneJobStatus
 from finetune_api.validation import InvalidJob, known_part
 from finetune_api.validation import parse as parse_job
 from finetune_contract.reasons import Reason
 from finetune_operator.job.errors import Stalled
+from finetune_operator.job.stored import stored_status
 
 
 class Parser:
@@ -40,7 +38,7 @@ class Parser:
         if known is None or (known.uid, known.generation) != version:
             known = self._read(body)
             self._jobs[key] = known
-        return known.model_copy(update={"metadata": metadata, "status": parse_status(body)})
+        return known.model_copy(update={"metadata": metadata, "status": stored_status(body)})
 
     def _read(self, body: dict[str, Any]) -> FineTuneJob:
         status = body.get("status")
@@ -57,18 +55,3 @@ class Parser:
     def forget(self, namespace: str, name: str) -> None:
         """Drop what is known of a deleted job."""
         self._jobs.pop((namespace, name), None)
-
-
-def parse_status(body: dict[str, Any]) -> FineTuneJobStatus:
-    """Return the stored status without what a newer operator added to it. Raises Stalled if it is
-    none that an operator can have written."""
-    status = body.get("status") or {}
-    try:
-        try:
-            return FineTuneJobStatus.model_validate(status)
-        except ValidationError:
-            known, _ = known_part({"status": status})
-            return FineTuneJobStatus.model_validate(known["status"])
-    except ValidationError as error:
-        paths = ", ".join(f"status.{'.'.join(map(str, e['loc']))}" for e in error.errors())
-        raise Stalled(Reason.INVALID_SPEC, f"{paths}: not written by this operator") from error

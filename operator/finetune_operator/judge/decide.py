@@ -73,6 +73,8 @@ def decide(
     last = scene.attempts[-1] if scene.attempts else None
     if last is not None and last.state in _UNDER_WAY:
         return _active(scene, last)
+    if last is not None and last.state is AttemptState.SUCCEEDED:
+        return _succeeded_before(scene, last)
     return _between(scene)
 
 
@@ -138,6 +140,17 @@ def _succeeded(s: Scene, attempt: Attempt, artifact: PublishedArtifact) -> Decis
         Verdict(Course.SUCCEEDED, Reason.SUCCEEDED, text),
         delete=s.others(attempt.number),
         artifact=filled(ArtifactStatus, artifact, attempt=attempt.number),
+    )
+
+
+def _succeeded_before(s: Scene, attempt: Attempt) -> Decision:
+    """Say again what the conditions lack: a job that has succeeded never runs again."""
+    text = f"attempt {attempt.number} published the adapter"
+    return Decision(
+        s.attempts,
+        Verdict(Course.SUCCEEDED, Reason.SUCCEEDED, text),
+        delete=s.others(attempt.number),
+        artifact=s.status.artifact,
     )
 
 

@@ -55,7 +55,7 @@ def observe(
     shown = [(body, False) for body in children] + [(body, True) for body in departed]
     direct = [(b, gone) for b, gone in shown if _is_planned(job, b)]
     made = [_child(job, b, backend) for b, gone in direct if not gone]
-    own = [(body, gone) for body, gone in direct if is_child(job, body)]
+    own = [(body, gone) for body, gone in direct if is_child(job.metadata, body)]
     theirs = [(b, gone) for b, gone in shown if _is_place_of_a_pod(job, b, backend)]
     makers = _makers(job, made)
     pods = [(b, gone) for b, gone in theirs if _is_made_by(b, makers, backend)]

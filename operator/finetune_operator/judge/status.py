@@ -102,13 +102,12 @@ def _retry(job: FineTuneJob, old: FineTuneJobStatus, decision: Decision) -> Retr
     return known.model_copy(update={"retries": wanted})
 
 
-def invalid_status(
-    old: FineTuneJobStatus, stalled: Stalled, generation: int, now: datetime
+def unjudged_status(
+    old: FineTuneJobStatus, course: Course, why: Stalled | Waiting, generation: int, now: datetime
 ) -> FineTuneJobStatus:
-    """Return the status of a job whose spec can not be read; all else stays as it was."""
-    message = with_advice(bounded(stalled.message, _MANY_FIELDS), stalled.reason)
-    verdict = Verdict(Course.INVALID, stalled.reason, message)
-    conditions = _conditions(old, verdict, generation, now)
+    """Return the status of a job that can not be judged; all else stays as it was."""
+    message = with_advice(bounded(why.message, _MANY_FIELDS), why.reason)
+    conditions = _conditions(old, Verdict(course, why.reason, message), generation, now)
     return old.model_copy(update={"observed_generation": generation, "conditions": conditions})
 
 

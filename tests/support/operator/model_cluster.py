@@ -117,7 +117,7 @@ class ModelApi:
                 raise ApiError(404, "NotFound", "not found")
             if known["metadata"]["resourceVersion"] != body["metadata"]["resourceVersion"]:
                 raise ApiError(409, "Conflict", "the object has been modified")
-            self._check_status(known.get("status", {}), body["status"], status)
+            self._check_status(known.get("status", {}), body.get("status", {}), status)
             return self.world.store({**copy.deepcopy(known), "status": copy.deepcopy(status)})
 
         return self._write(write)

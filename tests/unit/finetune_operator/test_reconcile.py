@@ -168,24 +168,16 @@ async def test_a_run_config_that_the_trainer_would_refuse_stalls_with_its_field(
         "generation": 1,
         "recipeDigest": "sha256:0",
         "image": "trainer:1",
-        "microBatchSize": -1,
+        "microBatchSize": 3,
         "startTime": stamp(0),
     }
     bench.world.store({**bench.world.job(), "status": {"attempts": [starting]}})
     assert await bench.do_pass() is None
     truth, reason, message = bench.told("Stalled")
     assert (truth, reason) == ("True", "InvalidSpec")
-    assert "Layout.microBatchSize: Input should be greater than or equal to 1" in message
+    assert "RunConfig: Value error, globalBatchSize 32 is not a multiple of" in message
     assert bench.status()["attempts"] == [starting]
     assert bench.created == []
-
-
-async def test_a_status_that_no_operator_wrote_stalls() -> None:
-    bench = Bench()
-    job = bench.world.job()
-    bench.world.store({**job, "status": {"attempts": [{"number": "one"}]}})
-    await bench.do_pass()
-    assert "status.attempts.0.number" in bench.told("Stalled")[2]
 
 
 async def test_pods_that_do_not_start_are_asked_about() -> None:

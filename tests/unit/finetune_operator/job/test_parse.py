@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from finetune_operator.job.errors import Stalled
-from finetune_operator.job.parse import Parser, parse_status
+from finetune_operator.job.parse import Parser
 from support.operator.jobs import bot_job
 
 Json = Any
@@ -44,15 +44,3 @@ def test_a_job_that_has_not_begun_is_refused_with_the_fields() -> None:
 def test_what_is_known_and_wrong_stops_a_job_that_has_begun_too() -> None:
     with pytest.raises(Stalled, match="maxAttempts"):
         Parser().parse(body(RUNNING, dreams={}, runPolicy={"maxAttempts": "many"}))
-
-
-def test_a_status_of_a_newer_operator_is_read_as_far_as_it_is_known() -> None:
-    newer = {**RUNNING, "mood": "fine"}
-    status = parse_status({"status": {"attempts": [newer], "forecast": {"rain": 1}}})
-    assert status.attempts is not None
-    assert status.attempts[0].state == "Running"
-
-
-def test_a_status_that_no_operator_wrote_is_refused() -> None:
-    with pytest.raises(Stalled, match=r"status\.attempts\.0\.number"):
-        parse_status({"status": {"attempts": [{**RUNNING, "number": "one", "mood": "odd"}]}})

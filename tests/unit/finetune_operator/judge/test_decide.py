@@ -322,3 +322,10 @@ def test_the_image_of_the_job_goes_before_the_operators() -> None:
     assert own is not None
     assert default is not None
     assert (own.image, default.image) == ("own:1", "trainer:1")
+
+
+def test_a_job_whose_conditions_were_lost_has_still_succeeded() -> None:
+    over = attempt(state=AttemptState.SUCCEEDED, end_time=stamp(9), reason=Reason.SUCCEEDED)
+    made = decided(over, seconds=99, children=(WORKLOAD,))
+    assert (made.verdict.course, made.run, made.delete) == (Course.SUCCEEDED, None, ())
+    assert made.attempts == (over,)

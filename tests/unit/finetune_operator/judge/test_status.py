@@ -19,7 +19,7 @@ from finetune_contract.resolved import RoleCoverage
 from finetune_operator.job.errors import Stalled, Waiting
 from finetune_operator.judge.decision import Course, Decision, Verdict
 from finetune_operator.judge.observed import Report
-from finetune_operator.judge.status import invalid_status, status_of
+from finetune_operator.judge.status import status_of, unjudged_status
 from finetune_operator.settings import Settings
 from support.operator.values import (
     MEMORY,
@@ -244,7 +244,9 @@ def test_numbers_are_told_as_decimals() -> None:
 
 def test_an_invalid_spec_leaves_the_rest_of_the_status() -> None:
     old = made(reports=(report(0, done=1),), run=attempt())
-    told = invalid_status(old, Stalled(Reason.INVALID_SPEC, "spec.x: no"), 4, at(9))
+    told = unjudged_status(
+        old, Course.INVALID, Stalled(Reason.INVALID_SPEC, "spec.x: no"), 4, at(9)
+    )
     assert truths(told) == {"Ready": "False", "Stalled": "True", "Succeeded": "Unknown"}
     assert told.observed_generation == 4
     assert told.attempts == old.attempts
@@ -265,7 +267,11 @@ def test_a_condition_of_another_truth_does_not_lend_its_time() -> None:
 
 
 def test_even_very_many_wrong_fields_fit_into_a_condition() -> None:
-    told = invalid_status(
-        FineTuneJobStatus(), Stalled(Reason.INVALID_SPEC, "spec.x: no; " * 2000), 1, at(0)
+    told = unjudged_status(
+        FineTuneJobStatus(),
+        Course.INVALID,
+        Stalled(Reason.INVALID_SPEC, "spec.x: no; " * 2000),
+        1,
+        at(0),
     )
     assert {len(c.message) <= 8192 for c in told.conditions or []} == {True}

@@ -1,0 +1,134 @@
+"""A status as it is stored -> one that a decision can rest on. It never raises.
+
+Whoever may write a status may write whatever its schema takes. What can not have been written by an
+operator is left out, part by part; what follows from other parts is put in its place.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from typing import Any
+
+from pydantic import ValidationError
+
+from finetune_api.status import (
+    Attempt,
+    AttemptState,
+    Condition,
+    FineTuneJobStatus,
+    RewardCheckStatus,
+)
+from finetune_contract.foreign import printable
+from finetune_contract.reasons import Reason
+from finetune_operator.job.times import rfc3339, timestamp
+
+MOST_ATTEMPTS = 99_999_999  # the next one still has a name
+_LONGEST_MESSAGE = 1024
+_NO_REASON = "the status that said why was changed by someone else"
+_LIVE = (AttemptState.STARTING, AttemptState.RUNNING)
+
+
+def stored_status(body: dict[str, Any]) -> FineTuneJobStatus:
+    """Return what of a job's stored status can be relied on."""
+    status = _readable(body.get("status") or {})
+    created = body["metadata"].get("creationTimestamp")
+    attempts = _attempts(status.attempts or (), created)
+    ended = attempts[-1].end_time if attempts else None
+    conditions = [_condition(c, ended or created) for c in status.conditions or ()]
+    update: dict[str, Any] = {
+        "attempts": attempts or None,
+        "conditions": [c for c in conditions if c is not None] or None,
+        "reward_check": _check(status.reward_check) if status.reward_check else None,
+    }
+    return status.model_copy(update=update)
+
+
+def _readable(value: Any) -> FineTuneJobStatus:
+    """Return the parts of a status that are of its form."""
+    try:
+        return FineTuneJobStatus.model_validate(value)
+    except ValidationError as error:
+        wrong = error
+    value = copy.deepcopy(value)
+    while isinstance(value, dict):
+        for path in sorted({_to_leave_out(e) for e in wrong.errors()}, key=_last_first):
+            if not path:
+                return FineTuneJobStatus()
+            _leave_out(value, path)
+        try:
+            return FineTuneJobStatus.model_validate(value)
+        except ValidationError as error:
+            wrong = error
+    return FineTuneJobStatus()
+
+
+Path = tuple[int | str, ...]
+
+
+def _to_leave_out(error: Any) -> Path:
+    """Return the smallest part without which an error would not be: where a field is missing, what
+    lacks it."""
+    path: Path = tuple(error["loc"])
+    return path[:-1] if error["type"] == "missing" else path
+
+
+def _last_first(path: Path) -> tuple[Any, ...]:
+    """Order paths so that what is left out of a list does not move what is still to be."""
+    return tuple((-step, "") if isinstance(step, int) else (0, step) for step in path)
+
+
+def _leave_out(value: Any, path: Path) -> None:
+    for step in path[:-1]:
+        try:
+            value = value[step]
+        except (KeyError, IndexError, TypeError):  # it went with a part around it
+            return
+    if isinstance(value, dict):
+        value.pop(path[-1], None)
+    elif isinstance(value, list) and isinstance(path[-1], int) and path[-1] < len(value):
+        del value[path[-1]]
+
+
+def _attempts(found: Iterable[Attempt], created: str | None) -> list[Attempt]:
+    """Return the attempts in their order, each once, each with what its state implies."""
+    by_number = {a.number: a for a in found if 1 <= a.number <= MOST_ATTEMPTS}
+    sound = (_attempt(by_number[number], created) for number in sorted(by_number))
+    return [attempt for attempt in sound if attempt is not None]
+
+
+def _attempt(attempt: Attempt, created: str | None) -> Attempt | None:
+    start, running, end = (
+        _time(t) for t in (attempt.start_time, attempt.running_time, attempt.end_time)
+    )
+    start = start or running or end or _time(created)
+    if start is None:
+        return None
+    update: dict[str, Any] = {"start_time": start, "running_time": running, "end_time": end}
+    if attempt.state not in _LIVE:
+        update["end_time"] = end or start
+        if attempt.reason not in set(Reason):
+            update |= {"reason": Reason.RESULT_LOST, "message": _NO_REASON}
+    elif attempt.reason is not None:
+        update |= {"reason": None, "message": None}
+    message = update.get("message", attempt.message)
+    update["message"] = message and printable(message, _LONGEST_MESSAGE)
+    return attempt.model_copy(update=update)
+
+
+def _condition(condition: Condition, otherwise: str | None) -> Condition | None:
+    since = _time(condition.last_transition_time) or _time(otherwise)
+    if since is None:
+        return None
+    return condition.model_copy(update={"last_transition_time": since})
+
+
+def _check(check: RewardCheckStatus) -> RewardCheckStatus:
+    times = {"start_time": _time(check.start_time), "end_time": _time(check.end_time)}
+    return check.model_copy(update=times)
+
+
+def _time(text: str | None) -> str | None:
+    """Return a time as this operator writes it."""
+    time = timestamp(text)
+    return rfc3339(time) if time else None

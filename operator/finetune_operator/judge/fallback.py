@@ -1,0 +1,98 @@
+"""A job that can not be judged, as its spec can not be read or every pass over it fails: its status
+says so, and its deadline and its suspension still hold. Pure.
+
+It rests on as little as it can, the stored spec and what status says, for the rest is what failed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from finetune_api.status import Attempt, AttemptState, FineTuneJobStatus
+from finetune_contract.reasons import Reason
+from finetune_operator.job.errors import Stalled, Waiting
+from finetune_operator.job.names import Object, attempt_of, is_child
+from finetune_operator.job.resources import POD
+from finetune_operator.job.times import rfc3339
+from finetune_operator.judge.conditions import finished
+from finetune_operator.judge.decision import Course
+from finetune_operator.judge.observed import Child
+from finetune_operator.judge.pod_end import End
+from finetune_operator.judge.retry import active_time
+from finetune_operator.judge.status import unjudged_status
+
+_LONGEST = 10**12  # seconds; a longer deadline never comes
+_LIVE = (AttemptState.STARTING, AttemptState.RUNNING)
+
+
+@dataclass(frozen=True)
+class Fallback:
+    """The status to write, what must not run any more, and when to look again."""
+
+    status: FineTuneJobStatus
+    delete: tuple[Child, ...] = ()
+    after: timedelta | None = None
+
+
+def fall_back(
+    body: Object,
+    old: FineTuneJobStatus,
+    children: Iterable[Object],
+    why: Stalled | Waiting,
+    now: datetime,
+    workload: str,
+) -> Fallback:
+    """Return what follows for a job of this stored body and status; `workload` is the kind of what
+    makes its pods."""
+    if finished(old):
+        return Fallback(old)
+    course = Course.INVALID if isinstance(why, Stalled) else Course.PROGRESSING
+    status = unjudged_status(old, course, why, body["metadata"]["generation"], now)
+    left = _deadline_left(body, old, now)
+    end = _end(body, left)
+    if end is None:
+        return Fallback(status, after=left)
+    attempts = [_ended(a, end, now) if a.state in _LIVE else a for a in old.attempts or ()]
+    makers = (b for b in children if b["kind"] in (workload, POD) and _is_live(body, b))
+    return Fallback(
+        status.model_copy(update={"attempts": attempts or None}),
+        tuple(_child(b, body["metadata"]["uid"]) for b in makers),
+    )
+
+
+def _policy(body: Object) -> dict[str, Any]:
+    spec = body.get("spec")
+    policy = spec.get("runPolicy") if isinstance(spec, dict) else None
+    return policy if isinstance(policy, dict) else {}
+
+
+def _deadline_left(body: Object, status: FineTuneJobStatus, now: datetime) -> timedelta | None:
+    seconds = _policy(body).get("activeDeadlineSeconds")
+    if not isinstance(seconds, int) or not 0 < seconds < _LONGEST:
+        return None
+    return timedelta(seconds=seconds) - active_time(status.attempts or (), now)
+
+
+def _end(body: Object, left: timedelta | None) -> End | None:
+    if left is not None and left <= timedelta():
+        return End(Reason.DEADLINE_EXCEEDED, "the attempts ran as long together as they may")
+    if _policy(body).get("suspend") is True:
+        return End(Reason.SUSPENDED, "spec.runPolicy.suspend is true")
+    return None
+
+
+def _ended(attempt: Attempt, end: End, now: datetime) -> Attempt:
+    over = {"state": AttemptState.STOPPING, "end_time": rfc3339(now)}
+    return attempt.model_copy(update={**over, "reason": end.reason, "message": end.message})
+
+
+def _is_live(job: Object, body: Object) -> bool:
+    return is_child(job["metadata"], body) and "deletionTimestamp" not in body["metadata"]
+
+
+def _child(body: Object, owner: str) -> Child:
+    metadata = body["metadata"]
+    return Child(body["kind"], metadata["name"], metadata["uid"], owner, attempt_of(body), False)
