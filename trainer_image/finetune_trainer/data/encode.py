@@ -129,8 +129,9 @@ class Encoder:
     def _encode_dialogue(self, dialogue: Dialogue, template: ChatTemplate) -> EncodedRow:
         rendering = template.render(dialogue)
         tokens = self._tokenize(rendering.text, add_special_tokens=False)
-        if len(tokens.ids) > self._longest:  # before its turns are looked for
+        if len(tokens.ids) > self._longest:  # before each of its turns is looked for
             raise self._too_long(str(len(tokens.ids)))
+        rendering.check()
         learned = np.zeros(len(tokens.ids), dtype=np.bool_)
         for start, end in rendering.spans():
             inside = np.flatnonzero((tokens.starts >= start) & (tokens.ends <= end))

@@ -45,6 +45,10 @@ class Rendering:
         self._turns = turns
         self._asks_for_reasoning = asks_for_reasoning
 
+    def check(self) -> None:
+        """Raise RowError if the template leaves anything out."""
+        check_complete(self.text, self._dialogue)
+
     def spans(self) -> Iterator[tuple[int, int]]:
         """Yield where the learned turns are in the text, in characters; raise RowError."""
         for index, message in enumerate(self._dialogue.messages):
@@ -86,21 +90,15 @@ class ChatTemplate:
         self._probe()
 
     def render(self, dialogue: Dialogue) -> Rendering:
-        """Return a dialogue as text; raise RowError if the template leaves anything out.
-
-        Of several renderings the last one is to be asked.
-        """
+        """Return a dialogue as text; raise RowError. Of several the last one is to be asked."""
         self._begin(dialogue)
         turns = Turns(dialogue, self._text, self._special)
-        check_complete(turns.text, dialogue)
         return Rendering(dialogue, turns, asks_for_reasoning=self._asks_for_reasoning)
 
     def prompt(self, dialogue: Dialogue) -> str:
-        """Return the text that an assistant's turn is to follow; raise RowError as `render`."""
+        """Return the text that an assistant's turn is to follow; raise RowError."""
         self._begin(dialogue)
-        text = self._text(dialogue.messages, dialogue.tools, True)
-        check_complete(text, dialogue)
-        return text
+        return self._text(dialogue.messages, dialogue.tools, True)
 
     def _begin(self, dialogue: Dialogue) -> None:
         self._left = self._seconds
@@ -128,14 +126,14 @@ class ChatTemplate:
         *,
         header: bool = False,
     ) -> str:
-        source, begun = self._source(tools), time.process_time()
+        begun = time.process_time()
         plain = [_plain(message, calls_as_text=bool(self._calls_as_text)) for message in messages]
         try:
             with bounded(self._left, MEMORY_BYTES):
                 text: str = self._tokenizer.apply_chat_template(
                     plain,
                     tools=list(tools) or None,
-                    chat_template=source,
+                    chat_template=self._source(tools),
                     tokenize=False,
                     add_generation_prompt=header,
                 )
@@ -145,6 +143,8 @@ class ChatTemplate:
                 f"takes more {exceeded} in the model's chat template than a row may have "
                 f"({self._seconds:g} s, {MEMORY_BYTES / 2**30:g} GiB): shorten it, or {REMEDY}",
             ) from exceeded
+        except Failure:
+            raise
         except Exception as error:  # it is a program of a stranger's
             raise _Refused(str(error)) from error
         self._left = max(0.001, self._left - (time.process_time() - begun))

@@ -32,6 +32,7 @@ ENDLESS = {
     "loops over a text": ("{% for x in 'x' * 10**8 %}{% endfor %}", "time"),
     "a power": ("{{ (messages | length + 7) ** (10**9) }}", "time"),
     "squares": (GROWS.replace("START", "messages | length").replace("STEP", "ns.x * ns.x"), "time"),
+    "looks for its clock": ("{# " + "strftime_now('" * 20_000 + " #}", "time"),
     "a long text": ("{{ messages[0].content * 10**11 }}", "memory"),
     "a long text as it is compiled": ("{{ 'x' * 10**11 }}", "memory"),
     "a long list": ("{{ ([1] * 10**11) | length }}", "memory"),
@@ -158,6 +159,14 @@ def test_a_text_that_is_far_too_long_is_not_looked_at_to_its_end() -> None:
     assert caught.value.kind is Kind.TOO_LONG
     with pytest.raises(RowError, match=rf"has {most + 1} tokens, more than training"):
         Encoder(byte_tokenizer(None), 20).encode(TextPair("a", "b" * (most - 1)))
+
+
+def test_what_a_row_that_is_too_long_leaves_out_is_not_looked_for() -> None:
+    encoder = Encoder(byte_tokenizer("{{ messages[0].content }}<|im_end|>"), 20)
+    for text, kind in ((30 * "a", Kind.TOO_LONG), ("a", Kind.TEMPLATE_DROPS_TURN)):
+        with pytest.raises(RowError) as caught:
+            encoder.encode(turns(text, "b"))
+        assert caught.value.kind is kind
 
 
 def test_a_text_of_long_tokens_fits() -> None:

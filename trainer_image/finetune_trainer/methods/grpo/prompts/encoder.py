@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from finetune_contract.reasons import Reason
+from finetune_trainer.data.completeness import check_complete
 from finetune_trainer.data.encode import EncodedRow, Encoder, refuse_unknown
 from finetune_trainer.data.faults import Kind, RowError
 from finetune_trainer.data.rows import Row
@@ -27,11 +28,13 @@ class PromptEncoder(Encoder):
     def encode(self, row: Row) -> EncodedPrompt:
         """Return the tokens after which an answer is to be drawn; raise RowError for a fault."""
         assert isinstance(row, Prompt), "read by prompt_reader"
-        ids = self._ids(row)
+        ids, rendered = self._ids(row)
         if not ids:
             raise RowError(Kind.EMPTY_PROMPT, "has a prompt of which the tokenizer leaves nothing")
         if len(ids) > self._longest:
             raise self._too_long(str(len(ids)))
+        if rendered is not None:
+            check_complete(rendered, row)
         tokens = np.array(ids, dtype=np.int32)
         refuse_unknown(tokens, self._vocabulary)
         return EncodedPrompt(
@@ -45,9 +48,11 @@ class PromptEncoder(Encoder):
             "training.sequenceLength - rollout.maxTokens leaves",
         )
 
-    def _ids(self, prompt: Prompt) -> list[int]:
+    def _ids(self, prompt: Prompt) -> tuple[list[int], str | None]:
+        """Return the prompt's tokens, and what the chat template made of it, if there is one."""
         if self._template is not None:
-            return self._tokenize(self._template.prompt(prompt), add_special_tokens=False).ids
+            text = self._template.prompt(prompt)
+            return self._tokenize(text, add_special_tokens=False).ids, text
         if prompt.text is None:
             raise Failure(
                 Reason.MODEL_UNSUPPORTED,
@@ -56,4 +61,4 @@ class PromptEncoder(Encoder):
             )
         ids = self._tokenize(prompt.text, add_special_tokens=True).ids
         # A tokenizer that ends every text has ended what is to be gone on with.
-        return ids[:-1] if ids[-1:] == [self._tokenizer.eos_token_id] else ids
+        return (ids[:-1] if ids[-1:] == [self._tokenizer.eos_token_id] else ids), None
