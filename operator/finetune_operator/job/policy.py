@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cache
 from typing import Any, get_args
 from urllib.parse import unquote
 
@@ -59,11 +60,9 @@ def refusals(job: FineTuneJob, policy: Policy) -> list[str]:
 
 def reaching(block: Message, path: str) -> Iterator[tuple[str, Reach, str]]:
     """Yield path, kind and text of every field of a block that names something outside the job."""
-    for name, field in type(block).model_fields.items():
-        value = getattr(block, name)
-        reach = reach_of(field)
-        for label, item in _items(value):
-            where = f"{path}.{field.alias}{label}"
+    for name, alias, reach in _telling_fields(type(block)):
+        for label, item in _items(getattr(block, name)):
+            where = f"{path}.{alias}{label}"
             if isinstance(item, Message):
                 yield from reaching(item, where)
             elif reach is not None and item is not None:
@@ -76,6 +75,18 @@ def reach_of(field: FieldInfo) -> Reach | None:
     return next((mark for mark in marks if isinstance(mark, Reach)), None)
 
 
+@cache
+def _telling_fields(block: type[Message]) -> tuple[tuple[str, str, Reach | None], ...]:
+    """Return name, alias and kind of the fields that name something, or hold blocks that may."""
+    found = []
+    for name, field in block.model_fields.items():
+        kinds = (field.annotation, *_parts(field.annotation))
+        holds = any(isinstance(kind, type) and issubclass(kind, Message) for kind in kinds)
+        if holds or reach_of(field):
+            found.append((name, str(field.alias), reach_of(field)))
+    return tuple(found)
+
+
 def _parts(annotation: Any) -> Iterator[Any]:
     for part in get_args(annotation):
         yield part
@@ -84,8 +95,6 @@ def _parts(annotation: Any) -> Iterator[Any]:
 
 def _items(value: Any) -> list[tuple[str, Any]]:
     """Return a value as a list, each item with its name (or else its place) in brackets."""
-    if isinstance(value, dict):
-        return [(f"[{key}]", item) for key, item in value.items()]
     if isinstance(value, list | tuple):
         return [(f"[{getattr(item, 'name', place)}]", item) for place, item in enumerate(value)]
     return [("", value)]
