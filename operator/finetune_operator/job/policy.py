@@ -127,7 +127,7 @@ def _refusal(field: str, reach: Reach, text: str, policy: Policy) -> str | None:
     if "*" in patterns or (not patterns and reach is not Reach.HOST_PATH):
         return None
     readings = {text, unquote(text)} if reach in _URIS else {text}
-    if reach in _URIS and any("@" in _authority(reading) for reading in readings):
+    if any("@" in _authority(reading) for reading in readings):
         return f"{field}: put credentials into a Secret (credentialsSecretRef), not into the URI"
     shown = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
     if not all(_is_clear(reading, reach) for reading in readings):
@@ -151,7 +151,7 @@ def covers(pattern: str, text: str) -> bool:
     part of several for everything below."""
     wanted = pattern.removesuffix("/").split("/")
     given = text.removesuffix("/").split("/")
-    if wanted[-1] == "*" and len(given) > len(wanted):
+    if wanted[-1] == "*":
         given = given[: len(wanted)]
     literal = [part.replace("[", "[[]").replace("?", "[?]") for part in wanted]
     return len(given) == len(wanted) and all(map(fnmatchcase, given, literal))
