@@ -55,3 +55,8 @@ def test_a_container_gets_what_the_last_stage_of_a_dockerfile_says() -> None:
         "group": 65533,
         "working_directory": "/tmp",
     }
+
+
+def test_no_stage_leaves_its_user_or_directory_to_another() -> None:
+    bare = configuration(f"{DOCKERFILE}\nFROM base")
+    assert (bare["user"], bare["group"], bare["working_directory"]) == (0, 0, "/")

@@ -62,8 +62,9 @@ class Privileges:
     def options(self) -> list[str]:
         """Those of `setpriv`, for who holds every capability of the container's user namespace."""
         kept = "".join(f",+{name}" for name in sorted(self.capabilities))
-        none = ["--inh-caps=-all", "--ambient-caps=-all"]
-        return [f"--bounding-set=-all{kept}", *none, *self.options_without_capabilities]
+        # what is not inheritable is not ambient either
+        none = "--inh-caps=-all"
+        return [f"--bounding-set=-all{kept}", none, *self.options_without_capabilities]
 
     @property
     def options_without_capabilities(self) -> list[str]:

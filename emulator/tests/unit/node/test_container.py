@@ -234,6 +234,7 @@ async def test_an_image_says_what_its_pod_does_not(bench: Bench) -> None:
     who = bench.sandbox.privileges
     assert (who.user, who.group, bench.sandbox.working_directory) == (7, 8, "/srv")
     assert bench.variables["HOME"] == "/"
+    assert bench.sandbox.masked == bench.setting.masked
     named = [{"name": "HOME", "value": "/own"}]
     await bench.run(image="own", workingDir="/usr", securityContext={"runAsUser": 9}, env=named)
     assert (bench.sandbox.privileges.user, bench.sandbox.working_directory) == (9, "/usr")
