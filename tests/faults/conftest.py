@@ -32,6 +32,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let this process retry at once, and read renewed keys at once."""
     monkeypatch.setattr("finetune_trainer.store.buckets.RETRY", PATIENCE)
     monkeypatch.setattr("finetune_trainer.store.storage.ROTATION_SECONDS", 0.0)
+    monkeypatch.setattr("finetune_trainer.lead.PATIENCE_SECONDS", 0.0)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -38,11 +39,17 @@ from finetune_trainer.course.telemetry import Telemetry
 from finetune_trainer.data.check import DataFile
 from finetune_trainer.process.distributed import Led
 from finetune_trainer.process.ending import explain
+from finetune_trainer.process.errors import Failure
 from finetune_trainer.store.publish import Output, find_published, open_output
 from finetune_trainer.store.sources import ModelSource, fetch_data, fetch_model, resolve_model
 from finetune_trainer.store.storage import OnBytes
 
 log = logging.getLogger(__name__)
+
+# With a store that is full or away when all is trained; then the attempt ends, and the next one
+# goes on from the newest checkpoint.
+PATIENCE_SECONDS = 1800.0
+PAUSE_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -149,12 +156,40 @@ class Lead:
             if skipped is not None:
                 shutil.copyfile(skipped, directory / skipped.name)
             size = sum(path.stat().st_size for path in directory.rglob("*"))
-            self._reporter.begin(Phase.PUBLISH, 2 * size)  # written, then read back
-            published = self._output.publish(
-                directory, provenance, summary, self._reporter.advance, coverage, serving
-            )
+
+            def publish() -> PublishedArtifact:
+                self._reporter.begin(Phase.PUBLISH, 2 * size)  # written, then read back
+                return self._output.publish(
+                    directory, provenance, summary, self._reporter.advance, coverage, serving
+                )
+
+            published = patiently(publish, partial(self._reporter.noted, "publishing"))
         log.info("published %s %s", published.uri, published.digest)
         return published
+
+
+def patiently(
+    publish: Callable[[], PublishedArtifact],
+    noted: Callable[[str | None], None],
+    sleep: Callable[[float], object] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
+) -> PublishedArtifact:
+    """Return what is published, once the store has room for it and serves: what was trained since
+    the newest checkpoint is in this process alone."""
+    deadline = clock() + PATIENCE_SECONDS
+    while True:
+        try:
+            published = publish()
+        except Failure as failure:
+            if failure.reason is not Reason.STORAGE_UNAVAILABLE or clock() >= deadline:
+                raise
+            note = f"publishing waits: {failure.message}"
+            log.warning("%s", note)
+            noted(note)
+            sleep(PAUSE_SECONDS)
+        else:
+            noted(None)
+            return published
 
 
 @contextmanager
@@ -163,7 +198,7 @@ def telling(lead: Led[Lead]) -> Iterator[None]:
     reason = Reason.SUCCEEDED
     try:
         yield
-    except Exception as error:
+    except BaseException as error:
         reason = explain(error).reason
         raise
     finally:

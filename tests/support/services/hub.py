@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -29,7 +30,9 @@ class Hub:
     commits: list[str] = field(default_factory=lambda: [COMMIT])
     gated: set[str] = field(default_factory=set)
     token: str | None = None  # what is asked for, if anything
-    failures: int = 0  # how many requests to answer with 503 first
+    failures: int = 0  # how many requests to answer with `failure` first
+    failure: int = 503
+    headers: dict[str, str] = field(default_factory=dict)  # of those answers
     sent: int = 0  # bytes of files, in answer to requests for a range
     requests: list[str] = field(default_factory=list)
 
@@ -70,7 +73,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.hub.requests.append(f"{self.command} {path}")
         if self.hub.failures:
             self.hub.failures -= 1
-            self._send(503)
+            self._send(self.hub.failure, headers=self.hub.headers)
         elif path.startswith("/api/"):
             self._repository(path.removeprefix("/api/"))
         else:
@@ -123,8 +126,16 @@ class _Handler(BaseHTTPRequestHandler):
             return True
         return False
 
-    def _send(self, status: int, body: bytes = b"", code: str | None = None) -> None:
+    def _send(
+        self,
+        status: int,
+        body: bytes = b"",
+        code: str | None = None,
+        headers: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
         self.send_header("Content-Length", str(len(body)))
         self.send_header("ETag", f'"{hashlib.sha1(body).hexdigest()}"')
         self.send_header("X-Repo-Commit", self.commit)

@@ -28,7 +28,7 @@ class Runs:
     def start(self, attempt: int = 1, step: int = 0, pace: Pace = PROMPT, **kept: Any) -> Telemetry:
         config = run_config(
             self.directory / f"attempt-{attempt}",
-            data="s3://user:hidden@bucket/train.jsonl",
+            data="s3://bucket/train.jsonl",
             attempt=attempt,
             tracking=self.tracking,
             credentials={"tracking": str(self.secret)},

@@ -13,11 +13,12 @@ from finetune_contract.artifact import TrainingSummary
 from finetune_contract.checkpoint import TrainingState
 from finetune_contract.progress import Phase
 from finetune_contract.reasons import Reason
+from finetune_contract.result import PublishedArtifact
 from finetune_trainer.adapter.load import load_adapted
 from finetune_trainer.checkpoints.snapshot import Snapshot
 from finetune_trainer.course.progress import Reporter
 from finetune_trainer.course.telemetry import Telemetry
-from finetune_trainer.lead import Lead, begin, telling
+from finetune_trainer.lead import Lead, begin, patiently, telling
 from finetune_trainer.process.distributed import Led
 from finetune_trainer.process.errors import Failure
 from finetune_trainer.step.optimizer_state import Moments
@@ -77,6 +78,40 @@ def started(
     Path(config.layout.scratch_dir).mkdir(exist_ok=True)
     telemetry = curves or Telemetry(config, {})
     return Lead(config, reporter or Reporter(), begin(config, Reporter()), telemetry)
+
+
+def test_publishing_waits_for_a_store_that_is_full_and_says_so() -> None:
+    artifact = PublishedArtifact(uri="file:///a", digest="sha256:0", bytes=1)
+    answers: list[Failure | None] = [Failure(Reason.STORAGE_UNAVAILABLE, "full")] * 40 + [None]
+    notes: list[str | None] = []
+    slept: list[float] = []
+
+    def publish() -> PublishedArtifact:
+        if (answer := answers.pop(0)) is not None:
+            raise answer
+        return artifact
+
+    assert patiently(publish, notes.append, slept.append, lambda: 0.0) == artifact
+    assert notes == ["publishing waits: full"] * 40 + [None]
+    assert len(slept) == 40
+    answers = [Failure(Reason.ACCESS_DENIED, "denied")]
+    with pytest.raises(Failure, match="denied"):
+        patiently(publish, notes.append, slept.append, lambda: 0.0)
+
+
+def test_publishing_does_not_wait_for_ever() -> None:
+    waited = 0.0
+
+    def sleep(seconds: float) -> None:
+        nonlocal waited
+        waited += seconds
+
+    def publish() -> PublishedArtifact:
+        raise Failure(Reason.STORAGE_UNAVAILABLE, "full")
+
+    with pytest.raises(Failure, match="full"):
+        patiently(publish, lambda note: None, sleep, lambda: waited)
+    assert waited == 1800
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,9 @@ The endpoint is HF_ENDPOINT's. Code from a repository is never run.
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,7 +26,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 from finetune_contract.layout import CredentialKey
@@ -34,10 +36,14 @@ from finetune_trainer.process.errors import Failure
 from finetune_trainer.store.credentials import read_key
 from finetune_trainer.store.storage import Entry, OnBytes, Role
 
+log = logging.getLogger(__name__)
+
 SCHEME = "hf://"
 DATASETS = "hf://datasets/"
 ATTEMPTS = 5
 TOO_MANY_REQUESTS, SERVER_ERRORS = 429, 500
+LONGEST_REST = 310.0  # seconds that the hub may ask for; it counts requests in windows of 300
+RESET = re.compile(r"\bt\s*=\s*(\d+)")  # in its header RateLimit
 NO_SPACE = "os error 28"  # as hf_xet says it
 
 
@@ -57,6 +63,7 @@ class Repository:
     revision: str | None
     token: str | None
     longest_wait: float = 20.0  # seconds from a try to the next
+    patience: float = 1800.0  # seconds, with a hub that asks for fewer requests
 
     def resolve(self) -> tuple[str, list[Entry]]:
         """Return the commit and the files of the revision."""
@@ -106,9 +113,18 @@ class Repository:
         return {name: TensorHeader(t.dtype, tuple(t.shape)) for name, t in found.tensors.items()}
 
     def _retrying(self) -> Retrying:
-        wait = wait_random_exponential(multiplier=0.5, max=self.longest_wait)
-        stop, retry = stop_after_attempt(ATTEMPTS), retry_if_exception(_is_passing)
-        return Retrying(stop=stop, wait=wait, retry=retry, reraise=True)
+        doubling = wait_random_exponential(multiplier=0.5, max=self.longest_wait)
+
+        def wait(state: RetryCallState) -> float:
+            return max(doubling(state), _rest(_error(state)))
+
+        def stop(state: RetryCallState) -> bool:
+            if _status(_error(state)) == TOO_MANY_REQUESTS:
+                return (state.seconds_since_start or 0.0) >= self.patience
+            return state.attempt_number >= ATTEMPTS
+
+        retry = retry_if_exception(_is_passing)
+        return Retrying(stop=stop, wait=wait, retry=retry, reraise=True, before_sleep=_say)
 
     @contextmanager
     def _errors(self, path: str = "") -> Iterator[None]:
@@ -132,15 +148,29 @@ class Repository:
         except (RevisionNotFoundError, EntryNotFoundError, HFValidationError) as error:
             raise Failure(self.role.not_found, f"{what} does not exist") from error
         except HfHubHTTPError as error:
-            if error.response is not None and error.response.status_code in (401, 403):
-                raise Failure(
-                    Reason.ACCESS_DENIED, f"the hub refused {self.uri} with the HF_TOKEN of {field}"
-                ) from error
-            raise self._unavailable(what) from error
+            raise self._answered(_status(error), what) from error
         except (OSError, RuntimeError) as error:
             if not _is_transfer(error):
                 raise
             raise self._transfer(error, what) from error
+
+    def _answered(self, status: int | None, what: str) -> Failure:
+        """Return what the hub's refusal means."""
+        field = self.role.credentials_field
+        if status in (401, 403):
+            return Failure(
+                Reason.ACCESS_DENIED,
+                f"the hub refused {self.uri} ({status}) with the HF_TOKEN of {field}",
+            )
+        if status == TOO_MANY_REQUESTS:
+            return Failure(
+                Reason.STORAGE_UNAVAILABLE,
+                f"the hub asks for fewer requests than {what} takes ({status}): an HF_TOKEN in the "
+                f"Secret of {field} has more, a model.cache needs less",
+            )
+        if status is not None and status < SERVER_ERRORS:
+            return Failure(Reason.STORAGE_REFUSED, f"the hub refused {what} ({status})")
+        return self._unavailable(what)
 
     def _transfer(self, error: Exception, what: str) -> Failure:
         """Return hf_xet's errors, which share no class, in the words of the job."""
@@ -193,13 +223,39 @@ def _endpoint() -> str | None:
 
 def _is_passing(error: BaseException) -> bool:
     """Tell whether a request may succeed if it is made again."""
-    if isinstance(error, HfHubHTTPError) and error.response is not None:
-        status = error.response.status_code
+    if (status := _status(error)) is not None:
         return status == TOO_MANY_REQUESTS or status >= SERVER_ERRORS
     if isinstance(error, httpx2.TransportError | LocalEntryNotFoundError):
         return True
     lasting = isinstance(error, PermissionError | FileNotFoundError) or NO_SPACE in str(error)
     return _is_transfer(error) and not lasting
+
+
+def _error(state: RetryCallState) -> BaseException | None:
+    return state.outcome.exception() if state.outcome is not None else None
+
+
+def _status(error: BaseException | None) -> int | None:
+    """Return the status of the hub's answer, if there was one."""
+    answered = isinstance(error, HfHubHTTPError) and error.response is not None
+    return int(error.response.status_code) if answered else None  # type: ignore[union-attr]
+
+
+def _rest(error: BaseException | None) -> float:
+    """Return how many seconds of rest the hub asks for; 0 if none."""
+    if _status(error) != TOO_MANY_REQUESTS:
+        return 0.0
+    headers = error.response.headers  # type: ignore[union-attr]
+    told = RESET.search(headers.get("RateLimit", "")) or re.match(
+        r"(\d+)$", headers.get("Retry-After", "")
+    )
+    return min(float(told[1]), LONGEST_REST) if told else 0.0
+
+
+def _say(state: RetryCallState) -> None:
+    """Say that the hub lets us wait."""
+    if state.next_action is not None and _status(_error(state)) == TOO_MANY_REQUESTS:
+        log.warning("the hub asks for fewer requests: waits %.0f s", state.next_action.sleep)
 
 
 def _is_transfer(error: BaseException) -> bool:

@@ -126,6 +126,43 @@ def test_a_hub_that_stays_down_is_unavailable(hub: Hub, monkeypatch: pytest.Monk
     assert caught.value.reason is Reason.STORAGE_UNAVAILABLE
 
 
+@pytest.mark.parametrize(
+    ("headers", "rest"),
+    [
+        ({"RateLimit": '"api";r=0;t=55'}, 55),
+        ({"Retry-After": "7"}, 7),
+        ({"Retry-After": "86400"}, 310),
+        ({"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0),
+        ({}, 0),
+    ],
+)
+def test_a_hub_that_asks_for_rest_gets_it(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, headers: dict[str, str], rest: float
+) -> None:
+    """Also where that takes more tries than an outage gets."""
+    slept: list[float] = []
+    monkeypatch.setattr("tenacity.nap.time.sleep", slept.append)
+    hub.failures, hub.failure, hub.headers = 2 * ATTEMPTS, 429, headers
+    commit, _ = impatient().resolve()
+    assert commit == COMMIT
+    assert slept == [rest] * 2 * ATTEMPTS
+
+
+def test_a_hub_without_end_of_rest_is_told_with_what_helps(hub: Hub) -> None:
+    hub.failures, hub.failure = 10**6, 429
+    with pytest.raises(Failure, match=r"asks for fewer requests .* \(429\)") as caught:
+        replace(impatient(), patience=0.1).resolve()
+    assert caught.value.reason is Reason.STORAGE_UNAVAILABLE
+    assert "spec.model.credentialsSecretRef has more" in caught.value.message
+
+
+def test_a_refusal_of_the_hub_is_no_outage(hub: Hub) -> None:
+    hub.failures, hub.failure = 1, 400
+    with pytest.raises(Failure, match=r"the hub refused hf://org/name \(400\)") as caught:
+        impatient().resolve()
+    assert caught.value.reason is Reason.STORAGE_REFUSED
+
+
 def test_a_model_of_pickles_is_refused(hub: Hub) -> None:
     hub.files["models/org/name"] = {"config.json": b"{}", "pytorch_model.bin": b""}
     failure = resolve()
