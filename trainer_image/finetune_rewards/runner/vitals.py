@@ -16,6 +16,7 @@ MOST_THREADS = 128  # nothing else bounds those of root
 # Beyond what a worker may allocate: what was relocated or written before it became read-only.
 UNCOUNTED_BYTES = 256 * 2**20
 FAIR_THREADS = 2  # that run at a time with full weight
+LOOKS_PER_STATE = 5  # to look at each of a hundred threads takes milliseconds
 MOST_NICE = 19
 WEIGHT_OF_A_LEVEL = 1.25  # what a thread's weight is divided by for each (sched(7))
 RUNNING = "R"
@@ -32,6 +33,7 @@ class Vitals:
     def __init__(self, pid: int, memory_bytes: int) -> None:
         self._threads = Path(f"/proc/{pid}/task")
         self._memory = memory_bytes
+        self._looks = 0
 
     def excess(self) -> str | None:
         """Return what the process takes too much of; None if nothing, or if it has ended.
@@ -46,7 +48,8 @@ class Vitals:
             return f"the process had more than {MOST_THREADS} threads"
         if _own_bytes(threads) > self._memory + UNCOUNTED_BYTES:
             return f"the process took more than its {self._memory / 2**20:g} MiB"
-        if len(threads) > FAIR_THREADS:
+        self._looks += 1
+        if len(threads) > FAIR_THREADS and self._looks % LOOKS_PER_STATE == 0:
             level = nice_of(sum(_state(thread) == RUNNING for thread in threads))
             for thread in threads:
                 _lower(int(thread.name), level)

@@ -39,7 +39,7 @@ ENVIRONMENT = {
     "PYTHONHASHSEED": "0",
     "USER": "finetune",
 }
-WATCH_SECONDS = 0.05
+WATCH_SECONDS = 0.02  # in which code may fill some 100 MB
 DYING_SECONDS = 2.0  # between a channel's end and its process's
 LOG_BYTES = 64 * 1024  # per batch; the rest of what a worker prints is dropped
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,14 @@ def test_text_stands_alone_without_a_template(tmp_path: Path, alone: Ranks) -> N
     with pytest.raises(Failure) as caught:
         of(messages, tmp_path, alone, template=None)
     assert caught.value.reason is Reason.MODEL_UNSUPPORTED
+
+
+@pytest.mark.parametrize(("length", "words"), [(1, "turn 1 (user) is left out"), (300, "tokens")])
+def test_a_prompt_that_fits_is_whole(length: int, words: str, tmp_path: Path, alone: Ranks) -> None:
+    drops = CHATML.replace("message['content']", "(message['content'] | replace('b', 'c'))")
+    asked = {"prompt": "a" * length + "b", "answer": "4"}
+    with pytest.raises(Failure, match=re.escape(words)):
+        of([prompt(1), asked], tmp_path, alone, template=drops)
 
 
 def test_a_prompt_of_which_no_token_is_left_is_empty(tmp_path: Path, alone: Ranks) -> None:
