@@ -15,6 +15,7 @@ from kube_emulator.apiserver.objects.resources import Resources
 from kube_emulator.apiserver.wire.request import WriteOptions
 from kube_emulator.timestamps import timestamp
 
+_EVICTED = {"reason": "EvictionByEvictionAPI", "message": "Eviction API: evicting"}
 _LOG_OPTIONS = (
     "follow",
     "tailLines",
@@ -37,12 +38,8 @@ def bind(
     if node := pod["spec"].get("nodeName"):
         why = f"pod {name} is already assigned to node {node!r}".replace("'", '"')
         raise errors.conflict(kind, name, why)
-    bound = copy.deepcopy(pod)
+    bound = _with_condition(pod, "PodScheduled")
     bound["spec"]["nodeName"] = target
-    condition = {"type": "PodScheduled", "status": "True", "lastTransitionTime": timestamp()}
-    conditions = bound.setdefault("status", {}).get("conditions", [])
-    others = [c for c in conditions if c["type"] != "PodScheduled"]
-    bound["status"]["conditions"] = [*others, condition]
     if not options.dry_run:
         resources.store.put(kind.storage_key, bound)
     return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
@@ -51,10 +48,24 @@ def bind(
 def evict(
     resources: Resources, kind: Kind, namespace: str, name: str, body: Any, options: WriteOptions
 ) -> Object:
-    """Delete a pod by the eviction API; disruption budgets are stored but not consulted."""
+    """Delete a pod by the eviction API, which tells it so; disruption budgets are stored but not
+    consulted."""
+    pod = resources.get(kind, namespace, name)
+    if "deletionTimestamp" not in pod["metadata"] and not options.dry_run:
+        told = _with_condition(pod, "DisruptionTarget", **_EVICTED)
+        resources.store.put(kind.storage_key, told)
     given = body.get("deleteOptions") if isinstance(body, dict) else None
     delete(resources, kind, namespace, name, DeleteOptions.parse(given, {}), options)
     return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
+
+
+def _with_condition(pod: Object, kind: str, **words: str) -> Object:
+    """A copy of the pod in which a condition is true."""
+    changed = copy.deepcopy(pod)
+    condition = {"type": kind, "status": "True", "lastTransitionTime": timestamp(), **words}
+    conditions = changed.setdefault("status", {}).get("conditions", [])
+    changed["status"]["conditions"] = [*(c for c in conditions if c["type"] != kind), condition]
+    return changed
 
 
 def log_address(resources: Resources, pod: Object, query: dict[str, str]) -> str:

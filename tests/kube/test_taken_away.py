@@ -1,0 +1,140 @@
+"""Pods that are taken away while they run, refused or held, as both operators see it.
+
+The stand-in plays training-operator, or the real one where `KUBEBUILDER_ASSETS` holds it; kubelets
+are played by the test.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kube_support import processes
+from support.cluster.bench import Bench, now
+from support.cluster.installation import installed
+from support.services.loopback import free_port
+
+Json = Any
+REAL = Path(os.environ.get("KUBEBUILDER_ASSETS", "/none")) / "training-operator"
+
+
+@pytest.fixture
+async def bench(
+    api: Any, namespace: str, eventually: Any, kubeconfig: Path, tmp_path: Path
+) -> AsyncIterator[Bench]:
+    bench = await installed(api, namespace, eventually, kubeconfig, tmp_path)
+    with processes.running(tmp_path) as started:
+        start_training_operator(started, kubeconfig, namespace)
+        bench.start()
+        try:
+            yield bench
+        finally:
+            bench.stop(signal.SIGKILL)
+
+
+def start_training_operator(started: processes.Processes, kubeconfig: Path, namespace: str) -> None:
+    if not REAL.exists():
+        started.component("training_operator", f"--kubeconfig={kubeconfig}")
+        return
+    started.start(
+        "training-operator",
+        str(REAL),
+        f"--kubeconfig={kubeconfig}",
+        "--enable-scheme=pytorchjob",
+        f"--namespace={namespace}",
+        f"--metrics-bind-address=127.0.0.1:{free_port()}",
+        f"--health-probe-bind-address=127.0.0.1:{free_port()}",
+    )
+
+
+async def run(bench: Bench) -> list[str]:
+    """Apply a job; bind and start the pods that training-operator makes of it."""
+    await bench.apply()
+    names = ["bot-a1-master-0", "bot-a1-worker-0"]
+    for name in names:
+        await bench.until("pods", name, lambda _: True, name)
+        target = {"apiVersion": "v1", "kind": "Node", "name": "node-7"}
+        binding = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name}}
+        path = bench.path("pods", name, "binding")
+        made = await bench.api.post(path, {**binding, "target": target})
+        assert made.status == 201, made.body
+    await bench.pods_run(names)
+    await bench.until_reason("Running")
+    return names
+
+
+async def ended(bench: Bench) -> Json:
+    job = await bench.until(
+        "finetunejobs",
+        "bot",
+        lambda b: b["status"]["attempts"][0].get("reason"),
+        "the end of attempt 1",
+    )
+    return job["status"]["attempts"][0]
+
+
+@pytest.mark.slow
+async def test_a_pod_that_is_deleted_fails_its_pytorchjob_at_once_and_says_so(bench: Bench) -> None:
+    _, worker = await run(bench)
+    await bench.api.delete(bench.path("pods", worker))
+    attempt = await ended(bench)
+    assert (attempt["reason"], attempt["message"]) == ("PodLost", f"{worker} was deleted")
+    still = await bench.get("pods", worker)
+    assert still is not None
+    assert still["status"]["phase"] == "Running", "it saves a checkpoint"
+
+
+async def test_a_pod_that_is_drained_names_the_eviction(bench: Bench) -> None:
+    _, worker = await run(bench)
+    eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": worker}}
+    made = await bench.api.post(bench.path("pods", worker, "eviction"), eviction)
+    assert made.status == 201, made.body
+    attempt = await ended(bench)
+    assert attempt["reason"] == "Evicted"
+    assert attempt["message"] == f"{worker}: Eviction API: evicting"
+
+
+@pytest.mark.slow
+async def test_a_node_that_is_lost_is_named_before_it_confirms_anything(bench: Bench) -> None:
+    _, worker = await run(bench)
+    told = {
+        "type": "DisruptionTarget",
+        "status": "True",
+        "reason": "DeletionByTaintManager",
+        "message": "Taint manager: deleting due to NoExecute taint",
+        "lastTransitionTime": now(),
+    }
+    pod = await bench.get("pods", worker)
+    conditions = [*pod["status"]["conditions"], told]
+    await bench.api.merge(
+        bench.path("pods", worker, "status"), {"status": {"conditions": conditions}}
+    )
+    await bench.api.delete(bench.path("pods", worker))
+    attempt = await ended(bench)
+    assert attempt["reason"] == "NodeLost"
+    assert attempt["message"] == f"{worker}: {told['message']}"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not REAL.exists(), reason="the emulator has no quotas")
+async def test_a_quota_that_refuses_a_pod_and_a_queue_that_holds_them_are_told_of(
+    bench: Bench,
+) -> None:
+    hard, path = {"pods": "1"}, bench.path("resourcequotas", "one")
+    quota = {"metadata": {"name": "one"}, "spec": {"hard": hard}}
+    await bench.api.post(bench.path("resourcequotas"), quota)
+    # The quota controller's part.
+    await bench.api.merge(f"{path}/status", {"status": {"hard": hard, "used": {"pods": "0"}}})
+    await bench.apply()
+    job = await bench.until_reason("PodRefused")
+    (message,) = {c["message"] for c in job["status"]["conditions"]}
+    assert message.startswith("PyTorchJob bot-a1 has 1 of 2 pods: Error creating: pods")
+    assert "exceeded quota: one, requested: pods=1" in message
+    held = {"spec": {"runPolicy": {"suspend": True}}}
+    await bench.api.merge(bench.path("pytorchjobs", "bot-a1"), held)
+    await bench.until_reason("Queued")
