@@ -129,6 +129,10 @@ def test_who_asks_without_keys_is_the_serviceaccount(
     with pytest.raises(Failure, match="with the pod's ServiceAccount") as caught:
         store.read("x")
     assert "the keys of" not in caught.value.message
+    proxy.heal()
+    proxy.fail(".*", Answer(400, "ExpiredToken"))
+    with pytest.raises(Failure, match=r"token of the pod's ServiceAccount .* has expired"):
+        store.read("x")
 
 
 def test_a_pod_without_any_identity_is_told_of_both_ways(

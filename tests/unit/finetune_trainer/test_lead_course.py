@@ -22,7 +22,9 @@ from finetune_trainer.lead import Lead, begin, patiently, telling
 from finetune_trainer.process.distributed import Led
 from finetune_trainer.process.errors import Failure
 from finetune_trainer.step.optimizer_state import Moments
+from finetune_trainer.store.artifacts import open_artifact
 from support.models.tiny_llama import sums, write_model, write_rows
+from support.storage.meddled_store import meddled
 from support.storage.publications import run_directory
 from support.trainer.runs import run_config
 
@@ -174,6 +176,29 @@ class Phases(Reporter):
 
 
 @pytest.mark.usefixtures("scratch_alone")
+def test_a_store_that_comes_back_gets_the_artifact(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whole, and the progress of publishing begins anew."""
+    monkeypatch.setattr("finetune_trainer.lead.PAUSE_SECONDS", 0.0)
+    reporter = Phases()
+    lead = started(inputs, tmp_path, reporter=reporter)
+    lead.resume(lambda snapshot: True)
+    answers = [Failure(Reason.STORAGE_UNAVAILABLE, "full")]
+
+    def fail_once(request: str, path: str) -> None:
+        if request == "upload" and answers:
+            raise answers.pop()
+
+    lead._output = meddled(lead._output, fail_once)
+    model = load_adapted(run_config(inputs).recipe, inputs / "model").model
+    summary = TrainingSummary(steps=1, supervised_tokens=1, final_loss=1.0, published_step=1)
+    published = lead.publish(model, summary)
+    assert not answers
+    assert open_artifact(published.uri, None, tmp_path / "opened").is_dir()
+    assert reporter.begun == [Phase.PUBLISH] * 2
+
+
 def test_an_artifact_is_made_in_the_scratch_directory_with_the_rows_left_out(
     inputs: Path, tmp_path: Path
 ) -> None:

@@ -8,7 +8,7 @@ import re
 import stat
 from pathlib import Path
 
-from finetune_trainer.store.appearing import appearing
+from finetune_trainer.store.appearing import appearing, own_directory
 from finetune_trainer.store.storage import hash_file
 
 DIRECTORY = "digests"
@@ -27,11 +27,10 @@ def digest_of(path: Path, cache: Path | None) -> str:
     file = path.stat()
     known_by = (path, file.st_ino, file.st_size, file.st_mtime_ns, file.st_ctime_ns)
     key = hashlib.sha256(repr(tuple(map(str, known_by))).encode()).hexdigest()
-    remembered = cache / DIRECTORY / key
+    remembered = own_directory(cache / DIRECTORY) / key
     if is_file(remembered):  # it appears by a rename
         return remembered.read_text()
     digest = hash_file(path)
-    remembered.parent.mkdir(parents=True, exist_ok=True)
     with appearing(remembered) as partial:
         partial.write_text(digest)
     return digest

@@ -118,8 +118,9 @@ def _answered(place: Place, answer: Answer) -> Failure:
     uri = place.uri
     match answer.kind:
         case Kind.EXPIRED:
+            whose = place.secret if place.has_keys else place.identity
             what = f"the store refused access to {uri} ({answer}): the session token of"
-            return Expired(Reason.ACCESS_DENIED, f"{what} {place.secret} has expired")
+            return Expired(Reason.ACCESS_DENIED, f"{what} {whose} has expired")
         case Kind.DENIED:
             what = f"the store refused access to {uri} ({answer}) with {place.identity}"
             remedy = REMEDIES.get(answer.code or "")

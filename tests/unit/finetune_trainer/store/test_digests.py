@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from finetune_contract.recipe import ModelRecipe
+from finetune_trainer.process.errors import Failure
 from finetune_trainer.store.digests import DIRECTORY, digest_of
 from finetune_trainer.store.sources import resolve_model
 from finetune_trainer.store.storage import hash_file
@@ -34,6 +35,20 @@ def test_a_file_is_read_once(weights: Path, tmp_path: Path) -> None:
     assert digest_of(weights, tmp_path) == hash_file(weights)
     assert remember(tmp_path, "remembered") == 1
     assert digest_of(weights, tmp_path) == "remembered"
+
+
+def test_nothing_is_remembered_where_a_link_leads(weights: Path, tmp_path: Path) -> None:
+    (tmp_path / DIRECTORY).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(Failure, match="is a symbolic link"):
+        digest_of(weights, tmp_path)
+    (tmp_path / DIRECTORY).unlink()
+    digest_of(weights, tmp_path)
+    [remembered] = (tmp_path / DIRECTORY).iterdir()
+    remembered.rename(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere").write_text("planted")
+    remembered.symlink_to(tmp_path / "elsewhere")
+    assert digest_of(weights, tmp_path) == hash_file(weights)
+    assert (tmp_path / "elsewhere").read_text() == "planted"
 
 
 def test_without_a_cache_it_is_read(weights: Path) -> None:
