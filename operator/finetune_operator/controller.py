@@ -52,7 +52,7 @@ class Controller:
     ) -> None:
         self._settings = settings
         self._cache = cache
-        self._queue: WorkQueue[Key] = WorkQueue(self._handle)
+        self._queue: WorkQueue[Key] = WorkQueue(self._handle, group=lambda key: key.namespace)
         self._election = _election(settings, cluster)
         self._leads = self._election.leads if self._election else lambda: True
         self.metrics = Metrics(cache, lambda: len(self._queue), self._leads)
@@ -106,11 +106,12 @@ class Controller:
             self._queue.add(key)
 
     async def _handle(self, key: Key) -> float | None:
-        if not self._cache.decides(key):
+        # Who is elected, or may read a namespace again, looks at all its jobs.
+        here = self._cache.job(key) is not None and self._cache.decides(key) and self._leads()
+        if not here:
             self._reconciler.forget(key)
-            return None  # who may read the namespace again looks at all its jobs
-        if not self._leads():
-            return None  # who is elected looks at all jobs
+            self._queue.forget(key)
+            return None
         with logs.about(key.namespace, key.name):
             return await self._pass(key)
 
