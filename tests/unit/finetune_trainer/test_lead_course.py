@@ -122,10 +122,11 @@ def test_publishing_does_not_wait_for_ever() -> None:
         (None, Reason.SUCCEEDED),
         (Failure(Reason.DISK_FULL, "full"), Reason.DISK_FULL),
         (MemoryError(), Reason.OUT_OF_MEMORY),
+        (SystemExit(), Reason.TRAINER_ERROR),
     ],
 )
 def test_the_tracker_is_told_how_it_ended(
-    inputs: Path, curves: Any, tmp_path: Path, error: Exception | None, reason: Reason
+    inputs: Path, curves: Any, tmp_path: Path, error: BaseException | None, reason: Reason
 ) -> None:
     ranks: Any = None
     lead = Led(ranks, started(inputs, tmp_path, curves))

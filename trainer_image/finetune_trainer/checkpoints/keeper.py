@@ -111,7 +111,8 @@ class Checkpoints:
             self._output.check_claim()
             self._upload(snapshot, self._archive.path(place))
         # A run must not end, nor stop saving unnoticed, for whatever befalls one checkpoint.
-        except Exception as error:  # noqa: BLE001 - the thread's edge
+        # A panic of a library in Rust is no Exception.
+        except BaseException as error:  # noqa: BLE001 - the thread's edge
             self._failed(f"checkpoint of step {step} failed, training goes on", error)
             return
         self._complete(place)
@@ -119,10 +120,10 @@ class Checkpoints:
         log.info("checkpoint of step %d in %.1f s", step, self._clock() - began)
         try:
             self._sweep(place)
-        except Exception as error:  # noqa: BLE001 - likewise
+        except BaseException as error:  # noqa: BLE001 - likewise
             self._failed("old checkpoints are still there", error)
 
-    def _failed(self, what: str, error: Exception) -> None:
+    def _failed(self, what: str, error: BaseException) -> None:
         failure = explain(error)
         if failure.reason is Reason.SUPERSEDED:
             self.superseded = failure
