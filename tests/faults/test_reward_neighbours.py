@@ -15,9 +15,9 @@ from finetune_rewards.scores.samples import Item
 from support.rewards.runners import asked, python_reward, running_source, samples
 
 THREADS = 110
-# Outside Python's lock, so that all of them run at once.
+# Outside Python's lock, so that all of them run at once. A call ends with a nice value.
 BURNS = f"""
-import hashlib, threading, time
+import hashlib, os, threading, time
 
 begin = threading.Event()
 
@@ -31,7 +31,8 @@ for _ in range({THREADS}):
 
 def score(completions):
     begin.set()
-    time.sleep(float(completions[0]))
+    while os.getpriority(os.PRIO_PROCESS, 0) < int(completions[0]):
+        time.sleep(0.01)
     return [1.0]
 """
 INNOCENT = "def score(completions):\n    return [sum(range(10**6)) * 0.0]"
@@ -54,7 +55,7 @@ async def test_code_rests_until_it_is_asked(tmp_path: Path) -> None:
         (worker,) = started(others)
         await stopped(worker)
         for _ in range(2):
-            assert (await asked(runner, samples("0.1"))).items == [Item(1.0)]
+            assert (await asked(runner, samples("-20"))).items == [Item(1.0)]
             await stopped(worker)
 
 
@@ -67,17 +68,15 @@ async def test_many_threads_give_way_to_a_neighbour(tmp_path: Path) -> None:
     runner = Runner(rewards, sources)
     try:
         await runner.start()
-        scoring = asyncio.create_task(runner.score(pack_samples(samples("1")), 1))
+        least = nice_of(THREADS // 2)
+        answers = await runner.score(pack_samples(samples(str(least))), 1)
+        assert answers["burns"].items == [Item(1.0)]
+        assert answers["innocent"].items == [Item(0.0)]
         burning, neighbour = sorted(started(others), key=lambda one: -one.num_threads())
-        async with asyncio.timeout(LATEST):
-            while min(nices(burning)) < nice_of(THREADS // 2):  # noqa: ASYNC110 - nobody is told
-                await asyncio.sleep(0.05)
+        assert min(nices(burning)) >= least
         assert nices(neighbour) == [os.getpriority(os.PRIO_PROCESS, 0)]
-        answers = await scoring
     finally:
         await runner.stop()
-    assert answers["burns"].items == [Item(1.0)]
-    assert answers["innocent"].items == [Item(0.0)]
 
 
 def nices(worker: psutil.Process) -> list[int]:
