@@ -273,6 +273,13 @@ def test_what_holds_the_pods_of_a_finished_job_is_deleted_after_a_while(
     assert made.attempts == (record,)
 
 
+def test_the_next_attempt_need_not_wait_for_sidecars_of_the_last() -> None:
+    made = decided(stopping(), seconds=101, pods=HELD)
+    assert last_state(made) is AttemptState.FAILED
+    runs = decided(stopping(), seconds=101, pods=(pod(0), ENDED[1]))
+    assert last_state(runs) is AttemptState.STOPPING
+
+
 def test_time_to_live_may_be_over_before_that() -> None:
     record, policy = attempt(**FAILED), {"ttlSecondsAfterFinished": 20}
     made = decided(

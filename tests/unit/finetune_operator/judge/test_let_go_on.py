@@ -98,6 +98,20 @@ def test_attempts_backoff_and_deadline_count_anew() -> None:
     assert made.verdict.reason is Reason.DEADLINE_EXCEEDED
 
 
+def test_a_check_before_the_failure_has_no_part_in_the_deadline() -> None:
+    long = RewardCheckStatus(
+        state=RewardCheckState.PASSED, plan="p", start_time=stamp(0), end_time=stamp(40)
+    )
+    one = failed(2, Reason.TRAINER_ERROR, start_time=stamp(62), end_time=stamp(65))
+    for after, course in ((1, Course.PROGRESSING), (0, Course.FAILED)):
+        since = RetryStatus(retries=1, after_attempt=after)
+        attempts = [failed(1, start_time=stamp(50)), one]
+        status = FineTuneJobStatus(attempts=attempts, retry=since, reward_check=long)
+        of = job(status, runPolicy={"retries": 1, "activeDeadlineSeconds": 30})
+        made = decide(of, Observed(), at(70), SETTINGS, BACKEND, None)
+        assert made.verdict.course is course
+
+
 def test_infrastructure_counts_anew() -> None:
     cap = SETTINGS.max_infrastructure_attempts
     lost = [failed(n, Reason.POD_LOST) for n in range(1, cap + 1)]
@@ -128,7 +142,7 @@ def test_a_suspended_job_goes_on_once_it_may_run() -> None:
 
 
 def test_rewards_that_were_no_good_are_tried_anew_once_the_last_pod_is_gone() -> None:
-    of = grpo(runPolicy={"retries": 1, "activeDeadlineSeconds": 30})
+    of = grpo(runPolicy={"retries": 1, "activeDeadlineSeconds": 19})
     check = RewardCheckStatus(
         state=RewardCheckState.FAILED,
         plan=digest(of),
