@@ -48,12 +48,18 @@ def default_directory() -> Path:
     return state_dir() / "cluster"
 
 
-def up(directory: Path | None = None, *, node_options: Sequence[str] = ()) -> ClusterInfo:
+def up(
+    directory: Path | None = None,
+    *,
+    node_options: Sequence[str] = (),
+    kubeconfig: Path | None = None,
+) -> ClusterInfo:
     """Start a cluster that outlives this process, and return when all of it serves.
 
     `directory` is its home, made if missing, mode 0700; `node_options` are those of `python -m
-    kube_emulator.node`, as "--capacity=cpu=8". Raises ClusterError if one runs there already,
-    something it needs is missing, or it did not start.
+    kube_emulator.node`, as "--capacity=cpu=8"; `kubeconfig` is an administrator's, of an API server
+    with its controllers that node and S3 join: None starts the emulated ones. Raises ClusterError
+    if one runs there already, something it needs is missing, or it did not start.
     """
     home = (directory or default_directory()).expanduser().resolve()
     if _supervisor(home) is not None:
@@ -61,7 +67,7 @@ def up(directory: Path | None = None, *, node_options: Sequence[str] = ()) -> Cl
     _check_machine()
     _clear(home)
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    process = _start_supervisor(home, node_options)
+    process = _start_supervisor(home, node_options, kubeconfig)
     try:
         return _wait_ready(home, process)
     except BaseException:
@@ -92,12 +98,14 @@ def status(directory: Path | None = None) -> ClusterInfo | None:
 
 
 @contextlib.contextmanager
-def running_cluster(directory: Path | None = None, *, keep: bool = False) -> Iterator[ClusterInfo]:
+def running_cluster(
+    directory: Path | None = None, *, keep: bool = False, kubeconfig: Path | None = None
+) -> Iterator[ClusterInfo]:
     """A cluster for the length of a `with`; `keep` leaves it up if the block succeeds.
 
     Raises ClusterError as `up`.
     """
-    info = up(directory)
+    info = up(directory, kubeconfig=kubeconfig)
     try:
         yield info
     except BaseException:
@@ -117,10 +125,14 @@ def _check_machine() -> None:
         raise ClusterError(str(error)) from error
 
 
-def _start_supervisor(home: Path, node_options: Sequence[str]) -> subprocess.Popen[bytes]:
+def _start_supervisor(
+    home: Path, node_options: Sequence[str], kubeconfig: Path | None
+) -> subprocess.Popen[bytes]:
     logs = home / "logs"
     logs.mkdir(exist_ok=True)
     options = [f"--node-option={option}" for option in node_options]
+    if kubeconfig is not None:
+        options.append(f"--kubeconfig={kubeconfig}")
     with (logs / "supervisor.log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "finetune_local.supervisor", f"--dir={home}", *options],

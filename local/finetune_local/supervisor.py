@@ -3,6 +3,8 @@
 Starts API server, collector, node, workloads, training-operator stand-in and S3, each with a log
 in DIR/logs, and writes DIR/cluster.json once all of them serve. They end together: when one ends
 by itself, when the supervisor is told to, and (the kernel sees to it) when it is killed.
+
+With --kubeconfig, node and S3 alone: they join an API server that has its controllers.
 """
 
 import argparse
@@ -38,6 +40,7 @@ class Supervisor:
 
     directory: Path
     node_options: Sequence[str]
+    kubeconfig: Path | None = None  # of an API server to join, whose controllers run
     _store: s3.S3Server = field(init=False)
     _processes: dict[str, asyncio.subprocess.Process] = field(default_factory=dict)
     _drains: list[asyncio.Task[None]] = field(default_factory=list)
@@ -59,9 +62,8 @@ class Supervisor:
     async def _start_all(self) -> None:
         store = self._store
         await self._start("s3", store.command, environment=store.environment, announces=False)
-        api_home = self.directory / "apiserver"
-        await self._python("apiserver", "--port=0", f"--dir={api_home}")
-        kubeconfig = api_home / "admin.kubeconfig"
+        joined = self.kubeconfig is not None
+        kubeconfig = self.kubeconfig or await self._api_server()
         access = f"--kubeconfig={kubeconfig}"
         images = self.directory / "images.json"
         write_json(images, our_images())
@@ -70,16 +72,20 @@ class Supervisor:
             f"--mask={self.directory}",
             f"--images={images}",
         ]
+        controllers = () if joined else ("collector", "workloads", "training_operator")
         starts = [
-            self._python("collector", access),
-            self._python("workloads", access),
-            self._python("training_operator", access),
+            *(self._python(name, access) for name in controllers),
             self._python("node", access, *places, *self.node_options),
             s3.wait_ready(store, self._log("s3"), lambda: self._processes["s3"].returncode),
         ]
         await _all(starts)
         state = {"kubeconfig": str(kubeconfig), "s3": asdict(store.access)}
         write_json(self.directory / "cluster.json", state)
+
+    async def _api_server(self) -> Path:
+        home = self.directory / "apiserver"
+        await self._python("apiserver", "--port=0", f"--dir={home}")
+        return home / "admin.kubeconfig"
 
     async def _python(self, module: str, *arguments: str) -> None:
         command = [sys.executable, "-m", f"kube_emulator.{module}", *arguments]
@@ -170,11 +176,13 @@ async def _drain(stream: asyncio.StreamReader) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--dir", type=Path, required=True)
+    parser.add_argument("--kubeconfig", type=Path)
     parser.add_argument("--node-option", action="append", default=[], metavar="OPTION")
     options = parser.parse_args()
     log_to_stderr()
     try:
-        asyncio.run(until_signalled(Supervisor(options.dir, options.node_option).run()))
+        supervisor = Supervisor(options.dir, options.node_option, options.kubeconfig)
+        asyncio.run(until_signalled(supervisor.run()))
     except (ComponentError, s3.S3Error) as error:
         log.error("%s", error)
         return 1

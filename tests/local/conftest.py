@@ -10,6 +10,7 @@ import pytest
 from finetune_local import binaries, paths
 from finetune_local.cluster import running_cluster, status
 from finetune_local.demo import Shell
+from kube_support import target
 from support.cluster.journey import Journey
 from support.models.tiny_llama import write_model
 
@@ -26,7 +27,8 @@ ROWS = [{"prompt": f"{a} + {b} =", "completion": str(a + b)} for a in range(8) f
 @pytest.fixture(scope="session")
 def journey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Journey]:
     directory = tmp_path_factory.mktemp("cluster")
-    with running_cluster(directory) as cluster:
+    server = target.with_training_operator(tmp_path_factory.mktemp("server"))
+    with server as kubeconfig, running_cluster(directory, kubeconfig=kubeconfig) as cluster:
         store = cluster.s3.store("journey")
         _fill(store, write_model(tmp_path_factory.mktemp("model")))
         sets = [f"--set-json=operator.{name}={value}" for name, value in QUICK.items()]

@@ -2,7 +2,7 @@
 
 - `KUBE_CONFORMANCE_KUBECONFIG`: nothing is started, the cluster of that kubeconfig is used;
 - `KUBEBUILDER_ASSETS`: etcd and kube-apiserver from that directory, and kube-controller-manager
-  where it is there (else the emulator's collector);
+  where it is there (else the emulator's collector), training-operator and its CRD where asked;
 - neither: the emulator's API server and collector.
 """
 
@@ -25,6 +25,19 @@ from kube_emulator.training_operator.ports import held_port, number_of
 from kube_support import processes
 
 _KUBECONFIG, _ASSETS = "KUBE_CONFORMANCE_KUBECONFIG", "KUBEBUILDER_ASSETS"
+_OPERATOR, _PYTORCHJOBS = "training-operator", "kubeflow.org_pytorchjobs.yaml"
+
+
+# A pod of the embedded node knows the names of its namespace's Services from a file of hosts, which
+# the nslookup of training-operator's own template does not read.
+_INIT_CONTAINER = """
+- name: init-pytorch
+  image: {{.InitContainerImage}}
+  command:
+    - sh
+    - -c
+    - for i in $(seq {{.MaxTries}}); do getent hosts {{.MasterAddr}} && exit; sleep 1; done; exit 1
+"""
 
 
 def described() -> str:
@@ -45,6 +58,31 @@ def running(directory: Path) -> Iterator[Path]:
         yield from _real_server(Path(path), directory)
     else:
         yield from _emulated_server(directory)
+
+
+@contextmanager
+def with_training_operator(directory: Path) -> Iterator[Path | None]:
+    """An administrator's kubeconfig of what `KUBEBUILDER_ASSETS` holds, training-operator included,
+    all of which runs until the block ends; None where there is no training-operator."""
+    assets = Path(os.environ.get(_ASSETS, ""))
+    if not (assets.is_absolute() and (assets / _OPERATOR).exists()):
+        yield None
+        return
+    with running(directory) as config, processes.running(directory) as started:
+        template = directory / "init-container.yaml"
+        template.write_text(_INIT_CONTAINER)
+        _kubectl(config, "apply", "--server-side", f"--filename={assets / _PYTORCHJOBS}")
+        processes.until(lambda: _kubectl(config, "get", "pytorchjobs"), "the CRD")
+        started.start(
+            _OPERATOR,
+            str(assets / _OPERATOR),
+            f"--kubeconfig={config}",
+            "--enable-scheme=pytorchjob",
+            "--metrics-bind-address=0",
+            "--health-probe-bind-address=0",
+            f"--pytorch-init-container-template-file={template}",
+        )
+        yield config
 
 
 def _emulated_server(directory: Path) -> Iterator[Path]:
@@ -143,6 +181,9 @@ def _controllers(config: Path) -> list[str]:
         "namespace-controller",
         "serviceaccount-controller",
         "root-ca-certificate-publisher-controller",
+        "deployment-controller",
+        "replicaset-controller",
+        "resourcequota-controller",
     )
     return [
         f"--kubeconfig={config}",
@@ -154,9 +195,10 @@ def _controllers(config: Path) -> list[str]:
 
 
 def _healthy(config: Path) -> bool:
-    done = subprocess.run(
-        [str(binaries.kubectl()), "--kubeconfig", str(config), "get", "--raw", "/readyz"],
-        capture_output=True,
-        check=False,
-    )
-    return done.returncode == 0
+    return _kubectl(config, "get", "--raw", "/readyz")
+
+
+def _kubectl(config: Path, *arguments: str) -> bool:
+    """Tell whether a command succeeded."""
+    command = (str(binaries.kubectl()), "--kubeconfig", str(config), *arguments)
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
