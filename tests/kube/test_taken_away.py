@@ -6,7 +6,6 @@ are played by the test.
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -14,13 +13,11 @@ from typing import Any
 
 import pytest
 
-from kube_support import processes
+from kube_support import processes, target
 from support.cluster.bench import Bench, now
 from support.cluster.installation import installed
-from support.services.loopback import free_port
 
 Json = Any
-REAL = Path(os.environ.get("KUBEBUILDER_ASSETS", "/none")) / "training-operator"
 
 
 @pytest.fixture
@@ -29,27 +26,13 @@ async def bench(
 ) -> AsyncIterator[Bench]:
     bench = await installed(api, namespace, eventually, kubeconfig, tmp_path)
     with processes.running(tmp_path) as started:
-        start_training_operator(started, kubeconfig, namespace)
+        flag = f"--namespace={namespace}"
+        target.start_training_operator(started, kubeconfig, flag)
         bench.start()
         try:
             yield bench
         finally:
             bench.stop(signal.SIGKILL)
-
-
-def start_training_operator(started: processes.Processes, kubeconfig: Path, namespace: str) -> None:
-    if not REAL.exists():
-        started.component("training_operator", f"--kubeconfig={kubeconfig}")
-        return
-    started.start(
-        "training-operator",
-        str(REAL),
-        f"--kubeconfig={kubeconfig}",
-        "--enable-scheme=pytorchjob",
-        f"--namespace={namespace}",
-        f"--metrics-bind-address=127.0.0.1:{free_port()}",
-        f"--health-probe-bind-address=127.0.0.1:{free_port()}",
-    )
 
 
 async def run(bench: Bench) -> list[str]:
@@ -58,10 +41,10 @@ async def run(bench: Bench) -> list[str]:
     names = ["bot-a1-master-0", "bot-a1-worker-0"]
     for name in names:
         await bench.until("pods", name, lambda _: True, name)
-        target = {"apiVersion": "v1", "kind": "Node", "name": "node-7"}
+        node = {"apiVersion": "v1", "kind": "Node", "name": "node-7"}
         binding = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name}}
         path = bench.path("pods", name, "binding")
-        made = await bench.api.post(path, {**binding, "target": target})
+        made = await bench.api.post(path, {**binding, "target": node})
         assert made.status == 201, made.body
     await bench.pods_run(names)
     await bench.until_reason("Running")
@@ -121,7 +104,7 @@ async def test_a_node_that_is_lost_is_named_before_it_confirms_anything(bench: B
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not REAL.exists(), reason="the emulator has no quotas")
+@pytest.mark.skipif(target.real_training_operator() is None, reason="the emulator has no quotas")
 async def test_a_quota_that_refuses_a_pod_and_a_queue_that_holds_them_are_told_of(
     bench: Bench,
 ) -> None:

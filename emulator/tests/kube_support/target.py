@@ -25,8 +25,7 @@ from kube_emulator.training_operator.ports import held_port, number_of
 from kube_support import processes
 
 _KUBECONFIG, _ASSETS = "KUBE_CONFORMANCE_KUBECONFIG", "KUBEBUILDER_ASSETS"
-_OPERATOR, _PYTORCHJOBS = "training-operator", "kubeflow.org_pytorchjobs.yaml"
-
+_PYTORCHJOBS = "kubeflow.org_pytorchjobs.yaml"
 
 # A pod of the embedded node knows the names of its namespace's Services from a file of hosts, which
 # the nslookup of training-operator's own template does not read.
@@ -64,25 +63,35 @@ def running(directory: Path) -> Iterator[Path]:
 def with_training_operator(directory: Path) -> Iterator[Path | None]:
     """An administrator's kubeconfig of what `KUBEBUILDER_ASSETS` holds, training-operator included,
     all of which runs until the block ends; None where there is no training-operator."""
-    assets = Path(os.environ.get(_ASSETS, ""))
-    if not (assets.is_absolute() and (assets / _OPERATOR).exists()):
+    if (operator := real_training_operator()) is None:
         yield None
         return
     with running(directory) as config, processes.running(directory) as started:
         template = directory / "init-container.yaml"
         template.write_text(_INIT_CONTAINER)
-        _kubectl(config, "apply", "--server-side", f"--filename={assets / _PYTORCHJOBS}")
+        crd = operator.with_name(_PYTORCHJOBS)
+        _kubectl(config, "apply", "--server-side", f"--filename={crd}")
         processes.until(lambda: _kubectl(config, "get", "pytorchjobs"), "the CRD")
-        started.start(
-            _OPERATOR,
-            str(assets / _OPERATOR),
-            f"--kubeconfig={config}",
-            "--enable-scheme=pytorchjob",
-            "--metrics-bind-address=0",
-            "--health-probe-bind-address=0",
-            f"--pytorch-init-container-template-file={template}",
-        )
+        flag = f"--pytorch-init-container-template-file={template}"
+        start_training_operator(started, config, flag)
         yield config
+
+
+def start_training_operator(started: processes.Processes, config: Path, *flags: str) -> None:
+    """Start that of `KUBEBUILDER_ASSETS`, with flags of its own, or else the stand-in."""
+    operator, access = real_training_operator(), f"--kubeconfig={config}"
+    if operator is None:
+        started.component("training_operator", access)
+        return
+    no_ports = ("--metrics-bind-address=0", "--health-probe-bind-address=0")
+    command = (str(operator), access, "--enable-scheme=pytorchjob", *no_ports, *flags)
+    started.start(operator.name, *command)
+
+
+def real_training_operator() -> Path | None:
+    """The training-operator in `KUBEBUILDER_ASSETS`; None where there is none."""
+    path = Path(os.environ.get(_ASSETS, ".")) / "training-operator"
+    return path if path.is_absolute() and path.exists() else None
 
 
 def _emulated_server(directory: Path) -> Iterator[Path]:
