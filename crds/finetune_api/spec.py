@@ -87,6 +87,11 @@ class RunPolicy(Message):
     """Delete pods and other children this long after the job finished; the job itself stays."""
     termination_grace_period_seconds: Annotated[int, Field(ge=10, le=3600)] = 120
     """Time for a pod that is told to stop to save a checkpoint before it is killed."""
+    stall_timeout_seconds: Annotated[int, Field(ge=30, le=604_800)] | None = None
+    """End an attempt that makes no progress for this long, with the stacks of its processes, and
+    retry it. Without it the trainer takes half an hour to an hour, and between steps 20 times what
+    one takes, at least 10 minutes; status.progress says how long. A change holds from the next
+    attempt on."""
 
 
 @Rule(

@@ -192,6 +192,8 @@ class ProgressStatus(Message):
     """What the run waits for, or what fails without ending it, such as checkpoints."""
     eta_seconds: Count | None = None
     """Seconds left in Train."""
+    stall_timeout_seconds: Count | None = None
+    """After so many seconds without any progress the attempt has stalled."""
     last_report_time: Timestamp
     """When the trainer last reported."""
 

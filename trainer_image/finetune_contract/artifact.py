@@ -140,6 +140,11 @@ def run_path(uid: str, attempt: int, run: str) -> str:
     return f"{job_path(uid)}/a{attempt}/{run}"
 
 
+def stacks_path(uid: str, attempt: int, node: int) -> str:
+    """Return where the stacks of a stalled attempt's ranks on one node are told."""
+    return f"{job_path(uid)}/a{attempt}/stacks/node-{node}.txt"
+
+
 def artifact_path(uid: str, attempt: int, run: str) -> str:
     """Return the directory of an attempt's artifact, relative to output.uri."""
     return f"{run_path(uid, attempt, run)}/artifact"

@@ -165,6 +165,7 @@ class Layout(Message):
     cache_dir: str | None = None  # a directory that outlives the pod and is shared by the node
     scratch_dir: str = "/tmp/finetune"  # noqa: S108 - private to the container
     heartbeat: Heartbeat | None = None
+    stall_timeout_seconds: Annotated[float, Field(gt=0)] | None = None  # Auto
     grace_seconds: Annotated[float, Field(gt=0)] = 120.0  # from SIGTERM to SIGKILL
 
     @property

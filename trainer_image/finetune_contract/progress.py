@@ -50,7 +50,8 @@ class Progress(Telling):
     The counter counts bytes in Download and Publish, rows in Prepare and Evaluate, completions in
     Rollout and Score, else optimizer steps. `step` counts optimizer steps done, whatever the phase;
     `resumed_step` is where this attempt began, if it did not begin at 0. `note` says what the run
-    waits for, or what fails while it goes on.
+    waits for, or what fails while it goes on. After `stall_timeout_seconds` without any change the
+    run has stalled.
     """
 
     phase: Phase
@@ -67,6 +68,7 @@ class Progress(Telling):
     rewards: Annotated[tuple[RewardProgress, ...], Field(max_length=_MOST_REWARDS)] = ()
     note: Annotated[str, Field(max_length=LONGEST_NOTE)] | None = None
     eta_seconds: Count | None = None
+    stall_timeout_seconds: Count | None = None
 
     def summary(self) -> str:
         """Return a few words for a column, such as `Train 23/60` or `Publish 40%`."""

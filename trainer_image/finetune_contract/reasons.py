@@ -50,6 +50,7 @@ class Reason(StrEnum):
     INTERRUPTED = "Interrupted"
     DISK_FULL = "DiskFull"
     NODE_LIMIT = "NodeLimit"
+    STALLED = "Stalled"
     DEVICE_FAILED = "DeviceFailed"
     REWARD_UNAVAILABLE = "RewardUnavailable"
     ROLLOUT_UNAVAILABLE = "RolloutUnavailable"
@@ -297,6 +298,13 @@ TABLE: dict[Reason, Row] = {
         "A limit of the node was reached: of locked or shared memory, of open files, of threads.",
         "Raise the limit that the message names, on the node or in workers.resources; less batch "
         "or disk changes nothing.",
+    ),
+    Reason.STALLED: Row(
+        Retry.COUNTED,
+        40,
+        "No process made any progress for runPolicy.stallTimeoutSeconds.",
+        "Read where the message says they stand; their stacks are in the pod's log and in the "
+        "bucket. Raise runPolicy.stallTimeoutSeconds if they were only slow.",
     ),
     Reason.DEVICE_FAILED: Row(
         Retry.INFRASTRUCTURE,

@@ -19,6 +19,7 @@ from finetune_trainer.process.ending import ResultFile, explain, failed, own_fra
 from finetune_trainer.process.errors import Failure
 from finetune_trainer.process.logs import start_logging
 from finetune_trainer.process.runconfig import read_run_config
+from finetune_trainer.process.sign import SignFile
 from finetune_trainer.process.stopping import Stop, interrupted
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,8 @@ def main() -> int:
     file = ResultFile(arguments.result_dir, rank)
     # Native code ends a process without a Result, as NCCL does at a time-out: this file tells it.
     faulthandler.enable(file.crash.open("w"))
+    sign = SignFile(arguments.result_dir, rank)
+    sign.begin()
     start_logging(rank)
     try:
         config = read_run_config(arguments.run_config)
@@ -47,7 +50,7 @@ def main() -> int:
         from finetune_trainer.rank import run_rank
         from finetune_trainer.train import train_and_publish
 
-        result = run_rank(config, file, stop, arguments.progress_file, train_and_publish)
+        result = run_rank(config, file, sign, stop, arguments.progress_file, train_and_publish)
         return file.write(result)
     except BaseException as error:  # the process's edge: any end must become a Result
         log.error("rank %d failed", rank, exc_info=error)

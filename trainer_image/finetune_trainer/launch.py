@@ -34,8 +34,10 @@ from finetune_trainer.process.machine import cpu_count, out_of_memory_kills
 from finetune_trainer.process.ports import HeldPort
 from finetune_trainer.process.redaction import RedactedStream, Redaction
 from finetune_trainer.process.runconfig import read_run_config
+from finetune_trainer.process.sign import SignFile
 from finetune_trainer.process.stopping import TORCHRUN_KILLS, TORCHRUN_VARIABLE, kept_grace
 from finetune_trainer.process.verdict import RankEnd, pod_result
+from finetune_trainer.stall import wait
 
 log = logging.getLogger(__name__)
 
@@ -153,7 +155,10 @@ def _run(config: RunConfig, arguments: argparse.Namespace, redaction: Redaction)
         )
         relay.reach(process)
         with redaction.passing_on(process):
-            process.wait()
+            signs = {rank: SignFile(result_dir, rank) for rank in ranks}
+            stall = wait(process, signs, layout, node.rank, lambda: relay.came)
+    if stall is not None:
+        return failed(stall, attempt=layout.attempt, rank=first)
     ends = [RankEnd.read(file, rank) for rank, file in files.items()]
     for end in ends:
         if end.crash:

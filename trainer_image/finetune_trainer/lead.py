@@ -110,7 +110,8 @@ class Lead:
         self._output = Output.claim(config.layout)
         noted = partial(reporter.noted, "checkpoints")
         self.checkpoints = Checkpoints(
-            self._output, start.provenance, config.layout, reporter.checkpointed, noted
+            *(self._output, start.provenance, config.layout, reporter.checkpointed, noted),
+            on_bytes=lambda count: reporter.stirred(),
         )
         self.telemetry = telemetry
 

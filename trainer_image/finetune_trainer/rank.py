@@ -18,9 +18,11 @@ from finetune_contract.result import Outcome, PublishedArtifact, Result, decode
 from finetune_contract.runconfig import RunConfig
 from finetune_trainer.course.heartbeat import lease_sink
 from finetune_trainer.course.progress import FILE_SECONDS, Beat, Reporter, file_sink
+from finetune_trainer.course.pulse import start_pulse
 from finetune_trainer.process.distributed import Ranks
 from finetune_trainer.process.ending import ResultFile, explain, failed, own_frames
 from finetune_trainer.process.errors import Failure
+from finetune_trainer.process.sign import SignFile
 from finetune_trainer.process.stopping import Stop, interrupted
 from finetune_trainer.run import Run
 
@@ -31,7 +33,12 @@ LIBRARIES = ("torch", "transformers", "peft", "deepspeed", "obstore")
 
 
 def run_rank(
-    config: RunConfig, file: ResultFile, stop: Stop, progress_file: Path | None, work: Work
+    config: RunConfig,
+    file: ResultFile,
+    sign: SignFile,
+    stop: Stop,
+    progress_file: Path | None,
+    work: Work,
 ) -> Result:
     """Return how this rank's work ended; leave at once where another's failure left it waiting."""
     _quiet_libraries()
@@ -40,6 +47,7 @@ def run_rank(
     ranks.watch_failures(lambda told: _follow(told, file))
     run = Run(config, ranks, Reporter(), stop)
     stop.leave = lambda: _leave(run, file)
+    start_pulse(run.reporter, sign, ranks.pulse(), config.layout.stall_timeout_seconds)
     try:
         ranks.join(gpus=config.layout.gpus)
         with _reported(run, progress_file):

@@ -72,6 +72,7 @@ def run_config(
             rollout=rollout(spec),
             **vars(mounts),
             heartbeat=heartbeat or None,
+            stall_timeout_seconds=spec.run_policy.stall_timeout_seconds,
             grace_seconds=spec.run_policy.termination_grace_period_seconds,
         ),
     )

@@ -26,6 +26,7 @@ from finetune_trainer.process.ending import explain
 from finetune_trainer.process.errors import Failure
 from finetune_trainer.store.artifacts import download
 from finetune_trainer.store.publish import Output
+from finetune_trainer.store.storage import OnBytes
 from finetune_trainer.store.transfer import upload_all
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,7 @@ class Checkpoints:
         on_complete: Callable[[CheckpointRef], None],
         on_trouble: Callable[[str | None], None] = lambda note: None,
         clock: Callable[[], float] = time.monotonic,
+        on_bytes: OnBytes = lambda count: None,
     ) -> None:
         self._output = output
         self._store = output.store
@@ -53,6 +55,7 @@ class Checkpoints:
         self._archive = Archive(output.store, layout)
         self._on_complete = on_complete
         self._on_trouble = on_trouble
+        self._on_bytes = on_bytes
         self._clock = clock
         self.latest: CheckpointRef | None = None  # complete, and known to this attempt
         self.superseded: Failure | None = None  # once it is seen that the claim is lost
@@ -140,7 +143,7 @@ class Checkpoints:
         layout = self._layout
         with tempfile.TemporaryDirectory(dir=layout.scratch_dir, prefix="checkpoint-") as name:
             snapshot.save(Path(name))
-            files = upload_all(self._store, base, Path(name), lambda count: None)
+            files = upload_all(self._store, base, Path(name), self._on_bytes)
         manifest = CheckpointManifest(
             version=VERSION,
             attempt=layout.attempt,

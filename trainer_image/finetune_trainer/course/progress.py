@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import median
 from threading import Event, Lock, Thread
 from typing import Any
 
@@ -37,6 +38,7 @@ class Reporter:
         self._notes: dict[str, str] = {}
         self._logged_at = 0.0
         self._recent: deque[tuple[float, int]] = deque(maxlen=STEPS_AVERAGED)
+        self.moves = 0  # changes so far
 
     def begin(self, phase: Phase, total: int | None = None) -> None:
         """Enter a phase; what was reached in earlier ones stays."""
@@ -51,6 +53,21 @@ class Reporter:
         """
         latest = self.latest
         return (latest.step or 0) + 1 if latest.phase in STEP_PHASES else latest.step
+
+    @property
+    def step_seconds(self) -> float | None:
+        """Return the median time of the last steps; None before the first."""
+        times = [seconds for seconds, _ in self._recent.copy()]
+        return median(times) if times else None
+
+    def bounded(self, seconds: int) -> None:
+        """Note after how long without a change the run has stalled, which is none itself."""
+        with self._lock:
+            self.latest = self.latest.model_copy(update={"stall_timeout_seconds": seconds})
+
+    def stirred(self) -> None:
+        """Note that something got on that Progress does not count."""
+        self._update()
 
     def resolved(self, found: Resolved) -> None:
         """Note how Auto was resolved."""
@@ -126,6 +143,7 @@ class Reporter:
 
     def _update(self, **values: Any) -> None:
         with self._lock:
+            self.moves += 1
             self.latest = self.latest.model_copy(update=values)
 
 

@@ -36,6 +36,7 @@ AGREEMENT_TIMEOUT = timedelta(hours=12)
 RENDEZVOUS_TIMEOUT = timedelta(hours=1)  # the nodes' pods may start that far apart
 COLLECTIVE_TIMEOUT = timedelta(minutes=30)  # of the device's group: loading may differ that much
 FIRST_FAILURE = "finetune/first-failure"
+MOVES, PATIENCE = "finetune/moves", "finetune/patience"
 WATCH_SECONDS = 2.0
 GRACE_SECONDS = 10.0  # in which a rank ends by itself, if it can
 
@@ -210,6 +211,26 @@ class Ranks:
             end(told)
 
         Thread(target=watch, name="peers", daemon=True).start()
+
+    def pulse(self) -> Callable[[bool, float], tuple[int, float]]:
+        """Return what tells the others whether this rank got on, and how long it may not; it
+        returns a count that is another whenever any did, and how long all may not.
+
+        What the lead is at decides that: the others wait for it.
+        """
+        store = self._store.clone()
+        told: float | None = None
+
+        def exchange(moved: bool, seconds: float) -> tuple[int, float]:
+            nonlocal told
+            if self.is_lead and seconds != told:
+                store.set(PATIENCE, str(seconds))
+                told = seconds
+            count = int(store.add(MOVES, int(moved)))
+            leads = float(store.get(PATIENCE)) if store.check([PATIENCE]) else 0.0
+            return count, max(seconds, leads)
+
+        return exchange
 
 
 @dataclass(frozen=True)

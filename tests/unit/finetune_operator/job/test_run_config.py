@@ -24,7 +24,7 @@ def test_the_layout_follows_workers_memory_policy_and_mounts() -> None:
             training={"globalBatchSize": 16, "microBatchSize": 2, "packing": False},
             checkpoint={"everySteps": 4, "everyMinutes": 7, "keep": 3},
             tracking={"type": "MLflow", "uri": "http://mlflow:5000", "project": "bots"},
-            runPolicy={"terminationGracePeriodSeconds": 60},
+            runPolicy={"terminationGracePeriodSeconds": 60, "stallTimeoutSeconds": 900},
         ),
         mounts=Mounts(
             Credentials(model="/c/m", data="/c/d", output="/c/o", tracking="/c/t"),
@@ -53,6 +53,7 @@ def test_the_layout_follows_workers_memory_policy_and_mounts() -> None:
         "cacheDir": "/cache",
         "scratchDir": "/scratch",
         "heartbeat": {"lease": "bot-a2", "intervalSeconds": 2.5},
+        "stallTimeoutSeconds": 900.0,
         "graceSeconds": 60.0,
     }
 

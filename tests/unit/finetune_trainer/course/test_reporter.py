@@ -142,3 +142,17 @@ def test_a_long_note_leaves_room_for_another() -> None:
     reporter.noted("rewards", "b" * 600)
     note = Progress.model_validate_json(reporter.latest.to_json()).note
     assert note == f"{'a' * 249}; {'b' * 249}"
+
+
+def test_what_gets_on_is_counted_and_how_long_it_may_not_is_told() -> None:
+    reporter, slow = Reporter(), record(1, 0.5)
+    assert reporter.step_seconds is None
+    for change in (lambda: reporter.advance(1), reporter.stirred, lambda: reporter.trained(slow)):
+        before = reporter.moves
+        change()
+        assert reporter.moves > before
+    before = reporter.moves
+    reporter.bounded(660)
+    assert reporter.latest.stall_timeout_seconds == 660
+    assert reporter.moves == before, "that is no progress"
+    assert reporter.step_seconds == slow.seconds

@@ -19,6 +19,7 @@ from finetune_contract.result import Outcome, PublishedArtifact, Result
 from finetune_trainer.process.distributed import Ranks
 from finetune_trainer.process.ending import ResultFile
 from finetune_trainer.process.errors import Failure
+from finetune_trainer.process.sign import SignFile
 from finetune_trainer.process.stopping import Stop
 from finetune_trainer.rank import run_rank
 from finetune_trainer.run import Run
@@ -44,10 +45,35 @@ def test_what_is_done_together_ends_together() -> None:
     assert forked(2, case) == [(0, 1), (1, 1)]
 
 
+def test_a_rank_that_gets_on_is_a_sign_for_all_which_are_as_patient_as_the_lead() -> None:
+    def case(rank: int) -> tuple[bool, list[float]]:
+        ranks = Ranks.meet()
+        ranks.join()
+        exchange = ranks.pulse()
+        before, _ = exchange(False, 9.0 if rank == 0 else 5.0)
+        ranks.wait()
+        _, first = exchange(False, 9.0 if rank == 0 else 5.0)
+        ranks.wait()
+        exchange(rank == 1, 3.0 if rank == 0 else 5.0)
+        ranks.wait()
+        after, then = exchange(False, 3.0 if rank == 0 else 5.0)
+        ranks.wait()
+        return after > before, [first, then]
+
+    assert forked(2, case) == [(True, [9.0, 3.0]), (True, [9.0, 5.0])]
+
+
 def ran(directory: Path, work: Callable[[Run], PublishedArtifact], **layout: Any) -> Result:
     """Return how this process's run ends."""
     stop = Stop(1.0, leave=lambda: None)
-    return run_rank(run_config(directory, **layout), ResultFile(directory, 0), stop, None, work)
+    return run_rank(
+        run_config(directory, **layout),
+        ResultFile(directory, 0),
+        SignFile(directory, 0),
+        stop,
+        None,
+        work,
+    )
 
 
 def test_a_committed_run_succeeds_without_a_teardown_that_may_crash(tmp_path: Path) -> None:

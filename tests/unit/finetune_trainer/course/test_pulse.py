@@ -1,0 +1,32 @@
+"""How long a run may stay as it is follows from what it does and how long its steps take."""
+
+from __future__ import annotations
+
+import pytest
+
+from finetune_contract.progress import Phase
+from finetune_trainer.course.pulse import PATIENCE, patience
+from finetune_trainer.rollout.server import Limits
+
+
+@pytest.mark.parametrize(
+    ("phase", "step", "seconds"),
+    [
+        (Phase.TRAIN, None, 3600),
+        (Phase.TRAIN, 0.5, 600),
+        (Phase.TRAIN, 31.0, 660),
+        (Phase.TRAIN, 400.0, 8040),
+        (Phase.ROLLOUT, 1.0, 3600),
+        (Phase.ROLLOUT, 900.0, 18_000),
+    ],
+)
+def test_patience_follows_phase_and_steps(phase: Phase, step: float | None, seconds: int) -> None:
+    assert patience(phase, step) == seconds
+
+
+def test_every_phase_has_its_patience() -> None:
+    assert PATIENCE.keys() == set(Phase)
+
+
+def test_a_run_is_as_patient_as_what_it_asks_for_completions() -> None:
+    assert PATIENCE[Phase.ROLLOUT] > Limits().pause
