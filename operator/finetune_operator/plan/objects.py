@@ -26,8 +26,8 @@ def is_as_planned(known: Object, planned: Object, begun: bool) -> bool:
     """Tell whether an object stands as planned; what others add beside that, such as a label, is
     theirs.
 
-    `begun`: the pods have been asked for. From then on they hold the ConfigMap to the digest that
-    they were given, whatever a newer operator would plan, and the trainer writes the Lease.
+    `begun`: the pods have been asked for. From then on the ConfigMap is what they were given,
+    whatever a newer operator would plan, and the trainer writes the Lease.
     """
     if begun and planned["kind"] == "ConfigMap":
         return True
