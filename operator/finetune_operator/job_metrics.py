@@ -20,7 +20,7 @@ from finetune_operator.cluster.cache import Cache, Key
 from finetune_operator.job.names import Object
 from finetune_operator.job.stored import stored_status
 from finetune_operator.job.times import timestamp
-from finetune_operator.judge.conditions import find
+from finetune_operator.judge.conditions import find, finished
 
 _HELP = {
     "state": "1: what the job is at, why, and what follows an end for that reason",
@@ -44,15 +44,13 @@ class Figures:
     """A job's numbers; what its running attempt takes grows from `since` on, `gpus` a second."""
 
     samples: tuple[Sample, ...]
-    gpu_seconds: float | None = None
-    gpus: float = 0
-    since: datetime | None = None
+    gpu_seconds: float
+    gpus: float
+    since: datetime | None
 
     def at(self, now: datetime) -> Iterator[Sample]:
         """Yield family, labels and value of each series."""
         yield from self.samples
-        if self.gpu_seconds is None:
-            return
         # Whole seconds, as an attempt's end is written, so that the counter never goes back.
         running = (now.replace(microsecond=0) - self.since).total_seconds() if self.since else 0
         yield "gpu_seconds", (), self.gpu_seconds + max(0, running) * self.gpus
@@ -121,20 +119,22 @@ def _lost(status: FineTuneJobStatus, place: int) -> float:
     """Return how many of an attempt's seconds must be spent again, once nothing corrects that."""
     attempts = status.attempts or []
     attempt = attempts[place]
-    if attempt.reason == Reason.SUCCEEDED or not _is_settled(status, attempts[place + 1 :]):
+    if attempt.reason == Reason.SUCCEEDED or not _is_settled(
+        status, attempt, attempts[place + 1 :]
+    ):
         return 0.0
     done = (attempt.last_step or 0) - (attempt.resumed_step or 0)
     return _ran(attempt) * (min(1.0, (attempt.lost_steps or 0) / done) if done > 0 else 1.0)
 
 
-def _is_settled(status: FineTuneJobStatus, later: list[Attempt]) -> bool:
-    """Tell whether it is known where the next attempt began: at which step, or that there is none.
+def _is_settled(status: FineTuneJobStatus, attempt: Attempt, later: list[Attempt]) -> bool:
+    """Tell whether it is known where the next attempt began, or that there was to be none.
 
     What an attempt lost is corrected until then, and a counter must not go back.
     """
     if not later:
-        succeeded = find(status, ConditionType.SUCCEEDED)
-        return succeeded is not None and succeeded.status != "Unknown"
+        let_go_on = status.retry is not None and status.retry.after_attempt == attempt.number
+        return let_go_on or finished(status)
     following, report = later[0], status.progress
     told = report is not None and report.attempt == following.number and report.step is not None
     return told or following.resumed_step is not None or following.end_time is not None

@@ -208,7 +208,11 @@ def test_a_loss_is_counted_once_nothing_can_correct_it() -> None:
     assert lost_with(running(2, 150), progress={**report, "step": 1}) == 160
     assert lost_with(running(2, 150, resumed_step=0)) == 160
     assert lost_with(ended(2, 150, 160, last_step=1, lost_steps=0)) == 160
-    assert lost_with(None, condition("Succeeded", "False", "Evicted")) == 160
+    failed = condition("Succeeded", "False", "Evicted")
+    assert lost_with(None, failed) == 160
+    let_go_on = {"retry": {"retries": 1, "afterAttempt": 1}}
+    assert lost_with(None, **let_go_on) == 160, "it was told when the job had failed"
+    assert lost_with(None, retry={"retries": 1, "afterAttempt": 0}) == 0
 
 
 def test_the_counter_does_not_go_back_when_an_attempt_ends() -> None:
