@@ -142,6 +142,8 @@ def _report(
     known = old.progress
     if report is None or known is None or known.attempt != last:
         return report
+    if (report.progress.step or 0) < (known.step or 0):
+        return None  # an attempt never does fewer steps than it did
     if decision.run is None or known.phase != report.progress.phase:
         return report
     before = timestamp(known.last_report_time)

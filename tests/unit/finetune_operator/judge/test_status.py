@@ -275,3 +275,12 @@ def test_even_very_many_wrong_fields_fit_into_a_condition() -> None:
         at(0),
     )
     assert {len(c.message) <= 8192 for c in told.conditions or []} == {True}
+
+
+@pytest.mark.parametrize(("phase", "run"), [(Phase.TRAIN, None), (Phase.PUBLISH, attempt())])
+def test_progress_never_goes_back_within_an_attempt(phase: Phase, run: Any) -> None:
+    old = made(reports=(Report(1, at(0), Progress(phase=Phase.TRAIN, done=9, step=9)),))
+    back = made(old=old, reports=(Report(1, at(99), Progress(phase=phase, step=8)),), run=run)
+    assert back.progress == old.progress
+    on = made(old=old, reports=(Report(1, at(99), Progress(phase=phase, step=9)),), run=run)
+    assert on.progress != old.progress
