@@ -54,10 +54,10 @@ def test_a_bad_row_ends_all_ranks_with_its_place(
     config = run_config(tmp_path, model=model, data=data, processesPerWorker=2)
     for result in results(server, config, tmp_path / "run"):
         assert (result.reason, result.rank) == (Reason.DATA_INVALID, 0)
-        assert result.message.splitlines() == [
-            f"{data.as_uri()} row 4: has no assistant turn to learn from",
-            f"{data.as_uri()} row 5: messages[1] is an assistant turn with empty content",
-        ]
+        assert result.message == (
+            f"{data.as_uri()} row 4: has no assistant turn to learn from "
+            f"{data.as_uri()} row 5: messages[1] is an assistant turn with empty content"
+        )
         assert CANARY not in result.encode()
     assert not (tmp_path / "out" / "runs").exists()
 
