@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from finetune_contract.progress import Phase
-from finetune_contract.reasons import Retry
+from finetune_contract.reasons import Reason, Retry
 from finetune_operator.cluster.cache import Cache
 from finetune_operator.metrics import Metrics
 from support.operator.charts import objects
@@ -90,6 +90,13 @@ def test_states_and_retries_that_are_asked_for_exist() -> None:
     assert {word for state in states for word in state.split("|")} <= words
     assert set(re.findall(r'retry="([^"]+)"', text)) <= {retry.value for retry in Retry}
     assert set(re.findall(r'phase="([^"]+)"', text)) <= {phase.value for phase in Phase}
+
+
+def test_an_alert_names_only_reasons_that_exist() -> None:
+    (waits,) = (r for r in rules() if r["alert"] == "FineTuneJobWaits")
+    named = re.findall(r"[A-Z][a-z]+[A-Z]\w+|Unschedulable", waits["annotations"]["description"])
+    assert len(named) == 2
+    assert set(named) <= set(Reason)
 
 
 def test_every_alert_has_a_case_in_which_it_fires_and_one_in_which_it_does_not() -> None:
