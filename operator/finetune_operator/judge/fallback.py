@@ -73,7 +73,9 @@ def _deadline_left(body: Object, status: FineTuneJobStatus, now: datetime) -> ti
     seconds = _policy(body).get("activeDeadlineSeconds")
     if not isinstance(seconds, int) or not 0 < seconds < _LONGEST:
         return None
-    return timedelta(seconds=seconds) - active_time(status.attempts or (), now)
+    after = status.retry.after_attempt if status.retry else 0
+    counted = [attempt for attempt in status.attempts or () if attempt.number > after]
+    return timedelta(seconds=seconds) - active_time(counted, now)
 
 
 def _end(body: Object, left: timedelta | None) -> End | None:

@@ -94,6 +94,23 @@ async def test_suspension_and_deadline_hold_though_every_pass_fails(
     assert bench.told("Reconciling")[1] == "OperatorError"
 
 
+async def test_a_deadline_counts_anew_for_a_job_that_was_let_go_on() -> None:
+    bench = Bench()
+    await bench.do_pass()
+    body = bench.world.job()
+    (first,) = body["status"]["attempts"]
+    ended = {**first, "state": "Failed", "reason": "DataInvalid", "endTime": stamp(60)}
+    begun = {**first, "number": 2, "startTime": stamp(60)}
+    retry = {"retries": 1, "afterAttempt": 1}
+    body["status"] = {**body["status"], "attempts": [ended, begun], "retry": retry}
+    body["metadata"]["generation"] = 2
+    body["spec"] = {"model": "x", "runPolicy": {"activeDeadlineSeconds": 50}}
+    bench.world.store(body)
+    bench.world.now += timedelta(seconds=70)
+    assert await bench.do_pass() == 40
+    assert "reason" not in bench.status()["attempts"][1]
+
+
 @pytest.mark.parametrize(
     ("policy", "reason"),
     [({"suspend": True}, "Suspended"), ({"activeDeadlineSeconds": 50}, "DeadlineExceeded")],
