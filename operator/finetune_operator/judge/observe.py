@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from finetune_api.job import KIND, FineTuneJob
@@ -194,7 +194,7 @@ def _pod(body: Object, attempt: int, rank: int, container: str, gone: bool) -> P
         else None,
         running="running" in main.get("state", {}),
         due=due,
-        deleted=due and due - timedelta(seconds=metadata.get("deletionGracePeriodSeconds") or 0),
+        deleted=due and _asked_to_go(due, metadata.get("deletionGracePeriodSeconds") or 0),
         gone=gone,
         obstacle=_obstacle(status, scheduled),
         init_failure=_init_failure(body),
@@ -202,6 +202,14 @@ def _pod(body: Object, attempt: int, rank: int, container: str, gone: bool) -> P
         digest=content_digest(body),
         runner_crashes=_runner_crashes(status),
     )
+
+
+def _asked_to_go(due: datetime, grace: int) -> datetime | None:
+    """Return when a pod was deleted; None where whoever did it gave it more time than there is."""
+    try:
+        return due - timedelta(seconds=grace)
+    except OverflowError:
+        return None
 
 
 def _obstacle(status: dict[str, Any], scheduled: dict[str, Any]) -> Obstacle | None:

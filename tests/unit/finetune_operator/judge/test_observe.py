@@ -88,6 +88,9 @@ def test_a_pod_that_is_being_deleted_is_due_and_one_that_was_is_gone() -> None:
     asked = {"deletionTimestamp": stamp(9), "deletionGracePeriodSeconds": 7}
     (seen,) = look(body(metadata=asked)).pods
     assert (seen.due, seen.deleted) == (at(9), at(2))
+    asked["deletionGracePeriodSeconds"] = 2**63 - 1  # as anyone may who deletes it
+    (seen,) = look(body(metadata=asked)).pods
+    assert (seen.due, seen.deleted) == (at(9), None)
     (seen,) = look(departed=(body(),)).pods
     assert (seen.gone, seen.finished) == (True, True)
 
