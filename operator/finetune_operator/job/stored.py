@@ -17,6 +17,7 @@ from finetune_api.status import (
     AttemptState,
     Condition,
     FineTuneJobStatus,
+    RetryStatus,
     RewardCheckStatus,
 )
 from finetune_contract.foreign import printable
@@ -35,10 +36,12 @@ def stored_status(body: dict[str, Any]) -> FineTuneJobStatus:
     created = body["metadata"].get("creationTimestamp")
     attempts = _attempts(status.attempts or (), created)
     ended = attempts[-1].end_time if attempts else None
+    last = attempts[-1].number if attempts else 0
     conditions = [_condition(c, ended or created) for c in status.conditions or ()]
     update: dict[str, Any] = {
         "attempts": attempts or None,
         "conditions": [c for c in conditions if c is not None] or None,
+        "retry": _retry(status.retry, last) if status.retry else None,
         "reward_check": _check(status.reward_check) if status.reward_check else None,
     }
     return status.model_copy(update=update)
@@ -121,6 +124,11 @@ def _condition(condition: Condition, otherwise: str | None) -> Condition | None:
     if since is None:
         return None
     return condition.model_copy(update={"last_transition_time": since})
+
+
+def _retry(retry: RetryStatus, last: int) -> RetryStatus:
+    """Return what was let go on: no attempt that is yet to come."""
+    return retry.model_copy(update={"after_attempt": min(retry.after_attempt, last)})
 
 
 def _check(check: RewardCheckStatus) -> RewardCheckStatus:

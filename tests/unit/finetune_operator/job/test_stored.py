@@ -39,6 +39,7 @@ WHOLE = {
     "observedGeneration": 3,
     "conditions": [{**CONDITION, "message": "m"}],
     "attempts": [ENDED, {**ATTEMPT, "number": 2}],
+    "retry": {"retries": 1, "afterAttempt": 0},
     "rewardCheck": {"state": "Passed", "plan": "p", "failures": 0, "startTime": stamp(0)},
     "progress": PROGRESS,
     "checkpoint": {"uri": "s3://b/c", "step": 4, "attempt": 1},
@@ -154,3 +155,9 @@ def test_the_times_of_a_check_that_can_not_be_are_none() -> None:
     }
     found = read({"rewardCheck": check})["rewardCheck"]
     assert found == {"state": "Running", "plan": "p", "failures": 0}
+
+
+@pytest.mark.parametrize(("attempts", "last"), [([ENDED], 1), ([], 0)])
+def test_no_attempt_to_come_is_left_uncounted(attempts: Json, last: int) -> None:
+    found = read({"attempts": attempts, "retry": {"retries": 3, "afterAttempt": 2**53 - 1}})
+    assert found["retry"] == {"retries": 3, "afterAttempt": last}
