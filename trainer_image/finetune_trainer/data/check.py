@@ -84,7 +84,7 @@ def check_files(
 ) -> tuple[int, ...]:
     """Hand every good row to `accept`, note all others, and return the good rows of each file.
 
-    `accept` may refuse a row by RowError. `reader` makes what reads the rows of a file, `eval_keys`
+    `accept` may refuse a row by RowError; a row whose template does not end is the last. `reader` makes what reads the rows of a file, `eval_keys`
     are of rows that must not be here, `scratch` is where the rows' keys lie meanwhile, `on_lines`
     is told how many lines have been read.
     """
@@ -99,7 +99,7 @@ def check_files(
                 except RowError as error:
                     findings.add(file.uri, checked.line, error.kind, str(error))
                     if error.kind is Kind.TEMPLATE_ENDLESS:
-                        findings.raise_if_any()  # the next row would take as long
+                        return tuple(good)  # the next row would take as long
                 else:
                     finder.add(checked.key, Place(number, checked.line))
                     good[number] += 1

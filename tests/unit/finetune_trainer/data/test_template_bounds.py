@@ -131,7 +131,7 @@ def test_a_process_that_hears_of_stops_goes_on_when_time_is_up() -> None:
 
 
 @pytest.mark.parametrize("on_bad_row", BadRows)
-def test_the_first_row_without_end_ends_the_job(tmp_path: Path, on_bad_row: BadRows) -> None:
+def test_the_first_row_without_end_is_the_last_and_fatal(tmp_path: Path, on_bad_row: BadRows) -> None:
     path = write_rows(tmp_path / "rows.jsonl", [dialogue("a", "b"), dialogue("c", "d")] * 2)
     tried: list[int] = []
 
@@ -141,10 +141,12 @@ def test_the_first_row_without_end_ends_the_job(tmp_path: Path, on_bad_row: BadR
             raise RowError(Kind.TEMPLATE_ENDLESS, "takes too long")
 
     file = DataFile.counted("file:///rows.jsonl", path, DataFormat.AUTO)
-    with pytest.raises(Failure, match=r"rows\.jsonl row 2: takes too long") as caught:
-        check_files([file], Findings(on_bad_row), accept)
-    assert caught.value.reason is Reason.DATA_INVALID
+    findings = Findings(on_bad_row)
+    check_files([file], findings, accept)
     assert tried == [1, 2]
+    with pytest.raises(Failure, match=r"rows\.jsonl row 2: takes too long") as caught:
+        findings.raise_if_any()
+    assert caught.value.reason is Reason.DATA_INVALID
 
 
 # Sixty-four blanks are one token.
