@@ -16,8 +16,8 @@ import aiohttp
 import pytest
 
 from support.cluster.bench import CHILD_KINDS, Bench, condition, now
-from support.cluster.chart import LEASE
 from support.cluster.installation import installed
+from support.operator.charts import LEASE
 from support.operator.values import resolved
 
 CANARY = "canary-5f0c1d7e"

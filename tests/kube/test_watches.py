@@ -14,8 +14,8 @@ import yaml
 
 from finetune_api.crd import custom_resource_definition
 from support.cluster.bench import Bench
-from support.cluster.chart import rendered
 from support.cluster.installation import CRDS, PYTORCHJOBS, installed
+from support.operator.charts import quick
 
 Json = Any
 SOON_SECONDS = 15
@@ -110,7 +110,7 @@ async def test_a_namespace_that_is_not_there_holds_up_no_other(bench: Bench) -> 
     assert (await bench.api.post("/api/v1/namespaces", namespace)).status == 201
     try:
         other = bench.elsewhere(late)
-        for body in rendered(bench.namespace, "role", watchNamespaces=[late]):
+        for body in quick(bench.namespace, "role", watchNamespaces=[late]):
             made = await bench.api.post(other.path(f"{body['kind'].lower()}s"), body)
             assert made.status == 201, made.body
         assert await trains(other) < SOON_SECONDS
@@ -121,7 +121,7 @@ async def test_a_namespace_that_is_not_there_holds_up_no_other(bench: Bench) -> 
 
 async def test_a_namespace_is_watched_once_it_has_the_labels(bench: Bench) -> None:
     chosen = {"watchNamespaces": {"matchLabels": {"chosen": bench.namespace}}}
-    for body in rendered(bench.namespace, "role", **chosen):
+    for body in quick(bench.namespace, "role", **chosen):
         path = f"/apis/rbac.authorization.k8s.io/v1/{body['kind'].lower()}s"
         await bench.api.delete(f"{path}/{body['metadata']['name']}")
         made = await bench.api.post(path, body)

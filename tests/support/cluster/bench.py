@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from finetune_contract.progress import ANNOTATION
-from support.cluster.chart import rendered
 from support.cluster.service_account import service_account
 from support.containers.rendered import Container, start
+from support.operator.charts import quick
 from support.services.loopback import free_port
 
 Json = Any
@@ -82,7 +82,7 @@ class Bench:
         log = self.directory / f"operator-{len(self.logs)}.log"
         self.logs.append(log)
         self.port = free_port()
-        (deployment,) = rendered(self.namespace, "deployment", **values)
+        (deployment,) = quick(self.namespace, "deployment", **values)
         deployment["spec"]["template"]["metadata"]["namespace"] = self.namespace
         access, server = service_account(self.own_kubeconfig, self.directory)
         with log.open("wb") as file:

@@ -10,7 +10,7 @@ import yaml
 from finetune_api.crd import custom_resource_definition
 from kube_emulator import training_operator
 from support.cluster.bench import Bench
-from support.cluster.chart import LEASE, rendered
+from support.operator.charts import LEASE, quick
 
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 PYTORCHJOBS = Path(training_operator.__file__).parent / "pytorchjobs.yaml"
@@ -39,7 +39,7 @@ async def installed(
 async def _give_permissions(bench: Bench) -> None:
     """Give the operator's ServiceAccount what the chart gives it in this namespace, and the
     operators' Lease as one who left hands it over: the first need not wait."""
-    bodies = rendered(bench.namespace, "leader", "role", "serviceaccount")
+    bodies = quick(bench.namespace, "leader", "role", "serviceaccount")
     lease = {"kind": "Lease", "metadata": {"name": LEASE}, "spec": {"holderIdentity": ""}}
     for body in [*bodies, lease]:
         made = await bench.api.post(bench.path(f"{body['kind'].lower()}s"), body)

@@ -1,32 +1,56 @@
-"""The chart as Helm renders it, as release `finetune` in namespace `team`."""
+"""The chart as Helm renders it."""
 
 import functools
 import json
+import os
 import subprocess
-from pathlib import Path
+import tempfile
+from collections.abc import Sequence
 from typing import Any
 
 import yaml
 
-from finetune_local.binaries import helm
+from finetune_local import binaries, paths
 
-CHART = Path(__file__).parents[3] / "charts" / "finetune-operator"
+RELEASE = "finetune"
+LEASE = f"{RELEASE}-finetune-operator"  # of the operators
+QUICK = {
+    "trainerImage": {"repository": "registry.example/trainer", "tag": "1"},
+    "operator": {"progressSeconds": 0, "retryBaseSeconds": 0.2},
+}
 
 
-def rendered(*served: str, **values: Any) -> subprocess.CompletedProcess[str]:
-    """Return what `helm template` says, for a cluster that serves these kinds too."""
-    kinds = [f"--api-versions={kind}" for kind in served]
-    return _templated(*kinds, *(f"--set-json={k}={json.dumps(v)}" for k, v in values.items()))
+def rendered(
+    *served: str, namespace: str = "team", only: Sequence[str] = (), **values: Any
+) -> subprocess.CompletedProcess[str]:
+    """Return what `helm template` says, for a cluster that serves these kinds too; `only` are the
+    templates that are asked for."""
+    return _templated(
+        f"--namespace={namespace}",
+        *(f"--api-versions={kind}" for kind in served),
+        *(f"--show-only=templates/{template}.yaml" for template in only),
+        *(f"--set-json={name}={json.dumps(value)}" for name, value in values.items()),
+    )
 
 
-def objects(*served: str, **values: Any) -> list[dict[str, Any]]:
-    """Return the objects of a release."""
-    done = rendered(*served, **values)
+def objects(*served: str, **asked: Any) -> list[dict[str, Any]]:
+    """Return the objects that `rendered` prints."""
+    done = rendered(*served, **asked)
     assert done.returncode == 0, done.stderr
     return [body for body in yaml.safe_load_all(done.stdout) if body]
 
 
+def quick(namespace: str, *templates: str, **values: Any) -> list[dict[str, Any]]:
+    """Return the objects of some templates, of an operator that wastes no time of a test's."""
+    return objects(namespace=namespace, only=templates, **{**QUICK, **values})
+
+
 @functools.cache
-def _templated(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [str(helm()), "template", "finetune", str(CHART), "--namespace=team", *arguments]
-    return subprocess.run(command, capture_output=True, text=True)
+def _templated(*options: str) -> subprocess.CompletedProcess[str]:
+    chart = paths.asset("charts/finetune-operator")
+    return subprocess.run(
+        [str(binaries.helm()), "template", RELEASE, str(chart), *options],
+        capture_output=True,
+        text=True,
+        env={"PATH": os.environ["PATH"], "HOME": tempfile.gettempdir()},
+    )
