@@ -17,9 +17,11 @@ from finetune_operator.settings import Settings
 from support.operator.jobs import bot_job
 from support.operator.model_cluster import ModelApi
 from support.operator.model_world import World
+from support.operator.simulated_time import simulated, work
 
 OWN = ("finetune_operator.", "prometheus_client.")
 SETTINGS = Settings(trainer_image="t", retry_base_seconds=0)
+TURN_SECONDS = 5.0  # so that no job changes faster than the operator looks at it
 
 
 class Operator:
@@ -52,6 +54,7 @@ class Operator:
 
     async def turn(self) -> None:
         """Deliver what happened, let the operator do its passes, and let others do their part."""
+        work(TURN_SECONDS)
         self.world.collect()
         self.world.train_operator()
         for pod in self.world.all("Pod"):
@@ -111,7 +114,11 @@ def parts(path: str, value: Any) -> Iterator[tuple[str, object]]:
     [("job-{}", 4), ("again", 4), ("again", 0)],
     ids=["other names", "the same name", "the same name at once"],
 )
-async def test_jobs_that_were_deleted_leave_nothing_behind(name: str, pause: int) -> None:
+def test_jobs_that_were_deleted_leave_nothing_behind(name: str, pause: int) -> None:
+    simulated(jobs_come_and_go(name, pause))
+
+
+async def jobs_come_and_go(name: str, pause: int) -> None:
     operator = Operator()
     await operator.fill()
     sizes = []
