@@ -84,9 +84,9 @@ def check_files(
 ) -> tuple[int, ...]:
     """Hand every good row to `accept`, note all others, and return the good rows of each file.
 
-    `accept` may refuse a row by RowError; a row whose template does not end is the last. `reader` makes what reads the rows of a file, `eval_keys`
-    are of rows that must not be here, `scratch` is where the rows' keys lie meanwhile, `on_lines`
-    is told how many lines have been read.
+    `accept` may refuse a row by RowError; a row whose template does not end is the last. `reader`
+    makes what reads the rows of a file, `eval_keys` are of rows that must not be here, `scratch` is
+    where the rows' keys lie meanwhile, `on_lines` is told how many lines have been read.
     """
     good = [0] * len(files)
     lines_before = 0

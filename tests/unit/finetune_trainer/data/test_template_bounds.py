@@ -131,7 +131,9 @@ def test_a_process_that_hears_of_stops_goes_on_when_time_is_up() -> None:
 
 
 @pytest.mark.parametrize("on_bad_row", BadRows)
-def test_the_first_row_without_end_is_the_last_and_fatal(tmp_path: Path, on_bad_row: BadRows) -> None:
+def test_the_first_row_without_end_is_the_last_and_fatal(
+    tmp_path: Path, on_bad_row: BadRows
+) -> None:
     path = write_rows(tmp_path / "rows.jsonl", [dialogue("a", "b"), dialogue("c", "d")] * 2)
     tried: list[int] = []
 
