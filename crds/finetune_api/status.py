@@ -251,7 +251,7 @@ class FineTuneJobStatus(Message):
     attempts: Annotated[list[Attempt] | None, Field(json_schema_extra=keyed_by("number"))] = None
     """Every attempt, oldest first; each stands here before its objects are made."""
     retry: RetryStatus | None = None
-    """How often the user let the failed job go on."""
+    """The last time that a user let the failed job go on."""
     reward_check: RewardCheckStatus | None = None
     """The trial of builtin and python rewards; the first attempt starts once it has passed."""
     progress: ProgressStatus | None = None

@@ -101,11 +101,11 @@ def _told(watch: Watch, files: Mapping[int, SignFile], layout: Layout, node: int
 def _failure(watch: Watch, stacks: Mapping[int, Stack], kept: str) -> Failure:
     first = min(watch.signs.values(), key=lambda sign: sign.pid, default=Sign(0))
     culprits = [rank for rank, stack in stacks.items() if not stack.waits]
-    where = " ".join(part for part in ("in", first.phase) if first.phase)
+    where = f" in {first.phase}" if first.phase else ""
     step = f" at step {first.step}" if first.step else ""
     return Failure(
         Reason.STALLED,
-        f"no rank got on for {watch.seconds:.0f} s {where}{step}: {in_words(stacks)}; {kept}",
+        f"no rank got on for {watch.seconds:.0f} s{where}{step}: {in_words(stacks)}; {kept}",
         step=first.step,
         rank=min(culprits or stacks, default=None),
     )
