@@ -19,7 +19,7 @@ from finetune_local import binaries, demo_data
 from finetune_local.accuracy import Accuracy, measure
 from finetune_local.cluster import ClusterInfo
 from finetune_local.demo_bucket import write_secret
-from finetune_operator.judge.conditions import finished
+from finetune_operator.job.stored import finished
 from finetune_trainer.store.artifacts import open_artifact
 
 RELEASE = "finetune-operator"

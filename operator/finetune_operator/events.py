@@ -22,8 +22,8 @@ from finetune_contract.reasons import TABLE, Reason, Retry
 from finetune_operator import logs
 from finetune_operator.cluster.api import Api, ApiError, Unreachable
 from finetune_operator.job.names import MANAGER, Object
+from finetune_operator.job.stored import find
 from finetune_operator.job.times import rfc3339
-from finetune_operator.judge.conditions import find
 
 log = logging.getLogger(__name__)
 

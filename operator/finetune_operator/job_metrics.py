@@ -18,9 +18,8 @@ from finetune_api.status import Attempt, ConditionType, FineTuneJobStatus
 from finetune_contract.reasons import TABLE, Reason, Retry
 from finetune_operator.cluster.cache import Cache, Key
 from finetune_operator.job.names import Object
-from finetune_operator.job.stored import stored_status
+from finetune_operator.job.stored import find, finished, stored_status
 from finetune_operator.job.times import timestamp
-from finetune_operator.judge.conditions import find, finished
 
 _HELP = {
     "state": "1: what the job is at, why, and what follows an end for that reason",

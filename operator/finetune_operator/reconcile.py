@@ -28,9 +28,8 @@ from finetune_operator.job.names import JOB_LABEL, Object, attempt_name, content
 from finetune_operator.job.parse import Parser
 from finetune_operator.job.policy import refusals
 from finetune_operator.job.resources import LEASE, POD
-from finetune_operator.job.stored import stored_status
+from finetune_operator.job.stored import finished, stored_status
 from finetune_operator.job.workers import image
-from finetune_operator.judge.conditions import finished
 from finetune_operator.judge.decide import decide, refused
 from finetune_operator.judge.decision import Decision
 from finetune_operator.judge.fallback import fall_back

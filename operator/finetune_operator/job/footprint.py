@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from finetune_api.job import FineTuneJob
 from finetune_api.spec import FineTuneJobSpec
@@ -40,6 +41,15 @@ class Footprint:
             always or asked.gradient_checkpointing,
             tuple(attempt.offload or ()) or asked.offload,
         )
+
+    def record(self) -> dict[str, Any]:
+        """Return the fields of an attempt's record that say so."""
+        computed_again = {Checkpointing.ALWAYS: True, Checkpointing.NEVER: False}
+        return {
+            "micro_batch_size": self.micro_batch_size,
+            "gradient_checkpointing": computed_again.get(self.gradient_checkpointing),
+            "offload": list(self.offload) or None,
+        }
 
     def changed(self, since: Footprint) -> str:
         """Return what is set here and was not before, in the job's words."""

@@ -1,13 +1,15 @@
-"""A status as it is stored -> one that a decision can rest on. It never raises.
+"""A status as it is stored -> one that a decision can rest on, and what its conditions say.
 
 Whoever may write a status may write whatever its schema takes. What can not have been written by an
-operator is left out, part by part; what follows from other parts is put in its place.
+operator is left out, part by part; what follows from other parts is put in its place. Reading one
+never raises.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Any
 
 from pydantic import ValidationError
@@ -16,6 +18,7 @@ from finetune_api.status import (
     Attempt,
     AttemptState,
     Condition,
+    ConditionType,
     FineTuneJobStatus,
     RetryStatus,
     RewardCheckStatus,
@@ -45,6 +48,24 @@ def stored_status(body: dict[str, Any]) -> FineTuneJobStatus:
         "reward_check": _check(status.reward_check) if status.reward_check else None,
     }
     return status.model_copy(update=update)
+
+
+def find(status: FineTuneJobStatus, kind: ConditionType) -> Condition | None:
+    """Return the condition of a type; None if it is not there."""
+    return next((c for c in status.conditions or () if c.type == kind), None)
+
+
+def finished(status: FineTuneJobStatus) -> bool:
+    """Return whether the job has succeeded, or failed and was not let go on."""
+    succeeded = find(status, ConditionType.SUCCEEDED)
+    return succeeded is not None and succeeded.status != "Unknown"
+
+
+def finished_time(status: FineTuneJobStatus) -> datetime:
+    """Return when a finished job finished."""
+    succeeded = find(status, ConditionType.SUCCEEDED)
+    assert succeeded is not None, "a finished job has the condition"
+    return datetime.fromisoformat(succeeded.last_transition_time)
 
 
 def _readable(value: Any) -> FineTuneJobStatus:

@@ -19,17 +19,16 @@ from finetune_api.status import (
     FineTuneJobStatus,
     RetryStatus,
 )
-from finetune_contract.layout import Checkpointing
 from finetune_contract.model import filled
 from finetune_contract.reasons import Reason, Retry, retry_of
 from finetune_contract.result import PublishedArtifact
 from finetune_operator.job.backend import Backend
 from finetune_operator.job.footprint import Footprint
 from finetune_operator.job.run_config import recipe
+from finetune_operator.job.stored import find, finished, finished_time
 from finetune_operator.job.times import rfc3339, timestamp
 from finetune_operator.job.workers import image
 from finetune_operator.judge.active import deadline, follow, names_taken
-from finetune_operator.judge.conditions import find, finished, finished_time
 from finetune_operator.judge.decision import LOOK_EVERY, Course, Decision, Scene, Verdict
 from finetune_operator.judge.diagnose import published
 from finetune_operator.judge.observed import Observed, Pod
@@ -47,11 +46,6 @@ from finetune_operator.judge.wording import attempt_end, bounded, memory_told, w
 from finetune_operator.settings import Settings
 
 REFUSED_AGAIN = timedelta(seconds=30)
-_COMPUTED_AGAIN = {
-    Checkpointing.ALWAYS: True,
-    Checkpointing.NEVER: False,
-    Checkpointing.AUTO: None,
-}
 _UNDER_WAY = (AttemptState.STARTING, AttemptState.RUNNING, AttemptState.STOPPING)
 
 
@@ -262,17 +256,14 @@ def _start(s: Scene) -> Decision:
     number = s.attempts[-1].number + 1 if s.attempts else 1
     if (taken := names_taken(s, number)) is not None:
         return taken
-    footprint = next_footprint(s.job, s.attempts)
     attempt = Attempt(
         number=number,
         state=AttemptState.STARTING,
         generation=s.job.generation,
         recipe_digest=recipe(s.job.spec).digest(),
         image=image(s.job, s.settings.trainer_image),
-        micro_batch_size=footprint.micro_batch_size,
-        gradient_checkpointing=_COMPUTED_AGAIN[footprint.gradient_checkpointing],
-        offload=list(footprint.offload) or None,
         start_time=rfc3339(s.now),
+        **next_footprint(s.job, s.attempts).record(),
     )
     starts = s.go_on(Reason.PENDING, f"attempt {number} is starting", number)
     return replace(starts, attempts=(*s.attempts, attempt), run=attempt, after=LOOK_EVERY)

@@ -16,8 +16,8 @@ from finetune_contract.reasons import Reason
 from finetune_operator.job.errors import Stalled, Waiting
 from finetune_operator.job.names import Object, attempt_of, is_child
 from finetune_operator.job.resources import POD
+from finetune_operator.job.stored import finished
 from finetune_operator.job.times import rfc3339
-from finetune_operator.judge.conditions import finished
 from finetune_operator.judge.decision import Course
 from finetune_operator.judge.observed import Child
 from finetune_operator.judge.pod_end import End
