@@ -222,7 +222,7 @@ TABLE: dict[Reason, Row] = {
         Retry.COUNTED,
         36,
         "The model, a data file, a reward or the adapter of model.initFrom is another than at the "
-        "newest checkpoint or at the attempt's start.",
+        "newest checkpoint or at the attempt's start; or someone changed the attempt's ConfigMap.",
         "Put back what the message names: the next attempt goes on from the checkpoint. To train "
         "on what is there now, create the job anew.",
     ),

@@ -16,6 +16,8 @@ from finetune_contract.recipe import Recipe
 
 VERSION: Literal["finetune.dev/runconfig/v1alpha1"] = "finetune.dev/runconfig/v1alpha1"
 FILE_NAME = "runconfig.json"
+# The environment of a pod says which bytes that file has to have.
+DIGEST_VARIABLE = "FINETUNE_RUN_CONFIG_DIGEST"
 
 
 class RunConfig(Terse):

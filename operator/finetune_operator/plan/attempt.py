@@ -48,7 +48,7 @@ def attempt_objects(
         mounts=pod_mounts(job),
         gpus=asks_for_gpus(job),
     )
-    template = pod_template(job, number, attempt.image, backend.container)
+    template = pod_template(job, number, attempt.image, backend.container, config)
     prepared = (
         *shared(job, pull_secrets),
         config_map(job, number, config),

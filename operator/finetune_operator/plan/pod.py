@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from finetune_api.job import FineTuneJob
-from finetune_contract.runconfig import FILE_NAME
+from finetune_contract.model import sha256_digest
+from finetune_contract.runconfig import DIGEST_VARIABLE, FILE_NAME, RunConfig
 from finetune_operator.job.method import isolated_rewards
 from finetune_operator.job.names import Object, labels, service_account_name
 from finetune_operator.plan.container import ENVIRONMENT, container
@@ -15,12 +16,18 @@ from finetune_operator.plan.volumes import RUN_CONFIG_DIRECTORY, VolumeAndMount,
 USER = 65532
 
 
-def pod_template(job: FineTuneJob, attempt: int, image: str, trainer: str) -> Object:
-    """Return the template of every pod of an attempt; `trainer` is its container's name in it."""
+def pod_template(
+    job: FineTuneJob, attempt: int, image: str, trainer: str, config: RunConfig
+) -> Object:
+    """Return the template of every pod of an attempt; `trainer` is its container's name in it.
+
+    It tells the trainer the digest of its RunConfig: the ConfigMap may be made anew by someone
+    between the operator's look at it and the mount; the environment of a pod never changes.
+    """
     mounted = volumes(job, attempt)
     spec: dict[str, Any] = {
         **pod_settings(job, job.spec.run_policy.termination_grace_period_seconds),
-        "containers": [_trainer(job, image, trainer, mounted)],
+        "containers": [_trainer(job, image, trainer, mounted, config)],
         "volumes": [volume for volume, _ in mounted],
     }
     metadata: Object = {"labels": labels(job, attempt)}
@@ -57,10 +64,13 @@ def pod_settings(job: FineTuneJob, grace_seconds: int) -> Object:
     return settings
 
 
-def _trainer(job: FineTuneJob, image: str, name: str, mounted: list[VolumeAndMount]) -> Object:
-    config = f"{RUN_CONFIG_DIRECTORY}/{FILE_NAME}"
-    command = ["python", "-m", "finetune_trainer.launch", "--run-config", config]
-    trainer = container(name, image, command, mounted, ENVIRONMENT)
+def _trainer(
+    job: FineTuneJob, image: str, name: str, mounted: list[VolumeAndMount], config: RunConfig
+) -> Object:
+    path = f"{RUN_CONFIG_DIRECTORY}/{FILE_NAME}"
+    command = ["python", "-m", "finetune_trainer.launch", "--run-config", path]
+    digest = sha256_digest(config.to_json().encode())
+    trainer = container(name, image, command, mounted, {**ENVIRONMENT, DIGEST_VARIABLE: digest})
     resources = job.spec.workers.resources
     if resources is not None:
         trainer["resources"] = {

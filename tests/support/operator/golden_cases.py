@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from finetune_api.job import FineTuneJob
+from finetune_contract.model import sha256_digest
 from finetune_contract.progress import ANNOTATION as PROGRESS_ANNOTATION
 from finetune_contract.runconfig import FILE_NAME
 from finetune_operator.job.names import (
@@ -137,8 +138,11 @@ def outcome(case: str) -> Json:
 
 
 def in_full(case: str) -> list[Json]:
-    """Return a case's objects as its shape has them: each RunConfig parsed."""
-    return [_opened(body) for body in applied(case)]
+    """Return a case's objects as its shape has them: each RunConfig parsed, its digest named."""
+    objects = applied(case)
+    texts = [body["data"][FILE_NAME] for body in objects if FILE_NAME in body.get("data", {})]
+    digests = {sha256_digest(text.encode()) for text in texts}
+    return [_named(_opened(body), digests) for body in objects]
 
 
 def dump(value: Json) -> str:
@@ -192,6 +196,16 @@ def _opened(body: Json) -> Json:
     config = json.loads(text)
     assert text == json.dumps(config, sort_keys=True, separators=(",", ":"))
     return {**body, "data": {**body["data"], FILE_NAME: config}}
+
+
+def _named(value: Json, digests: set[str]) -> Json:
+    """Return what is applied without the digests that follow from it: a digest of another text
+    than the ConfigMap's would stand out."""
+    if isinstance(value, dict):
+        return {key: _named(item, digests) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_named(item, digests) for item in value]
+    return "OF_THE_RUN_CONFIG" if value in digests else value
 
 
 def _without_digest(body: Json) -> Json:

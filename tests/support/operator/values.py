@@ -14,6 +14,8 @@ from finetune_contract.reasons import Reason
 from finetune_contract.resolved import MemoryEstimate, Resolved
 from finetune_contract.result import Outcome, PublishedArtifact, Result
 from finetune_operator.judge.observed import ContainerEnd, Observed, Pod
+from finetune_operator.plan.attempt import attempt_objects
+from finetune_operator.plan.backends import BACKEND
 from support.operator.jobs import bot_job
 from support.storage.publications import RUN
 
@@ -57,6 +59,12 @@ def attempt(number: int = 1, **fields: Any) -> Attempt:
         "workload_uid": "workload",
     }
     return Attempt(**{**known, **fields})
+
+
+def pod_spec(of: FineTuneJob) -> Any:
+    """The pods of a job's first attempt, as a PyTorchJob asks for them."""
+    (workload,) = attempt_objects(of, attempt(), BACKEND, 15.0).started
+    return workload["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]
 
 
 def pod(rank: int = 0, **fields: Any) -> Pod:

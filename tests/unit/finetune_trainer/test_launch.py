@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 
+from finetune_contract.model import sha256_digest
 from finetune_contract.progress import Phase, Progress
 from finetune_contract.reasons import Reason
 from finetune_contract.result import Outcome
+from finetune_contract.runconfig import DIGEST_VARIABLE
 from finetune_trainer.launch import Node, _environment, _torchrun
 from finetune_trainer.store.artifacts import open_artifact
 from support.models.tiny_llama import sums, write_model, write_rows
@@ -159,6 +161,21 @@ def test_what_can_not_run_is_refused_before_anything_starts(
     assert message in result.message
     assert CANARY not in result.encode()
     assert not (tmp_path / "scratch").exists()
+
+
+@pytest.mark.parametrize("swapped", [True, False])
+def test_a_run_config_that_someone_swapped_is_not_trained_on(swapped: bool, tmp_path: Path) -> None:
+    """Of what is mounted nothing is read, not even whether it is a RunConfig, but its digest."""
+    mine = run_config(tmp_path, workers=2)
+    digest = sha256_digest(mine.to_json().encode())
+    mounted = json.dumps({"theirs": CANARY}) if swapped else mine
+    result = Pod(mounted, tmp_path / "pod", **{DIGEST_VARIABLE: digest}).result()
+    if swapped:
+        assert result.reason is Reason.INPUT_CHANGED
+        assert "someone changed the attempt's ConfigMap" in result.message
+    else:
+        assert result.reason is Reason.INVALID_RUN_CONFIG
+        assert "MASTER_ADDR is not set" in result.message
 
 
 def test_several_workers_need_an_address(tmp_path: Path) -> None:

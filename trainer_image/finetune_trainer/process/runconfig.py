@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from pydantic import ValidationError
 
+from finetune_contract.model import sha256_digest
 from finetune_contract.reasons import Reason
-from finetune_contract.runconfig import RunConfig
+from finetune_contract.runconfig import DIGEST_VARIABLE, RunConfig
 from finetune_trainer.process.errors import Failure
 
 
 def read_run_config(path: Path) -> RunConfig:
-    """Return the document; raise InvalidRunConfig naming every refused field."""
+    """Return the document; raise InvalidRunConfig naming every refused field.
+
+    Raises InputChanged if it is another than the environment says; `finetune run` has none to say.
+    """
     try:
         text = path.read_bytes()
     except OSError as error:
         raise Failure(
             Reason.INVALID_RUN_CONFIG, f"{path} can not be read: {error.strerror}"
         ) from error
+    if os.environ.get(DIGEST_VARIABLE) not in (None, sha256_digest(text)):
+        raise Failure(
+            Reason.INPUT_CHANGED,
+            f"{path} is not what the operator wrote: someone changed the attempt's ConfigMap; "
+            "the next attempt is given one of its own",
+        )
     try:
         return RunConfig.model_validate_json(text)
     except ValidationError as error:

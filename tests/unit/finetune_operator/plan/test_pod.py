@@ -4,12 +4,11 @@ from typing import Any
 
 import pytest
 
-from finetune_operator.plan.pod import pod_template
-from support.operator.values import job
+from support.operator.values import job, pod_spec
 
 
 def spec(**workers: Any) -> Any:
-    return pod_template(job(workers=workers), 1, "trainer:1", "trainer")["spec"]
+    return pod_spec(job(workers=workers))
 
 
 def test_a_toleration_is_taken_over_word_for_word() -> None:
@@ -54,7 +53,7 @@ def test_the_reward_runner_leaves_a_guaranteed_pod_so(
     rewards = [{"name": "tags", "tags": {"tags": ["x"]}}]
     workers = {"resources": resources} if resources else {}
     of = job(workers=workers, method={"type": "GRPO", "grpo": {"rewards": rewards}})
-    (runner,) = pod_template(of, 1, "trainer:1", "trainer")["spec"]["initContainers"]
+    (runner,) = pod_spec(of)["initContainers"]
     asked = runner["resources"]
     assert (asked["requests"] == asked["limits"]) is equal
     assert asked["limits"] == {"cpu": "2", "memory": str(2**29 + 2**31)}
@@ -63,5 +62,5 @@ def test_the_reward_runner_leaves_a_guaranteed_pod_so(
 def test_functions_alone_need_no_memory_for_builtin_rewards() -> None:
     source = {"configMap": {"name": "code", "key": "a.py"}, "memory": "1Gi"}
     of = job(method={"type": "GRPO", "grpo": {"rewards": [{"name": "mine", "python": source}]}})
-    (runner,) = pod_template(of, 1, "trainer:1", "trainer")["spec"]["initContainers"]
+    (runner,) = pod_spec(of)["initContainers"]
     assert runner["resources"]["limits"]["memory"] == str(2**29 + 2**30)
