@@ -70,6 +70,8 @@ def ask(files: Mapping[int, tuple[SignFile, Sign]]) -> dict[int, Stack]:
 
 def in_words(stacks: Mapping[int, Stack]) -> str:
     """Return which rank stands where, those that others wait for first."""
+    if not stacks:
+        return "none has begun"
     culprits = {rank: stack for rank, stack in stacks.items() if not stack.waits}
     waiting = sorted(stacks.keys() - culprits.keys())
     places: dict[str, list[int]] = {}

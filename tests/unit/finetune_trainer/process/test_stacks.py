@@ -49,3 +49,7 @@ STEPS = stack((f"{PACKAGE}/step/engine.py", 7, "step"), (f"{PACKAGE}/loop.py", 8
 )
 def test_the_rank_that_others_wait_for_is_named(stacks: dict[int, Stack], words: str) -> None:
     assert in_words(stacks) == words
+
+
+def test_ranks_that_never_began_stand_nowhere() -> None:
+    assert in_words({}) == "none has begun"
