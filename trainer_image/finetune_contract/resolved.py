@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, model_validator
 
+from finetune_contract.foreign import LARGEST
 from finetune_contract.layout import ZeroStage
 from finetune_contract.model import Count, Positive, Telling
 from finetune_contract.recipe import LoraTarget
@@ -33,6 +34,12 @@ class MemoryEstimate(Telling):
     """One chunk of the vocabulary's logits and their gradient."""
     overhead: Count
     """Buffers of communication, kernels and the runtime."""
+
+    @model_validator(mode="after")
+    def _has_a_total(self) -> Self:
+        if self.total > LARGEST:
+            raise ValueError(f"the parts add up to more than {LARGEST}")
+        return self
 
     @property
     def parts(self) -> dict[str, int]:

@@ -65,6 +65,7 @@ TWICE = {**PLAN, "lora": [*PLAN["lora"], *PLAN["lora"]]}  # type: ignore[list-it
         {"checkpoint": {**CHECKPOINT, "step": 1e30}},
         {"plan": TWICE},
         {"plan": {**PLAN, "microBatchSize": 0}},
+        {"plan": {**PLAN, "memory": dict.fromkeys(PLAN["memory"], 2**51)}},  # seven of them
         {"rewards": [{"name": "x"}] * 65},
         {"rewards": [{"name": "x" * 64}]},
         {"note": "x" * 501},
