@@ -18,12 +18,12 @@ BEAT_SECONDS = 2.0
 STEPS = 20  # a step that takes longer than so many others is none
 LEAST = 600.0
 ROUNDED = 60  # seconds: so that what is told does not change with each step
-# Seconds without any change: a store tries for minutes, a server that draws completions may be away
-# for half an hour, and weights are read or merged without a word.
+# Seconds without any change: more than a run waits for a hub, a lock of the cache, a full store or
+# a server that draws completions; and weights are read or merged without a word.
 PATIENCE = {
-    Phase.DOWNLOAD: 1800.0,
+    Phase.DOWNLOAD: 3600.0,
     Phase.LOAD: 3600.0,
-    Phase.PREPARE: 1800.0,
+    Phase.PREPARE: 3600.0,
     Phase.ROLLOUT: 3600.0,
     Phase.SCORE: 3600.0,
     Phase.TRAIN: 3600.0,  # until a step is measured

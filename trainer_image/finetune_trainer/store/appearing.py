@@ -23,7 +23,7 @@ from finetune_trainer.process.errors import Failure
 log = logging.getLogger(__name__)
 
 PARTIAL = f".*.{'[0-9a-f]' * 16}"  # a glob of what was being made when its maker was killed
-WAIT_SECONDS = 2 * 3600.0  # for a lock: as long as a large model may take to arrive
+WAIT_SECONDS = 3000.0  # for a lock: a run that waits longer would count as stalled
 WORD_SECONDS = 30.0  # between two words about it
 
 

@@ -6,7 +6,10 @@ import pytest
 
 from finetune_contract.progress import Phase
 from finetune_trainer.course.pulse import PATIENCE, patience
+from finetune_trainer.lead import PATIENCE_SECONDS, PAUSE_SECONDS
 from finetune_trainer.rollout.server import Limits
+from finetune_trainer.store.appearing import WAIT_SECONDS
+from finetune_trainer.store.hub import LONGEST_REST, Repository
 
 
 @pytest.mark.parametrize(
@@ -28,5 +31,9 @@ def test_every_phase_has_its_patience() -> None:
     assert PATIENCE.keys() == set(Phase)
 
 
-def test_a_run_is_as_patient_as_what_it_asks_for_completions() -> None:
+def test_what_a_phase_waits_for_gives_up_before_the_run_counts_as_stalled() -> None:
+    for phase in (Phase.DOWNLOAD, Phase.PREPARE):
+        assert PATIENCE[phase] > WAIT_SECONDS
+    assert PATIENCE[Phase.DOWNLOAD] > Repository.patience + LONGEST_REST
+    assert PATIENCE[Phase.PUBLISH] > PATIENCE_SECONDS + PAUSE_SECONDS
     assert PATIENCE[Phase.ROLLOUT] > Limits().pause
