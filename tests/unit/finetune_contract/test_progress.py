@@ -10,7 +10,7 @@ import pytest
 from finetune_contract.progress import Phase, Progress, read
 from finetune_contract.result import Result, decode
 
-PLAN = {
+PLAN: dict[str, Any] = {
     "microBatchSize": 2,
     "accumulationSteps": 4,
     "zeroStage": 2,
@@ -51,7 +51,7 @@ def test_a_column_says_where_the_run_is() -> None:
     assert Progress(phase=Phase.LOAD).summary() == "Load"
 
 
-TWICE = {**PLAN, "lora": [*PLAN["lora"], *PLAN["lora"]]}  # type: ignore[list-item,misc]
+TWICE = {**PLAN, "lora": [*PLAN["lora"], *PLAN["lora"]]}
 
 
 @pytest.mark.parametrize(
