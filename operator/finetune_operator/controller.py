@@ -8,7 +8,6 @@ import socket
 import time
 import uuid
 from collections.abc import Coroutine
-from datetime import UTC, datetime
 from typing import Any
 
 from finetune_operator import logs
@@ -55,7 +54,7 @@ class Controller:
         self._queue: WorkQueue[Key] = WorkQueue(self._handle, group=lambda key: key.namespace)
         self._election = _election(settings, cluster)
         self._leads = self._election.leads if self._election else lambda: True
-        self.metrics = Metrics(cache, lambda: len(self._queue), self._leads)
+        self.metrics = Metrics(cache, lambda: len(self._queue), self._leads, cluster.clock.now)
         cluster.observer = self.metrics.observe_request
         cluster.may_write = self._leads
         self.sync = Synchroniser(
@@ -72,7 +71,7 @@ class Controller:
             cache,
             settings,
             backend,
-            clock=lambda: datetime.now(UTC),
+            clock=cluster.clock.now,
             recorder=self._recorder,
             on_attempt_end=lambda reason: self.metrics.attempts.labels(reason).inc(),
         )

@@ -32,6 +32,7 @@ class Metrics:
         cache: Cache,
         queue_length: Callable[[], int],
         leads: Callable[[], bool] = lambda: True,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.registry = CollectorRegistry()
         self.passes = Counter(
@@ -71,7 +72,7 @@ class Metrics:
         leader.set_function(leads)
         self.registry.register(_Refused(cache))
         self.registry.register(_JobsByReason(cache, leads))
-        self.registry.register(JobMetrics(cache, lambda: datetime.now(UTC), leads))
+        self.registry.register(JobMetrics(cache, clock, leads))
 
     def observe_request(self, verb: str, kind: str, code: int) -> None:
         """Count an answer of the API server."""

@@ -15,6 +15,7 @@ from kubernetes.aio.config import load_incluster_config, load_kube_config
 
 from finetune_api.job import KIND
 from finetune_operator.cluster.api import ApiError, Listing, NotLeading, Unreachable
+from finetune_operator.cluster.clock import ServerClock
 from finetune_operator.cluster.patch import merge_patch
 from finetune_operator.job.names import MANAGER, Object
 from finetune_operator.job.resources import EVENT, Resource
@@ -31,7 +32,8 @@ Observer = Callable[[str, str, int], None]  # verb, kind, HTTP code
 class Cluster:
     """`Api` over HTTPS for the kinds in `resources`; `observer` is told of every answer.
 
-    `may_write` is asked before each write, and what it denies is not sent.
+    `may_write` is asked before each write, and what it denies is not sent. `clock` hears the time
+    from every answer.
     """
 
     def __init__(
@@ -39,7 +41,9 @@ class Cluster:
         configuration: Configuration,
         resources: Mapping[str, Resource],
         timeout: float = _TIMEOUT_SECONDS,
+        clock: ServerClock | None = None,
     ) -> None:
+        self.clock = clock or ServerClock()
         self.configuration = configuration
         self._resources = resources
         self._timeout = aiohttp.ClientTimeout(total=timeout)
@@ -62,7 +66,7 @@ class Cluster:
 
     def apart(self, timeout: float) -> Cluster:
         """Return a client with connections of its own, which this one's requests do not hold up."""
-        return Cluster(self.configuration, self._resources, timeout)
+        return Cluster(self.configuration, self._resources, timeout, self.clock)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -177,16 +181,20 @@ class Cluster:
         url = str(self.configuration.host).rstrip("/") + path
         if method != "GET" and not self.may_write():
             raise NotLeading(f"{method} {path}: this operator does not lead")
+        sent = self.clock.own()
         try:
             answer = await self._rest.request(
                 method, url, headers=headers, body=body, _request_timeout=self._timeout
             )
+            came = self.clock.own()
             payload = await answer.read()
         except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
             raise Unreachable(f"{method} {path}: {error!r}") from error
         self.observer(verb, kind, answer.status)
         if answer.status >= 400:
             raise _refusal(answer.status, payload)
+        if "Age" not in answer.headers:  # a proxy's copy says when it was made
+            self.clock.hear(answer.headers.get("Date"), sent, came)
         found: Object = json.loads(payload)
         return found
 

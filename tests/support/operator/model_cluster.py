@@ -11,6 +11,7 @@ from typing import Any
 from finetune_api.job import KIND
 from finetune_operator.cluster.api import ApiError, Listing, Unreachable
 from finetune_operator.cluster.cache import Cache
+from finetune_operator.cluster.clock import ServerClock
 from finetune_operator.events import Recorder
 from finetune_operator.reconcile import Reconciler
 from finetune_operator.settings import Settings
@@ -44,6 +45,7 @@ class ModelApi:
         check_status: StatusCheck = lambda old, believed, new: None,
     ) -> None:
         self.world = world
+        self.clock = ServerClock(lambda: world.now)
         self.fault: Fault | None = None
         self.dead = False
         self.turns: dict[str, int] = {}  # of the event loop, before an object of a kind is made

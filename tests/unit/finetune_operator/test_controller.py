@@ -1,9 +1,12 @@
 """The controller queues what a watch shows, and one job's surprise stays with that job."""
 
 import asyncio
+import copy
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
+from email.utils import format_datetime
 from io import StringIO
 from typing import Any
 
@@ -13,6 +16,7 @@ from aiohttp import ClientSession
 from finetune_api.job import KIND
 from finetune_operator import logs
 from finetune_operator.cluster.cache import Cache, Key
+from finetune_operator.cluster.clock import ServerClock
 from finetune_operator.cluster.election import RENEW_SECONDS
 from finetune_operator.cluster.queue import RetryLater
 from finetune_operator.controller import Controller
@@ -191,3 +195,50 @@ async def test_what_a_closed_namespace_held_is_left_alone_and_forgotten() -> Non
     assert await made._handle(KEY) is None
     assert world.writes == writes
     assert made._reconciler._parser._jobs == {}
+
+
+async def _story(off: float) -> list[Any]:
+    """Return what is decided of a job whose first pod fails, and which then exceeds its deadline,
+    by an operator whose machine's clock is off."""
+    world, skew = World(), timedelta(seconds=off)
+    gpu = {"resources": {"limits": {"nvidia.com/gpu": 1}}}
+    world.add(bot_job(runPolicy={"activeDeadlineSeconds": 1200}, workers=gpu))
+    cache = Cache()
+    api: Any = ModelApi(world, nothing, nothing)
+    api.clock = ServerClock(lambda: world.now + skew)
+    date = format_datetime(world.now, usegmt=True)
+    api.clock.hear(date, api.clock.own(), api.clock.own())
+    made = Controller(Settings(trainer_image="t", bind_port=0), api, cache, BACKEND)
+    decided: list[Any] = []
+
+    async def passes() -> None:
+        for _ in range(3):
+            await made.sync.relist()
+            cache.synced = True
+            after = await made._handle(KEY)
+            told = made.metrics.registry.get_sample_value(
+                "finetune_job_gpu_seconds_total", {"namespace": "team", "name": "bot"}
+            )
+            decided.append((copy.deepcopy(world.job()["status"]), after, told))
+
+    await passes()
+    world.train_operator()
+    world.kubelet("bot-a1-master-0")
+    await passes()
+    world.now += timedelta(seconds=30)
+    await passes()
+    world.end("bot-a1-master-0", "StorageUnavailable")
+    for seconds in (0, 60, 700, 700):
+        world.now += timedelta(seconds=seconds)
+        world.train_operator()
+        await passes()
+    return decided
+
+
+async def test_a_clock_that_is_wrong_changes_no_decision() -> None:
+    right, before, behind = [await _story(off) for off in (0, 900, -900)]
+    ends = [attempt["reason"] for attempt in right[-1][0]["attempts"]]
+    assert ends == ["StorageUnavailable", "DeadlineExceeded"]
+    assert 30 in [gpu_seconds for *_, gpu_seconds in right]
+    assert before == right
+    assert behind == right

@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import AsyncIterator
+from contextlib import suppress
+from email.utils import format_datetime
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from finetune_operator.cluster.api import ApiError, NotLeading, Unreachable
 from finetune_operator.cluster.client import Cluster
 from finetune_operator.job.resources import resources
 from finetune_operator.plan.backends import BACKEND
+from support.operator.values import NOW, at
 
 Json = Any
 RESOURCES = resources(BACKEND.kinds)
@@ -25,6 +28,7 @@ class Server:
         self.asked: list[web.Request] = []
         self.bodies: list[Json] = []
         self.answers: list[tuple[int, Json]] = []
+        self.headers: dict[str, str] = {}
 
     async def handle(self, request: web.Request) -> web.Response:
         self.asked.append(request)
@@ -32,8 +36,8 @@ class Server:
         self.bodies.append(json.loads(text) if text else None)
         code, body = self.answers.pop(0)
         if isinstance(body, str):
-            return web.Response(status=code, text=body)
-        return web.json_response(body, status=code)
+            return web.Response(status=code, text=body, headers=self.headers)
+        return web.json_response(body, status=code, headers=self.headers)
 
 
 @pytest.fixture
@@ -252,3 +256,28 @@ async def test_a_client_apart_asks_for_itself_and_is_not_asked_whether_it_leads(
     await apart.replace(LEASE)
     await apart.close()
     assert server.asked[0].headers["Authorization"] == "Bearer secret-token"
+
+
+async def test_every_client_hears_what_time_it_is_at_the_server(
+    server: Server, cluster: Cluster
+) -> None:
+    cluster.clock.own = lambda: NOW
+    apart = cluster.apart(30)
+    for client, seconds in ((cluster, 900), (apart, -900)):
+        server.headers = {"Date": format_datetime(at(seconds), usegmt=True)}
+        server.answers = [(200, LEASE)]
+        await client.get("Lease", "team", "bot-a1")
+        assert cluster.clock.now() == at(seconds)
+    await apart.close()
+
+
+@pytest.mark.parametrize(("code", "headers"), [(502, {}), (200, {"Age": "900"})])
+async def test_what_may_be_a_proxys_tells_no_time(
+    code: int, headers: dict[str, str], server: Server, cluster: Cluster
+) -> None:
+    cluster.clock.own = lambda: NOW
+    server.headers = {"Date": format_datetime(at(900), usegmt=True), **headers}
+    server.answers = [(code, LEASE)]
+    with suppress(ApiError):
+        await cluster.get("Lease", "team", "bot-a1")
+    assert cluster.clock.now() == NOW
