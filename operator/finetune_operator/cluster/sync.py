@@ -60,10 +60,16 @@ class Synchroniser:
 
     async def relist(self) -> bool:
         """List every kind once, namespace by namespace. Return whether jobs could be listed at all.
-        Raises ApiError or Unreachable."""
+        Raises Unreachable, and once all have been tried the first ApiError."""
         await self._choose()
+        refused: list[ApiError] = []
         for namespace in self._scopes():
-            await self._list(namespace)
+            try:
+                await self._list(namespace)
+            except ApiError as error:
+                refused.append(error)
+        if refused:
+            raise refused[0]
         return KIND not in self._unserved
 
     def _scopes(self) -> Sequence[str | None]:

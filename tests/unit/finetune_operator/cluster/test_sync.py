@@ -25,7 +25,7 @@ def world() -> World:
 
 class Faulty(ModelApi):
     """Fails the first lists; does not serve `missing` kinds; lets nobody read `forbidden`
-    namespaces."""
+    namespaces, and breaks down over those that are `broken`."""
 
     def __init__(self, of: World, failures: int = 0) -> None:
         super().__init__(of, lambda body: None)
@@ -33,6 +33,7 @@ class Faulty(ModelApi):
         self.failure: Exception = Unreachable("away")
         self.missing: set[str] = set()
         self.forbidden: set[str] = set()
+        self.broken: set[str] = set()
         self.asked: list[tuple[str, str | None, str]] = []
 
     async def list_objects(self, kind: str, namespace: str | None, selector: str) -> Listing:
@@ -44,6 +45,8 @@ class Faulty(ModelApi):
             raise ApiError(404, "", "404 page not found")
         if namespace in self.forbidden and kind != "PyTorchJob":
             raise ApiError(403, "Forbidden", "the operator cannot list here")
+        if namespace in self.broken:
+            raise ApiError(500, "InternalError", "a conversion webhook is away")
         found = await super().list_objects(kind, namespace, selector)
         items = [i for i in found.items if namespace in (None, i["metadata"]["namespace"])]
         return Listing(tuple(items), found.version)
@@ -223,6 +226,18 @@ async def test_an_api_server_in_trouble_is_no_reason_to_forget_a_namespace(
     assert story.slept[:2] == [30, 1]
     assert story.jobs() == {"bot", "other"}
     assert story.cache.closed == set()
+
+
+async def test_trouble_with_one_namespace_hides_no_news_of_the_next() -> None:
+    story = Story(("team", "b"))
+
+    def something_is_missed() -> None:
+        story.api.broken = {"team"}
+        story.world.objects.pop((KIND, "other"))
+
+    await story.run(something_is_missed, lambda: None)
+    assert story.jobs() == {"bot"}
+    assert story.slept[:2] == [30, 1], "it is tried again soon"
 
 
 async def test_where_all_namespaces_are_read_a_refusal_closes_none() -> None:
