@@ -79,7 +79,10 @@ class Controller:
     def notice(self, event: str | None, body: Object) -> None:
         """Take in one watch event; `event` is DELETED, or anything else for a state."""
         key = self._cache.remove(body) if event == "DELETED" else self._cache.put(body)
-        if key is not None and self._cache.decides(key) and self._leads():
+        if key is None or not self._cache.decides(key):
+            return
+        gone = self._cache.job(key) is None  # to be forgotten, whoever leads
+        if gone or self._leads():
             self._queue.add(key)
 
     async def run(self) -> None:

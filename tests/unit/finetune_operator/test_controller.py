@@ -112,6 +112,15 @@ async def test_a_deletion_is_taken_in_and_looked_at() -> None:
     assert waiting(made) == 1
 
 
+async def test_who_does_not_lead_looks_at_deletions_alone_to_forget_them() -> None:
+    made, cache, _ = candidate(World(), holder="another")
+    cache.synced = True
+    made.notice("ADDED", job())
+    assert waiting(made) == 0
+    made.notice("DELETED", job(2))
+    assert waiting(made) == 1
+
+
 async def test_a_surprise_is_counted_and_comes_back_later() -> None:
     def fail(*_: Any) -> None:
         raise KeyError("a field that is always there")
