@@ -23,6 +23,7 @@ from finetune_contract.result import Result
 
 STARS = "***"
 SHORTEST = 6  # of a value that is taken out wherever it stands
+SHORTEST_LINE = 16  # of one with several lines, such as a key file, which text may quote by line
 OPEN = {CredentialKey.ENDPOINT_URL, CredentialKey.REGION, CredentialKey.CA_CERTIFICATE}
 LONGEST_LINE = 64 * 1024
 LAST_WORDS_SECONDS = 5.0  # for what is in a pipe when the process has ended
@@ -132,3 +133,5 @@ def _values(directories: Iterable[Path]) -> Iterable[str]:
             value = file.read_bytes().decode(errors="replace").strip()
             if len(value) >= SHORTEST:
                 yield from {value, json.dumps(value)[1:-1], quote(value), quote(value, safe="")}
+            lines = [line.strip() for line in value.splitlines()]
+            yield from (line for line in lines if len(line) >= SHORTEST_LINE)

@@ -46,6 +46,15 @@ def test_what_a_secret_holds_is_taken_out_however_it_is_written(redaction: Redac
     assert said == 'the key is *** "***" *** *** in eu-central-1 at http://minio:9000'
 
 
+def test_a_secret_of_several_lines_is_taken_out_line_by_line(
+    secret: Path, redaction: Redaction
+) -> None:
+    lines = ["-----BEGIN PRIVATE KEY-----", "MIIEvQIBADANBgkqhkiG9w0B", "AQ=="]
+    (secret / "key.json").write_text("\n".join(["{", *(f"  {line}" for line in lines), "}"]))
+    said = [redaction.text(f"{{ {line}\n") for line in lines]
+    assert said == ["{ ***\n", "{ ***\n", "{ AQ==\n"]
+
+
 def test_every_part_of_the_job_has_secrets(tmp_path: Path) -> None:
     of = {}
     for part in ("model", "data", "output", "tracking", "rollout", "judge"):
