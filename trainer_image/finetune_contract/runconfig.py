@@ -16,8 +16,10 @@ from finetune_contract.recipe import Recipe
 
 VERSION: Literal["finetune.dev/runconfig/v1alpha1"] = "finetune.dev/runconfig/v1alpha1"
 FILE_NAME = "runconfig.json"
-# The environment of a pod says which bytes that file has to have.
+# The environment of a pod says which bytes that file has to have, and, for a pod whose file is not
+# to be believed, of which attempt it is.
 DIGEST_VARIABLE = "FINETUNE_RUN_CONFIG_DIGEST"
+ATTEMPT_VARIABLE = "FINETUNE_ATTEMPT"
 
 
 class RunConfig(Terse):

@@ -18,7 +18,7 @@ from finetune_contract.runconfig import RunConfig
 from finetune_trainer.process.ending import ResultFile, explain, failed, own_frames
 from finetune_trainer.process.errors import Failure
 from finetune_trainer.process.logs import start_logging
-from finetune_trainer.process.runconfig import read_run_config
+from finetune_trainer.process.runconfig import attempt_told, read_run_config
 from finetune_trainer.process.sign import SignFile
 from finetune_trainer.process.stopping import Stop, interrupted
 
@@ -38,7 +38,7 @@ def main() -> int:
     try:
         config = read_run_config(arguments.run_config)
     except Failure as failure:
-        return file.write(failed(failure, attempt=1, rank=rank))
+        return file.write(failed(failure, attempt=attempt_told(), rank=rank))
     attempt = config.layout.attempt
     stop = Stop(
         config.layout.grace_seconds,

@@ -33,7 +33,7 @@ from finetune_trainer.process.errors import Failure
 from finetune_trainer.process.machine import cpu_count, out_of_memory_kills
 from finetune_trainer.process.ports import HeldPort
 from finetune_trainer.process.redaction import RedactedStream, Redaction
-from finetune_trainer.process.runconfig import read_run_config
+from finetune_trainer.process.runconfig import attempt_told, read_run_config
 from finetune_trainer.process.sign import SignFile
 from finetune_trainer.process.stopping import TORCHRUN_KILLS, TORCHRUN_VARIABLE, kept_grace
 from finetune_trainer.process.verdict import RankEnd, pod_result
@@ -116,7 +116,7 @@ def main() -> int:
         stream=RedactedStream(sys.stderr, redaction),
     )
     arguments = _arguments()
-    attempt = 1
+    attempt = attempt_told()
     try:
         config = read_run_config(arguments.run_config)
         attempt = config.layout.attempt

@@ -6,7 +6,12 @@ from typing import Any
 
 from finetune_api.job import FineTuneJob
 from finetune_contract.model import sha256_digest
-from finetune_contract.runconfig import DIGEST_VARIABLE, FILE_NAME, RunConfig
+from finetune_contract.runconfig import (
+    ATTEMPT_VARIABLE,
+    DIGEST_VARIABLE,
+    FILE_NAME,
+    RunConfig,
+)
 from finetune_operator.job.method import isolated_rewards
 from finetune_operator.job.names import Object, labels, service_account_name
 from finetune_operator.plan.container import ENVIRONMENT, container
@@ -70,7 +75,8 @@ def _trainer(
     path = f"{RUN_CONFIG_DIRECTORY}/{FILE_NAME}"
     command = ["python", "-m", "finetune_trainer.launch", "--run-config", path]
     digest = sha256_digest(config.to_json().encode())
-    trainer = container(name, image, command, mounted, {**ENVIRONMENT, DIGEST_VARIABLE: digest})
+    of_the_attempt = {ATTEMPT_VARIABLE: str(config.layout.attempt), DIGEST_VARIABLE: digest}
+    trainer = container(name, image, command, mounted, {**ENVIRONMENT, **of_the_attempt})
     resources = job.spec.workers.resources
     if resources is not None:
         trainer["resources"] = {

@@ -16,7 +16,7 @@ import yaml
 from finetune_api.job import FineTuneJob
 from finetune_contract.model import sha256_digest
 from finetune_contract.progress import ANNOTATION as PROGRESS_ANNOTATION
-from finetune_contract.runconfig import FILE_NAME
+from finetune_contract.runconfig import ATTEMPT_VARIABLE, FILE_NAME
 from finetune_operator.job.names import (
     ATTEMPT_LABEL,
     DIGEST_ANNOTATION,
@@ -181,7 +181,9 @@ def _renumbered(value: Json, job: Json, number: int) -> Json:
     """Return what attempt 1 has as attempt `number` has it."""
     if isinstance(value, dict):
         new = {key: _renumbered(item, job, number) for key, item in value.items()}
-        return new | {k: type(new[k])(number) for k in ("attempt", ATTEMPT_LABEL) if k in new}
+        of_the_number = "value" if new.get("name") == ATTEMPT_VARIABLE else "attempt"
+        numbers = (of_the_number, ATTEMPT_LABEL)
+        return new | {k: type(new[k])(number) for k in numbers if k in new}
     if isinstance(value, list):
         return [_renumbered(item, job, number) for item in value]
     name = job["metadata"]["name"]

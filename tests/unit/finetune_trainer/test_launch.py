@@ -16,7 +16,7 @@ from finetune_contract.model import sha256_digest
 from finetune_contract.progress import Phase, Progress
 from finetune_contract.reasons import Reason
 from finetune_contract.result import Outcome
-from finetune_contract.runconfig import DIGEST_VARIABLE
+from finetune_contract.runconfig import ATTEMPT_VARIABLE, DIGEST_VARIABLE
 from finetune_trainer.launch import Node, _environment, _torchrun
 from finetune_trainer.store.artifacts import open_artifact
 from support.models.tiny_llama import sums, write_model, write_rows
@@ -169,8 +169,10 @@ def test_a_run_config_that_someone_swapped_is_not_trained_on(swapped: bool, tmp_
     mine = run_config(tmp_path, workers=2)
     digest = sha256_digest(mine.to_json().encode())
     mounted = json.dumps({"theirs": CANARY}) if swapped else mine
-    result = Pod(mounted, tmp_path / "pod", **{DIGEST_VARIABLE: digest}).result()
+    told = {DIGEST_VARIABLE: digest, ATTEMPT_VARIABLE: "2"}
+    result = Pod(mounted, tmp_path / "pod", **told).result()
     if swapped:
+        assert result.attempt == 2, "the operator takes it for that attempt's"
         assert result.reason is Reason.INPUT_CHANGED
         assert "someone changed the attempt's ConfigMap" in result.message
     else:

@@ -9,8 +9,13 @@ from pydantic import ValidationError
 
 from finetune_contract.model import sha256_digest
 from finetune_contract.reasons import Reason
-from finetune_contract.runconfig import DIGEST_VARIABLE, RunConfig
+from finetune_contract.runconfig import ATTEMPT_VARIABLE, DIGEST_VARIABLE, RunConfig
 from finetune_trainer.process.errors import Failure
+
+
+def attempt_told() -> int:
+    """Return the number of the attempt by the environment; `finetune run` has but one."""
+    return int(os.environ.get(ATTEMPT_VARIABLE, "1"))
 
 
 def read_run_config(path: Path) -> RunConfig:
