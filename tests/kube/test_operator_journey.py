@@ -7,33 +7,17 @@ from __future__ import annotations
 
 import base64
 import json
-import signal
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import aiohttp
-import pytest
 
 from support.cluster.bench import CHILD_KINDS, Bench, condition, now
-from support.cluster.installation import installed
 from support.operator.charts import LEASE
 from support.operator.values import resolved
 
 CANARY = "canary-5f0c1d7e"
 Json = Any
-
-
-@pytest.fixture
-async def bench(
-    api: Any, namespace: str, eventually: Any, kubeconfig: Path, tmp_path: Path
-) -> AsyncIterator[Bench]:
-    bench = await installed(api, namespace, eventually, kubeconfig, tmp_path)
-    bench.start()
-    try:
-        yield bench
-    finally:
-        bench.stop(signal.SIGKILL)  # nothing is left to be done, and Kopf takes its time
 
 
 async def versions(bench: Bench) -> dict[str, str]:

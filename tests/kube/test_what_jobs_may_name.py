@@ -2,27 +2,7 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import AsyncIterator
-from pathlib import Path
-from typing import Any
-
-import pytest
-
 from support.cluster.bench import Bench, condition
-from support.cluster.installation import installed
-
-
-@pytest.fixture
-async def bench(
-    api: Any, namespace: str, eventually: Any, kubeconfig: Path, tmp_path: Path
-) -> AsyncIterator[Bench]:
-    bench = await installed(api, namespace, eventually, kubeconfig, tmp_path)
-    bench.start()
-    try:
-        yield bench
-    finally:
-        bench.stop(signal.SIGKILL)
 
 
 async def test_neither_a_nodes_directory_nor_the_operators_account(bench: Bench) -> None:
