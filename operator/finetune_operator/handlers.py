@@ -62,7 +62,7 @@ class Watches:
             self._stop.clear()
             try:
                 await self._watch()
-            except Exception:
+            except Exception:  # of Kopf, whatever it is: without watches the lists alone tell news
                 log.warning("the watches ended, and start anew", exc_info=True)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._stop.wait(), _PAUSE_SECONDS)
