@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from finetune_contract.shape import AdapterShape, ModelShape, TensorHeader
+from finetune_trainer.memory.shape import AdapterShape, ModelShape, TensorHeader
 
 Matrices = Mapping[str, tuple[int, int]]  # name below a layer -> outputs, inputs
 

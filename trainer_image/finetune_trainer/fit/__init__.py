@@ -1,5 +1,4 @@
 """What a job leaves to the trainer, settled before weights are fetched: the Auto values.
 
-Knows models, rollouts and the contract's memory formula; asks the model's headers, never its
-weights.
+Knows models, rollouts and the memory formula; asks the model's headers, never its weights.
 """

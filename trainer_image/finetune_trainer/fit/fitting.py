@@ -8,7 +8,10 @@ from itertools import combinations, product
 from typing import Any
 
 from finetune_contract.layout import Checkpointing, Offload, ZeroStage
-from finetune_contract.memory import (
+from finetune_contract.recipe import Export, Publish, Quantization
+from finetune_contract.resolved import MemoryEstimate
+from finetune_contract.runconfig import RunConfig
+from finetune_trainer.memory.formula import (
     READ_TOKENS,
     Demand,
     Setting,
@@ -17,10 +20,7 @@ from finetune_contract.memory import (
     merging_fits,
     saving_fits,
 )
-from finetune_contract.recipe import Export, Publish, Quantization
-from finetune_contract.resolved import MemoryEstimate
-from finetune_contract.runconfig import RunConfig
-from finetune_contract.shape import AdapterShape, ModelShape
+from finetune_trainer.memory.shape import AdapterShape, ModelShape
 
 USABLE = 0.95  # of a device's memory: allocators lose some between their blocks
 MOST_ROWS = 16

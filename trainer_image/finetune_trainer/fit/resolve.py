@@ -1,8 +1,8 @@
 """What the job leaves to the trainer, settled before data and weights: the Auto values.
 
-By the memory formula (finetune_contract/memory.py) the job gets the least ZeRO stage that fits,
-checkpoints activations only if it must, and the largest micro-batch that then fits. What the user
-set stays. A job that can not fit is refused here, with what would make it fit.
+By the memory formula (`memory.formula`) the job gets the least ZeRO stage that fits, checkpoints
+activations only if it must, and the largest micro-batch that then fits. What the user set stays.
+A job that can not fit is refused here, with what would make it fit.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from typing import Any
 import torch
 
 from finetune_contract.layout import Layout
-from finetune_contract.memory import Setting, snapshot_bytes
 from finetune_contract.reasons import Reason
 from finetune_contract.recipe import LoraRecipe, Precision
 from finetune_contract.resolved import GIB, MemoryEstimate, Resolved
 from finetune_contract.runconfig import RunConfig
-from finetune_contract.shape import AdapterShape, ModelShape, TensorHeader
 from finetune_trainer.adapter.lora import refuse_bare
 from finetune_trainer.adapter.roles import Kind, RoleMap, map_roles
 from finetune_trainer.fit.fitting import USABLE, Fitter, Room, Wish
+from finetune_trainer.memory.formula import Setting, snapshot_bytes
+from finetune_trainer.memory.shape import AdapterShape, ModelShape, TensorHeader
 from finetune_trainer.model.architectures import ARCHITECTURES
 from finetune_trainer.model.base import empty_model
 from finetune_trainer.model.positions import check_length

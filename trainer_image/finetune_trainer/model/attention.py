@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface
 
-from finetune_contract.memory import SCORE_BLOCK
+from finetune_trainer.memory.formula import SCORE_BLOCK
 
 try:
     from torch.nn.attention.varlen import varlen_attn

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from finetune_contract.memory import READ_TOKENS
 from finetune_contract.resolved import MemoryEstimate
+from finetune_trainer.memory.formula import READ_TOKENS
 
 
 @dataclass(frozen=True)

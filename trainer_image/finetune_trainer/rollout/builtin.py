@@ -19,10 +19,10 @@ from torch import Tensor
 
 from finetune_contract.grpo import Sampling
 from finetune_contract.layout import ZeroStage
-from finetune_contract.memory import ROLLOUT_SHARE
 from finetune_contract.reasons import Reason
 from finetune_contract.recipe import Quantization
 from finetune_trainer.batch.micro_batch import MicroBatch
+from finetune_trainer.memory.formula import ROLLOUT_SHARE
 from finetune_trainer.process.errors import Failure
 from finetune_trainer.rollout.base import Completion, Request
 from finetune_trainer.rollout.budget import Kept, Piece, batches, free_bytes

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from finetune_contract.memory import READ_TOKENS
+from finetune_trainer.memory.formula import READ_TOKENS
 from finetune_trainer.model.attention import Segments
 from finetune_trainer.rollout.prefixed import NAME, SharedPrefixes
 

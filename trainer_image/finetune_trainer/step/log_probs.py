@@ -16,8 +16,8 @@ import torch.nn.functional as F  # noqa: N812 - the name everyone knows
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from finetune_contract.memory import LOGITS_BYTES
 from finetune_trainer.batch.micro_batch import MicroBatch
+from finetune_trainer.memory.formula import LOGITS_BYTES
 from finetune_trainer.model import attention
 from finetune_trainer.model.architectures import ARCHITECTURES
 from finetune_trainer.model.attention import Segments

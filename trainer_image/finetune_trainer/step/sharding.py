@@ -14,8 +14,8 @@ from torch import nn
 from transformers.integrations import HfDeepSpeedConfig
 
 from finetune_contract.layout import Offload, ZeroStage
-from finetune_contract.memory import BUCKET_ELEMENTS, LIVE_ELEMENTS
 from finetune_contract.recipe import Precision
+from finetune_trainer.memory.formula import BUCKET_ELEMENTS, LIVE_ELEMENTS
 from finetune_trainer.process.distributed import Ranks
 from finetune_trainer.run import ResolvedRun
 

@@ -14,7 +14,7 @@ from typing import Any
 from huggingface_hub.errors import SafetensorsParsingError
 
 from finetune_contract.reasons import Reason
-from finetune_contract.shape import TensorHeader
+from finetune_trainer.memory.shape import TensorHeader
 from finetune_trainer.process.errors import Failure
 from finetune_trainer.store import hub
 from finetune_trainer.store.sources import WEIGHTS, ModelSource

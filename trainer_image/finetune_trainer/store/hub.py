@@ -31,7 +31,7 @@ from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 from finetune_contract.layout import CredentialKey
 from finetune_contract.reasons import Reason
-from finetune_contract.shape import TensorHeader
+from finetune_trainer.memory.shape import TensorHeader
 from finetune_trainer.process.errors import Failure
 from finetune_trainer.store.credentials import read_key
 from finetune_trainer.store.storage import Entry, OnBytes, Role

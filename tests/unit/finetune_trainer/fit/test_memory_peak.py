@@ -13,14 +13,14 @@ import pytest
 import torch
 
 from finetune_contract.layout import ZeroStage
-from finetune_contract.memory import ROLLOUT_SHARE, Setting, estimate
 from finetune_contract.recipe import LoraRecipe, LoraTarget, Optimizer, Precision, Quantization
-from finetune_contract.shape import AdapterShape, ModelShape, TensorHeader
 from finetune_trainer.adapter.lora import adapt
 from finetune_trainer.adapter.roles import map_roles
 from finetune_trainer.batch.micro_batch import MicroBatch
 from finetune_trainer.data.encode import EncodedRow
 from finetune_trainer.fit.resolve import adapter_shape
+from finetune_trainer.memory.formula import ROLLOUT_SHARE, Setting, estimate
+from finetune_trainer.memory.shape import AdapterShape, ModelShape, TensorHeader
 from finetune_trainer.methods.grpo.groups import Group, group_batch
 from finetune_trainer.model.base import load_model
 from finetune_trainer.rollout.decoders import SharedDecoder

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune_contract.memory import READ_TOKENS
 from finetune_contract.resolved import MemoryEstimate
+from finetune_trainer.memory.formula import READ_TOKENS
 from finetune_trainer.rollout.budget import Kept, batches, free_bytes
 
 PROMPT = st.tuples(st.integers(1, 40), st.integers(1, 9))  # tokens, samples

@@ -13,7 +13,7 @@ from hf_xet import XetAuthenticationError, XetObjectNotFoundError
 
 from finetune_contract.reasons import Reason
 from finetune_contract.recipe import DataSource, ModelRecipe
-from finetune_contract.shape import TensorHeader
+from finetune_trainer.memory.shape import TensorHeader
 from finetune_trainer.process.errors import Failure
 from finetune_trainer.store.headers import read_headers
 from finetune_trainer.store.hub import ATTEMPTS, Repository, model_repository

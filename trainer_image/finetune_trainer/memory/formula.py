@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from finetune_contract.layout import Offload, ZeroStage
 from finetune_contract.recipe import Optimizer, Precision, Quantization
 from finetune_contract.resolved import MemoryEstimate
-from finetune_contract.shape import AdapterShape, ModelShape
+from finetune_trainer.memory.shape import AdapterShape, ModelShape
 
 MIB = 2**20
 LOGITS_BYTES = 256 * MIB  # of the fp32 logits that exist at a time

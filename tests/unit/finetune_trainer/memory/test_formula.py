@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finetune_contract.layout import Offload, ZeroStage
-from finetune_contract.memory import (
+from finetune_contract.recipe import Optimizer, Precision, Quantization
+from finetune_contract.resolved import MemoryEstimate
+from finetune_trainer.memory.formula import (
     FP32,
     HALF,
     LOGITS_BYTES,
@@ -21,9 +23,7 @@ from finetune_contract.memory import (
     saving_fits,
     snapshot_bytes,
 )
-from finetune_contract.recipe import Optimizer, Precision, Quantization
-from finetune_contract.resolved import MemoryEstimate
-from finetune_contract.shape import AdapterShape, ModelShape, TensorHeader
+from finetune_trainer.memory.shape import AdapterShape, ModelShape, TensorHeader
 from support.models.published_models import LLAMA_3_8B, QWEN3_8B, deepseek_v3
 
 GIB = 2**30
