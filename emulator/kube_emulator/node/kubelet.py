@@ -2,9 +2,8 @@
 
 import asyncio
 import logging
-import secrets
+import socket
 from collections.abc import Iterator
-from itertools import product
 from pathlib import Path
 
 from kube_emulator.client import NODES, PODS, SERVICES, Client, Informer, Object
@@ -17,6 +16,8 @@ from kube_emulator.node.scheduling import Scheduler, is_terminal
 
 log = logging.getLogger(__name__)
 
+_KUBELET_PORT = 10250
+
 
 class Kubelet:
     """Runs this node's pods until cancelled; they die with it."""
@@ -26,8 +27,7 @@ class Kubelet:
         self.workers: dict[str, PodWorker] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._client: Client = node.client
-        # two nodes on one host must not give their pods the same addresses
-        self._first_subnet = secrets.randbelow(256)
+        self._subnet, self._claim = _claim_subnet()
         self._pods = Informer(node.client, PODS.path(), self._on_pod)
         self._services = Informer(node.client, SERVICES.path(), self._on_service)
         self._nodes = Informer(
@@ -47,6 +47,7 @@ class Kubelet:
             for task in self._tasks.values():
                 task.cancel()
             await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+            self._claim.close()
 
     def place_hosts(self) -> None:
         """Write the /etc/hosts of every pod where it has changed.
@@ -137,11 +138,28 @@ class Kubelet:
 
     def _free_address(self) -> str:
         taken = {worker.pod_ip for worker in self.workers.values()}
-        highs = ((self._first_subnet + offset) % 256 for offset in range(256))
-        addresses = (f"127.77.{high}.{low}" for high, low in product(highs, range(1, 255)))
-        return next(address for address in addresses if address not in taken)
+        return next(
+            address
+            for low in range(1, 255)
+            if (address := f"127.77.{self._subnet}.{low}") not in taken
+        )
 
     def find_pod(self, namespace: str, name: str) -> Object | None:
         """A pod of this node by name."""
         pod = self._pods.items.get(f"{namespace}/{name}")
         return pod if pod and pod["spec"].get("nodeName") == self.node.name else None
+
+
+def _claim_subnet() -> tuple[int, socket.socket]:
+    """Return n of 127.77.n.0/24, and the socket that keeps it from the other nodes of this host:
+    pods of two that had the same address would answer each other's probes. Raises OSError if every
+    one is taken."""
+    for number in range(255):
+        claim = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            claim.bind((f"127.77.{number}.255", _KUBELET_PORT))
+        except OSError:
+            claim.close()
+        else:
+            return number, claim
+    raise OSError("255 nodes run on this host: no subnet is left for this one's pods")

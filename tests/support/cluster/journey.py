@@ -21,6 +21,7 @@ Json = dict[str, Any]
 
 TIMEOUT_SECONDS = 180
 STEPS = 100  # of a resumable job
+OPERATOR, NAMESPACE = "deployment/operator-finetune-operator", "finetune-system"
 
 
 @dataclass(frozen=True)
@@ -65,11 +66,12 @@ class Journey:
         raise AssertionError(f"waited {TIMEOUT_SECONDS} s for {what}\n{self.state()}")
 
     def state(self) -> str:
-        """The last jobs, the pods and events, for a failure's message."""
+        """The last jobs, the pods and events, and the operator's words, for a failure's message."""
         jobs = [json.dumps(item.get("status")) for item in self.items("finetunejobs")[-3:]]
-        pods = self.kubectl("get", "pods", check=False)
-        events = self.kubectl("get", "events", check=False).splitlines()[-20:]
-        return "\n".join([*jobs, pods, *events])
+        pods = self.kubectl("get", "pods,leases", "--all-namespaces", check=False)
+        events = self.kubectl("get", "events", "--all-namespaces", check=False).splitlines()[-20:]
+        log = self.kubectl("logs", OPERATOR, f"--namespace={NAMESPACE}", "--tail=60", check=False)
+        return "\n".join([*jobs, pods, *events, log])
 
     def wait_for_success(self, name: str) -> Json:
         """Return the job once it has succeeded; fails with the cluster's state if it ends else."""

@@ -32,11 +32,15 @@ class Server:
         pass
 
 
-@pytest.fixture
-def kubelet(tmp_path: Path) -> Kubelet:
+def node(directory: Path) -> Kubelet:
     client: Any = Server()
     recorder = Recorder(client, "kubelet")
-    return Kubelet(NodeContext("n", client, recorder, Catalogue(), tmp_path, tmp_path, 1.0))
+    return Kubelet(NodeContext("n", client, recorder, Catalogue(), directory, directory, 1.0))
+
+
+@pytest.fixture
+def kubelet(tmp_path: Path) -> Kubelet:
+    return node(tmp_path)
 
 
 def lost_pod(kubelet: Kubelet, name: str) -> PodWorker:
@@ -72,3 +76,18 @@ async def test_the_names_of_others_can_be_placed_while_a_pod_is_removed(
         await life
     assert "staying" in staying.setting.hosts_file.read_text()
     assert not going.setting.directory.exists()
+
+
+def test_nodes_of_one_host_give_their_pods_no_address_twice(tmp_path: Path) -> None:
+    body = {
+        "metadata": {"name": "a", "namespace": "default", "uid": "a"},
+        "spec": {"nodeName": "n", "containers": [{"name": "c", "image": "alpine"}]},
+    }
+    nodes = [node(tmp_path / str(number)) for number in range(40)]
+
+    async def addresses() -> set[str]:
+        for one in nodes:
+            one._on_pod(None, body)
+        return {one.workers["a"].pod_ip for one in nodes}
+
+    assert len(asyncio.run(addresses())) == len(nodes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from itertools import count
 from pathlib import Path
 from threading import Barrier, Event
@@ -40,6 +41,7 @@ def test_after_a_failure_nothing_is_begun() -> None:
             failed.set()
             raise ValueError("first")
         assert failed.wait(30)
+        time.sleep(0.05)  # or they are done before anyone has seen the failure
 
     with pytest.raises(ValueError, match="first"):
         at_once(work, range(500))
