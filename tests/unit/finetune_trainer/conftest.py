@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 
 from finetune_trainer.process.distributed import Ranks
+from support.models.tiny_llama import sums, write_model, write_rows
 from support.trainer.fork_server import ForkServer
 from support.trainer.runs import rank_environments
 
@@ -23,6 +24,18 @@ def server() -> Iterator[ForkServer]:
     server = ForkServer()
     yield server
     server.close()
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the directory of a tiny model."""
+    return write_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    """Return a file of rows that it can be trained on."""
+    return write_rows(tmp_path / "train.jsonl", sums(16))
 
 
 @pytest.fixture(scope="module")

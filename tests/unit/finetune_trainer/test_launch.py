@@ -19,7 +19,6 @@ from finetune_contract.result import Outcome
 from finetune_contract.runconfig import ATTEMPT_VARIABLE, DIGEST_VARIABLE
 from finetune_trainer.launch import Node, _environment, _torchrun
 from finetune_trainer.store.artifacts import open_artifact
-from support.models.tiny_llama import sums, write_model, write_rows
 from support.storage.publications import run_directory
 from support.trainer.launchers import Pod, pods
 from support.trainer.runs import run_config
@@ -35,16 +34,6 @@ class Finder:
 
 sys.meta_path.insert(0, Finder())
 """
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_model(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture
-def rows(tmp_path: Path) -> Path:
-    return write_rows(tmp_path / "train.jsonl", sums(16))
 
 
 def test_one_pod_of_two_ranks_publishes(model: Path, rows: Path, tmp_path: Path) -> None:

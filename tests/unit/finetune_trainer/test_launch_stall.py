@@ -10,7 +10,6 @@ import pytest
 from finetune_contract.reasons import Reason
 from finetune_contract.runconfig import RunConfig
 from finetune_trainer.store.artifacts import open_artifact
-from support.models.tiny_llama import sums, write_model, write_rows
 from support.trainer.launchers import ENDLESS, Pod, pods
 from support.trainer.runs import run_config
 
@@ -32,16 +31,6 @@ class Finder(MetaPathFinder):
 
 sys.meta_path.insert(0, Finder())
 """
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_model(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture
-def rows(tmp_path: Path) -> Path:
-    return write_rows(tmp_path / "train.jsonl", sums(16))
 
 
 def stacks(directory: Path, node: int = 0) -> str:

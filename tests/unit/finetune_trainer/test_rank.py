@@ -5,22 +5,15 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import pytest
-
 from finetune_contract.reasons import Reason
 from finetune_contract.result import Result
 from finetune_contract.runconfig import RunConfig
-from support.models.tiny_llama import dialogue, sums, write_model, write_rows
+from support.models.tiny_llama import dialogue, sums, write_rows
 from support.trainer.fork_server import ForkServer
 from support.trainer.launchers import ENDLESS
 from support.trainer.runs import run_config
 
 CANARY = "canary-9d41"
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_model(tmp_path_factory.mktemp("model"))
 
 
 def results(server: ForkServer, config: RunConfig, directory: Path) -> list[Result]:
@@ -30,10 +23,9 @@ def results(server: ForkServer, config: RunConfig, directory: Path) -> list[Resu
 
 
 def test_what_is_published_is_not_trained_again(
-    server: ForkServer, model: Path, tmp_path: Path
+    server: ForkServer, model: Path, rows: Path, tmp_path: Path
 ) -> None:
     """The same recipe on the same inputs, whoever asks and with whatever layout."""
-    rows = write_rows(tmp_path / "train.jsonl", sums(16))
     [first] = results(server, run_config(tmp_path, model=model, data=rows), tmp_path / "first")
     other = run_config(
         tmp_path,
@@ -63,9 +55,8 @@ def test_a_bad_row_ends_all_ranks_with_its_place(
 
 
 def test_a_loss_that_is_not_finite_stops_at_its_step(
-    server: ForkServer, model: Path, tmp_path: Path
+    server: ForkServer, model: Path, rows: Path, tmp_path: Path
 ) -> None:
-    rows = write_rows(tmp_path / "train.jsonl", sums(16))
     config = run_config(
         tmp_path,
         model=model,

@@ -24,18 +24,13 @@ from finetune_trainer.process.errors import Failure
 from finetune_trainer.step.optimizer_state import Moments
 from finetune_trainer.store.publish import Output
 from support.grpo.configs import VOWEL, grpo_config, prompts
-from support.models.tiny_llama import sums, write_model, write_rows
+from support.models.tiny_llama import sums, write_rows
 from support.rewards.reward_models import write_judge
 from support.services.hub import COMMIT, Hub, hub_server
 from support.storage.publications import SUMMARY
 from support.trainer.runs import run_config
 
 MOVED = "decade00" * 5
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture
