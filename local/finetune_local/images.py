@@ -22,11 +22,6 @@ BASE = {"PATH": "/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin"} 
 INSTALLED = "/opt/venv"  # where the Dockerfiles install to
 
 
-def our_image(name: str) -> str:
-    """Return the reference of one of them, in the version that is installed."""
-    return f"{REPOSITORY}{name}:{version('finetune-operator')}"
-
-
 def our_images() -> dict[str, Any]:
     """Return what stands for the project's images, by repository."""
     return {

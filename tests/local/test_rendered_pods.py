@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune_contract.result import Outcome, decode
-from finetune_local.images import our_image
+from finetune_local.images import REPOSITORY
 from finetune_operator.plan.attempt import attempt_objects
 from finetune_operator.plan.backends import BACKEND
 from finetune_rewards.runner.client import RunnerClient
@@ -19,7 +19,7 @@ from support.models.tiny_llama import sums, write_model, write_rows
 from support.operator.values import attempt, job
 from support.rewards.runners import samples
 
-IMAGE = our_image("trainer")
+IMAGE = f"{REPOSITORY}trainer:dev"
 WHO = """
 import os
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from finetune_contract.start import have_a_home
-from finetune_local.images import our_image
+from finetune_local.images import REPOSITORY
 from kube_emulator.node.containers.sandbox import Mount
 from support.containers.rendered import start
 
-IMAGE = our_image("operator")
+IMAGE = f"{REPOSITORY}operator:dev"
 PROGRAMS = [
     "finetune_operator",
     "finetune_rewards",
