@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter as Tally
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
@@ -17,7 +16,6 @@ from prometheus_client import (
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from finetune_api.status import ConditionType
 from finetune_operator.cluster.cache import Cache
 from finetune_operator.job_metrics import JobMetrics
 
@@ -71,7 +69,6 @@ class Metrics:
         )
         leader.set_function(leads)
         self.registry.register(_Refused(cache))
-        self.registry.register(_JobsByReason(cache, leads))
         self.registry.register(JobMetrics(cache, clock, leads))
 
     def observe_request(self, verb: str, kind: str, code: int) -> None:
@@ -96,25 +93,4 @@ class _Refused(Collector):
         )
         for namespace in sorted(self._cache.closed):
             family.add_metric([namespace], 1)
-        yield family
-
-
-class _JobsByReason(Collector):
-    def __init__(self, cache: Cache, leads: Callable[[], bool]) -> None:
-        self._cache = cache
-        self._leads = leads
-
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        """Count the jobs by the reason of their Succeeded condition when asked. Only who works
-        counts them, so that the sum over all operators is right."""
-        tally: Tally[str] = Tally()
-        for _, body in self._cache.jobs() if self._leads() else ():
-            conditions = (body.get("status") or {}).get("conditions") or []
-            reasons = (c["reason"] for c in conditions if c["type"] == ConditionType.SUCCEEDED)
-            tally[next(reasons, "")] += 1
-        family = GaugeMetricFamily(
-            "finetune_operator_jobs", "FineTuneJobs by reason", labels=["reason"]
-        )
-        for reason, count in sorted(tally.items()):
-            family.add_metric([reason], count)
         yield family

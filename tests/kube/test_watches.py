@@ -133,7 +133,7 @@ async def test_a_namespace_is_watched_once_it_has_the_labels(bench: Bench) -> No
         return (await answer(bench, "/readyz"))[0] == 200
 
     await bench.eventually(ready, "the operator to be ready", 30)
-    assert "finetune_operator_jobs{" not in (await answer(bench, "/metrics"))[1]
+    assert "finetune_job_state{" not in (await answer(bench, "/metrics"))[1]
     labels = {"metadata": {"labels": {"chosen": bench.namespace}}}
     await bench.api.merge(f"/api/v1/namespaces/{bench.namespace}", labels)
     labelled = time.monotonic()

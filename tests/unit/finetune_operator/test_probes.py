@@ -1,22 +1,11 @@
 """What Kubernetes and Prometheus ask over HTTP."""
 
-from typing import Any
-
 from aiohttp import ClientSession
 from aiohttp.test_utils import TestClient, TestServer
 
 from finetune_operator.cluster.cache import Cache
 from finetune_operator.metrics import Metrics
 from finetune_operator.probes import application, serve
-
-
-def job(name: str, *reasons: str) -> dict[str, Any]:
-    conditions = [{"type": "Succeeded", "status": "Unknown", "reason": r} for r in reasons]
-    return {
-        "kind": "FineTuneJob",
-        "metadata": {"name": name, "namespace": "team", "uid": name, "resourceVersion": "1"},
-        "status": {"conditions": conditions} if conditions else None,
-    }
 
 
 async def test_alive_at_once_ready_once_everything_was_listed() -> None:
@@ -28,17 +17,13 @@ async def test_alive_at_once_ready_once_everything_was_listed() -> None:
         assert (await client.get("/readyz")).status == 200
 
 
-async def test_metrics_count_jobs_requests_and_what_waits() -> None:
+async def test_metrics_count_requests_and_what_waits() -> None:
     cache = Cache()
     metrics = Metrics(cache, lambda: 7)
-    for body in (job("a", "Running"), job("b", "Running"), job("c", "OutOfMemory"), job("d")):
-        cache.put(body)
     metrics.observe_request("create", "Lease", 201)
     async with TestClient(TestServer(application(cache, metrics))) as client:
         text = await (await client.get("/metrics")).text()
     lines = set(text.splitlines())
-    assert 'finetune_operator_jobs{reason="Running"} 2.0' in lines
-    assert 'finetune_operator_jobs{reason="OutOfMemory"} 1.0' in lines
     assert "finetune_operator_queue_length 7.0" in lines
     counted = 'finetune_operator_api_requests_total{code="201",kind="Lease",verb="create"} 1.0'
     assert counted in lines
