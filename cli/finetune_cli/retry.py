@@ -10,8 +10,10 @@ from typing import Annotated, Any
 import typer
 
 from finetune_cli.console import print_out, refusal
+from finetune_contract.foreign import printable
 
 KUBECTL_FAILED = 4
+LONGEST = 1000  # characters of what kubectl says
 KIND = "finetunejobs.finetune.dev"
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The FineTuneJob.")]
 Namespace = Annotated[
@@ -41,7 +43,7 @@ def _has_not_failed(job: Any) -> str | None:
     if succeeded.get("status") == "True":
         return "has succeeded"
     if succeeded.get("status") != "False":
-        return f"has not failed (it is {succeeded.get('reason', 'new')})"
+        return f"has not failed (it is {printable(succeeded.get('reason', 'new'))})"
     wanted, followed = _retries(job)
     return "was told to go on already" if wanted > followed else None
 
@@ -69,7 +71,13 @@ def _kubectl(*arguments: str) -> str:
     program = shutil.which("kubectl")
     if program is None:
         raise refusal("kubectl is not on the PATH", 2)
-    ran = subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
+    ran = subprocess.run(
+        [program, *arguments], capture_output=True, encoding="utf-8", errors="replace", check=False
+    )
     if ran.returncode:
-        raise refusal(ran.stderr.strip() or f"kubectl ended with {ran.returncode}", KUBECTL_FAILED)
+        said = printable(ran.stderr.strip(), LONGEST) or f"ended with {ran.returncode}"
+        raise refusal(
+            f"kubectl {arguments[0]}: {said}; once that is mended, run the same again",
+            KUBECTL_FAILED,
+        )
     return ran.stdout

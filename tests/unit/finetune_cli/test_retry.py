@@ -30,15 +30,21 @@ class Kubectl:
         program.write_text(PLAYED.format(**self._files))
         program.chmod(0o755)
 
-    def shows(self, succeeded: str | None, retries: int | None = None, **status: Json) -> None:
-        condition = {"type": "Succeeded", "status": succeeded, "reason": "Running"}
+    def shows(
+        self,
+        succeeded: str | None,
+        retries: int | None = None,
+        reason: str = "Running",
+        **status: Json,
+    ) -> None:
+        condition = {"type": "Succeeded", "status": succeeded, "reason": reason}
         status["conditions"] = [condition] if succeeded else []
         policy = {} if retries is None else {"runPolicy": {"retries": retries}}
         job = {"metadata": {"resourceVersion": "77"}, "spec": policy, "status": status}
         self._files["job"].write_text(json.dumps(job))
 
-    def refuses(self, words: str) -> None:
-        self._files["refusal"].write_text(words)
+    def refuses(self, words: bytes) -> None:
+        self._files["refusal"].write_bytes(words)
 
     @property
     def calls(self) -> list[str]:
@@ -85,6 +91,7 @@ def test_it_says_from_which_step(kubectl: Kubectl) -> None:
     [
         (("True",), "has succeeded"),
         (("Unknown",), "has not failed (it is Running)"),
+        (("Unknown", None, "Run\x1b[2J\n"), r"has not failed (it is Run\x1b[2J )"),
         ((None,), "has not failed (it is new)"),
         (("False", 1), "was told to go on already"),
     ],
@@ -99,11 +106,23 @@ def test_a_job_that_has_not_failed_is_left_alone(
     assert len(kubectl.calls) == 1
 
 
-def test_what_kubectl_refuses_is_passed_on(kubectl: Kubectl) -> None:
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        (b"the object has been modified\n", "the object has been modified"),
+        (b"\x1b[2Jline\nline\xff", "\\x1b[2Jline line\ufffd"),
+        (b"x" * 5000, "x" * 999 + "…"),
+        (b"\n", "ended with 1"),
+    ],
+)
+def test_what_kubectl_refuses_is_told_in_printable_words(
+    kubectl: Kubectl, said: bytes, shown: str
+) -> None:
     kubectl.shows("False")
-    kubectl.refuses("the object has been modified\n")
+    kubectl.refuses(said)
     result = retry()
-    assert (result.exit_code, result.stderr) == (4, "the object has been modified\n")
+    remedy = "; once that is mended, run the same again\n"
+    assert (result.exit_code, result.stderr) == (4, f"kubectl patch: {shown}{remedy}")
 
 
 def test_without_kubectl(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
