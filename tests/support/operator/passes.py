@@ -39,6 +39,11 @@ class Bench:
         kinds = child_kinds(self.world.backend)
         await Synchroniser(self.api, self.cache, kinds, (), lambda key: None).relist()
 
+    def forget(self) -> None:
+        """Let the cache show the job and nothing of what was made of it."""
+        self.cache = self.reconciler.cache = Cache()
+        self.cache.put(self.world.job())
+
     async def do_pass(self) -> float | None:
         await self.relist()
         return await self.reconciler.reconcile(KEY)

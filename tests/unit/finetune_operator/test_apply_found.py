@@ -1,0 +1,201 @@
+"""What stands where an attempt's objects go: a stranger's, the job's own, what others made of it."""
+
+import copy
+from collections.abc import Callable
+
+import pytest
+
+from finetune_api.job import KIND
+from finetune_operator.cluster.api import ApiError
+from finetune_operator.cluster.queue import RetryLater
+from support.operator.passes import KEY, Bench, Json
+
+
+def foreign(**metadata: Json) -> Json:
+    return {"kind": "ConfigMap", "metadata": {"name": "bot-a1", **metadata}}
+
+
+async def test_a_strangers_object_is_neither_changed_nor_taken() -> None:
+    bench = Bench()
+    bench.world.add(foreign())
+    assert await bench.do_pass() == 5
+    assert bench.told("Reconciling")[1] == "NameTaken"
+    text = "ConfigMap bot-a1 exists and is not this job's: it belongs to nobody"
+    assert text in bench.told("Reconciling")[2]
+    assert "PyTorchJob" not in bench.created
+    assert "labels" not in bench.world.objects["ConfigMap", "bot-a1"]["metadata"]
+
+
+async def test_an_own_object_that_the_cache_does_not_show_is_adopted() -> None:
+    bench = Bench()
+    await bench.do_pass()
+    bench.forget()
+    writes = bench.world.writes
+    await bench.reconciler.reconcile(KEY)
+    assert bench.world.writes == writes
+
+
+async def test_a_deleted_jobs_object_is_removed_and_its_name_used() -> None:
+    bench = Bench()
+    owner = {"kind": KIND, "name": "bot", "uid": "uid-of-old", "controller": True}
+    labels = {
+        "app.kubernetes.io/managed-by": "finetune-operator",
+        "finetune.dev/job": "bot",
+        "finetune.dev/attempt": "1",
+    }
+    bench.world.add(foreign(labels=labels, ownerReferences=[owner]))
+    await bench.do_pass()
+    (kept,) = bench.world.objects["ConfigMap", "bot-a1"]["metadata"]["ownerReferences"]
+    assert kept["uid"] == bench.world.job()["metadata"]["uid"]
+
+
+async def test_an_object_may_have_other_owners_too() -> None:
+    bench = Bench()
+    await bench.do_pass()
+    body = bench.world.objects["ServiceAccount", "bot-finetune"]
+    owners = [*body["metadata"]["ownerReferences"], {"kind": "Team", "uid": "team"}]
+    bench.world.store({**body, "metadata": {**body["metadata"], "ownerReferences": owners}})
+    await bench.do_pass()
+    assert bench.told("Reconciling")[1] == "Pending"
+
+
+async def test_an_object_that_is_being_deleted_is_waited_for() -> None:
+    bench = Bench()
+    await bench.do_pass()
+    body = bench.world.objects["ServiceAccount", "bot-finetune"]
+    bench.world.store({**body, "metadata": {**body["metadata"], "deletionTimestamp": "now"}})
+    assert await bench.do_pass() == 5
+    assert "ServiceAccount bot-finetune is being deleted" in bench.told("Reconciling")[2]
+
+
+async def test_a_name_that_was_free_again_when_looked_at_is_tried_later() -> None:
+    bench = Bench()
+    bench.refusals["Lease"] = ApiError(409, "AlreadyExists", "it exists")
+    assert await bench.do_pass() == 5
+    truth, reason, message = bench.told("Reconciling")
+    assert (truth, reason) == ("True", "NameTaken")
+    assert "Lease bot-a1 went away while it was looked at" in message
+
+
+Change = Callable[[Json], None]
+
+
+def mend(part: str, value: Json) -> Change:
+    return lambda body: body.__setitem__(part, value)
+
+
+def strip(*path: str) -> Change:
+    def change(body: Json) -> None:
+        for step in path[:-1]:
+            body = body[step]
+        del body[path[-1]]
+
+    return change
+
+
+def tamper(bench: Bench, kind: str, name: str, change: Change) -> Json:
+    """Change an object by another hand; return it as it was."""
+    body = copy.deepcopy(bench.world.objects[kind, name])
+    before = copy.deepcopy(body)
+    change(body)
+    bench.world.store(body)
+    return before
+
+
+def say(body: Json) -> None:
+    body["metadata"]["annotations"]["finetune.dev/progress"] = "{}"
+
+
+OTHER_BUCKET = mend("data", {"run-config.json": "of another bucket"})
+TAMPERED: list[tuple[str, str, Change]] = [
+    ("ConfigMap", "bot-a1", OTHER_BUCKET),
+    ("ConfigMap", "bot-a1", strip("immutable")),
+    ("ConfigMap", "bot-a1", strip("metadata", "labels")),
+    ("Role", "bot-a1", mend("rules", [])),
+    ("Role", "bot-a1", strip("metadata", "labels", "app.kubernetes.io/managed-by")),
+    ("Role", "bot-a1", strip("metadata", "annotations")),
+    ("RoleBinding", "bot-a1", mend("roleRef", {"kind": "Role", "name": "admin"})),
+    ("Lease", "bot-a1", mend("spec", {"holderIdentity": "stranger"})),
+    ("Lease", "bot-a1", say),
+    ("Lease", "bot-a1", strip("metadata", "labels")),
+    ("ServiceAccount", "bot-finetune", mend("automountServiceAccountToken", True)),
+    ("NetworkPolicy", "bot-finetune", mend("spec", {})),
+]
+
+
+@pytest.mark.parametrize("shown", [True, False], ids=["the cache shows it", "a POST finds it"])
+@pytest.mark.parametrize(("kind", "name", "change"), TAMPERED)
+async def test_what_was_planted_is_put_right_before_an_attempt_begins(
+    kind: str, name: str, change: Change, shown: bool
+) -> None:
+    bench = Bench()
+    bench.refusals["PyTorchJob"] = ApiError(500, "InternalError", "etcd is slow")
+    with pytest.raises(RetryLater):
+        await bench.do_pass()
+    planned = tamper(bench, kind, name, change)
+    bench.refusals.clear()
+    if shown:
+        await bench.do_pass()
+    else:
+        bench.forget()
+        await bench.reconciler.reconcile(KEY)
+    found = copy.deepcopy(bench.world.objects[kind, name])
+    for body in (planned, found):
+        body["metadata"].pop("resourceVersion")
+    if kind in ("ConfigMap", "RoleBinding", "Lease"):
+        assert found["metadata"].pop("uid") != planned["metadata"].pop("uid")
+    assert found == planned
+    assert ("PyTorchJob", "bot-a1") in bench.world.objects
+    writes = bench.world.writes
+    assert await bench.do_pass() == 10
+    assert bench.world.writes == writes
+
+
+async def test_what_differs_from_the_plan_is_put_right_and_what_has_begun_is_not() -> None:
+    bench = Bench()
+    await bench.do_pass()
+    left: dict[str, Change] = {
+        "ConfigMap": OTHER_BUCKET,
+        "Lease": say,
+        "PyTorchJob": mend("spec", {}),
+    }
+    for kind, change in {**left, "Role": mend("rules", [])}.items():
+        tamper(bench, kind, "bot-a1", change)
+    writes = bench.world.writes
+    await bench.do_pass()
+    assert bench.world.writes == writes + 1
+    assert bench.world.objects["Role", "bot-a1"]["rules"] != []
+
+
+async def test_what_others_add_is_theirs() -> None:
+    bench = Bench()
+    await bench.do_pass()
+    account = copy.deepcopy(bench.world.objects["ServiceAccount", "bot-finetune"])
+    account["imagePullSecrets"] = [{"name": "own"}, *account.get("imagePullSecrets", [])]
+    account["metadata"]["labels"]["team"] = "x"
+    bench.world.store(account)
+    writes = bench.world.writes
+    await bench.do_pass()
+    assert bench.world.writes == writes
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+async def test_what_another_operator_wrote_since_is_not_overwritten(deleted: bool) -> None:
+    bench = Bench()
+    await bench.do_pass()
+    await bench.do_pass()
+    name = ("NetworkPolicy", "bot-finetune")
+    body = bench.world.objects[name]
+    old = {**body["metadata"], "annotations": {}}
+    bench.world.store({**body, "metadata": old})
+    await bench.relist()
+    bench.world.drop(*name)
+    if not deleted:
+        bench.world.add(body)
+    writes = bench.world.writes
+    with pytest.raises(RetryLater):
+        await bench.reconciler.reconcile(KEY)
+    assert bench.world.writes == writes
+    await bench.reconciler.reconcile(KEY)
+    assert bench.created.count("NetworkPolicy") == 1 + deleted
+    assert bench.world.objects[name]["metadata"]["annotations"] != {}
