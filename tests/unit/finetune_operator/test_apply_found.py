@@ -1,4 +1,4 @@
-"""What stands where an attempt's objects go: a stranger's, the job's own, what others made of it."""
+"""What stands where an attempt's objects go: a stranger's, or the own as others made it."""
 
 import copy
 from collections.abc import Callable
