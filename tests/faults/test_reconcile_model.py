@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from finetune_api.job import KIND
 from support.operator.backends import BACKENDS, NAMES, Played
-from support.operator.model_cluster import Fault
-from support.operator.schedules import TURN, WORKLOAD, Pod, Schedule, Simulation, play, take
+from support.operator.model.api_server import Fault
+from support.operator.model.schedules import TURN, WORKLOAD, Pod, Schedule, Simulation, play, take
 
 CHECK = "bot-rewards"
 ATTEMPT_PODS = [(attempt, rank) for attempt in (1, 2, 3) for rank in (0, 1)]

@@ -6,8 +6,8 @@ import pytest
 
 from finetune_api.job import KIND
 from support.operator.backends import BACKENDS, NAMES, Played
-from support.operator.model_cluster import Fault
-from support.operator.schedules import TURN, Schedule, play
+from support.operator.model.api_server import Fault
+from support.operator.model.schedules import TURN, Schedule, play
 
 TURN_STEP = ("turn", TURN)
 LOOK = [("deliver", (KIND, 9)), ("pass", None)]

@@ -7,8 +7,8 @@ from finetune_operator.cluster.cache import Cache, Key
 from finetune_operator.cluster.sync import Synchroniser
 from finetune_operator.settings import Settings
 from support.operator.jobs import bot_job
-from support.operator.model_cluster import ModelApi, reconciler_on
-from support.operator.model_world import World, child_kinds
+from support.operator.model.api_server import ModelApi, reconciler_on
+from support.operator.model.world import World, child_kinds
 
 Json = Any
 KEY = Key("team", "bot")

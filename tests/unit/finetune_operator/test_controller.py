@@ -23,8 +23,8 @@ from finetune_operator.controller import Controller
 from finetune_operator.plan.backends import BACKEND
 from finetune_operator.settings import Settings
 from support.operator.jobs import bot_job
-from support.operator.model_cluster import ModelApi
-from support.operator.model_world import World
+from support.operator.model.api_server import ModelApi
+from support.operator.model.world import World
 
 KEY = Key("team", "bot")
 

@@ -15,9 +15,9 @@ from finetune_operator.events import _REMEMBERED, Transition
 from finetune_operator.plan.backends import BACKEND
 from finetune_operator.settings import Settings
 from support.operator.jobs import bot_job
-from support.operator.model_cluster import ModelApi
-from support.operator.model_world import World
-from support.operator.simulated_time import simulated, work
+from support.operator.model.api_server import ModelApi
+from support.operator.model.simulated_time import simulated, work
+from support.operator.model.world import World
 
 OWN = ("finetune_operator.", "prometheus_client.")
 SETTINGS = Settings(trainer_image="t", retry_base_seconds=0)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from finetune_operator.cluster.queue import RetryLater, WorkQueue
-from support.operator.simulated_time import simulated, work
+from support.operator.model.simulated_time import simulated, work
 
 Key = tuple[str, int]
 REQUEST_SECONDS = 0.05

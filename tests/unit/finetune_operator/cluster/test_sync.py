@@ -10,8 +10,8 @@ from finetune_operator.cluster.api import ApiError, Listing, Unreachable
 from finetune_operator.cluster.cache import Cache, Key
 from finetune_operator.cluster.sync import Synchroniser
 from support.operator.backends import ONE_OBJECT
-from support.operator.model_cluster import ModelApi
-from support.operator.model_world import World, child_kinds
+from support.operator.model.api_server import ModelApi
+from support.operator.model.world import World, child_kinds
 
 KEY = Key("team", "bot")
 KINDS = child_kinds(ONE_OBJECT)

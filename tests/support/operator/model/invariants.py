@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from support.operator.model_world import (
+from support.operator.model.world import (
     FINISHED,
     GRACE,
     World,

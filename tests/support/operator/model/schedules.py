@@ -13,16 +13,16 @@ from finetune_operator.cluster.queue import RetryLater
 from finetune_operator.cluster.sync import Synchroniser
 from finetune_operator.settings import Settings
 from support.operator.backends import ONE_OBJECT, Played
-from support.operator.invariants import (
+from support.operator.jobs import bot_job
+from support.operator.model.api_server import Crash, Fault, ModelApi, reconciler_on
+from support.operator.model.invariants import (
     FENCE,
     check_the_end,
     condition,
     may_create,
     may_follow,
 )
-from support.operator.jobs import bot_job
-from support.operator.model_cluster import Crash, Fault, ModelApi, reconciler_on
-from support.operator.model_world import GRACE, World, child_kinds
+from support.operator.model.world import GRACE, World, child_kinds
 
 Json = Any
 Schedule = list[tuple[str, Any]]

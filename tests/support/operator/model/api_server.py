@@ -15,7 +15,7 @@ from finetune_operator.cluster.clock import ServerClock
 from finetune_operator.events import Recorder
 from finetune_operator.reconcile import Reconciler
 from finetune_operator.settings import Settings
-from support.operator.model_world import World
+from support.operator.model.world import World
 
 Json = Any
 Check = Callable[[Json], None]
