@@ -8,14 +8,11 @@ import pytest
 
 from finetune_api.status import (
     AttemptState,
-    Condition,
-    ConditionType,
 )
 from finetune_contract.reasons import Reason
 from finetune_operator.judge.decide import refused
 from finetune_operator.judge.decision import Course, Decision
 from finetune_operator.judge.observed import Child
-from finetune_operator.plan.backends import BACKEND
 from support.operator.decisions import (
     ACCOUNT,
     FAILED,
@@ -204,90 +201,6 @@ def test_a_failure_is_told_before_a_suspension() -> None:
     assert decided(bad, runPolicy={"suspend": True}).verdict.course is Course.FAILED
 
 
-SUCCEEDED = [
-    Condition(
-        type=ConditionType.SUCCEEDED,
-        status="True",
-        reason="Succeeded",
-        last_transition_time=stamp(100),
-    )
-]
-
-
-@pytest.mark.parametrize(
-    ("seconds", "ttl", "deleted", "after"),
-    [
-        (159, 60, [], 1),
-        (160, 60, ["Lease/bot-a1", "ServiceAccount/bot-finetune"], None),
-        (9_999, None, [], None),
-    ],
-)
-def test_children_live_as_long_as_the_user_says(
-    seconds: int, ttl: int | None, deleted: list[str], after: int | None
-) -> None:
-    policy = {"ttlSecondsAfterFinished": ttl} if ttl else {}
-    made = decided(
-        attempt(**FAILED),
-        seconds=seconds,
-        children=(LEASE, ACCOUNT),
-        conditions=SUCCEEDED,
-        runPolicy=policy,
-    )
-    assert names(made) == deleted
-    assert made.after == (timedelta(seconds=after) if after else None)
-    assert made.run is None
-    assert decided(conditions=SUCCEEDED).run is None, "even without a record of attempts"
-
-
-ENDED = (ended(0, 0), ended(1, 0))
-HELD = (replace(ENDED[0], phase="Running"), ENDED[1])
-OVER, OPEN = replace(WORKLOAD, outcome=True), WORKLOAD
-GOING = replace(OPEN, deleting=True)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "pods", "workload", "goes", "after"),
-    [
-        (129, HELD, OPEN, False, 1),
-        (130, HELD, OPEN, True, None),
-        (129, HELD, OVER, False, 1),
-        (130, HELD, OVER, True, None),
-        (130, ENDED, OPEN, True, None),
-        (130, HELD, GOING, False, None),
-        (100, ENDED, OVER, False, None),
-        (9_999, ENDED, OVER, False, None),
-        (9_999, (*HELD[1:], replace(HELD[0], gone=True)), OVER, False, None),
-        (130, HELD, None, False, None),
-    ],
-)
-@pytest.mark.parametrize("state", ["Succeeded", "Failed"])
-def test_what_holds_the_pods_of_a_finished_job_is_deleted_after_a_while(
-    state: str, seconds: int, pods: Any, workload: Child | None, goes: bool, after: int | None
-) -> None:
-    assert BACKEND.clean_up == timedelta(seconds=30)
-    record = attempt(**{**FAILED, "state": state})
-    children = (workload, ACCOUNT) if workload else (ACCOUNT,)
-    made = decided(record, seconds=seconds, pods=pods, children=children, conditions=SUCCEEDED)
-    assert names(made) == (["PyTorchJob/bot-a1"] if goes else [])
-    assert made.after == (timedelta(seconds=after) if after else None)
-    assert made.attempts == (record,)
-
-
-def test_the_next_attempt_need_not_wait_for_sidecars_of_the_last() -> None:
-    made = decided(stopping(), seconds=101, pods=HELD)
-    assert last_state(made) is AttemptState.FAILED
-    runs = decided(stopping(), seconds=101, pods=(pod(0), ENDED[1]))
-    assert last_state(runs) is AttemptState.STOPPING
-
-
-def test_time_to_live_may_be_over_before_that() -> None:
-    record, policy = attempt(**FAILED), {"ttlSecondsAfterFinished": 20}
-    made = decided(
-        record, seconds=119, pods=HELD, children=(OPEN,), conditions=SUCCEEDED, runPolicy=policy
-    )
-    assert (names(made), made.after) == ([], timedelta(seconds=1))
-
-
 def test_strays_go_and_strangers_stay() -> None:
     stray = Child("Lease", "bot-a7", "stray", UID, 7, False)
     going = replace(stray, name="bot-a8", deleting=True)
@@ -329,10 +242,3 @@ def test_the_image_of_the_job_goes_before_the_operators() -> None:
     assert own is not None
     assert default is not None
     assert (own.image, default.image) == ("own:1", "trainer:1")
-
-
-def test_a_job_whose_conditions_were_lost_has_still_succeeded() -> None:
-    over = attempt(state=AttemptState.SUCCEEDED, end_time=stamp(9), reason=Reason.SUCCEEDED)
-    made = decided(over, seconds=99, children=(WORKLOAD,))
-    assert (made.verdict.course, made.run, made.delete) == (Course.SUCCEEDED, None, ())
-    assert made.attempts == (over,)
