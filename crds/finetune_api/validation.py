@@ -25,27 +25,7 @@ def validate(body: Json, old: Json | None = None) -> list[FieldError]:
 
     `old` is the stored object, where this is an update.
     """
-    if not isinstance(body, dict):
-        return [FieldError("", "a FineTuneJob must be a mapping of fields")]
-    known = (("apiVersion", f"{job.GROUP}/{job.VERSION}"), ("kind", job.KIND))
-    wrong = [
-        FieldError(field, f'Invalid value: "{body.get(field)}": must be {expected}')
-        for field, expected in known
-        if body.get(field) != expected
-    ]
-    metadata = body.get("metadata")
-    if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str):
-        wrong.append(FieldError("metadata.name", "Required value", "FieldValueRequired"))
-    if wrong:
-        return wrong
-    value = copy.deepcopy(body)
-    unknown = [
-        FieldError(path, "unknown field", "FieldValueForbidden") for path in prune(schema(), value)
-    ]
-    if unknown:  # a server checks nothing else before the fields are known
-        return unknown
-    apply_defaults(schema(), value)
-    return validate_structural(schema(), value, old)
+    return _checked(body, old)[1]
 
 
 def known_part(body: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -56,9 +36,29 @@ def known_part(body: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
 
 def parse(body: dict[str, Any]) -> job.FineTuneJob:
     """Return the job with its defaults. Raises InvalidJob with every refused field."""
-    errors = validate(body)
+    value, errors = _checked(body, None)
     if errors:
         raise InvalidJob(errors)
-    value = copy.deepcopy(body)
-    apply_defaults(schema(), value)
     return job.FineTuneJob.model_validate(value)
+
+
+def _checked(body: Json, old: Json | None) -> tuple[Json, list[FieldError]]:
+    """Return a body with its defaults, and every refusal of it."""
+    if not isinstance(body, dict):
+        return body, [FieldError("", "a FineTuneJob must be a mapping of fields")]
+    known = (("apiVersion", f"{job.GROUP}/{job.VERSION}"), ("kind", job.KIND))
+    wrong = [
+        FieldError(field, f'Invalid value: "{body.get(field)}": must be {expected}')
+        for field, expected in known
+        if body.get(field) != expected
+    ]
+    metadata = body.get("metadata")
+    if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str):
+        wrong.append(FieldError("metadata.name", "Required value", "FieldValueRequired"))
+    if wrong:
+        return body, wrong
+    value, paths = known_part(body)
+    if paths:  # a server checks nothing else before the fields are known
+        return value, [FieldError(path, "unknown field", "FieldValueForbidden") for path in paths]
+    apply_defaults(schema(), value)
+    return value, validate_structural(schema(), value, old)

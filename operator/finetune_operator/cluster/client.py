@@ -47,6 +47,8 @@ class Cluster:
         self.configuration = configuration
         self._resources = resources
         self._timeout = aiohttp.ClientTimeout(total=timeout)
+        # As the watches, no proxy and no .netrc: looking for those takes two threads a request.
+        configuration.client_session_kwargs = {"trust_env": False}
         self._rest = RESTClientObject(configuration)
         self.observer: Observer = lambda verb, kind, code: None
         self.may_write: Callable[[], bool] = lambda: True

@@ -281,3 +281,12 @@ async def test_what_may_be_a_proxys_tells_no_time(
     with suppress(ApiError):
         await cluster.get("Lease", "team", "bot-a1")
     assert cluster.clock.now() == NOW
+
+
+async def test_requests_go_to_the_server_itself_as_the_watches_do(
+    server: Server, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "")
+    server.answers = [(200, LEASE)]
+    assert await cluster.get("Lease", "team", "bot-a1") == LEASE
