@@ -97,18 +97,6 @@ def tmp_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("c")
 
 
-def every_attack() -> str:
-    """Return the source of a function that makes the attack which the second completion names."""
-    attacks = {name: code.strip() for name, code in REACHING.items()}
-    choice = """
-def attack(name, **target):
-    scope = dict(globals())
-    exec(ATTACKS[name], scope)
-    scope["attack"](**target)
-"""
-    return SOURCE.replace("{attack}", f"ATTACKS = {attacks!r}\n{choice}")
-
-
 def assert_no_score(answer: Answer, count: int = 4) -> None:
     assert len(answer.items) == count
     assert all(item.score is None and item.error for item in answer.items), answer
@@ -136,7 +124,7 @@ async def test_misbehaviour_is_an_error_and_the_next_batch_is_scored(
 
 
 async def test_nothing_is_reached(tmp_path: Path) -> None:
-    async with running_source(every_attack(), tmp_path) as runner:
+    async with running_source(SOURCE, tmp_path) as runner:
         for name in REACHING:
             with world(tmp_path / name) as around:
                 attack = samples(ATTACK, name, "c", "d", target=around.target)
@@ -150,7 +138,7 @@ async def test_without_confinement_all_is_reached(
 ) -> None:
     monkeypatch.setattr("finetune_rewards.runner.vitals.MOST_THREADS", 10_000)
     monkeypatch.setattr("finetune_rewards.runner.vitals.UNCOUNTED_BYTES", 2**40)
-    async with running_source(every_attack(), tmp_path, UNCONFINED) as runner:
+    async with running_source(SOURCE, tmp_path, UNCONFINED) as runner:
         for name in REACHING:
             with world(tmp_path / name) as around:
                 attack = samples(ATTACK, name, "c", "d", target=around.target)

@@ -1,7 +1,4 @@
-"""What a reward's code might try: each attack returns once it has reached what it is after.
-
-`target` names what lies about to be reached: see `World`.
-"""
+"""What a reward's code might try: each attack ends well once it has reached what it is after."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ from pathlib import Path
 TOKEN = "token-5f2c"
 ATTACK = "attack"
 
-SOURCE = """
+_SOURCE = """
 import array, asyncio, builtins, ctypes, fcntl, json, mmap, os, resource, signal, socket
 import subprocess, sys, threading, time
 
@@ -27,253 +24,151 @@ def call(name, *arguments):
     if getattr(libc, name)(*arguments) < 0:
         raise OSError(ctypes.get_errno(), name)
 
-{attack}
+ATTACKS = {attacks}
 
 def score(completions, target, **kwargs):
     if completions[0] == "attack":
-        attack(completions[1], **target[0])
+        exec(ATTACKS[completions[1]], {{**globals(), **target[0]}})
     return [1.0] * len(completions)
 """
 
-# Attacks on what is not the code's own.
+# On what is not the code's own; where it lies is a global, by its name in `World.target`.
 REACHING = {
     "fork bomb": """
-def attack(**target):
-    for _ in range(20):
-        if os.fork() == 0:
-            time.sleep(10)
-            os._exit(0)  # so that nobody forks on, should the test be killed
+for _ in range(20):
+    if os.fork() == 0:
+        time.sleep(10)
+        os._exit(0)  # so that nobody forks on, should the test be killed
 """,
-    "subprocess": """
-def attack(**target):
-    subprocess.run(["/bin/true"], check=True)
-""",
-    "read a token": """
-def attack(token, **target):
-    assert open(token).read() == "token-5f2c"
-""",
-    "list tokens": """
-def attack(token, **target):
-    assert os.listdir(os.path.dirname(token)) == ["token"]
-""",
-    "what else runs": """
-def attack(**target):
-    open(f"/proc/{os.getppid()}/cmdline").read()
-""",
-    "environment of the runner": """
-def attack(**target):
-    open(f"/proc/{os.getppid()}/environ", "rb").read()
-""",
-    "memory of the runner": """
-def attack(**target):
-    open(f"/proc/{os.getppid()}/mem", "rb").close()
-""",
-    "AF_INET": """
-def attack(port, **target):
-    socket.create_connection(("127.0.0.1", port))
-""",
-    "AF_INET6": """
-def attack(**target):
-    socket.socket(socket.AF_INET6)
-""",
-    "AF_UNIX": """
-def attack(unix, **target):
-    socket.socket(socket.AF_UNIX).connect(unix)
-""",
-    "AF_UNIX by a pair": """
-def attack(datagrams, **target):
-    socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)[0].sendto(b"x", datagrams)
-""",
-    "AF_NETLINK": """
-def attack(**target):
-    socket.socket(socket.AF_NETLINK, socket.SOCK_RAW)
-""",
-    "write a file": """
-def attack(directory, **target):
-    open(directory + "/written", "w").write("x")
-""",
-    "make a directory": """
-def attack(directory, **target):
-    os.mkdir(directory + "/made")
-""",
-    "make a link": """
-def attack(directory, token, **target):
-    os.link(token, directory + "/linked")
-""",
-    "cut a file off": """
-def attack(token, **target):
-    os.truncate(token, 1)
-""",
-    "empty a file": """
-def attack(token, **target):
-    os.close(os.open(token, os.O_RDONLY | os.O_TRUNC))
-""",
-    "change a mode": """
-def attack(token, **target):
-    os.chmod(token, 0o777)
-""",
-    "memory as a file": """
-def attack(**target):
-    os.ftruncate(os.memfd_create("hoard"), 2**34)
-""",
-    "shared memory": """
-def attack(**target):
-    os.close(os.open("/dev/shm", os.O_TMPFILE | os.O_RDWR))
-""",
-    "kill": """
-def attack(victim, **target):
-    os.kill(victim, signal.SIGKILL)
-""",
-    "kill by a descriptor": """
-def attack(victim, **target):
-    signal.pidfd_send_signal(os.pidfd_open(victim), signal.SIGKILL)
-""",
+    "subprocess": 'subprocess.run(["/bin/true"], check=True)',
+    "read a token": 'assert open(token).read() == "token-5f2c"',
+    "list tokens": 'assert os.listdir(os.path.dirname(token)) == ["token"]',
+    "what else runs": 'open(f"/proc/{os.getppid()}/cmdline").read()',
+    "environment of the runner": 'open(f"/proc/{os.getppid()}/environ", "rb").read()',
+    "memory of the runner": 'open(f"/proc/{os.getppid()}/mem", "rb").close()',
+    "AF_INET": 'socket.create_connection(("127.0.0.1", port))',
+    "AF_INET6": "socket.socket(socket.AF_INET6)",
+    "AF_UNIX": "socket.socket(socket.AF_UNIX).connect(unix)",
+    "AF_UNIX by a pair": (
+        'socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)[0].sendto(b"x", datagrams)'
+    ),
+    "AF_NETLINK": "socket.socket(socket.AF_NETLINK, socket.SOCK_RAW)",
+    "write a file": 'open(directory + "/written", "w").write("x")',
+    "make a directory": 'os.mkdir(directory + "/made")',
+    "make a link": 'os.link(token, directory + "/linked")',
+    "cut a file off": "os.truncate(token, 1)",
+    "empty a file": "os.close(os.open(token, os.O_RDONLY | os.O_TRUNC))",
+    "change a mode": "os.chmod(token, 0o777)",
+    "memory as a file": 'os.ftruncate(os.memfd_create("hoard"), 2**34)',
+    "shared memory": 'os.close(os.open("/dev/shm", os.O_TMPFILE | os.O_RDWR))',
+    "kill": "os.kill(victim, signal.SIGKILL)",
+    "kill by a descriptor": "signal.pidfd_send_signal(os.pidfd_open(victim), signal.SIGKILL)",
     "kill by a pipe": """
-def attack(victim, **target):
-    read, write = os.pipe()
-    fcntl.fcntl(read, fcntl.F_SETOWN, victim)
-    fcntl.fcntl(read, 10, signal.SIGKILL)  # F_SETSIG
-    fcntl.fcntl(read, fcntl.F_SETFL, os.O_ASYNC)
-    os.write(write, b"x")
+read, write = os.pipe()
+fcntl.fcntl(read, fcntl.F_SETOWN, victim)
+fcntl.fcntl(read, 10, signal.SIGKILL)  # F_SETSIG
+fcntl.fcntl(read, fcntl.F_SETFL, os.O_ASYNC)
+os.write(write, b"x")
 """,
     "ptrace": """
-def attack(victim, **target):
-    call("ptrace", 16, victim, 0, 0)  # PTRACE_ATTACH
-    os.waitpid(victim, 0)
-    call("ptrace", 17, victim, 0, 0)  # PTRACE_DETACH
+call("ptrace", 16, victim, 0, 0)  # PTRACE_ATTACH
+os.waitpid(victim, 0)
+call("ptrace", 17, victim, 0, 0)  # PTRACE_DETACH
 """,
-    "limits of another": """
-def attack(victim, **target):
-    resource.prlimit(victim, resource.RLIMIT_CPU, (1, 1))
-""",
-    "cores of another": """
-def attack(victim, **target):
-    os.sched_setaffinity(victim, os.sched_getaffinity(victim))
-""",
+    "limits of another": "resource.prlimit(victim, resource.RLIMIT_CPU, (1, 1))",
+    "cores of another": "os.sched_setaffinity(victim, os.sched_getaffinity(victim))",
     "many open files": """
-def attack(**target):
-    kept = []
-    try:
-        for _ in range(100):
-            kept += os.pipe()
-    finally:
-        for end in kept:
-            os.close(end)
+kept = []
+try:
+    for _ in range(100):
+        kept += os.pipe()
+finally:
+    for end in kept:
+        os.close(end)
 """,
-    "own limits": """
-def attack(**target):
-    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
-""",
-    "own namespaces": """
-def attack(**target):
-    call("unshare", 0x400)  # CLONE_FILES
-""",
-    "memory": """
-def attack(**target):
-    bytearray(2**31)
-""",
-    "shared memory of its own": """
-def attack(**target):
-    mmap.mmap(-1, 2**31)
-""",
-    "memory like a stack": """
-def attack(**target):
-    mmap.mmap(-1, 2**31, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x100)  # MAP_GROWSDOWN
-""",
+    "own limits": "resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))",
+    "own namespaces": 'call("unshare", 0x400)  # CLONE_FILES',
+    "memory": "bytearray(2**31)",
+    "shared memory of its own": "mmap.mmap(-1, 2**31)",
+    "memory like a stack": (
+        "mmap.mmap(-1, 2**31, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x100)  # MAP_GROWSDOWN"
+    ),
     "memory that it only reads": """
-def attack(**target):
-    kept, own = [], mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-    libc.mprotect.argtypes = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
-    for _ in range(12):
-        part = mmap.mmap(-1, 2**27, own)
-        for page in range(0, len(part), 4096):
-            part[page] = 1
-        kept.append(part)
-        call("mprotect", ctypes.addressof(ctypes.c_char.from_buffer(part)), len(part), 1)
-    time.sleep(1)
+kept, own = [], mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+libc.mprotect.argtypes = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
+for _ in range(12):
+    part = mmap.mmap(-1, 2**27, own)
+    for page in range(0, len(part), 4096):
+        part[page] = 1
+    kept.append(part)
+    call("mprotect", ctypes.addressof(ctypes.c_char.from_buffer(part)), len(part), 1)
+time.sleep(1)
 """,
     "memory of a device": """
-def attack(**target):
-    with open("/dev/zero", "r+b") as zeros:
-        mmap.mmap(zeros.fileno(), 2**31)
+with open("/dev/zero", "r+b") as zeros:
+    mmap.mmap(zeros.fileno(), 2**31)
 """,
     "memory of System V": """
-def attack(**target):
-    segment = libc.shmget(0, 2**20, 0o1600)
-    if segment < 0:
-        raise OSError(ctypes.get_errno(), "shmget")
-    call("shmctl", segment, 0, None)
+segment = libc.shmget(0, 2**20, 0o1600)
+if segment < 0:
+    raise OSError(ctypes.get_errno(), "shmget")
+call("shmctl", segment, 0, None)
 """,
     "a queue of System V": """
-def attack(**target):
-    queue = libc.msgget(0, 0o1600)
-    if queue < 0:
-        raise OSError(ctypes.get_errno(), "msgget")
-    call("msgctl", queue, 0, None)
+queue = libc.msgget(0, 0o1600)
+if queue < 0:
+    raise OSError(ctypes.get_errno(), "msgget")
+call("msgctl", queue, 0, None)
 """,
     "a queue of POSIX": """
-def attack(**target):
-    name = f"/finetune-{os.getpid()}".encode()
-    call("mq_open", name, os.O_CREAT | os.O_RDWR, 0o600, None)
-    call("mq_unlink", name)
+name = f"/finetune-{os.getpid()}".encode()
+call("mq_open", name, os.O_CREAT | os.O_RDWR, 0o600, None)
+call("mq_unlink", name)
 """,
-    "large buffers to send from": """
-def attack(**target):
-    socket.socketpair()[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**20)
-""",
-    "large buffers to receive into": """
-def attack(**target):
-    socket.socketpair()[0].setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**20)
-""",
-    "large buffers of pipes": """
-def attack(**target):
-    fcntl.fcntl(os.pipe()[0], 1031, 2**20)  # F_SETPIPE_SZ
-""",
+    "large buffers to send from": (
+        "socket.socketpair()[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**20)"
+    ),
+    "large buffers to receive into": (
+        "socket.socketpair()[0].setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**20)"
+    ),
+    "large buffers of pipes": "fcntl.fcntl(os.pipe()[0], 1031, 2**20)  # F_SETPIPE_SZ",
     "open files that a socket holds": """
-def attack(**target):
-    ends = socket.socketpair()
-    for _ in range(300):
-        kept = os.pipe()
-        socket.send_fds(ends[0], [b"x"], kept)
-        for end in kept:
-            os.close(end)
-        assert ends[1].recv(1) == b"x"
+ends = socket.socketpair()
+for _ in range(300):
+    kept = os.pipe()
+    socket.send_fds(ends[0], [b"x"], kept)
+    for end in kept:
+        os.close(end)
+    assert ends[1].recv(1) == b"x"
 """,
     "signals that wait": """
-def attack(**target):
-    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGRTMIN + 1])
-    for _ in range(1000):
-        signal.pthread_kill(threading.get_ident(), signal.SIGRTMIN + 1)
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGRTMIN + 1])
+for _ in range(1000):
+    signal.pthread_kill(threading.get_ident(), signal.SIGRTMIN + 1)
 """,
     "a timer that wakes it": """
-def attack(**target):
-    event = (ctypes.c_int * 16)(0, 0, signal.SIGCONT, 0)  # SIGEV_SIGNAL
-    call("timer_create", 1, event, ctypes.byref(ctypes.c_void_p()))
+event = (ctypes.c_int * 16)(0, 0, signal.SIGCONT, 0)  # SIGEV_SIGNAL
+call("timer_create", 1, event, ctypes.byref(ctypes.c_void_p()))
 """,
-    "watches of files": """
-def attack(**target):
-    call("inotify_init1", os.O_CLOEXEC)
-""",
-    "weight of its own": """
-def attack(**target):
-    os.setpriority(os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, 0))
-""",
+    "watches of files": 'call("inotify_init1", os.O_CLOEXEC)',
+    "weight of its own": "os.setpriority(os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, 0))",
     "threads under a false name": """
-def attack(**target):
-    call("prctl", 15, b"Threads:\\t1")  # PR_SET_NAME
-    threading.stack_size(64 * 1024)
-    for _ in range(200):
-        threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
-    time.sleep(3)
+call("prctl", 15, b"Threads:\\t1")  # PR_SET_NAME
+threading.stack_size(64 * 1024)
+for _ in range(200):
+    threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
+time.sleep(3)
 """,
     "threads": """
-def attack(**target):
-    threading.stack_size(64 * 1024)
-    for _ in range(200):
-        threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
-    time.sleep(3)
+threading.stack_size(64 * 1024)
+for _ in range(200):
+    threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
+time.sleep(3)
 """,
 }
+
+# A function that makes the attack which the second completion names.
+SOURCE = _SOURCE.format(attacks=REACHING)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from finetune_rewards.scores.samples import Item
-from support.rewards.attacks import ATTACK, REACHING, SOURCE
+from support.rewards.attacks import ATTACK, SOURCE
 from support.rewards.lacking_worker import lacking
 from support.rewards.runners import asked, running_source, samples
 
@@ -53,10 +53,8 @@ def score(completions, path):
 
 
 async def test_memory_that_was_made_read_only_counts(tmp_path: Path) -> None:
-    hoard = REACHING["memory that it only reads"].replace("attack(", "attack(name, ")
-    source = SOURCE.replace("{attack}", hoard)
-    async with running_source(source, tmp_path, memory_bytes=2**28) as runner:
-        attack = samples(ATTACK, "", target={})
+    async with running_source(SOURCE, tmp_path, memory_bytes=2**28) as runner:
+        attack = samples(ATTACK, "memory that it only reads", target={})
         told = Item(error="the process took more than its 256 MiB")
         assert (await asked(runner, attack)).items == [told] * 2
         assert (await asked(runner, samples("a", target={}))).items == [Item(1.0)]
