@@ -1,7 +1,7 @@
 """One job, one pass: parse -> observe -> decide -> record -> apply -> status.
 
-Idempotent and level-triggered: everything is read anew, nothing is remembered between passes, and a
-pass over a converged job writes nothing.
+Idempotent and level-triggered: everything is read anew, nothing is remembered between passes but
+since when a run stands still, and a pass over a converged job writes nothing.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ from finetune_operator.judge.decision import Decision
 from finetune_operator.judge.fallback import fall_back
 from finetune_operator.judge.observe import newest_warning, observe
 from finetune_operator.judge.observed import Observed
+from finetune_operator.judge.standstill import QUIET_SECONDS
 from finetune_operator.judge.status import status_of
+from finetune_operator.lookout import Lookout
 from finetune_operator.plan.attempt import attempt_objects
 from finetune_operator.plan.objects import Objects
 from finetune_operator.plan.reward_check import reward_check
@@ -60,6 +62,7 @@ class Reconciler:
     clock: Callable[[], datetime]
     recorder: Recorder
     on_attempt_end: Callable[[str], None]
+    lookout: Lookout = field(default_factory=Lookout)
     _parser: Parser = field(init=False)
     _failures: dict[Key, int] = field(default_factory=dict, init=False)
 
@@ -117,6 +120,7 @@ class Reconciler:
         """Drop what is known of a job that is gone."""
         self._parser.forget(key.namespace, key.name)
         self._failures.pop(key, None)
+        self.lookout.forget(key)
 
     def _note_unknown(self, body: Object, paths: list[str]) -> None:
         text = f"a newer CRD knows {', '.join(paths)}; this operator goes on without"
@@ -188,11 +192,15 @@ class Reconciler:
             warnings = await self._warnings(job, decision.look)
             observed = replace(observed, warnings=warnings, looked=True)
             decision = decided(observed)
+        if decision.listen:
+            observed = replace(observed, quiet=await self._is_quiet(job, decision.listen))
+            decision = decided(observed)
         return observed, decision
 
     def _observe(self, job: FineTuneJob) -> Observed:
         key = Key(job.namespace, job.name)
-        return observe(job, self.cache.children(key), self.cache.departed(key), self.backend)
+        seen = observe(job, self.cache.children(key), self.cache.departed(key), self.backend)
+        return self.lookout.look(job, seen)
 
     async def _relist(self, job: FineTuneJob) -> None:
         key = Key(job.namespace, job.name)
@@ -210,6 +218,15 @@ class Reconciler:
     async def _warnings(self, job: FineTuneJob, uids: tuple[str, ...]) -> dict[str, str]:
         found = {uid: newest_warning(await self.api.events_of(job.namespace, uid)) for uid in uids}
         return {uid: warning for uid, warning in found.items() if warning is not None}
+
+    async def _is_quiet(self, job: FineTuneJob, pod: str) -> bool:
+        """Tell whether a trainer writes no log; one that can not be read says nothing of that."""
+        where = (job.namespace, pod, self.backend.container, QUIET_SECONDS)
+        try:
+            return not await self.api.has_logged(*where)
+        except (ApiError, Unreachable) as error:
+            log.warning("whether %s still lives can not be told: %s", pod, error)
+            return False
 
     def _objects(
         self, job: FineTuneJob, decision: Decision, trial: Objects | None

@@ -13,6 +13,9 @@ from finetune_contract.model import Count, Telling
 from finetune_contract.resolved import Resolved
 
 ANNOTATION = "finetune.dev/progress"
+# How long a run may be without a word before it begins: nodes may find each other an hour apart.
+START_SECONDS = 3600.0 + 600.0
+COMPLAIN_SECONDS = 300.0  # rank 0 that can not report says so in its log, again after this long
 LONGEST_NOTE = 500  # characters
 _LONGEST = 32_768  # characters; several times what the most talkative run says
 _MOST_REWARDS = 64
@@ -50,8 +53,8 @@ class Progress(Telling):
     The counter counts bytes in Download and Publish, rows in Prepare and Evaluate, completions in
     Rollout and Score, else optimizer steps. `step` counts optimizer steps done, whatever the phase;
     `resumed_step` is where this attempt began, if it did not begin at 0. `note` says what the run
-    waits for, or what fails while it goes on. After `stall_timeout_seconds` without any change the
-    run has stalled.
+    waits for, or what fails while it goes on. `moves` is another number whenever any process got
+    on; after `stall_timeout_seconds` without that the run has stalled.
     """
 
     phase: Phase
@@ -69,6 +72,7 @@ class Progress(Telling):
     note: Annotated[str, Field(max_length=LONGEST_NOTE)] | None = None
     eta_seconds: Count | None = None
     stall_timeout_seconds: Count | None = None
+    moves: Count | None = None
 
     def summary(self) -> str:
         """Return a few words for a column, such as `Train 23/60` or `Publish 40%`."""

@@ -304,7 +304,8 @@ TABLE: dict[Reason, Row] = {
         40,
         "No process made any progress for runPolicy.stallTimeoutSeconds.",
         "Read where the message says they stand; their stacks are in the pod's log and in the "
-        "bucket. Raise runPolicy.stallTimeoutSeconds if they were only slow.",
+        "bucket, unless the pod itself was frozen: look at its node then. Raise "
+        "runPolicy.stallTimeoutSeconds if they were only slow.",
     ),
     Reason.DEVICE_FAILED: Row(
         Retry.INFRASTRUCTURE,

@@ -17,10 +17,11 @@ from threading import Thread
 
 from finetune_contract.artifact import stacks_path
 from finetune_contract.layout import Layout
+from finetune_contract.progress import START_SECONDS
 from finetune_contract.reasons import Reason
 from finetune_trainer.process.ending import explain
 from finetune_trainer.process.errors import Failure
-from finetune_trainer.process.sign import START_SECONDS, Sign, SignFile
+from finetune_trainer.process.sign import Sign, SignFile
 from finetune_trainer.process.stacks import Stack, ask, in_words
 from finetune_trainer.store.storage import Role, Store
 

@@ -68,5 +68,8 @@ class Api(Protocol):
     async def events_of(self, namespace: str, uid: str) -> list[Object]:
         """Return the Events about an object."""
 
+    async def has_logged(self, namespace: str, pod: str, container: str, seconds: int) -> bool:
+        """Tell whether a container has written to its log within so many seconds."""
+
     async def patch_event(self, namespace: str, name: str, patch: Object) -> None:
         """Merge into an Event."""

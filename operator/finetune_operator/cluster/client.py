@@ -18,7 +18,7 @@ from finetune_operator.cluster.api import ApiError, Listing, NotLeading, Unreach
 from finetune_operator.cluster.clock import ServerClock
 from finetune_operator.cluster.patch import merge_patch
 from finetune_operator.job.names import MANAGER, Object
-from finetune_operator.job.resources import EVENT, Resource
+from finetune_operator.job.resources import EVENT, POD, Resource
 
 _TIMEOUT_SECONDS = 30.0
 _PAGE = 500
@@ -163,6 +163,13 @@ class Cluster:
         answer = await self._send("list", EVENT, "GET", path)
         return list(answer["items"])
 
+    async def has_logged(self, namespace: str, pod: str, container: str, seconds: int) -> bool:
+        """Tell whether a container has written to its log within so many seconds."""
+        # The first byte says it; what a log holds is nobody's business here.
+        query = urlencode({"container": container, "sinceSeconds": seconds, "limitBytes": 1})
+        path = f"{self._resources[POD].path(namespace, pod, 'log')}?{query}"
+        return bool(await self._answer("get", f"{POD}/log", "GET", path, accept="*/*"))
+
     async def patch_event(self, namespace: str, name: str, patch: Object) -> None:
         """Merge into an Event."""
         path = self._resources[EVENT].path(namespace, name)
@@ -177,7 +184,25 @@ class Cluster:
         body: Object | None = None,
         content: str = _JSON,
     ) -> Object:
-        headers = {"Content-Type": content, "Accept": _JSON}
+        payload = await self._answer(verb, kind, method, path, body, content)
+        try:
+            found: Object = json.loads(payload)
+        except (ValueError, RecursionError) as error:  # of something between here and the server
+            text = f"{method} {path}: the answer is no JSON that can be read"
+            raise Unreachable(f"{text} ({type(error).__name__})") from error
+        return found
+
+    async def _answer(
+        self,
+        verb: str,
+        kind: str,
+        method: str,
+        path: str,
+        body: Object | None = None,
+        content: str = _JSON,
+        accept: str = _JSON,
+    ) -> bytes:
+        headers = {"Content-Type": content, "Accept": accept}
         if token := await self.token():
             headers["Authorization"] = token
         url = str(self.configuration.host).rstrip("/") + path
@@ -189,7 +214,7 @@ class Cluster:
                 method, url, headers=headers, body=body, _request_timeout=self._timeout
             )
             came = self.clock.own()
-            payload = await answer.read()
+            payload: bytes = await answer.read()
         except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
             raise Unreachable(f"{method} {path}: {error!r}") from error
         self.observer(verb, kind, answer.status)
@@ -197,15 +222,14 @@ class Cluster:
             raise _refusal(answer.status, payload)
         if "Age" not in answer.headers:  # a proxy's copy says when it was made
             self.clock.hear(answer.headers.get("Date"), sent, came)
-        found: Object = json.loads(payload)
-        return found
+        return payload
 
 
 def _refusal(code: int, payload: bytes) -> ApiError:
     """Read a Status object; a path that is not served at all answers in plain text."""
     try:
         status = json.loads(payload)
-    except ValueError:
+    except (ValueError, RecursionError):
         return ApiError(code, "", payload[:500].decode(errors="replace").strip())
     if not isinstance(status, dict):
         return ApiError(code, "", str(status))

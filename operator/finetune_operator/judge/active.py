@@ -13,6 +13,7 @@ from finetune_operator.judge.decision import LOOK_EVERY, Course, Decision, Scene
 from finetune_operator.judge.diagnose import SETTLE, end_of
 from finetune_operator.judge.observed import Child, Pod
 from finetune_operator.judge.pod_end import End
+from finetune_operator.judge.standstill import Standstill, standstill
 from finetune_operator.judge.told import corrected, learned, told
 from finetune_operator.judge.wording import bounded, with_advice
 
@@ -30,8 +31,8 @@ def follow(s: Scene, attempt: Attempt) -> End | Decision:
         return stop
     if end is not None:
         return replace(s.go_on(Reason.STOPPING, end.message, attempt.number), after=SETTLE)
-    block = _block(s, attempt)
-    return start_timeout(s, block) or _go_on(s, attempt, block)
+    block, still = _block(s, attempt), standstill(s, attempt)
+    return still.end or start_timeout(s, block) or _go_on(s, attempt, block, still)
 
 
 def deadline(s: Scene) -> End | None:
@@ -101,7 +102,7 @@ def names_taken(s: Scene, attempt: int) -> Decision | None:
     return replace(waits, after=LOOK_EVERY, confirm=True)
 
 
-def _go_on(s: Scene, attempt: Attempt, block: Blocked | None) -> Decision:
+def _go_on(s: Scene, attempt: Attempt, block: Blocked | None, still: Standstill) -> Decision:
     pods = _pods(s, attempt)
     workload = s.observed.workload(s.job.uid, attempt.number)
     if workload is None and (taken := names_taken(s, attempt.number)) is not None:
@@ -124,9 +125,11 @@ def _go_on(s: Scene, attempt: Attempt, block: Blocked | None) -> Decision:
         _verdict(s, seen, block),
         run=seen,
         delete=s.others(attempt.number),
-        after=next_look(s, pods, block, steady),
-        # A workload that the cache does not show may have been made by an operator that then died.
-        confirm=workload is None,
+        after=next_look(s, pods, block, steady, still.after),
+        # A workload that the cache does not show may have been made by an operator that then died;
+        # a Lease that it shows unchanged may have been renewed.
+        confirm=workload is None or still.listen is not None,
+        listen=still.listen,
         look=_to_look_at(s, seen, workload, pods, block),
     )
 
@@ -134,7 +137,7 @@ def _go_on(s: Scene, attempt: Attempt, block: Blocked | None) -> Decision:
 def next_look(
     s: Scene, pods: list[Pod], block: Blocked | None, steady: bool, over: timedelta | None = None
 ) -> timedelta | None:
-    """Return when to look again: at what blocks pods, at the deadline, when all is `over`, and,
+    """Return when to look again: at what blocks pods, at the deadline, when it may be `over`, and,
     while they are not `steady`, at the next that will have taken long enough to start."""
     looks = [_time_to_start(s, block), s.deadline_left(), over, None if steady else _slow(s, pods)]
     return min((look for look in looks if look is not None), default=None)

@@ -59,6 +59,7 @@ class Decision:
     artifact: ArtifactStatus | None = None
     confirm: bool = False  # it rests on an absence: read from the server, and decide again
     look: tuple[str, ...] = ()  # uids of objects whose Events would tell what keeps pods from going
+    listen: str | None = None  # the pod whose log would tell whether it lives
     retry: RetryStatus | None = None  # what to record of it; None: what stands
     reward_check: RewardCheckStatus | None = None  # what to record of it; None: what stands
     run_check: bool = False  # the pod that tries the rewards must exist, with what it needs

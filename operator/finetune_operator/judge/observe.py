@@ -59,7 +59,8 @@ def observe(
     theirs = [(b, gone) for b, gone in shown if _is_place_of_a_pod(job, b, backend)]
     makers = _makers(job, made)
     pods = [(b, gone) for b, gone in theirs if _is_made_by(b, makers, backend)]
-    reports = [_report(body) for body, _ in own if body["kind"] == LEASE]
+    leases = [body for body, _ in own if body["kind"] == LEASE]
+    reports = [_report(body) for body in leases]
     return Observed(
         children=tuple(sorted(made, key=lambda c: (c.kind, c.name))),
         pods=tuple(_attempt_pod(body, backend, gone) for body, gone in pods),
@@ -70,6 +71,7 @@ def observe(
             for b, gone in theirs
             if not gone and not _is_made_by(b, makers, backend)
         ),
+        renewals={attempt_of(b) or 0: str(b.get("spec", {}).get("renewTime")) for b in leases},
     )
 
 

@@ -116,6 +116,15 @@ class Report:
 
 
 @dataclass(frozen=True)
+class Standing:
+    """For how many seconds, by this operator's own clock, an attempt's Lease has told nothing new:
+    `still` from one that said so to the last that came, `silent` since then."""
+
+    still: float
+    silent: float
+
+
+@dataclass(frozen=True)
 class Observed:
     """All that a decision rests on, the job itself aside."""
 
@@ -126,6 +135,9 @@ class Observed:
     looked: bool = False  # the Events that the decision asked for were read
     checks: tuple[Pod, ...] = ()  # pods that try the rewards; deleted ones included
     strays: tuple[Stray, ...] = ()
+    renewals: Mapping[int, str] = field(default_factory=dict)  # of a Lease, as it says
+    standing: Standing | None = None  # of the attempt that runs, once it was watched for a while
+    quiet: bool | None = None  # the log that the decision asked for; None: not read
 
     def workload(self, job_uid: str, attempt: int) -> Child | None:
         """Return the object that makes the attempt's pods."""

@@ -14,8 +14,9 @@ from threading import Thread
 
 import pytest
 
+from finetune_contract.progress import START_SECONDS
 from finetune_contract.reasons import Reason
-from finetune_trainer.process.sign import START_SECONDS, Sign, SignFile
+from finetune_trainer.process.sign import Sign, SignFile
 from finetune_trainer.stall import LOOK_SECONDS, Watch, wait
 from support.trainer.runs import run_config
 

@@ -1,7 +1,7 @@
 """Progress as a renewal of the attempt's Lease, with the pod's own ServiceAccount.
 
 The standard library speaks HTTP here: the trainer needs one PATCH, not a client. Losing heartbeats
-never stops the training; the operator sees that they stop.
+never stops the training: the operator sees that they stop, and in the log that the run does not.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from finetune_contract.layout import Heartbeat
-from finetune_contract.progress import ANNOTATION, Progress
+from finetune_contract.progress import ANNOTATION, COMPLAIN_SECONDS, Progress
 from finetune_trainer.course.progress import Sink
 
 log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ def lease_sink(
     heartbeat: Heartbeat,
     namespace: str,
     service_account: Path = SERVICE_ACCOUNT,
-    complain_seconds: float = 300.0,
+    complain_seconds: float = COMPLAIN_SECONDS,
 ) -> Sink:
     """Return a sink that patches the Lease; its failures are logged now and then."""
     complained_at = -complain_seconds
@@ -39,10 +39,14 @@ def lease_sink(
         nonlocal complained_at
         try:
             _patch(heartbeat.lease, namespace, progress, service_account)
+            return
         except (OSError, http.client.HTTPException) as error:
-            if time.monotonic() - complained_at >= complain_seconds:
-                complained_at = time.monotonic()
-                log.warning("heartbeat failed, training goes on: %s", error)
+            trouble = str(error)
+        except Exception as error:  # noqa: BLE001 - the thread's edge; its words may quote a token
+            trouble = type(error).__name__
+        if time.monotonic() - complained_at >= complain_seconds:
+            complained_at = time.monotonic()
+            log.warning("heartbeat failed, training goes on: %s", trouble)
 
     return beat
 

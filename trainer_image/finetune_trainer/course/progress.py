@@ -60,10 +60,11 @@ class Reporter:
         times = [seconds for seconds, _ in self._recent.copy()]
         return median(times) if times else None
 
-    def bounded(self, seconds: int) -> None:
-        """Note after how long without a change the run has stalled, which is none itself."""
+    def pulsed(self, moves: int, seconds: int) -> None:
+        """Note how often any rank got on, and after how long without that the run has stalled."""
         with self._lock:
-            self.latest = self.latest.model_copy(update={"stall_timeout_seconds": seconds})
+            told = {"moves": moves, "stall_timeout_seconds": seconds}
+            self.latest = self.latest.model_copy(update=told)
 
     def stirred(self) -> None:
         """Note that something got on that Progress does not count."""

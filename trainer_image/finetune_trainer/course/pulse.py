@@ -58,7 +58,7 @@ def start_pulse(
                 count, bound = exchange(moves != before, asked)
             except RuntimeError:
                 return  # the store is gone, and with it the run
-            reporter.bounded(round(bound))
+            reporter.pulsed(count, round(bound))
             file.write(Sign(os.getpid(), count, latest.phase, reporter.step, bound))
             time.sleep(BEAT_SECONDS)
 

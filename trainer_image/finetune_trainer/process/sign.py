@@ -12,8 +12,8 @@ import signal
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-# Of a rank that has not begun: nodes may find each other an hour apart.
-START_SECONDS = 3600.0 + 600.0
+from finetune_contract.progress import START_SECONDS
+
 ASKS = signal.SIGUSR1  # for stacks
 
 

@@ -13,6 +13,7 @@ from finetune_operator.cluster.api import ApiError, Listing, Unreachable
 from finetune_operator.cluster.cache import Cache
 from finetune_operator.cluster.clock import ServerClock
 from finetune_operator.events import Recorder
+from finetune_operator.lookout import Lookout
 from finetune_operator.reconcile import Reconciler
 from finetune_operator.settings import Settings
 from support.operator.model.world import World
@@ -128,6 +129,12 @@ class ModelApi:
         self._alive()
         return []
 
+    async def has_logged(self, namespace: str, pod: str, container: str, seconds: int) -> bool:
+        self._alive()
+        assert self.world.find("Pod", pod), "it is asked of pods that are there"
+        told = self.world.logged.get(pod)
+        return told is not None and (self.world.now - told).total_seconds() < seconds
+
     async def patch_event(self, namespace: str, name: str, patch: Json) -> None:
         self._alive()
 
@@ -172,4 +179,5 @@ def reconciler_on(
         clock=lambda: api.world.now,
         recorder=Recorder(api),
         on_attempt_end=on_attempt_end,
+        lookout=Lookout(lambda: api.world.now.timestamp()),
     )

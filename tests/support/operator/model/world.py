@@ -49,6 +49,7 @@ class World:
     tried: bool = False  # a pod found the rewards good
     polite: bool = False  # pods that are deleted save a checkpoint and say so
     sidecars: bool = False  # what else was put into the pods runs on until they are deleted
+    logged: dict[str, datetime] = field(default_factory=dict)  # a pod's last line in its log
     writes: int = 0
     version: int = 0
     serial: int = 0

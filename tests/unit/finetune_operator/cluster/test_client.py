@@ -164,6 +164,32 @@ async def test_events_are_asked_for_by_object(server: Server, cluster: Cluster) 
     assert server.asked[0].query["fieldSelector"] == "involvedObject.uid=u1"
 
 
+@pytest.mark.parametrize(("text", "logged"), [("s", True), ("", False)])
+async def test_of_a_log_one_recent_byte_is_asked_for(
+    server: Server, cluster: Cluster, text: str, logged: bool
+) -> None:
+    server.answers = [(200, text)]
+    assert await cluster.has_logged("team", "bot-a1-master-0", "pytorch", 600) is logged
+    (asked,) = server.asked
+    assert (asked.method, asked.path) == ("GET", "/api/v1/namespaces/team/pods/bot-a1-master-0/log")
+    assert dict(asked.query) == {"container": "pytorch", "sinceSeconds": "600", "limitBytes": "1"}
+    assert asked.headers["Accept"] == "*/*", "it is no JSON"
+
+
+DEEP = "[" * 200_000
+
+
+@pytest.mark.parametrize("text", ["<html>", DEEP], ids=["a proxy's page", "too deep"])
+async def test_an_answer_that_can_not_be_read_is_none(
+    server: Server, cluster: Cluster, text: str
+) -> None:
+    server.answers = [(200, text), (503, text)]
+    with pytest.raises(Unreachable, match="no JSON that can be read"):
+        await cluster.get("Lease", "team", "bot-a1")
+    with pytest.raises(ApiError, match="503"):
+        await cluster.create(LEASE)
+
+
 async def test_no_object_is_none_and_other_refusals_are_errors(
     server: Server, cluster: Cluster
 ) -> None:

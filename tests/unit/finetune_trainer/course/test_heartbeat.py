@@ -81,7 +81,9 @@ def test_a_rotated_token_is_used(api: ApiServer) -> None:
     assert [seen[1]["Authorization"] for seen in api.seen] == ["Bearer token-1", "Bearer token-2"]
 
 
-@pytest.mark.parametrize("trouble", ["refused", "no server", "no token", "other certificate"])
+@pytest.mark.parametrize(
+    "trouble", ["refused", "no server", "no token", "no such token", "other certificate"]
+)
 def test_failures_are_logged_once_and_never_raised(
     api: ApiServer,
     trouble: str,
@@ -95,6 +97,8 @@ def test_failures_are_logged_once_and_never_raised(
             monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "9")
         case "no token":
             (api.service_account / "token").unlink()
+        case "no such token":
+            (api.service_account / "token").write_text("token-1\nand more")
         case _:
             trustme.CA().cert_pem.write_to_path(str(api.service_account / "ca.crt"))
     for seconds, times in (([], 1), ([0.0], 2)):

@@ -152,7 +152,7 @@ def test_what_gets_on_is_counted_and_how_long_it_may_not_is_told() -> None:
         change()
         assert reporter.moves > before
     before = reporter.moves
-    reporter.bounded(660)
-    assert reporter.latest.stall_timeout_seconds == 660
+    reporter.pulsed(7, 660)
+    assert (reporter.latest.moves, reporter.latest.stall_timeout_seconds) == (7, 660)
     assert reporter.moves == before, "that is no progress"
     assert reporter.step_seconds == slow.seconds
