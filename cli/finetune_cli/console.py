@@ -9,6 +9,8 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
+from finetune_contract.foreign import printable
+
 OUT = Console(soft_wrap=True)
 ERR = Console(stderr=True, soft_wrap=True)
 
@@ -18,12 +20,17 @@ INTERRUPTED = 130
 
 def print_out(text: str) -> None:
     """Print a line of the result, as it is."""
-    OUT.print(text, markup=False, highlight=False)
+    OUT.print(_shown(text), markup=False, highlight=False)
 
 
 def print_error(text: str) -> None:
     """Print what went wrong and what to do."""
-    ERR.print(text, markup=False, highlight=False, style="red")
+    ERR.print(_shown(text), markup=False, highlight=False, style="red")
+
+
+def _shown(text: str) -> str:
+    """Return a text without what a terminal would obey: files and clusters are others' too."""
+    return "\n".join(printable(line, 10 * len(line) + 1) for line in text.split("\n"))
 
 
 def refusal(message: str, code: int = INVALID_FILE) -> typer.Exit:

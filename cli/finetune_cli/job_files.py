@@ -43,10 +43,10 @@ def jobs_in(found: Documents) -> list[dict[str, Any]]:
     Exits with code 3 and says what there is, if there is none.
     """
     documents = found.documents
-    others = {d.get("kind") for d in documents if isinstance(d, dict)} - {KIND}
+    others = {str(d.get("kind")) for d in documents if isinstance(d, dict)} - {KIND}
     jobs = [d for d in documents if not isinstance(d, dict) or d.get("kind") in (KIND, None)]
     if not jobs:
-        held = f"; it holds {', '.join(map(str, sorted(others, key=str)))}" if others else ""
+        held = f"; it holds {', '.join(sorted(others))}" if others else ""
         raise refusal(f"{found.name}: holds no {KIND}{held}")
     return jobs
 

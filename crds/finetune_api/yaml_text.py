@@ -1,27 +1,46 @@
 """Read and write YAML as Kubernetes does.
 
 PyYAML follows YAML 1.1, in which `2e-4` is a string; kubectl follows the newer rule, in which it is
-a number. A file must mean the same to both.
+a number. A file must mean the same to both. What has no form in JSON, to which kubectl turns it, is
+refused, and so is what grows by its aliases beyond any use.
 """
 
 from __future__ import annotations
 
+import math
 import re
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
+from yaml.constructor import ConstructorError
 
 _FLOAT = re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$")
+_TAG = "tag:yaml.org,2002:"
+_OF_JSON = {f"{_TAG}{kind}" for kind in ("null", "bool", "int", "float", "str", "seq", "map")}
+_AS_TEXT = (f"{_TAG}timestamp", f"{_TAG}value")
+_DEEPEST = 100
+_MOST_NODES = 100_000  # with every alias written out
 
 
 class _Loader(yaml.SafeLoader):
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for i, key in enumerate(keys):
-            if key in keys[:i]:
-                mark = node.value[i][0].start_mark
-                raise yaml.constructor.ConstructorError(None, None, f"duplicate key {key!r}", mark)
-        return super().construct_mapping(node, deep)
+    def get_node(self) -> yaml.Node | None:
+        try:
+            node = super().get_node()
+        except RecursionError:
+            raise yaml.MarkedYAMLError(problem=f"it nests deeper than {_DEEPEST}") from None
+        if node is not None:
+            _measured(node, (), {})
+        return node
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            value = super().construct_object(node, deep)
+        except (ValueError, LookupError, AttributeError):  # PyYAML's own, of what a tag misnames
+            value = math.nan
+        if isinstance(value, float) and not math.isfinite(value):
+            kind = node.tag.removeprefix(_TAG)
+            _refuse(node, f"{str(node.value)[:40]!r} is no {kind} that JSON has")
+        return value
 
 
 class _Dumper(yaml.SafeDumper):
@@ -31,12 +50,15 @@ class _Dumper(yaml.SafeDumper):
 
 for _class in (_Loader, _Dumper):
     _class.yaml_implicit_resolvers = {
-        first: [
-            (tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"
-        ]
+        first: [(tag, pattern) for tag, pattern in resolvers if tag not in _AS_TEXT]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
-    _class.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
+    _class.add_implicit_resolver(f"{_TAG}float", _FLOAT, list("-+0123456789."))
+_Loader.yaml_constructors = {
+    tag: construct
+    for tag, construct in yaml.SafeLoader.yaml_constructors.items()
+    if tag is None or tag in _OF_JSON
+}
 
 
 def load_documents(text: str) -> list[Any]:
@@ -47,3 +69,45 @@ def load_documents(text: str) -> list[Any]:
 def dump(value: Any) -> str:
     """Return YAML in insertion order, strings that look like numbers quoted."""
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, width=100, allow_unicode=True)
+
+
+_Measure = tuple[int, int]  # nodes that one stands for, and how deep they nest
+
+
+def _measured(
+    node: yaml.Node, above: tuple[yaml.Node, ...], known: dict[int, _Measure]
+) -> _Measure:
+    """Return a node's measure. Raises ConstructorError for what no document needs."""
+    if any(one is node for one in above):
+        _refuse(node, "an alias stands for what it is a part of")
+    if len(above) >= _DEEPEST:
+        _refuse(node, f"it nests deeper than {_DEEPEST}")
+    if id(node) not in known:
+        inside = [_measured(one, (*above, node), known) for one in _parts(node)]
+        count = 1 + sum(count for count, _ in inside)
+        known[id(node)] = count, 1 + max((depth for _, depth in inside), default=0)
+    count, depth = known[id(node)]
+    if len(above) + depth > _DEEPEST:
+        _refuse(node, f"it nests deeper than {_DEEPEST}")
+    if count > _MOST_NODES:
+        _refuse(node, f"it stands for more than {_MOST_NODES} values")
+    return count, depth
+
+
+def _parts(node: yaml.Node) -> list[yaml.Node]:
+    """Return the nodes within a node. Raises ConstructorError for a key that is there twice."""
+    if isinstance(node, yaml.SequenceNode):
+        return list(node.value)
+    if not isinstance(node, yaml.MappingNode):
+        return []
+    keys = set()
+    for key, _ in node.value:
+        if isinstance(key, yaml.ScalarNode) and key.tag != f"{_TAG}merge":
+            if (key.tag, key.value) in keys:
+                _refuse(key, f"duplicate key {key.value!r}")
+            keys.add((key.tag, key.value))
+    return [part for pair in node.value for part in pair]
+
+
+def _refuse(node: yaml.Node, problem: str) -> NoReturn:
+    raise ConstructorError(None, None, problem, node.start_mark)

@@ -20,6 +20,7 @@ from finetune_contract.reasons import Reason
 from finetune_operator.apply import Applier
 from finetune_operator.cluster.api import Api, ApiError, Unreachable
 from finetune_operator.cluster.cache import Cache, Key
+from finetune_operator.cluster.patch import same
 from finetune_operator.cluster.queue import RetryLater
 from finetune_operator.events import Recorder, Transition, transitions
 from finetune_operator.job.backend import Backend
@@ -265,7 +266,7 @@ class Reconciler:
         told, stored = _json(new), body.get("status") or {}
         if told != stored:  # what a newer operator added to it stays
             stored = known_part({"status": stored})[0]["status"]
-        if told == stored:
+        if same(told, stored):
             return body
         answer = await self.api.patch_status({**body, "status": stored}, told)
         self.cache.put(answer)

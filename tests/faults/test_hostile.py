@@ -5,16 +5,25 @@ from __future__ import annotations
 
 import asyncio
 import copy
+from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from prometheus_client import generate_latest
 
 from finetune_api.crd import schema
+from finetune_api.validation import validate as validate_body
+from finetune_api.yaml_text import load_documents
 from finetune_contract.progress import ANNOTATION
+from finetune_operator.job_metrics import JobMetrics
 from kube_schema.structural import validate
-from support.operator.hostile import PROGRESS, RESULT, TIMES, mutants, specs, told
+from support.operator.hostile import PROGRESS, RESULT, TIMES, mutants, told
+from support.operator.hostile_specs import files, specs
+from support.operator.model.world import World
 from support.operator.passes import Bench
 from support.operator.values import stamp
 
@@ -47,19 +56,33 @@ WAITING = {
         {"name": "pytorch", "state": {"waiting": {"reason": "ErrImagePull", "message": "m"}}}
     ],
 }
+GOING = {"deletionTimestamp": stamp(9), "deletionGracePeriodSeconds": 30}
+CONDITIONS = [{"type": kind, "status": "True"} for kind in ("Created", "Running", "Failed")]
+WORKLOAD_STATUS = {"conditions": CONDITIONS, "startTime": stamp(1), "lastReconcileTime": stamp(1)}
+SAID = {"type": "Warning", "reason": "FailedMount", "message": "m", "lastTimestamp": stamp(2)}
 
 
-async def running() -> Bench:
+@cache
+def _running() -> World:
     bench = Bench()
+    asyncio.run(_run(bench))
+    return bench.world
+
+
+async def _run(bench: Bench) -> None:
     await bench.do_pass()
     bench.world.train_operator()
     bench.world.kubelet(POD)
     bench.world.train(POD, 3, save=True)
     await bench.do_pass()
-    return bench
 
 
-async def passes(bench: Bench) -> None:
+def running() -> Bench:
+    """Return an operator that begins over a job that runs."""
+    return Bench(copy.deepcopy(_running()))
+
+
+async def judged(bench: Bench) -> None:
     """Let some passes be done; each must succeed, and none leave a status that is refused."""
     for _ in range(2):
         await bench.do_pass()
@@ -70,64 +93,89 @@ async def passes(bench: Bench) -> None:
 
 
 async def holds(bench: Bench) -> None:
-    """The job can still be judged, and its suspension ends what runs."""
-    await passes(bench)
+    """The job can still be judged and measured, and its suspension ends what runs."""
+    await judged(bench)
+    now = datetime.now(UTC)
+    generate_latest(JobMetrics(bench.cache, lambda: now, lambda: True))  # type: ignore[arg-type]
     job = bench.world.job()
     spec = {**job["spec"], "runPolicy": {"suspend": True}}
     metadata = {**job["metadata"], "generation": 2}
     bench.world.store({**job, "spec": spec, "metadata": metadata})
-    await passes(bench)
+    await judged(bench)
     for (kind, _), body in bench.world.objects.items():
         told_to_end = "deletionTimestamp" in body["metadata"]
         if kind == "Pod" and not told_to_end:
             assert body["status"].get("phase") not in ("Pending", "Running"), "it still runs"
 
 
+def changed(bench: Bench, kind: str, name: str, **parts: Json) -> None:
+    bench.world.store({**copy.deepcopy(bench.world.objects[kind, name]), **parts})
+
+
 async def hostile_result(message: str, times: str) -> None:
-    bench = await running()
-    pod = copy.deepcopy(bench.world.objects["Pod", POD])
+    bench = running()
     ended = {**ENDED, "message": message, "finishedAt": times}
-    pod["status"] |= {"phase": "Failed"}
-    pod["status"]["containerStatuses"][0]["state"] = {"terminated": ended}
-    bench.world.store(pod)
+    status = copy.deepcopy(bench.world.objects["Pod", POD]["status"]) | {"phase": "Failed"}
+    status["containerStatuses"][0]["state"] = {"terminated": ended}
+    changed(bench, "Pod", POD, status=status)
     await holds(bench)
 
 
 async def hostile_lease(text: str, renewed: str) -> None:
-    bench = await running()
-    lease = copy.deepcopy(bench.world.objects["Lease", "bot-a1"])
-    lease["metadata"]["annotations"][ANNOTATION] = text
-    lease["spec"] = {"renewTime": renewed}
-    bench.world.store(lease)
+    bench = running()
+    metadata = copy.deepcopy(bench.world.objects["Lease", "bot-a1"]["metadata"])
+    metadata["annotations"][ANNOTATION] = text
+    changed(bench, "Lease", "bot-a1", metadata=metadata, spec={"renewTime": renewed})
     await holds(bench)
 
 
-async def hostile_pod(status: Json) -> None:
-    bench = await running()
-    pod = copy.deepcopy(bench.world.objects["Pod", POD])
-    bench.world.store({**pod, "status": status})
-    await passes(bench)
-    bench.world.store({**bench.world.objects.get(("Pod", POD), pod), "status": {"phase": "Failed"}})
+async def hostile_pod(status: Json, going: Json) -> None:
+    bench = running()
+    metadata = {**bench.world.objects["Pod", POD]["metadata"], **going}
+    changed(bench, "Pod", POD, status=status, metadata=metadata)
+    await judged(bench)
+    if ("Pod", POD) in bench.world.objects:
+        changed(bench, "Pod", POD, status={"phase": "Failed"})
+    await holds(bench)
+
+
+async def hostile_event(events: list[Json], status: Json) -> None:
+    bench = running()
+    bench.api.events = events
+    changed(bench, "Pod", POD, status=status)
+    bench.world.now += timedelta(minutes=1)
+    await holds(bench)
+
+
+async def hostile_workload(status: Json, suspended: Json) -> None:
+    bench = running()
+    changed(bench, "PyTorchJob", "bot-a1", status=status, spec={"runPolicy": suspended})
     await holds(bench)
 
 
 async def hostile_status(status: Json) -> None:
-    bench = await running()
-    bench.api._check_status = lambda old, believed, new: None
+    bench = running()
     bench.world.store({**copy.deepcopy(bench.world.job()), "status": status})
     await holds(bench)
 
 
 async def any_spec(spec: Json) -> None:
     bench = Bench()
-    job = bench.world.job()
-    bench.world.store({**job, "spec": spec})
-    await passes(bench)
+    bench.world.store({**bench.world.job(), "spec": spec})
+    await judged(bench)
+
+
+async def any_file(text: str) -> None:
+    try:
+        bodies = load_documents(text)
+    except yaml.YAMLError:
+        return
+    for body in bodies:
+        validate_body(body)
 
 
 def statuses() -> st.SearchStrategy[Json]:
-    bench = asyncio.run(running())
-    good = copy.deepcopy(bench.world.job()["status"])
+    good = copy.deepcopy(_running().job()["status"])
     over = copy.deepcopy(good)
     over["attempts"][0] |= {
         "state": "Failed",
@@ -139,12 +187,28 @@ def statuses() -> st.SearchStrategy[Json]:
     return mutants(good, over, {**good, "rewardCheck": check})
 
 
+def any_type(*good: Json) -> st.SearchStrategy[Json]:
+    """Parts of objects: of the types that a server asks for, and of any."""
+    return mutants(*good, typed=True) | mutants(*good)
+
+
+def pods() -> st.SearchStrategy[Json]:
+    return any_type(POD_STATUS, WAITING)
+
+
+def events() -> st.SearchStrategy[Json]:
+    return any_type(SAID).filter(lambda event: isinstance(event, dict))
+
+
 FUZZED: dict[str, tuple[Any, Any]] = {
     "results": (hostile_result, (told(RESULT), st.sampled_from(TIMES))),
     "leases": (hostile_lease, (told(PROGRESS), st.sampled_from(TIMES))),
-    "pods": (hostile_pod, (mutants(POD_STATUS, WAITING, typed=True),)),
+    "pods": (hostile_pod, (pods(), st.just({}) | mutants(GOING, typed=True))),
+    "events": (hostile_event, (st.lists(events(), max_size=3), pods())),
+    "workloads": (hostile_workload, (any_type(WORKLOAD_STATUS), any_type({"suspend": True}))),
     "statuses": (hostile_status, (statuses(),)),
     "specs": (any_spec, (specs(),)),
+    "files": (any_file, (files(),)),
 }
 
 

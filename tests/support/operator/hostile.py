@@ -5,18 +5,14 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import yaml
 from hypothesis import strategies as st
 
-from finetune_api.crd import schema
 from support.operator.values import resolved, stamp
 
 Json = Any
 Path_ = tuple[int | str, ...]
-JOBS = Path(__file__).parents[2] / "jobs" / "good"
 
 TIMES = [
     "0000-01-01T00:00:00Z",
@@ -25,6 +21,11 @@ TIMES = [
     "2999-12-31T23:59:59Z",
     "2026-02-30T00:00:00Z",
     "1970-01-01T00:00:00Z",
+    "2026-03-01T12:00:00.123456789-13:30",
+    "2026-03-01T24:00:00Z",
+    "2016-12-31T23:59:60Z",
+    "2026-03-01T12:00:00+99:99",
+    "\u0662\u0660\u0662\u0666-03-01T12:00:00Z",
     stamp(-900),
     stamp(900),
     "",
@@ -33,22 +34,37 @@ NUMBERS = [0, -1, 1, 2**31, 2**53 - 1, 2**53, -(2**63), 10**30, 1e30, -0.0, 1.5,
 TEXTS = [
     "",
     "\x1b[2J\n\r\u2028",
+    "\u202e\u2066\u200b\ufeff\x00\x7f\x9b",
     "x" * 20_000,
     "\U0010ffff",
+    "\ud800",
     "{" * 5000,
     "nan",
     "s3://adapters/bot/",
+    "s3://adapters/bot/../../other",
 ]
+WORDS = ["True", "Unknown", "Running", "Succeeded", "Failed", "OOMKilled", "Evicted", "pytorch"]
+LONG = "\u00e9\u4e16\n" * 2**18  # a MiB and more
 RAW = [
     "[" * 4000,
     '{"a":' * 4000,
+    "{}" * 4000,
+    '{"' * 4000,
+    '{"attempt":1,' * 4000,
     '"\\ud800"',
+    '{"attempt":1,"outcome":"Failed","reason":"Stalled","message":"\\ud800\\udc00\\udfff"}',
+    '{"phase":"Train","done":-0,"step":1E0,"note":"\\u0000\\u001b[2J"}',
+    '{"phase":"Train","step":1,"step":9007199254740991}',
     "1e999",
+    "-Infinity",
     "NaN",
     "9" * 5000,
+    "-" + "9" * 20,
     "\ufeff{}",
     "\x00",
     '{"a":1,"a":2}',
+    LONG,
+    '{"message":"' + LONG,
 ]
 CHECKPOINT = {"attempt": 1, "step": 4, "uri": "s3://adapters/bot/runs/u/a1/c"}
 PLAN = json.loads(resolved(lora=()).to_json())
@@ -83,9 +99,9 @@ PROGRESS = {
 
 
 def _leaves() -> st.SearchStrategy[Json]:
-    known = st.sampled_from([None, True, [], {}, [[[]]], *TIMES, *NUMBERS, *TEXTS])
+    shapes = [None, True, [], {}, [[[]]], [None], [{}], {"": {}}, {"a": [None, 1]}]
     return (
-        known
+        st.sampled_from([*shapes, *TIMES, *NUMBERS, *TEXTS])
         | st.integers()
         | st.floats(allow_nan=False, allow_infinity=False)
         | st.text(max_size=9)
@@ -97,22 +113,18 @@ def _alike(value: Json) -> st.SearchStrategy[Json]:
     if isinstance(value, bool):
         return st.booleans()
     if isinstance(value, int):
-        return st.integers(-(2**31), 2**31 - 1)
+        return st.integers(-(2**31), 2**31 - 1) | st.sampled_from([0, 137, 143, 2**63 - 1])
     if isinstance(value, str) and value.endswith("Z") and value[:2] == "20":
         return st.sampled_from(TIMES[:-1])
-    return st.sampled_from(TEXTS) | st.text(max_size=9)
+    if isinstance(value, list | dict):
+        return st.just(type(value)())
+    return st.sampled_from([*TEXTS, *WORDS]) | st.text(max_size=9)
 
 
 def _paths(value: Json, at: Path_ = ()) -> Iterator[Path_]:
     yield at
-    items = (
-        enumerate(value)
-        if isinstance(value, list)
-        else value.items()
-        if isinstance(value, dict)
-        else ()
-    )
-    for key, inner in items:
+    items: Any = value.items() if isinstance(value, dict) else ()
+    for key, inner in enumerate(value) if isinstance(value, list) else items:
         yield from _paths(inner, (*at, key))
 
 
@@ -122,98 +134,32 @@ def _at(value: Json, path: Path_) -> Json:
     return value
 
 
-def _put(value: Json, path: Path_, new: Json) -> Json:
-    if not path:
-        return new
-    changed = copy.deepcopy(value)
-    _at(changed, path[:-1])[path[-1]] = new
-    return changed
-
-
 @st.composite
 def mutants(draw: st.DrawFn, *good: Json, typed: bool = False) -> Json:
-    """Draw one of the documents with one to three parts replaced, doubled or left out; `typed` ones
-    keep each leaf's type."""
-    value = copy.deepcopy(draw(st.sampled_from(good)))
-    for _ in range(draw(st.integers(1, 3))):
-        paths = [
-            p for p in _paths(value) if not typed or not isinstance(_at(value, p), dict | list)
-        ]
-        path = draw(st.sampled_from(paths))
-        kind = draw(st.sampled_from(["replace", "replace", "drop", "twice"]))
-        if typed or kind == "replace" or not path:
-            value = _put(value, path, draw(_alike(_at(value, path)) if typed else _leaves()))
-        elif kind == "drop":
-            value = copy.deepcopy(value)
-            del _at(value, path[:-1])[path[-1]]
-        elif isinstance(path[-1], int):
-            value = copy.deepcopy(value)
-            _at(value, path[:-1]).append(_at(value, path))
-        if not isinstance(value, dict | list):
-            return value
-    return value
+    """Draw one of the documents with one to four parts replaced, doubled, left out, or exchanged
+    for another part; `typed` ones keep each part's type."""
+    value = [copy.deepcopy(draw(st.sampled_from(good)))]
+    for _ in range(draw(st.integers(1, 4))):
+        path = draw(st.sampled_from([(0, *path) for path in _paths(value[0])]))
+        around, last, old = _at(value, path[:-1]), path[-1], _at(value, path)
+        kind = draw(st.sampled_from(["replace", "replace", "drop", "twice", "move"]))
+        if kind == "drop" and len(path) > 1:
+            del around[last]
+        elif kind == "twice" and isinstance(last, int) and len(path) > 1:
+            around.append(copy.deepcopy(old))
+        elif kind == "move" and not typed:
+            other = draw(st.sampled_from(list(_paths(value[0]))))
+            around[last] = copy.deepcopy(_at(value, (0, *other)))
+        else:
+            around[last] = draw(_alike(old) if typed else _leaves())
+    return value[0]
 
 
 def told(good: Json) -> st.SearchStrategy[str]:
     """Texts where the good document's is expected."""
     return (
         mutants(good).map(json.dumps)
+        | mutants(good, typed=True).map(json.dumps)
         | st.sampled_from([*RAW, *TEXTS])
         | st.text(alphabet='{}[]":,\\u\x1b\n1e-', max_size=60)
     )
-
-
-def _of(part: Json) -> st.SearchStrategy[Json]:
-    """Return values that a part of the CRD's schema takes, its CEL rules aside."""
-    if "enum" in part:
-        return st.sampled_from(part["enum"])
-    if part.get("x-kubernetes-int-or-string"):
-        return st.integers(1, 64) | st.sampled_from(["1", "2Gi", "500m", "x"])
-    match part.get("type"):
-        case "object" if "properties" in part:
-            fields = {name: _of(inner) for name, inner in part["properties"].items()}
-            asked = set(part.get("required", ()))
-            needed = {name: fields.pop(name) for name in sorted(asked & fields.keys())}
-            return st.fixed_dictionaries(needed, optional=fields)
-        case "object":
-            return st.dictionaries(
-                st.sampled_from(["a", "nvidia.com/gpu", "cpu"]),
-                st.sampled_from(["1", "x"]),
-                max_size=2,
-            )
-        case "array":
-            return st.lists(_of(part["items"]), min_size=part.get("minItems", 0), max_size=3)
-        case "integer":
-            return st.integers(part.get("minimum", -9), min(part.get("maximum", 99), 2**40))
-        case "boolean":
-            return st.booleans()
-        case _:
-            return _strings(part)
-
-
-def _strings(part: Json) -> st.SearchStrategy[str]:
-    usual = st.sampled_from(
-        ["s3://b/c", "hf://o/m", "/models", "x", "0.1", "1e-5", "http://x.team/"]
-    )
-    longest = min(part.get("maxLength", 30), 30)
-    return usual | st.text(min_size=min(part.get("minLength", 0), 30), max_size=longest)
-
-
-SPEC = schema()["properties"]["spec"]
-PARTS = {
-    (name, inner): _of(part)
-    for name, stanza in SPEC["properties"].items()
-    for inner, part in stanza.get("properties", {}).items()
-}
-GOOD = [yaml.safe_load(path.read_text())["spec"] for path in sorted(JOBS.glob("*.yaml"))]
-
-
-@st.composite
-def specs(draw: st.DrawFn) -> Json:
-    """Draw a spec: a good one, of which the schema fills up to three parts anew."""
-    spec = copy.deepcopy(draw(st.sampled_from(GOOD)))
-    for _ in range(draw(st.integers(0, 3))):
-        name, inner = draw(st.sampled_from(sorted(PARTS)))
-        stanza = spec.setdefault(name, {})
-        stanza[inner] = draw(PARTS[name, inner])
-    return spec

@@ -18,12 +18,13 @@ SETTINGS = Settings(trainer_image="trainer:1")
 class Bench:
     """An operator on a World in which `refusals` says how creating a kind is refused."""
 
-    def __init__(self, **spec: Json) -> None:
-        self.world = World()
+    def __init__(self, world: World | None = None, **spec: Json) -> None:
+        self.world = world or World()
         self.refusals: dict[str, ApiError] = {}
         self.created: list[str] = []
         self.ended: list[str] = []
-        self.world.add(bot_job(**spec))
+        if world is None:
+            self.world.add(bot_job(**spec))
         self.cache = Cache()
         self.api = ModelApi(self.world, self._check)
         self.reconciler = reconciler_on(

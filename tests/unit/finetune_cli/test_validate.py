@@ -46,6 +46,8 @@ def test_stdin_and_other_kinds_beside_jobs() -> None:
         (b"a: 1\na: 2\n", "duplicate key"),
         (b"\xff\xfe", "is not UTF-8"),
         (b"- just\n- a list\n", "must be a mapping"),
+        (b"kind: [a]\n", "holds no FineTuneJob; it holds ['a']"),
+        (b'kind: "\\e[2J\\ud800"\n', "it holds \\x1b[2J\\ud800"),
     ],
 )
 def test_what_is_no_job_file(tmp_path: Path, content: bytes, says: str) -> None:

@@ -8,6 +8,7 @@ from datetime import timedelta
 
 from finetune_api.job import FineTuneJob
 from finetune_operator.job.names import Object, child
+from finetune_operator.job.parts import part, parts, words
 from finetune_operator.job.resources import Resource
 
 _POD_NAME = re.compile(r"-(?P<role>master|worker)-(?P<index>\d+)$")
@@ -55,17 +56,17 @@ class PyTorchJob:
     def held(self, workload: Object) -> str | None:
         """Return what a queue or a gang scheduler does: the one suspends it, the other lets
         training-operator look at it without starting it."""
-        if (workload.get("spec", {}).get("runPolicy") or {}).get("suspend"):
+        if part(part(workload, "spec"), "runPolicy").get("suspend"):
             return "is suspended, as by a queue that has not admitted it"
-        status = workload.get("status") or {}
+        status = part(workload, "status")
         if "lastReconcileTime" in status and "startTime" not in status:
             return "waits for its PodGroup"
         return None
 
     def outcome(self, workload: Object) -> bool | None:
         """Read the Succeeded and Failed conditions; both stay once they are true."""
-        conditions = workload.get("status", {}).get("conditions") or []
-        true = {c["type"] for c in conditions if c.get("status") == "True"}
+        conditions = parts(part(workload, "status"), "conditions")
+        true = {words(c, "type") for c in conditions if c.get("status") == "True"}
         if "Succeeded" in true:
             return True
         return False if "Failed" in true else None

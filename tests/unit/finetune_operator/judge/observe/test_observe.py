@@ -303,3 +303,8 @@ def test_a_merge_patch_leads_from_the_old_to_the_new(old: Json, new: Json) -> No
     patch = merge_patch(old, new)
     assert patched(old, patch) == new
     assert (patch == {}) == (old == new)
+
+
+@pytest.mark.parametrize(("old", "new"), [(1.0, 1), (True, 1), ([{"a": 0.0}], [{"a": 0}])])
+def test_a_number_of_another_type_is_another(old: Json, new: Json) -> None:
+    assert merge_patch({"a": old, "b": new}, {"a": new, "b": new}) == {"a": new}

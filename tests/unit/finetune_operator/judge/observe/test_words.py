@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from finetune_api.status import FineTuneJobStatus
 from finetune_operator.judge.observe import newest_warning, observe
+from finetune_operator.judge.observed import ContainerEnd, Crashes, Obstacle
 from finetune_operator.plan.backends import BACKEND
 from support.operator.values import attempt, job
 
@@ -112,3 +115,34 @@ def test_times_that_can_not_be_are_none() -> None:
         containerStatuses=[{"name": "pytorch", "state": {"terminated": ended}}],
     )
     assert (seen.scheduled, seen.end.finished) == (None, None)
+
+
+WRONG = [None, True, 7, 1.5, "x", [], ["x", None], {}, {"x": None}]
+CONDITION = {"type": "PodScheduled", "status": "False", "reason": "r", "message": "m"}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+@pytest.mark.parametrize("part", ["conditions", "containerStatuses", "initContainerStatuses"])
+def test_a_part_of_another_type_is_as_good_as_not_there(part: str, wrong: Json) -> None:
+    assert pod(**{part: wrong}) == pod()
+    assert pod(**{part: [wrong]}) == pod()
+
+
+@pytest.mark.parametrize("wrong", [w for w in WRONG if w != "x"])
+def test_words_of_another_type_are_as_good_as_not_said(wrong: Json) -> None:
+    assert pod(phase=wrong, reason=wrong, message=wrong) == pod()
+    seen = pod(conditions=[{"type": wrong}, {**CONDITION, "reason": wrong, "message": wrong}])
+    assert seen.obstacle == Obstacle("", "")
+    ended = {"exitCode": wrong, "reason": wrong, "message": wrong, "finishedAt": wrong}
+    status = {"name": "pytorch", "state": {"terminated": ended}}
+    code = 7 if wrong == 7 else 0
+    assert pod(containerStatuses=[status]).end == ContainerEnd(code, "", None, None)
+    runner = {"name": "rewards", "restartCount": 2, "lastState": {"terminated": ended}}
+    assert pod(initContainerStatuses=[runner]).runner_crashes == Crashes(2, code, "", "")
+    assert newest_warning([{"type": "Warning", "message": wrong, "lastTimestamp": wrong}]) is None
+
+
+def test_numbers_are_such_as_every_reader_has() -> None:
+    ended = {"exitCode": -(10**30), "reason": "Error"}
+    status = {"name": "pytorch", "state": {"terminated": ended}}
+    assert pod(containerStatuses=[status]).end.exit_code == -(2**53 - 1)
