@@ -13,6 +13,9 @@ from pydantic import Field
 
 from finetune_contract.model import HttpUri, Message, Reach, Revision, Uri
 
+# The environment of a pod says which bytes the file with its runner's rewards has to have.
+DIGEST_VARIABLE = "FINETUNE_REWARDS_DIGEST"
+
 Column = Annotated[str, Field(min_length=1, max_length=253)]
 Pattern = Annotated[str, Field(min_length=1, max_length=1024)]
 _Tag = Annotated[str, Field(max_length=63, pattern=r"^[A-Za-z_][\w.-]{0,62}$")]

@@ -14,15 +14,15 @@ import signal
 import sys
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
-
 from finetune_contract.reasons import Reason, exit_code
 from finetune_contract.rewards import Reward
+from finetune_rewards.document import read_rewards
 from finetune_rewards.runner.isolated import Runner
 from finetune_rewards.runner.protocol import Problem
 from finetune_rewards.runner.server import Server
 from finetune_rewards.runner.start_failure import tell_start_failure
 from finetune_rewards.scores.answers import one_line
+from finetune_rewards.scores.errors import RewardChanged, RewardError
 
 log = logging.getLogger(__name__)
 
@@ -35,12 +35,12 @@ def main() -> int:
         logging.getLogger().setLevel(logging.WARNING)
         logging.getLogger(Server.__module__).setLevel(logging.CRITICAL)  # of what it describes
     try:
-        rewards = TypeAdapter(list[Reward]).validate_json(arguments.rewards.read_bytes())
-    except (OSError, ValidationError) as error:
-        log.error("%s can not be read as rewards: %s", arguments.rewards, error)
-        said = f"the reward runner can not read {arguments.rewards}: {one_line(str(error))}"
-        _tell(arguments.socket, Problem(Reason.REWARD_INVALID, said))
-        return exit_code(Reason.INVALID_RUN_CONFIG)
+        rewards = read_rewards(arguments.rewards)
+    except RewardError as error:
+        log.error("%s", error.message)
+        _tell(arguments.socket, Problem(error.reason, error.message))
+        changed = isinstance(error, RewardChanged)
+        return exit_code(error.reason if changed else Reason.INVALID_RUN_CONFIG)
     try:
         asyncio.run(_serve(rewards, dict(arguments.source), arguments.socket, arguments.until_eof))
     except Exception as error:

@@ -20,11 +20,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
-
 from finetune_contract.reasons import Reason, exit_code
 from finetune_contract.result import Outcome, Result
 from finetune_contract.rewards import Reward
+from finetune_rewards.document import read_rewards
 from finetune_rewards.runner.isolated import Runner
 from finetune_rewards.runner.protocol import pack_samples
 from finetune_rewards.scores.columns import check_columns
@@ -113,9 +112,9 @@ def main() -> int:
     """Write the Result; return its exit code."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s check %(levelname)s %(message)s")
     arguments = _arguments()
-    rewards = TypeAdapter(list[Reward]).validate_json(arguments.rewards.read_bytes())
-    rows = [json.loads(line) for line in arguments.rows.read_text().splitlines()]
     try:
+        rewards = read_rewards(arguments.rewards)
+        rows = [json.loads(line) for line in arguments.rows.read_text().splitlines()]
         lines = asyncio.run(check(rewards, dict(arguments.source), rows))
         outcome, reason, message = Outcome.SUCCEEDED, Reason.SUCCEEDED, "; ".join(lines)
     except RewardError as error:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from finetune_api.job import FineTuneJob
 from finetune_api.quantity import amount, exact
-from finetune_contract.model import canonical_json
+from finetune_contract.model import canonical_json, sha256_digest
+from finetune_contract.rewards import DIGEST_VARIABLE
 from finetune_operator.job.method import isolated_rewards, python_rewards, reward_recipe
 from finetune_operator.job.names import REWARDS_CONTAINER, Object
 from finetune_operator.plan.container import BARE, container, modest
@@ -86,7 +87,9 @@ def runner(
     if len(own) < len(isolated_rewards(job.spec)):
         memory += _BUILTIN_MEMORY
     mounted = [*mounted, *runner_volumes(job)]
-    runner = container(REWARDS_CONTAINER, image, command, mounted, BARE)
+    # Whoever may write the object that holds the rewards can not write a pod's environment.
+    told = {DIGEST_VARIABLE: sha256_digest((rewards_document(job) or "").encode())}
+    runner = container(REWARDS_CONTAINER, image, command, mounted, {**BARE, **told})
     return {**runner, "resources": modest(str(memory))}
 
 

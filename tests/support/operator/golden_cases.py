@@ -41,6 +41,11 @@ CASES = sorted(path.stem for path in (GOLDEN / "cases").glob("*.yaml"))
 SHAPES = sorted(path.stem for path in (GOLDEN / "shapes").glob("*.yaml"))
 SETTINGS = Settings(trainer_image="registry.example/trainer:1")
 TOLD_AS_JSON = ("message", PROGRESS_ANNOTATION)
+DIGESTS = {
+    FILE_NAME: "OF_THE_RUN_CONFIG",
+    "rewards.json": "OF_THE_REWARDS",
+    "finetune.dev/rewards": "OF_THE_REWARDS",
+}
 PLANNED_BY = {"AS_PLANNED": "reward_check", "AS_PLANNED_WITH_GPUS": "reward_check_with_gpus"}
 Json = Any
 
@@ -138,10 +143,15 @@ def outcome(case: str) -> Json:
 
 
 def in_full(case: str) -> list[Json]:
-    """Return a case's objects as its shape has them: each RunConfig parsed, its digest named."""
+    """Return a case's objects as its shape has them: each RunConfig parsed, digests named."""
     objects = applied(case)
-    texts = [body["data"][FILE_NAME] for body in objects if FILE_NAME in body.get("data", {})]
-    digests = {sha256_digest(text.encode()) for text in texts}
+    told = [body.get("data") or body["metadata"].get("annotations", {}) for body in objects]
+    digests = {
+        sha256_digest(text.encode()): name
+        for texts in told
+        for key, name in DIGESTS.items()
+        if (text := texts.get(key))
+    }
     return [_named(_opened(body), digests) for body in objects]
 
 
@@ -200,14 +210,14 @@ def _opened(body: Json) -> Json:
     return {**body, "data": {**body["data"], FILE_NAME: config}}
 
 
-def _named(value: Json, digests: set[str]) -> Json:
+def _named(value: Json, digests: dict[str, str]) -> Json:
     """Return what is applied without the digests that follow from it: a digest of another text
-    than the ConfigMap's would stand out."""
+    than is told would stand out."""
     if isinstance(value, dict):
         return {key: _named(item, digests) for key, item in value.items()}
     if isinstance(value, list):
         return [_named(item, digests) for item in value]
-    return "OF_THE_RUN_CONFIG" if value in digests else value
+    return digests.get(value, value) if isinstance(value, str) else value
 
 
 def _without_digest(body: Json) -> Json:

@@ -10,7 +10,13 @@ import pytest
 
 from finetune_contract.reasons import Reason, exit_code
 from finetune_contract.result import Outcome, decode
-from finetune_contract.rewards import BannedReward, ExactReward, PythonReward, Reward
+from finetune_contract.rewards import (
+    DIGEST_VARIABLE,
+    BannedReward,
+    ExactReward,
+    PythonReward,
+    Reward,
+)
 from finetune_rewards import check as module
 from finetune_rewards.check import check
 from finetune_rewards.scores.errors import RewardInvalid, SandboxUnavailable
@@ -158,3 +164,17 @@ def test_the_result_says_how_it_ended(
     assert told is not None
     assert (told.outcome, told.reason, told.attempt) == (outcome, reason, 1)
     assert "reward mine" in told.message
+
+
+def test_rewards_that_someone_swapped_are_not_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "rewards.json").write_text("[]")
+    given = {"rewards": "rewards.json", "rows": "rows.jsonl", "termination-log": "told"}
+    arguments = [f"--{name}={tmp_path / file}" for name, file in given.items()]
+    monkeypatch.setattr("sys.argv", ["check", *arguments])
+    monkeypatch.setenv(DIGEST_VARIABLE, "sha256:of-others")
+    assert module.main() == exit_code(Reason.INPUT_CHANGED)
+    told = decode((tmp_path / "told").read_text())
+    assert told is not None
+    assert told.reason is Reason.INPUT_CHANGED

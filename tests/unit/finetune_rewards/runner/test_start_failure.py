@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import subprocess
 import sys
@@ -11,14 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from finetune_contract.reasons import Reason
+from finetune_contract.reasons import Reason, exit_code
+from finetune_contract.rewards import DIGEST_VARIABLE
 from finetune_rewards.runner.child import runner_child
 from finetune_rewards.runner.client import RunnerClient
 from finetune_rewards.runner.isolated import Runner
 from finetune_rewards.runner.protocol import Problem
 from finetune_rewards.runner.server import Server
 from finetune_rewards.runner.start_failure import start_failure, tell_start_failure
-from finetune_rewards.scores.errors import RewardInvalid, RewardUnavailable
+from finetune_rewards.scores.errors import RewardChanged, RewardInvalid, RewardUnavailable
 from support.rewards.runners import SOURCE, python_reward, runner_of, served, served_here
 
 
@@ -68,6 +70,17 @@ def test_whoever_waits_for_a_runner_that_can_not_start_is_told_why(source: Path)
     rewards.write_text('[{"name": "x", "weight": "much"}]')
     subprocess.run([sys.executable, "-m", "finetune_rewards", *command[3:], "--socket", socket])
     with pytest.raises(RewardInvalid, match=r"^the reward runner can not read .*rewards\.json: "):
+        asyncio.run(RunnerClient(socket).describe())
+
+
+def test_a_runner_whose_rewards_someone_swapped_ends_and_says_so(source: Path) -> None:
+    socket, rewards = source.with_name("rewards.sock"), source.with_name("rewards.json")
+    rewards.write_text("[]")
+    told = {**os.environ, DIGEST_VARIABLE: "sha256:of-others"}
+    command = [sys.executable, "-m", "finetune_rewards", "serve", "--rewards", str(rewards)]
+    ended = subprocess.run([*command, "--socket", str(socket)], env=told)
+    assert ended.returncode == exit_code(Reason.INPUT_CHANGED)
+    with pytest.raises(RewardChanged, match="is not what the operator wrote"):
         asyncio.run(RunnerClient(socket).describe())
 
 
