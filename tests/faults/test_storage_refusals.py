@@ -148,9 +148,10 @@ def test_a_pod_without_any_identity_is_told_of_both_ways(
     )
 
 
-def test_a_panic_is_a_failure_of_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("address", ["minio:9000", "http://10.0.0.256:9000", "http://xn--a:9000"])
+def test_a_panic_is_a_failure_of_the_job(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """obstore panics at an address that it was given past the Secret."""
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "minio:9000")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", address)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
     with pytest.raises(Failure, match="the pod's AWS_ variables") as caught:

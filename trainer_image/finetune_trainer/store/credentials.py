@@ -29,6 +29,8 @@ def read_key(credentials_dir: str | None, key: CredentialKey, field: str) -> str
     except FileNotFoundError:
         return None
     value = content.decode(errors="replace").strip()
+    if key is CredentialKey.CA_CERTIFICATE:  # of which bundles and editors hold more around it
+        value = value.encode("ascii", "ignore").decode()
     if value and (fault := fault_of(key, value)):
         raise _invalid(field, f"{key} {fault}")
     return value or None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import ssl
+from ipaddress import AddressValueError, IPv4Address
 from urllib.parse import urlsplit
 
 from finetune_contract.layout import CredentialKey
@@ -17,6 +18,7 @@ REGION = re.compile(r"[A-Za-z0-9._-]+")
 BASE64_OF_PEM = "LS0tLS1CRUdJTi"  # "-----BEGIN "
 QUOTES = "\"'`"
 SCHEMES = ("http", "https")
+SCHEME = re.compile(r"https?:/?", re.IGNORECASE)  # half of what stands before a host
 
 
 def fault_of(key: CredentialKey, value: str) -> str | None:
@@ -48,7 +50,8 @@ def _of_endpoint(value: str) -> str | None:
     if "@" in value:  # not shown: it may be a password
         return "holds a user or a password: write http:// or https:// and the host alone"
     if "://" not in value:
-        shown = value if HOST_AND_PATH.fullmatch(value) else "HOST:PORT"
+        host = SCHEME.sub("", value, count=1)
+        shown = host if host and HOST_AND_PATH.fullmatch(host) else "HOST:PORT"
         return f"has no scheme: write http://{shown} or https://{shown}"
     scheme, _, rest = value.partition("://")
     if scheme.lower() not in SCHEMES:
@@ -60,17 +63,29 @@ def _of_endpoint(value: str) -> str | None:
         parts.port  # noqa: B018 - it is parsed here
     except ValueError:
         return "has a port or an IPv6 address that is none"
+    if _is_no_address(parts.hostname or ""):
+        return "has an IPv4 address that is none"
     if not parts.hostname or not HOST_AND_PATH.fullmatch(rest):
         return "has no host that can be asked for"
     return None
 
 
+def _is_no_address(host: str) -> bool:
+    """Tell whether a host ends in a number, as addresses alone do, and yet is no address."""
+    if not host.removesuffix(".").rpartition(".")[2].isdecimal():
+        return False
+    try:
+        IPv4Address(host.removesuffix("."))
+    except AddressValueError:
+        return True
+    return False
+
+
 def _of_certificate(value: str) -> str | None:
     if value.startswith(BASE64_OF_PEM):
         return "is encoded in base64 twice: kubectl's --from-file takes the PEM file as it is"
-    pem = value.encode("ascii", "ignore").decode()  # bundles name authorities in comments
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=pem)
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=value)
     except (ssl.SSLError, ValueError):
         return "holds no certificate in PEM (-----BEGIN CERTIFICATE-----)"
     return None

@@ -26,7 +26,9 @@ from finetune_trainer.process.errors import Failure
 from finetune_trainer.store.answers import Answer, Kind
 
 PANIC = "pyo3_runtime.PanicException"  # no Exception, and no class that can be imported
-NOT_SENDABLE = re.compile("invalid(uri|header|port)", re.IGNORECASE)
+NOT_SENDABLE = re.compile(  # of an address, a host or a header
+    "invalid(uri|header|port|ipv4|ipv6|domain)|idnaerror|emptyhost|relativeurl", re.IGNORECASE
+)
 NO_IDENTITY = (
     "169.254.169.254",
     "169.254.170.",  # of EKS and ECS

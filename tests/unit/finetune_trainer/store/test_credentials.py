@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import ssl
 import traceback
 from pathlib import Path
 
 import pytest
+import trustme
 
 from finetune_contract.layout import CredentialKey
 from finetune_contract.reasons import Reason
@@ -51,12 +53,15 @@ def refused(directory: str, role: Role = Role.OUTPUT) -> str:
             "has no scheme: write http://minio:9000 or https://minio:9000",
         ),
         ("AWS_ENDPOINT_URL", "minio", "write http://minio or"),
+        ("AWS_ENDPOINT_URL", "http:/minio:9000", "write http://minio:9000 or"),
         ("AWS_ENDPOINT_URL", "minio{x}", "write http://HOST:PORT or"),
         ("AWS_ENDPOINT_URL", '"http://minio:9000"', "is in quotes"),
         ("AWS_ENDPOINT_URL", "http://minio :9000", "holds a space"),
         ("AWS_ENDPOINT_URL", "http://minio:99999", "has a port"),
         ("AWS_ENDPOINT_URL", "http://minio:9000x", "has a port"),
         ("AWS_ENDPOINT_URL", "http://[::1", "has a port or an IPv6 address"),
+        ("AWS_ENDPOINT_URL", "http://10.0.0.256:9000", "has an IPv4 address"),
+        ("AWS_ENDPOINT_URL", "http://10.0.0.:9000", "has an IPv4 address"),
         ("AWS_ENDPOINT_URL", "http://", "has no host"),
         ("AWS_ENDPOINT_URL", "http://:9000", "has no host"),
         ("AWS_ENDPOINT_URL", "http://{minio}", "has no host"),
@@ -140,6 +145,18 @@ def test_an_address_is_taken_as_it_is_written(tmp_path: Path, endpoint: str) -> 
     field = Role.OUTPUT.credentials_field
     assert BucketAccess.read(directory, field).endpoint == endpoint
     Store("s3://bucket/path", Role.OUTPUT, directory)
+
+
+def test_what_editors_and_bundles_put_around_certificates_is_no_part_of_them(
+    tmp_path: Path,
+) -> None:
+    first, second = (trustme.CA().cert_pem.bytes() for _ in range(2))
+    around = b"\xef\xbb\xbf" + first.replace(b"\n", b"\r\n") + "Autorité\n".encode() + second
+    directory = secret(tmp_path / "s", {**GOOD, "ca.crt": around.decode("latin-1")})
+    Store("s3://bucket/path", Role.OUTPUT, directory)
+    authorities = BucketAccess.read(directory, Role.OUTPUT.credentials_field).certificate
+    trusted = ssl.create_default_context(cadata=authorities).get_ca_certs()
+    assert sum("trustme" in str(one["subject"]) for one in trusted) == 2
 
 
 def test_a_secret_without_keys_leaves_the_serviceaccount_to_speak(tmp_path: Path) -> None:
