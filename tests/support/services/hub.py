@@ -33,6 +33,7 @@ class Hub:
     failures: int = 0  # how many requests to answer with `failure` first
     failure: int = 503
     headers: dict[str, str] = field(default_factory=dict)  # of those answers
+    answer: bytes | None = None  # to whatever is asked of its API, if set
     sent: int = 0  # bytes of files, in answer to requests for a range
     requests: list[str] = field(default_factory=list)
 
@@ -74,6 +75,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self.hub.failures:
             self.hub.failures -= 1
             self._send(self.hub.failure, headers=self.hub.headers)
+        elif self.hub.answer is not None and path.startswith("/api/"):
+            self._send(200, self.hub.answer)
         elif path.startswith("/api/"):
             self._repository(path.removeprefix("/api/"))
         else:

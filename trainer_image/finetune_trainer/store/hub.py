@@ -67,17 +67,23 @@ class Repository:
 
     def resolve(self) -> tuple[str, list[Entry]]:
         """Return the commit and the files of the revision."""
-        with self._errors():
-            info: Any = self._retrying()(
-                HfApi(_endpoint(), token=self.token or False).repo_info,
-                self.name,
-                revision=self.revision,
-                repo_type=self.kind,
-                files_metadata=True,
-            )
-        return info.sha, [
-            Entry(f.rfilename, f.size or 0, _digest(f) or f.rfilename) for f in info.siblings
-        ]
+        try:
+            with self._errors():
+                info: Any = self._retrying()(
+                    HfApi(_endpoint(), token=self.token or False).repo_info,
+                    self.name,
+                    revision=self.revision,
+                    repo_type=self.kind,
+                    files_metadata=True,
+                )
+            return str(info.sha), [
+                Entry(f.rfilename, f.size or 0, _digest(f) or f.rfilename) for f in info.siblings
+            ]
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise Failure(
+                Reason.STORAGE_REFUSED,
+                f"what answers for {self.uri} is no hub: see HF_ENDPOINT, or what is in its way",
+            ) from error
 
     def download(self, path: str, commit: str, directory: Path, on_bytes: OnBytes) -> Path:
         """Write one file of a commit below a directory and return its path."""

@@ -166,6 +166,15 @@ def test_no_server_at_all(runs: Runs, caplog: pytest.LogCaptureFixture) -> None:
     assert "3 records did not reach the tracker" in caplog.text
 
 
+def test_an_answer_is_read_to_a_bound(
+    runs: Runs, mlflow: MlflowServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    endless = {"experiment": "0" * 9 * 2**20}
+    mlflow._experiments_get_by_name = lambda body: (200, endless)  # type: ignore[method-assign]
+    runs.start().close(Reason.SUCCEEDED)
+    assert f"training goes on: {mlflow.url} answers without end" in caplog.text
+
+
 def test_points_that_the_server_refuses_are_counted(
     runs: Runs, mlflow: MlflowServer, caplog: pytest.LogCaptureFixture
 ) -> None:

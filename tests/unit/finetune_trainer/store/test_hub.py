@@ -67,6 +67,14 @@ def test_a_model_is_pinned_to_its_commit_and_fetched_once(hub: Hub, tmp_path: Pa
     assert len(hub.requests) == before
 
 
+@pytest.mark.parametrize("answer", [b"<html>Log in</html>", b"[]", b"{}", b'{"id": "x"}'])
+def test_what_is_no_hub_is_told(hub: Hub, answer: bytes) -> None:
+    hub.answer = answer
+    failure = resolve()
+    assert failure.reason is Reason.STORAGE_REFUSED
+    assert "is no hub: see HF_ENDPOINT" in failure.message
+
+
 def test_a_data_file(hub: Hub, tmp_path: Path) -> None:
     for uri in (
         "hf://datasets/org/sums/deep/train.jsonl",

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import httpx2
 
+from finetune_contract.foreign import Unreadable, parse
 from finetune_contract.layout import CredentialKey
 from finetune_contract.reasons import Reason
 from finetune_trainer.course.trackers.base import (
@@ -40,6 +41,7 @@ KEYS = (
     CredentialKey.MLFLOW_PASSWORD,
     CredentialKey.CA_CERTIFICATE,
 )
+MOST_BYTES = 8 * 2**20  # of one answer; a run with all its metrics and parameters has far less
 RETRIED = {401, 403, 408, 429}  # a rotated token or a moment of rest mends these
 
 
@@ -135,19 +137,29 @@ class MlflowTracker:
         url = f"{self._uri}/api/2.0/mlflow/{path}"
         sent: dict[str, Any] = {"params": body} if method == "GET" else {"json": body}
         try:
-            answer = self._connected().request(method, url, **sent)
-        except (httpx2.TransportError, ssl.SSLError) as error:
+            with self._connected().stream(method, url, **sent) as answer:
+                content = self._bounded(answer)
+        except (httpx2.RequestError, ssl.SSLError) as error:
             raise Unavailable(f"{public_uri(self._uri)}: {type(error).__name__}") from error
         if missing_is_none and answer.status_code == httpx2.codes.NOT_FOUND:
             return None
-        return self._checked(answer)
+        return self._checked(answer, content)
 
-    def _checked(self, answer: httpx2.Response) -> Any:
+    def _bounded(self, answer: httpx2.Response) -> bytes:
+        """Return the content of an answer; what it grows to is counted, not what is sent."""
+        content = bytearray()
+        for chunk in answer.iter_bytes():
+            content += chunk
+            if len(content) > MOST_BYTES:
+                raise Unavailable(f"{public_uri(self._uri)} answers without end")
+        return bytes(content)
+
+    def _checked(self, answer: httpx2.Response, content: bytes) -> Any:
         code, server = answer.status_code, public_uri(self._uri)
         if answer.is_success:
             try:
-                return answer.json()
-            except ValueError as error:
+                return parse(content)
+            except Unreadable as error:
                 raise Unavailable(f"{server} is no MLflow server: set spec.tracking.uri") from error
         if code in (401, 403):
             keys = f"{CredentialKey.MLFLOW_TOKEN}, or MLFLOW_TRACKING_USERNAME and _PASSWORD"
