@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import errno
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from finetune_contract.reasons import Reason
 from finetune_contract.recipe import Precision
+from finetune_trainer.model.files import GENERATION_CONFIG, parts, read_config
 from finetune_trainer.model.tokenizer import LOCAL
 from finetune_trainer.process.errors import Failure
 
@@ -30,26 +29,18 @@ DTYPES = {
 }
 
 
-def read_config(directory: Path) -> dict[str, Any]:
-    """Return config.json."""
-    try:
-        config = json.loads((directory / "config.json").read_bytes())
-    except ValueError as error:
-        raise Failure(Reason.MODEL_UNSUPPORTED, "the model's config.json is not JSON") from error
-    if not isinstance(config, dict):
-        raise Failure(Reason.MODEL_UNSUPPORTED, "the model's config.json is not a JSON object")
-    return config
-
-
 def empty_model(directory: Path) -> Any:
     """Return the model that config.json describes, on the meta device: names and shapes only."""
     _refuse_quantised(read_config(directory))
+    if (directory / GENERATION_CONFIG).exists():
+        read_config(directory, GENERATION_CONFIG)  # it is loaded with the weights
     try:
         config = AutoConfig.from_pretrained(str(directory), **LOCAL)
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    # What transformers raises for a type it does not know and for fields that make no sense.
-    except (StrictDataclassError, AttributeError, KeyError, TypeError, ValueError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # for a type that is not known, for fields that make no sense
         raise Failure(
             Reason.MODEL_UNSUPPORTED,
             f"the model's config.json describes no causal language model that transformers "
@@ -59,15 +50,7 @@ def empty_model(directory: Path) -> Any:
 
 def _refuse_quantised(config: dict[str, Any]) -> None:
     """Refuse weights that are stored quantised: few such formats can be trained or sharded."""
-    parts = (config, config.get("text_config"))
-    stored = next(
-        (
-            p["quantization_config"]
-            for p in parts
-            if isinstance(p, dict) and p.get("quantization_config")
-        ),
-        None,
-    )
+    stored = next((s for part in parts(config) if (s := part.get("quantization_config"))), None)
     if stored is None:
         return
     method = stored.get("quant_method") if isinstance(stored, dict) else None

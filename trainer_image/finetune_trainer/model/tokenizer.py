@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from transformers import AutoTokenizer
 
 from finetune_contract.reasons import Reason
+from finetune_trainer.model.files import CONFIG, parts, read_config
 from finetune_trainer.process.errors import Failure
 
 # Of transformers' `from_pretrained`: no file but the model's here is read, and code never run.
@@ -19,7 +19,9 @@ def load_tokenizer(directory: Path) -> Any:
     """Return the fast tokenizer; only a fast one tells where its tokens stand in the text."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(directory), **LOCAL)
-    except (OSError, ValueError, ImportError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # of others' code, on files that anyone may have written
         raise Failure(
             Reason.MODEL_UNSUPPORTED,
             "the model's tokenizer can not be loaded; it needs a tokenizer.json",
@@ -36,9 +38,8 @@ def vocabulary_size(directory: Path) -> int | None:
 
     A tokenizer may have fewer, and one of another model more.
     """
-    path = directory / "config.json"
-    if not path.exists():
+    if not (directory / CONFIG).exists():
         return None
-    config = json.loads(path.read_bytes())
-    found = config.get("vocab_size") or config.get("text_config", {}).get("vocab_size")
-    return None if found is None else int(found)
+    config = read_config(directory)
+    found = next((size for part in parts(config) if (size := part.get("vocab_size"))), None)
+    return found if isinstance(found, int) else None

@@ -6,13 +6,13 @@ Only the first bytes of each file are read (https://huggingface.co/docs/safetens
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from huggingface_hub.errors import SafetensorsParsingError
 
+from finetune_contract.foreign import parse
 from finetune_contract.reasons import Reason
 from finetune_trainer.memory.shape import TensorHeader
 from finetune_trainer.process.errors import Failure
@@ -40,12 +40,21 @@ def _header(
     try:
         if identity.uri.startswith(hub.SCHEME):
             repository = hub.model_repository(identity.uri, identity.revision, credentials_dir)
-            return repository.safetensors_header(file.path, identity.revision)
-        return _parsed(Store(identity.uri, Role.MODEL, credentials_dir), file)
+            found = repository.safetensors_header(file.path, identity.revision)
+        else:
+            found = _parsed(Store(identity.uri, Role.MODEL, credentials_dir), file)
+        if not all(map(_is_sound, found.values())):
+            raise ValueError("a tensor's format or shape")
+        return found
     except (ValueError, KeyError, TypeError, SafetensorsParsingError) as error:
         raise Failure(
             Reason.MODEL_UNSUPPORTED, f"{identity.uri}/{file.path} is damaged; upload it again"
         ) from error
+
+
+def _is_sound(header: TensorHeader) -> bool:
+    sizes = all(type(size) is int and size >= 0 for size in header.shape)
+    return isinstance(header.dtype, str) and sizes
 
 
 def _parsed(store: Store, file: Entry) -> dict[str, TensorHeader]:
@@ -54,7 +63,7 @@ def _parsed(store: Store, file: Entry) -> dict[str, TensorHeader]:
     length = int.from_bytes(store.read_range(file.path, 0, LENGTH_BYTES), "little")
     if not 0 < length <= min(LONGEST, file.size - LENGTH_BYTES):
         raise ValueError("the header's length")
-    header: Any = json.loads(store.read_range(file.path, LENGTH_BYTES, length))
+    header: Any = parse(store.read_range(file.path, LENGTH_BYTES, length))
     if not isinstance(header, dict):
         raise ValueError("the header is no object")
     return {

@@ -12,7 +12,6 @@ digest that the hub tells, or that were recorded when it was fetched from a buck
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 from collections.abc import Callable, Collection, Iterable
@@ -21,6 +20,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from finetune_contract.artifact import ModelIdentity
+from finetune_contract.foreign import parse
 from finetune_contract.model import sha256_digest
 from finetune_contract.reasons import Reason
 from finetune_contract.recipe import DataSource, ModelRecipe
@@ -219,7 +219,7 @@ def _model_files(
 def _shards(uri: str, index: bytes) -> set[str]:
     """Return the names of the files that an index tells of."""
     try:
-        names = set(json.loads(index)["weight_map"].values())
+        names = set(parse(index)["weight_map"].values())
         if not all(name.endswith(WEIGHTS) for name in names):
             raise ValueError("not safetensors")
         return names

@@ -173,7 +173,23 @@ def test_a_format_that_the_device_lacks_is_refused(
     assert caught.value.reason is Reason.DEVICE_UNSUPPORTED
 
 
-@pytest.mark.parametrize("damage", [b"", b"\xff" * 8 + b"{}", b"\x02" + b"\0" * 7 + b"[]", b"xx"])
+def header(text: str) -> bytes:
+    return len(text).to_bytes(8, "little") + text.encode()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b"",
+        b"xx",
+        b"\xff" * 8 + b"{}",
+        header("[]"),
+        header("[" * 4000 + "]" * 4000),
+        header('{"a": {"dtype": "F32", "shape": ["x"]}}'),
+        header('{"a": {"dtype": "F32", "shape": [-1]}}'),
+        header('{"a": {"dtype": 7, "shape": [1]}}'),
+    ],
+)
 def test_a_damaged_header_is_named(damage: bytes, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "model.safetensors").write_bytes(damage)

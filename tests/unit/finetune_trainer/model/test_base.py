@@ -25,12 +25,14 @@ from finetune_trainer.adapter.card import save_card
 from finetune_trainer.adapter.export import save_adapter, save_tokenizer
 from finetune_trainer.adapter.lora import adapt
 from finetune_trainer.adapter.roles import map_roles
-from finetune_trainer.model.base import empty_model, load_model, read_config
-from finetune_trainer.model.tokenizer import load_tokenizer
+from finetune_trainer.model.base import empty_model, load_model
+from finetune_trainer.model.files import read_config
+from finetune_trainer.model.tokenizer import load_tokenizer, vocabulary_size
 from finetune_trainer.process.errors import Failure
 from support.models.tiny_llama import byte_tokenizer, write_model
 from support.models.tiny_models import write_tiny
 
+DEEP = "[" * 4000 + "]" * 4000
 IDENTITY = ModelIdentity(uri="hf://org/name", revision="c0ffee")
 
 
@@ -120,6 +122,44 @@ def test_damaged_files_are_named(directory: Path) -> None:
     (directory / "tokenizer.json").unlink()
     (directory / "tokenizer_config.json").unlink()
     assert "tokenizer can not be loaded" in unsupported(load_tokenizer, directory)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "action"),
+    [
+        ("config.json", DEEP, empty_model),
+        ("config.json", DEEP, vocabulary_size),
+        ("generation_config.json", DEEP, empty_model),
+        ("generation_config.json", "[]", empty_model),
+        ("tokenizer.json", DEEP, load_tokenizer),
+        ("tokenizer.json", "{}", load_tokenizer),
+        ("tokenizer_config.json", f'{{"x": {DEEP}}}', load_tokenizer),
+        ("tokenizer_config.json", "[]", load_tokenizer),
+    ],
+)
+def test_whatever_a_model_s_files_hold_is_a_fault_of_the_model(
+    directory: Path, name: str, text: str, action: Any
+) -> None:
+    (directory / name).write_text(text)
+    assert "tokenizer" in (message := unsupported(action, directory)) or name in message
+
+
+@pytest.mark.parametrize(
+    "fields", [{"hidden_size": -4}, {"num_attention_heads": 0}, {"vocab_size": -1}]
+)
+def test_sizes_that_no_model_has_are_a_fault_of_the_model(
+    directory: Path, fields: dict[str, int]
+) -> None:
+    change_config(directory, **fields)
+    assert "config.json describes no causal language model" in unsupported(empty_model, directory)
+
+
+@pytest.mark.parametrize("told", ["x", 1e30, [7]])
+def test_a_vocabulary_of_no_size_is_not_told(directory: Path, told: Any) -> None:
+    change_config(directory, vocab_size=told, text_config=7)
+    assert vocabulary_size(directory) is None
+    change_config(directory, vocab_size=None, text_config={"vocab_size": 7})
+    assert vocabulary_size(directory) == 7
 
 
 def test_code_of_a_model_is_never_run(directory: Path, tmp_path: Path) -> None:

@@ -97,6 +97,7 @@ def test_a_shard_that_is_not_there_is_named(tmp_path: Path) -> None:
         '{"weight_map": 1}',
         '{"weight_map": {"a": []}}',
         '{"weight_map": {"a": "config.json"}}',
+        "[" * 4000 + "]" * 4000,
     ],
 )
 def test_a_damaged_index_is_named(tmp_path: Path, damage: str) -> None:
