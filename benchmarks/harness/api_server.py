@@ -1,28 +1,31 @@
 """As much of an API server as an operator's cost needs; it counts requests and delays writes.
 
-python api_server.py PORT
+python api_server.py PORT [RUNNING]: with so many jobs that run already.
 """
 
 from __future__ import annotations
 
 import asyncio
-import copy
 import json
 import sys
 import time
 import uuid
 from collections import Counter
+from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 
 from aiohttp import web
 
 from finetune_api.job import KIND
 from finetune_operator.job.resources import resources
 from finetune_operator.plan.backends import BACKEND
+from harness.population import NAMESPACE, population
 from kube_emulator.apiserver.wire.patches import merge_patch
 
 Json = Any
-NAMESPACE = "team"
 UNCOUNTED = "X-Bench"  # the header of the benchmark's own requests
 ROUND_TRIP_SECONDS = 0.02
 KOPF_NEEDS = {"namespaces": "Namespace", "customresourcedefinitions": "CustomResourceDefinition"}
@@ -32,11 +35,15 @@ class Server:
     """The part of an API server that the two operators use: create, get, patch, list, watch."""
 
     def __init__(self) -> None:
-        self.objects: dict[str, dict[str, Json]] = {}
-        self.watchers: dict[str, list[asyncio.Queue[Json]]] = {}
+        self.objects: dict[str, dict[str, bytes]] = {}  # by plural and name, as JSON
+        self.watchers: dict[str, list[asyncio.Queue[bytes]]] = {}
         self.counts: Counter[str] = Counter()
         self.times: dict[str, float] = {}
-        self.version = 0
+        self.version = 1_000_000  # what is there from the start is older
+
+    def populate(self, running: int) -> None:
+        for plural, name, text in population(running):
+            self.objects.setdefault(plural, {})[name] = text
 
     def application(self) -> web.Application:
         app = web.Application()
@@ -59,7 +66,7 @@ class Server:
         plural, name = parts[parts.index(NAMESPACE) + 1], parts[parts.index(NAMESPACE) + 2 :]
         if request.method == "GET" and not name:
             watching = request.query.get("watch") == "true"
-            return await (self.watch(request, plural) if watching else self.list(plural))
+            return await (self.watch(request, plural) if watching else self.list(request, plural))
         if UNCOUNTED not in request.headers:
             self.counts[f"{request.method} {plural}"] += 1
             await asyncio.sleep(ROUND_TRIP_SECONDS)
@@ -69,9 +76,9 @@ class Server:
         if not name or name[0] not in stored:
             return web.json_response({"reason": "NotFound", "message": "no"}, status=404)
         if request.method == "PATCH":
-            body = merge_patch(stored[name[0]], await request.json())
+            body = merge_patch(json.loads(stored[name[0]]), await request.json())
             return self.store(plural, body, "MODIFIED", 200)
-        return web.json_response(stored[name[0]])
+        return _json(stored[name[0]])
 
     def store(self, plural: str, body: Json, event: str, code: int) -> web.Response:
         metadata = body["metadata"]
@@ -82,28 +89,40 @@ class Server:
         metadata.setdefault("namespace", NAMESPACE)
         metadata.setdefault("name", str(uuid.uuid4()))
         metadata.setdefault("creationTimestamp", "2026-01-01T00:00:00Z")
-        self.objects.setdefault(plural, {})[metadata["name"]] = body
+        text = json.dumps(body).encode()
+        self.objects.setdefault(plural, {})[metadata["name"]] = text
         if event == "ADDED":
             self.times[f"{plural}/{metadata['name']}"] = time.monotonic()
         for queue in self.watchers.get(plural, []):
-            queue.put_nowait({"type": event, "object": copy.deepcopy(body)})
-        return web.json_response(body, status=code)
+            queue.put_nowait(b'{"type": "%s", "object": %s}\n' % (event.encode(), text))
+        return _json(text, code)
 
-    async def list(self, plural: str) -> web.Response:
-        items = list(self.objects.get(plural, {}).values())
+    async def list(self, request: web.Request, plural: str) -> web.Response:
+        begin, items = (
+            int(request.query.get("continue", 0)),
+            [*self.objects.get(plural, {}).values()],
+        )
+        end = begin + int(request.query.get("limit", len(items)))
         metadata = {"resourceVersion": str(self.version)}
-        return web.json_response({"metadata": metadata, "items": items})
+        if end < len(items):
+            metadata["continue"] = str(end)
+        page = b",".join(items[begin:end])
+        return _json(b'{"metadata": %s, "items": [%s]}' % (json.dumps(metadata).encode(), page))
 
     async def watch(self, request: web.Request, plural: str) -> web.StreamResponse:
-        queue: asyncio.Queue[Json] = asyncio.Queue()
+        queue: asyncio.Queue[bytes] = asyncio.Queue()
         response = web.StreamResponse()
         await response.prepare(request)
         self.watchers.setdefault(plural, []).append(queue)
         try:
             while True:
-                await response.write(json.dumps(await queue.get()).encode() + b"\n")
+                await response.write(await queue.get())
         finally:
             self.watchers[plural].remove(queue)
+
+
+def _json(text: bytes, code: int = 200) -> web.Response:
+    return web.Response(body=text, status=code, content_type="application/json")
 
 
 def _reply(body: Json) -> Any:
@@ -146,4 +165,6 @@ def _groups() -> list[Json]:
 
 
 if __name__ == "__main__":
-    web.run_app(Server().application(), host="127.0.0.1", port=int(sys.argv[1]), access_log=None)
+    server = Server()
+    server.populate(int(sys.argv[2]) if len(sys.argv) > 2 else 0)
+    web.run_app(server.application(), host="127.0.0.1", port=int(sys.argv[1]), access_log=None)
