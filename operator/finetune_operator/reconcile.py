@@ -217,8 +217,13 @@ class Reconciler:
             self.cache.replace(kind, listing.items, listing.version, key)
 
     async def _warnings(self, job: FineTuneJob, uids: tuple[str, ...]) -> dict[str, str]:
-        found = {uid: newest_warning(await self.api.events_of(job.namespace, uid)) for uid in uids}
-        return {uid: warning for uid, warning in found.items() if warning is not None}
+        found: dict[str, str] = {}
+        for uid in uids:
+            events = await self.api.events_of(job.namespace, uid)
+            warning = newest_warning(e for e in events if not self.backend.repeats(e))
+            if warning is not None:
+                found[uid] = warning
+        return found
 
     async def _is_quiet(self, job: FineTuneJob, pod: str) -> bool:
         """Tell whether a trainer writes no log; one that can not be read says nothing of that."""

@@ -121,3 +121,30 @@ async def test_a_quota_that_refuses_a_pod_and_a_queue_that_holds_them_are_told_o
     held = {"spec": {"runPolicy": {"suspend": True}}}
     await bench.api.merge(bench.path("pytorchjobs", "bot-a1"), held)
     await bench.until_reason("Queued")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(target.real_training_operator() is None, reason="the emulator has no quotas")
+async def test_a_service_that_a_quota_refuses_is_told_of_while_a_pod_waits_for_it(
+    bench: Bench,
+) -> None:
+    hard, path = {"services": "0"}, bench.path("resourcequotas", "none")
+    quota = {"metadata": {"name": "none"}, "spec": {"hard": hard}}
+    await bench.api.post(bench.path("resourcequotas"), quota)
+    await bench.api.merge(f"{path}/status", {"status": {"hard": hard, "used": {"services": "0"}}})
+    await bench.apply()
+    job = await bench.until_reason("PodRefused")
+    (message,) = {c["message"] for c in job["status"]["conditions"]}
+    assert message.startswith("PyTorchJob bot-a1 has 2 of 2 pods: Error creating: services")
+    assert "exceeded quota: none, requested: services=1" in message
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(target.real_training_operator() is None, reason="the stand-in knows no queue")
+async def test_a_queue_that_takes_a_running_job_back_is_named(bench: Bench) -> None:
+    await run(bench)
+    held = {"spec": {"runPolicy": {"suspend": True}}}
+    await bench.api.merge(bench.path("pytorchjobs", "bot-a1"), held)
+    attempt = await ended(bench)
+    assert attempt["reason"] == "Preempted"
+    assert "PyTorchJob bot-a1 is suspended, as by a queue" in attempt["message"]

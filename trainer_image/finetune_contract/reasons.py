@@ -372,7 +372,7 @@ TABLE: dict[Reason, Row] = {
     Reason.POD_REFUSED: Row(
         Retry.WAIT,
         None,
-        "The cluster refuses a pod of the workload.",
+        "The cluster refuses a pod of the workload, or the Service that names it to the others.",
         "Make room in the quota, or change the policy or webhook that the message names.",
     ),
     Reason.NOT_STARTING: Row(

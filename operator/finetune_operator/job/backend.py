@@ -47,5 +47,8 @@ class Backend(Protocol):
     def held(self, workload: Object) -> str | None:
         """Return what keeps a workload from making pods, such as a queue; None if nothing does."""
 
+    def repeats(self, event: Object) -> bool:
+        """Tell whether an Event of a workload repeats what one of its pods says itself."""
+
     def outcome(self, workload: Object) -> bool | None:
         """Return whether the workload has ended well; None while it has not ended."""

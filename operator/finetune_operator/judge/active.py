@@ -17,8 +17,10 @@ from finetune_operator.judge.standstill import Standstill, standstill
 from finetune_operator.judge.told import corrected, learned, told
 from finetune_operator.judge.wording import bounded, with_advice
 
-# A kubelet tells why a container does not start by Events only; they are read after this long.
+# A kubelet tells why a container does not start by Events only; they are read after this long, and
+# those of so many pods.
 LOOK_AFTER = timedelta(seconds=3)
+_LOOKS = 5
 
 
 def follow(s: Scene, attempt: Attempt) -> End | Decision:
@@ -118,14 +120,13 @@ def _go_on(s: Scene, attempt: Attempt, block: Blocked | None, still: Standstill)
             "running_time": attempt.running_time or (rfc3339(s.now) if all_run else None),
         }
     )
-    steady = all_run and not any(p.due for p in pods)
     before = [corrected(a, seen, said) for a in s.attempts[-2:-1]]
     return Decision(
         (*s.attempts[:-2], *before, seen),
         _verdict(s, seen, block),
         run=seen,
         delete=s.others(attempt.number),
-        after=next_look(s, pods, block, steady, still.after),
+        after=next_look(s, pods, block, all_run, still.after),
         # A workload that the cache does not show may have been made by an operator that then died;
         # a Lease that it shows unchanged may have been renewed.
         confirm=workload is None or still.listen is not None,
@@ -169,20 +170,20 @@ def blocked_verdict(block: Blocked) -> Verdict:
 def _to_look_at(
     s: Scene, attempt: Attempt, workload: Child | None, pods: list[Pod], block: Blocked | None
 ) -> tuple[str, ...]:
-    """Return the workload while it has not made all its pods, and the first pod that has a node but
-    does not run, if it does not say itself why."""
+    """Return the workload while its pods do not all run, and the first pods that have a node but do
+    not run, if none says itself why."""
     stuck = () if block else stuck_pods(s, pods)
     started = timestamp(attempt.start_time)
-    if workload is None or attempt.pod_uids is not None or started is None:
+    if workload is None or attempt.running_time is not None or started is None:
         return stuck
     return (workload.uid, *stuck) if s.now - started >= LOOK_AFTER else stuck
 
 
 def stuck_pods(s: Scene, pods: list[Pod]) -> tuple[str, ...]:
-    """Return the uid of the first pod that has had a node for a while but does not run."""
+    """Return the uids of the first pods that have had a node for a while but do not run."""
     stuck = [
         p.uid
         for p in pods
         if p.scheduled and not p.running and not p.over and s.now - p.scheduled >= LOOK_AFTER
     ]
-    return tuple(stuck[:1])
+    return tuple(stuck[:_LOOKS])

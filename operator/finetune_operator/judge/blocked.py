@@ -12,7 +12,7 @@ from finetune_contract.reasons import Reason
 from finetune_operator.job.credentials import credentials
 from finetune_operator.job.method import python_rewards
 from finetune_operator.job.times import timestamp
-from finetune_operator.judge.observed import Observed, Pod
+from finetune_operator.judge.observed import Observed, Obstacle, Pod
 
 # What nobody knows to pass by itself is shown after this long; then it counts like all else.
 SLOW = timedelta(seconds=30)
@@ -41,31 +41,39 @@ class Blocked:
 
 
 def blocked(job: FineTuneJob, pods: list[Pod], observed: Observed, now: datetime) -> Blocked | None:
-    """Return what keeps the first of the pods that have not started from doing so."""
-    found = (block_of(job, p, observed, now) for p in pods if not p.running and not p.over)
+    """Return what keeps the first of the pods that have not started from doing so. They wait for
+    rank 0, whose name no DNS knows until all else in its pod is ready too."""
+    waiting = [p for p in pods if not p.running and not p.over]
+    if waiting:
+        waiting += [p for p in pods if p.running and p.node_rank == 0]
+    found = (block_of(job, p, observed, now) for p in waiting)
     return next((b for b in found if b is not None), None)
 
 
 def unmade(
     job: FineTuneJob, attempt: Attempt, pods: list[Pod], observed: Observed, now: datetime
 ) -> Blocked | None:
-    """Return what keeps the workload from making all its pods, while some were never there."""
+    """Return what keeps the workload from making all its pods, while some were never there, or what
+    they need to find each other, while some do not run."""
     workload, wanted = observed.workload(job.uid, attempt.number), job.spec.workers.replicas
-    if workload is None or attempt.pod_uids is not None or len(pods) >= wanted:
+    complete = attempt.pod_uids is not None or len(pods) >= wanted
+    if workload is None or (complete and all(p.running or p.over for p in pods)):
         return None
     what = f"{workload.kind} {workload.name}"
-    if workload.held is not None:
+    if workload.held is not None and not complete:
         return Blocked(Reason.QUEUED, f"{what} {workload.held}", None)
     begun, has = timestamp(attempt.start_time), f"{what} has {len(pods)} of {wanted} pods"
     if warning := observed.warnings.get(workload.uid):
         return Blocked(Reason.POD_REFUSED, f"{has}: {warning}", begun)
+    if complete:
+        return None
     slow = begun is not None and now - begun >= SLOW
     return Blocked(Reason.NOT_STARTING, has, begun) if observed.looked and slow else None
 
 
 def block_of(job: FineTuneJob, pod: Pod, observed: Observed, now: datetime) -> Blocked | None:
     """Return what keeps a pod from starting; None for one that is merely slow."""
-    obstacle, warning = pod.obstacle, observed.warnings.get(pod.uid)
+    obstacle, warning = _lasting(pod.obstacle, now), observed.warnings.get(pod.uid)
     reason = obstacle.reason if obstacle else ""
     message = " ".join(text for text in (obstacle and obstacle.message, warning) if text)
     if match := _NOT_FOUND.search(message):
@@ -75,11 +83,18 @@ def block_of(job: FineTuneJob, pod: Pod, observed: Observed, now: datetime) -> B
         words = f"{pod.name}: {message}"
         return Blocked(Reason.UNSCHEDULABLE, words, None) if obstacle else None
     found = _known(reason, message)
+    if found is None and obstacle and obstacle.since:
+        return Blocked(Reason.NOT_STARTING, f"{pod.name}: {message}", obstacle.since)
     if found is None and reason not in ("", _CREATING):
         found, message = Reason.NOT_STARTING, f"{reason}: {message}"
     if found is None and warning and now - pod.scheduled >= SLOW:
         found = Reason.NOT_STARTING
     return Blocked(found, f"{pod.name}: {message}", pod.scheduled) if found else None
+
+
+def _lasting(obstacle: Obstacle | None, now: datetime) -> Obstacle | None:
+    passing = obstacle and obstacle.since and now - obstacle.since < SLOW
+    return None if passing else obstacle
 
 
 def _known(reason: str, message: str) -> Reason | None:

@@ -5,6 +5,7 @@ Pure. What follows from a reason is not decided here but stands in `finetune_con
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from finetune_api.job import FineTuneJob
@@ -43,21 +44,25 @@ def end_of(
 ) -> End | None:
     """Return how the attempt ended without success; None if it goes on. `workload` is the kind of
     what makes its pods."""
-    pods = observed.pods_of(attempt.number)
-    return (
+    pods, maker = observed.pods_of(attempt.number), observed.workload(job.uid, attempt.number)
+    end = (
         _failed_pods(job, attempt, observed, now)
         or _crashing_runner(job, attempt, observed, pods)
         or _lost_workload(job, attempt, observed, pods, workload)
         or _lost_pods(attempt, pods)
-        or _ended_workload(observed.workload(job.uid, attempt.number))
+        or _ended_workload(maker)
     )
+    if end is None or maker is None or maker.held is None or end.reason is not Reason.POD_LOST:
+        return end
+    text = f"{end.message}: {maker.kind} {maker.name} {maker.held}"
+    return replace(end, reason=Reason.PREEMPTED, message=text)
 
 
 def _failed_pods(
     job: FineTuneJob, attempt: Attempt, observed: Observed, now: datetime
 ) -> End | None:
     pods = observed.pods_of(attempt.number)
-    ends = [(pod, end) for pod in pods if (end := pod_end(pod, attempt.number, now)) is not None]
+    ends = [(pod, end) for pod in pods if (end := pod_end(pod, attempt.number)) is not None]
     if not ends:
         return None
     pod, end = min(ends, key=lambda pair: _nearness(*pair))
@@ -72,8 +77,8 @@ def _failed_pods(
 
 def _gave_up(job: FineTuneJob, end: End, pods: list[Pod], observed: Observed, now: datetime) -> End:
     """Return the end of a pod that waited in vain for a peer: what kept that one from starting."""
-    never_ran = [p for p in pods if p.end is None and not p.running]
-    blocks = [b for p in never_ran if (b := block_of(job, p, observed, now)) is not None]
+    not_ended = [p for p in pods if p.end is None]
+    blocks = [b for p in not_ended if (b := block_of(job, p, observed, now)) is not None]
     if not blocks:
         return end
     return End(blocks[0].reason, f"{blocks[0].message}; meanwhile {end.message}", end.rank)

@@ -33,6 +33,7 @@ class ContainerEnd:
     reason: str
     finished: datetime | None
     result: Result | None
+    words: str = ""  # of its kubelet, where it never ran
 
 
 @dataclass(frozen=True)
@@ -56,10 +57,12 @@ class InitFailure:
 
 @dataclass(frozen=True)
 class Obstacle:
-    """What keeps a container from starting, in the kubelet's or the scheduler's words."""
+    """What keeps a container from starting, in the kubelet's or the scheduler's words; with `since`
+    it is what any start has for a moment, and keeps nothing until it has lasted."""
 
     reason: str
     message: str
+    since: datetime | None = None
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from finetune_contract.reasons import TABLE, Reason, Retry, reason_of_exit_code
 from finetune_contract.result import Outcome, Result
 from finetune_operator.judge.observed import ContainerEnd, InitFailure, Pod
 
-# A node that does not answer never confirms that a deleted pod has gone.
-OVERDUE = timedelta(seconds=30)
 # The nearest to the cause first: a pod that was killed comes before one that was told to stop. The
 # pods that a failure leaves are deleted, often within the second that timestamps tell.
 SYMPTOMS = (
@@ -21,6 +19,7 @@ SYMPTOMS = (
     Reason.POD_LOST,
 )
 _NO_END = {Retry.WAIT, Retry.NONE}
+_NEVER_MADE = {"StartError", "ContainerCannotRun"}
 _SIGTERM_EXIT = 143
 _CLUSTER_ENDS = {
     "Evicted",
@@ -60,12 +59,12 @@ class End:
     absent: bool = False
 
 
-def pod_end(pod: Pod, attempt: int, now: datetime) -> End | None:
+def pod_end(pod: Pod, attempt: int) -> End | None:
     """Return how a pod failed, or why it is going to; None while it runs, or if it ended well."""
     if pod.end is not None and pod.end.exit_code == 0 and pod.node_rank != 0:
         return None
     if not pod.over:
-        return _going(pod, now)
+        return _going(pod)
     if pod.disrupted or pod.reason in _CLUSTER_ENDS:
         return _taken_away(pod)
     if pod.end is not None:
@@ -93,20 +92,14 @@ def _ended(pod: Pod) -> datetime | None:
     return pod.end.finished if pod.end else None
 
 
-def _going(pod: Pod, now: datetime) -> End | None:
-    """Return why a pod goes. Whoever deletes one says so first, and one that has run never runs
-    on: a controller may count it as failed at once."""
+def _going(pod: Pod) -> End | None:
+    """Return why a pod goes. Whoever deletes one says so first, and no kubelet starts it then or
+    lets it run on: a controller may count it as failed at once."""
     if pod.due is None:
         return None
-    if pod.phase == "Running":
-        if pod.disrupted or pod.reason in _CLUSTER_ENDS:
-            return _taken_away(pod)
-        return _deleted(pod)
-    if now < pod.due + OVERDUE:
-        return None
-    why = f": {pod.disrupted}" if pod.disrupted else ""
-    text = f"{pod.name} was deleted, but its node does not confirm it{why}"
-    return End(Reason.NODE_LOST, text)
+    if pod.disrupted or pod.reason in _CLUSTER_ENDS:
+        return _taken_away(pod)
+    return _deleted(pod)
 
 
 def _taken_away(pod: Pod) -> End:
@@ -138,6 +131,8 @@ def _container_end(pod: Pod, end: ContainerEnd, attempt: int) -> End | None:
             reason = Reason.TRAINER_ERROR
         where = f" (at {result.frames[-1]})" if result.frames else ""
         return End(reason, f"{pod.name}: {result.message}{where}", result.rank)
+    if end.reason in _NEVER_MADE:
+        return End(Reason.CONTAINER_REFUSED, f"{pod.name}: {end.words or end.reason}")
     if end.exit_code == 0:
         text = "ended without reporting an artifact of this attempt"
         return End(Reason.RESULT_LOST, f"{pod.name} {text}")

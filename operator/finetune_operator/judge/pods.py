@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -21,6 +22,7 @@ from finetune_operator.job.times import timestamp
 from finetune_operator.judge.observed import ContainerEnd, Crashes, InitFailure, Obstacle, Pod
 
 _LONGEST_END = 512  # characters of a log
+_OWN_INITS = (ROWS_CONTAINER, REWARDS_CONTAINER)
 
 
 def attempt_pod(body: Object, backend: Backend, gone: bool) -> Pod:
@@ -28,7 +30,7 @@ def attempt_pod(body: Object, backend: Backend, gone: bool) -> Pod:
     attempt, rank = attempt_of(body), backend.node_rank(body)
     assert attempt is not None, "its name was looked at"
     assert rank is not None, "its name was looked at"
-    pod = _pod(body, attempt, rank, backend.container, gone)
+    pod = _pod(body, attempt, rank, backend.container, gone, backend.init_container)
     first = pod.init_failure
     if first is None or first.name != backend.init_container:
         return pod
@@ -44,7 +46,8 @@ def check_pod(body: Object, gone: bool) -> Pod:
     return replace(pod, end=_end(part(failed, "state")))
 
 
-def _pod(body: Object, attempt: int, rank: int, container: str, gone: bool) -> Pod:
+def _pod(body: Object, attempt: int, rank: int, container: str, gone: bool, *own: str) -> Pod:
+    """Return a pod whose trainer is a container; `own` are init containers that have their time."""
     status = part(body, "status")
     conditions = {words(c, "type"): c for c in parts(status, "conditions")}
     scheduled = conditions.get("PodScheduled", {})
@@ -72,7 +75,7 @@ def _pod(body: Object, attempt: int, rank: int, container: str, gone: bool) -> P
         due=due,
         deleted=due and _asked_to_go(due, number(metadata, "deletionGracePeriodSeconds")),
         gone=gone,
-        obstacle=_obstacle(status, scheduled),
+        obstacle=_obstacle(body, conditions, state, {*_OWN_INITS, *own}),
         init_failure=_init_failure(body),
         end=_end(state),
         digest=content_digest(body),
@@ -93,18 +96,52 @@ def _asked_to_go(due: datetime, grace: int) -> datetime | None:
         return None
 
 
-def _obstacle(status: Object, scheduled: Object) -> Obstacle | None:
+def _obstacle(
+    body: Object, conditions: dict[str, Object], state: Object, own: Collection[str]
+) -> Obstacle | None:
+    """Return what keeps a pod from starting; of one whose trainer runs, what keeps it unready.
+    `state` is its trainer's."""
+    status, scheduled = part(body, "status"), conditions.get("PodScheduled", {})
     if scheduled.get("status") == "False":
         return Obstacle(words(scheduled, "reason"), words(scheduled, "message"))
     containers = [*parts(status, "initContainerStatuses"), *parts(status, "containerStatuses")]
+    if not (scheduled or containers or words(part(body, "spec"), "nodeName")):
+        return _lasting("no scheduler has looked at it", body["metadata"].get("creationTimestamp"))
     found = [
         Obstacle(reason, words(waiting, "message") or f"image {words(one, 'image')}")
         for one in containers
         if (waiting := part(part(one, "state"), "waiting"))
         and (reason := words(waiting, "reason")) not in ("", "PodInitializing")
     ]
-    # One that is merely being created may stand before the one that can not be.
-    return min(found, key=lambda one: one.reason == "ContainerCreating", default=None)
+    if found:
+        # One that is merely being created may stand before the one that can not be.
+        return min(found, key=lambda one: one.reason == "ContainerCreating")
+    ready = conditions.get("Ready", {})
+    if "running" in state and ready.get("status") == "False":
+        return _lasting(words(ready, "message") or "it is not ready", _started(state))
+    return next(_unfinished(body, own), None)
+
+
+def _unfinished(body: Object, own: Collection[str]) -> Iterator[Obstacle]:
+    """Yield the init containers that run, and for which those after them wait."""
+    sidecars = _sidecars(body)
+    for one in parts(part(body, "status"), "initContainerStatuses"):
+        name = words(one, "name")
+        if name in own or (name in sidecars and one.get("started") is True):
+            continue
+        done = "started" if name in sidecars else "ended"
+        found = _lasting(f"init container {name} has not {done}", _started(part(one, "state")))
+        if found is not None:
+            yield found
+
+
+def _lasting(text: str, since: Any) -> Obstacle | None:
+    time = timestamp(since)
+    return Obstacle("", text, time) if time else None
+
+
+def _started(state: Object) -> Any:
+    return part(state, "running").get("startedAt")
 
 
 def _init_failure(body: Object) -> InitFailure | None:
@@ -117,13 +154,17 @@ def _init_failure(body: Object) -> InitFailure | None:
 
 def _failed_init(body: Object) -> dict[str, Any] | None:
     """Return the status of the init container that failed; a sidecar's end is no failure."""
-    first = parts(part(body, "spec"), "initContainers")
-    sidecars = {words(c, "name") for c in first if c.get("restartPolicy") == "Always"}
+    sidecars = _sidecars(body)
     for container in parts(part(body, "status"), "initContainerStatuses"):
         ended = part(part(container, "state"), "terminated")
         if words(container, "name") not in sidecars and number(ended, "exitCode"):
             return container
     return None
+
+
+def _sidecars(body: Object) -> set[str]:
+    first = parts(part(body, "spec"), "initContainers")
+    return {words(c, "name") for c in first if c.get("restartPolicy") == "Always"}
 
 
 def _runner_crashes(status: Object) -> Crashes | None:
@@ -147,4 +188,5 @@ def _end(state: Object) -> ContainerEnd | None:
         reason=words(terminated, "reason"),
         finished=timestamp(terminated.get("finishedAt")),
         result=decode(message) if isinstance(message, str) else None,
+        words=words(terminated, "message"),
     )

@@ -177,7 +177,7 @@ def _closed(
 
 
 def _end_of(s: Scene, pod: Pod) -> End | None:
-    end = pod_end(pod, _ATTEMPT, s.now)
+    end = pod_end(pod, _ATTEMPT)
     if end is None and pod.gone:
         return End(Reason.POD_LOST, f"{pod.name} was deleted")
     if end is None or end.reason is not Reason.OUT_OF_MEMORY:
@@ -201,7 +201,7 @@ def _waiting(s: Scene, known: RewardCheckStatus, pod: Pod) -> Decision:
     return replace(
         waits,
         verdict=blocked_verdict(block) if block else waits.verdict,
-        after=next_look(s, [pod], block, pod.running and pod.due is None, over),
+        after=next_look(s, [pod], block, pod.running, over),
         reward_check=known,
         look=() if block else stuck_pods(s, [pod]),
     )
@@ -212,7 +212,7 @@ def _ended(s: Scene, known: RewardCheckStatus, end: End) -> Decision:
     failures = known.failures + 1
     counted = _closed(known, end.message, s.now, failures=failures)
     match retry_of(end.reason, begun=False):
-        case Retry.INFRASTRUCTURE:
+        case Retry.INFRASTRUCTURE | Retry.WAIT:
             allowed = s.settings.max_infrastructure_attempts
         case Retry.COUNTED | Retry.LESS_MEMORY:
             allowed = s.job.spec.run_policy.max_attempts

@@ -79,6 +79,9 @@ class TwoObjects:
             else None
         )
 
+    def repeats(self, event: Json) -> bool:
+        return False
+
     def outcome(self, workload: Json) -> bool | None:
         phase = workload.get("status", {}).get("phase")
         return {"Complete": True, "Broken": False}.get(phase)

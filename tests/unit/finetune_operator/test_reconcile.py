@@ -184,7 +184,7 @@ async def test_pods_that_do_not_start_are_asked_about() -> None:
     bench = Bench()
     await bench.do_pass()
     bench.world.train_operator()
-    (pod,) = bench.world.all("Pod")
+    (pod,), (workload,) = bench.world.all("Pod"), bench.world.all("PyTorchJob")
     scheduled = {"type": "PodScheduled", "status": "True"}
     pod["status"]["conditions"] = [{**scheduled, "lastTransitionTime": bench.world.stamp()}]
     bench.world.store(pod)
@@ -192,6 +192,8 @@ async def test_pods_that_do_not_start_are_asked_about() -> None:
 
     async def events_of(namespace: str, uid: str) -> list[Json]:
         asked.append(uid)
+        if uid != pod["metadata"]["uid"]:
+            return []
         message = 'MountVolume.SetUp failed : secret "s3" not found'
         old = {"type": "Normal", "message": "fine", "lastTimestamp": "2026-01-01T00:00:00Z"}
         new = {"type": "Warning", "message": message, "lastTimestamp": "2026-01-02T00:00:00Z"}
@@ -202,7 +204,7 @@ async def test_pods_that_do_not_start_are_asked_about() -> None:
     assert asked == [], "a kubelet is given a moment"
     bench.world.now += timedelta(seconds=3)
     await bench.do_pass()
-    assert asked == [pod["metadata"]["uid"]]
+    assert set(asked) == {pod["metadata"]["uid"], workload["metadata"]["uid"]}
     assert bench.told("Reconciling")[1] == "SecretNotFound"
 
 
@@ -211,7 +213,10 @@ async def test_a_workload_without_pods_is_asked_about() -> None:
     await bench.do_pass()
 
     async def events_of(namespace: str, uid: str) -> list[Json]:
-        return [{"type": "Warning", "message": "pods are forbidden: quota"}]
+        refused = {"type": "Warning", "message": "pods are forbidden: quota"}
+        repeats = "Error pod bot-a1-master-0 condition message: unready"
+        later = {"type": "Warning", "message": repeats, "lastTimestamp": "2026-01-02T00:00:00Z"}
+        return [later, refused]
 
     bench.api.events_of = events_of  # type: ignore[method-assign]
     bench.world.now += timedelta(seconds=3)

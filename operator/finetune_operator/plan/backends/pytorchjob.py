@@ -63,6 +63,11 @@ class PyTorchJob:
             return "waits for its PodGroup"
         return None
 
+    def repeats(self, event: Object) -> bool:
+        """Look for what it begins conditions and containers of pods with, of those that merely
+        start too."""
+        return str(event.get("message") or "").startswith("Error pod ")
+
     def outcome(self, workload: Object) -> bool | None:
         """Read the Succeeded and Failed conditions; both stay once they are true."""
         conditions = parts(part(workload, "status"), "conditions")

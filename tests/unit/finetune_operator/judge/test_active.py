@@ -137,12 +137,6 @@ def test_following_an_attempt_leaves_the_records_of_those_before() -> None:
     assert [a.number for a in made.attempts] == [1, 2, 3, 4]
 
 
-def test_a_pod_that_is_to_go_is_looked_at_again() -> None:
-    starts = replace(STUCK, scheduled=None, due=at(9))
-    going = decided(attempt(**RUNNING), pods=(starts, pod(1)), children=(WORKLOAD,))
-    assert going.after == timedelta(seconds=10)
-
-
 @pytest.mark.parametrize(
     ("policy", "seconds", "reason"),
     [
@@ -236,12 +230,16 @@ def test_of_several_slow_pods_the_first_to_have_had_its_moment_is_waited_for() -
         (3, (pod(0),), ("workload",)),
         (3, (STUCK,), ("workload",)),
         (3, (replace(STUCK, obstacle=None),), ("workload", "pod-0")),
-        (3, (replace(STUCK, obstacle=None), pod(1)), ("pod-0",)),
+        (3, (replace(STUCK, obstacle=None), pod(1)), ("workload", "pod-0")),
         (2, (replace(STUCK, obstacle=None), pod(1)), ()),
-        (3, (replace(STUCK, obstacle=None, scheduled=None), pod(1)), ()),
-        (3, (STUCK, pod(1)), ()),
-        (3, (replace(STUCK, obstacle=None), pod(1, running=False)), ("pod-0",)),
-        (3, (replace(STUCK, obstacle=None, scheduled=None), ended(1, 0)), ()),
+        (3, (replace(STUCK, obstacle=None, scheduled=None), pod(1)), ("workload",)),
+        (3, (STUCK, pod(1)), ("workload",)),
+        (
+            3,
+            tuple(pod(n, running=False) for n in range(9)),
+            ("workload", *(f"pod-{n}" for n in range(5))),
+        ),
+        (3, (replace(STUCK, obstacle=None, scheduled=None), ended(1, 0)), ("workload",)),
         (3, PODS, ()),
     ],
 )

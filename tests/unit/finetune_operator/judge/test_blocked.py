@@ -8,7 +8,7 @@ import pytest
 from finetune_contract.reasons import Reason
 from finetune_operator.judge.blocked import Blocked, blocked, unmade
 from finetune_operator.judge.observed import Child, Obstacle
-from support.operator.values import UID, at, attempt, job, pod, seen, stamp
+from support.operator.values import UID, at, attempt, ended, job, pod, seen, stamp
 
 
 def waits(
@@ -91,6 +91,39 @@ def test_a_warning_that_nobody_knows_is_shown_after_a_while_and_counts() -> None
         assert found == Blocked(Reason.NOT_STARTING, "bot-a1-master-0: the moon is full", at(0))
 
 
+def test_what_any_start_has_for_a_moment_keeps_nothing_until_it_lasts() -> None:
+    hangs = Obstacle("", "init container vault has not ended", at(20))
+    assert waits(hangs, seconds=49) is None
+    found = waits(hangs, seconds=50)
+    assert found == Blocked(Reason.NOT_STARTING, f"bot-a1-master-0: {hangs.message}", at(20))
+    unseen = pod(0, phase="Pending", running=False, scheduled=None, obstacle=hangs)
+    assert blocked(job(), [unseen], seen(), at(49)) is None
+    found = blocked(job(), [unseen], seen(), at(50))
+    assert found == Blocked(Reason.UNSCHEDULABLE, f"bot-a1-master-0: {hangs.message}", None)
+
+
+@pytest.mark.parametrize(
+    ("obstacle", "since"),
+    [
+        (Obstacle("CrashLoopBackOff", "istio-proxy"), at(0)),
+        (Obstacle("", "containers with unready status: [istio-proxy]", at(9)), at(9)),
+    ],
+)
+def test_pods_that_wait_for_rank_0_are_told_what_keeps_it_unready(
+    obstacle: Obstacle, since: Any
+) -> None:
+    """A Service names no pod that is not ready; init-pytorch asks for that name."""
+    waits = pod(1, phase="Pending", running=False)
+    unready = pod(0, obstacle=obstacle)
+    found = blocked(job(), [unready, waits], seen(), at(39))
+    assert found is not None
+    assert (found.reason, found.since) == (Reason.NOT_STARTING, since)
+    assert found.message.startswith("bot-a1-master-0: ")
+    assert obstacle.message in found.message
+    assert blocked(job(), [unready, pod(1)], seen(), at(39)) is None, "all run"
+    assert blocked(job(), [waits, pod(2, obstacle=obstacle)], seen(), at(39)) is None
+
+
 def test_a_missing_secret_is_named_with_the_fields_that_name_it() -> None:
     ref = {"name": "s3"}
     found = waits(
@@ -137,8 +170,20 @@ def test_pods_that_are_refused_are_told_of_while_others_hold_their_nodes() -> No
         Reason.POD_REFUSED, f"PyTorchJob bot-a1 has 1 of 2 pods: {REFUSED['workload']}", at(0)
     )
     assert makes(pod(), pod(1), warnings=REFUSED) is None
+    assert makes(pod(), ended(1, 0), warnings=REFUSED) is None
     assert makes(pod(), of=attempt(pod_uids=["pod-0", "pod-1"]), warnings=REFUSED) is None
     assert makes(pod(), child=replace(WORKLOAD, uid="w", workload=False), warnings=REFUSED) is None
+
+
+def test_what_pods_find_each_other_by_is_told_of_while_some_wait_for_it() -> None:
+    service = {"workload": 'services "bot-a1-master-0" is forbidden: exceeded quota'}
+    waits = pod(1, phase="Pending", running=False)
+    for of in (attempt(), attempt(pod_uids=["pod-0", "pod-1"])):
+        found = makes(pod(), waits, of=of, warnings=service)
+        assert found == Blocked(
+            Reason.POD_REFUSED, f"PyTorchJob bot-a1 has 2 of 2 pods: {service['workload']}", at(0)
+        )
+    assert makes(pod(), waits, looked=True) is None, "it is merely slow"
 
 
 def test_pods_that_are_not_made_and_nobody_says_why() -> None:

@@ -78,11 +78,31 @@ def test_a_running_pod_that_is_deleted_ends_the_attempt_at_once() -> None:
     assert end(pod(0), going(1), seconds=0) == lost
 
 
-def test_a_pod_that_has_not_run_may_be_deleted_until_its_node_should_have_said_so() -> None:
-    observed = seen(pod(0), going(1, phase="Pending"), children=(WORKLOAD,))
-    for seconds, reason in [(149, None), (150, Reason.NODE_LOST)]:
-        found = end_of(job(), attempt(), observed, at(seconds), BACKEND.workload)
-        assert (found and found.reason) == reason
+@pytest.mark.parametrize("running", [True, False])
+def test_a_pod_that_goes_is_not_waited_for_though_it_counts_as_pending(running: bool) -> None:
+    """It waits for rank 0 all its grace, or a sidecar never started beside its trainer."""
+    taken = going(1, phase="Pending", running=running)
+    observed = seen(pod(0), taken, children=(WORKLOAD,))
+    found = end_of(job(), attempt(), observed, at(1), BACKEND.workload)
+    assert found == End(Reason.POD_LOST, "bot-a1-worker-0 was deleted")
+    words, reason = DISRUPTIONS["EvictionByEvictionAPI"]
+    evicted = replace(taken, disrupted=words, disruption="EvictionByEvictionAPI")
+    observed = seen(pod(0), evicted, children=(WORKLOAD,))
+    found = end_of(job(), attempt(), observed, at(1), BACKEND.workload)
+    assert found == End(reason, f"bot-a1-worker-0: {words}")
+
+
+@pytest.mark.parametrize("pods", [(going(0), going(1)), (pod(0, gone=True), pod(1, gone=True))])
+def test_pods_that_a_queue_takes_back_had_to_make_room(pods: Any) -> None:
+    held = replace(WORKLOAD, held="is suspended")
+    record = attempt(pod_uids=["pod-0", "pod-1"], running_time=stamp(1))
+    found = end_of(job(), record, seen(*pods, children=(held,)), at(5), BACKEND.workload)
+    assert found is not None
+    text = "bot-a1-master-0 was deleted: PyTorchJob bot-a1 is suspended"
+    assert (found.reason, found.message) == (Reason.PREEMPTED, text)
+    failed = (ended(0, 12, result=failure(Reason.DATA_INVALID, "line 7")), pods[1])
+    told = end_of(job(), record, seen(*failed, children=(held,)), at(5), BACKEND.workload)
+    assert told == End(Reason.DATA_INVALID, "bot-a1-master-0: line 7")
 
 
 INTERRUPTED = failure(Reason.INTERRUPTED)
@@ -169,13 +189,24 @@ def test_a_pod_that_waited_in_vain_for_a_peer_tells_what_kept_that_one(
     "master",
     [
         pod(0, phase="Pending", running=False),
-        pod(0, obstacle=NO_ROOM),
+        pod(0),
         ended(0, 23, obstacle=NO_ROOM),
     ],
     ids=["merely slow", "runs", "has run"],
 )
 def test_a_pod_that_waited_for_one_that_nothing_kept_lost_it(master: Any) -> None:
     assert end(master, INIT) == End(Reason.DISTRIBUTED_FAILURE, GAVE_UP)
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_a_pod_that_waited_for_one_that_was_not_ready_tells_what_kept_it_unready(
+    gone: bool,
+) -> None:
+    proxy = Obstacle("", "containers with unready status: [istio-proxy]", at(0))
+    found = end(pod(0, obstacle=proxy, gone=gone), INIT)
+    assert found is not None
+    assert found.reason is Reason.NOT_STARTING
+    assert found.message == f"bot-a1-master-0: {proxy.message}; meanwhile {GAVE_UP}"
 
 
 def test_once_all_have_run_nobody_waits_for_a_start() -> None:

@@ -55,6 +55,9 @@ def end(*pods: Any, seconds: float = 0, workload: Child | None = WORKLOAD, **of:
             Reason.INIT_FAILED,
         ),
         (ended(code=0), Reason.RESULT_LOST),
+        (ended(code=128, reason="StartError"), Reason.CONTAINER_REFUSED),
+        (ended(code=127, reason="ContainerCannotRun"), Reason.CONTAINER_REFUSED),
+        (ended(code=128), Reason.RESULT_LOST),
         (ended(code=0, result=success(number=2)), Reason.RESULT_LOST),
     ],
 )

@@ -12,8 +12,6 @@ from finetune_operator.plan.backends import BACKEND
 from support.operator.decisions import WORKLOAD
 from support.operator.values import at, attempt, ended, job, pod
 
-OVERDUE = "bot-a1-master-0 was deleted, but its node does not confirm it"
-
 
 @pytest.mark.parametrize(
     ("pods", "outcome", "message"),
@@ -26,8 +24,6 @@ OVERDUE = "bot-a1-master-0 was deleted, but its node does not confirm it"
         ),
         ((), True, "PyTorchJob bot-a1 succeeded, but no pod tells how"),
         ((), False, "PyTorchJob bot-a1 failed, but no pod tells how"),
-        ((pod(0, due=at(0), phase="Pending"),), None, OVERDUE),
-        ((pod(0, due=at(0), phase="Pending", disrupted="why"),), None, f"{OVERDUE}: why"),
         ((pod(0, due=at(0), disrupted="why"),), None, "bot-a1-master-0: why"),
         ((pod(0, due=at(0)),), None, "bot-a1-master-0 was deleted"),
     ],

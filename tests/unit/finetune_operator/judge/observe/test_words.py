@@ -7,18 +7,22 @@ from typing import Any
 import pytest
 
 from finetune_api.status import FineTuneJobStatus
+from finetune_contract.reasons import Reason
 from finetune_operator.judge.observe import newest_warning, observe
 from finetune_operator.judge.observed import ContainerEnd, Crashes, Obstacle
+from finetune_operator.judge.pod_end import End, pod_end
 from finetune_operator.plan.backends import BACKEND
-from support.operator.values import attempt, job
+from support.operator.values import at, attempt, job, stamp
 
 Json = Any
 MAKER = {"kind": "PyTorchJob", "name": "bot-a1", "uid": "workload", "controller": True}
+ON_A_NODE = {"nodeName": "node-7"}
 
 
-def pod(**status: Json) -> Any:
+def pod(spec: Json = ON_A_NODE, **status: Json) -> Any:
     metadata = {"name": "bot-a1-master-0", "uid": "u", "ownerReferences": [MAKER]}
-    body = {"kind": "Pod", "metadata": metadata, "status": status}
+    metadata["creationTimestamp"] = stamp(5)
+    body = {"kind": "Pod", "metadata": metadata, "spec": spec, "status": status}
     known = job(FineTuneJobStatus(attempts=[attempt()]))
     (found,) = observe(known, (body,), (), BACKEND).pods
     return found
@@ -57,6 +61,63 @@ def test_a_container_that_waits_without_a_reason_is_no_obstacle() -> None:
     assert pod(containerStatuses=waits).obstacle is None
     waits[0]["state"]["waiting"]["reason"] = "PodInitializing"
     assert pod(containerStatuses=waits).obstacle is None
+
+
+RUNS: Json = {"running": {"startedAt": stamp(7)}}
+WAITS: Json = [{"name": "pytorch", "state": {"waiting": {"reason": "PodInitializing"}}}]
+PLACED = {"type": "PodScheduled", "status": "True"}
+
+
+def test_a_pod_that_no_scheduler_looks_at_says_so() -> None:
+    unseen = Obstacle("", "no scheduler has looked at it", at(5))
+    assert pod(spec={}, phase="Pending").obstacle == unseen
+    assert pod(spec={}, conditions=[PLACED]).obstacle is None
+    assert pod(spec={}, containerStatuses=WAITS).obstacle is None, "a kubelet has"
+    assert pod(phase="Pending").obstacle is None
+
+
+def test_an_init_container_that_someone_put_there_and_that_goes_on_is_named() -> None:
+    def first(name: str, **fields: Json) -> Any:
+        spec = {"initContainers": [{"name": "mesh", "restartPolicy": "Always"}]}
+        one = {"name": name, "state": RUNS, **fields}
+        return pod(
+            spec, conditions=[PLACED], initContainerStatuses=[one], containerStatuses=WAITS
+        ).obstacle
+
+    assert first("vault") == Obstacle("", "init container vault has not ended", at(7))
+    assert first("vault", started=True) == first("vault")
+    assert first("mesh", started=False) == Obstacle(
+        "", "init container mesh has not started", at(7)
+    )
+    for fine in ("init-pytorch", "rows", "rewards"):
+        assert first(fine) is None, "it has its time"
+    assert first("mesh", started=True) is None
+    assert first("vault", state={"terminated": {"exitCode": 0}}) is None
+
+
+def test_a_pod_whose_trainer_runs_says_what_keeps_it_unready() -> None:
+    def runs(trainer: Json, *others: Json, **ready: Json) -> Any:
+        told = {"type": "Ready", "status": "False", "message": "unready: [proxy]", **ready}
+        containers = [{"name": "pytorch", "state": trainer}, *others]
+        return pod(conditions=[PLACED, told], containerStatuses=containers).obstacle
+
+    assert runs(RUNS) == Obstacle("", "unready: [proxy]", at(7))
+    assert runs(RUNS, message="") == Obstacle("", "it is not ready", at(7))
+    assert runs(RUNS, status="True") is None
+    assert runs({"waiting": {"reason": "PodInitializing"}}) is None
+    crashes = {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off"}}
+    assert runs(RUNS, {"name": "proxy", "state": crashes}) == Obstacle(
+        "CrashLoopBackOff", "back-off"
+    )
+
+
+def test_the_words_of_a_container_that_never_ran_are_kept() -> None:
+    refused = {"exitCode": 128, "reason": "StartError", "message": "no\ndriver"}
+    ended = pod(
+        phase="Failed", containerStatuses=[{"name": "pytorch", "state": {"terminated": refused}}]
+    )
+    found = pod_end(ended, 1)
+    assert found == End(Reason.CONTAINER_REFUSED, "bot-a1-master-0: no driver")
 
 
 def test_an_init_container_that_ended_well_is_no_failure() -> None:

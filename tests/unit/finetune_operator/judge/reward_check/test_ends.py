@@ -209,3 +209,11 @@ def test_a_pod_without_a_node_waits_for_room_and_says_so() -> None:
     assert decision.verdict.reason is Reason.UNSCHEDULABLE
     assert "0/3 nodes are available" in decision.verdict.message
     assert decision.after is not None
+
+
+def test_a_node_that_can_not_start_the_trial_ends_no_job() -> None:
+    refused = {"exitCode": 128, "reason": "StartError", "message": "no driver"}
+    made = decided(status("Failed", rewards={"terminated": refused}), 9)
+    assert (made.verdict.course, made.verdict.reason) == (Course.PROGRESSING, Reason.RETRYING)
+    assert made.reward_check is not None
+    assert made.reward_check.message == "bot-rewards: no driver"

@@ -62,21 +62,11 @@ def test_the_events_of_a_pod_that_does_not_start_are_read() -> None:
     assert decided(of, seen(pod(of)), record(of)).look == ()
 
 
-def test_a_pod_that_its_node_does_not_let_go_is_counted_and_looked_at_until_then() -> None:
+@pytest.mark.parametrize("running", [True, False])
+def test_a_pod_that_is_deleted_is_not_waited_for(running: bool) -> None:
     of = grpo()
-    waits = pod(of, due=at(20), phase="Pending", running=False)
-    going = decided(of, seen(waits), record(of), 49)
-    assert told(going) == (Course.PROGRESSING, Reason.PENDING)
-    assert going.after == timedelta(seconds=10), "nothing tells that a node is lost"
-    lost = decided(of, seen(waits), record(of), 50)
-    assert told(lost) == (Course.PROGRESSING, Reason.RETRYING)
-    assert lost.reward_check is not None
-    assert lost.reward_check.message == "bot-rewards was deleted, but its node does not confirm it"
-
-
-def test_a_running_pod_that_is_deleted_is_not_waited_for() -> None:
-    of = grpo()
-    lost = decided(of, seen(pod(of, due=at(20))), record(of), 5)
+    phase = "Running" if running else "Pending"
+    lost = decided(of, seen(pod(of, due=at(20), phase=phase, running=running)), record(of), 5)
     assert told(lost) == (Course.PROGRESSING, Reason.RETRYING)
     assert lost.reward_check is not None
     assert lost.reward_check.message == "bot-rewards was deleted"
