@@ -8,7 +8,7 @@ what a deleted pod had said is kept.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from finetune_api.job import KIND
@@ -170,11 +170,9 @@ class Cache:
         if isinstance(scope, Key):
             return [body for body in self.children(scope) if body["kind"] == kind]
         if kind == KIND:
-            bodies: Iterable[Object] = self._jobs.values()
-        else:
-            families = self._families.values()
-            bodies = (b for f in families for (k, _), b in f.children.items() if k == kind)
-        return [b for b in bodies if scope in (None, b["metadata"]["namespace"])]
+            return [b for key, b in self._jobs.items() if scope in (None, key.namespace)]
+        families = (f for key, f in self._families.items() if scope in (None, key.namespace))
+        return [b for f in families for (k, _), b in f.children.items() if k == kind]
 
     def _depart(self, key: Key, body: Object) -> None:
         """Keep a pod's last words while its attempt is the newest of the job that has the name."""
