@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 from finetune_operator.job.policy import Policy
-from finetune_operator.logs import FORMATS
+from finetune_operator.logs import FORMATS, LEVELS
 
 
 class InvalidSetting(Exception):
@@ -55,11 +56,10 @@ class Settings:
         lease = str(values.get("leader_lease", ""))
         if lease and not all(lease.partition("/")):
             raise InvalidSetting(f"FINETUNE_LEADER_LEASE must be NAMESPACE/NAME, not {lease!r}")
-        form = values.get("log_format", "text")
-        if form not in FORMATS:
-            raise InvalidSetting(
-                f"FINETUNE_LOG_FORMAT must be {' or '.join(FORMATS)}, not {form!r}"
-            )
+        for name, allowed in (("log_level", LEVELS), ("log_format", FORMATS)):
+            if (chosen := values.get(name, allowed[0])) not in allowed:
+                words = " or ".join(allowed)
+                raise InvalidSetting(f"FINETUNE_{name.upper()} must be {words}, not {chosen!r}")
         return cls(**values)  # type: ignore[arg-type]
 
     @property
@@ -85,6 +85,6 @@ def _value(variable: str, text: str, kind: str) -> object:
         number = float(text) if kind == "float" else int(text)
     except ValueError:
         raise InvalidSetting(f"{variable} must be a number, not {text!r}") from None
-    if number < 0:
-        raise InvalidSetting(f"{variable} must not be negative, not {text!r}")
+    if not 0 <= number < math.inf:
+        raise InvalidSetting(f"{variable} must be 0 or more, not {text!r}")
     return number
