@@ -130,7 +130,8 @@ class Applier:
 def _verdict(body: Object, error: ApiError) -> Waiting | Stalled | None:
     """Return what a refused write means; None if it is worth another try."""
     what = f"{body['kind']} {body['metadata']['name']}"
-    if (error.code == 404 and error.reason != "NotFound") or error.message.startswith("the server"):
+    unserved = error.reason != "NotFound" or error.message.startswith("the server")
+    if error.code == 404 and unserved:
         text = f"the cluster does not serve {body['apiVersion']} {body['kind']}"
         return Waiting(Reason.BACKEND_UNAVAILABLE, text, _LATER)
     if error.code >= 500 and "failed calling webhook" in error.message:

@@ -82,9 +82,19 @@ async def test_what_an_administrator_must_do_is_waited_for(
     assert bench.told("Reconciling")[1] == "Pending"
 
 
-async def test_a_missing_namespace_is_tried_again() -> None:
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        ApiError(404, "NotFound", 'namespaces "team" not found'),
+        ApiError(503, "ServiceUnavailable", "the server is currently unable to handle the request"),
+        ApiError(504, "Timeout", "the server was unable to return a response in time"),
+        ApiError(429, "TooManyRequests", "the server has received too many requests"),
+    ],
+    ids=str,
+)
+async def test_what_passes_is_tried_again(refusal: ApiError) -> None:
     bench = Bench()
-    bench.refusals["PyTorchJob"] = ApiError(404, "NotFound", 'namespaces "team" not found')
+    bench.refusals["PyTorchJob"] = refusal
     with pytest.raises(RetryLater):
         await bench.do_pass()
 
