@@ -59,11 +59,14 @@ def observe(
 def newest_warning(events: Iterable[Object]) -> str | None:
     """Return the message of an object's newest Event, unless things have gone well since; what a
     controller does before it fails often has the same second."""
-    dated = [(words(e, "lastTimestamp") or words(e, "eventTime"), e) for e in events]
-    if not dated:
-        return None
-    newest = max(dated, key=lambda pair: (pair[0], pair[1].get("type") == "Warning"))[1]
+    newest = max(events, key=lambda e: (_second_of(e), e.get("type") == "Warning"), default={})
     return words(newest, "message") or None if newest.get("type") == "Warning" else None
+
+
+def _second_of(event: Object) -> str:
+    """Return when an Event happened last; recorders of either API say it in fields of their own."""
+    last = words(part(event, "series"), "lastObservedTime") or words(event, "lastTimestamp")
+    return (last or words(event, "eventTime"))[: len("2026-01-01T00:00:00")]
 
 
 def _is_planned(job: FineTuneJob, body: Object) -> bool:

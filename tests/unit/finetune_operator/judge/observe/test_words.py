@@ -31,17 +31,25 @@ def pod(spec: Json = ON_A_NODE, **status: Json) -> Any:
 def test_two_events_of_one_moment_do_not_confuse() -> None:
     moment = "2026-01-01T00:00:01Z"
     first = {"type": "Warning", "message": "first", "lastTimestamp": moment}
-    second = {"type": "Warning", "message": "second", "eventTime": moment}
+    second = {"type": "Warning", "message": "second", "eventTime": "2026-01-01T00:00:01.900000Z"}
     assert newest_warning([first, second]) in ("first", "second")
     well = {"type": "Normal", "message": "well", "lastTimestamp": moment}
     assert newest_warning([well, first]) == newest_warning([first, well]) == "first"
+    assert newest_warning([well, second]) == newest_warning([second, well]) == "second"
+    assert newest_warning([]) is None
 
 
-def test_the_last_of_a_repeated_event_counts_not_its_first() -> None:
+@pytest.mark.parametrize(
+    "last",
+    [
+        {"lastTimestamp": "2026-01-01T00:00:09Z"},
+        {"series": {"count": 3, "lastObservedTime": "2026-01-01T00:00:09.000000Z"}},
+    ],
+)
+def test_the_last_of_a_repeated_event_counts_not_its_first(last: Json) -> None:
     repeated = {"type": "Warning", "message": "still", "eventTime": "2026-01-01T00:00:01Z"}
-    repeated["lastTimestamp"] = "2026-01-01T00:00:09Z"
     once = {"type": "Normal", "message": "well", "eventTime": "2026-01-01T00:00:05Z"}
-    assert newest_warning([once, repeated]) == "still"
+    assert newest_warning([once, {**repeated, **last}]) == "still"
 
 
 def test_an_undated_event_is_the_oldest() -> None:
