@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from typing import Self
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 import aiohttp
 from kubernetes.aio.client.configuration import Configuration
@@ -113,7 +113,7 @@ class Cluster:
     async def apply(self, body: Object) -> Object:
         """Server-side apply, with force: the operator's fields are the operator's."""
         metadata = body["metadata"]
-        path = self._resources[body["kind"]].path(metadata["namespace"], quote(metadata["name"]))
+        path = self._resources[body["kind"]].path(metadata["namespace"], metadata["name"])
         query = f"?fieldManager={MANAGER}&force=true"
         return await self._send("apply", body["kind"], "PATCH", path + query, body, _APPLY)
 

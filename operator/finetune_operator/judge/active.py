@@ -88,10 +88,11 @@ def _time_to_start(s: Scene, block: Blocked | None) -> timedelta | None:
 
 def in_the_way(s: Scene, attempt: int) -> Verdict | None:
     """Return the verdict on an attempt of whose pods' names one belongs to someone else."""
-    for stray in s.observed.strays_of(attempt):
-        text = f"pod {stray.name} exists and belongs to {stray.owner}"
-        return Verdict(Course.PROGRESSING, Reason.NAME_TAKEN, with_advice(text, Reason.NAME_TAKEN))
-    return None
+    stray = next(iter(s.observed.strays_of(attempt)), None)
+    if stray is None:
+        return None
+    text = f"pod {stray.name} exists and belongs to {stray.owner}"
+    return Verdict(Course.PROGRESSING, Reason.NAME_TAKEN, with_advice(text, Reason.NAME_TAKEN))
 
 
 def names_taken(s: Scene, attempt: int) -> Decision | None:

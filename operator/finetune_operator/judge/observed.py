@@ -12,7 +12,7 @@ from finetune_contract.result import Result
 
 @dataclass(frozen=True)
 class Child:
-    """An object under one of the job's labels, pods aside."""
+    """An object with a name that the job gives; pods that a workload makes are Pods alone."""
 
     kind: str
     name: str
