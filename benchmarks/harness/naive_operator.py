@@ -14,7 +14,7 @@ from finetune_operator.cluster.client import Cluster
 from finetune_operator.job.parse import Parser
 from finetune_operator.job.resources import resources
 from finetune_operator.judge.decide import decide
-from finetune_operator.judge.observed import Observed
+from finetune_operator.observe.observed import Observed
 from finetune_operator.plan.attempt import attempt_objects
 from finetune_operator.plan.backends import BACKEND
 from finetune_operator.settings import Settings

@@ -17,9 +17,9 @@ from finetune_operator.job.names import MANAGER, Object
 from finetune_operator.job.resources import LEASE, POD, resources
 from finetune_operator.job.times import rfc3339
 from finetune_operator.judge.decide import decide
-from finetune_operator.judge.observe import observe
-from finetune_operator.judge.observed import Observed
 from finetune_operator.judge.status import status_of
+from finetune_operator.observe.observe import observe
+from finetune_operator.observe.observed import Observed
 from finetune_operator.plan.attempt import attempt_objects
 from finetune_operator.plan.backends import BACKEND
 from finetune_operator.settings import Settings

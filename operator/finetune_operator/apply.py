@@ -21,7 +21,7 @@ from finetune_operator.job.errors import Stalled, Waiting
 from finetune_operator.job.names import Object, owner
 from finetune_operator.job.resources import LEASE, POD
 from finetune_operator.judge.decision import Decision
-from finetune_operator.judge.observed import Child
+from finetune_operator.observe.observed import Child
 from finetune_operator.plan.objects import Objects, is_as_planned
 
 # They can not be changed, or others write what stands in them.

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from finetune_api.job import FineTuneJob
 from finetune_api.status import AttemptState
 from finetune_operator.cluster.cache import Key
-from finetune_operator.judge.observed import Observed, Standing
+from finetune_operator.observe.observed import Observed, Standing
 
 
 @dataclass(frozen=True)

@@ -34,11 +34,11 @@ from finetune_operator.job.workers import image
 from finetune_operator.judge.decide import decide, refused
 from finetune_operator.judge.decision import Decision
 from finetune_operator.judge.fallback import fall_back
-from finetune_operator.judge.observe import newest_warning, observe
-from finetune_operator.judge.observed import Observed
 from finetune_operator.judge.standstill import QUIET_SECONDS
 from finetune_operator.judge.status import status_of
 from finetune_operator.lookout import Lookout
+from finetune_operator.observe.observe import newest_warning, observe
+from finetune_operator.observe.observed import Observed
 from finetune_operator.plan.attempt import attempt_objects
 from finetune_operator.plan.objects import Objects
 from finetune_operator.plan.reward_check import reward_check

@@ -11,11 +11,11 @@ from finetune_operator.job.times import rfc3339, timestamp
 from finetune_operator.judge.blocked import Blocked, blocked, unmade
 from finetune_operator.judge.decision import LOOK_EVERY, Course, Decision, Scene, Verdict
 from finetune_operator.judge.diagnose import SETTLE, end_of
-from finetune_operator.judge.observed import Child, Pod
 from finetune_operator.judge.pod_end import End
 from finetune_operator.judge.standstill import Standstill, standstill
 from finetune_operator.judge.told import corrected, learned, told
 from finetune_operator.judge.wording import bounded, with_advice
+from finetune_operator.observe.observed import Child, Pod
 
 # A kubelet tells why a container does not start by Events only; they are read after this long, and
 # those of so many pods.

@@ -12,7 +12,7 @@ from finetune_contract.reasons import Reason
 from finetune_operator.job.credentials import credentials
 from finetune_operator.job.method import python_rewards
 from finetune_operator.job.times import timestamp
-from finetune_operator.judge.observed import Observed, Obstacle, Pod
+from finetune_operator.observe.observed import Observed, Obstacle, Pod
 
 # What nobody knows to pass by itself is shown after this long; then it counts like all else.
 SLOW = timedelta(seconds=30)

@@ -31,7 +31,6 @@ from finetune_operator.job.workers import image
 from finetune_operator.judge.active import deadline, follow, names_taken
 from finetune_operator.judge.decision import LOOK_EVERY, Course, Decision, Scene, Verdict
 from finetune_operator.judge.diagnose import published
-from finetune_operator.judge.observed import Observed, Pod
 from finetune_operator.judge.pod_end import End
 from finetune_operator.judge.retry import backoff, gives_up, next_footprint, trained
 from finetune_operator.judge.reward_check import (
@@ -43,6 +42,7 @@ from finetune_operator.judge.reward_check import (
 )
 from finetune_operator.judge.told import accounted, learned, told
 from finetune_operator.judge.wording import attempt_end, bounded, memory_told, with_advice
+from finetune_operator.observe.observed import Observed, Pod
 from finetune_operator.settings import Settings
 
 REFUSED_AGAIN = timedelta(seconds=30)

@@ -17,10 +17,10 @@ from finetune_api.status import (
 from finetune_contract.reasons import Reason
 from finetune_operator.job.backend import Backend
 from finetune_operator.job.times import timestamp
-from finetune_operator.judge.observed import Child, Observed
 from finetune_operator.judge.pod_end import End
 from finetune_operator.judge.retry import active_time
 from finetune_operator.judge.wording import with_advice
+from finetune_operator.observe.observed import Child, Observed
 from finetune_operator.settings import Settings
 
 # Nothing tells when some things end, such as another pod's pull of an image; then look this often.

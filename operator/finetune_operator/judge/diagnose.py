@@ -14,9 +14,9 @@ from finetune_contract.reasons import TABLE, Reason, Retry, reason_of_exit_code
 from finetune_contract.result import Outcome, PublishedArtifact
 from finetune_operator.job.names import attempt_name
 from finetune_operator.judge.blocked import block_of
-from finetune_operator.judge.observed import Child, Crashes, Observed, Pod
 from finetune_operator.judge.pod_end import SYMPTOMS, End, failing_since, pod_end, result_of
 from finetune_operator.judge.told import told
+from finetune_operator.observe.observed import Child, Crashes, Observed, Pod
 
 # One failing pod takes its peers down. What the peers say is a symptom, so the others get this long
 # to tell the cause.

@@ -19,10 +19,10 @@ from finetune_operator.job.resources import POD
 from finetune_operator.job.stored import finished
 from finetune_operator.job.times import rfc3339
 from finetune_operator.judge.decision import Course
-from finetune_operator.judge.observed import Child
 from finetune_operator.judge.pod_end import End
 from finetune_operator.judge.retry import active_time
 from finetune_operator.judge.status import unjudged_status
+from finetune_operator.observe.observed import Child
 
 _LONGEST = 10**12  # seconds; a longer deadline never comes
 _LIVE = (AttemptState.STARTING, AttemptState.RUNNING)

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from finetune_contract.reasons import TABLE, Reason, Retry, reason_of_exit_code
 from finetune_contract.result import Outcome, Result
-from finetune_operator.judge.observed import ContainerEnd, InitFailure, Pod
+from finetune_operator.observe.observed import ContainerEnd, InitFailure, Pod
 
 # The nearest to the cause first: a pod that was killed comes before one that was told to stop. The
 # pods that a failure leaves are deleted, often within the second that timestamps tell.

@@ -27,10 +27,10 @@ from finetune_operator.judge.active import (
 from finetune_operator.judge.blocked import blocked
 from finetune_operator.judge.decision import LOOK_EVERY, Course, Decision, Scene, Verdict
 from finetune_operator.judge.diagnose import MORE_MEMORY
-from finetune_operator.judge.observed import Child, Pod
 from finetune_operator.judge.pod_end import End, pod_end, result_of
 from finetune_operator.judge.retry import doubled
 from finetune_operator.judge.wording import bounded, with_advice
+from finetune_operator.observe.observed import Child, Pod
 
 # From the time a pod has a node: the image's pull, the rows, and two batches of each reward, which
 # its own timeoutSeconds bounds. Whatever hangs beyond that would hang for ever.

@@ -15,8 +15,8 @@ from finetune_api.status import Attempt, AttemptState
 from finetune_contract.progress import COMPLAIN_SECONDS, START_SECONDS
 from finetune_contract.reasons import Reason
 from finetune_operator.judge.decision import Scene
-from finetune_operator.judge.observed import Pod, Standing
 from finetune_operator.judge.pod_end import End
+from finetune_operator.observe.observed import Pod, Standing
 
 # In which a launcher that works has told the stacks, and its pod has ended.
 MARGIN_SECONDS = 300.0

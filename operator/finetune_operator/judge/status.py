@@ -26,9 +26,9 @@ from finetune_operator.job.method import isolated_rewards
 from finetune_operator.job.times import rfc3339, timestamp
 from finetune_operator.job.workers import asks_for_gpus, processes
 from finetune_operator.judge.decision import Course, Decision, Verdict
-from finetune_operator.judge.observed import Observed, Report
 from finetune_operator.judge.told import checkpoint, told
 from finetune_operator.judge.wording import bounded, with_advice
+from finetune_operator.observe.observed import Observed, Report
 from finetune_operator.settings import Settings
 
 Truth = Literal["True", "False", "Unknown"]

@@ -11,7 +11,7 @@ from finetune_contract.checkpoint import CheckpointRef
 from finetune_contract.reasons import Reason
 from finetune_contract.resolved import Resolved
 from finetune_contract.result import Outcome, Result
-from finetune_operator.judge.observed import Observed
+from finetune_operator.observe.observed import Observed
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from finetune_api.status import (
 from finetune_contract.reasons import Reason
 from finetune_operator.judge.decide import decide
 from finetune_operator.judge.decision import Decision
-from finetune_operator.judge.observed import Child, Observed
+from finetune_operator.observe.observed import Child, Observed
 from finetune_operator.plan.backends import BACKEND
 from finetune_operator.settings import Settings
 from support.operator.values import (

@@ -27,9 +27,9 @@ from finetune_operator.job.parse import Parser
 from finetune_operator.job.workers import image
 from finetune_operator.judge.decide import decide
 from finetune_operator.judge.decision import Decision
-from finetune_operator.judge.observe import observe
-from finetune_operator.judge.observed import Observed
 from finetune_operator.judge.status import status_of
+from finetune_operator.observe.observe import observe
+from finetune_operator.observe.observed import Observed
 from finetune_operator.plan.attempt import attempt_objects
 from finetune_operator.plan.reward_check import reward_check
 from finetune_operator.settings import Settings

@@ -10,7 +10,7 @@ from finetune_operator.job.method import isolated_rewards
 from finetune_operator.job.names import Object, content_digest
 from finetune_operator.judge.decide import decide
 from finetune_operator.judge.decision import Course, Decision
-from finetune_operator.judge.observed import Child, ContainerEnd, Observed, Pod
+from finetune_operator.observe.observed import Child, ContainerEnd, Observed, Pod
 from finetune_operator.plan.backends import BACKEND
 from finetune_operator.plan.reward_check import reward_check
 from finetune_operator.settings import Settings

@@ -13,7 +13,7 @@ from finetune_contract.checkpoint import CheckpointRef, checkpoint_path
 from finetune_contract.reasons import Reason
 from finetune_contract.resolved import MemoryEstimate, Resolved
 from finetune_contract.result import Outcome, PublishedArtifact, Result
-from finetune_operator.judge.observed import ContainerEnd, Observed, Pod
+from finetune_operator.observe.observed import ContainerEnd, Observed, Pod
 from finetune_operator.plan.attempt import attempt_objects
 from finetune_operator.plan.backends import BACKEND
 from support.operator.jobs import bot_job

@@ -8,8 +8,8 @@ from finetune_api.status import FineTuneJobStatus
 from finetune_cli.demo import _progress
 from finetune_cli.progress_bar import ProgressBar, describe, news
 from finetune_contract.progress import Phase, Progress, RewardProgress
-from finetune_operator.judge.observed import Report
 from finetune_operator.judge.status import _progress_status, told_plan
+from finetune_operator.observe.observed import Report
 from support.operator.values import at, attempt, checkpoint_ref, job, resolved
 
 

@@ -7,8 +7,8 @@ import pytest
 from finetune_api.status import AttemptState, FineTuneJobStatus
 from finetune_contract.progress import Phase, Progress
 from finetune_operator.cluster.cache import Key
-from finetune_operator.judge.observed import Observed, Report, Standing
 from finetune_operator.lookout import Lookout
+from finetune_operator.observe.observed import Observed, Report, Standing
 from support.operator.values import at, attempt, job
 
 

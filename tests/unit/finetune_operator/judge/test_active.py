@@ -14,8 +14,8 @@ from finetune_contract.progress import Phase, Progress
 from finetune_contract.reasons import Reason
 from finetune_operator.judge.decide import decide
 from finetune_operator.judge.decision import Decision
-from finetune_operator.judge.observed import Observed, Obstacle, Report, Stray
 from finetune_operator.judge.retry import gives_up
+from finetune_operator.observe.observed import Observed, Obstacle, Report, Stray
 from finetune_operator.plan.backends import BACKEND
 from support.operator.decisions import (
     LEASE,

@@ -7,7 +7,7 @@ import pytest
 
 from finetune_contract.reasons import Reason
 from finetune_operator.judge.blocked import Blocked, blocked, unmade
-from finetune_operator.judge.observed import Child, Obstacle
+from finetune_operator.observe.observed import Child, Obstacle
 from support.operator.values import UID, at, attempt, ended, job, pod, seen, stamp
 
 

@@ -12,7 +12,7 @@ from finetune_api.status import (
 from finetune_contract.reasons import Reason
 from finetune_operator.judge.decide import refused
 from finetune_operator.judge.decision import Course, Decision
-from finetune_operator.judge.observed import Child
+from finetune_operator.observe.observed import Child
 from support.operator.decisions import (
     ACCOUNT,
     FAILED,

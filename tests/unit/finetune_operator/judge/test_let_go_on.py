@@ -17,8 +17,8 @@ from finetune_api.status import (
 from finetune_contract.reasons import Reason
 from finetune_operator.judge.decide import decide
 from finetune_operator.judge.decision import Course, Decision
-from finetune_operator.judge.observed import Observed
 from finetune_operator.judge.status import status_of
+from finetune_operator.observe.observed import Observed
 from finetune_operator.plan.backends import BACKEND
 from support.operator.decisions import SETTINGS, names
 from support.operator.reward_trials import deleted, digest, grpo

@@ -8,8 +8,8 @@ from finetune_api.status import FineTuneJobStatus, ProgressStatus
 from finetune_contract.progress import Phase, Progress, RewardProgress
 from finetune_operator.events import transitions
 from finetune_operator.judge.decide import decide
-from finetune_operator.judge.observed import Report
 from finetune_operator.judge.status import status_of
+from finetune_operator.observe.observed import Report
 from finetune_operator.plan.backends import BACKEND
 from finetune_operator.settings import Settings
 from support.operator.values import NOW, at, attempt, job, pod, seen

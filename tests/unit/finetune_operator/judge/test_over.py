@@ -13,7 +13,7 @@ from finetune_api.status import (
 )
 from finetune_contract.reasons import Reason
 from finetune_operator.judge.decision import Course
-from finetune_operator.judge.observed import Child
+from finetune_operator.observe.observed import Child
 from finetune_operator.plan.backends import BACKEND
 from support.operator.decisions import (
     ACCOUNT,

@@ -7,8 +7,8 @@ import pytest
 
 from finetune_contract.reasons import TABLE, Reason, Retry
 from finetune_operator.judge.diagnose import end_of
-from finetune_operator.judge.observed import InitFailure, Obstacle
 from finetune_operator.judge.pod_end import End
+from finetune_operator.observe.observed import InitFailure, Obstacle
 from finetune_operator.plan.backends import BACKEND
 from support.operator.decisions import WORKLOAD
 from support.operator.values import at, attempt, ended, failure, job, pod, seen, stamp

@@ -11,7 +11,7 @@ from finetune_contract.progress import Phase, Progress
 from finetune_contract.reasons import Reason
 from finetune_operator.judge.decide import decide
 from finetune_operator.judge.decision import Decision
-from finetune_operator.judge.observed import Observed, Report, Standing
+from finetune_operator.observe.observed import Observed, Report, Standing
 from finetune_operator.plan.backends import BACKEND
 from support.operator.decisions import LEASE, PODS, RUNNING, SETTINGS, WORKLOAD, last_state
 from support.operator.values import at, attempt, job

@@ -18,8 +18,8 @@ from finetune_contract.recipe import LoraTarget
 from finetune_contract.resolved import RoleCoverage
 from finetune_operator.job.errors import Stalled, Waiting
 from finetune_operator.judge.decision import Course, Decision, Verdict
-from finetune_operator.judge.observed import Report
 from finetune_operator.judge.status import status_of, unjudged_status
+from finetune_operator.observe.observed import Report
 from finetune_operator.settings import Settings
 from support.operator.values import (
     MEMORY,

@@ -10,8 +10,8 @@ from finetune_contract.checkpoint import CheckpointRef
 from finetune_contract.progress import Phase, Progress
 from finetune_contract.reasons import Reason
 from finetune_contract.result import Outcome, Result
-from finetune_operator.judge.observed import Observed, Pod, Report
 from finetune_operator.judge.told import Told, accounted, checkpoint, corrected, learned, told
+from finetune_operator.observe.observed import Observed, Pod, Report
 from support.operator.values import (
     UID,
     at,

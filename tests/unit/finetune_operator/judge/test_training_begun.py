@@ -9,8 +9,8 @@ from finetune_contract.progress import Phase, Progress
 from finetune_contract.reasons import Reason, Retry, retry_of
 from finetune_operator.judge.decide import decide
 from finetune_operator.judge.decision import Course, Decision
-from finetune_operator.judge.observed import Report
 from finetune_operator.judge.retry import gives_up
+from finetune_operator.observe.observed import Report
 from finetune_operator.plan.backends import BACKEND
 from finetune_operator.settings import Settings
 from support.operator.values import at, attempt, checkpoint_ref, ended, failure, job, seen, stamp

@@ -8,7 +8,7 @@ import pytest
 from finetune_contract.progress import Phase, Progress
 from finetune_contract.reasons import Reason
 from finetune_operator.judge.diagnose import SETTLE, end_of, published
-from finetune_operator.judge.observed import Child, Crashes, InitFailure, Observed, Report
+from finetune_operator.observe.observed import Child, Crashes, InitFailure, Observed, Report
 from finetune_operator.plan.backends import BACKEND
 from support.operator.values import (
     UID,

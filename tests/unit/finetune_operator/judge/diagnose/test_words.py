@@ -7,7 +7,7 @@ import pytest
 
 from finetune_operator.judge.blocked import blocked
 from finetune_operator.judge.diagnose import end_of
-from finetune_operator.judge.observed import InitFailure, Observed, Obstacle
+from finetune_operator.observe.observed import InitFailure, Observed, Obstacle
 from finetune_operator.plan.backends import BACKEND
 from support.operator.decisions import WORKLOAD
 from support.operator.values import at, attempt, ended, job, pod

@@ -10,7 +10,7 @@ from finetune_api.status import RewardCheckState
 from finetune_contract.reasons import Reason
 from finetune_operator.judge.decide import refused
 from finetune_operator.judge.decision import Course
-from finetune_operator.judge.observed import Child
+from finetune_operator.observe.observed import Child
 from support.operator.reward_trials import (
     decided,
     deleted,

@@ -10,7 +10,7 @@ from finetune_api.status import FineTuneJobStatus, RewardCheckStatus
 from finetune_contract.reasons import Reason
 from finetune_operator.judge.decide import decide
 from finetune_operator.judge.decision import Course, Decision
-from finetune_operator.judge.observe import observe
+from finetune_operator.observe.observe import observe
 from finetune_operator.plan.backends import BACKEND
 from finetune_operator.settings import Settings
 from support.operator.reward_trials import digest, tried_by

@@ -7,8 +7,8 @@ import pytest
 
 from finetune_contract.reasons import Reason
 from finetune_operator.judge.decide import decide, refused
-from finetune_operator.judge.observed import Child, Observed, Pod
 from finetune_operator.judge.status import status_of
+from finetune_operator.observe.observed import Child, Observed, Pod
 from finetune_operator.plan.backends import BACKEND
 from support.operator.reward_trials import (
     GOOD,

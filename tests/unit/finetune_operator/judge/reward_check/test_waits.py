@@ -8,7 +8,7 @@ from finetune_api.status import FineTuneJobStatus
 from finetune_contract.reasons import Reason
 from finetune_operator.judge.decide import decide
 from finetune_operator.judge.decision import Course
-from finetune_operator.judge.observed import Obstacle
+from finetune_operator.observe.observed import Obstacle
 from finetune_operator.plan.backends import BACKEND
 from support.operator.reward_trials import (
     SETTINGS,

@@ -20,8 +20,8 @@ from finetune_operator.job.names import (
 from finetune_operator.job.parts import part, words
 from finetune_operator.job.resources import LEASE, POD
 from finetune_operator.job.times import timestamp
-from finetune_operator.judge.observed import Child, Observed, Report, Stray
-from finetune_operator.judge.pods import attempt_pod, check_pod
+from finetune_operator.observe.observed import Child, Observed, Report, Stray
+from finetune_operator.observe.pods import attempt_pod, check_pod
 
 
 def observe(

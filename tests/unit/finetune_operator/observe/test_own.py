@@ -8,8 +8,8 @@ import pytest
 
 from finetune_api.status import FineTuneJobStatus
 from finetune_operator.job.names import labels
-from finetune_operator.judge.observe import observe
-from finetune_operator.judge.observed import Stray
+from finetune_operator.observe.observe import observe
+from finetune_operator.observe.observed import Stray
 from finetune_operator.plan.backends import BACKEND
 from support.operator.values import UID, attempt, job, stamp
 

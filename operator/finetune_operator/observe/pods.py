@@ -19,7 +19,7 @@ from finetune_operator.job.names import (
 )
 from finetune_operator.job.parts import number, part, parts, words
 from finetune_operator.job.times import timestamp
-from finetune_operator.judge.observed import ContainerEnd, Crashes, InitFailure, Obstacle, Pod
+from finetune_operator.observe.observed import ContainerEnd, Crashes, InitFailure, Obstacle, Pod
 
 _LONGEST_END = 512  # characters of a log
 _OWN_INITS = (ROWS_CONTAINER, REWARDS_CONTAINER)

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from finetune_api.status import FineTuneJobStatus
 from finetune_contract.progress import Phase
 from finetune_operator.cluster.patch import merge_patch
-from finetune_operator.judge.observe import newest_warning, observe
-from finetune_operator.judge.observed import Crashes, InitFailure, Obstacle
+from finetune_operator.observe.observe import newest_warning, observe
+from finetune_operator.observe.observed import Crashes, InitFailure, Obstacle
 from finetune_operator.plan.backends import BACKEND
 from kube_emulator.apiserver.wire.patches import merge_patch as patched
 from support.operator.values import UID, at, attempt, job, stamp

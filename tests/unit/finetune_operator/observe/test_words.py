@@ -8,9 +8,9 @@ import pytest
 
 from finetune_api.status import FineTuneJobStatus
 from finetune_contract.reasons import Reason
-from finetune_operator.judge.observe import newest_warning, observe
-from finetune_operator.judge.observed import ContainerEnd, Crashes, Obstacle
 from finetune_operator.judge.pod_end import End, pod_end
+from finetune_operator.observe.observe import newest_warning, observe
+from finetune_operator.observe.observed import ContainerEnd, Crashes, Obstacle
 from finetune_operator.plan.backends import BACKEND
 from support.operator.values import at, attempt, job, stamp
 

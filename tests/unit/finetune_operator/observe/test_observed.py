@@ -1,6 +1,6 @@
 """What is asked of the observed objects."""
 
-from finetune_operator.judge.observed import Child, Observed
+from finetune_operator.observe.observed import Child, Observed
 from support.operator.values import UID
 
 
