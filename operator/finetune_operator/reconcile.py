@@ -108,7 +108,8 @@ class Reconciler:
             log.exception("what holds nevertheless could not be done")
 
     async def _fall_back(self, body: Object, why: Stalled | Waiting, now: datetime) -> float | None:
-        key, old = Key(body["metadata"]["namespace"], body["metadata"]["name"]), stored_status(body)
+        key = Key(body["metadata"]["namespace"], body["metadata"]["name"])
+        old = stored_status(body, now)
         children = self.cache.children(key)
         fallback = fall_back(body, old, children, why, now, self.backend.workload)
         try:
@@ -131,7 +132,7 @@ class Reconciler:
     async def _pass(self, body: Object) -> float | None:
         now = self.clock()
         try:
-            job = self._parse(body)
+            job = self._parse(body, now)
             trial = self._trial(job)
             observed, decision = await self._decide(job, trial, now)
             objects = self._objects(job, decision, trial)
@@ -159,9 +160,9 @@ class Reconciler:
         after = decision.after.total_seconds() if decision.after else None
         return waiting.after if waiting else after
 
-    def _parse(self, body: Object) -> FineTuneJob:
+    def _parse(self, body: Object, now: datetime) -> FineTuneJob:
         """Return the job; one that has begun or finished is judged by no policy of later."""
-        job = self._parser.parse(body)
+        job = self._parser.parse(body, now)
         over = job.status is not None and finished(job.status)
         if not (over or _has_begun(job)) and (wrong := refusals(job, self.settings.policy)):
             raise Stalled(Reason.INVALID_SPEC, "; ".join(wrong))

@@ -9,7 +9,7 @@ import pytest
 
 from finetune_contract.progress import ANNOTATION
 from finetune_operator.cluster.api import ApiError
-from support.operator.model_cluster import reconciler_on
+from support.operator.model.api_server import reconciler_on
 from support.operator.passes import KEY, SETTINGS, Bench
 
 POD = "bot-a1-master-0"

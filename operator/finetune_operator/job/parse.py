@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 from finetune_api.job import FineTuneJob
@@ -26,7 +27,7 @@ class Parser:
         self._note = note
         self._jobs: dict[tuple[str, str], FineTuneJob] = {}  # by namespace and name
 
-    def parse(self, body: dict[str, Any]) -> FineTuneJob:
+    def parse(self, body: dict[str, Any], now: datetime | None = None) -> FineTuneJob:
         """Return the job with its defaults. Raises Stalled(InvalidSpec) naming every wrong field.
 
         A server with the CRD refuses such a job; one may have been stored under an older CRD.
@@ -38,7 +39,7 @@ class Parser:
         if known is None or (known.uid, known.generation) != version:
             known = self._read(body)
             self._jobs[key] = known
-        return known.model_copy(update={"metadata": metadata, "status": stored_status(body)})
+        return known.model_copy(update={"metadata": metadata, "status": stored_status(body, now)})
 
     def _read(self, body: dict[str, Any]) -> FineTuneJob:
         status = body.get("status")

@@ -1,15 +1,15 @@
 """A status as it is stored -> one that a decision can rest on, and what its conditions say.
 
 Whoever may write a status may write whatever its schema takes. What can not have been written by an
-operator is left out, part by part; what follows from other parts is put in its place. Reading one
-never raises.
+operator is left out, part by part; what follows from other parts is put in its place, the present
+for a time that is yet to come. Reading one never raises.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from pydantic import ValidationError
@@ -31,21 +31,22 @@ MOST_ATTEMPTS = 99_999_999  # the next one still has a name
 _LONGEST_MESSAGE = 1024
 _NO_REASON = "the status that said why was changed by someone else"
 _LIVE = (AttemptState.STARTING, AttemptState.RUNNING)
+AHEAD = timedelta(minutes=1)  # by which the clocks of operators and API servers may differ
 
 
-def stored_status(body: dict[str, Any]) -> FineTuneJobStatus:
-    """Return what of a job's stored status can be relied on."""
+def stored_status(body: dict[str, Any], now: datetime | None = None) -> FineTuneJobStatus:
+    """Return what of a job's stored status can be relied on; without `now` its times may be any."""
     status = _readable(body.get("status") or {})
     created = body["metadata"].get("creationTimestamp")
-    attempts = _attempts(status.attempts or (), created)
+    attempts = _attempts(status.attempts or (), created, now)
     ended = attempts[-1].end_time if attempts else None
     last = attempts[-1].number if attempts else 0
-    conditions = [_condition(c, ended or created) for c in status.conditions or ()]
+    conditions = [_condition(c, ended or created, now) for c in status.conditions or ()]
     update: dict[str, Any] = {
         "attempts": attempts or None,
         "conditions": [c for c in conditions if c is not None] or None,
         "retry": _retry(status.retry, last) if status.retry else None,
-        "reward_check": _check(status.reward_check) if status.reward_check else None,
+        "reward_check": _check(status.reward_check, now) if status.reward_check else None,
     }
     return status.model_copy(update=update)
 
@@ -114,18 +115,18 @@ def _leave_out(value: Any, path: Path) -> None:
         del value[path[-1]]
 
 
-def _attempts(found: Iterable[Attempt], created: str | None) -> list[Attempt]:
+def _attempts(found: Iterable[Attempt], created: str | None, now: datetime | None) -> list[Attempt]:
     """Return the attempts in their order, each once, each with what its state implies."""
     by_number = {a.number: a for a in found if 1 <= a.number <= MOST_ATTEMPTS}
-    sound = (_attempt(by_number[number], created) for number in sorted(by_number))
+    sound = (_attempt(by_number[number], created, now) for number in sorted(by_number))
     return [attempt for attempt in sound if attempt is not None]
 
 
-def _attempt(attempt: Attempt, created: str | None) -> Attempt | None:
+def _attempt(attempt: Attempt, created: str | None, now: datetime | None) -> Attempt | None:
     start, running, end = (
-        _time(t) for t in (attempt.start_time, attempt.running_time, attempt.end_time)
+        _time(t, now) for t in (attempt.start_time, attempt.running_time, attempt.end_time)
     )
-    start = start or running or end or _time(created)
+    start = start or running or end or _time(created, now)
     if start is None:
         return None
     update: dict[str, Any] = {"start_time": start, "running_time": running, "end_time": end}
@@ -140,8 +141,10 @@ def _attempt(attempt: Attempt, created: str | None) -> Attempt | None:
     return attempt.model_copy(update=update)
 
 
-def _condition(condition: Condition, otherwise: str | None) -> Condition | None:
-    since = _time(condition.last_transition_time) or _time(otherwise)
+def _condition(
+    condition: Condition, otherwise: str | None, now: datetime | None
+) -> Condition | None:
+    since = _time(condition.last_transition_time, now) or _time(otherwise, now)
     if since is None:
         return None
     return condition.model_copy(update={"last_transition_time": since})
@@ -152,12 +155,14 @@ def _retry(retry: RetryStatus, last: int) -> RetryStatus:
     return retry.model_copy(update={"after_attempt": min(retry.after_attempt, last)})
 
 
-def _check(check: RewardCheckStatus) -> RewardCheckStatus:
-    times = {"start_time": _time(check.start_time), "end_time": _time(check.end_time)}
+def _check(check: RewardCheckStatus, now: datetime | None) -> RewardCheckStatus:
+    times = {"start_time": _time(check.start_time, now), "end_time": _time(check.end_time, now)}
     return check.model_copy(update=times)
 
 
-def _time(text: str | None) -> str | None:
-    """Return a time as this operator writes it."""
+def _time(text: str | None, now: datetime | None) -> str | None:
+    """Return a time as this operator writes it; one that is yet to come postpones nothing."""
     time = timestamp(text)
-    return rfc3339(time) if time else None
+    if time is None:
+        return None
+    return rfc3339(now if now is not None and time > now + AHEAD else time)

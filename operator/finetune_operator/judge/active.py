@@ -7,7 +7,9 @@ from datetime import timedelta
 
 from finetune_api.status import Attempt, AttemptState
 from finetune_contract.reasons import Reason
+from finetune_operator.job.stored import AHEAD
 from finetune_operator.job.times import rfc3339, timestamp
+from finetune_operator.job.workers import image
 from finetune_operator.judge.blocked import Blocked, blocked, unmade
 from finetune_operator.judge.decision import LOOK_EVERY, Course, Decision, Scene, Verdict
 from finetune_operator.judge.diagnose import SETTLE, end_of
@@ -21,6 +23,19 @@ from finetune_operator.observe.observed import Child, Pod
 # those of so many pods.
 LOOK_AFTER = timedelta(seconds=3)
 _LOOKS = 5
+
+
+def put_right(s: Scene, attempt: Attempt) -> Attempt:
+    """Return the record of an attempt under way as it can have been: it began before what it made,
+    and what is yet to be made has the image that the job and this operator say."""
+    workload = s.observed.workload(s.job.uid, attempt.number)
+    starting = attempt.state is AttemptState.STARTING
+    if starting and workload is None and attempt.workload_uid is None:
+        return attempt.model_copy(update={"image": image(s.job, s.settings.trainer_image)})
+    began, made = timestamp(attempt.start_time), workload.created if workload else None
+    if began is None or made is None or began <= made + AHEAD:
+        return attempt
+    return attempt.model_copy(update={"start_time": rfc3339(made)})
 
 
 def follow(s: Scene, attempt: Attempt) -> End | Decision:

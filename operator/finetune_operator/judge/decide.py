@@ -28,7 +28,7 @@ from finetune_operator.job.run_config import recipe
 from finetune_operator.job.stored import find, finished, finished_time
 from finetune_operator.job.times import rfc3339, timestamp
 from finetune_operator.job.workers import image
-from finetune_operator.judge.active import deadline, follow, names_taken
+from finetune_operator.judge.active import deadline, follow, names_taken, put_right
 from finetune_operator.judge.decision import LOOK_EVERY, Course, Decision, Scene, Verdict
 from finetune_operator.judge.diagnose import published
 from finetune_operator.judge.pod_end import End
@@ -66,7 +66,8 @@ def decide(
         return _let_go_on(scene) or _finished(scene)
     last = scene.attempts[-1] if scene.attempts else None
     if last is not None and last.state in _UNDER_WAY:
-        return _active(scene, last)
+        last = put_right(scene, last)
+        return _active(scene.with_last(last), last)
     if last is not None and last.state is AttemptState.SUCCEEDED:
         return _succeeded_before(scene, last)
     return _between(scene)

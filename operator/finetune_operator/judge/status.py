@@ -148,7 +148,9 @@ def _report(
         return report
     before = timestamp(known.last_report_time)
     interval = timedelta(seconds=settings.progress_seconds)
-    return None if before is not None and report.time - before < interval else report
+    if before is not None and timedelta() <= report.time - before < interval:
+        return None
+    return report
 
 
 def _progress(

@@ -52,7 +52,7 @@ def observe(
             for b, gone in theirs
             if not gone and not _is_made_by(b, makers, backend)
         ),
-        renewals={attempt_of(b) or 0: str(b.get("spec", {}).get("renewTime")) for b in leases},
+        renewals={attempt_of(b) or 0: words(part(b, "spec"), "renewTime") for b in leases},
     )
 
 
@@ -120,6 +120,7 @@ def _child(job: FineTuneJob, body: Object, backend: Backend) -> Child:
         workload=is_workload,
         outcome=backend.outcome(body) if is_workload else None,
         held=backend.held(body) if is_workload else None,
+        created=timestamp(metadata.get("creationTimestamp")),
     )
 
 

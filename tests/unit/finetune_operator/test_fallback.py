@@ -132,6 +132,22 @@ async def test_they_hold_for_a_spec_that_can_not_be_read(policy: Json, reason: s
     assert ("PyTorchJob", "bot-a1") not in bench.world.objects
 
 
+@pytest.mark.parametrize("spec", [{}, {"model": "x"}], ids=["read", "not to be read"])
+async def test_a_start_that_was_edited_into_the_future_is_the_present(spec: Json) -> None:
+    bench = Bench()
+    await bench.do_pass()
+    job = bench.world.job()
+    job["status"]["attempts"][0]["startTime"] = stamp(9000)
+    job["spec"] = {**job["spec"], **spec, "runPolicy": {"activeDeadlineSeconds": 50}}
+    job["metadata"]["generation"] = 2
+    bench.world.store(job)
+    await bench.do_pass()
+    assert bench.told("Succeeded")[1] == ("InvalidSpec" if spec else "Pending")
+    bench.world.now += timedelta(seconds=50)
+    await bench.do_pass()
+    assert bench.status()["attempts"][0]["reason"] == "DeadlineExceeded"
+
+
 @pytest.mark.parametrize("spec", [None, "x", {"runPolicy": 7}, {"runPolicy": {"suspend": "yes"}}])
 async def test_a_spec_of_any_form_is_told_of(spec: Json) -> None:
     bench = Bench()

@@ -6,7 +6,7 @@ import pytest
 
 from finetune_api.status import FineTuneJobStatus
 from finetune_operator.job.stored import stored_status
-from support.operator.values import stamp
+from support.operator.values import at, stamp
 
 Json = Any
 ATTEMPT = {
@@ -155,6 +155,35 @@ def test_the_times_of_a_check_that_can_not_be_are_none() -> None:
     }
     found = read({"rewardCheck": check})["rewardCheck"]
     assert found == {"state": "Running", "plan": "p", "failures": 0}
+
+
+def test_no_time_is_yet_to_come() -> None:
+    """What an edit puts into the future would hold up deadline and back-off until then."""
+    far, now = stamp(90_000), stamp(60)
+    edited = {
+        "conditions": [{**CONDITION, "message": "m", "lastTransitionTime": far}],
+        "attempts": [
+            {**ENDED, "endTime": far},
+            {**ATTEMPT, "number": 2, "startTime": far, "runningTime": far},
+        ],
+        "rewardCheck": {**WHOLE["rewardCheck"], "startTime": far, "endTime": far},
+    }
+    body = {"metadata": {"name": "bot", "creationTimestamp": CREATED}, "status": edited}
+    found = stored_status(body, at(60)).model_dump(mode="json", by_alias=True, exclude_none=True)
+    (condition,), (first, second) = found["conditions"], found["attempts"]
+    assert condition["lastTransitionTime"] == now
+    assert first["endTime"] == now
+    assert (second["startTime"], second["runningTime"]) == (now, now)
+    assert (found["rewardCheck"]["startTime"], found["rewardCheck"]["endTime"]) == (now, now)
+
+
+def test_clocks_may_differ_a_little() -> None:
+    edited = {"attempts": [{**ATTEMPT, "startTime": stamp(60)}, {**ENDED, "number": 2}]}
+    body = {"metadata": {"name": "bot"}, "status": edited}
+    times = [a.start_time for a in stored_status(body, at(0)).attempts or ()]
+    assert times == [stamp(60), stamp(0)]
+    times = [a.start_time for a in stored_status(body, at(-1)).attempts or ()]
+    assert times == [stamp(-1), stamp(0)]
 
 
 @pytest.mark.parametrize(("attempts", "last"), [([ENDED], 1), ([], 0)])

@@ -286,3 +286,39 @@ def test_a_taken_name_holds_up_no_deadline() -> None:
     due = job(status, runPolicy={"activeDeadlineSeconds": 5})
     made = decide(due, Observed(strays=(STRAY,)), at(9), SETTINGS, BACKEND, None)
     assert made.attempts[-1].reason == Reason.DEADLINE_EXCEEDED
+
+
+@pytest.mark.parametrize(("edited", "began"), [(61, 0), (60, 60), (-5, -5)])
+def test_an_attempt_began_before_what_it_made(edited: float, began: float) -> None:
+    """Its record can be edited; when its workload was made, the API server says."""
+    made = replace(WORKLOAD, created=at(0))
+    running = attempt(**{**RUNNING, "start_time": stamp(edited)})
+    known = decided(running, seconds=100, pods=PODS, children=(made, LEASE))
+    assert known.attempts[-1].start_time == stamp(began)
+
+
+def test_a_deadline_is_not_put_off_by_an_edited_start() -> None:
+    made = replace(WORKLOAD, created=at(0))
+    running = attempt(**{**RUNNING, "start_time": stamp(3000)})
+    policy = {"activeDeadlineSeconds": 3600}
+    over = decided(
+        running, seconds=3600, pods=PODS, children=(made, LEASE), runPolicy=policy
+    ).attempts[-1]
+    assert over.reason == Reason.DEADLINE_EXCEEDED
+
+
+def test_what_is_yet_to_be_made_has_the_jobs_image_whatever_status_says() -> None:
+    edited = {"image": "evil:1", "state": AttemptState.STARTING, "workload_uid": None}
+    run = decided(attempt(**edited)).run
+    assert run is not None
+    assert run.image == "trainer:1"
+    run = decided(attempt(**edited), workers={"replicas": 2, "image": "mine:2"}).run
+    assert run is not None
+    assert run.image == "mine:2"
+
+
+def test_an_attempt_that_was_made_keeps_the_image_that_it_has() -> None:
+    """The operator's usual one may be another since."""
+    started = attempt(image="trainer:0", state=AttemptState.STARTING)
+    for seen in ({"children": (WORKLOAD, LEASE)}, {"pods": PODS}):
+        assert decided(started, **seen).attempts[-1].image == "trainer:0"

@@ -127,6 +127,12 @@ def test_progress_follows_at_most_once_per_interval() -> None:
     assert following(first, report(30, done=2)) == 2
 
 
+def test_a_report_that_is_older_than_status_says_is_followed() -> None:
+    """The trainer's clock was put right, or status was edited: else progress stood until then."""
+    first = made(reports=(report(9000, done=1),), run=attempt())
+    assert following(first, report(29, done=2)) == 2
+
+
 def test_a_new_phase_is_told_at_once() -> None:
     first = made(reports=(report(0, done=1),), run=attempt())
     assert following(first, report(1, Phase.PUBLISH, done=7)) == 7
