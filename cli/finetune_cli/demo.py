@@ -110,6 +110,7 @@ def _progress(status: FineTuneJobStatus, told: ProgressStatus) -> Progress:
         told,
         resumed_step=attempts[-1].resumed_step if attempts else None,
         plan=filled(Resolved, plan) if plan and plan.memory else None,
+        moves=None,  # of the operator's concern alone
         checkpoint=status.checkpoint,
     )
 
