@@ -13,6 +13,7 @@ from finetune_operator.job.times import timestamp
 from finetune_operator.settings import Settings
 
 _COUNTED = {Retry.COUNTED, Retry.LESS_MEMORY}
+_RARELY = 3600.0  # seconds; each attempt takes room in a status, which has its bound
 
 
 def retry_classes(attempts: Sequence[Attempt]) -> list[Retry]:
@@ -81,23 +82,25 @@ def _lost_in_vain(attempts: Sequence[Attempt], classes: Sequence[Retry], after: 
 def backoff(attempts: Sequence[Attempt], settings: Settings, after: int = 0) -> timedelta:
     """Return how long after the last attempt's end the next one starts.
 
-    It doubles with each failure in a row; a suspension starts anew, and so does attempt `after`.
+    It doubles with each failure in a row, further where no number of attempts ends it; a suspension
+    starts anew, and so does attempt `after`.
     """
     failures = 0
     for attempt in reversed(attempts):
         if attempt.state is not AttemptState.FAILED or attempt.number <= after:
             break
         failures += 1
-    return doubled(failures, settings)
+    endless = bool(failures) and retry_classes(attempts)[-1] is Retry.WAIT
+    return doubled(failures, settings, _RARELY if endless else 0.0)
 
 
-def doubled(failures: int, settings: Settings) -> timedelta:
+def doubled(failures: int, settings: Settings, least_cap: float = 0.0) -> timedelta:
     """Return the pause after so many failures in a row."""
     if failures == 0:
         return timedelta()
     # 2**32 times any base is beyond any cap, and larger powers overflow a float.
     delay = settings.retry_base_seconds * 2.0 ** min(failures - 1, 32)
-    return timedelta(seconds=min(settings.retry_cap_seconds, delay))
+    return timedelta(seconds=min(max(settings.retry_cap_seconds, least_cap), delay))
 
 
 def next_footprint(job: FineTuneJob, attempts: Sequence[Attempt]) -> Footprint:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -56,6 +57,8 @@ _SHAPES: dict[Course, tuple[tuple[ConditionType, Truth], ...]] = {
         (ConditionType.SUCCEEDED, "Unknown"),
     ),
 }
+_TOLD_IN_FULL = 20  # attempts; of all before, hundreds may be, the message is cut
+_OLD_MESSAGE = 100  # characters
 _LONGEST_MESSAGE = 8192  # characters of a condition's
 _MANY_FIELDS = 8000  # leaves room for the advice in it
 
@@ -81,7 +84,7 @@ def status_of(
     return FineTuneJobStatus(
         observed_generation=job.generation,
         conditions=_conditions(old, verdict, job.generation, now),
-        attempts=list(decision.attempts) or None,
+        attempts=_shortened(decision.attempts) or None,
         retry=_retry(job, old, decision),
         reward_check=(decision.reward_check or old.reward_check) if tried else None,
         progress=_progress(old, last, report),
@@ -89,6 +92,16 @@ def status_of(
         artifact=decision.artifact,
         plan=_plan(job, old, last, observed),
     )
+
+
+def _shortened(attempts: Sequence[Attempt]) -> list[Attempt]:
+    """Return the attempts, of the older ones what is reckoned with and the beginning of why."""
+    old, newest = attempts[:-_TOLD_IN_FULL], attempts[-_TOLD_IN_FULL:]
+    cut = [
+        a.model_copy(update={"message": a.message and bounded(a.message, _OLD_MESSAGE)})
+        for a in old
+    ]
+    return [*cut, *newest]
 
 
 def _retry(job: FineTuneJob, old: FineTuneJobStatus, decision: Decision) -> RetryStatus | None:

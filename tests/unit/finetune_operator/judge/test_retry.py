@@ -88,6 +88,18 @@ def test_the_back_off_doubles_to_its_cap_and_starts_anew_after_a_suspension() ->
     assert backoff(failed(*[Reason.POD_LOST] * 2000), settings).seconds == 35
 
 
+def test_what_is_tried_for_as_long_as_it_takes_is_tried_ever_more_rarely() -> None:
+    settings = Settings(trainer_image="t", retry_base_seconds=1000, retry_cap_seconds=1500)
+    vain = [Reason.UNSCHEDULABLE] * 4
+    assert [backoff(failed(*vain[:n]), settings).seconds for n in (1, 2, 3, 4)] == [
+        *(1000, 2000, 3600, 3600)
+    ]
+    once = failed(*vain, Reason.POD_LOST)
+    assert backoff(once, settings).seconds == 1500
+    patient = Settings(trainer_image="t", retry_base_seconds=9000, retry_cap_seconds=7200)
+    assert backoff(failed(*vain), patient).seconds == 7200
+
+
 def test_active_time_adds_up_what_ran() -> None:
     first = attempt(1, start_time=stamp(0), end_time=stamp(30))
     second = attempt(2, start_time=stamp(100))

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from finetune_api.status import (
+    AttemptState,
     Condition,
     ConditionType,
     FineTuneJobStatus,
@@ -290,3 +291,16 @@ def test_progress_never_goes_back_within_an_attempt(phase: Phase, run: Any) -> N
     assert back.progress == old.progress
     on = made(old=old, reports=(Report(1, at(99), Progress(phase=phase, step=9)),), run=run)
     assert on.progress != old.progress
+
+
+def test_of_very_many_attempts_the_newest_are_told_in_full() -> None:
+    """A status that grew without a bound would one day be refused, and the job stand still."""
+    ended = {"state": AttemptState.FAILED, "reason": Reason.POD_LOST, "message": "x" * 1024}
+    attempts = tuple(attempt(n, **ended) for n in range(1, 1001))
+    decision = Decision(attempts, Verdict(Course.PROGRESSING, Reason.RETRYING, ""))
+    told = status_of(job(), seen(), decision, at(0), SETTINGS).attempts or []
+    lengths = [len(a.message or "") for a in told]
+    assert lengths == [100] * 980 + [1024] * 20
+    assert [a.number for a in told] == [a.number for a in attempts]
+    size = len(FineTuneJobStatus(attempts=told).model_dump_json(exclude_none=True))
+    assert size < 512 * 1024
