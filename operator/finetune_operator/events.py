@@ -18,7 +18,7 @@ from finetune_api.status import (
     RewardCheckState,
     RewardCheckStatus,
 )
-from finetune_contract.reasons import TABLE, Reason, Retry
+from finetune_contract.reasons import Reason, Retry, retry_of
 from finetune_operator import logs
 from finetune_operator.cluster.api import Api, ApiError, Unreachable
 from finetune_operator.job.names import MANAGER, Object
@@ -61,7 +61,8 @@ def transitions(old: FineTuneJobStatus, new: FineTuneJobStatus) -> Iterator[Tran
     was, now = find(old, ConditionType.SUCCEEDED), find(new, ConditionType.SUCCEEDED)
     if now is None or (was is not None and (was.status, was.reason) == (now.status, now.reason)):
         return
-    waits = TABLE[Reason(now.reason)].retry is Retry.WAIT
+    begun = any(attempt.last_step for attempt in new.attempts or ())
+    waits = retry_of(Reason(now.reason), begun) is Retry.WAIT
     if now.status == "False":
         yield Transition(True, "Failed", now.message)
     elif waits or now.reason == Reason.INVALID_SPEC:

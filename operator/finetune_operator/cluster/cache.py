@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from finetune_api.job import KIND
-from finetune_operator.job.names import UID_LABEL, Object, attempt_of, place
+from finetune_operator.job.names import UID_LABEL, Object, attempt_of, controller, place
 from finetune_operator.job.resources import POD
 
 _TOMBSTONES = 20_000
+_DEPARTED = 1024  # of one job; twice as many as an attempt has pods
 _FOR_EVER = 2**63
 
 
@@ -183,6 +184,15 @@ class Cache:
         for uid in [u for u, b in departed.items() if (attempt_of(b) or 0) < attempt]:
             del departed[uid]
         departed[body["metadata"]["uid"]] = body
+        if len(departed) > _DEPARTED:
+            del departed[self._least_needed(key, departed)]
+
+    def _least_needed(self, key: Key, departed: dict[str, Object]) -> str:
+        """Return the pod that went first, of those that nothing made which the job has: anyone may
+        make pods of such a name, and delete them, as long as he likes."""
+        there = {body["metadata"]["uid"] for body in self.children(key)}
+        strays = (u for u, b in departed.items() if controller(b).get("uid") not in there)
+        return next(strays, next(iter(departed)))
 
     def _forget_words(self, key: Key) -> None:
         """Drop what pods of an earlier job of the name had said."""

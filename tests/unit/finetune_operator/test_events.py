@@ -71,6 +71,17 @@ def test_a_new_reason_is_told_if_it_says_something() -> None:
     assert told(EMPTY, status(Reason.RETRYING)) == []
 
 
+def test_what_a_job_waits_for_once_it_has_trained_is_told() -> None:
+    """Before, the same reason ends the job, which is told as its failure."""
+    trained = attempt(reason=Reason.EVICTED, last_step=3, **ENDED)
+    before = status(Reason.RETRYING, "Unknown", trained)
+    waits = status(Reason.BACKEND_REFUSED, "Unknown", trained)
+    assert told(before, waits) == [(True, "BackendRefused", "why")]
+    new = attempt(reason=Reason.EVICTED, last_step=0, **ENDED)
+    before = status(Reason.RETRYING, "Unknown", new)
+    assert told(before, status(Reason.BACKEND_REFUSED, "Unknown", new)) == []
+
+
 def test_only_a_change_is_told() -> None:
     assert told(status(Reason.RUNNING), status(Reason.RUNNING)) == []
     assert told(status(Reason.RUNNING), status(Reason.RUNNING, "True")) != []

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from finetune_operator.cluster.cache import _TOMBSTONES, Cache, Key
+from finetune_operator.cluster.cache import _DEPARTED, _TOMBSTONES, Cache, Key
 
 KEY = Key("team", "bot")
 
@@ -250,3 +250,33 @@ def test_managed_fields_are_not_kept() -> None:
     cache = Cache()
     cache.put(body(managedFields=[{"manager": "kubelet"}]))
     assert "managedFields" not in cache.children(KEY)[0]["metadata"]
+
+
+def owned(by: str, **meta: Any) -> dict[str, Any]:
+    return body(ownerReferences=[{"kind": "PyTorchJob", "uid": by, "controller": True}], **meta)
+
+
+def test_last_words_have_a_bound_and_those_of_the_jobs_own_pods_stay() -> None:
+    """Anyone may make a pod of a planned name, and delete it, over and over."""
+    cache = cache_with_job()
+    cache.put(body("PyTorchJob", "bot-a1", uid="workload"))
+    cache.put(owned("workload", uid="own"))
+    cache.remove(owned("workload", uid="own", resourceVersion="6"))
+    for number in range(_DEPARTED + 100):
+        stray = owned("another's", uid=f"s{number}", resourceVersion=str(10 + number))
+        cache.put(stray)
+        cache.remove(stray)
+    kept = [b["metadata"]["uid"] for b in cache.departed(KEY)]
+    assert len(kept) == _DEPARTED
+    assert (kept[0], kept[-1]) == ("own", f"s{_DEPARTED + 99}")
+
+
+def test_of_very_many_pods_of_its_own_the_newest_words_stay() -> None:
+    cache = cache_with_job()
+    cache.put(body("PyTorchJob", "bot-a1", uid="workload"))
+    for number in range(_DEPARTED + 1):
+        mine = owned("workload", uid=f"p{number}", resourceVersion=str(10 + number))
+        cache.put(mine)
+        cache.remove(mine)
+    kept = [b["metadata"]["uid"] for b in cache.departed(KEY)]
+    assert (kept[0], len(kept)) == ("p1", _DEPARTED)
