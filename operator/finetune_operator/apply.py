@@ -40,30 +40,34 @@ class Applier:
     cache: Cache
 
     async def apply(self, job: FineTuneJob, decision: Decision, objects: Objects | None) -> bool:
-        """Return whether anything was made. Raises Waiting, Stalled, ApiError or Unreachable."""
+        """Return whether anything was made, or is gone: what the cache is told of here no watch
+        tells. Raises Waiting, Stalled, ApiError or Unreachable."""
         key = Key(job.namespace, job.name)
-        await self.delete(key, decision.delete)
+        gone = await self.delete(key, decision.delete)
         if objects is None:
-            return False
+            return gone
         last = objects.started[-1]
         begun = self.cache.find(key, last["kind"], last["metadata"]["name"]) is not None
         made = await _all(self._prepare(job, key, body, begun) for body in objects.prepared)
         made += await _all(self._prepare(job, key, body, begun) for body in objects.bound)
         made += [await self._ensure(job, key, body) for body in objects.started]
-        return any(made)
+        return gone or any(made)
 
-    async def delete(self, key: Key, children: Iterable[Child]) -> None:
-        """Delete a job's children. Raises ApiError or Unreachable."""
-        await _all(self._delete(key, child) for child in children)
+    async def delete(self, key: Key, children: Iterable[Child]) -> bool:
+        """Delete a job's children; return whether any is gone. Raises ApiError or Unreachable."""
+        return any(await _all(self._delete(key, child) for child in children))
 
-    async def _delete(self, key: Key, child: Child) -> None:
+    async def _delete(self, key: Key, child: Child) -> bool:
         # The operator's own pods can commit nothing, so a node that does not answer holds none up.
         at_once = child.kind == POD
         await self.api.delete(child.kind, key.namespace, child.name, child.uid, at_once=at_once)
         known = self.cache.find(key, child.kind, child.name)
-        finalized = known is not None and known["metadata"].get("finalizers")
-        if known is not None and known["metadata"]["uid"] == child.uid and not finalized:
-            self.cache.bury(known)
+        if known is None or known["metadata"]["uid"] != child.uid:
+            return False
+        if known["metadata"].get("finalizers"):
+            return False
+        self.cache.bury(known)
+        return True
 
     async def _prepare(self, job: FineTuneJob, key: Key, body: Object, begun: bool) -> bool:
         """Return whether it was made; it is there as planned then."""

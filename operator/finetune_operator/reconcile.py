@@ -145,9 +145,9 @@ class Reconciler:
             # stands there before anything of it is deleted.
             ahead = status_of(job, observed, decision, now, self.settings)
             body, job = await self._write(body, job, ahead, now)
-        waiting, made = None, False
+        waiting, changed = None, False
         try:
-            made = await Applier(self.api, self.cache).apply(job, decision, objects)
+            changed = await Applier(self.api, self.cache).apply(job, decision, objects)
             decision = self._recorded(job, decision)
         except Waiting as reason:
             waiting = reason
@@ -155,7 +155,7 @@ class Reconciler:
             decision = refused(decision, stalled.message, now)
         status = status_of(job, observed, decision, now, self.settings, waiting)
         await self._write(body, job, status, now)
-        if made:
+        if changed:
             return 0.0
         after = decision.after.total_seconds() if decision.after else None
         return waiting.after if waiting else after

@@ -142,7 +142,9 @@ def _go_on(s: Scene, attempt: Attempt, block: Blocked | None, still: Standstill)
         _verdict(s, seen, block),
         run=seen,
         delete=s.others(attempt.number),
-        after=next_look(s, pods, block, all_run, still.after),
+        after=next_look(
+            s, pods, block, all_run, still.after, None if complete else _unmade_left(s, attempt)
+        ),
         # A workload that the cache does not show may have been made by an operator that then died;
         # a Lease that it shows unchanged may have been renewed.
         confirm=workload is None or still.listen is not None,
@@ -152,12 +154,20 @@ def _go_on(s: Scene, attempt: Attempt, block: Blocked | None, still: Standstill)
 
 
 def next_look(
-    s: Scene, pods: list[Pod], block: Blocked | None, steady: bool, over: timedelta | None = None
+    s: Scene, pods: list[Pod], block: Blocked | None, steady: bool, *others: timedelta | None
 ) -> timedelta | None:
-    """Return when to look again: at what blocks pods, at the deadline, when it may be `over`, and,
-    while they are not `steady`, at the next that will have taken long enough to start."""
-    looks = [_time_to_start(s, block), s.deadline_left(), over, None if steady else _slow(s, pods)]
+    """Return when to look again: at what blocks pods, at the deadline, at `others`, and, while the
+    pods are not `steady`, at the next that will have taken long enough to start."""
+    slow = None if steady else _slow(s, pods)
+    looks = [_time_to_start(s, block), s.deadline_left(), slow, *others]
     return min((look for look in looks if look is not None), default=None)
+
+
+def _unmade_left(s: Scene, attempt: Attempt) -> timedelta | None:
+    """Return how long the workload may yet take to make its pods before its Events are read."""
+    started = timestamp(attempt.start_time)
+    left = started + LOOK_AFTER - s.now if started else timedelta()
+    return left if left > timedelta() else None
 
 
 def _slow(s: Scene, pods: list[Pod]) -> timedelta:

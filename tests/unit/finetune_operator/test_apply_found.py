@@ -147,7 +147,7 @@ async def test_what_was_planted_is_put_right_before_an_attempt_begins(
     assert found == planned
     assert ("PyTorchJob", "bot-a1") in bench.world.objects
     writes = bench.world.writes
-    assert await bench.do_pass() == 10
+    assert await bench.do_pass() == 3
     assert bench.world.writes == writes
 
 

@@ -61,20 +61,20 @@ async def test_the_jobs_own_service_account_names_the_secrets_of_the_registry(
 async def test_a_pass_that_made_something_is_followed_by_another() -> None:
     bench = Bench()
     assert await bench.do_pass() == 0
-    assert await bench.do_pass() == 10
+    assert await bench.do_pass() == 3
     assert bench.status()["attempts"][0]["workloadUid"]
 
 
 async def test_what_was_written_is_known_before_a_watch_shows_it() -> None:
     bench = Bench()
     await bench.do_pass()
-    assert await bench.reconciler.reconcile(KEY) == 10
+    assert await bench.reconciler.reconcile(KEY) == 3
     body = bench.world.objects["Role", "bot-a1"]
     stale = {**body["metadata"], "annotations": {"finetune.dev/plan": "old"}}
     bench.cache.put(bench.world.store({**body, "metadata": stale}))
-    assert await bench.reconciler.reconcile(KEY) == 10
+    assert await bench.reconciler.reconcile(KEY) == 3
     writes = bench.world.writes
-    assert await bench.reconciler.reconcile(KEY) == 10
+    assert await bench.reconciler.reconcile(KEY) == 3
     assert bench.world.writes == writes
 
 

@@ -1,0 +1,167 @@
+"""A World in which pods can be refused, kept from starting and left with an end of any kind."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from finetune_contract.checkpoint import CheckpointRef
+from finetune_contract.reasons import exit_code
+from finetune_operator.cluster.api import ApiError, Listing
+from finetune_trainer.process.ending import failed
+from finetune_trainer.process.errors import Failure
+from support.operator.model.api_server import ModelApi
+from support.operator.model.invariants import may_create, may_follow
+from support.operator.model.world import World, attempt_of, trains, tries_rewards
+
+Json = Any
+NOT_SERVED = ApiError(404, "NotFound", "the server could not find the requested resource")
+
+
+class Cluster(World):
+    """What stands in the way of pods is by rank, and of the newest attempt's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.refused: dict[int, str] = {}  # pods are not made, in the API server's words
+        self.stuck: dict[int, Json] = {}  # pods do not start; their status then
+        self.warnings: dict[int, str] = {}  # newest Event of a pod
+        self.queued = False  # what admits workloads has not admitted any
+        self.controlled = True  # training-operator is at work
+        self.note: str | None = None  # of the trainer, in its Progress
+        self.events: dict[str, list[Json]] = {}  # by uid
+
+    def add(self, body: Json) -> Json:
+        if body["kind"] == self.backend.workload and self.queued:
+            body = copy.deepcopy(body)
+            body["spec"]["runPolicy"]["suspend"] = True
+        return super().add(body)
+
+    def admit(self) -> None:
+        """Let the queue admit what it holds."""
+        self.queued = False
+        for workload in self.all(self.backend.workload):
+            body = copy.deepcopy(workload)
+            body["spec"]["runPolicy"]["suspend"] = False
+            self.store(body)
+
+    def train_operator(self) -> None:
+        if self.controlled:
+            super().train_operator()
+
+    def _make_pods(self, workload: Json) -> None:
+        if workload["spec"]["runPolicy"]["suspend"]:
+            return
+        for name, template in self.backend.pods(workload, self.find):
+            if ("Pod", name) in self.objects:
+                continue
+            pod = self._pod(workload, name, template)
+            if why := self.refused.get(self.backend.node_rank(pod) or 0):
+                self._warn(workload, f'Error creating: pods "{name}" is forbidden: {why}')
+            else:
+                self.add(pod)
+
+    def _warn(self, body: Json, message: str) -> None:
+        event = {"type": "Warning", "message": message, "lastTimestamp": self.stamp()}
+        self.events[body["metadata"]["uid"]] = [event]
+
+    def _start(self, pod: Json) -> None:
+        rank = self.backend.node_rank(pod) or 0
+        if tries_rewards(pod) or rank not in self.stuck:
+            super()._start(pod)
+            return
+        if rank in self.warnings:
+            self._warn(pod, self.warnings[rank])
+        told = pod["status"].get("containerStatuses") or pod["status"].get("conditions")
+        if told is None or pod["status"] != self._dated(pod["status"], self.stuck[rank]):
+            self.store({**copy.deepcopy(pod), "status": self._dated({}, self.stuck[rank])})
+
+    def _dated(self, now: Json, status: Json) -> Json:
+        """Return a status with the time at which the pod was given its node, once it was."""
+        known = {c["type"]: c for c in now.get("conditions", [])}
+        dated = copy.deepcopy(status)
+        for condition in dated["conditions"]:
+            stands = known.get(condition["type"], {})
+            same = stands.get("status") == condition["status"]
+            at = stands.get("lastTransitionTime") if same else None
+            condition["lastTransitionTime"] = at or self.stamp()
+        return {"phase": "Pending", **dated}
+
+    def _progress(self, attempt: int) -> Json:
+        told = super()._progress(attempt)
+        return {**told, "note": self.note} if self.note else told
+
+    def show(self, name: str, status: Json) -> None:
+        """Let a kubelet change parts of a pod's status."""
+        pod = copy.deepcopy(self.objects["Pod", name])
+        self.store({**pod, "status": {**pod["status"], **status}})
+
+    def end_with(self, name: str, terminated: Json) -> None:
+        """End a pod's trainer so."""
+        pod = self.objects.get(("Pod", name))
+        if pod is None or not trains(pod):
+            return
+        body = copy.deepcopy(pod)
+        if not self.sidecars:
+            body["status"]["phase"] = "Failed"
+        ended = {"finishedAt": self.stamp(), "reason": "Error", **terminated}
+        body["status"]["containerStatuses"][0]["state"] = {"terminated": ended}
+        self.store(body)
+
+    def fail(self, name: str, failure: Failure) -> None:
+        """End a pod's trainer with the Result that it writes of a failure."""
+        pod = self.objects.get(("Pod", name))
+        if pod is None:
+            return
+        attempt = attempt_of(pod)
+        result = failed(failure, attempt=attempt, rank=self.backend.node_rank(pod) or 0)
+        if self.leads(pod):
+            known = CheckpointRef.model_validate(self.saved) if self.saved else None
+            step = self.steps[attempt] + 1
+            result = result.model_copy(update={"checkpoint": known, "step": step})
+        code = exit_code(failure.reason)
+        self.end_with(name, {"exitCode": code, "message": result.encode()})
+
+
+class Server(ModelApi):
+    """The API server of a Cluster; `refusals` says how creating a kind is refused, `outage` how
+    everything is."""
+
+    world: Cluster
+
+    def __init__(self, world: Cluster) -> None:
+        super().__init__(world, self._may_create, self._may_follow)
+        self.refusals: dict[str, Exception] = {}
+        self.outage: Exception | None = None
+        self.unserved: set[str] = set()  # kinds
+        self.told: list[tuple[Any, Json]] = []  # statuses as they were written, and when
+
+    async def list_objects(self, kind: str, namespace: str | None, selector: str) -> Listing:
+        if kind in self.unserved:
+            raise NOT_SERVED
+        return await super().list_objects(kind, namespace, selector)
+
+    def _may_create(self, body: Json) -> None:
+        if body["kind"] in self.unserved:
+            raise NOT_SERVED
+        if refusal := self.refusals.get(body["kind"]):
+            raise refusal
+        may_create(self.world, body)
+
+    def _may_follow(self, old: Json, believed: Json, new: Json) -> None:
+        may_follow(self.world, old, believed, new)
+        self.told.append((self.clock.own(), copy.deepcopy(new)))
+
+    async def events_of(self, namespace: str, uid: str) -> list[Json]:
+        self._alive()
+        return copy.deepcopy(self.world.events.get(uid, []))
+
+    def _alive(self) -> None:
+        super()._alive()
+        if self.outage is not None:
+            raise self.outage
+
+
+def forbidden(kind: str, words: str, code: int = 403) -> ApiError:
+    """Return an API server's refusal to create an object."""
+    return ApiError(code, "Forbidden", f'{kind} "bot-a1" is forbidden: {words}')
