@@ -27,14 +27,23 @@ def server() -> Iterator[ForkServer]:
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a directory with a tiny model and rows that it can be trained on."""
+    directory = tmp_path_factory.mktemp("inputs")
+    write_model(directory / "model")
+    write_rows(directory / "train.jsonl", sums(16))
+    return directory
+
+
+@pytest.fixture(scope="module")
+def model(inputs: Path) -> Path:
     """Return the directory of a tiny model."""
-    return write_model(tmp_path_factory.mktemp("model"))
+    return inputs / "model"
 
 
 @pytest.fixture
 def rows(tmp_path: Path) -> Path:
-    """Return a file of rows that it can be trained on."""
+    """Return a file of rows that the model can be trained on."""
     return write_rows(tmp_path / "train.jsonl", sums(16))
 
 

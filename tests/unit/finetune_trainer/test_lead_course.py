@@ -23,7 +23,6 @@ from finetune_trainer.process.distributed import Led
 from finetune_trainer.process.errors import Failure
 from finetune_trainer.step.optimizer_state import Moments
 from finetune_trainer.store.artifacts import open_artifact
-from support.models.tiny_llama import sums, write_model, write_rows
 from support.storage.meddled_store import meddled
 from support.storage.publications import run_directory
 from support.trainer.runs import run_config
@@ -49,14 +48,6 @@ class Curves:
 
     def close(self, reason: Reason) -> None:
         self.told.append(reason)
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("inputs")
-    write_model(directory / "model")
-    write_rows(directory / "train.jsonl", sums(2))
-    return directory
 
 
 @pytest.fixture

@@ -10,17 +10,7 @@ import pytest
 from finetune_contract.artifact import MANIFEST
 from finetune_contract.checkpoint import CheckpointRef
 from finetune_trainer.checkpoints.snapshot import STATE
-from support.trainer.checkpoints import Start, newest, saved, snapshot, starter
-
-
-@pytest.fixture
-def seen() -> list[CheckpointRef]:
-    return []
-
-
-@pytest.fixture
-def start(tmp_path: Path, seen: list[CheckpointRef]) -> Start:
-    return starter(tmp_path, seen.append)
+from support.trainer.checkpoints import Start, newest, saved, snapshot
 
 
 @pytest.mark.usefixtures("scratch_alone")

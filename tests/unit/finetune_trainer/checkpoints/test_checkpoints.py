@@ -16,23 +16,7 @@ from finetune_trainer.checkpoints.snapshot import STATE
 from finetune_trainer.process.errors import Failure
 from support.storage.meddled_store import Before
 from support.storage.publications import PROVENANCE
-from support.trainer.checkpoints import Start, newest, place, present, saved, snapshot, starter
-
-
-@pytest.fixture
-def seen() -> list[CheckpointRef]:
-    return []
-
-
-@pytest.fixture
-def notes() -> list[str | None]:
-    """What was told of trouble."""
-    return []
-
-
-@pytest.fixture
-def start(tmp_path: Path, seen: list[CheckpointRef], notes: list[str | None]) -> Start:
-    return starter(tmp_path, seen.append, notes.append)
+from support.trainer.checkpoints import Start, newest, place, present, saved, snapshot
 
 
 def unavailable(request: str) -> Before:

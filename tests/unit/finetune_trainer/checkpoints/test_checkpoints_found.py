@@ -17,17 +17,7 @@ from finetune_trainer.course.telemetry import METRICS
 from finetune_trainer.process.errors import Failure
 from finetune_trainer.store.storage import hash_file
 from support.storage.publications import PROVENANCE
-from support.trainer.checkpoints import Start, newest, place, saved, snapshot, starter
-
-
-@pytest.fixture
-def seen() -> list[CheckpointRef]:
-    return []
-
-
-@pytest.fixture
-def start(tmp_path: Path, seen: list[CheckpointRef]) -> Start:
-    return starter(tmp_path, seen.append)
+from support.trainer.checkpoints import Start, newest, place, saved, snapshot
 
 
 def test_what_was_saved_is_found_whole(

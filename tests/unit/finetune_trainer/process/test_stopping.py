@@ -12,7 +12,6 @@ import pytest
 
 from finetune_contract.reasons import Reason, exit_code
 from finetune_contract.runconfig import RunConfig
-from support.models.tiny_llama import sums, write_model, write_rows
 from support.trainer.fork_server import Ended, Fault, ForkServer
 from support.trainer.launchers import ENDLESS
 from support.trainer.runs import run_config
@@ -20,14 +19,6 @@ from support.trainer.runs import run_config
 STEPS = 6
 INTERRUPTED = exit_code(Reason.INTERRUPTED)
 TERM = int(signal.SIGTERM)
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("inputs")
-    write_model(directory / "model")
-    write_rows(directory / "train.jsonl", sums(16))
-    return directory
 
 
 def config(inputs: Path, output: Path, *, attempt: int = 1, **layout: Any) -> RunConfig:

@@ -5,25 +5,14 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-import pytest
-
 from finetune_contract.artifact import MANIFEST
 from finetune_contract.reasons import Reason, exit_code
 from finetune_contract.runconfig import RunConfig
 from finetune_trainer.store.publish import Output
-from support.models.tiny_llama import sums, write_model, write_rows
 from support.trainer.fork_server import ForkServer
 from support.trainer.runs import run_config
 
 STEPS = 3000  # more than are done until the other claim is seen
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("inputs")
-    write_model(directory / "model")
-    write_rows(directory / "train.jsonl", sums(16))
-    return directory
 
 
 def job(inputs: Path, directory: Path, uid: str) -> RunConfig:
