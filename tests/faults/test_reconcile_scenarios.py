@@ -7,7 +7,8 @@ import pytest
 from finetune_api.job import KIND
 from support.operator.backends import BACKENDS, NAMES, Played
 from support.operator.model.api_server import Fault
-from support.operator.model.schedules import TURN, Schedule, play
+from support.operator.model.moves import play
+from support.operator.model.schedules import TURN, Schedule
 
 TURN_STEP = ("turn", TURN)
 LOOK = [("deliver", (KIND, 9)), ("pass", None)]

@@ -2,49 +2,67 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
-from support.operator.model.world import (
-    FINISHED,
-    GRACE,
-    World,
-    artifact,
-    attempt_of,
-    belongs,
-    tries_rewards,
-)
+from finetune_api.job import KIND
+from finetune_contract.reasons import TABLE, Reason, Retry
+from support.operator.model.store import RFC3339
+from support.operator.model.strangers import FORGED, PLANTED, SHARED, is_planted
+from support.operator.model.trainers import artifact, attempt_of, tries_rewards
+from support.operator.model.world import FINISHED, GRACE, World, owner_uid
 
 Json = Any
 FENCE = 60  # seconds
+UNSURE = 7  # seconds by which an operator's clock may be wrong without its noticing
+MOST_LOST = 4  # attempts in a row that the infrastructure may end
 
 
 def may_create(world: World, body: Json) -> None:
     """Object to a workload that could run, or commit, beside another; and to untried rewards."""
-    if body["kind"] == "Pod":
+    if body["kind"] == "Pod" and not world.edited:
         _may_try(world)
     if body["kind"] != world.backend.workload:
         return
-    if has_code(world.job()):
-        assert world.job()["status"]["rewardCheck"]["state"] == "Passed", "its rewards are untried"
-        assert world.tried, "nobody tried them"
-    attempt = attempt_of(body)
-    status = world.job()["status"]
+    attempt, job = attempt_of(body), world.job()
+    status = job["status"]
+    assert condition(job, "Succeeded") == "Unknown", "a finished job never runs again"
     last = status["attempts"][-1]
     assert last["number"] == attempt, "it does not stand in status as the newest attempt"
     assert last["state"] == "Starting", f"its state is {last['state']}"
-    assert "workloadUid" not in last, "it had been made before"
-    succeeded = {c["type"]: c["status"] for c in status["conditions"]}["Succeeded"]
-    assert succeeded == "Unknown", "a finished job never runs again"
-    fenced = _fenced(world, status["attempts"])
+    if not world.edited:
+        assert "workloadUid" not in last, "it had been made before"
+    if has_code(job) and not world.edited:
+        assert status["rewardCheck"]["state"] == "Passed", "its rewards are untried"
+        assert world.tried, "nobody tried them"
     for pod in world.live_pods():
-        assert attempt_of(pod) in fenced, f"{pod['metadata']['name']} still runs"
+        assert _is_fenced(world, pod), f"{pod['metadata']['name']} still runs"
     for lease in world.all("Lease"):
-        assert attempt_of(lease) == attempt, "the Lease of an older attempt stands"
+        own = owner_uid(lease) == job["metadata"]["uid"]
+        assert not own or attempt_of(lease) == attempt, "the Lease of an older attempt stands"
     for other in world.all(world.backend.workload):
-        older = attempt_of(other)
-        over = world.backend.outcome(other) is not None
-        assert older in fenced or over, "another stands"
+        if owner_uid(other) == job["metadata"]["uid"]:
+            over = world.backend.outcome(other) is not None
+            assert over or _is_fenced(world, other), "another stands"
+    places = [(k, f"bot-a{attempt}") for k in PLANTED] + [(k, "bot-finetune") for k in SHARED]
+    for kind, name in places:
+        found = world.find(kind, name)
+        assert not is_planted(found), f"{kind} {name} was planted"
+        assert found is None or owner_uid(found) == job["metadata"]["uid"], "it is a stranger's"
+
+
+def may_run(world: World, pod: Json) -> None:
+    """Object to a pod that starts while one of another attempt runs."""
+    for other in world.live_pods():
+        if other["status"]["phase"] == "Running" and attempt_of(other) != attempt_of(pod):
+            assert _is_fenced(world, other), f"{other['metadata']['name']} still runs"
+
+
+def may_delete(world: World, body: Json, at_once: bool) -> None:
+    """Object to the deletion of a stranger's object, and of a pod without its time to save."""
+    by = (body["metadata"].get("ownerReferences") or [{}])[0]
+    assert (by.get("kind"), by.get("name")) == (KIND, "bot"), f"{body['metadata']} is a stranger's"
+    assert not at_once or tries_rewards(body), "it gets no time to end"
 
 
 def _may_try(world: World) -> None:
@@ -59,15 +77,25 @@ def has_code(job: Json) -> bool:
     return "grpo" in job["spec"].get("method", {})
 
 
-def _fenced(world: World, attempts: list[Json]) -> set[int]:
-    long_ago = world.now - timedelta(seconds=FENCE + GRACE)
-    stamp = long_ago.strftime("%Y-%m-%dT%H:%M:%SZ")
-    return {a["number"] for a in attempts if a.get("endTime", "9") <= stamp}
+def _is_fenced(world: World, body: Json) -> bool:
+    """Tell whether what an object stands for was waited for as long as one may."""
+    long_ago = world.now - timedelta(seconds=FENCE + GRACE - UNSURE)
+    stamp = long_ago.strftime(RFC3339)
+    attempts = world.job()["status"].get("attempts", [])
+    if world.edited:  # its times say nothing
+        return bool(body["metadata"].get("deletionTimestamp", "9") <= stamp)
+    ended = {a["number"] for a in attempts if a.get("endTime", "9") <= stamp}
+    return attempt_of(body) in ended
 
 
 def may_follow(world: World, old: Json, believed: Json, new: Json) -> None:
     """Object to a status that forgets, goes back, or mixes attempts up."""
     assert believed == old, "a patch made from something else leaves what should go"
+    world.statuses.append(new)
+    _may_succeed(world, old, new)
+    if world.edited:
+        return
+    goes_on = _goes_on(world, old, new)
     saved, known = new.get("checkpoint"), old.get("checkpoint")
     if known is not None:
         assert saved is not None, "the checkpoint was forgotten"
@@ -75,26 +103,45 @@ def may_follow(world: World, old: Json, believed: Json, new: Json) -> None:
     if saved is not None:
         assert saved["step"] <= world.saved["step"], "nobody saved it"
     was_tried = old.get("rewardCheck", {})
-    if was_tried.get("state") in ("Passed", "Failed") and not _goes_on(world, old, new):
+    if was_tried.get("state") in ("Passed", "Failed") and not goes_on:
         assert new["rewardCheck"] == was_tried, "a verdict on the rewards was forgotten"
     before = {a["number"]: a for a in old.get("attempts", [])}
+    assert len(before) <= len(new.get("attempts", [])) <= len(before) + 1, "attempts went or came"
     for attempt in new.get("attempts", []):
-        was = before.get(attempt["number"], {})
-        if was.get("state") in ("Failed", "Suspended", "Succeeded"):
-            counts = {k: v for k, v in attempt.items() if k in ("lastStep", "lostSteps")}
-            assert attempt == was | counts, "the record of a closed attempt changed"
-        if "lastStep" in attempt:
-            done = world.most_steps[attempt["number"]]
-            # The pod that published tells the steps of the artifact, whatever another had done.
-            least = 0 if attempt["state"] == "Succeeded" else was.get("lastStep", 0)
-            steps = (least, attempt["lastStep"], done)
-            assert sorted(steps) == list(steps), f"attempt {attempt['number']} counts {steps}"
-            assert 0 <= attempt.get("lostSteps", 0) <= attempt["lastStep"]
-        if "resumedStep" in was:
-            assert attempt["resumedStep"] == was["resumedStep"]
+        _may_be(world, before.get(attempt["number"], {}), attempt)
     if progress := new.get("progress"):
         assert progress["attempt"] == new["attempts"][-1]["number"]
         assert progress["step"] <= world.most_steps[progress["attempt"]]
+        known = old.get("progress", {})
+        if known.get("attempt") == progress["attempt"]:
+            assert known["step"] <= progress["step"], "progress went back"
+
+
+def _may_succeed(world: World, old: Json, new: Json) -> None:
+    before, after = ({"status": status} for status in (old, new))
+    if condition(after, "Succeeded") != "True" or condition(before, "Succeeded") == "True":
+        return
+    stood = any(a["state"] == "Succeeded" for a in old.get("attempts", []))
+    if not (world.edited and stood):
+        assert new["attempts"][-1]["number"] in world.committed, "nobody committed it"
+        assert new["artifact"]["digest"] != FORGED["digest"], "it is a stranger's"
+
+
+def _may_be(world: World, was: Json, attempt: Json) -> None:
+    """Object to the record of an attempt that was another."""
+    if was.get("state") in ("Failed", "Suspended", "Succeeded"):
+        counts = {k: v for k, v in attempt.items() if k in ("lastStep", "lostSteps")}
+        assert attempt == was | counts, "the record of a closed attempt changed"
+    if "lastStep" in attempt:
+        done = world.most_steps[attempt["number"]]
+        # The pod that published tells the steps of the artifact, whatever another had done.
+        least = 0 if attempt["state"] == "Succeeded" else was.get("lastStep", 0)
+        steps = (least, attempt["lastStep"], done)
+        assert sorted(steps) == list(steps), f"attempt {attempt['number']} counts {steps}"
+        assert 0 <= attempt.get("lostSteps", 0) <= attempt["lastStep"]
+    for name in ("resumedStep", "workloadUid", "startTime", "image", "runningTime"):
+        if name in was:
+            assert attempt[name] == was[name], f"{name} changed"
 
 
 def _goes_on(world: World, old: Json, new: Json) -> bool:
@@ -113,35 +160,73 @@ def _goes_on(world: World, old: Json, new: Json) -> bool:
     return True
 
 
+def obeys(world: World, job: Json, now: datetime) -> None:
+    """Object to an attempt that goes on although the job's spec, as the operator has just looked
+    at it, says that it may not."""
+    if condition(job, "Succeeded") in ("True", "False"):
+        return
+    policy = job["spec"]["runPolicy"]
+    status = world.job().get("status", {})
+    live = [a for a in status.get("attempts", []) if a["state"] in ("Starting", "Running")]
+    assert not (live and policy.get("suspend")), "it was told to suspend"
+    seconds = policy.get("activeDeadlineSeconds")
+    if live and seconds and not world.edited:
+        after = status.get("retry", {}).get("afterAttempt", 0)
+        counted = [a for a in status["attempts"] if a["number"] > after]
+        ran = sum((_ran(a, now) for a in counted), timedelta())
+        assert ran <= timedelta(seconds=seconds + UNSURE * len(counted)), "its deadline is over"
+
+
+def _ran(attempt: Json, now: datetime) -> timedelta:
+    start, end = (datetime.fromisoformat(attempt[t]) for t in ("startTime", "startTime"))
+    end = datetime.fromisoformat(attempt["endTime"]) if "endTime" in attempt else now
+    return max(timedelta(), end - start)
+
+
 def check_the_end(world: World) -> None:
+    """Object to how a job has finished, and to what is left of it."""
     job = world.job()
-    status = job["status"]
-    attempts = status.get("attempts", [])
-    tried = status.get("rewardCheck", {}).get("state")
+    attempts = job["status"].get("attempts", [])
+    if not world.edited:
+        _check_record(world, job, attempts)
+    if condition(job, "Succeeded") == "True":
+        assert (condition(job, "Ready"), condition(job, "Stalled")) == ("True", None)
+    else:
+        assert (condition(job, "Ready"), condition(job, "Stalled")) == ("False", "True")
+        _check_failure(job, attempts)
+    assert condition(job, "Reconciling") is None
+    kept = f"-a{attempts[-1]['number']}" if attempts else "-rewards"
+    uid = job["metadata"]["uid"]
+    left = [n for (k, n), b in world.objects.items() if k != "Pod" and owner_uid(b) == uid]
+    strays = [name for name in left if kept not in name and name != "bot-finetune"]
+    lost = world.unreachable
+    held = [p for p in world.all("Pod") if p["metadata"]["name"] not in lost or tries_rewards(p)]
+    assert all(p["status"]["phase"] in FINISHED for p in held), "it holds a node for nobody"
+    assert not strays, strays
+
+
+def _check_record(world: World, job: Json, attempts: list[Json]) -> None:
+    tried = job["status"].get("rewardCheck", {}).get("state")
     assert tried == (("Passed" if attempts else "Failed") if has_code(job) else None)
     assert [a["number"] for a in attempts] == list(range(1, len(attempts) + 1))
     assert all(a["state"] in ("Failed", "Suspended") for a in attempts[:-1])
     if condition(job, "Succeeded") == "True":
-        told = dict(status["artifact"])
+        told = dict(job["status"]["artifact"])
         accepted = told.pop("attempt")
         assert accepted == attempts[-1]["number"]
         assert accepted in world.committed, "nobody committed what status shows"
         assert told == artifact(job["metadata"]["uid"], accepted)
-        assert (condition(job, "Ready"), condition(job, "Stalled")) == ("True", None)
     else:
-        assert (condition(job, "Ready"), condition(job, "Stalled")) == ("False", "True")
         assert not attempts or attempts[-1]["state"] == "Failed"
-    assert condition(job, "Reconciling") is None
-    kept = f"-a{attempts[-1]['number']}" if attempts else "-rewards"
-    strays = [
-        (k, n)
-        for (k, n), b in world.objects.items()
-        if k != "Pod" and belongs(b, "bot") and kept not in n
-    ]
-    lost = world.unreachable
-    held = [p for p in world.all("Pod") if p["metadata"]["name"] not in lost or tries_rewards(p)]
-    assert all(p["status"]["phase"] in FINISHED for p in held), "it holds a node for nobody"
-    assert all(name == "bot-finetune" for _, name in strays), strays
+
+
+def _check_failure(job: Json, attempts: list[Json]) -> None:
+    """Object to a failure by what passes, of a job that has trained."""
+    conditions = job["status"]["conditions"]
+    reason = Reason(next(c["reason"] for c in conditions if c["type"] == "Succeeded"))
+    if any(a.get("lastStep") for a in attempts):
+        row = TABLE[reason]
+        assert (row.once_begun or row.retry) is not Retry.WAIT, f"it had trained: {reason}"
 
 
 def condition(job: Json, kind: str) -> str | None:

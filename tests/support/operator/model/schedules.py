@@ -1,106 +1,92 @@
-"""Schedules of disorder: one operator after another in one World, then peace."""
+"""Schedules of disorder: operators in one World, one after another or side by side, then peace."""
 
 from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
-from functools import partial
 from typing import Any
 
-from finetune_api.job import KIND
-from finetune_operator.cluster.cache import Cache, Key
-from finetune_operator.cluster.queue import RetryLater
-from finetune_operator.cluster.sync import Synchroniser
-from finetune_operator.settings import Settings
 from support.operator.backends import ONE_OBJECT, Played
 from support.operator.jobs import bot_job
-from support.operator.model.api_server import Crash, Fault, ModelApi, reconciler_on
-from support.operator.model.invariants import (
-    FENCE,
-    check_the_end,
-    condition,
-    may_create,
-    may_follow,
-)
-from support.operator.model.world import GRACE, World, child_kinds
+from support.operator.model.api_server import Crash
+from support.operator.model.invariants import condition, may_run, obeys
+from support.operator.model.leases import LeaseServer
+from support.operator.model.operators import KEY, Operator
+from support.operator.model.store import Watch
+from support.operator.model.strangers import leave
+from support.operator.model.world import GRACE, World
 
 Json = Any
 Schedule = list[tuple[str, Any]]
-KEY = Key("team", "bot")
 QUIET = 6  # turns of 7 seconds: longer than what has ended is left alone
-SETTINGS = Settings(
-    trainer_image="trainer:1",
-    fence_timeout_seconds=FENCE,
-    retry_base_seconds=10,
-    retry_cap_seconds=20,
-    max_infrastructure_attempts=4,
-)
+PATIENCE = 160  # turns in which a job that is left in peace finishes
 CODE = {"name": "mine", "python": {"configMap": {"name": "code", "key": "score.py"}}}
 WORKLOAD = "workload"  # in a schedule, the kind that the backend has for it
 Pod = str | tuple[int, int]  # in a schedule: by name, or attempt and rank
-TURN = ["deliver all", "pass", "training-operator", "start pods", "collect"]
+TURN = ["elect", "deliver all", "pass", "training-operator", "start pods", "collect"]
 
 
 class Simulation:
-    """One operator after another in one World."""
+    """A job, operators and all others in one World. Of two operators one is spoken of at a time."""
 
-    def __init__(self, code: bool = False, backend: Played = ONE_OBJECT) -> None:
-        """`code`: the job has a reward function of its own."""
-        self.world = World(backend)
-        self._kinds = child_kinds(backend)
+    def __init__(self, code: bool = False, backend: Played = ONE_OBJECT, two: bool = False) -> None:
+        """`code`: the job has a reward function of its own; `two` operators: one leads."""
+        self.world = World(backend=backend, watches=[Watch() for _ in range(1 + two)])
+        self.world.on_start = lambda pod: may_run(self.world, pod)
         self._loop = asyncio.new_event_loop()
+        self._lease = LeaseServer() if two else None
+        self._ghosts: list[Operator] = []  # dead processes
         spec = {"workers": {"replicas": 2}, "training": {"microBatchSize": 4}}
         method = {"method": {"type": "GRPO", "grpo": {"rewards": [CODE]}}} if code else {}
-        self.world.add(bot_job(**spec, **method, runPolicy=_policy(False)))
-        self.start_operator()
+        policy = {"suspend": False, "terminationGracePeriodSeconds": GRACE}
+        self.fate = "Succeeded"  # how trainers that are left alone end
+        self.world.add(bot_job(**spec, **method, runPolicy=policy))
+        self._operators = [self._started(watch) for watch in self.world.watches]
+
+    def _started(self, watch: Watch, ahead: timedelta = timedelta()) -> Operator:
+        name = f"operator-{len(self._ghosts)}-{self.world.watches.index(watch)}"
+        return Operator(self.world, watch, self._loop, name, self._lease, ahead)
+
+    @property
+    def operator(self) -> Operator:
+        """Return the operator that is spoken of."""
+        return self._operators[0]
+
+    def swap(self) -> None:
+        """Speak of the other operator from now on."""
+        self._operators.reverse()
+
+    def restart(self, ahead: timedelta = timedelta()) -> None:
+        """Start the operator's process anew, on a machine whose clock is as far ahead."""
+        self.operator.die()
+        self._ghosts.append(self.operator)
+        self._operators[0] = self._started(self.operator.watch, ahead)
 
     def close(self) -> None:
+        for task in asyncio.all_tasks(self._loop):
+            task.cancel()
+        self._loop.run_until_complete(asyncio.sleep(0))
         self._loop.close()
 
-    def run(self, coroutine: Any) -> Any:
-        return self._loop.run_until_complete(coroutine)
-
-    def start_operator(self) -> None:
-        """A new process: nothing remembered, everything listed."""
-        self.cache = Cache()
-        self.api = ModelApi(
-            self.world, partial(may_create, self.world), partial(may_follow, self.world)
-        )
-        self.reconciler = reconciler_on(self.api, self.cache, SETTINGS)
-        for queue in self.world.pending.values():
-            queue.clear()
-        self.relist()
-
-    def relist(self) -> None:
-        self.run(Synchroniser(self.api, self.cache, self._kinds, (), lambda key: None).relist())
-
     def do_pass(self) -> None:
+        operator = self.operator
         try:
-            self.run(self.reconciler.reconcile(KEY))
-        except RetryLater:
-            pass
+            done = operator.do_pass()
         except Crash:
-            self.start_operator()
+            self.restart()
+            return
+        job = operator.cache.job(KEY)
+        if job is not None and done:
+            obeys(self.world, job, operator.api.clock.now())
 
-    def deliver(self, kind: str, count: int) -> None:
-        for event, body in self.world.deliveries(kind, count):
-            self.tell(event, body)
-
-    def deliver_all(self) -> None:
-        for kind in (KIND, *self._kinds):
-            self.deliver(kind, 1_000)
-
-    def tell(self, event: str, body: Json) -> None:
-        if event == "DELETED":
-            self.cache.remove(body)
-        else:
-            self.cache.put(body)
-
-    def repeat(self, kind: str, index: int) -> None:
-        told = self.world.told[kind]
-        if told:
-            event, body = told[index % len(told)]
-            self.tell(event, {**body, "metadata": dict(body["metadata"])})
+    def arrive(self) -> None:
+        """Let every write that is still on its way arrive."""
+        for operator in (*self._ghosts, *self._operators):
+            try:
+                operator.arrive()
+            except Crash:
+                if operator is self.operator:
+                    self.restart()
 
     def kind(self, kind: str) -> str:
         """Return the kind that a schedule means."""
@@ -122,52 +108,61 @@ class Simulation:
         job = self.world.job()
         self.world.store({**job, "metadata": {**job["metadata"]}})
 
+    def edit(self, **policy: Any) -> None:
+        """Change fields of spec.runPolicy; None takes one away."""
+        job = self.world.job()
+        changed = {**job, "metadata": {**job["metadata"]}, "spec": {**job["spec"]}}
+        fields = {**job["spec"]["runPolicy"], **policy}
+        changed["spec"]["runPolicy"] = {k: v for k, v in fields.items() if v is not None}
+        changed["metadata"]["generation"] += 1
+        self.world.store(changed)
+
+    def retry(self) -> None:
+        """The user raises runPolicy.retries, whether or not the job has failed."""
+        self.edit(retries=self.world.job()["spec"]["runPolicy"].get("retries", 0) + 1)
+
+    def finished(self) -> bool:
+        return condition(self.world.job(), "Succeeded") in ("True", "False")
+
     def make_peace(self) -> None:
         """No more faults: everyone does their part until the job is finished."""
-        self.api.fault = None
-        job = self.world.job()
-        if job["spec"].get("runPolicy", {}).get("suspend"):
-            self.edit(suspend=False)
+        self.arrive()
+        self._mend()
         quiet = 0
-        for _ in range(120):
+        for _ in range(PATIENCE):
             before = self.world.version
-            self.settle()
+            self._settle()
             quiet = quiet + 1 if self.finished() and self.world.version == before else 0
             if quiet == QUIET:
                 return
             self.world.now += timedelta(seconds=7)
         raise AssertionError(f"never finished: {self.world.job().get('status')}")
 
-    def settle(self) -> None:
+    def _mend(self) -> None:
+        api, world = self.operator.api, self.world
+        api.fault, api.late, api.outage = None, None, 0
+        world.refused.clear()
+        world.room = None
+        world.hold(False)
+        leave(world)
+        if world.job()["spec"]["runPolicy"].get("suspend"):
+            self.edit(suspend=False)
+        # A gap is closed by the next periodic list.
+        self.operator.relist()
+
+    def _settle(self) -> None:
         self.world.lose_nodes()
         self.world.collect()
         self.world.train_operator()
         self.start_pods()
-        self.deliver_all()
+        self.operator.deliver_all()
+        self.operator.elect()
+        before = self.world.writes
         self.do_pass()
-        self.do_pass()
+        if self.world.writes != before:
+            self.do_pass()
         for pod in self.world.all("Pod"):
-            self.world.end(pod["metadata"]["name"], "Succeeded")
-
-    def edit(self, suspend: bool) -> None:
-        retries = self.world.job()["spec"]["runPolicy"].get("retries", 0)
-        self._edit({**_policy(suspend), "retries": retries})
-
-    def _edit(self, policy: Json) -> None:
-        job = self.world.job()
-        changed = {**job, "metadata": {**job["metadata"]}, "spec": {**job["spec"]}}
-        changed["spec"]["runPolicy"] = policy
-        changed["metadata"]["generation"] += 1
-        self.world.store(changed)
-
-    def retry(self) -> None:
-        """The user raises runPolicy.retries, whether or not the job has failed."""
-        job = self.world.job()
-        policy = job["spec"]["runPolicy"]
-        self._edit({**policy, "retries": policy.get("retries", 0) + 1})
-
-    def finished(self) -> bool:
-        return condition(self.world.job(), "Succeeded") in ("True", "False")
+            self.world.end(pod["metadata"]["name"], self.fate)
 
     def check_silence(self) -> None:
         """Converged: no pass writes, a relist and a new operator included."""
@@ -175,88 +170,26 @@ class Simulation:
         for _ in range(3):
             self.do_pass()
             self.world.now += timedelta(hours=1)
-        self.relist()
+            self.operator.elect()
+        self.operator.relist()
         self.do_pass()
-        self.start_operator()
+        self.restart()
         self.do_pass()
-        assert self.world.writes == before
+        assert self.world.writes == before, "it wrote, though nothing was to be done"
 
-
-def _policy(suspend: bool) -> Json:
-    return {"suspend": suspend, "terminationGracePeriodSeconds": GRACE}
-
-
-def take(simulation: Simulation, name: str, argument: Any) -> None:
-    world = simulation.world
-    match name:
-        case "turn":
-            for part in argument:
-                take(simulation, part, None)
-        case "pass":
-            simulation.do_pass()
-        case "deliver":
-            kind, count = argument
-            simulation.deliver(simulation.kind(kind), count)
-        case "deliver all":
-            simulation.deliver_all()
-        case "repeat":
-            kind, index = argument
-            simulation.repeat(simulation.kind(kind), index)
-        case "gap":
-            world.pending[simulation.kind(argument)].clear()
-        case "relist":
-            simulation.relist()
-        case "fault":
-            simulation.api.fault = Fault(argument.write, argument.after, argument.crash)
-        case "crash once the workload is made":
-            # The first attempt's; the status and six objects come before those of the backend.
-            writes = 7 + len(world.backend.kinds)
-            simulation.api.fault = Fault(writes - 1, after=True, crash=True)
-        case "training-operator":
-            world.train_operator()
-        case "start pods":
-            simulation.start_pods()
-        case "end":
-            pod, reason = argument
-            world.end(simulation.pod(pod), reason)
-        case "unreachable":
-            world.unreachable.add(simulation.pod(argument))
-        case "delete pod":
-            world.delete_pod(simulation.pod(argument))
-        case "evict":
-            pod, why = argument
-            world.delete_pod(simulation.pod(pod), why)
-        case "delete workload" if world.find(kind := world.backend.workload, f"bot-a{argument}"):
-            world.drop(kind, f"bot-a{argument}")
-        case "train":
-            pod, steps, save = argument
-            world.train(simulation.pod(pod), steps, save)
-        case "polite":
-            world.polite = argument
-        case "sidecars":
-            world.sidecars = argument
-        case "collect":
-            world.collect()
-        case "suspend" if not simulation.finished():
-            simulation.edit(argument)
-        case "retry":
-            simulation.retry()
-        case "label":
-            simulation.touch()
-        case "wait":
-            world.now += timedelta(seconds=argument)
-
-
-def play(schedule: Schedule, code: bool = False, backend: Played = ONE_OBJECT) -> Json:
-    simulation = Simulation(code, backend)
-    try:
-        for name, argument in schedule:
-            take(simulation, name, argument)
-        # A gap is closed by the next periodic list.
-        simulation.relist()
-        simulation.make_peace()
-        check_the_end(simulation.world)
-        simulation.check_silence()
-        return simulation.world.job()
-    finally:
-        simulation.close()
+    def check_absence(self) -> None:
+        """The job was deleted: what it had goes, and nobody makes anything of it again."""
+        self.arrive()
+        for _ in range(4):
+            self.world.collect()
+            self.start_pods()
+            self.world.now += timedelta(seconds=GRACE)
+            self.operator.deliver_all()
+            self.operator.elect()
+            writes = self.world.writes
+            self.do_pass()
+            assert self.world.writes == writes, "it wrote for a job that is gone"
+        leave(self.world)
+        self.world.collect()
+        left = [name for _, name in self.world.objects if name not in self.world.unreachable]
+        assert not left, left
