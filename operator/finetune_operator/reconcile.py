@@ -104,6 +104,8 @@ class Reconciler:
         why = Waiting(Reason.OPERATOR_ERROR, f"passes over the job fail: {_words(error)}", 0)
         try:
             await self._fall_back(body, why, self.clock())
+        except (ApiError, Unreachable) as refusal:  # as long as it is away, for every job
+            log.warning("what holds nevertheless could not be done: %s", refusal)
         except Exception:  # what failed goes on to be told; it is tried again after its back-off
             log.exception("what holds nevertheless could not be done")
 

@@ -159,7 +159,9 @@ async def test_a_spec_of_any_form_is_told_of(spec: Json) -> None:
     assert ("PyTorchJob", "bot-a1") in bench.world.objects
 
 
-async def test_an_end_holds_though_the_status_is_refused() -> None:
+async def test_an_end_holds_though_the_status_is_refused(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     bench = await failing(3, SURPRISE)
     await change(bench, suspend=True)
 
@@ -169,6 +171,8 @@ async def test_an_end_holds_though_the_status_is_refused() -> None:
     bench.api._check_status = refuse
     await fail(bench, 1)
     assert ("PyTorchJob", "bot-a1") not in bench.world.objects
+    (told,) = (record for record in caplog.records if "status.x: no" in record.getMessage())
+    assert told.exc_info is None, "a server's refusal tells enough"
 
 
 async def test_what_is_none_of_the_jobs_is_left_alone() -> None:
