@@ -19,13 +19,13 @@ from finetune_operator.cluster.api import Api, ApiError
 from finetune_operator.cluster.cache import Cache, Key
 from finetune_operator.job.errors import Stalled, Waiting
 from finetune_operator.job.names import Object, owner
-from finetune_operator.job.resources import LEASE, POD
+from finetune_operator.job.resources import POD
 from finetune_operator.judge.decision import Decision
 from finetune_operator.observe.observed import Child
 from finetune_operator.plan.objects import Objects, is_as_planned
 
-# They can not be changed, or others write what stands in them.
-_MADE_ANEW = {"ConfigMap", "RoleBinding", LEASE}
+# All others can not be changed, or others write what stands in them, or have made pods of it.
+_CHANGED = {"ServiceAccount", "NetworkPolicy", "Role"}
 _SOON = 5.0
 _LATER = 30.0
 
@@ -46,11 +46,13 @@ class Applier:
         gone = await self.delete(key, decision.delete)
         if objects is None:
             return gone
-        last = objects.started[-1]
-        begun = self.cache.find(key, last["kind"], last["metadata"]["name"]) is not None
+        begun = decision.run is not None and decision.run.workload_uid is not None
         made = await _all(self._prepare(job, key, body, begun) for body in objects.prepared)
         made += await _all(self._prepare(job, key, body, begun) for body in objects.bound)
-        made += [await self._ensure(job, key, body) for body in objects.started]
+        # What makes the pods is looked at until its uid is recorded; others may add to it then. A
+        # pod says more than its plan from its first moment on.
+        start = self._ensure if begun or decision.run is None else self._prepare_anew
+        made += [await start(job, key, body) for body in objects.started]
         return gone or any(made)
 
     async def delete(self, key: Key, children: Iterable[Child]) -> bool:
@@ -74,6 +76,9 @@ class Applier:
         made = await self._ensure(job, key, body)
         return made or await self._put_right(job, key, body, begun)
 
+    async def _prepare_anew(self, job: FineTuneJob, key: Key, body: Object) -> bool:
+        return await self._prepare(job, key, body, begun=False)
+
     async def _ensure(self, job: FineTuneJob, key: Key, body: Object) -> bool:
         """Return whether it was made; the job's own is there then."""
         known, made = self.cache.find(key, body["kind"], body["metadata"]["name"]), False
@@ -88,7 +93,7 @@ class Applier:
         known = self.cache.find(key, body["kind"], body["metadata"]["name"])
         if known is None or is_as_planned(known, body, begun):
             return False
-        if body["kind"] not in _MADE_ANEW:
+        if body["kind"] in _CHANGED:
             self.cache.answered(await self._change(known, body))
             return False
         metadata = known["metadata"]

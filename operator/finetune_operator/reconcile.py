@@ -22,13 +22,13 @@ from finetune_operator.cluster.api import Api, ApiError, Unreachable
 from finetune_operator.cluster.cache import Cache, Key
 from finetune_operator.cluster.patch import same
 from finetune_operator.cluster.queue import RetryLater
+from finetune_operator.confirm import confirm
 from finetune_operator.events import Recorder, Transition, transitions
 from finetune_operator.job.backend import Backend
 from finetune_operator.job.errors import Stalled, Waiting
-from finetune_operator.job.names import JOB_LABEL, Object, attempt_name, content_digest
+from finetune_operator.job.names import Object, attempt_name, content_digest
 from finetune_operator.job.parse import Parser
 from finetune_operator.job.policy import refusals
-from finetune_operator.job.resources import LEASE, POD
 from finetune_operator.job.stored import finished, stored_status
 from finetune_operator.job.workers import image
 from finetune_operator.judge.decide import decide, refused
@@ -189,7 +189,7 @@ class Reconciler:
         observed = self._observe(job)
         decision = decided(observed)
         if decision.confirm:
-            await self._relist(job)
+            await confirm(self.api, self.cache, self.backend, job)
             observed = self._observe(job)
             decision = decided(observed)
         if decision.look:
@@ -205,19 +205,6 @@ class Reconciler:
         key = Key(job.namespace, job.name)
         seen = observe(job, self.cache.children(key), self.cache.departed(key), self.backend)
         return self.lookout.look(job, seen)
-
-    async def _relist(self, job: FineTuneJob) -> None:
-        key = Key(job.namespace, job.name)
-        for kind in (*self.backend.kinds, POD, LEASE):
-            try:
-                listing = await self.api.list_objects(
-                    kind, job.namespace, f"{JOB_LABEL}={job.name}"
-                )
-            except ApiError as error:
-                if error.code == 404:
-                    continue  # a kind that is not served has no objects
-                raise
-            self.cache.replace(kind, listing.items, listing.version, key)
 
     async def _warnings(self, job: FineTuneJob, uids: tuple[str, ...]) -> dict[str, str]:
         found: dict[str, str] = {}

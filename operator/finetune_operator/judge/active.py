@@ -130,7 +130,6 @@ def _go_on(s: Scene, attempt: Attempt, block: Blocked | None, still: Standstill)
     said = told(s.job, s.observed, attempt.number)
     seen = learned(attempt, said).model_copy(
         update={
-            "workload_uid": attempt.workload_uid or (workload and workload.uid),
             "pod_uids": attempt.pod_uids or ([p.uid for p in pods] if complete else None),
             "state": AttemptState.RUNNING if all_run else attempt.state,
             "running_time": attempt.running_time or (rfc3339(s.now) if all_run else None),

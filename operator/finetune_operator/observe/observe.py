@@ -35,10 +35,10 @@ def observe(
     """
     shown = [(body, False) for body in children] + [(body, True) for body in departed]
     direct = [(b, gone) for b, gone in shown if _is_planned(job, b)]
-    made = [_child(job, b, backend) for b, gone in direct if not gone]
+    makers = _makers(job)
+    made = [_child(job, b, makers, backend) for b, gone in direct if not gone]
     own = [(body, gone) for body, gone in direct if is_child(job.metadata, body)]
     theirs = [(b, gone) for b, gone in shown if _is_place_of_a_pod(job, b, backend)]
-    makers = _makers(job, made)
     pods = [(b, gone) for b, gone in theirs if _is_made_by(b, makers, backend)]
     leases = [body for body, _ in own if body["kind"] == LEASE]
     reports = [_report(body) for body in leases]
@@ -50,7 +50,7 @@ def observe(
         strays=tuple(
             Stray(b["metadata"]["name"], attempt_of(b) or 0, owner(b))
             for b, gone in theirs
-            if not gone and not _is_made_by(b, makers, backend)
+            if not gone and not _is_made_by(b, {**_unrecorded(job, made), **makers}, backend)
         ),
         renewals={attempt_of(b) or 0: words(part(b, "spec"), "renewTime") for b in leases},
     )
@@ -91,14 +91,17 @@ def _is_place_of_a_pod(job: FineTuneJob, body: Object, backend: Backend) -> bool
     return bool(body["metadata"]["name"] == backend.pod_name(workload, rank))
 
 
-def _makers(job: FineTuneJob, made: Iterable[Child]) -> dict[int, str]:
-    """Return the uid of each attempt's workload; the one in status stays the one."""
+def _makers(job: FineTuneJob) -> dict[int, str]:
+    """Return the uid of each attempt's workload, as recorded once it stood as planned."""
+    attempts = (job.status and job.status.attempts) or ()
+    return {a.number: a.workload_uid for a in attempts if a.workload_uid is not None}
+
+
+def _unrecorded(job: FineTuneJob, made: Iterable[Child]) -> dict[int, str]:
+    """Return the uid of what stands where a workload is to be, by attempt. Its pods are in nobody's
+    way, but it may have been put there: it is looked at before they are believed."""
     mine = (c for c in made if c.workload and c.owner_uid == job.uid)
-    makers = {c.attempt: c.uid for c in mine if c.attempt is not None}
-    for attempt in (job.status and job.status.attempts) or ():
-        if attempt.workload_uid is not None:
-            makers[attempt.number] = attempt.workload_uid
-    return makers
+    return {c.attempt: c.uid for c in mine if c.attempt is not None}
 
 
 def _is_made_by(pod: Object, makers: dict[int, str], backend: Backend) -> bool:
@@ -107,14 +110,17 @@ def _is_made_by(pod: Object, makers: dict[int, str], backend: Backend) -> bool:
     return maker is not None and (by.get("kind"), by.get("uid")) == (backend.workload, maker)
 
 
-def _child(job: FineTuneJob, body: Object, backend: Backend) -> Child:
+def _child(job: FineTuneJob, body: Object, makers: dict[int, str], backend: Backend) -> Child:
     metadata, by = body["metadata"], controller(body)
     is_workload = body["kind"] == backend.workload
+    owner_uid = by.get("uid") if (by.get("kind"), by.get("name")) == (KIND, job.name) else None
+    if metadata["uid"] in makers.values():  # whoever it is said to belong to since
+        owner_uid = job.uid
     return Child(
         kind=body["kind"],
         name=metadata["name"],
         uid=metadata["uid"],
-        owner_uid=by.get("uid") if (by.get("kind"), by.get("name")) == (KIND, job.name) else None,
+        owner_uid=owner_uid,
         attempt=attempt_of(body),
         deleting="deletionTimestamp" in metadata,
         workload=is_workload,

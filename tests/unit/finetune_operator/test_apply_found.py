@@ -151,6 +151,65 @@ async def test_what_was_planted_is_put_right_before_an_attempt_begins(
     assert bench.world.writes == writes
 
 
+def forget_the_workload(body: Json) -> None:
+    """Leave a status as an operator does that dies before it has recorded what it made."""
+    del body["status"]["attempts"][0]["workloadUid"]
+
+
+async def test_a_workload_that_stands_as_planned_is_the_attempts_own() -> None:
+    bench = Bench()
+    await bench.do_pass()
+    uid = bench.world.objects["PyTorchJob", "bot-a1"]["metadata"]["uid"]
+    tamper(bench, KIND, "bot", forget_the_workload)
+    await bench.do_pass()
+    assert bench.created.count("PyTorchJob") == 1
+    assert bench.status()["attempts"][0]["workloadUid"] == uid
+
+
+OTHER_PODS = mend("spec", {"pytorchReplicaSpecs": {"Master": {"replicas": 1}}})
+
+
+@pytest.mark.parametrize("shown", [True, False], ids=["the cache shows it", "a POST finds it"])
+@pytest.mark.parametrize("change", [OTHER_PODS, strip("metadata", "annotations")])
+async def test_a_workload_that_was_planted_is_made_anew(change: Change, shown: bool) -> None:
+    bench = Bench()
+    await bench.do_pass()
+    tamper(bench, KIND, "bot", forget_the_workload)
+    planned = tamper(bench, "PyTorchJob", "bot-a1", change)
+    tamper(bench, "ConfigMap", "bot-a1", OTHER_BUCKET)
+    if shown:
+        await bench.do_pass()
+    else:
+        bench.forget()
+        await bench.reconciler.reconcile(KEY)
+    found = bench.world.objects["PyTorchJob", "bot-a1"]
+    assert found["metadata"]["uid"] != planned["metadata"]["uid"]
+    assert found["spec"] == planned["spec"]
+    assert bench.status()["attempts"][0]["workloadUid"] == found["metadata"]["uid"]
+    assert bench.created.count("ConfigMap") == 2
+
+
+async def test_what_pods_of_a_planted_workload_say_is_not_believed() -> None:
+    bench, pod = Bench(), "bot-a1-master-0"
+    await bench.do_pass()
+    bench.world.train_operator()
+    bench.world.kubelet(pod)
+    bench.world.end(pod, "Succeeded")
+    tamper(bench, KIND, "bot", forget_the_workload)
+    tamper(bench, "PyTorchJob", "bot-a1", mend("spec", {}))
+    await bench.do_pass()
+    assert bench.told("Succeeded")[0] == "Unknown"
+    await bench.do_pass()
+    text = f"pod {pod} exists and belongs to PyTorchJob bot-a1"
+    assert (bench.told("Succeeded")[1], text in bench.told("Succeeded")[2]) == ("NameTaken", True)
+    bench.world.collect()
+    bench.world.kubelet(pod)
+    bench.world.train_operator()
+    bench.world.kubelet(pod)
+    await bench.do_pass()
+    assert bench.told("Succeeded")[1] == "Running"
+
+
 async def test_what_differs_from_the_plan_is_put_right_and_what_has_begun_is_not() -> None:
     bench = Bench()
     await bench.do_pass()

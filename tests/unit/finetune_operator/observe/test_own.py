@@ -107,15 +107,25 @@ def test_a_pod_that_holds_a_planned_name_says_whose_it_is() -> None:
     assert found.strays_of(2) == [found.strays[1]]
 
 
-@pytest.mark.parametrize(("recorded", "count"), [(None, 1), ("new", 1), ("workload", 0)])
-def test_the_workload_in_status_stays_the_one_else_it_is_the_one_seen(
-    recorded: str | None, count: int
+@pytest.mark.parametrize(
+    ("recorded", "pods", "strays"), [(None, 0, 0), ("new", 1, 0), ("workload", 0, 1)]
+)
+def test_pods_count_once_their_workload_is_recorded(
+    recorded: str | None, pods: int, strays: int
 ) -> None:
     workload = body("PyTorchJob", "bot-a1", uid="new")
     pod = body("Pod", "bot-a1-master-0", {**MAKER, "uid": "new"})
-    assert len(look(workload, pod, recorded=recorded).pods) == count
+    found = look(workload, pod, recorded=recorded)
+    assert (len(found.pods), len(found.strays)) == (pods, strays)
     forged = body("PyTorchJob", "bot-a1", {**OWNER, "uid": "of-a-deleted-job"}, uid="new")
-    assert look(forged, pod, recorded=None).pods == ()
+    assert len(look(forged, pod, recorded=None).strays) == 1
+
+
+@pytest.mark.parametrize("owner", STRANGERS)
+def test_a_workload_that_is_recorded_stays_the_jobs_own(owner: Json) -> None:
+    robbed = body("PyTorchJob", "bot-a1", owner)
+    assert look(robbed, recorded=robbed["metadata"]["uid"]).workload(UID, 1)
+    assert look(robbed, recorded="another").workload(UID, 1) is None
 
 
 @pytest.mark.parametrize("owner", STRANGERS)

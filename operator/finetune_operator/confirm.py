@@ -1,0 +1,44 @@
+"""Read a job's objects from the server, where a decision rests on one of them not being there."""
+
+from __future__ import annotations
+
+from finetune_api.job import FineTuneJob
+from finetune_api.status import AttemptState
+from finetune_operator.cluster.api import Api, ApiError
+from finetune_operator.cluster.cache import Cache, Key
+from finetune_operator.job.backend import Backend
+from finetune_operator.job.names import JOB_LABEL, attempt_name
+from finetune_operator.job.resources import LEASE, POD
+
+_OVER = (AttemptState.SUCCEEDED, AttemptState.FAILED, AttemptState.SUSPENDED)
+
+
+async def confirm(api: Api, cache: Cache, backend: Backend, job: FineTuneJob) -> None:
+    """Take in what there is of the job. Raises ApiError or Unreachable."""
+    key = Key(job.namespace, job.name)
+    for kind in (*backend.kinds, POD, LEASE):
+        try:
+            listing = await api.list_objects(kind, job.namespace, f"{JOB_LABEL}={job.name}")
+        except ApiError as error:
+            if error.code == 404:
+                continue  # a kind that is not served has no objects
+            raise
+        cache.replace(kind, listing.items, listing.version, key)
+    for kind, name in _once_there(job, backend):
+        if cache.find(key, kind, name) is None:
+            found = await api.get(kind, job.namespace, name)
+            if found is not None:
+                cache.answered(found)
+
+
+def _once_there(job: FineTuneJob, backend: Backend) -> list[tuple[str, str]]:
+    """Return kinds and names of what makes the present attempt, so far as it was seen: a label may
+    have been taken from what still runs, and lists go by labels."""
+    attempts = (job.status and job.status.attempts) or ()
+    last = attempts[-1] if attempts else None
+    if last is None or last.state in _OVER or last.workload_uid is None:
+        return []
+    workload = attempt_name(job.name, last.number)
+    ranks = range(job.spec.workers.replicas if last.pod_uids else 0)
+    pods = [(POD, backend.pod_name(workload, rank)) for rank in ranks]
+    return [(backend.workload, workload), *pods]
