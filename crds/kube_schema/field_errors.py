@@ -50,7 +50,9 @@ def list_key(schema: Schema, item: Json) -> tuple[Json, ...] | None:
     """Return the identity of a list item under `x-kubernetes-list-type`, None if it has none."""
     match schema.get("x-kubernetes-list-type"):
         case "map" if isinstance(item, dict):
-            return tuple(item.get(k) for k in schema.get("x-kubernetes-list-map-keys", []))
+            # A key is a scalar, but whether this one is may be what is asked.
+            names = schema.get("x-kubernetes-list-map-keys", [])
+            return tuple(json.dumps(item.get(name), sort_keys=True) for name in names)
         case "set":
             return (json.dumps(item, sort_keys=True),)
     return None

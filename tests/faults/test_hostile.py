@@ -102,6 +102,8 @@ async def holds(bench: Bench) -> None:
     metadata = {**job["metadata"], "generation": 2}
     bench.world.store({**job, "spec": spec, "metadata": metadata})
     await judged(bench)
+    bench.world.now += timedelta(minutes=1)  # pods of a job that is over may end by themselves
+    await judged(bench)
     for (kind, _), body in bench.world.objects.items():
         told_to_end = "deletionTimestamp" in body["metadata"]
         if kind == "Pod" and not told_to_end:

@@ -141,3 +141,5 @@ def test_duplicates_in_sets_and_map_lists() -> None:
         ("map[1]", 'Duplicate value: {"name":"a"}'),
         ("set[2]", 'Duplicate value: "a"'),
     ]
+    errors = validate(schema, {"map": [{"name": ["a"]}, {"name": {"a": None}}]})
+    assert {e.path for e in errors} == {"map[0].name", "map[1].name", ""}
