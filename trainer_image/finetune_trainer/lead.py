@@ -40,6 +40,7 @@ from finetune_trainer.data.check import DataFile
 from finetune_trainer.process.distributed import Led
 from finetune_trainer.process.ending import explain
 from finetune_trainer.process.errors import Failure
+from finetune_trainer.process.waiting import rest
 from finetune_trainer.store.publish import Output, find_published, open_output
 from finetune_trainer.store.sources import ModelSource, fetch_data, fetch_model, resolve_model
 from finetune_trainer.store.storage import OnBytes
@@ -187,7 +188,7 @@ def patiently(
             note = f"publishing waits: {failure.message}"
             log.warning("%s", note)
             noted(note)
-            sleep(PAUSE_SECONDS)
+            rest(PAUSE_SECONDS, sleep)
         else:
             noted(None)
             return published

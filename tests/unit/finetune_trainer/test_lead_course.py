@@ -21,6 +21,7 @@ from finetune_trainer.course.telemetry import Telemetry
 from finetune_trainer.lead import Lead, begin, patiently, telling
 from finetune_trainer.process.distributed import Led
 from finetune_trainer.process.errors import Failure
+from finetune_trainer.process.waiting import waits
 from finetune_trainer.step.optimizer_state import Moments
 from finetune_trainer.store.artifacts import open_artifact
 from support.storage.meddled_store import meddled
@@ -84,7 +85,11 @@ def test_publishing_waits_for_a_store_that_is_full_and_says_so() -> None:
             raise answer
         return artifact
 
-    assert patiently(publish, notes.append, slept.append, lambda: 0.0) == artifact
+    def sleep(seconds: float) -> None:
+        assert waits(), "else a run whose own bound is short would count as stalled"
+        slept.append(seconds)
+
+    assert patiently(publish, notes.append, sleep, lambda: 0.0) == artifact
     assert notes == ["publishing waits: full"] * 40 + [None]
     assert len(slept) == 40
     answers = [Failure(Reason.ACCESS_DENIED, "denied")]

@@ -1,6 +1,7 @@
 """A rank's sign of life: that any rank of the run got on, and how long it may stay as it is.
 
-What counts is a change of any rank's Progress: while one downloads, the others wait for it.
+What counts is a change of any rank's Progress, or that it is in a wait with a bound of its own:
+while one downloads, the others wait for it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from threading import Thread
 from finetune_contract.progress import Phase
 from finetune_trainer.course.progress import Reporter
 from finetune_trainer.process.sign import Sign, SignFile
+from finetune_trainer.process.waiting import waits
 
 BEAT_SECONDS = 2.0
 STEPS = 20  # a step that takes longer than so many others is none
@@ -55,7 +57,7 @@ def start_pulse(
             latest, before, moves = reporter.latest, moves, reporter.moves
             asked = fixed or patience(latest.phase, reporter.step_seconds)
             try:
-                count, bound = exchange(moves != before, asked)
+                count, bound = exchange(moves != before or waits(), asked)
             except RuntimeError:
                 return  # the store is gone, and with it the run
             reporter.pulsed(count, round(bound))

@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 
 from finetune_contract.reasons import Reason
 from finetune_trainer.process.errors import Failure
+from finetune_trainer.process.waiting import waiting
 
 log = logging.getLogger(__name__)
 
@@ -49,24 +50,30 @@ def alone(lock: Path, seconds: float = WAIT_SECONDS, word: float = WORD_SECONDS)
 
     Raises Failure: StorageUnavailable once it has been held for `seconds`.
     """
-    held, deadline = FileLock(lock), time.monotonic() + seconds
+    held = FileLock(lock)
     _no_link(lock)
-    while True:
-        try:
-            held.acquire(timeout=max(0.0, min(word, deadline - time.monotonic())))
-            break
-        except Timeout:
-            if time.monotonic() >= deadline:
-                raise Failure(
-                    Reason.STORAGE_UNAVAILABLE,
-                    f"another process has held {lock} for {seconds:.0f} s; see what works there, "
-                    "or give the job another model.cache",
-                ) from None
-            log.warning("waits for %s, which another process holds", lock)
+    with waiting(seconds):
+        _acquire(held, seconds, word)
     try:
         yield
     finally:
         held.release()
+
+
+def _acquire(lock: FileLock, seconds: float, word: float) -> None:
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            lock.acquire(timeout=max(0.0, min(word, deadline - time.monotonic())))
+            return
+        except Timeout:
+            if time.monotonic() >= deadline:
+                raise Failure(
+                    Reason.STORAGE_UNAVAILABLE,
+                    f"another process has held {lock.lock_file} for {seconds:.0f} s; see what "
+                    "works there, or give the job another model.cache",
+                ) from None
+            log.warning("waits for %s, which another process holds", lock.lock_file)
 
 
 def own_directory(path: Path) -> Path:

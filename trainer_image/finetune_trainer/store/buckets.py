@@ -14,6 +14,8 @@ from finetune_trainer.store.credentials import BucketAccess
 
 DEFAULT_REGION = "us-east-1"  # what stores that are not AWS's take
 
+# A request without an answer ends within that: it is retried for 3 minutes, and read for 2.
+REQUEST_SECONDS = 300.0
 # An outage shorter than this costs time only; between tries it waits 10 s at most.
 RETRY = {
     "max_retries": 40,

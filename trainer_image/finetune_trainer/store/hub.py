@@ -33,6 +33,7 @@ from finetune_contract.layout import CredentialKey
 from finetune_contract.reasons import Reason
 from finetune_trainer.memory.shape import TensorHeader
 from finetune_trainer.process.errors import Failure
+from finetune_trainer.process.waiting import rest
 from finetune_trainer.store.credentials import read_key
 from finetune_trainer.store.storage import Entry, OnBytes, Role
 
@@ -130,7 +131,9 @@ class Repository:
             return state.attempt_number >= ATTEMPTS
 
         retry = retry_if_exception(_is_passing)
-        return Retrying(stop=stop, wait=wait, retry=retry, reraise=True, before_sleep=_say)
+        return Retrying(
+            stop=stop, wait=wait, sleep=rest, retry=retry, reraise=True, before_sleep=_say
+        )
 
     @contextmanager
     def _errors(self, path: str = "") -> Iterator[None]:

@@ -26,8 +26,9 @@ from obstore.store import LocalStore
 from finetune_contract.model import STORE_URI, sha256_digest
 from finetune_contract.reasons import Reason
 from finetune_trainer.process.errors import Conflict, Failure
+from finetune_trainer.process.waiting import rest, waiting
 from finetune_trainer.store.appearing import alone
-from finetune_trainer.store.buckets import open_bucket
+from finetune_trainer.store.buckets import REQUEST_SECONDS, open_bucket
 from finetune_trainer.store.credentials import BucketAccess, Keys, MountedKeys
 from finetune_trainer.store.storage_errors import Altered, Expired, Place, translated
 
@@ -145,7 +146,12 @@ class Store:
                 Reason.STORAGE_UNAVAILABLE, f"{self.uri}/{path} changed while it was read"
             )
         with self._errors(path):
-            for chunk in answer.stream(min_chunk_size=CHUNK_BYTES):
+            stream = iter(answer.stream(min_chunk_size=CHUNK_BYTES))
+            while True:
+                with waiting(REQUEST_SECONDS):
+                    chunk = next(stream, None)
+                if chunk is None:
+                    return
                 yield bytes(chunk)
 
     def read(self, path: str) -> bytes:
@@ -224,7 +230,7 @@ class Store:
         while True:
             keys = self._keys.read() if self._keys else None
             try:
-                with self._errors(path, missing_is_failure, conditional):
+                with self._errors(path, missing_is_failure, conditional), waiting(REQUEST_SECONDS):
                     return request()
             except Altered:
                 if tries == TRIES:
@@ -247,7 +253,7 @@ class Store:
         while self._keys.read() == used:
             if time.monotonic() >= deadline:
                 return False
-            time.sleep(1)
+            rest(1)
         return True
 
     def _errors(

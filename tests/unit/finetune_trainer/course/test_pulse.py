@@ -12,6 +12,7 @@ from finetune_trainer.course.progress import Reporter
 from finetune_trainer.course.pulse import PATIENCE, patience, start_pulse
 from finetune_trainer.lead import PATIENCE_SECONDS, PAUSE_SECONDS
 from finetune_trainer.process.sign import SignFile
+from finetune_trainer.process.waiting import waiting
 from finetune_trainer.rollout.server import Limits
 from finetune_trainer.store.appearing import WAIT_SECONDS
 from finetune_trainer.store.hub import LONGEST_REST, Repository
@@ -44,19 +45,23 @@ def test_what_a_phase_waits_for_gives_up_before_the_run_counts_as_stalled() -> N
     assert PATIENCE[Phase.ROLLOUT] > Limits().pause
 
 
-def test_what_all_ranks_got_on_is_reported_and_signed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("wait", [60.0, 0.0], ids=["in a wait", "in none"])
+def test_what_all_ranks_got_on_is_reported_and_signed(tmp_path: Path, wait: float) -> None:
     reporter, over = Reporter(), Event()
-    answers = [(7, 660.0)]
+    answers, told = [(7, 660.0)], []
 
     def exchange(moved: bool, seconds: float) -> tuple[int, float]:
+        told.append(moved)
         if answers:
             return answers.pop()
         over.set()
         raise RuntimeError("the store is gone")
 
     file = SignFile(tmp_path, 0)
-    start_pulse(reporter, file, exchange, None)
-    assert over.wait(60)
+    with waiting(wait):
+        start_pulse(reporter, file, exchange, None)
+        assert over.wait(50)
+    assert told == [True, wait > 0], "it gets on while it waits for something with a bound"
     assert (reporter.latest.moves, reporter.latest.stall_timeout_seconds) == (7, 660)
     sign = file.read()
     assert sign is not None

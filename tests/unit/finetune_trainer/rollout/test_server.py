@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from finetune_api.rewards import HttpReward
 from finetune_contract.reasons import Reason
 from finetune_trainer.process.distributed import Ranks
 from finetune_trainer.process.errors import Failure
+from finetune_trainer.process.waiting import waits
 from finetune_trainer.rollout.server import BYTES_A_TOKEN, MOST_BYTES, Limits
 from support.grpo.served import (
     ASKED,
@@ -79,6 +81,18 @@ def test_a_server_that_is_away_is_waited_for_and_told(setup: Served, status: int
     )
     assert set(told) == {f"waits for the server of grpo.rollout.uri: {status} starting"}
     assert setup.reporter.latest.note is None
+
+
+def test_a_run_that_waits_for_a_server_does_not_stand_still(setup: Served) -> None:
+    setup.server.refusal = (503, "")
+
+    def mend() -> None:
+        deadline = time.monotonic() + 30
+        while not waits():
+            assert time.monotonic() < deadline
+        setup.server.refusal = None
+
+    assert told_until_mended(setup, setup.rollouts(), mend)
 
 
 def test_what_other_ranks_wait_for_is_told(setup: Served) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from finetune_contract.reasons import Reason
 from finetune_contract.recipe import ModelRecipe
 from finetune_local import s3
 from finetune_trainer.process.errors import Failure
+from finetune_trainer.process.waiting import waits
 from finetune_trainer.store.appearing import alone, appearing, own_directory
 from finetune_trainer.store.digests import DIRECTORY
 from finetune_trainer.store.sources import ModelSource, fetch_model, resolve_model
@@ -185,13 +187,22 @@ def test_a_lock_is_waited_for_with_a_word_and_a_bound(
         pass
 
 
+def release_once_waited_for(held: FileLock) -> None:
+    deadline = time.monotonic() + 30
+    while not waits() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    if waits():  # else the other gives up
+        held.release()
+
+
 def test_a_lock_that_is_given_up_is_taken(tmp_path: Path) -> None:
     lock = tmp_path / "lock"
     held = FileLock(lock, thread_local=False)
     held.acquire()
-    threading.Timer(0.2, held.release).start()
+    threading.Thread(target=release_once_waited_for, args=(held,)).start()
     with alone(lock, seconds=60, word=0.05):
         assert not held.is_locked
+        assert not waits(), "it is held, and what is done meanwhile has no bound of its own"
 
 
 def test_nobody_can_foresee_the_name_of_what_is_being_made(tmp_path: Path) -> None:
