@@ -69,13 +69,16 @@ def trained(attempts: Sequence[Attempt]) -> bool:
 
 def _lost_in_vain(attempts: Sequence[Attempt], classes: Sequence[Retry], after: int) -> int:
     """Return how many attempts the infrastructure ended since one saved a step: what gets further
-    each time, as on spot instances, comes to its end."""
-    saved, lost = 0, 0
+    each time, as on spot instances, comes to its end. In a job that has trained, one whose pods
+    never all ran cost no training; what keeps them from it passes."""
+    saved, lost, begun = 0, 0, False
     for attempt, kind in zip(attempts, classes, strict=True):
+        begun = begun or bool(attempt.last_step)
         safe = (attempt.last_step or 0) - (attempt.lost_steps or 0)
         if safe > saved:
             saved, lost = safe, 0
-        lost += kind is Retry.INFRASTRUCTURE and attempt.number > after
+        counts = attempt.number > after and (not begun or attempt.running_time is not None)
+        lost += counts and kind is Retry.INFRASTRUCTURE
     return lost
 
 

@@ -44,7 +44,8 @@ def test_the_infrastructure_has_a_count_of_its_own() -> None:
 
 
 def lost(number: int, last: int | None, lost: int | None, reason: Reason = Reason.EVICTED) -> Any:
-    return attempt(number, reason=reason, last_step=last, lost_steps=lost)
+    ran = {"running_time": stamp(1), "last_step": last, "lost_steps": lost}
+    return attempt(number, reason=reason, **ran)
 
 
 def test_a_job_that_gets_further_each_time_is_not_given_up() -> None:

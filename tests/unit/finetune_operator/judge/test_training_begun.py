@@ -72,6 +72,19 @@ def test_what_passes_never_ends_a_job_that_has_trained(reason: Reason) -> None:
     assert gives_up(job(), [failed(1, Reason.POD_LOST), *again], settings) is not None
 
 
+def test_what_keeps_pods_from_running_never_ends_a_job_that_has_trained() -> None:
+    """An injected init container whose server is away, a node whose devices are: for hours."""
+    settings = Settings(trainer_image="t", max_infrastructure_attempts=3)
+    for reason in (Reason.INIT_FAILED, Reason.EVICTED, Reason.DISTRIBUTED_FAILURE):
+        never_ran = [failed(n, reason) for n in range(2, 99)]
+        assert gives_up(job(), [failed(1, Reason.POD_LOST, 1), *never_ran], settings) is None
+        assert gives_up(job(), [failed(1, Reason.POD_LOST), *never_ran], settings) is not None
+        ran = [a.model_copy(update={"running_time": stamp(5)}) for a in never_ran[:2]]
+        mixed = [failed(1, Reason.POD_LOST, 1), ran[0], *never_ran[1:9], ran[1]]
+        assert gives_up(job(), mixed[:-1], settings) is None
+        assert gives_up(job(), mixed, Settings("t", max_infrastructure_attempts=2)) is not None
+
+
 @pytest.mark.parametrize("reason", STORE_REFUSES)
 def test_before_the_first_step_the_job_ends(reason: Reason) -> None:
     for nothing_done in (None, 0):
