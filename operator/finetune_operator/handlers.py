@@ -44,10 +44,11 @@ async def run(settings: Settings) -> None:
 
 class Watches:
     """Kopf, started again whenever it ends though nobody told it to: what the watches miss
-    meanwhile, the periodic lists find."""
+    meanwhile, a list soon after finds."""
 
     def __init__(self, settings: Settings, controller: Controller, cluster: Cluster) -> None:
         self._settings = settings
+        self._missed = controller.sync.miss
         self._registry = _registry(controller, cluster)
         self._stop = asyncio.Event()
         self._told_to_go = False
@@ -64,6 +65,7 @@ class Watches:
                 await self._watch()
             except Exception:  # of Kopf, whatever it is: without watches the lists alone tell news
                 log.warning("the watches ended, and start anew", exc_info=True)
+                self._missed()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._stop.wait(), _PAUSE_SECONDS)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import time
 from collections.abc import AsyncIterator
@@ -91,6 +92,27 @@ async def test_custom_resources_may_come_after_the_operator_and_go_and_come_agai
     await goes(bench, own)
     await comes(bench, own)
     assert await trains(bench) < SOON_SECONDS
+
+
+@pytest.mark.slow
+async def test_a_backend_that_is_away_for_a_while_is_watched_again(bench: Bench) -> None:
+    bench.start()
+    await trains(bench)
+    kubeflows = yaml.safe_load(PYTORCHJOBS.read_text())
+    await goes(bench, kubeflows)
+    await bench.until_reason("BackendUnavailable")
+    await asyncio.sleep(5)  # the watches end, and start anew without it
+    await comes(bench, kubeflows)
+    came = time.monotonic()
+    await bench.until("pytorchjobs", "bot-a2", lambda _: True, "the next attempt")
+    await bench.pods_appear(2)
+    await bench.workload_ends(2, "Failed")
+
+    def ended(body: Json) -> bool:
+        return body["status"]["attempts"][-1].get("reason") == "ResultLost"
+
+    await bench.until("finetunejobs", "bot", ended, "the end of attempt 2")
+    assert time.monotonic() - came < SOON_SECONDS
 
 
 async def test_a_namespace_that_is_not_there_holds_up_no_other(bench: Bench) -> None:

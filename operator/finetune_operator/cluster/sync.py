@@ -41,22 +41,42 @@ class Synchroniser:
     selector: str = ""
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     _unserved: set[str] = field(default_factory=set, init=False)
+    _missed: asyncio.Event = field(default_factory=asyncio.Event, init=False)
+
+    def miss(self) -> None:
+        """List soon: the watches have missed something, such as a kind that is served no more."""
+        self._missed.set()
 
     async def run(self, relist_seconds: float) -> None:
         """Open the gate after the first complete list, then list again until cancelled."""
         pause = _RETRY_SECONDS
         while True:
+            self._missed.clear()
             if await self._tried(self.relist):
                 first = self._open()
                 pause = min(_SECOND_LIST_SECONDS, relist_seconds) if first else relist_seconds
             else:
                 pause = _RETRY_SECONDS
-            while pause > _LACKING_SECONDS and self._lacks():
+            while pause > _LACKING_SECONDS and self._lacks() and not self._missed.is_set():
                 await self.sleep(_LACKING_SECONDS)
                 pause -= _LACKING_SECONDS
                 if await self._tried(self._ask_for_what_lacks):
                     pause = 0.0
-            await self.sleep(pause)
+            await self._rest(pause)
+
+    async def _rest(self, seconds: float) -> None:
+        """Sleep, and no longer than a moment once something was missed."""
+        sleeps = asyncio.ensure_future(self.sleep(seconds))
+        missed = asyncio.create_task(self._missed.wait())
+        try:
+            await asyncio.wait((sleeps, missed), return_when=asyncio.FIRST_COMPLETED)
+            if sleeps.done():
+                sleeps.result()
+            else:
+                await self.sleep(_LACKING_SECONDS)
+        finally:
+            sleeps.cancel()
+            missed.cancel()
 
     async def relist(self) -> bool:
         """List every kind once, namespace by namespace. Return whether jobs could be listed at all.
@@ -149,6 +169,7 @@ class Synchroniser:
             self._unserved.remove(kind)
             log.info("%s is served now", kind)
             self.served(kind)
+            self._add_all(None)
         for key in self.cache.replace(kind, listing.items, listing.version, namespace):
             self.add(key)
 

@@ -159,6 +159,36 @@ async def test_a_backend_that_is_served_later_is_told_of_at_once_and_once() -> N
     await story.run(lambda: None, story.api.missing.clear, lambda: None)
     assert story.served == ["PyTorchJob"]
     assert story.slept == [3, 3, 0, 300]
+    assert story.added.count("bot") == 3, "who waits for it need not wait"
+
+
+async def test_what_the_watches_miss_is_listed_soon_though_lists_are_at_leisure() -> None:
+    api, slept, served = Faulty(world()), [], []
+    at_leisure = asyncio.Event()
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if seconds == 300:
+            at_leisure.set()
+            await asyncio.Event().wait()
+        await asyncio.sleep(0)
+
+    synchroniser = Synchroniser(
+        api, Cache(), KINDS, (), lambda key: None, served.append, sleep=sleep
+    )
+    task = asyncio.create_task(synchroniser.run(300))
+    async with asyncio.timeout(10):
+        await at_leisure.wait()
+        api.missing = {"PyTorchJob"}
+        synchroniser.miss()
+        while slept[-2:] != [3, 3]:  # noqa: ASYNC110 - the condition is the test's
+            await asyncio.sleep(0)
+        api.missing = set()
+        while not served:  # noqa: ASYNC110 - the condition is the test's
+            await asyncio.sleep(0)
+    task.cancel()
+    assert slept[:4] == [30, 300, 3, 3]
+    assert served == ["PyTorchJob"]
 
 
 async def test_jobs_of_a_kind_that_is_served_later_are_found_at_once() -> None:
