@@ -9,6 +9,7 @@ if __name__ == "__main__":
     have_a_home()  # or kubernetes.aio can not be imported
 
 import asyncio
+import logging
 import os
 import sys
 
@@ -16,16 +17,23 @@ from finetune_operator import logs
 from finetune_operator.handlers import run
 from finetune_operator.settings import InvalidSetting, Settings
 
+log = logging.getLogger(__name__)
+
 
 def main() -> int:
-    """Return the exit code: 2 for a wrong setting; else the operator runs until it is told to."""
+    """Run the operator until it is told to end. Return the exit code: 2 for a wrong setting, 1 for
+    what it can not go on with."""
     try:
         settings = Settings.from_environment(os.environ)
     except InvalidSetting as wrong:
         sys.stderr.write(f"{wrong}\n")
         return 2
     logs.configure(settings.log_level, settings.log_format)
-    asyncio.run(run(settings))
+    try:
+        asyncio.run(run(settings))
+    except Exception:
+        log.critical("the operator ends", exc_info=True)
+        return 1
     return 0
 
 

@@ -29,6 +29,7 @@ def configure(level: str, form: str) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(formatter(form))
     logging.basicConfig(level=level, handlers=[handler], force=True)
+    logging.captureWarnings(capture=True)
     logging.getLogger("kopf.objects").setLevel(logging.WARNING)  # a line per watch event
     # A line per try of a request of the watches; what matters of it, the lists tell.
     logging.getLogger("kopf._cogs.clients").setLevel(logging.CRITICAL)

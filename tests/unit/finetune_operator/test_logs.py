@@ -3,11 +3,14 @@
 import asyncio
 import json
 import logging
+import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from finetune_operator import logs
+from finetune_operator.__main__ import main
 
 log = logging.getLogger("finetune_operator.test")
 
@@ -17,6 +20,7 @@ def _as_it_was() -> Iterator[None]:
     root, objects = logging.getLogger(), logging.getLogger("kopf.objects")
     handlers, levels = root.handlers[:], (root.level, objects.level)
     yield
+    logging.captureWarnings(capture=False)
     root.handlers[:] = handlers
     root.setLevel(levels[0])
     objects.setLevel(levels[1])
@@ -87,6 +91,33 @@ def test_a_traceback_is_a_field(capsys: pytest.CaptureFixture[str]) -> None:
     (line,) = written(capsys)
     assert line["traceback"].startswith("Traceback")
     assert line["traceback"].endswith("KeyError: 'gone'")
+
+
+def test_a_warning_of_a_library_is_a_line_like_any_other(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    logs.configure("INFO", "json")
+    warnings.warn("a coroutine was never awaited", RuntimeWarning, stacklevel=1)
+    (line,) = written(capsys)
+    assert line["logger"] == "py.warnings"
+    assert "RuntimeWarning: a coroutine was never awaited" in line["message"]
+
+
+def test_what_ends_the_operator_is_a_line_too(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    config = tmp_path / "config"
+    config.write_text("{}")
+    for name, value in {
+        "KUBECONFIG": str(config),
+        "FINETUNE_TRAINER_IMAGE": "trainer:1",
+        "FINETUNE_LOG_FORMAT": "json",
+    }.items():
+        monkeypatch.setenv(name, value)
+    assert main() == 1
+    line = written(capsys)[-1]
+    assert (line["level"], line["message"]) == ("CRITICAL", "the operator ends")
+    assert "Invalid kube-config file" in line["traceback"]
 
 
 def test_text_names_the_job_before_the_message(capsys: pytest.CaptureFixture[str]) -> None:
