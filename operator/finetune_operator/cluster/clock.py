@@ -7,6 +7,7 @@ then be too; every answer of the API server says what time it is there.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -18,11 +19,23 @@ log = logging.getLogger(__name__)
 _TOLERANCE = timedelta(seconds=5)
 
 
+def boot_clock() -> float:
+    """Return seconds that go on while the machine sleeps, and that nobody sets."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def unset_clock() -> Callable[[], datetime]:
+    """Return a clock that shows the machine's time of now, and later what has gone by since: a
+    clock that is set, even for the moment until the next answer, can end no attempt."""
+    began, booted = datetime.now(UTC), boot_clock()
+    return lambda: began + timedelta(seconds=boot_clock() - booted)
+
+
 class ServerClock:
     """This machine's clock, put right by what answers say."""
 
-    def __init__(self, own: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
-        self.own = own
+    def __init__(self, own: Callable[[], datetime] | None = None) -> None:
+        self.own = own or unset_clock()
         self._ahead = timedelta(0)  # how far the server's clock is before this machine's
 
     def now(self) -> datetime:

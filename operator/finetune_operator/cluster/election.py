@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
 from finetune_operator.cluster.api import ApiError, Unreachable
+from finetune_operator.cluster.clock import boot_clock
 from finetune_operator.job.names import Object
 from finetune_operator.job.resources import LEASE
 
@@ -26,11 +26,7 @@ RENEW_SECONDS = 8.0  # a holder that could not renew for so long stops
 RETRY_SECONDS = 2.0
 _READY_SECONDS = 0.1
 _NEVER = float("-inf")
-
-
-def boot_clock() -> float:
-    """Return seconds that go on while the machine sleeps, and that nobody sets."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
+_MOST_TRANSITIONS = 2**31 - 1  # an API server takes no more
 
 
 class Leases(Protocol):
@@ -111,7 +107,7 @@ class Candidate:
         }
         if _holder(lease) != self.identity:
             spec["acquireTime"] = stamp
-            spec["leaseTransitions"] += 1
+            spec["leaseTransitions"] = min(_MOST_TRANSITIONS, spec["leaseTransitions"] + 1)
         base = lease or {
             "apiVersion": "coordination.k8s.io/v1",
             "kind": LEASE,

@@ -155,6 +155,19 @@ def test_a_lease_that_someone_deletes_is_not_up_for_grabs() -> None:
     assert server.lease["spec"]["holderIdentity"] == "operator-1"
 
 
+def test_a_lease_that_someone_filled_to_its_bounds_is_taken_all_the_same() -> None:
+    candidate, most = Candidate("team", "operators", "operator-0"), 2**31 - 1
+    spec = {"holderIdentity": "x" * 4_000, "leaseTransitions": most, "leaseDurationSeconds": most}
+    lease = {"metadata": {"uid": "u"}, "spec": spec}
+    assert candidate.claim(lease, 0, NOON) is None
+    claim = candidate.claim(lease, HOLD_SECONDS, NOON)
+    assert claim is not None
+    assert (claim["spec"]["holderIdentity"], claim["spec"]["leaseTransitions"]) == (
+        "operator-0",
+        most,
+    )
+
+
 def test_an_answer_that_comes_late_makes_nobody_lead() -> None:
     server = LeaseServer()
     (first, second, _), now = with_a_leader(server)

@@ -1,6 +1,7 @@
 """The API server's time, out of the Dates of its answers and a clock of one's own."""
 
-from datetime import timedelta
+import time
+from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
@@ -50,6 +51,20 @@ def test_a_machine_that_is_put_right_goes_by_its_own_clock() -> None:
     machine.hears(900)
     machine.shows = at(900)
     assert machine.hears(899.5) == 0
+
+
+def test_a_clock_that_is_set_while_no_answer_comes_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The machine's time is looked at once."""
+    booted = 1_000.0
+    monkeypatch.setattr(time, "clock_gettime", {time.CLOCK_BOOTTIME: booted}.__getitem__)
+    clock = ServerClock()
+    began = clock.now()
+    assert abs(began - datetime.now(UTC)) < timedelta(minutes=5)
+    assert clock.now() == began
+    monkeypatch.setattr(time, "clock_gettime", {time.CLOCK_BOOTTIME: booted + 7}.__getitem__)
+    assert clock.now() == began + timedelta(seconds=7)
 
 
 @pytest.mark.parametrize("date", [None, "", "soon", "Sun, 01 Mar 2026 13:00:00 -0000"])
