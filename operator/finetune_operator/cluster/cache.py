@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from finetune_api.job import KIND
+from finetune_operator.job.kept import kept
 from finetune_operator.job.names import UID_LABEL, Object, attempt_of, controller, place
 from finetune_operator.job.resources import POD
 
@@ -80,13 +81,13 @@ class Cache:
             return None
         if not self._takes(key):
             return None
-        body["metadata"].pop("managedFields", None)
         known = self._known(key, body)
         if known is not None and version(known["metadata"]) >= version(body["metadata"]):
             return None
         if known is not None and known["metadata"]["uid"] != uid:
             self._bury(known["metadata"]["uid"], _FOR_EVER)
             self._depart(key, known)
+        body = kept(body)
         if body["kind"] == KIND:
             self._jobs[key] = body
             self._forget_words(key)
@@ -183,7 +184,7 @@ class Cache:
         attempt = attempt_of(body) or 0
         for uid in [u for u, b in departed.items() if (attempt_of(b) or 0) < attempt]:
             del departed[uid]
-        departed[body["metadata"]["uid"]] = body
+        departed[body["metadata"]["uid"]] = kept(body)
         if len(departed) > _DEPARTED:
             del departed[self._least_needed(key, departed)]
 

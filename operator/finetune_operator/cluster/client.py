@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Self
 from urllib.parse import urlencode
 
@@ -18,15 +19,29 @@ from finetune_operator.cluster.api import ApiError, Listing, NotLeading, Unreach
 from finetune_operator.cluster.clock import ServerClock
 from finetune_operator.cluster.patch import merge_patch
 from finetune_operator.job.names import MANAGER, Object
+from finetune_operator.job.parts import part, parts
 from finetune_operator.job.resources import EVENT, POD, Resource
 
 _TIMEOUT_SECONDS = 30.0
+# Objects of one answer. Anyone may fill ConfigMaps with a MiB and Events with much of one.
 _PAGE = 500
+_PAGES = {"ConfigMap": 100, EVENT: 50}
+_EVENT_PAGES = 10
+_IDENTITY = {"name", "uid"}
 _JSON = "application/json"
 _MERGE = "application/merge-patch+json"
 _APPLY = "application/apply-patch+yaml"
 
 Observer = Callable[[str, str, int], None]  # verb, kind, HTTP code
+
+
+@dataclass(frozen=True)
+class _Page:
+    """A part of a list: its objects, what continues it, and as of when it is."""
+
+    items: list[Object]
+    following: str
+    version: str
 
 
 class Cluster:
@@ -83,17 +98,15 @@ class Cluster:
         """Return the objects that match a label selector, page by page."""
         resource = self._resources[kind]
         items: list[Object] = []
-        query = {"limit": str(_PAGE)} | ({"labelSelector": selector} if selector else {})
+        query = {"limit": str(_PAGES.get(kind, _PAGE))}
+        query |= {"labelSelector": selector} if selector else {}
         while True:
-            path = f"{resource.path(namespace)}?{urlencode(query)}"
-            answer = await self._send("list", kind, "GET", path)
-            for item in answer["items"]:
-                # Items of a list carry neither, though single objects do.
-                items.append({"apiVersion": resource.api_version, "kind": kind, **item})
-            following = answer["metadata"].get("continue")
-            if not following:
-                return Listing(tuple(items), str(answer["metadata"]["resourceVersion"]))
-            query["continue"] = following
+            page = await self._page(kind, resource.path(namespace), query)
+            # Items of a list carry neither, though single objects do.
+            items += ({"apiVersion": resource.api_version, "kind": kind, **i} for i in page.items)
+            if not page.following:
+                return Listing(tuple(items), page.version)
+            query["continue"] = page.following
 
     async def get(self, kind: str, namespace: str, name: str) -> Object | None:
         """Return an object; None if there is none."""
@@ -157,11 +170,16 @@ class Cluster:
         return await self._send("patch", f"{KIND}/status", "PATCH", path, patch, _MERGE)
 
     async def events_of(self, namespace: str, uid: str) -> list[Object]:
-        """Return the Events about an object."""
-        query = urlencode({"fieldSelector": f"involvedObject.uid={uid}"})
-        path = f"{self._resources[EVENT].path(namespace)}?{query}"
-        answer = await self._send("list", EVENT, "GET", path)
-        return list(answer["items"])
+        """Return the Events about an object; of very many some, as anyone may write them."""
+        events: list[Object] = []
+        query = {"limit": str(_PAGES[EVENT]), "fieldSelector": f"involvedObject.uid={uid}"}
+        for _ in range(_EVENT_PAGES):
+            page = await self._page(EVENT, self._resources[EVENT].path(namespace), query)
+            events += page.items
+            if not page.following:
+                break
+            query["continue"] = page.following
+        return events
 
     async def has_logged(self, namespace: str, pod: str, container: str, seconds: int) -> bool:
         """Tell whether a container has written to its log within so many seconds."""
@@ -174,6 +192,16 @@ class Cluster:
         """Merge into an Event."""
         path = self._resources[EVENT].path(namespace, name)
         await self._send("patch", EVENT, "PATCH", path, patch, _MERGE)
+
+    async def _page(self, kind: str, path: str, query: Mapping[str, str]) -> _Page:
+        asked = f"{path}?{urlencode(query)}"
+        answer = await self._send("list", kind, "GET", asked)
+        items, metadata = parts(answer, "items"), part(answer, "metadata")
+        known = all(part(item, "metadata").keys() >= _IDENTITY for item in items)
+        if not known or len(items) != len(answer.get("items", "?") or ()):
+            raise Unreachable(f"GET {asked}: the answer is no list of objects")
+        following, version = metadata.get("continue"), metadata.get("resourceVersion")
+        return _Page(items, str(following or ""), str(version or ""))
 
     async def _send(
         self,
@@ -190,6 +218,8 @@ class Cluster:
         except (ValueError, RecursionError) as error:  # of something between here and the server
             text = f"{method} {path}: the answer is no JSON that can be read"
             raise Unreachable(f"{text} ({type(error).__name__})") from error
+        if not isinstance(found, dict):
+            raise Unreachable(f"{method} {path}: the answer is no object")
         return found
 
     async def _answer(
@@ -232,5 +262,6 @@ def _refusal(code: int, payload: bytes) -> ApiError:
     except (ValueError, RecursionError):
         return ApiError(code, "", payload[:500].decode(errors="replace").strip())
     if not isinstance(status, dict):
-        return ApiError(code, "", str(status))
-    return ApiError(code, status.get("reason") or "", status.get("message") or "")
+        return ApiError(code, "", payload[:500].decode(errors="replace"))
+    reason, message = status.get("reason"), status.get("message")
+    return ApiError(code, reason if isinstance(reason, str) else "", str(message or ""))

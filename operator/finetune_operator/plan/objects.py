@@ -8,6 +8,7 @@ from typing import Any
 
 from finetune_api.job import FineTuneJob
 from finetune_contract.progress import ANNOTATION
+from finetune_operator.job.kept import kept
 from finetune_operator.job.names import UID_LABEL, Object, child
 from finetune_operator.job.resources import LEASE
 
@@ -23,14 +24,16 @@ class Objects:
 
 
 def is_as_planned(known: Object, planned: Object, begun: bool) -> bool:
-    """Tell whether an object stands as planned; what others add beside that, such as a label, is
-    theirs.
+    """Tell whether an object stands as planned, as far as it is kept; what others add beside that,
+    such as a label, is theirs.
 
     `begun`: the pods have been asked for. From then on the ConfigMap is what they were given,
     whatever a newer operator would plan, and the trainer writes the Lease.
     """
-    if begun and planned["kind"] == "ConfigMap":
-        return True
+    if planned["kind"] == "ConfigMap":
+        if begun:
+            return True
+        planned = kept(planned)
     parts = {part for part in planned if part != "metadata"}
     metadata = ["labels", "annotations"]
     if planned["kind"] == LEASE:

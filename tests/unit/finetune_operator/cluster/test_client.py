@@ -21,6 +21,10 @@ Json = Any
 RESOURCES = resources(BACKEND.kinds)
 
 
+def named(name: str) -> Json:
+    return {"metadata": {"name": name, "uid": f"uid-{name}"}}
+
+
 class Server:
     """Answers with what a test has put in `answers`, in order; keeps what was asked."""
 
@@ -80,14 +84,14 @@ LEASE = {
 
 async def test_a_list_is_read_page_by_page(server: Server, cluster: Cluster) -> None:
     server.answers = [
-        (200, {"metadata": {"resourceVersion": "7", "continue": "next"}, "items": [{"a": 1}]}),
-        (200, {"metadata": {"resourceVersion": "7"}, "items": [{"a": 2}]}),
+        (200, {"metadata": {"resourceVersion": "7", "continue": "next"}, "items": [named("a")]}),
+        (200, {"metadata": {"resourceVersion": "7"}, "items": [named("b")]}),
     ]
     found = await cluster.list_objects("Pod", "team", "x=y")
     assert found.version == "7"
     assert found.items == (
-        {"apiVersion": "v1", "kind": "Pod", "a": 1},
-        {"apiVersion": "v1", "kind": "Pod", "a": 2},
+        {"apiVersion": "v1", "kind": "Pod", **named("a")},
+        {"apiVersion": "v1", "kind": "Pod", **named("b")},
     )
     first, second = server.asked
     assert first.path == "/api/v1/namespaces/team/pods"
@@ -159,9 +163,54 @@ async def test_a_status_is_patched_under_a_precondition(server: Server, cluster:
 
 
 async def test_events_are_asked_for_by_object(server: Server, cluster: Cluster) -> None:
-    server.answers = [(200, {"items": [{"message": "m"}]})]
-    assert await cluster.events_of("team", "u1") == [{"message": "m"}]
+    server.answers = [(200, {"items": [named("e")]})]
+    assert await cluster.events_of("team", "u1") == [named("e")]
     assert server.asked[0].query["fieldSelector"] == "involvedObject.uid=u1"
+
+
+async def test_of_very_many_events_some_are_read(server: Server, cluster: Cluster) -> None:
+    page = {"metadata": {"continue": "next"}, "items": [named("e")] * 50}
+    server.answers = [(200, page)] * 11
+    assert len(await cluster.events_of("team", "u1")) == 500
+    assert {asked.query["limit"] for asked in server.asked} == {"50"}
+    assert [asked.query.get("continue") for asked in server.asked] == [None, *["next"] * 9]
+
+
+NO_LISTS: list[Json] = [
+    {},
+    {"items": "x"},
+    {"items": ["x"]},
+    {"items": [{}]},
+    {"items": [{"metadata": {"name": "a"}}]},
+    {"items": [{"metadata": "x"}, named("a")]},
+    [],
+    "<html>",
+    "null",
+    "[" * 5000,
+]
+
+
+@pytest.mark.parametrize("answer", NO_LISTS)
+async def test_what_is_no_list_is_no_answer(server: Server, cluster: Cluster, answer: Json) -> None:
+    server.answers = [(200, answer)] * 2
+    with pytest.raises(Unreachable):
+        await cluster.list_objects("Pod", "team", "")
+    with pytest.raises(Unreachable):
+        await cluster.events_of("team", "u1")
+
+
+async def test_an_empty_list_may_be_null(server: Server, cluster: Cluster) -> None:
+    server.answers = [(200, {"metadata": {"resourceVersion": "7"}, "items": None})]
+    assert (await cluster.list_objects("Pod", "team", "")).items == ()
+
+
+@pytest.mark.parametrize("part", [None, 7, ["x"], {"a": {}}, True])
+async def test_a_refusal_may_be_of_any_form(server: Server, cluster: Cluster, part: Json) -> None:
+    server.answers = [(500, {"reason": part, "message": part}), (503, part)]
+    for code in (500, 503):
+        with pytest.raises(ApiError) as refused:
+            await cluster.get("Pod", "team", "p")
+        assert (refused.value.code, refused.value.reason) == (code, "")
 
 
 @pytest.mark.parametrize(("text", "logged"), [("s", True), ("", False)])

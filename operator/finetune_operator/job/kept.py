@@ -1,0 +1,31 @@
+"""What of an object is kept: anyone may fill one with a MiB of what nobody here reads."""
+
+from __future__ import annotations
+
+from finetune_api.job import GROUP
+from finetune_contract.model import canonical_json, sha256_digest
+from finetune_operator.job.names import Object
+from finetune_operator.job.parts import part, parts, words
+from finetune_operator.job.resources import POD
+
+_CONTENTS = ("data", "binaryData")  # of a ConfigMap
+
+
+def kept(body: Object) -> Object:
+    """Return an object without what is only ever written, or compared as a whole."""
+    metadata = {name: value for name, value in body["metadata"].items() if name != "managedFields"}
+    if body["kind"] == "ConfigMap" and "contents" not in body:
+        told = {name: body[name] for name in _CONTENTS if name in body}
+        others = {name: value for name, value in body.items() if name not in told}
+        digest = sha256_digest(canonical_json(told).encode())
+        return {**others, "metadata": metadata, "contents": digest}
+    if body["kind"] != POD:
+        return {**body, "metadata": metadata}
+    if annotations := part(metadata, "annotations"):
+        own = {name: text for name, text in annotations.items() if name.startswith(f"{GROUP}/")}
+        metadata["annotations"] = own
+    first = [
+        {name: words(container, name) for name in ("name", "restartPolicy")}
+        for container in parts(part(body, "spec"), "initContainers")
+    ]
+    return {**body, "metadata": metadata, "spec": {"initContainers": first}}
