@@ -22,8 +22,8 @@ from finetune_operator.cluster.api import Api, ApiError, Unreachable
 from finetune_operator.cluster.cache import Cache, Key
 from finetune_operator.cluster.patch import same
 from finetune_operator.cluster.queue import RetryLater
-from finetune_operator.confirm import confirm
 from finetune_operator.events import Recorder, Transition, transitions
+from finetune_operator.inquiry import Inquiry
 from finetune_operator.job.backend import Backend
 from finetune_operator.job.errors import Stalled, Waiting
 from finetune_operator.job.names import Object, attempt_name, content_digest
@@ -31,14 +31,11 @@ from finetune_operator.job.parse import Parser
 from finetune_operator.job.policy import refusals
 from finetune_operator.job.stored import finished, stored_status
 from finetune_operator.job.workers import image
-from finetune_operator.judge.decide import decide, refused
+from finetune_operator.judge.decide import refused
 from finetune_operator.judge.decision import Decision
 from finetune_operator.judge.fallback import fall_back
-from finetune_operator.judge.standstill import QUIET_SECONDS
 from finetune_operator.judge.status import status_of
 from finetune_operator.lookout import Lookout
-from finetune_operator.observe.observe import newest_warning, observe
-from finetune_operator.observe.observed import Observed
 from finetune_operator.plan.attempt import attempt_objects
 from finetune_operator.plan.objects import Objects
 from finetune_operator.plan.reward_check import reward_check
@@ -65,10 +62,12 @@ class Reconciler:
     on_attempt_end: Callable[[str], None]
     lookout: Lookout = field(default_factory=Lookout)
     _parser: Parser = field(init=False)
+    _inquiry: Inquiry = field(init=False)
     _failures: dict[Key, int] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         self._parser = Parser(self._note_unknown)
+        self._inquiry = Inquiry(self.api, self.cache, self.settings, self.backend, self.lookout)
 
     async def reconcile(self, key: Key) -> float | None:
         """Do one pass; return after how many seconds to look again, None for not of itself.
@@ -136,7 +135,8 @@ class Reconciler:
         try:
             job = self._parse(body, now)
             trial = self._trial(job)
-            observed, decision = await self._decide(job, trial, now)
+            digest = content_digest(trial.started[-1]) if trial else None
+            observed, decision = await self._inquiry.decide(job, digest, now)
             objects = self._objects(job, decision, trial)
         except Stalled as stalled:
             return await self._fall_back(body, stalled, now)
@@ -176,53 +176,6 @@ class Reconciler:
             return None
         settings = self.settings
         return reward_check(job, image(job, settings.trainer_image), settings.trainer_pull_secrets)
-
-    async def _decide(
-        self, job: FineTuneJob, trial: Objects | None, now: datetime
-    ) -> tuple[Observed, Decision]:
-        """Decide on the cache; where that rests on an absence, or on Events, ask the server too."""
-        digest = content_digest(trial.started[-1]) if trial else None
-
-        def decided(observed: Observed) -> Decision:
-            return decide(job, observed, now, self.settings, self.backend, digest)
-
-        observed = self._observe(job)
-        decision = decided(observed)
-        if decision.confirm:
-            await confirm(self.api, self.cache, self.backend, job)
-            observed = self._observe(job)
-            decision = decided(observed)
-        if decision.look:
-            warnings = await self._warnings(job, decision.look)
-            observed = replace(observed, warnings=warnings, looked=True)
-            decision = decided(observed)
-        if decision.listen:
-            observed = replace(observed, quiet=await self._is_quiet(job, decision.listen))
-            decision = decided(observed)
-        return observed, decision
-
-    def _observe(self, job: FineTuneJob) -> Observed:
-        key = Key(job.namespace, job.name)
-        seen = observe(job, self.cache.children(key), self.cache.departed(key), self.backend)
-        return self.lookout.look(job, seen)
-
-    async def _warnings(self, job: FineTuneJob, uids: tuple[str, ...]) -> dict[str, str]:
-        found: dict[str, str] = {}
-        for uid in uids:
-            events = await self.api.events_of(job.namespace, uid)
-            warning = newest_warning(e for e in events if not self.backend.repeats(e))
-            if warning is not None:
-                found[uid] = warning
-        return found
-
-    async def _is_quiet(self, job: FineTuneJob, pod: str) -> bool:
-        """Tell whether a trainer writes no log; one that can not be read says nothing of that."""
-        where = (job.namespace, pod, self.backend.container, QUIET_SECONDS)
-        try:
-            return not await self.api.has_logged(*where)
-        except (ApiError, Unreachable) as error:
-            log.warning("whether %s still lives can not be told: %s", pod, error)
-            return False
 
     def _objects(
         self, job: FineTuneJob, decision: Decision, trial: Objects | None

@@ -25,8 +25,11 @@ class Bench:
         self.ended: list[str] = []
         if world is None:
             self.world.add(bot_job(**spec))
-        self.cache = Cache()
         self.api = ModelApi(self.world, self._check)
+        self._start()
+
+    def _start(self) -> None:
+        self.cache = Cache()
         self.reconciler = reconciler_on(
             self.api, self.cache, SETTINGS, on_attempt_end=self.ended.append
         )
@@ -41,8 +44,8 @@ class Bench:
         await Synchroniser(self.api, self.cache, kinds, (), lambda key: None).relist()
 
     def forget(self) -> None:
-        """Let the cache show the job and nothing of what was made of it."""
-        self.cache = self.reconciler.cache = Cache()
+        """Start anew, with a cache that shows the job and nothing of what was made of it."""
+        self._start()
         self.cache.put(self.world.job())
 
     async def do_pass(self) -> float | None:
