@@ -157,8 +157,8 @@ class Reconciler:
             decision = refused(decision, stalled.message, now)
         status = status_of(job, observed, decision, now, self.settings, waiting)
         await self._write(body, job, status, now)
-        if changed:
-            return 0.0
+        if changed or (finished(status) and not finished(known)):
+            return 0.0  # what a job that is over leaves goes by the time of its end
         after = decision.after.total_seconds() if decision.after else None
         return waiting.after if waiting else after
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from support.faults import inputs, nodes, runs, starting
+from support.faults import control, inputs, nodes, runs, starting, strangers
 from support.faults.table import markdown
 
 DOCS = Path(__file__).parents[2] / "docs" / "operations.md"
@@ -21,6 +21,8 @@ GROUPS = {
     "Pods that are not made, or do not start": starting.FAULTS,
     "Memory, limits of nodes, the run": runs.FAULTS,
     "Object store, hub, Secrets, data": inputs.FAULTS,
+    "Strangers, and what tenants forge": strangers.FAULTS,
+    "The operator, the API server, users": control.FAULTS,
 }
 
 

@@ -8,8 +8,8 @@ own queue, when it is told of something or has asked for it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from contextlib import suppress
+import copy
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -17,11 +17,12 @@ from typing import Any
 from finetune_operator.cluster.cache import Cache
 from finetune_operator.cluster.clock import ServerClock
 from finetune_operator.controller import Controller
+from finetune_operator.lookout import Lookout
 from finetune_operator.settings import Settings
 from support.faults.cluster import Cluster, Server
 from support.operator.jobs import bot_job
 from support.operator.model.invariants import check_the_end, condition
-from support.operator.model.world import has_ended
+from support.operator.model.world import trains
 
 Json = Any
 SETTINGS = Settings(trainer_image="trainer:1")
@@ -44,24 +45,33 @@ class Day:
         self._settings = replace(SETTINGS, **(settings or {}))
         self._plans: list[tuple[Callable[[], bool], Callable[[], None]]] = []
         self.world.add(bot_job(**{"workers": {"replicas": 2}, **spec}))
+        self._tasks: list[asyncio.Task[None]] = []
+        self.controllers: list[Controller] = []
         self.start_operator()
 
-    def start_operator(self) -> None:
+    def start_operator(self, leads: Callable[[], bool] = lambda: True) -> Controller:
         """Start an operator that knows nothing yet."""
         api: Any = self.api
-        self.controller = Controller(self._settings, api, Cache(), self.world.backend)
-        parts = (
-            self.controller.sync.run(SETTINGS.relist_seconds),
-            self.controller._queue.run(),
-            self.controller._recorder.run(),
-        )
-        self._tasks = [asyncio.create_task(part) for part in parts]
+        made = Controller(self._settings, api, Cache(), self.world.backend)
+        made._reconciler.lookout = Lookout(asyncio.get_running_loop().time)
+        made._leads = leads
+        self.controllers.append(made)
+        self.do(made.sync.run(SETTINGS.relist_seconds), made._queue.run(), made._recorder.run())
+        return made
 
-    async def stop_operator(self) -> None:
+    def do(self, *parts: Coroutine[Any, Any, None]) -> None:
+        """Do something beside all else, until operators are killed."""
+        self._tasks += [asyncio.create_task(part) for part in parts]
+
+    def kill_operators(self) -> None:
+        """Let nothing be done any more, and nothing be handed over."""
+        self.controllers.clear()
         for task in self._tasks:
             task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+
+    async def over(self) -> None:
+        self.kill_operators()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def now(self) -> datetime:
         return self._began + timedelta(seconds=asyncio.get_running_loop().time())
@@ -103,7 +113,8 @@ class Day:
             world.kubelet(pod["metadata"]["name"])
         for kind in list(world.pending):
             for event, body in world.deliveries(kind, 1_000):
-                self.controller.notice(event, body)
+                for controller in self.controllers:
+                    controller.notice(event, copy.deepcopy(body))
         await asyncio.sleep(1)
 
     def _train(self) -> None:
@@ -115,8 +126,10 @@ class Day:
 
     def trains(self) -> bool:
         """Tell whether all of the newest attempt's pods run."""
-        found = [self.world.find("Pod", self.pod(rank)) for rank in range(2)]
-        return all(p and p["status"]["phase"] == "Running" and not has_ended(p) for p in found)
+        workload = self.world.find("PyTorchJob", f"bot-a{self.attempt}")
+        return (
+            len([p for p in self.world.pods_of(workload) if trains(p)]) == 2 if workload else False
+        )
 
     @property
     def status(self) -> Json:
@@ -129,7 +142,7 @@ class Day:
     @property
     def attempt(self) -> int:
         """Return the newest attempt's number."""
-        return int(self.attempts[-1]["number"]) if self.attempts else 1
+        return len(self.attempts) or 1
 
     @property
     def step(self) -> int:
@@ -147,6 +160,9 @@ class Day:
         """Let what runs succeed; then nothing is held, and all is as it is to be."""
         for rank in (1, 0):
             self.world.end(self.pod(rank), "Succeeded")
-        assert await self.until(self.finished, 10), self.status
+        assert await self.until(self.finished, 40), self.status
+
+    async def check_the_end(self) -> None:
+        """A job that is over holds nothing, and status says what became of it."""
         await self.seconds(60)
         check_the_end(self.world)

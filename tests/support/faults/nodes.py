@@ -40,6 +40,21 @@ def falls_silent(day: Day) -> None:
     day.once(lambda: day.attempt > 1, lambda: setattr(day, "at_work", True))
 
 
+def runs_on(strike: Strike) -> Strike:
+    """Have pods that hold a sidecar which does not end by itself."""
+
+    def with_sidecars(day: Day) -> None:
+        day.world.sidecars = True
+        strike(day)
+
+    return with_sidecars
+
+
+def succeeds(day: Day) -> None:
+    for rank in (WORKER, MASTER):
+        day.world.end(day.pod(rank), "Succeeded")
+
+
 def is_removed(day: Day) -> None:
     goes(WORKER, "DeletionByPodGC", saves=False)(day)
 
@@ -62,6 +77,8 @@ FAULTS = [
     Fault("someone deletes the PyTorchJob", loses_its_workload),
     Fault("a node is gone, its Node deleted", is_removed),
     Fault("a node falls silent for good", falls_silent),
+    Fault("a sidecar runs on after a failure", runs_on(ends(KeyError("x")))),
+    Fault("… after success", runs_on(succeeds)),
     Fault("a GPU reports a fault (ECC, Xid)", ends(GPU)),
     Fault("a pod passes its ephemeral-storage limit", fails("Evicted", OVER_ITS_LIMIT)),
 ]

@@ -8,6 +8,7 @@ from finetune_trainer.course.pulse import LEAST
 from finetune_trainer.process.errors import Failure
 from finetune_trainer.process.verdict import ABORTED, BUS_ERROR
 from finetune_trainer.stall import OTHERS_SECONDS
+from support.faults.day import Day
 from support.faults.ends import PEER_LOST, dies, ends, killed_by_the_kernel
 from support.faults.table import Fault
 
@@ -16,6 +17,11 @@ GPUS = {"replicas": 2, "resources": {"limits": {"nvidia.com/gpu": "1", "memory":
 
 def ladder(size: int, **memory: object) -> dict[str, object]:
     return {"workers": GPUS, "training": {"microBatchSize": size}, "memory": memory}
+
+
+def freezes(day: Day) -> None:
+    day.at_work = False
+    day.once(lambda: day.attempt > 1, lambda: setattr(day, "at_work", True))
 
 
 CUDA = type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory.")
@@ -46,6 +52,7 @@ FAULTS = [
     Fault("NCCL aborts: a peer was lost", dies(ABORTED)),
     Fault("the network between nodes breaks", ends(PEER_LOST)),
     Fault("no rank gets on", ends(STOOD), patience=LEAST + OTHERS_SECONDS),
+    Fault("all processes of the pods are frozen", freezes),
     Fault("the loss is NaN", ends(Failure(Reason.NON_FINITE_LOSS, "the loss is not finite"))),
     Fault("the reward runner is away", ends(REWARD), patience=AWAY_SECONDS),
     Fault("the rollout server is dead", ends(SERVER), patience=ROLLOUT_PAUSE),

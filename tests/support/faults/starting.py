@@ -83,7 +83,7 @@ def a_mesh_fails(day: Day) -> None:
     day.later(5, fail)
 
 
-def is_refused(kind: str, error: ApiError) -> Strike:
+def is_refused(kind: str, error: Exception) -> Strike:
     return lambda day: day.api.refusals.update({kind: error})
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from finetune_contract.reasons import Reason, Retry, retry_of
@@ -17,8 +18,8 @@ from support.operator.model.simulated_time import simulated
 Json = Any
 Strike = Callable[[Day], None]
 MENDED_AFTER = 60  # seconds
-QUIET = 60  # seconds in which nothing happens
-LIMIT = 900
+QUIET = 90  # seconds in which nothing happens
+MENDED_LIMIT, LIMIT = 700, 1500
 NEUTRAL = {
     Reason.SUCCEEDED,
     Reason.PENDING,
@@ -69,12 +70,20 @@ def measure(fault: Fault) -> Line:
     """Return the row of a fault. Raises AssertionError if the job does not come to a good end."""
     found: list[Line] = []
 
-    async def story() -> None:
-        found.append(await _Story(fault).told())
+    async def story(tell: Callable[[Day], Awaitable[None]]) -> None:
+        day = Day(fault.spec, fault.settings)
+        try:
+            await _strike(day, fault)
+            await tell(day)
+        finally:
+            await day.over()
 
-    simulated(story())
+    async def tell(day: Day) -> None:
+        found.append(await _Story(fault, day).told())
+
+    simulated(story(tell))
     if fault.mend is not None:
-        simulated(_mended(fault, fault.mend))
+        simulated(story(partial(_mended, fault.mend)))
     return found[0]
 
 
@@ -90,20 +99,19 @@ def markdown(faults: Sequence[Fault]) -> str:
     return "\n".join(lines)
 
 
-async def _mended(fault: Fault, mend: Strike) -> None:
+async def _mended(mend: Strike, day: Day) -> None:
     """The cause is taken away, and the attempt that waits goes on."""
-    day = await _struck(fault)
     await day.seconds(MENDED_AFTER)
-    number = day.attempt
+    suspended = day.attempts and day.attempts[-1]["state"] == "Suspended"
+    number = day.attempt + bool(suspended)
     mend(day)
-    assert await day.until(lambda: day.trains() and day.step > 0, LIMIT), day.status
+    assert await day.until(lambda: day.trains() and day.step > 0, MENDED_LIMIT), day.status
     assert day.attempt == number, "it did not go on by itself"
     await day.end_well()
-    await day.stop_operator()
+    await day.check_the_end()
 
 
-async def _struck(fault: Fault) -> Day:
-    day = Day(fault.spec, fault.settings)
+async def _strike(day: Day, fault: Fault) -> None:
     if not fault.before:
         assert await day.until(lambda: day.step >= STRUCK_AT), day.status
     day.struck = day.now()
@@ -113,21 +121,21 @@ async def _struck(fault: Fault) -> Day:
         day.world.delete_pod(day.pod(1), "EvictionByEvictionAPI")
         assert await day.until(lambda: day.attempt == 2), day.status
         day.struck = day.now()
-    return day
 
 
 class _Story:
     """A day and what status said in it, from the fault on."""
 
-    def __init__(self, fault: Fault) -> None:
-        self._fault = fault
+    def __init__(self, fault: Fault, day: Day) -> None:
+        self._fault, self._day = fault, day
         self._said: dict[Reason, float] = {}
 
     async def told(self) -> Line:
-        self._day = day = await _struck(self._fault)
+        day = self._day
         self._number = day.attempt
         self._done = day.world.most_steps.get(self._number, 0)
-        await day.until(self._over, QUIET if self._fault.harmless else LIMIT)
+        limit = MENDED_LIMIT if self._fault.mend else LIMIT
+        await day.until(self._over, QUIET if self._fault.harmless else limit)
         self._take_in()
         then = self._then()
         lost = self._lost()
@@ -135,7 +143,8 @@ class _Story:
             assert (day.attempt, day.trains()) == (self._number, True), day.status
         if day.trains():
             await day.end_well()
-        await day.stop_operator()
+        if day.finished():
+            await day.check_the_end()
         return Line(self._fault.what, *self._first(), then, lost)
 
     def _over(self) -> bool:
