@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from datetime import timedelta
 from typing import Any
@@ -12,7 +13,11 @@ from obstore.store import S3Store
 from finetune_contract.layout import CredentialKey
 from finetune_trainer.store.credentials import BucketAccess
 
+log = logging.getLogger(__name__)
+
 DEFAULT_REGION = "us-east-1"  # what stores that are not AWS's take
+REGIONS = ("AWS_REGION", "AWS_DEFAULT_REGION")  # of the pod, where an identity webhook sets them
+NO_REGION = f"neither the Secret nor the pod says {CredentialKey.REGION}"
 
 # A request without an answer ends within that: it is retried for 3 minutes, and read for 2.
 REQUEST_SECONDS = 300.0
@@ -44,9 +49,10 @@ def open_bucket(bucket: str, access: BucketAccess) -> S3Store:
     client["allow_http"] = urlsplit(address).scheme == "http"
     if access.certificate:
         client["root_certificate"] = access.certificate
-    if access.region:
-        config["region"] = access.region
     if access.keys is not None:
         config["credential_provider"] = access.keys
-        config.setdefault("region", DEFAULT_REGION)
+    region = access.region or next((os.environ[n] for n in REGIONS if os.environ.get(n)), None)
+    if region is None and not address:
+        log.warning("%s; s3://%s is asked for in %s", NO_REGION, bucket, DEFAULT_REGION)
+    config["region"] = region or DEFAULT_REGION
     return S3Store(bucket, client_options=client, retry_config=RETRY, **config)

@@ -24,6 +24,7 @@ from finetune_contract.reasons import Reason
 from finetune_trainer.process.ending import node_limit
 from finetune_trainer.process.errors import Failure
 from finetune_trainer.store.answers import Answer, Kind
+from finetune_trainer.store.buckets import DEFAULT_REGION
 
 PANIC = "pyo3_runtime.PanicException"  # no Exception, and no class that can be imported
 NOT_SENDABLE = re.compile(  # of an address, a host or a header
@@ -200,7 +201,7 @@ def _another_region(place: Place) -> Failure:
     return Failure(
         Reason.ACCESS_DENIED,
         f"the bucket of {place.uri} is in another region: set {CredentialKey.REGION} in "
-        f"{place.secret}",
+        f"{place.secret}; where nothing says it, {DEFAULT_REGION} is asked",
     )
 
 
