@@ -13,7 +13,16 @@ import pytest
 
 from finetune_local.demo_bucket import write_secret
 from finetune_trainer.store.artifacts import open_artifact
-from support.cluster.journey import Journey, Json, check_killed, condition, job, resumable
+from support.cluster.journey import (
+    NAMESPACE,
+    OPERATOR,
+    Journey,
+    Json,
+    check_killed,
+    condition,
+    job,
+    resumable,
+)
 
 CANARY = "canary-7f3a91c2"
 KINDS = "pytorchjobs,pods,configmaps,leases,roles,rolebindings,serviceaccounts,networkpolicies"
@@ -98,6 +107,23 @@ def test_apply_ends_in_a_verified_adapter(journey: Journey, happy: Happy, tmp_pa
         return {e["reason"] for e in events if e["involvedObject"]["name"] == "happy"}
 
     assert journey.wait("the end to be told", lambda: "Succeeded" in reasons())
+
+
+def test_the_operator_may_ask_whether_a_pod_still_writes_its_log(
+    journey: Journey, happy: Happy
+) -> None:
+    account = OPERATOR.partition("/")[2]
+    token = journey.kubectl("create", "token", account, f"--namespace={NAMESPACE}").strip()
+
+    def logged(seconds: int) -> str:
+        pod = "/api/v1/namespaces/default/pods/happy-a1-master-0"
+        query = f"container=pytorch&sinceSeconds={seconds}&limitBytes=1"
+        return journey.kubectl("get", "--raw", f"{pod}/log?{query}", f"--token={token}")
+
+    refused = journey.kubectl("get", "secrets", f"--token={token}", check=False)
+    assert "forbidden" in refused, "it asks as the operator"
+    assert len(logged(3600)) == 1
+    journey.wait("what ended to be quiet", lambda: logged(1) == "")
 
 
 def test_a_killed_pod_goes_on_as_if_nothing_had_happened(journey: Journey, happy: Happy) -> None:
