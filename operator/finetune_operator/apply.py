@@ -86,20 +86,30 @@ class Applier:
             known, made = await self._create(body)
         _check_owner(job, known)
         self.cache.answered(known)
+        if made:
+            self._leave(known, body)
         return made
 
     async def _put_right(self, job: FineTuneJob, key: Key, body: Object, begun: bool) -> bool:
         """Return whether it was made anew."""
         known = self.cache.find(key, body["kind"], body["metadata"]["name"])
-        if known is None or is_as_planned(known, body, begun):
+        if known is None or is_as_planned(known, body, begun) or self.cache.is_left(known, body):
             return False
         if body["kind"] in _CHANGED:
-            self.cache.answered(await self._change(known, body))
+            changed = await self._change(known, body)
+            self.cache.answered(changed)
+            self._leave(changed, body)
             return False
         metadata = known["metadata"]
         await self.api.delete(known["kind"], key.namespace, metadata["name"], metadata["uid"])
         self.cache.bury(known)
         return await self._ensure(job, key, body)
+
+    def _leave(self, stored: Object, body: Object) -> None:
+        """Leave what was just written as it is stored: a webhook that made something else of it
+        would do so again, over and over."""
+        if not is_as_planned(stored, body, begun=False):
+            self.cache.leave(stored, body)
 
     async def _change(self, known: Object, body: Object) -> Object:
         """Apply to that very state: what another operator wrote since is looked at first."""

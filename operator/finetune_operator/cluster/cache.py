@@ -13,7 +13,14 @@ from dataclasses import dataclass, field
 
 from finetune_api.job import KIND
 from finetune_operator.job.kept import kept
-from finetune_operator.job.names import UID_LABEL, Object, attempt_of, controller, place
+from finetune_operator.job.names import (
+    UID_LABEL,
+    Object,
+    attempt_of,
+    content_digest,
+    controller,
+    place,
+)
 from finetune_operator.job.resources import POD
 
 _TOMBSTONES = 20_000
@@ -35,6 +42,7 @@ class _Family:
 
     children: dict[tuple[str, str], Object] = field(default_factory=dict)
     departed: dict[str, Object] = field(default_factory=dict)
+    left: dict[str, tuple[int, str | None]] = field(default_factory=dict)  # see Cache.leave
 
 
 class Cache:
@@ -124,6 +132,7 @@ class Cache:
             del self._jobs[key]
         else:
             del self._families[key].children[body["kind"], body["metadata"]["name"]]
+            self._families[key].left.pop(uid, None)
             newer = version(body["metadata"]) >= version(known["metadata"])
             self._depart(key, body if newer else known)
         self._forget_if_empty(key)
@@ -162,6 +171,18 @@ class Cache:
     def bury(self, body: Object) -> None:
         """Take in that an object is gone for good, whatever a watch has yet to show of it."""
         self.remove(body, _FOR_EVER)
+
+    def leave(self, stored: Object, planned: Object) -> None:
+        """Note that a child which was written as planned was stored otherwise."""
+        if (key := key_of(stored)) and (family := self._families.get(key)):
+            family.left[stored["metadata"]["uid"]] = _state(stored, planned)
+
+    def is_left(self, stored: Object, planned: Object) -> bool:
+        """Tell whether a child stands as it was stored then, and the plan is still that one."""
+        key = key_of(stored)
+        family = self._families.get(key) if key else None
+        state = family.left.get(stored["metadata"]["uid"]) if family else None
+        return state == _state(stored, planned)
 
     def _known(self, key: Key, body: Object) -> Object | None:
         if body["kind"] == KIND:
@@ -217,6 +238,10 @@ class Cache:
         family = self._families.get(key)
         if family and key not in self._jobs and not family.children:
             del self._families[key]
+
+
+def _state(stored: Object, planned: Object) -> tuple[int, str | None]:
+    return version(stored["metadata"]), content_digest(planned)
 
 
 Scope = Key | str | None  # one job's children, one namespace, or everything

@@ -1,13 +1,14 @@
 """What stands where an attempt's objects go: a stranger's, or the own as others made it."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import pytest
 
 from finetune_api.job import KIND
 from finetune_operator.cluster.api import ApiError
 from finetune_operator.cluster.queue import RetryLater
+from finetune_operator.job.names import DIGEST_ANNOTATION
 from support.operator.passes import KEY, Bench, Json
 
 
@@ -258,3 +259,47 @@ async def test_what_another_operator_wrote_since_is_not_overwritten(deleted: boo
     await bench.reconciler.reconcile(KEY)
     assert bench.created.count("NetworkPolicy") == 1 + deleted
     assert bench.world.objects[name]["metadata"]["annotations"] != {}
+
+
+def by_webhook(write: Callable[[Json], Awaitable[Json]]) -> Callable[[Json], Awaitable[Json]]:
+    """What is written is stored otherwise, each time."""
+
+    async def written(body: Json) -> Json:
+        body = copy.deepcopy(body)
+        if body["kind"] == "NetworkPolicy":
+            body["spec"]["policyTypes"] = ["Ingress", "Egress"]
+        if body["kind"] == "RoleBinding":
+            body["subjects"] = [*body["subjects"], {"kind": "Group", "name": "audit"}]
+        return await write(body)
+
+    return written
+
+
+async def test_what_a_webhook_makes_of_an_object_is_left_until_someone_else_changes_it() -> None:
+    bench = Bench()
+    bench.api.create = by_webhook(bench.api.create)  # type: ignore[method-assign]
+    bench.api.apply = by_webhook(bench.api.apply)  # type: ignore[method-assign]
+    await bench.do_pass()
+    writes = bench.world.writes
+    assert await bench.do_pass() != 0
+    assert bench.world.writes == writes, "it would be made otherwise again"
+    for kind, name in (("NetworkPolicy", "bot-finetune"), ("RoleBinding", "bot-a1")):
+        tamper(bench, kind, name, lambda body: body["metadata"]["labels"].clear())
+        await bench.do_pass()
+        assert bench.world.objects[kind, name]["metadata"]["labels"]
+        writes = bench.world.writes
+        await bench.do_pass()
+        assert bench.world.writes == writes
+
+
+async def test_what_a_webhook_left_is_put_right_by_another_plan() -> None:
+    bench = Bench()
+    bench.api.create = by_webhook(bench.api.create)  # type: ignore[method-assign]
+    await bench.do_pass()
+    known = bench.world.objects["NetworkPolicy", "bot-finetune"]
+    annotations = {**known["metadata"]["annotations"], DIGEST_ANNOTATION: "of another plan"}
+    planned = {**known, "metadata": {**known["metadata"], "annotations": annotations}}
+    assert bench.cache.is_left(known, known)
+    assert not bench.cache.is_left(known, planned)
+    bench.cache.remove(known)
+    assert not bench.cache.is_left(known, known), "it is forgotten with its object"

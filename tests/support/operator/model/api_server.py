@@ -156,7 +156,8 @@ class ModelApi:
 
     async def has_logged(self, namespace: str, pod: str, container: str, seconds: int) -> bool:
         self._ask()
-        assert self.world.find("Pod", pod), "it is asked of pods that are there"
+        if self.world.find("Pod", pod) is None:
+            raise ApiError(404, "NotFound", "the pod is not found")
         told = self.world.logged.get(pod)
         return told is not None and (self.world.now - told).total_seconds() < seconds
 
