@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 
 from support.cluster.bench import CHILD_KINDS, Bench, condition, now
 from support.operator.charts import LEASE
 from support.operator.values import resolved
 
 CANARY = "canary-5f0c1d7e"
+BOT = ("finetunejobs", "bot")
+UIDS = ("workloadUid", "podUids")  # what an attempt's record knows its own by
 Json = Any
 
 
@@ -164,6 +167,38 @@ async def test_a_new_operator_finds_everything_done(bench: Bench) -> None:
 
         await bench.eventually(passed, "a pass over the job")
     assert await versions(bench) == before
+
+
+@pytest.mark.slow
+async def test_a_workload_that_no_status_knows_is_kept_as_planned_and_else_made_anew(
+    bench: Bench,
+) -> None:
+    await bench.apply()
+    await start_attempt(bench)
+    first = await bench.get("pytorchjobs", "bot-a1")
+    assert first is not None
+    bench.stop()
+
+    async def recorded() -> str:
+        path, job = bench.path("finetunejobs", "bot", "status"), await bench.get(*BOT)
+        assert job is not None
+        attempt = {k: v for k, v in job["status"]["attempts"][0].items() if k not in UIDS}
+        await bench.api.merge(path, {"status": {"attempts": [attempt]}})
+        bench.start()
+        seen = await bench.until(
+            *BOT, lambda b: b["status"]["attempts"][0].get("workloadUid"), "the workload's uid"
+        )
+        bench.stop()
+        return str(seen["status"]["attempts"][0]["workloadUid"])
+
+    assert await recorded() == first["metadata"]["uid"]
+    other = {"spec": {"nprocPerNode": "9"}}
+    await bench.api.merge(bench.path("pytorchjobs", "bot-a1"), other)
+    found = await recorded()
+    made = await bench.get("pytorchjobs", "bot-a1")
+    assert made is not None
+    assert found == made["metadata"]["uid"] != first["metadata"]["uid"]
+    assert made["spec"] == first["spec"]
 
 
 async def test_a_missing_secret_is_named_until_it_is_there(bench: Bench) -> None:
