@@ -131,8 +131,13 @@ def _check_pattern(validator: Any, pattern: str, value: Json, schema: Schema) ->
     """A server says no more of a string whose length is wrong."""
     if isinstance(value, str):
         fits = schema.get("minLength", 0) <= len(value) <= schema.get("maxLength", len(value))
-        if fits and not re.search(pattern, value):
+        if fits and not re.search(_as_a_server_reads(pattern), value, re.ASCII):
             yield ValidationError("does not match")
+
+
+def _as_a_server_reads(pattern: str) -> str:
+    """Return the pattern for Python, whose `$` also stands before a line break at the end."""
+    return pattern.removesuffix("$") + r"\Z" if pattern.endswith("$") else pattern
 
 
 def _check_items(validator: Any, kind: str, value: Json, schema: Schema) -> Any:
