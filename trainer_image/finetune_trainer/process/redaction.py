@@ -6,17 +6,19 @@ is known to be secret is taken out of everything, and what looks like a signed U
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import subprocess
 import sys
 import time
+from base64 import b64encode
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock, Thread
 from typing import IO, TextIO
-from urllib.parse import quote
+from urllib.parse import quote, quote_plus
 
 from finetune_contract.layout import CredentialKey, Credentials
 from finetune_contract.result import Result
@@ -25,6 +27,7 @@ STARS = "***"
 SHORTEST = 6  # of a value that is taken out wherever it stands
 SHORTEST_LINE = 16  # of one with several lines, such as a key file, which text may quote by line
 OPEN = {CredentialKey.ENDPOINT_URL, CredentialKey.REGION, CredentialKey.CA_CERTIFICATE}
+ESCAPED = re.compile("%[0-9A-F]{2}")  # in a URL
 LONGEST_LINE = 64 * 1024
 LAST_WORDS_SECONDS = 5.0  # for what is in a pipe when the process has ended
 LOOK_AGAIN_SECONDS = 1.0  # the kubelet renews Secrets under a running pod
@@ -125,13 +128,22 @@ class RedactedStream:
 
 
 def _values(directories: Iterable[Path]) -> Iterable[str]:
-    """Yield each secret as it may stand in a text: as it is, in JSON, in a URL."""
+    """Yield each secret as it may stand in a text."""
     for directory in directories:
         for file in directory.glob("*"):
             if file.name in OPEN or not file.is_file():
                 continue
             value = file.read_bytes().decode(errors="replace").strip()
             if len(value) >= SHORTEST:
-                yield from {value, json.dumps(value)[1:-1], quote(value), quote(value, safe="")}
+                yield from _spellings(value)
             lines = [line.strip() for line in value.splitlines()]
             yield from (line for line in lines if len(line) >= SHORTEST_LINE)
+
+
+def _spellings(value: str) -> set[str]:
+    """Return a secret as it is, and as JSON, Python, HTML, a URL and the Secret itself write it."""
+    quoted = {quote(value), quote(value, safe=""), quote_plus(value)}
+    lower = {ESCAPED.sub(lambda escaped: escaped[0].lower(), text) for text in quoted}
+    texts = {value, json.dumps(value)[1:-1], repr(value)[1:-1], html.escape(value)}
+    coded = {b64encode(f"{value}{end}".encode()).decode() for end in ("", "\n")}
+    return texts | quoted | lower | coded

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import html
 import io
 import json
 import logging
+import re
 import subprocess
 import sys
+from base64 import b64encode
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, quote_plus
 
 import pytest
 
@@ -44,6 +47,19 @@ def test_what_a_secret_holds_is_taken_out_however_it_is_written(redaction: Redac
     forms = (SECRET, json.dumps(SECRET), quote(SECRET), quote(SECRET, safe=""))
     said = redaction.text(f"the key is {' '.join(forms)} in eu-central-1 at http://minio:9000")
     assert said == 'the key is *** "***" *** *** in eu-central-1 at http://minio:9000'
+    lower = re.sub("%..", lambda escaped: escaped[0].lower(), quote(SECRET, safe=""))
+    coded = [b64encode(f"{SECRET}{end}".encode()).decode() for end in ("", "\n")]
+    for form in (html.escape(SECRET), lower, *coded):
+        assert redaction.text(f"<{form}>") == "<***>"
+
+
+def test_a_password_is_taken_out_of_forms_and_of_what_python_shows(
+    secret: Path, redaction: Redaction
+) -> None:
+    password = 'it\'s a "pass\\word"'
+    (secret / "MLFLOW_TRACKING_PASSWORD").write_text(password)
+    assert redaction.text(f"p={quote_plus(password)}&x") == "p=***&x"
+    assert redaction.text(f"{ {'p': password} }") == "{'p': '***'}"
 
 
 def test_a_secret_of_several_lines_is_taken_out_line_by_line(
