@@ -4,16 +4,12 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from finetune_api.status import FineTuneJobStatus
 from finetune_contract.progress import Phase
-from finetune_operator.cluster.patch import merge_patch
 from finetune_operator.observe.observe import newest_warning, observe
-from finetune_operator.observe.observed import Crashes, InitFailure, Obstacle
+from finetune_operator.observe.observed import Child, Crashes, InitFailure, Observed, Obstacle
 from finetune_operator.plan.backends import BACKEND
-from kube_emulator.apiserver.wire.patches import merge_patch as patched
 from support.operator.values import UID, at, attempt, job, stamp
 
 Json = Any
@@ -285,26 +281,16 @@ def test_the_newest_event_counts_and_only_if_it_warns() -> None:
     warning = {"type": "Warning", "message": "no", "lastTimestamp": "2026-01-01T00:00:02Z"}
     normal = {"type": "Normal", "message": "yes", "lastTimestamp": "2026-01-01T00:00:01Z"}
     later = {"type": "Normal", "message": "yes", "eventTime": "2026-01-01T00:00:03Z"}
-    assert newest_warning([]) is None
     assert newest_warning([warning, normal]) == "no"
     assert newest_warning([warning, later]) is None
 
 
-VALUES = st.recursive(
-    st.integers() | st.text(max_size=3) | st.lists(st.integers(), max_size=2),
-    lambda inner: st.dictionaries(st.sampled_from("abc"), inner, max_size=3),
-    max_leaves=8,
-)
-OBJECTS = st.dictionaries(st.sampled_from("abc"), VALUES, max_size=3)
-
-
-@given(OBJECTS, OBJECTS)
-def test_a_merge_patch_leads_from_the_old_to_the_new(old: Json, new: Json) -> None:
-    patch = merge_patch(old, new)
-    assert patched(old, patch) == new
-    assert (patch == {}) == (old == new)
-
-
-@pytest.mark.parametrize(("old", "new"), [(1.0, 1), (True, 1), ([{"a": 0.0}], [{"a": 0}])])
-def test_a_number_of_another_type_is_another(old: Json, new: Json) -> None:
-    assert merge_patch({"a": old, "b": new}, {"a": new, "b": new}) == {"a": new}
+def test_an_attempts_workload_is_the_one_that_makes_its_pods() -> None:
+    lease = Child("Lease", "bot-a1", "lease", UID, 1, deleting=False)
+    first = Child("PyTorchJob", "bot-a1", "job", UID, 1, deleting=False, workload=True)
+    later = Child("PyTorchJob", "bot-a2", "later", UID, 2, deleting=False, workload=True)
+    strange = Child("PyTorchJob", "bot-a1", "x", "deleted-job", 1, False, workload=True)
+    observed = Observed(children=(lease, strange, later, first))
+    assert observed.workload(UID, 1) is first
+    assert observed.workload(UID, 2) is later
+    assert observed.workload(UID, 3) is None
