@@ -9,6 +9,7 @@ become Waiting or Stalled.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -26,6 +27,7 @@ from finetune_operator.plan.objects import Objects, is_as_planned
 
 # All others can not be changed, or others write what stands in them, or have made pods of it.
 _CHANGED = {"ServiceAccount", "NetworkPolicy", "Role"}
+_NO_RIGHT = re.compile(r'\bUser "[^"]*" cannot ')  # an authorizer's words, not a webhook's
 _SOON = 5.0
 _LATER = 30.0
 
@@ -156,7 +158,7 @@ def _verdict(body: Object, error: ApiError) -> Waiting | Stalled | None:
     if error.code >= 500 and "failed calling webhook" in error.message:
         text = f"{what} has to pass a webhook that does not answer: {error.message}"
         return Waiting(Reason.BACKEND_UNAVAILABLE, text, _LATER)
-    if error.code == 403 and " cannot " in error.message:
+    if error.code == 403 and _NO_RIGHT.search(error.message):
         text = f"the operator may not write {what}: {error.message}"
         return Waiting(Reason.OPERATOR_FORBIDDEN, text, _LATER)
     if error.code == 403 and body["kind"] == POD and "exceeded quota" in error.message:

@@ -35,6 +35,7 @@ async def test_a_pytorchjob_is_not_made_if_a_sibling_could_not_be() -> None:
         ("PyTorchJob", ApiError(403, "Forbidden", '"bot-a1" is forbidden: exceeded quota: gpus')),
         ("PyTorchJob", ApiError(422, "Invalid", "denied by policy: exceeded quota")),
         ("PyTorchJob", ApiError(400, "BadRequest", "admission webhook denied: exceeded quota")),
+        ("PyTorchJob", ApiError(403, "Forbidden", 'webhook "x" denied: images cannot be old')),
         ("Lease", ApiError(422, "Invalid", "spec cannot be empty")),
     ],
 )
