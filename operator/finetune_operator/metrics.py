@@ -56,18 +56,12 @@ class Metrics:
             ["verb", "kind", "code"],
             registry=self.registry,
         )
-        depth = Gauge(
-            "finetune_operator_queue_length",
-            "Jobs that wait for a pass",
-            registry=self.registry,
-        )
-        depth.set_function(queue_length)
-        leader = Gauge(
-            "finetune_operator_leader",
-            "1 if this operator works, 0 if it stands by for another",
-            registry=self.registry,
-        )
-        leader.set_function(leads)
+        for name, words, value in (
+            ("queue_length", "Jobs that wait for a pass", queue_length),
+            ("leader", "1 if this operator works, 0 if it stands by for another", leads),
+        ):
+            gauge = Gauge(f"finetune_operator_{name}", words, registry=self.registry)
+            gauge.set_function(value)
         self.registry.register(_Refused(cache))
         self.registry.register(JobMetrics(cache, clock, leads))
 
