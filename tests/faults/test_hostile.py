@@ -59,6 +59,7 @@ WAITING = {
 GOING = {"deletionTimestamp": stamp(9), "deletionGracePeriodSeconds": 30}
 CONDITIONS = [{"type": kind, "status": "True"} for kind in ("Created", "Running", "Failed")]
 WORKLOAD_STATUS = {"conditions": CONDITIONS, "startTime": stamp(1), "lastReconcileTime": stamp(1)}
+FIXED = ("ConfigMap", "NetworkPolicy", "PyTorchJob", "Role", "RoleBinding", "ServiceAccount")
 SAID = {"type": "Warning", "reason": "FailedMount", "message": "m", "lastTimestamp": stamp(2)}
 
 
@@ -161,6 +162,23 @@ async def hostile_status(status: Json) -> None:
     await holds(bench)
 
 
+async def hostile_object(content: tuple[str, Json], metadata: Json) -> None:
+    """Whatever stands where an object is to be made: what the pods are given is as planned."""
+    (kind, parts), bench, planned = content, Bench(), _running().objects
+    name = next(n for k, n in planned if k == kind)
+    uid = bench.world.job()["metadata"]["uid"]
+    assert uid == _running().job()["metadata"]["uid"], "the owner that is forged"
+    stood = {**parts, "kind": kind, "metadata": {**metadata, "name": name, "namespace": "team"}}
+    bench.world.add(copy.deepcopy(stood))
+    await judged(bench)
+    attempts = bench.status().get("attempts") or [{}]
+    if attempts[0].get("workloadUid"):
+        for key in (key for key in planned if key[0] in FIXED):
+            for part in planned[key].keys() - {"metadata", "status"}:
+                assert bench.world.objects[key].get(part) == planned[key][part], (key, part)
+    await holds(bench)
+
+
 async def any_spec(spec: Json) -> None:
     bench = Bench()
     bench.world.store({**bench.world.job(), "spec": spec})
@@ -194,6 +212,22 @@ def any_type(*good: Json) -> st.SearchStrategy[Json]:
     return mutants(*good, typed=True) | mutants(*good)
 
 
+def contents() -> st.SearchStrategy[tuple[str, Json]]:
+    """Kinds of what the operator makes, each with what may stand in its place."""
+    bodies = {k: b for (k, _), b in _running().objects.items() if k in (*FIXED, "Lease")}
+    parts = {k: {n: v for n, v in b.items() if n != "metadata"} for k, b in bodies.items()}
+    drawn = [st.tuples(st.just(k), st.just(p) | mutants(p, typed=True)) for k, p in parts.items()]
+    return st.one_of(drawn)
+
+
+def metadata() -> st.SearchStrategy[Json]:
+    """What a server lets anyone write into an object's metadata, the job's uid included."""
+    known = _running().objects["Role", "bot-a1"]["metadata"]
+    owned = {name: known[name] for name in ("labels", "annotations", "ownerReferences")}
+    held = {**owned, "finalizers": ["a.b/c"], "deletionTimestamp": stamp(1)}
+    return st.sampled_from([owned, {**owned, "labels": {}}, held, {}]) | mutants(owned, typed=True)
+
+
 def pods() -> st.SearchStrategy[Json]:
     return any_type(POD_STATUS, WAITING)
 
@@ -208,6 +242,7 @@ FUZZED: dict[str, tuple[Any, Any]] = {
     "pods": (hostile_pod, (pods(), st.just({}) | mutants(GOING, typed=True))),
     "events": (hostile_event, (st.lists(events(), max_size=3), pods())),
     "workloads": (hostile_workload, (any_type(WORKLOAD_STATUS), any_type({"suspend": True}))),
+    "objects": (hostile_object, (contents(), metadata())),
     "statuses": (hostile_status, (statuses(),)),
     "specs": (any_spec, (specs(),)),
     "files": (any_file, (files(),)),

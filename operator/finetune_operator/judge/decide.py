@@ -31,6 +31,7 @@ from finetune_operator.job.workers import image
 from finetune_operator.judge.active import deadline, follow, names_taken, put_right
 from finetune_operator.judge.decision import LOOK_EVERY, Course, Decision, Scene, Verdict
 from finetune_operator.judge.diagnose import published
+from finetune_operator.judge.fence import due, remains
 from finetune_operator.judge.pod_end import End
 from finetune_operator.judge.retry import backoff, gives_up, next_footprint, trained
 from finetune_operator.judge.reward_check import (
@@ -42,7 +43,7 @@ from finetune_operator.judge.reward_check import (
 )
 from finetune_operator.judge.told import accounted, learned, told
 from finetune_operator.judge.wording import attempt_end, bounded, memory_told, with_advice
-from finetune_operator.observe.observed import Observed, Pod
+from finetune_operator.observe.observed import Observed
 from finetune_operator.settings import Settings
 
 REFUSED_AGAIN = timedelta(seconds=30)
@@ -170,7 +171,8 @@ def _stopping(s: Scene, attempt: Attempt) -> Decision:
     ended = timestamp(attempt.end_time)
     assert ended is not None, "an attempt that stops has an end"
     quiet = not live and (workload is None or workload.outcome is not None)
-    fenced = _fence(s, ended, live)
+    overdue = due(s, ended, live)
+    fenced = overdue + timedelta(seconds=s.settings.fence_timeout_seconds)
     if quiet or s.now >= fenced:
         suspended = attempt.reason == Reason.SUSPENDED
         state = AttemptState.SUSPENDED if suspended else AttemptState.FAILED
@@ -182,15 +184,10 @@ def _stopping(s: Scene, attempt: Attempt) -> Decision:
     # Ended pods stay, for their logs. Only if the others do so too is the whole workload deleted.
     cleaned = ended + s.backend.clean_up
     spared = last_one and not told_to_stop and s.now < cleaned
-    waits = s.go_on(Reason.STOPPING, attempt_end(attempt), attempt.number if spared else None)
-    return replace(waits, after=(cleaned if spared else fenced) - s.now)
-
-
-def _fence(s: Scene, ended: datetime, live: list[Pod]) -> datetime:
-    """Return when pods that do not go are given up: none was cut off while it had its grace."""
-    grace = timedelta(seconds=s.job.spec.run_policy.termination_grace_period_seconds)
-    timeout = timedelta(seconds=s.settings.fence_timeout_seconds)
-    return max([ended + grace, *(p.due for p in live if p.due)]) + timeout
+    text = attempt_end(attempt) + (remains(workload, live) if s.now >= overdue else "")
+    waits = s.go_on(Reason.STOPPING, text, attempt.number if spared else None)
+    look = cleaned if spared else overdue if s.now < overdue else fenced
+    return replace(waits, after=look - s.now)
 
 
 def _between(s: Scene) -> Decision:

@@ -69,7 +69,7 @@ def test_what_ended_by_itself_is_left_to_training_operator_for_its_logs() -> Non
     assert names(decided(*first.attempts, seconds=79, **seen)) == []
     late = decided(*first.attempts, seconds=80, **seen)
     assert names(late) == ["PyTorchJob/bot-a1", "Lease/bot-a1"]
-    assert late.after == timedelta(seconds=390), "the pods' grace comes before the fence"
+    assert late.after == timedelta(seconds=90), "the pods' grace comes before the fence"
 
 
 def test_an_attempt_that_is_tried_again_is_removed_at_once() -> None:
@@ -86,6 +86,8 @@ def test_an_attempt_that_is_tried_again_is_removed_at_once() -> None:
         (520, (pod(1),), (), True),
         (520, (pod(1, due=at(221)),), (), False),
         (521, (pod(1, due=at(221)),), (), True),
+        (3999, (pod(1, due=at(10**8)),), (), False),
+        (4000, (pod(1, due=at(10**8)),), (), True),
         (101, (), (WORKLOAD,), False),
         (101, (ended(1, 1),), (replace(WORKLOAD, outcome=False),), True),
         (101, (pod(1, gone=True),), (), True),
@@ -98,6 +100,19 @@ def test_an_attempt_is_closed_when_it_is_quiet_or_fenced(
     made = decided(stopping(), seconds=seconds, pods=pods, children=children)
     assert (made.attempts[0].state is AttemptState.FAILED) is closed
     assert (made.attempts[0].pod_uids is None) is closed
+
+
+def test_what_is_still_there_after_its_grace_is_named() -> None:
+    pods = tuple(pod(rank) for rank in range(5))
+    seen: dict[str, Any] = {"pods": pods[:2], "children": (replace(WORKLOAD, deleting=True),)}
+    early = decided(stopping(), seconds=219, **seen)
+    assert (early.verdict.message.count("still there"), early.after) == (0, timedelta(seconds=1))
+    late = decided(stopping(), seconds=220, **seen)
+    named = "; still there: PyTorchJob bot-a1, pod bot-a1-master-0, pod bot-a1-worker-0"
+    assert late.verdict.message.endswith(named)
+    assert late.after == timedelta(seconds=300)
+    many = decided(stopping(), seconds=220, pods=pods).verdict.message
+    assert many.endswith("pod bot-a1-worker-1 and 2 more")
 
 
 @pytest.mark.parametrize(
