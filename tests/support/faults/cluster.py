@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+from functools import partial
 from typing import Any
 
 from finetune_contract.checkpoint import CheckpointRef
@@ -12,8 +12,10 @@ from finetune_trainer.course.pulse import LEAST
 from finetune_trainer.process.ending import failed
 from finetune_trainer.process.errors import Failure
 from support.operator.model.api_server import ModelApi
-from support.operator.model.invariants import may_create, may_follow
-from support.operator.model.world import World, attempt_of, trains, tries_rewards
+from support.operator.model.invariants import may_create, may_delete, may_follow, may_run
+from support.operator.model.store import copied
+from support.operator.model.trainers import attempt_of, trains, tries_rewards
+from support.operator.model.world import World
 
 Json = Any
 NOT_SERVED = ApiError(404, "NotFound", "the server could not find the requested resource")
@@ -24,57 +26,34 @@ class Cluster(World):
 
     def __init__(self) -> None:
         super().__init__()
-        self.refused: dict[int, str] = {}  # pods are not made, in the API server's words
+        self.on_start = partial(may_run, self)
+        self.unfit: dict[int, str] = {}  # pods are not made, in the API server's words
         self.stuck: dict[int, Json] = {}  # pods do not start; their status then
         self.warnings: dict[int, str] = {}  # newest Event of a pod
         self.queued = False  # what admits workloads has not admitted any
         self.controlled = True  # training-operator is at work
         self.forged: Json = {}  # what a tenant writes over the reports of its Lease
         self.note: str | None = None  # of the trainer, in its Progress
-        self.events: dict[str, list[Json]] = {}  # by uid
 
     def add(self, body: Json) -> Json:
+        added = super().add(body)
         if body["kind"] == self.backend.workload and self.queued:
-            body = copy.deepcopy(body)
-            body["spec"]["runPolicy"]["suspend"] = True
-        return super().add(body)
-
-    def admit(self) -> None:
-        """Let the queue admit what it holds."""
-        self.queued = False
-        for workload in self.all(self.backend.workload):
-            body = copy.deepcopy(workload)
-            body["spec"]["runPolicy"]["suspend"] = False
-            self.store(body)
+            self.hold(True)
+        return added
 
     def train_operator(self) -> None:
         if self.controlled:
             super().train_operator()
 
-    def _make_pods(self, workload: Json) -> None:
-        if workload["spec"]["runPolicy"]["suspend"]:
-            return
-        for name, template in self.backend.pods(workload, self.find):
-            known = self.find("Pod", name)
-            if (
-                known
-                and known["metadata"]["ownerReferences"][0]["uid"] == workload["metadata"]["uid"]
-            ):
-                continue
-            pod = self._pod(workload, name, template)
-            if known:
-                self._warn(workload, f'Error creating: pods "{name}" already exists')
-            elif why := self.refused.get(self.backend.node_rank(pod) or 0):
-                self._warn(workload, f'Error creating: pods "{name}" is forbidden: {why}')
-            else:
-                self.add(pod)
-
     def pods_of(self, workload: Json) -> list[Json]:
         return self._pods_of(workload)
 
-    def _warn(self, body: Json, message: str) -> None:
-        event = {"type": "Warning", "message": message, "lastTimestamp": self.stamp()}
-        self.events[body["metadata"]["uid"]] = [event]
+    def _objection(self, name: str) -> str | None:
+        return self.unfit.get(self.backend.node_rank({"metadata": {"name": name}}) or 0)
+
+    def _warn(self, about: Json, message: str) -> None:
+        self.said.pop(about["metadata"]["uid"], None)  # an Event in a series: the newest counts
+        super()._warn(about, message)
 
     def _start(self, pod: Json) -> None:
         rank = self.backend.node_rank(pod) or 0
@@ -83,14 +62,14 @@ class Cluster(World):
             return
         if rank in self.warnings:
             self._warn(pod, self.warnings[rank])
-        told = pod["status"].get("containerStatuses") or pod["status"].get("conditions")
-        if told is None or pod["status"] != self._dated(pod["status"], self.stuck[rank]):
-            self.store({**copy.deepcopy(pod), "status": self._dated({}, self.stuck[rank])})
+        told = self._dated(pod["status"], self.stuck[rank])
+        if pod["status"] != told:
+            self.store({**copied(pod), "status": told})
 
     def _dated(self, now: Json, status: Json) -> Json:
         """Return a status with the time at which the pod was given its node, once it was."""
         known = {c["type"]: c for c in now.get("conditions", [])}
-        dated = copy.deepcopy(status)
+        dated = copied(status)
         for condition in dated["conditions"]:
             stands = known.get(condition["type"], {})
             same = stands.get("status") == condition["status"]
@@ -101,7 +80,7 @@ class Cluster(World):
     def train(self, name: str, steps: int, save: bool) -> None:
         super().train(name, steps, save)
         for lease in self.all("Lease") if self.forged else ():
-            self.store({**copy.deepcopy(lease), **copy.deepcopy(self.forged)})
+            self.store({**copied(lease), **copied(self.forged)})
 
     def _progress(self, attempt: int) -> Json:
         told = super()._progress(attempt) | {"stallTimeoutSeconds": round(LEAST)}
@@ -109,7 +88,7 @@ class Cluster(World):
 
     def show(self, name: str, status: Json) -> None:
         """Let a kubelet change parts of a pod's status."""
-        pod = copy.deepcopy(self.objects["Pod", name])
+        pod = copied(self.objects["Pod", name])
         self.store({**pod, "status": {**pod["status"], **status}})
 
     def end_with(self, name: str, terminated: Json) -> None:
@@ -117,7 +96,7 @@ class Cluster(World):
         pod = self.objects.get(("Pod", name))
         if pod is None or not trains(pod):
             return
-        body = copy.deepcopy(pod)
+        body = copied(pod)
         if not self.sidecars:
             body["status"]["phase"] = "Failed"
         ended = {"finishedAt": self.stamp(), "reason": "Error", **terminated}
@@ -140,7 +119,7 @@ class Cluster(World):
 
 
 class Server(ModelApi):
-    """The API server of a Cluster; `refusals` says how creating a kind is refused, `outage` how
+    """The API server of a Cluster; `refusals` says how creating a kind is refused, `broken` how
     everything is."""
 
     world: Cluster
@@ -148,7 +127,8 @@ class Server(ModelApi):
     def __init__(self, world: Cluster) -> None:
         super().__init__(world, self._may_create, self._may_follow)
         self.refusals: dict[str, Exception] = {}
-        self.outage: Exception | None = None
+        self.broken: Exception | None = None
+        self.check_deletion = partial(may_delete, world)
         self.unserved: set[str] = set()  # kinds
         self.forbidden: set[str] = set()  # namespaces
         self.told: list[tuple[Any, Json]] = []  # statuses as they were written, and when
@@ -169,16 +149,12 @@ class Server(ModelApi):
 
     def _may_follow(self, old: Json, believed: Json, new: Json) -> None:
         may_follow(self.world, old, believed, new)
-        self.told.append((self.clock.own(), copy.deepcopy(new)))
+        self.told.append((self.clock.own(), copied(new)))
 
-    async def events_of(self, namespace: str, uid: str) -> list[Json]:
-        self._alive()
-        return copy.deepcopy(self.world.events.get(uid, []))
-
-    def _alive(self) -> None:
-        super()._alive()
-        if self.outage is not None:
-            raise self.outage
+    def _ask(self) -> None:
+        super()._ask()
+        if self.broken is not None:
+            raise self.broken
 
 
 def forbidden(kind: str, words: str, code: int = 403) -> ApiError:

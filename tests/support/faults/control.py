@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import copy
 from datetime import timedelta
-from email.utils import format_datetime
 from typing import Any
 
 from finetune_operator.cluster.api import ApiError, Unreachable
@@ -75,8 +74,8 @@ def has_another_beside_it(day: Day) -> None:
 
 def is_away(error: Exception, meanwhile: Strike = lambda day: None) -> Strike:
     def strike(day: Day) -> None:
-        day.api.outage = error
-        day.later(AWAY_SECONDS, lambda: setattr(day.api, "outage", None))
+        day.api.broken = error
+        day.later(AWAY_SECONDS, lambda: setattr(day.api, "broken", None))
         meanwhile(day)
 
     return strike
@@ -84,9 +83,7 @@ def is_away(error: Exception, meanwhile: Strike = lambda day: None) -> Strike:
 
 def is_ahead(day: Day) -> None:
     """Set the operator's clock wrong; each answer of the API server has a Date."""
-    clock = ServerClock(lambda: day.now() + AHEAD)
-    clock.hear(format_datetime(day.now(), usegmt=True), clock.own(), clock.own())
-    day.api.clock = clock
+    day.api.clock = ServerClock(lambda: day.now() + AHEAD)
     starts_anew(day)
 
 

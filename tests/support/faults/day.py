@@ -17,12 +17,11 @@ from typing import Any
 from finetune_operator.cluster.cache import Cache
 from finetune_operator.cluster.clock import ServerClock
 from finetune_operator.controller import Controller
-from finetune_operator.lookout import Lookout
 from finetune_operator.settings import Settings
 from support.faults.cluster import Cluster, Server
 from support.operator.jobs import bot_job
 from support.operator.model.invariants import check_the_end, condition
-from support.operator.model.world import trains
+from support.operator.model.trainers import trains
 
 Json = Any
 SETTINGS = Settings(trainer_image="trainer:1")
@@ -53,7 +52,7 @@ class Day:
         """Start an operator that knows nothing yet."""
         api: Any = self.api
         made = Controller(self._settings, api, Cache(), self.world.backend)
-        made._reconciler.lookout = Lookout(asyncio.get_running_loop().time)
+        made._reconciler.lookout._clock = asyncio.get_running_loop().time
         made._leads = leads
         self.controllers.append(made)
         self.do(made.sync.run(SETTINGS.relist_seconds), made._queue.run(), made._recorder.run())
@@ -71,7 +70,9 @@ class Day:
 
     async def over(self) -> None:
         self.kill_operators()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for end in await asyncio.gather(*self._tasks, return_exceptions=True):
+            if end is not None and not isinstance(end, asyncio.CancelledError):
+                raise AssertionError("a part of the operator ended") from end
 
     def now(self) -> datetime:
         return self._began + timedelta(seconds=asyncio.get_running_loop().time())

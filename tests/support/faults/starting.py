@@ -10,8 +10,10 @@ from support.faults.day import Day
 from support.faults.table import Fault, Strike
 
 Json = Any
-QUOTA = "exceeded quota: gpus, requested: requests.nvidia.com/gpu=8, used: 8, limited: 8"
-POD_SECURITY = 'violates PodSecurity "restricted:latest": runAsNonRoot != true'
+QUOTA = (
+    "is forbidden: exceeded quota: gpus, requested: requests.nvidia.com/gpu=8, used: 8, limited: 8"
+)
+POD_SECURITY = 'is forbidden: violates PodSecurity "restricted:latest": runAsNonRoot != true'
 HOOK = "Internal error occurred: failed calling webhook"
 HAS_NODE = {"type": "PodScheduled", "status": "True"}
 NO_NODE = {
@@ -25,11 +27,11 @@ INIT_SECONDS = 200  # init-pytorch's 100 tries, 2 s apart
 
 
 def are_refused(why: str, *ranks: int) -> Strike:
-    return lambda day: day.world.refused.update(dict.fromkeys(ranks, why))
+    return lambda day: day.world.unfit.update(dict.fromkeys(ranks, why))
 
 
 def is_let_in(day: Day) -> None:
-    day.world.refused.clear()
+    day.world.unfit.clear()
     day.world.stuck.clear()
     day.api.refusals.clear()
 
@@ -91,6 +93,11 @@ def queues(day: Day) -> None:
     day.world.queued = True
 
 
+def is_admitted(day: Day) -> None:
+    day.world.queued = False
+    day.world.hold(False)
+
+
 def is_gone(day: Day) -> None:
     day.world.controlled = False
 
@@ -137,7 +144,7 @@ FAULTS = [
     row("a sidecar crashes over and over", waits("CrashLoopBackOff", BACK_OFF, "istio-proxy")),
     row("an event that nobody knows", creating("the moon is full")),
     Fault("a mesh's init container fails", a_mesh_fails, before=True),
-    row("a queue holds the PyTorchJob", queues, lambda day: day.world.admit()),
+    row("a queue holds the PyTorchJob", queues, is_admitted),
     row("training-operator does not work", is_gone, comes_back),
     row("PyTorchJob is not served yet", is_away, lambda day: day.api.unserved.clear()),
     row(

@@ -17,7 +17,7 @@ from finetune_trainer.process.runconfig import read_run_config
 from support.faults.day import Day
 from support.faults.ends import ends, raised
 from support.faults.table import Fault, Strike
-from support.operator.model.world import artifact
+from support.operator.model.trainers import artifact
 
 Json = Any
 NESTED = "[" * 4000
@@ -34,10 +34,9 @@ def labels(day: Day, kind: str = "Lease") -> Json:
     return copy.deepcopy(day.world.objects[kind, "bot-a1"]["metadata"]["labels"])
 
 
-def owner(day: Day, kind: str, name: str) -> Json:
+def owner(kind: str, name: str) -> Json:
     """Return a reference to someone else, who is there."""
-    uid = day.world.add({"kind": "Stranger", "metadata": {"name": name}})["metadata"]["uid"]
-    return {"kind": kind, "name": name, "uid": uid, "controller": True}
+    return {"kind": kind, "name": name, "uid": "uid-of-another", "controller": True}
 
 
 def relabels_its_lease(day: Day) -> None:
@@ -45,7 +44,7 @@ def relabels_its_lease(day: Day) -> None:
         "name": "other-a1",
         "labels": labels(day),
         "annotations": {ANNOTATION: json.dumps(ELSEWHERE)},
-        "ownerReferences": [owner(day, KIND, "other")],
+        "ownerReferences": [owner(KIND, "other")],
     }
     lease = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata}
     day.world.add({**lease, "spec": {"renewTime": day.world.stamp()}})
@@ -68,7 +67,7 @@ def succeeds_in_its_stead(day: Day) -> None:
     end = {"exitCode": 0, "message": json.dumps(told)}
     day.world.add(
         {
-            **pod(day, "bot-a1-worker-7", labels(day)),
+            **pod("bot-a1-worker-7", labels(day)),
             "status": {
                 "phase": "Succeeded",
                 "containerStatuses": [{"name": "pytorch", "state": {"terminated": end}}],
@@ -77,14 +76,14 @@ def succeeds_in_its_stead(day: Day) -> None:
     )
 
 
-def pod(day: Day, name: str, marks: Json) -> Json:
-    owners = [owner(day, "ReplicaSet", "web")]
+def pod(name: str, marks: Json) -> Json:
+    owners = [owner("ReplicaSet", "web")]
     metadata = {"name": name, "labels": marks, "ownerReferences": owners}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata}
 
 
 def has_the_name_of_a_pod(day: Day) -> None:
-    day.world.add({**pod(day, "bot-a1-worker-0", MARKS), "status": {"phase": "Running"}})
+    day.world.add({**pod("bot-a1-worker-0", MARKS), "status": {"phase": "Running"}})
 
 
 def leaves(kind: str, name: str) -> Strike:
@@ -142,6 +141,7 @@ def edits_status(day: Day) -> None:
         "conditions": [],
         "progress": "\x1b",
     }
+    day.world.edited = True
     day.world.store({**copy.deepcopy(day.world.job()), "status": told})
 
 

@@ -86,14 +86,17 @@ class World(Trainers):
             known = self.find("Pod", name)
             if known is not None and owner_uid(known) == workload["metadata"]["uid"]:
                 continue
-            if known is not None or self.room == 0:
-                why = "already exists" if known else "is forbidden: exceeded quota: pods"
+            if why := "already exists" if known else self._objection(name):
                 self._warn(workload, f'Error creating: pods "{name}" {why}')
                 return False
             if self.room is not None:
                 self.room -= 1
             self.add(self._pod(workload, name, template))
         return True
+
+    def _objection(self, name: str) -> str | None:
+        """Return why the cluster refuses a pod."""
+        return "is forbidden: exceeded quota: pods" if self.room == 0 else None
 
     def _warn(self, about: Json, message: str) -> None:
         told = {"type": "Warning", "message": message, "lastTimestamp": self.stamp()}
