@@ -19,6 +19,7 @@ from finetune_contract.reasons import Reason
 from finetune_operator.cluster.api import Api, ApiError
 from finetune_operator.cluster.cache import Cache, Key
 from finetune_operator.job.errors import Stalled, Waiting
+from finetune_operator.job.kept import kept
 from finetune_operator.job.names import Object, owner
 from finetune_operator.job.resources import POD
 from finetune_operator.judge.decision import Decision
@@ -110,7 +111,7 @@ class Applier:
     def _leave(self, stored: Object, body: Object) -> None:
         """Leave what was just written as it is stored: a webhook that made something else of it
         would do so again, over and over."""
-        if not is_as_planned(stored, body, begun=False):
+        if body["kind"] != POD and not is_as_planned(kept(stored), body, begun=False):
             self.cache.leave(stored, body)
 
     async def _change(self, known: Object, body: Object) -> Object:

@@ -300,6 +300,8 @@ async def test_what_a_webhook_left_is_put_right_by_another_plan() -> None:
     annotations = {**known["metadata"]["annotations"], DIGEST_ANNOTATION: "of another plan"}
     planned = {**known, "metadata": {**known["metadata"], "annotations": annotations}}
     assert bench.cache.is_left(known, known)
+    whole = [bench.world.objects[k] for k in bench.world.objects if k[0] in ("ConfigMap", "Lease")]
+    assert not any(bench.cache.is_left(body, body) for body in whole), "they are as planned"
     assert not bench.cache.is_left(known, planned)
     bench.cache.remove(known)
     assert not bench.cache.is_left(known, known), "it is forgotten with its object"
