@@ -6,6 +6,7 @@ from finetune_api.job import FineTuneJob
 from finetune_api.status import AttemptState
 from finetune_operator.cluster.api import Api, ApiError
 from finetune_operator.cluster.cache import Cache, Key
+from finetune_operator.cluster.sync import take_in
 from finetune_operator.job.backend import Backend
 from finetune_operator.job.names import JOB_LABEL, attempt_name
 from finetune_operator.job.resources import LEASE, POD
@@ -18,12 +19,11 @@ async def confirm(api: Api, cache: Cache, backend: Backend, job: FineTuneJob) ->
     key = Key(job.namespace, job.name)
     for kind in (*backend.kinds, POD, LEASE):
         try:
-            listing = await api.list_objects(kind, job.namespace, f"{JOB_LABEL}={job.name}")
+            await take_in(api, cache, kind, job.namespace, f"{JOB_LABEL}={job.name}", key)
         except ApiError as error:
             if error.code == 404:
                 continue  # a kind that is not served has no objects
             raise
-        cache.replace(kind, listing.items, listing.version, key)
     for kind, name in _once_there(job, backend):
         if cache.find(key, kind, name) is None:
             found = await api.get(kind, job.namespace, name)

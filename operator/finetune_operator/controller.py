@@ -81,7 +81,7 @@ class Controller:
         key = self._cache.remove(body) if event == "DELETED" else self._cache.put(body)
         if key is None or not self._cache.decides(key):
             return
-        gone = self._cache.job(key) is None  # to be forgotten, whoever leads
+        gone = key not in self._cache  # to be forgotten, whoever leads
         if gone or self._leads():
             self._queue.add(key)
 
@@ -109,7 +109,7 @@ class Controller:
 
     async def _handle(self, key: Key) -> float | None:
         # Who is elected, or may read a namespace again, looks at all its jobs.
-        here = self._cache.job(key) is not None and self._cache.decides(key) and self._leads()
+        here = key in self._cache and self._cache.decides(key) and self._leads()
         if not here:
             self._reconciler.forget(key)
             self._queue.forget(key)

@@ -162,11 +162,11 @@ class JobMetrics(Collector):
 
     def _figures(self) -> Iterator[tuple[Key, tuple[Any, Figures]]]:
         """Yield each job's figures; they are reckoned anew where the job changed."""
-        for key, body in self._cache.jobs():  # a snapshot: this is a thread of its own
-            version = body["metadata"]["uid"], body["metadata"]["resourceVersion"]
+        for key, record in self._cache.jobs():  # a snapshot: this is a thread of its own
+            version = record.uid, record.version
             known = self._known.get(key)
             same = known is not None and known[0] == version
-            yield key, known if known is not None and same else (version, figures_of(body))
+            yield key, known if known is not None and same else (version, figures_of(record.body))
 
 
 def _family(name: str) -> GaugeMetricFamily | CounterMetricFamily:

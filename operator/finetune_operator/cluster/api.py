@@ -33,17 +33,21 @@ class NotLeading(Unreachable):
 
 @dataclass(frozen=True)
 class Listing:
-    """The objects of a collection and the resourceVersion at which they were all there."""
+    """A page of a collection and the resourceVersion at which the whole collection was there;
+    `following` asks for the next page, and is empty on the last."""
 
     items: tuple[Object, ...]
     version: str
+    following: str = ""
 
 
 class Api(Protocol):
     """Requests by kind; every method raises ApiError or Unreachable."""
 
-    async def list_objects(self, kind: str, namespace: str | None, selector: str) -> Listing:
-        """Return the objects that match a label selector."""
+    async def list_objects(
+        self, kind: str, namespace: str | None, selector: str, page: str = ""
+    ) -> Listing:
+        """Return a page of the objects that match a label selector; "" is the first."""
 
     async def get(self, kind: str, namespace: str, name: str) -> Object | None:
         """Return an object; None if there is none."""

@@ -8,10 +8,11 @@ what a deleted pod had said is kept.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from finetune_api.job import KIND
+from finetune_operator.cluster.record import Record, version
 from finetune_operator.job.kept import kept
 from finetune_operator.job.names import (
     UID_LABEL,
@@ -28,7 +29,7 @@ _DEPARTED = 1024  # of one job; twice as many as an attempt has pods
 _FOR_EVER = 2**63
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True, order=True, slots=True)
 class Key:
     """A job by namespace and name."""
 
@@ -36,12 +37,12 @@ class Key:
     name: str
 
 
-@dataclass
+@dataclass(slots=True)
 class _Family:
     """A job's children by (kind, name), and its pods that were deleted, by uid."""
 
-    children: dict[tuple[str, str], Object] = field(default_factory=dict)
-    departed: dict[str, Object] = field(default_factory=dict)
+    children: dict[tuple[str, str], Record] = field(default_factory=dict)
+    departed: dict[str, Record] = field(default_factory=dict)
     left: dict[str, tuple[int, str | None]] = field(default_factory=dict)  # see Cache.leave
 
 
@@ -54,32 +55,36 @@ class Cache:
         self.synced = False
         self.closed: set[str] = set()
         self.chosen: set[str] | None = None
-        self._jobs: dict[Key, Object] = {}
+        self._jobs: dict[Key, Record] = {}
         self._families: dict[Key, _Family] = {}
         self._tombstones: OrderedDict[str, int] = OrderedDict()  # up to which version it is dead
 
     def job(self, key: Key) -> Object | None:
         """Return the job's newest body; None if there is no such job."""
-        return self._jobs.get(key)
+        record = self._jobs.get(key)
+        return record.body if record else None
 
-    def jobs(self) -> list[tuple[Key, Object]]:
+    def __contains__(self, key: Key) -> bool:
+        return key in self._jobs
+
+    def jobs(self) -> list[tuple[Key, Record]]:
         """Return every job, as of now: the list is made in one step, for threads too."""
         return list(self._jobs.items())
 
     def children(self, key: Key) -> list[Object]:
         """Return everything with a name of the job's."""
         family = self._families.get(key)
-        return list(family.children.values()) if family else []
+        return [record.body for record in family.children.values()] if family else []
 
     def departed(self, key: Key) -> list[Object]:
         """Return the last state of the job's deleted pods."""
         family = self._families.get(key)
-        return list(family.departed.values()) if family else []
+        return [record.body for record in family.departed.values()] if family else []
 
     def find(self, key: Key, kind: str, name: str) -> Object | None:
         """Return one child; None if there is none."""
-        family = self._families.get(key)
-        return family.children.get((kind, name)) if family else None
+        record = self._child(key, kind, name)
+        return record.body if record else None
 
     def put(self, body: Object) -> Key | None:
         """Take in an object's state; return the job to look at, None if nothing is new."""
@@ -90,18 +95,18 @@ class Cache:
         if not self._takes(key):
             return None
         known = self._known(key, body)
-        if known is not None and version(known["metadata"]) >= version(body["metadata"]):
+        if known is not None and known.version >= version(body["metadata"]):
             return None
-        if known is not None and known["metadata"]["uid"] != uid:
-            self._bury(known["metadata"]["uid"], _FOR_EVER)
-            self._depart(key, known)
-        body = kept(body)
+        if known is not None and known.uid != uid:
+            self._bury(known.uid, _FOR_EVER)
+            self._depart(key, known.body)
+        record = Record.of(kept(body))
         if body["kind"] == KIND:
-            self._jobs[key] = body
+            self._jobs[key] = record
             self._forget_words(key)
         else:
             family = self._families.setdefault(key, _Family())
-            family.children[body["kind"], body["metadata"]["name"]] = body
+            family.children[body["kind"], body["metadata"]["name"]] = record
             family.departed.pop(uid, None)
         return key
 
@@ -126,15 +131,15 @@ class Cache:
         up_to = _FOR_EVER if body["kind"] == KIND else max(version(body["metadata"]), up_to)
         self._bury(uid, up_to)
         known = self._known(key, body)
-        if known is None or known["metadata"]["uid"] != uid:
+        if known is None or known.uid != uid:
             return None
         if body["kind"] == KIND:
             del self._jobs[key]
         else:
             del self._families[key].children[body["kind"], body["metadata"]["name"]]
             self._families[key].left.pop(uid, None)
-            newer = version(body["metadata"]) >= version(known["metadata"])
-            self._depart(key, body if newer else known)
+            newer = version(body["metadata"]) >= known.version
+            self._depart(key, kept(body) if newer else known.body)
         self._forget_if_empty(key)
         return key
 
@@ -155,17 +160,19 @@ class Cache:
         return gone
 
     def replace(self, kind: str, items: Sequence[Object], at: str, scope: Scope) -> set[Key]:
-        """Take in a list; return the jobs for which it shows anything new.
+        """Take in a list; return the jobs for which it shows anything new."""
+        changed = {key for item in items if (key := self.put(item)) is not None}
+        return changed | self.lacks(kind, {item["metadata"]["uid"] for item in items}, at, scope)
+
+    def lacks(self, kind: str, listed: Collection[str], at: str, scope: Scope) -> set[Key]:
+        """Take in that a list had these uids and no other; return the jobs for which that is new.
 
         What it lacks is gone, unless it is newer than the list.
         """
-        listed = {item["metadata"]["uid"] for item in items}
-        as_of = version({"resourceVersion": at})
-        changed = {self.put(item) for item in items}
-        for body in self._all(kind, scope):
-            old = version(body["metadata"]) <= as_of
-            if old and body["metadata"]["uid"] not in listed:
-                changed.add(self.remove(body, as_of))
+        as_of, changed = version({"resourceVersion": at}), set()
+        for record in self._all(kind, scope):
+            if record.version <= as_of and record.uid not in listed:
+                changed.add(self.remove(record.body, as_of))
         return {key for key in changed if key is not None}
 
     def bury(self, body: Object) -> None:
@@ -184,18 +191,24 @@ class Cache:
         state = family.left.get(stored["metadata"]["uid"]) if family else None
         return state == _state(stored, planned)
 
-    def _known(self, key: Key, body: Object) -> Object | None:
+    def _known(self, key: Key, body: Object) -> Record | None:
         if body["kind"] == KIND:
             return self._jobs.get(key)
-        return self.find(key, body["kind"], body["metadata"]["name"])
+        return self._child(key, body["kind"], body["metadata"]["name"])
 
-    def _all(self, kind: str, scope: Scope) -> list[Object]:
-        if isinstance(scope, Key):
-            return [body for body in self.children(scope) if body["kind"] == kind]
+    def _child(self, key: Key, kind: str, name: str) -> Record | None:
+        family = self._families.get(key)
+        return family.children.get((kind, name)) if family else None
+
+    def _all(self, kind: str, scope: Scope) -> list[Record]:
         if kind == KIND:
-            return [b for key, b in self._jobs.items() if scope in (None, key.namespace)]
-        families = (f for key, f in self._families.items() if scope in (None, key.namespace))
-        return [b for f in families for (k, _), b in f.children.items() if k == kind]
+            return [r for key, r in self._jobs.items() if scope in (None, key.namespace)]
+        if isinstance(scope, Key):
+            families = [self._families.get(scope) or _Family()]
+        else:
+            near = self._families.items()
+            families = [f for key, f in near if scope in (None, key.namespace)]
+        return [r for f in families for (k, _), r in f.children.items() if k == kind]
 
     def _depart(self, key: Key, body: Object) -> None:
         """Keep a pod's last words while its attempt is the newest of the job that has the name."""
@@ -203,31 +216,32 @@ class Cache:
             return
         departed = self._families.setdefault(key, _Family()).departed
         attempt = attempt_of(body) or 0
-        for uid in [u for u, b in departed.items() if (attempt_of(b) or 0) < attempt]:
+        for uid in [u for u, r in departed.items() if (attempt_of(r.body) or 0) < attempt]:
             del departed[uid]
-        departed[body["metadata"]["uid"]] = kept(body)
+        departed[body["metadata"]["uid"]] = Record.of(body)
         if len(departed) > _DEPARTED:
             del departed[self._least_needed(key, departed)]
 
-    def _least_needed(self, key: Key, departed: dict[str, Object]) -> str:
+    def _least_needed(self, key: Key, departed: dict[str, Record]) -> str:
         """Return the pod that went first, of those that nothing made which the job has: anyone may
         make pods of such a name, and delete them, as long as he likes."""
-        there = {body["metadata"]["uid"] for body in self.children(key)}
-        strays = (u for u, b in departed.items() if controller(b).get("uid") not in there)
+        family = self._families.get(key) or _Family()
+        there = {record.uid for record in family.children.values()}
+        strays = (u for u, r in departed.items() if controller(r.body).get("uid") not in there)
         return next(strays, next(iter(departed)))
 
     def _forget_words(self, key: Key) -> None:
         """Drop what pods of an earlier job of the name had said."""
         family = self._families.get(key)
         if family and family.departed:
-            kept = {u: b for u, b in family.departed.items() if self._is_of_the_job(key, b)}
-            family.departed = kept
+            departed = family.departed.items()
+            family.departed = {u: r for u, r in departed if self._is_of_the_job(key, r.body)}
 
     def _is_of_the_job(self, key: Key, body: Object) -> bool:
         """Tell whether an object is of the job that has the name now, or no job has it."""
         job = self._jobs.get(key)
         labels = body["metadata"].get("labels") or {}
-        return job is None or labels.get(UID_LABEL) == job["metadata"]["uid"]
+        return job is None or labels.get(UID_LABEL) == job.uid
 
     def _bury(self, uid: str, up_to: int) -> None:
         self._tombstones[uid] = max(up_to, self._tombstones.get(uid, 0))
@@ -254,12 +268,3 @@ def key_of(body: Object) -> Key | None:
         return Key(metadata["namespace"], metadata["name"])
     found = place(body)
     return Key(metadata["namespace"], found.job) if found else None
-
-
-def version(metadata: Object) -> int:
-    """Return a resourceVersion as a number, by which versions of a resource are ordered.
-
-    Kubernetes promises that since 1.35 (KEP 5504), and etcd has always kept it.
-    """
-    text = str(metadata.get("resourceVersion", ""))
-    return int(text) if text.isdecimal() else 0

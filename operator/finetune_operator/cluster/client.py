@@ -94,19 +94,19 @@ class Cluster:
         header = await self.configuration.get_api_key_with_prefix("BearerToken")
         return str(header) if header else None
 
-    async def list_objects(self, kind: str, namespace: str | None, selector: str) -> Listing:
-        """Return the objects that match a label selector, page by page."""
+    async def list_objects(
+        self, kind: str, namespace: str | None, selector: str, page: str = ""
+    ) -> Listing:
+        """Return a page of the objects that match a label selector; "" is the first."""
         resource = self._resources[kind]
-        items: list[Object] = []
         query = {"limit": str(_PAGES.get(kind, _PAGE))}
         query |= {"labelSelector": selector} if selector else {}
-        while True:
-            page = await self._page(kind, resource.path(namespace), query)
-            # Items of a list carry neither, though single objects do.
-            items += ({"apiVersion": resource.api_version, "kind": kind, **i} for i in page.items)
-            if not page.following:
-                return Listing(tuple(items), page.version)
-            query["continue"] = page.following
+        query |= {"continue": page} if page else {}
+        found = await self._page(kind, resource.path(namespace), query)
+        # Items of a list carry neither, though single objects do.
+        said = {"apiVersion": resource.api_version, "kind": kind}
+        items = tuple({**said, **item} for item in found.items)
+        return Listing(items, found.version, found.following)
 
     async def get(self, kind: str, namespace: str, name: str) -> Object | None:
         """Return an object; None if there is none."""

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from finetune_api.job import KIND
-from finetune_operator.cluster.api import Api, ApiError, Unreachable
-from finetune_operator.cluster.cache import Cache, Key
+from finetune_operator.cluster.api import Api, ApiError, Listing, Unreachable
+from finetune_operator.cluster.cache import Cache, Key, Scope
 from finetune_operator.job.names import SELECTOR
 from finetune_operator.job.resources import NAMESPACE
 
@@ -24,6 +24,32 @@ _RETRY_SECONDS = 1.0
 _SECOND_LIST_SECONDS = 30.0
 # A kind that is not served, or a namespace that may not be read, is asked for so often.
 _LACKING_SECONDS = 3.0
+
+
+async def pages(
+    api: Api, kind: str, namespace: str | None, selector: str
+) -> AsyncIterator[Listing]:
+    """Yield a list page by page: nobody has to hold all of it."""
+    page = await api.list_objects(kind, namespace, selector)
+    yield page
+    while page.following:
+        page = await api.list_objects(kind, namespace, selector, page.following)
+        yield page
+
+
+async def take_in(
+    api: Api, cache: Cache, kind: str, namespace: str | None, selector: str, scope: Scope
+) -> set[Key]:
+    """List, and let the cache be as the list; return the jobs for which that shows anything new.
+    Raises ApiError or Unreachable."""
+    listed: set[str] = set()
+    changed: set[Key] = set()
+    at = ""
+    async for page in pages(api, kind, namespace, selector):
+        listed.update(item["metadata"]["uid"] for item in page.items)
+        changed.update(key for item in page.items if (key := cache.put(item)) is not None)
+        at = page.version
+    return changed | cache.lacks(kind, listed, at, scope)
 
 
 @dataclass
@@ -100,8 +126,9 @@ class Synchroniser:
         """Learn which namespaces have the labels; a new one is closed until it has been listed."""
         if not self.selector:
             return
-        listing = await self.api.list_objects(NAMESPACE, None, self.selector)
-        before, now = self.cache.chosen or set(), {i["metadata"]["name"] for i in listing.items}
+        before, now = self.cache.chosen or set(), set[str]()
+        async for page in pages(self.api, NAMESPACE, None, self.selector):
+            now.update(item["metadata"]["name"] for item in page.items)
         for name in now ^ before:
             for key in self.cache.close(name):
                 self.add(key)
@@ -159,7 +186,7 @@ class Synchroniser:
     async def _list_kind(self, kind: str, namespace: str | None) -> None:
         selector = SELECTOR if kind in self.children else ""
         try:
-            listing = await self.api.list_objects(kind, namespace, selector)
+            changed = await take_in(self.api, self.cache, kind, namespace, selector, namespace)
         except ApiError as error:
             if error.code != 404:
                 raise
@@ -170,7 +197,7 @@ class Synchroniser:
             log.info("%s is served now", kind)
             self.served(kind)
             self._add_all(None)
-        for key in self.cache.replace(kind, listing.items, listing.version, namespace):
+        for key in changed:
             self.add(key)
 
     async def _tried(self, work: Callable[[], Awaitable[bool]]) -> bool:

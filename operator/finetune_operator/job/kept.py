@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from finetune_api.job import GROUP
 from finetune_contract.model import canonical_json, sha256_digest
 from finetune_operator.job.names import Object
@@ -17,10 +19,12 @@ def kept(body: Object) -> Object:
     if body["kind"] == "ConfigMap" and "contents" not in body:
         told = {name: body[name] for name in _CONTENTS if name in body}
         others = {name: value for name, value in body.items() if name not in told}
-        digest = sha256_digest(canonical_json(told).encode())
-        return {**others, "metadata": metadata, "contents": digest}
+        return {**others, "metadata": metadata, "contents": _digest(told)}
     if body["kind"] != POD:
-        return {**body, "metadata": metadata}
+        spec = part(body, "spec")
+        digests = {name: _digest(value) for name, value in spec.items() if _makes_pods(value)}
+        given = {"spec": {**spec, **digests}} if digests else {}
+        return {**body, **given, "metadata": metadata}
     if annotations := part(metadata, "annotations"):
         own = {name: text for name, text in annotations.items() if name.startswith(f"{GROUP}/")}
         metadata["annotations"] = own
@@ -29,3 +33,13 @@ def kept(body: Object) -> Object:
         for container in parts(part(body, "spec"), "initContainers")
     ]
     return {**body, "metadata": metadata, "spec": {"initContainers": first}}
+
+
+def _makes_pods(value: Any) -> bool:
+    """Tell whether a part of a workload's spec is by role what its pods are made of."""
+    roles = value.values() if isinstance(value, dict) else ()
+    return any(isinstance(role, dict) and "template" in role for role in roles)
+
+
+def _digest(value: Object) -> str:
+    return sha256_digest(canonical_json(value).encode())

@@ -30,10 +30,9 @@ def is_as_planned(known: Object, planned: Object, begun: bool) -> bool:
     `begun`: the pods have been asked for. From then on the ConfigMap is what they were given,
     whatever a newer operator would plan, and the trainer writes the Lease.
     """
-    if planned["kind"] == "ConfigMap":
-        if begun:
-            return True
-        planned = kept(planned)
+    if begun and planned["kind"] == "ConfigMap":
+        return True
+    known, planned = kept(known), kept(planned)
     parts = {part for part in planned if part != "metadata"}
     metadata = ["labels", "annotations"]
     if planned["kind"] == LEASE:

@@ -133,7 +133,9 @@ class Server(ModelApi):
         self.forbidden: set[str] = set()  # namespaces
         self.told: list[tuple[Any, Json]] = []  # statuses as they were written, and when
 
-    async def list_objects(self, kind: str, namespace: str | None, selector: str) -> Listing:
+    async def list_objects(
+        self, kind: str, namespace: str | None, selector: str, page: str = ""
+    ) -> Listing:
         if kind in self.unserved:
             raise NOT_SERVED
         if namespace in self.forbidden:

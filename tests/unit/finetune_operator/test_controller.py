@@ -196,13 +196,13 @@ async def test_what_a_closed_namespace_held_is_left_alone_and_forgotten() -> Non
     cache.put(body)
     await made._handle(KEY)
     writes = world.writes
-    assert made._reconciler._parser._jobs
+    assert made._reconciler._parser._checked
     cache.close("team")
     made.notice("ADDED", body)
     assert waiting(made) == 0
     assert await made._handle(KEY) is None
     assert world.writes == writes
-    assert made._reconciler._parser._jobs == {}
+    assert made._reconciler._parser._checked == {}
 
 
 async def _story(off: float) -> list[Any]:

@@ -106,7 +106,8 @@ def parts(path: str, value: Any) -> Iterator[tuple[str, object]]:
     elif isinstance(value, asyncio.Queue):
         yield f"{path}._queue", value._queue  # type: ignore[attr-defined]
     elif type(value).__module__.startswith(OWN):
-        yield from ((f"{path}.{name}", item) for name, item in vars(value).items())
+        names = vars(value) if hasattr(value, "__dict__") else type(value).__slots__
+        yield from ((f"{path}.{name}", getattr(value, name)) for name in names)
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,9 @@ class ModelApi:
         self._check = check
         self._check_status = check_status
 
-    async def list_objects(self, kind: str, namespace: str | None, selector: str) -> Listing:
+    async def list_objects(
+        self, kind: str, namespace: str | None, selector: str, page: str = ""
+    ) -> Listing:
         self._ask()
         key, _, value = selector.partition("=")
         items = [

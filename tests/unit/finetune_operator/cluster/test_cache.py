@@ -280,3 +280,12 @@ def test_of_very_many_pods_of_its_own_the_newest_words_stay() -> None:
         cache.remove(mine)
     kept = [b["metadata"]["uid"] for b in cache.departed(KEY)]
     assert (kept[0], len(kept)) == ("p1", _DEPARTED)
+
+
+def test_what_it_shows_is_the_readers_own() -> None:
+    cache = cache_with_job()
+    given = body(note=["a"])
+    cache.put(given)
+    given["metadata"]["note"].append("b")
+    cache.children(KEY)[0]["metadata"]["note"].append("c")
+    assert cache.children(KEY)[0]["metadata"]["note"] == ["a"]

@@ -11,8 +11,9 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from kubernetes.aio.client.configuration import Configuration
 
-from finetune_operator.cluster.api import ApiError, NotLeading, Unreachable
+from finetune_operator.cluster.api import ApiError, Listing, NotLeading, Unreachable
 from finetune_operator.cluster.client import Cluster
+from finetune_operator.cluster.sync import pages
 from finetune_operator.job.resources import resources
 from finetune_operator.plan.backends import BACKEND
 from support.operator.values import NOW, at
@@ -87,16 +88,13 @@ async def test_a_list_is_read_page_by_page(server: Server, cluster: Cluster) -> 
         (200, {"metadata": {"resourceVersion": "7", "continue": "next"}, "items": [named("a")]}),
         (200, {"metadata": {"resourceVersion": "7"}, "items": [named("b")]}),
     ]
-    found = await cluster.list_objects("Pod", "team", "x=y")
-    assert found.version == "7"
-    assert found.items == (
-        {"apiVersion": "v1", "kind": "Pod", **named("a")},
-        {"apiVersion": "v1", "kind": "Pod", **named("b")},
-    )
+    begun, ended = [page async for page in pages(cluster, "Pod", "team", "x=y")]
+    assert begun == Listing(({"apiVersion": "v1", "kind": "Pod", **named("a")},), "7", "next")
+    assert ended == Listing(({"apiVersion": "v1", "kind": "Pod", **named("b")},), "7")
     first, second = server.asked
     assert first.path == "/api/v1/namespaces/team/pods"
     assert dict(first.query) == {"limit": "500", "labelSelector": "x=y"}
-    assert second.query["continue"] == "next"
+    assert dict(second.query) == {**first.query, "continue": "next"}
     assert first.headers["Authorization"] == "Bearer secret-token"
 
 

@@ -36,7 +36,9 @@ class Faulty(ModelApi):
         self.broken: set[str] = set()
         self.asked: list[tuple[str, str | None, str]] = []
 
-    async def list_objects(self, kind: str, namespace: str | None, selector: str) -> Listing:
+    async def list_objects(
+        self, kind: str, namespace: str | None, selector: str, page: str = ""
+    ) -> Listing:
         self.asked.append((kind, namespace, selector))
         if self.failures:
             self.failures -= 1

@@ -1,5 +1,6 @@
 """What is kept of an object is what is read of it, however much others put into it."""
 
+import copy
 import json
 
 import pytest
@@ -54,6 +55,20 @@ def test_a_config_map_is_kept_by_its_digest(more: Json) -> None:
     assert len(json.dumps(kept({**body, **more}))) < 200
     assert kept({**body, **more})["contents"] != kept(body)["contents"]
     assert kept(kept(body)) == kept(body)
+
+
+async def test_of_a_workload_its_templates_are_kept_by_their_digest() -> None:
+    bench = Bench(workers={"replicas": 2})
+    await bench.do_pass()
+    body = bench.world.objects["PyTorchJob", "bot-a1"]
+    body = {**body, "status": {"conditions": [{"type": "Failed", "status": "True"}]}}
+    short = kept(body)
+    assert len(json.dumps(short)) < 1500 < len(json.dumps(body))
+    assert (BACKEND.held(short), BACKEND.outcome(short)) == (None, False)
+    assert kept(short) == short
+    other = copy.deepcopy(body)
+    other["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]["hostNetwork"] = True
+    assert kept(other)["spec"] != short["spec"]
 
 
 async def test_what_was_made_of_a_config_map_is_known_by_its_digest() -> None:

@@ -44,3 +44,54 @@ def test_a_job_that_has_not_begun_is_refused_with_the_fields() -> None:
 def test_what_is_known_and_wrong_stops_a_job_that_has_begun_too() -> None:
     with pytest.raises(Stalled, match="maxAttempts"):
         Parser().parse(body(RUNNING, dreams={}, runPolicy={"maxAttempts": "many"}))
+
+
+# A rule between fields refuses it, and no field alone is wrong.
+BROKEN = {"training": {"epochs": 2, "maxSteps": 5}}
+
+
+def observed(reason: str = "Running", generation: int = 1, **spec: Json) -> Json:
+    """A job whose attempt runs, as an operator has written its status."""
+    said = {"type": "Succeeded", "status": "Unknown", "reason": reason}
+    said["lastTransitionTime"] = "2026-03-01T12:00:00Z"
+    made = body(RUNNING, **spec)
+    made["status"] |= {"observedGeneration": generation, "conditions": [said]}
+    return made
+
+
+def test_rules_are_not_checked_again_once_an_attempt_was_made_of_a_generation() -> None:
+    parser = Parser()
+    assert parser.parse(observed(**BROKEN)).spec.training.max_steps == 5
+    assert parser.parse(observed(**BROKEN)).spec.training.max_steps == 5
+
+
+@pytest.mark.parametrize(
+    "unsure",
+    [
+        body(**BROKEN),
+        body(RUNNING, **BROKEN),
+        observed(generation=0, **BROKEN),
+        observed("InvalidSpec", **BROKEN),
+        observed("OperatorError", **BROKEN),
+        {**observed(**BROKEN), "status": {**observed()["status"], "attempts": []}},
+    ],
+)
+def test_rules_are_checked_where_nobody_surely_has(unsure: Json) -> None:
+    parser = Parser()
+    for _ in range(2):
+        with pytest.raises(Stalled, match=r"spec\.training"):
+            parser.parse(unsure)
+
+
+def test_a_field_that_is_wrong_by_itself_is_found_in_any_pass() -> None:
+    wrong = observed(runPolicy={"maxAttempts": "many"})
+    with pytest.raises(Stalled, match=r"spec\.runPolicy\.maxAttempts"):
+        Parser().parse(wrong)
+
+
+def test_what_is_not_known_is_noted_though_the_generation_was_checked_before() -> None:
+    noted: list[list[str]] = []
+    parser = Parser(lambda of, paths: noted.append(paths))
+    for _ in range(2):
+        assert parser.parse(observed(**NEWER)).spec.run_policy.suspend
+    assert noted == [["spec.runPolicy.naps", "spec.dreams"]]

@@ -6,6 +6,9 @@ import pytest
 
 from finetune_operator.cluster.api import ApiError
 from finetune_operator.cluster.queue import RetryLater
+from support.operator.backends import OneObject
+from support.operator.jobs import bot_job
+from support.operator.model.world import World
 from support.operator.passes import KEY, Bench, Json
 from support.operator.values import stamp
 
@@ -14,9 +17,21 @@ class Surprise(Exception):
     pass
 
 
+class Moody(OneObject):
+    """While its objects can not be read, every pass fails before anything is decided."""
+
+    readable = True
+
+    def outcome(self, workload: Json) -> bool | None:
+        if not self.readable:
+            raise SURPRISE
+        return super().outcome(workload)
+
+
 async def failing(runs: int, error: Exception, **spec: Json) -> Bench:
     """A job whose attempt runs, and over which so many passes then fail."""
-    bench = Bench(**spec)
+    bench = Bench(World(Moody()))
+    bench.world.add(bot_job(**spec))
     await bench.do_pass()
     bench.world.train_operator()
     await bench.do_pass()
@@ -66,6 +81,7 @@ async def test_what_the_server_refuses_seven_times_stands_in_its_words() -> None
 
 
 async def change(bench: Bench, **policy: Json) -> None:
+    bench.world.backend.readable = False  # type: ignore[attr-defined]
     job = bench.world.job()
     bench.world.store({**job, "spec": {**job["spec"], "runPolicy": policy}})
     await bench.relist()
