@@ -32,7 +32,7 @@ def session(
 
 async def bounded(answer: aiohttp.ClientResponse, most: int) -> bytes:
     """Return the content, if it is neither compressed nor larger than `most` bytes."""
-    if answer.headers.get("Content-Encoding", "identity") != "identity":
+    if set(answer.headers.getall("Content-Encoding", ())) - {"identity"}:
         raise BadAnswer("the answer is compressed")
     content = bytearray()
     async for chunk in answer.content.iter_any():

@@ -8,6 +8,23 @@ from pathlib import Path
 from finetune_contract.layout import CredentialKey
 
 TOKEN = "token"  # noqa: S105 - the key's name
+BEARER = "bearer "
+QUOTES = "\"'`"
+
+
+def fault_of_form(key: str, value: str) -> str | None:
+    """Return why a value can not go into a request, to follow its key; None if it can."""
+    if value.startswith(f"{key}="):
+        return f"begins with {key}= itself: keep what stands behind it"
+    if value[:1] in QUOTES or value[-1:] in QUOTES:
+        return "is in quotes: remove them (kubectl's --from-env-file keeps them)"
+    if value.lower().startswith(BEARER):
+        return "begins with Bearer itself: keep what stands behind it"
+    if any(c.isspace() or not c.isprintable() for c in value):
+        return "holds a space, a line break or a control character"
+    if not value.isascii():
+        return "holds a character outside ASCII"
+    return None
 
 
 class BadSecret(Exception):
@@ -36,8 +53,9 @@ class ServiceSecret:
                 return None
             raise BadSecret(f"{self._name} has no key {TOKEN!r}") from None
         token = content.decode(errors="replace").strip()
-        if not token or not token.isascii() or not token.isprintable():
-            raise BadSecret(f"{self._name}: {TOKEN!r} is no token that a header can carry")
+        fault = fault_of_form(TOKEN, token) if token else "is empty"
+        if fault is not None:
+            raise BadSecret(f"{self._name}: {TOKEN!r} {fault}")
         return token
 
     def trust(self) -> ssl.SSLContext:

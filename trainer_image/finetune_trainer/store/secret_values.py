@@ -12,11 +12,11 @@ from ipaddress import AddressValueError, IPv4Address
 from urllib.parse import urlsplit
 
 from finetune_contract.layout import CredentialKey
+from finetune_rewards.services.service_secret import fault_of_form
 
 HOST_AND_PATH = re.compile(r"[A-Za-z0-9._~\[\]:/-]+")  # what can be shown, and sent
 REGION = re.compile(r"[A-Za-z0-9._-]+")
 BASE64_OF_PEM = "LS0tLS1CRUdJTi"  # "-----BEGIN "
-QUOTES = "\"'`"
 SCHEMES = ("http", "https")
 SCHEME = re.compile(r"https?:/?", re.IGNORECASE)  # half of what stands before a host
 
@@ -25,25 +25,12 @@ def fault_of(key: CredentialKey, value: str) -> str | None:
     """Return what is wrong with a value, to follow the key's name in a message; None if nothing."""
     if key is CredentialKey.CA_CERTIFICATE:
         return _of_certificate(value)
-    fault = _of_form(key, value)
+    fault = fault_of_form(key, value)
     if fault is None and key is CredentialKey.ENDPOINT_URL:
         return _of_endpoint(value)
     if fault is None and key is CredentialKey.REGION and not REGION.fullmatch(value):
         return "is no region: write one such as us-east-1"
     return fault
-
-
-def _of_form(key: CredentialKey, value: str) -> str | None:
-    """Return what no value may be that goes into a request."""
-    if value.startswith(f"{key.value}="):
-        return f"begins with {key.value}= itself: keep what stands behind it"
-    if value[:1] in QUOTES or value[-1:] in QUOTES:
-        return "is in quotes: remove them (kubectl's --from-env-file keeps them)"
-    if any(c.isspace() or not c.isprintable() for c in value):
-        return "holds a space, a line break or a control character"
-    if not value.isascii():
-        return "holds a character outside ASCII"
-    return None
 
 
 def _of_endpoint(value: str) -> str | None:

@@ -158,8 +158,7 @@ async def test_a_token_that_is_gone_for_a_moment_is_waited_for(
     found = await ask(judge.url, batch("a"), credentials_dir=str(tmp_path), note=note, retries=1)
     assert scores(found) == [1.0]
     assert notes[0] == (
-        "waits for reward judge: the Secret of http.credentialsSecretRef: 'token' is no token that "
-        "a header can carry"
+        "waits for reward judge: the Secret of http.credentialsSecretRef: 'token' is empty"
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from multidict import CIMultiDict
 
 from finetune_rewards.scores.answers import LONGEST_ERROR
 from finetune_rewards.scores.samples import Item
@@ -63,6 +64,7 @@ async def test_a_bad_score_is_the_error_of_its_item(judge: Judge, text: str, wor
     assert len(judge.documents) == 1  # asking again would not help
 
 
+ENCODED_TWICE = CIMultiDict([("Content-Encoding", "identity"), ("Content-Encoding", "gzip")])
 DEEP = b"[" * 900 + b"]" * 900
 
 
@@ -90,6 +92,7 @@ DEEP = b"[" * 900 + b"]" * 900
         (answering(b"", status=307, headers={"Location": "/score"}), "307"),
         (answering(b'{"scores": [1, 2]}' + b" " * 10_000_000), "larger than 4 MiB"),
         (answering(b"{}", headers={"Content-Encoding": "gzip"}), "compressed"),
+        (answering(b"{}", headers=ENCODED_TWICE), "compressed"),
     ],
 )
 async def test_a_useless_answer_is_an_error_of_each_item(

@@ -222,7 +222,18 @@ def test_the_token_is_read_anew_and_sent(setup: Served, tmp_path: Path) -> None:
     ("key", "content", "words"),
     [
         ("other", b"one", " has no key 'token'"),
-        ("token", b"\xff\xfe", ": 'token' is no token that a header can carry"),
+        ("token", b"\xff\xfe", ": 'token' holds a character outside ASCII"),
+        (
+            "token",
+            b'"key"\n',
+            ": 'token' is in quotes: remove them (kubectl's --from-env-file keeps them)",
+        ),
+        ("token", b"Bearer key", ": 'token' begins with Bearer itself: keep what stands behind it"),
+        (
+            "token",
+            b"key\r\nX-Evil: 1",
+            ": 'token' holds a space, a line break or a control character",
+        ),
         ("ca.crt", b"none", ": 'ca.crt' holds no certificate"),
     ],
 )
