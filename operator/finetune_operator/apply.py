@@ -29,6 +29,8 @@ from finetune_operator.plan.objects import Objects, is_as_planned
 # All others can not be changed, or others write what stands in them, or have made pods of it.
 _CHANGED = {"ServiceAccount", "NetworkPolicy", "Role"}
 _NO_RIGHT = re.compile(r'\bUser "[^"]*" cannot ')  # an authorizer's words, not a webhook's
+# An admission webhook answers with a code and words of its own, and so does an admission policy.
+_DENIED = re.compile(r"^admission webhook .+ denied the request|olicy ['\"].+ denied request: ")
 _SOON = 5.0
 _LATER = 30.0
 
@@ -152,6 +154,8 @@ class Applier:
 def _verdict(body: Object, error: ApiError) -> Waiting | Stalled | None:
     """Return what a refused write means; None if it is worth another try."""
     what = f"{body['kind']} {body['metadata']['name']}"
+    if _DENIED.search(error.message):
+        return Stalled(Reason.BACKEND_REFUSED, f"{what}: {error.message}")
     unserved = error.reason != "NotFound" or error.message.startswith("the server")
     if error.code == 404 and unserved:
         text = f"the cluster does not serve {body['apiVersion']} {body['kind']}"

@@ -17,6 +17,17 @@ NO_WEBHOOK = ApiError(
 )
 NO_RIGHT = ApiError(403, "Forbidden", 'User "operator" cannot create resource "pytorchjobs"')
 
+BY_A_WEBHOOK = 'admission webhook "policy.acme.io" denied the request: it cannot have resource x'
+BY_A_POLICY = "ValidatingAdmissionPolicy 'p' with binding 'b' denied request: it cannot be"
+DENIALS = [
+    *((code, "", BY_A_WEBHOOK) for code in (401, 403, 404, 409, 429, 500, 503)),
+    (
+        413,
+        "RequestEntityTooLarge",
+        f'pytorchjobs.kubeflow.org "bot-a1" is forbidden: {BY_A_POLICY}',
+    ),
+]
+
 
 async def test_a_pytorchjob_is_not_made_if_a_sibling_could_not_be() -> None:
     bench = Bench()
@@ -37,6 +48,8 @@ async def test_a_pytorchjob_is_not_made_if_a_sibling_could_not_be() -> None:
         ("PyTorchJob", ApiError(400, "BadRequest", "admission webhook denied: exceeded quota")),
         ("PyTorchJob", ApiError(403, "Forbidden", 'webhook "x" denied: images cannot be old')),
         ("Lease", ApiError(422, "Invalid", "spec cannot be empty")),
+        ("Lease", ApiError(403, "Forbidden", "the name cannot be used")),
+        *(("PyTorchJob", ApiError(*denial)) for denial in DENIALS),
     ],
 )
 async def test_a_refusal_by_the_cluster_ends_the_job_in_its_words(
