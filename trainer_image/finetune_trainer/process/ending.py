@@ -24,8 +24,9 @@ MEMORY_WORDS = (
     "can't allocate memory",
     "cannot allocate memory",
     "out of memory",
-    "cublas_status_alloc_failed",
-    "cudnn_status_alloc_failed",
+    "_status_alloc_failed",  # of cuBLAS, cuDNN, cuSOLVER and their like
+    "statusallocfailed",
+    "std::bad_alloc",
 )
 # What the node denies, by the words of NCCL, torch and the C library, and what is to be done. They
 # speak of memory and of space as well, so these stand before those.
@@ -50,17 +51,21 @@ NODE_LIMITS = tuple(
             "open files (RLIMIT_NOFILE): raise LimitNOFILE for the node's container runtime",
         ),
         (
-            r"can't start new thread|pthread_create.*resource temporarily unavailable",
+            r"can't start new thread|pthread_create.*resource temporarily unavailable"
+            r"|^(\[errno 11\] )?resource temporarily unavailable$",
             "threads and processes: raise the kubelet's podPidsLimit",
         ),
     )
 )
-DISK_WORDS = ("no space left on device", "os error 28")
+DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT}
+DISK_WORDS = ("no space left on device", "os error 28", "disk quota exceeded")
 DEVICE_WORDS = (
     "uncorrectable ecc",
     "uncorrectable nvlink",
     "unspecified launch failure",
     "fallen off the bus",
+    "gpu is lost",
+    "hardware stack error",
 )
 
 
@@ -136,7 +141,7 @@ def explain(error: BaseException) -> Failure:
         return limit
     if names & MEMORY_ERRORS or any(word in text for word in MEMORY_WORDS):
         return Failure(Reason.OUT_OF_MEMORY, "the process could not get the memory it asked for")
-    if getattr(error, "errno", None) == errno.ENOSPC or any(word in text for word in DISK_WORDS):
+    if getattr(error, "errno", None) in DISK_ERRORS or any(word in text for word in DISK_WORDS):
         return Failure(Reason.DISK_FULL, "no space left on the disk of scratchDir or cacheDir")
     if names & DISTRIBUTED_ERRORS or (
         isinstance(error, RuntimeError) and any(word in text for word in DISTRIBUTED_WORDS)

@@ -36,13 +36,20 @@ CANARY = "canary-31"
         (RuntimeError("CUDA error: out of memory"), Reason.OUT_OF_MEMORY),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling"), Reason.OUT_OF_MEMORY),
         (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), Reason.OUT_OF_MEMORY),
+        (RuntimeError("cusolver error: CUSOLVER_STATUS_ALLOC_FAILED"), Reason.OUT_OF_MEMORY),
+        (RuntimeError("miopenStatusAllocFailed"), Reason.OUT_OF_MEMORY),
+        (RuntimeError("std::bad_alloc"), Reason.OUT_OF_MEMORY),
         (OSError(errno.ENOSPC, CANARY), Reason.DISK_FULL),
+        (OSError(errno.EDQUOT, CANARY), Reason.DISK_FULL),
+        (RuntimeError("I/O error: Disk quota exceeded (os error 122)"), Reason.DISK_FULL),
         (RuntimeError("I/O error: No space left on device"), Reason.DISK_FULL),
         (RuntimeError("Generic LocalFileSystem error (os error 28)"), Reason.DISK_FULL),
         (RuntimeError("CUDA error: uncorrectable ECC error"), Reason.DEVICE_FAILED),
         (dist.DistBackendError("NCCL: unspecified launch failure"), Reason.DEVICE_FAILED),
         (RuntimeError("GPU 3 has fallen off the bus"), Reason.DEVICE_FAILED),
         (RuntimeError("CUDA error: uncorrectable NVLink error"), Reason.DEVICE_FAILED),
+        (RuntimeError("Unable to determine the device handle: GPU is lost"), Reason.DEVICE_FAILED),
+        (RuntimeError("CUDA error: hardware stack error"), Reason.DEVICE_FAILED),
         (ValueError("uncorrectable ECC"), Reason.TRAINER_ERROR),
         (dist.DistBackendError(CANARY), Reason.DISTRIBUTED_FAILURE),
         (dist.DistNetworkError(CANARY), Reason.DISTRIBUTED_FAILURE),
@@ -92,6 +99,8 @@ def nccl(last: str) -> dist.DistBackendError:
         (RuntimeError("received 0 items of ancdata"), "NOFILE"),
         (RuntimeError("can't start new thread"), "podPidsLimit"),
         (RuntimeError("pthread_create: Resource temporarily unavailable"), "podPidsLimit"),
+        (RuntimeError("Resource temporarily unavailable"), "podPidsLimit"),  # of std::thread
+        (BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN)), "podPidsLimit"),  # of a fork
     ],
 )
 def test_a_limit_of_the_node_is_neither_memory_nor_disk(error: Exception, words: str) -> None:
