@@ -30,7 +30,7 @@ class Moody(OneObject):
 
 async def failing(runs: int, error: Exception, **spec: Json) -> Bench:
     """A job whose attempt runs, and over which so many passes then fail."""
-    bench = Bench(World(Moody()))
+    bench = Bench(World(backend=Moody()))
     bench.world.add(bot_job(**spec))
     await bench.do_pass()
     bench.world.train_operator()
