@@ -23,7 +23,6 @@ from finetune_trainer.process.waiting import waiting
 
 log = logging.getLogger(__name__)
 
-PARTIAL = f".*.{'[0-9a-f]' * 16}"  # a glob of what was being made when its maker was killed
 WAIT_SECONDS = 3000.0  # for a lock: a run that waits longer would count as stalled
 WORD_SECONDS = 30.0  # between two words about it
 
@@ -52,6 +51,8 @@ def alone(lock: Path, seconds: float = WAIT_SECONDS, word: float = WORD_SECONDS)
     """
     held = FileLock(lock)
     _no_link(lock)
+    if lock.is_dir():
+        raise _misplaced(lock, "is a directory where a lock is to be")
     with waiting(seconds):
         _acquire(held, seconds, word)
     try:
@@ -79,7 +80,10 @@ def _acquire(lock: FileLock, seconds: float, word: float) -> None:
 def own_directory(path: Path) -> Path:
     """Make a directory, unless it is there, and return it; raise Failure where it is a link."""
     _no_link(path)
-    path.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise _misplaced(path, "is no directory") from None
     return path
 
 
@@ -93,7 +97,8 @@ def remove(path: Path) -> None:
 
 def _no_link(path: Path) -> None:
     if os.path.islink(path):
-        raise Failure(
-            Reason.VERIFICATION_FAILED,
-            f"{path} is a symbolic link, which may lead anywhere: remove it from the cache",
-        )
+        raise _misplaced(path, "is a symbolic link, which may lead anywhere")
+
+
+def _misplaced(path: Path, what: str) -> Failure:
+    return Failure(Reason.VERIFICATION_FAILED, f"{path} {what}: remove it from the cache")

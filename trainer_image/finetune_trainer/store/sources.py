@@ -26,7 +26,7 @@ from finetune_contract.reasons import Reason
 from finetune_contract.recipe import DataSource, ModelRecipe
 from finetune_trainer.process.errors import Failure
 from finetune_trainer.store import hub
-from finetune_trainer.store.appearing import PARTIAL, alone, appearing, own_directory, remove
+from finetune_trainer.store.appearing import alone, appearing, own_directory, remove
 from finetune_trainer.store.digests import GIT_BLOB, SHA256, agrees, digest_of, is_file
 from finetune_trainer.store.storage import Entry, OnBytes, Role, Store, split_file_uri
 from finetune_trainer.store.transfer import at_once, one_at_a_time
@@ -119,11 +119,20 @@ def fetch_model(
             raise Failure(Reason.VERIFICATION_FAILED, f"{uri} {entry.path} arrived altered")
 
     with alone(cache_dir / f"{key}.lock"):
-        for pattern in (PARTIAL, f"{INCOMING}*"):
-            for left in directory.glob(pattern):
-                remove(left)  # of a pod that was killed
+        _clear(directory, source)
         at_once(fetch, files)
     return directory
+
+
+def _clear(directory: Path, source: ModelSource) -> None:
+    """Remove what is none of the model's: what a pod that was killed left, and what others put
+    there for loading to find, such as a template."""
+    files = {entry.path for entry in source.files}
+    kept = files | {_record(Path(name)).name for name in files}
+    for left in directory.iterdir():
+        if left.name not in kept:
+            log.warning("%s is none of the model's files: removing it", left)
+            remove(left)
 
 
 def _is_kept(source: ModelSource, entry: Entry, target: Path, checked: Path | None) -> bool:

@@ -110,6 +110,33 @@ def test_a_directory_in_a_file_s_place_is_replaced(fetch: Fetch) -> None:
     assert content(fetch()) == FILES
 
 
+@pytest.mark.parametrize(
+    "name", ["chat_template.jinja", "adapter_config.json", "model.safetensors.index.json", "x/y.py"]
+)
+def test_what_another_put_beside_the_model_is_not_found(fetch: Fetch, name: str) -> None:
+    directory = fetch()
+    planted = directory / name
+    planted.parent.mkdir(exist_ok=True)
+    planted.write_bytes(PLANTED)
+    assert content(fetch()) == FILES
+    kept = {path.name for path in directory.iterdir()}
+    assert kept - set(FILES) <= {f".{file}.sha256" for file in FILES}
+
+
+def test_what_is_of_another_kind_than_it_should_be_is_named(fetch: Fetch, tmp_path: Path) -> None:
+    directory = fetch()
+    lock = directory.with_name(f"{directory.name}.lock")
+    lock.unlink(missing_ok=True)
+    lock.mkdir()
+    with pytest.raises(Failure, match=r"\.lock is a directory where a lock is to be: remove it"):
+        fetch()
+    lock.rmdir()
+    directory.rename(tmp_path / "moved")
+    directory.write_text("")
+    with pytest.raises(Failure, match="is no directory: remove it from the cache"):
+        fetch()
+
+
 @pytest.mark.parametrize("place", ["cache", "directory", "lock"])
 def test_a_link_in_place_of_a_directory_or_a_lock_is_refused(
     fetch: Fetch, tmp_path: Path, place: str
