@@ -13,29 +13,13 @@ the right final status, no strays, then not a single write.
 from __future__ import annotations
 
 import pytest
-from hypothesis import HealthCheck, given, seed, settings
-from hypothesis import strategies as st
 
 from support.operator.backends import BACKENDS, NAMES, Played
 from support.operator.model.api_server import Fault
-from support.operator.model.drawn import CHECK, schedules
+from support.operator.model.drawn import CHECK
 from support.operator.model.moves import play, take
 from support.operator.model.schedules import TURN, Schedule, Simulation
-
-CHECKS = {"deadline": None, "suppress_health_check": list(HealthCheck)}
-
-
-def search(part: int, most: int) -> None:
-    """Look through schedules that strangers take part in or not, of one operator or two."""
-    drawn = schedules(hostile=part % 2 == 1, two=part // 2 % 2 == 1)
-
-    @seed(part)
-    @settings(max_examples=most, **CHECKS)
-    @given(drawn, st.booleans(), st.sampled_from(BACKENDS))
-    def try_it(schedule: Schedule, code: bool, backend: Played) -> None:
-        play(schedule, code, backend, two=part // 2 % 2 == 1)
-
-    try_it()
+from support.operator.model.search import search
 
 
 @pytest.mark.parametrize("part", range(4))

@@ -33,6 +33,7 @@ def _operators() -> list[Steps]:
     few = st.integers(0, 9)
     return [
         _moves("pass"),
+        _moves("passes", st.integers(2, 10)),
         _moves("deliver", kinds, st.integers(1, 4)),
         _moves("deliver all"),
         _moves("repeat", kinds, st.integers(0, 30)),
@@ -66,7 +67,8 @@ def _machines() -> list[Steps]:
         _moves("node clocks", st.sampled_from(SKEWS)),
         _moves("room", st.sampled_from([0, 1, 3, None])),
         _moves("hold", yes),
-        _moves("wait", st.sampled_from([1, 5, 11, 31, 61])),
+        _moves("old report", leads, st.integers(0, 3)),
+        _moves("wait", st.sampled_from([1, 5, 11, 31, 61, 121])),
     ]
 
 
@@ -84,7 +86,7 @@ def _users() -> list[Steps]:
 
 
 def _strangers() -> list[Steps]:
-    attempts, yes = st.integers(1, 3), st.booleans()
+    attempts, yes = st.sampled_from([1, 1, 2, 3]), st.booleans()
     made = st.sampled_from([*strangers.KINDS, WORKLOAD])
     whose = st.sampled_from(strangers.OWNERS)
     edits = st.sampled_from(["back", "cut", "forward"])
@@ -99,9 +101,10 @@ def _strangers() -> list[Steps]:
 
 def _steps(hostile: bool, two: bool) -> Steps:
     parts = st.lists(st.sampled_from(TURN), min_size=3, max_size=6, unique=True)
-    turns = [_moves("turn", st.just(TURN)), _moves("turn", parts)]
+    turns = [_moves("turn", st.just(TURN))] * 6 + [_moves("turn", parts)]
     also = _strangers() if hostile else []
-    swaps = [_moves("swap"), _moves("elect")] if two else []
+    rival = _moves("rival", st.sampled_from(SKEWS))
+    swaps = [_moves("swap"), _moves("elect"), _moves("fail over"), rival] * 2 if two else []
     return st.one_of(*turns, *_operators(), *_machines(), *_users(), *also, *swaps)
 
 
@@ -109,6 +112,6 @@ def schedules(hostile: bool, two: bool) -> st.SearchStrategy[Schedule]:
     """Return schedules with or without strangers, of one operator or `two`."""
     # Most accidents need a run that is under way.
     begun = st.integers(0, 3).map(lambda turns: [("turn", TURN)] * turns)
-    moves = st.lists(_steps(hostile, two), min_size=5, max_size=60)
+    moves = st.lists(_steps(hostile, two), min_size=5, max_size=50)
     last = st.sampled_from([[]] * 7 + [[("delete job", None)]])
     return st.tuples(begun, moves, last).map(lambda parts: [*parts[0], *parts[1], *parts[2]])

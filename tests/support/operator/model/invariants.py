@@ -79,13 +79,13 @@ def has_code(job: Json) -> bool:
 
 def _is_fenced(world: World, body: Json) -> bool:
     """Tell whether what an object stands for was waited for as long as one may."""
-    long_ago = world.now - timedelta(seconds=FENCE + GRACE - UNSURE)
-    stamp = long_ago.strftime(RFC3339)
-    attempts = world.job()["status"].get("attempts", [])
-    if world.edited:  # its times say nothing
+    now = world.now + timedelta(seconds=UNSURE)
+    if world.edited:  # status tells no times; a deletion's is when the grace is over
+        stamp = (now - timedelta(seconds=FENCE)).strftime(RFC3339)
         return bool(body["metadata"].get("deletionTimestamp", "9") <= stamp)
-    ended = {a["number"] for a in attempts if a.get("endTime", "9") <= stamp}
-    return attempt_of(body) in ended
+    stamp = (now - timedelta(seconds=FENCE + GRACE)).strftime(RFC3339)
+    attempts = world.job()["status"].get("attempts", [])
+    return attempt_of(body) in {a["number"] for a in attempts if a.get("endTime", "9") <= stamp}
 
 
 def may_follow(world: World, old: Json, believed: Json, new: Json) -> None:
@@ -101,7 +101,8 @@ def may_follow(world: World, old: Json, believed: Json, new: Json) -> None:
         assert saved is not None, "the checkpoint was forgotten"
         assert saved["step"] >= known["step"], "the checkpoint went back"
     if saved is not None:
-        assert saved["step"] <= world.saved["step"], "nobody saved it"
+        most = world.saved["step"] if world.saved else -1
+        assert saved["step"] <= most, "nobody saved it"
     was_tried = old.get("rewardCheck", {})
     if was_tried.get("state") in ("Passed", "Failed") and not goes_on:
         assert new["rewardCheck"] == was_tried, "a verdict on the rewards was forgotten"

@@ -27,15 +27,28 @@ def take(simulation: Simulation, name: str, argument: Any) -> None:
     raise AssertionError(f"there is no move {name}")
 
 
+def _all(simulation: Simulation, *moves: str | tuple[str, Any]) -> None:
+    for move in moves:
+        take(simulation, *((move, None) if isinstance(move, str) else move))
+
+
 def _operators(simulation: Simulation, name: str, argument: Any) -> bool:
     operator = simulation.operator
     match name:
         case "pass":
             simulation.do_pass()
+        case "passes":
+            for _ in range(argument):
+                take(simulation, "wait", 7)
+                take(simulation, "turn", ["elect", "deliver all", "pass"])
         case "elect":
             operator.elect()
         case "swap":
             simulation.swap()
+        case "fail over":
+            _all(simulation, "swap", "elect", ("wait", 13), "elect", "swap", "pass", "swap")
+        case "rival":
+            _all(simulation, "swap", ("restart", argument), "elect", "swap", "pass")
         case "restart":
             simulation.restart(timedelta(seconds=argument))
         case "late":
@@ -82,6 +95,9 @@ def _machines(simulation: Simulation, name: str, argument: Any) -> bool:
         case "train":
             pod, steps, save = argument
             world.train(simulation.pod(pod), steps, save)
+        case "old report":
+            pod, steps = argument
+            world.report_again(simulation.pod(pod), steps)
         case "fate":
             simulation.fate = argument
         case "polite":

@@ -61,7 +61,14 @@ class Operator:
         self.relist()
 
     def leads(self) -> bool:
-        return self._candidate is None or self._candidate.leads(self._clock())
+        """Tell whether it believes that it leads; object if another does."""
+        if self._candidate is None or self._lease is None:
+            return True
+        if not self._candidate.leads(self._clock()):
+            return False
+        holder = self._lease.get()["spec"]["holderIdentity"]
+        assert holder in ("", self._candidate.identity), "two operators lead"
+        return True
 
     def _clock(self) -> float:
         """Return the seconds since this machine was started, long ago or not."""

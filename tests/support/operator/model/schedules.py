@@ -20,6 +20,7 @@ Json = Any
 Schedule = list[tuple[str, Any]]
 QUIET = 6  # turns of 7 seconds: longer than what has ended is left alone
 PATIENCE = 160  # turns in which a job that is left in peace finishes
+REFUSALS = 8  # passes in a row from which on what holds nevertheless is done
 CODE = {"name": "mine", "python": {"configMap": {"name": "code", "key": "score.py"}}}
 WORKLOAD = "workload"  # in a schedule, the kind that the backend has for it
 Pod = str | tuple[int, int]  # in a schedule: by name, or attempt and rank
@@ -76,7 +77,9 @@ class Simulation:
             self.restart()
             return
         job = operator.cache.job(KEY)
-        if job is not None and done:
+        api = operator.api
+        troubled = api.outage or api.fault or not operator.leads()
+        if job is not None and (done or (operator.failed > REFUSALS and not troubled)):
             obeys(self.world, job, operator.api.clock.now())
 
     def arrive(self) -> None:

@@ -57,11 +57,22 @@ class Trainers(Store):
         self._reach(attempt, self.steps[attempt] + steps)
         if save:
             self._save(pod)
+        if name not in self.unreachable:
+            self._report(pod, self.steps[attempt])
+
+    def report_again(self, name: str, steps: int) -> None:
+        """Let an earlier start of a running rank 0, which nobody ended, report what it did."""
+        pod = self.find("Pod", name)
+        if pod is not None and trains(pod) and self.leads(pod):
+            self._report(pod, max(0, self.steps[attempt_of(pod)] - steps))
+
+    def _report(self, pod: Json, step: int) -> None:
+        """Write Progress into the Lease, if it is there and the job's."""
         lease = self.find("Lease", attempt_name(pod))
-        if lease is None or name in self.unreachable:
+        if lease is None:
             return
         body = copied(lease)
-        told = json.dumps(self._progress(attempt))
+        told = json.dumps(self._progress(attempt_of(pod), step))
         body["metadata"].setdefault("annotations", {})[ANNOTATION] = told
         body["spec"] = {"renewTime": self._node_stamp()}
         self.store(body)
@@ -81,8 +92,8 @@ class Trainers(Store):
             uri = f"s3://adapters/bot/{path}"
             self.saved = {"attempt": attempt, "step": step, "uri": uri}
 
-    def _progress(self, attempt: int) -> Json:
-        told = {"phase": "Train", "done": self.steps[attempt], "step": self.steps[attempt]}
+    def _progress(self, attempt: int, step: int) -> Json:
+        told = {"phase": "Train", "done": step, "step": step}
         if self.resumed[attempt]:
             told["resumedStep"] = self.resumed[attempt]
         return told | ({"checkpoint": self.saved} if self.saved else {})
