@@ -20,7 +20,7 @@ from finetune_operator.cluster.api import Api, ApiError
 from finetune_operator.cluster.cache import Cache, Key
 from finetune_operator.job.errors import Stalled, Waiting
 from finetune_operator.job.kept import kept
-from finetune_operator.job.names import Object, owner
+from finetune_operator.job.names import Object, controller, owner
 from finetune_operator.job.resources import POD
 from finetune_operator.judge.decision import Decision
 from finetune_operator.observe.observed import Child
@@ -178,8 +178,7 @@ def _verdict(body: Object, error: ApiError) -> Waiting | Stalled | None:
 def _check_owner(job: FineTuneJob, known: Object) -> None:
     metadata = known["metadata"]
     what = f"{known['kind']} {metadata['name']}"
-    owners = [o["uid"] for o in metadata.get("ownerReferences", []) if o.get("controller")]
-    if owners != [job.uid]:
+    if controller(known).get("uid") != job.uid:
         text = f"{what} exists and is not this job's: it belongs to {owner(known)}"
         raise Waiting(Reason.NAME_TAKEN, text, _SOON)
     if "deletionTimestamp" in metadata:

@@ -109,7 +109,12 @@ TABLE: dict[Reason, Row] = {
     Reason.PENDING: Row(Retry.NONE, None, "The attempt's pods have not started yet.", ""),
     Reason.RUNNING: Row(Retry.NONE, None, "The trainer is at work; see status.progress.", ""),
     Reason.RETRYING: Row(Retry.NONE, None, "An attempt ended; the next one is on its way.", ""),
-    Reason.STOPPING: Row(Retry.NONE, None, "The old attempt's pods are being removed.", ""),
+    Reason.STOPPING: Row(
+        Retry.NONE,
+        None,
+        "The old attempt's pods are being removed; what outlasts their grace is named.",
+        "",
+    ),
     Reason.INVALID_SPEC: Row(
         Retry.NEVER,
         None,

@@ -163,7 +163,7 @@ class World(Trainers):
         uids.add("uid-of-another")  # a Node's, which is not of this World
         for body in list(self.objects.values()):
             owners = body["metadata"].get("ownerReferences", [])
-            if owners and not any(o["uid"] in uids for o in owners):
+            if owners and not any(o.get("uid") in uids for o in owners):
                 if body["kind"] == "Pod":
                     self.delete_pod(body["metadata"]["name"])
                 else:
