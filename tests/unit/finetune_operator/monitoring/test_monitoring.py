@@ -183,6 +183,10 @@ def _rows(at: Json) -> range:
 def test_a_drain_takes_one_operator_at_a_time() -> None:
     (budget,) = (o for o in objects() if o["kind"] == "PodDisruptionBudget")
     (deployment,) = (o for o in objects() if o["kind"] == "Deployment")
-    assert budget["spec"] == {"maxUnavailable": 1, "selector": deployment["spec"]["selector"]}
+    assert budget["spec"] == {
+        "maxUnavailable": 1,
+        "unhealthyPodEvictionPolicy": "AlwaysAllow",
+        "selector": deployment["spec"]["selector"],
+    }
     off = objects(podDisruptionBudget={"enabled": False})
     assert "PodDisruptionBudget" not in [o["kind"] for o in off]
