@@ -67,35 +67,6 @@ SCENARIOS: dict[str, tuple[Schedule, list[str]]] = {
         ],
         ["PodLost", "Succeeded"],
     ),
-    "a worker that is deleted": (
-        [*[TURN_STEP] * 3, ("delete pod", (1, 1)), ("training-operator", None), TURN_STEP],
-        ["PodLost", "Succeeded"],
-    ),
-    "a worker that is drained": (
-        [
-            *[TURN_STEP] * 3,
-            ("polite", True),
-            ("evict", ((1, 1), "EvictionByEvictionAPI")),
-            ("training-operator", None),
-            ("start pods", None),
-            TURN_STEP,
-        ],
-        ["Evicted", "Succeeded"],
-    ),
-    "a master that makes room for another": (
-        [*[TURN_STEP] * 3, ("evict", ((1, 0), "PreemptionByScheduler")), *[TURN_STEP] * 3],
-        ["Preempted", "Succeeded"],
-    ),
-    "a node that is lost": (
-        [
-            *[TURN_STEP] * 3,
-            ("unreachable", (1, 1)),
-            ("evict", ((1, 1), "DeletionByTaintManager")),
-            ("training-operator", None),
-            *[TURN_STEP] * 3,
-        ],
-        ["NodeLost", "Succeeded"],
-    ),
     "sidecars that outlive their trainers": (
         [
             *[TURN_STEP] * 3,

@@ -24,6 +24,18 @@ def freezes(day: Day) -> None:
     day.once(lambda: day.attempt > 1, lambda: setattr(day, "at_work", True))
 
 
+def does_not_load(day: Day) -> None:
+    """Let the pod that tries the rewards find that one can not be used."""
+
+    def tried() -> bool:
+        pod = day.world.find("Pod", "bot-rewards")
+        return pod is not None and pod["status"]["phase"] == "Running"
+
+    day.once(tried, lambda: day.world.end("bot-rewards", "RewardInvalid"))
+
+
+CODE = {"name": "mine", "python": {"configMap": {"name": "code", "key": "score.py"}}}
+GRPO = {"method": {"type": "GRPO", "grpo": {"rewards": [CODE]}}}
 CUDA = type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory.")
 MEMLOCK = RuntimeError("NCCL error: Call to ibv_reg_mr failed with error Cannot allocate memory")
 SHM = RuntimeError("NCCL error: Error: failed to extend /dev/shm/nccl-x to 9637892 bytes")
@@ -54,6 +66,7 @@ FAULTS = [
     Fault("no rank gets on", ends(STOOD), patience=LEAST + OTHERS_SECONDS),
     Fault("all processes of the pods are frozen", freezes),
     Fault("the loss is NaN", ends(Failure(Reason.NON_FINITE_LOSS, "the loss is not finite"))),
+    Fault("a reward does not load at its trial", does_not_load, before=True, spec=GRPO),
     Fault("the reward runner is away", ends(REWARD), patience=AWAY_SECONDS),
     Fault("the rollout server is dead", ends(SERVER), patience=ROLLOUT_PAUSE),
     Fault("an error that the trainer does not know", ends(KeyError("x"))),

@@ -19,7 +19,7 @@ Json = Any
 Strike = Callable[[Day], None]
 MENDED_AFTER = 60  # seconds
 QUIET = 90  # seconds in which nothing happens
-MENDED_LIMIT, LIMIT = 700, 1500
+MENDED_LIMIT, LIMIT = 650, 1500
 NEUTRAL = {
     Reason.SUCCEEDED,
     Reason.PENDING,
