@@ -42,6 +42,14 @@ def credentials(job: FineTuneJob) -> dict[str, Credential]:
     }
 
 
+def with_secrets_named(job: FineTuneJob, text: str) -> str:
+    """Return what a pod says, with the names of the Secrets: it knows but the fields."""
+    for credential in credentials(job).values():
+        field = credential.field.removeprefix("spec.method.")  # as trainers write it, or the whole
+        text = text.replace(field, f'{field} ("{credential.secret}")')
+    return text
+
+
 def credential_directories(job: FineTuneJob, directories: Mapping[str, str]) -> Credentials:
     """Return the directories, by the part of the job that uses them, as the trainer reads them."""
     grpo = job.spec.method.grpo

@@ -12,6 +12,7 @@ from finetune_api.job import FineTuneJob
 from finetune_api.status import Attempt
 from finetune_contract.reasons import TABLE, Reason, Retry, reason_of_exit_code
 from finetune_contract.result import Outcome, PublishedArtifact
+from finetune_operator.job.credentials import with_secrets_named
 from finetune_operator.job.names import attempt_name
 from finetune_operator.judge.blocked import block_of
 from finetune_operator.judge.pod_end import SYMPTOMS, End, failing_since, pod_end, result_of
@@ -72,7 +73,7 @@ def _failed_pods(
     settled = end.reason not in SYMPTOMS or not pod.over or not running or not recent
     if end.reason is Reason.DISTRIBUTED_FAILURE and attempt.running_time is None:
         end = _gave_up(job, end, pods, observed, now)
-    return End(end.reason, end.message, end.rank, settled)
+    return End(end.reason, with_secrets_named(job, end.message), end.rank, settled)
 
 
 def _gave_up(job: FineTuneJob, end: End, pods: list[Pod], observed: Observed, now: datetime) -> End:

@@ -13,6 +13,7 @@ from typing import Any
 from finetune_api.status import RewardCheckState, RewardCheckStatus
 from finetune_contract.reasons import Reason, Retry, retry_of
 from finetune_contract.result import Outcome
+from finetune_operator.job.credentials import with_secrets_named
 from finetune_operator.job.method import isolated_rewards
 from finetune_operator.job.resources import POD
 from finetune_operator.job.times import rfc3339, timestamp
@@ -181,7 +182,7 @@ def _end_of(s: Scene, pod: Pod) -> End | None:
     if end is None and pod.gone:
         return End(Reason.POD_LOST, f"{pod.name} was deleted")
     if end is None or end.reason is not Reason.OUT_OF_MEMORY:
-        return end
+        return end and replace(end, message=with_secrets_named(s.job, end.message))
     # No micro-batch is to blame here.
     if pod.init_failure is not None:
         return End(Reason.TRAINER_ERROR, f"{end.message} while the rows were read")

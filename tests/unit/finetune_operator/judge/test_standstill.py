@@ -73,6 +73,11 @@ def test_a_run_that_told_no_bound_has_what_its_start_may_take(reports: Any) -> N
     assert looked(0, 4200 + 300 + 30, told=None, **seen).listen == "bot-a1-master-0"
 
 
+def test_what_an_attempt_before_told_is_nothing_to_this_one() -> None:
+    before = Report(7, at(0), Progress(phase=Phase.TRAIN, stall_timeout_seconds=60))
+    assert looked(0, BOUND, reports=(before,)).listen is None
+
+
 @pytest.mark.parametrize(
     "seen",
     [

@@ -282,3 +282,13 @@ def test_a_workload_that_ended_without_a_word(outcome: bool) -> None:
 )
 def test_only_rank_0_of_this_attempt_tells_of_an_artifact(made: Any, accepted: bool) -> None:
     assert (published(job(), attempt(), [made]) is not None) is accepted
+
+
+def test_an_end_names_the_secret_that_the_trainer_knows_by_its_field() -> None:
+    said = "the store refused the keys of the Secret of spec.output.credentialsSecretRef"
+    refused = ended(code=16, result=failure(Reason.ACCESS_DENIED, said))
+    output = {"uri": "s3://adapters/bot/", "credentialsSecretRef": {"name": "bucket-keys"}}
+    seen = Observed((WORKLOAD,), (refused,))
+    found = end_of(job(output=output), attempt(), seen, at(0), BACKEND.workload)
+    assert found is not None
+    assert found.message == f'bot-a1-master-0: {said} ("bucket-keys")'

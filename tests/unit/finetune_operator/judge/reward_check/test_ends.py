@@ -217,3 +217,12 @@ def test_a_node_that_can_not_start_the_trial_ends_no_job() -> None:
     assert (made.verdict.course, made.verdict.reason) == (Course.PROGRESSING, Reason.RETRYING)
     assert made.reward_check is not None
     assert made.reward_check.message == "bot-rewards: no driver"
+
+
+def test_a_trials_end_names_the_secret_of_its_rows() -> None:
+    refused = died(16, told="AccessDenied")
+    said = json.loads(refused["terminated"]["message"])
+    said["message"] = "refused with the Secret of spec.data.credentialsSecretRef"
+    refused["terminated"]["message"] = json.dumps(said)
+    decision = decided(status("Failed", rows=refused), 10)
+    assert 'spec.data.credentialsSecretRef ("data-keys")' in decision.verdict.message
