@@ -37,6 +37,7 @@ INCOMING = ".incoming-"  # directories that the hub's client downloads into
 WEIGHTS = ".safetensors"
 WHOLE = "model.safetensors"  # where transformers finds the weights: here first, as it does,
 INDEX = "model.safetensors.index.json"  # else in the files that this names
+ADAPTER = "adapter_config.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 SMALL_FILES = (".json", ".jinja", ".txt", ".model")
 
@@ -239,6 +240,13 @@ def _shards(uri: str, index: bytes) -> set[str]:
 
 
 def _check_files(uri: str, names: Collection[str]) -> None:
+    if ADAPTER in names:
+        raise Failure(
+            Reason.MODEL_UNSUPPORTED,
+            f"{uri} holds an adapter: with {ADAPTER} there, the model that it names would be "
+            "loaded instead; take a base model, or remove the file (an adapter to go on from goes "
+            "into spec.model.initFrom)",
+        )
     if "config.json" not in names:
         raise Failure(Reason.MODEL_NOT_FOUND, f"{uri} holds no config.json (spec.model.uri)")
     if WHOLE in names or INDEX in names:

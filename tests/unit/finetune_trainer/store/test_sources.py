@@ -40,6 +40,11 @@ def test_a_model_stays_in_place_and_its_revision_is_its_content(tmp_path: Path) 
         (("config.json",), Reason.MODEL_NOT_FOUND, r"holds no \*\.safetensors"),
         (("config.json", "consolidated.safetensors"), Reason.MODEL_UNSUPPORTED, "holds neither"),
         (("config.json", "a.pt"), Reason.MODEL_UNSUPPORTED, r"pickle only \(a\.pt\)"),
+        (
+            ("adapter_config.json", "config.json", "model.safetensors"),
+            Reason.MODEL_UNSUPPORTED,
+            r"holds an adapter: .* spec\.model\.initFrom",
+        ),
     ],
 )
 def test_models_that_can_not_be_loaded_are_refused(
