@@ -82,8 +82,8 @@ class Cluster(World):
         for lease in self.all("Lease") if self.forged else ():
             self.store({**copied(lease), **copied(self.forged)})
 
-    def _progress(self, attempt: int) -> Json:
-        told = super()._progress(attempt) | {"stallTimeoutSeconds": round(LEAST)}
+    def _progress(self, attempt: int, step: int) -> Json:
+        told = super()._progress(attempt, step) | {"stallTimeoutSeconds": round(LEAST)}
         return {**told, "note": self.note} if self.note else told
 
     def show(self, name: str, status: Json) -> None:
