@@ -76,10 +76,12 @@ def _renamed(text: str, number: int) -> str:
 
 def _status(of: FineTuneJob, now: datetime) -> Object:
     """Return the status of a job whose pods run, as the operator leaves it."""
-    decision = decide(of, Observed(), now, _SETTINGS, BACKEND, None)
+    (attempt,) = decide(of, Observed(), now, _SETTINGS, BACKEND, None).attempts
+    of = of.model_copy(update={"status": FineTuneJobStatus(attempts=[attempt])})
+    *_, workload, _, _ = _children(of, 0, now)
+    begun = attempt.model_copy(update={"workload_uid": workload["metadata"]["uid"]})
+    of = of.model_copy(update={"status": FineTuneJobStatus(attempts=[begun])})
     for _ in range(3):
-        status = FineTuneJobStatus(attempts=list(decision.attempts))
-        of = of.model_copy(update={"status": of.status or status})
         seen = observe(of, _children(of, 0, now), (), BACKEND)
         decision = decide(of, seen, now, _SETTINGS, BACKEND, None)
         status = status_of(of, seen, decision, now, _SETTINGS)
