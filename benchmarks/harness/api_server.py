@@ -11,6 +11,7 @@ import sys
 import time
 import uuid
 from collections import Counter
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from aiohttp import web
 
 from finetune_api.job import KIND
 from finetune_operator.job.resources import resources
+from finetune_operator.job.times import rfc3339
 from finetune_operator.plan.backends import BACKEND
 from harness.population import NAMESPACE, population
 from kube_emulator.apiserver.wire.patches import merge_patch
@@ -88,7 +90,7 @@ class Server:
         metadata.setdefault("generation", 1)
         metadata.setdefault("namespace", NAMESPACE)
         metadata.setdefault("name", str(uuid.uuid4()))
-        metadata.setdefault("creationTimestamp", "2026-01-01T00:00:00Z")
+        metadata.setdefault("creationTimestamp", rfc3339(datetime.now(UTC)))
         text = json.dumps(body).encode()
         self.objects.setdefault(plural, {})[metadata["name"]] = text
         if event == "ADDED":
