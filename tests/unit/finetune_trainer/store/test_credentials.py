@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import os
 import ssl
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -163,6 +165,32 @@ def test_a_secret_without_keys_leaves_the_serviceaccount_to_speak(tmp_path: Path
     directory = secret(tmp_path / "s", {"AWS_REGION": "eu-central-1", "HF_TOKEN": "hf_x"})
     access = BucketAccess.read(directory, Role.OUTPUT.credentials_field)
     assert access == BucketAccess(region="eu-central-1")
+
+
+def test_keys_of_two_generations_are_not_mixed(tmp_path: Path) -> None:
+    """The kubelet swaps all files at once, here after the first of them was read."""
+    mount, fields = tmp_path / "s", ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+    for generation in ("old", "new"):
+        secret(tmp_path / generation, {name: f"{generation}-{name}" for name in fields})
+    slow = tmp_path / "old" / "AWS_SECRET_ACCESS_KEY"
+    slow.unlink()
+    os.mkfifo(slow)
+    mount.mkdir()
+    for name in fields:
+        (mount / name).symlink_to(f"..data/{name}")
+    (mount / "..data").symlink_to(tmp_path / "old")
+
+    def swap() -> None:
+        with slow.open("w") as pipe:  # once it is opened to be read
+            (mount / "..next").symlink_to(tmp_path / "new")
+            (mount / "..next").rename(mount / "..data")
+            pipe.write("old-AWS_SECRET_ACCESS_KEY")
+
+    with ThreadPoolExecutor(1) as kubelet:
+        swapped = kubelet.submit(swap)
+        keys = MountedKeys(str(mount), "spec.output.credentialsSecretRef").read()
+        swapped.result()
+    assert keys == ("new-AWS_ACCESS_KEY_ID", "new-AWS_SECRET_ACCESS_KEY", None)
 
 
 def test_keys_that_go_bad_under_a_run_are_named(tmp_path: Path) -> None:
