@@ -326,3 +326,28 @@ async def test_nothing_is_taken_in_of_what_is_not_chosen_nor_decided_before_a_li
     assert not story.cache.decides(KEY), "its pods may not be known"
     await story.synchroniser.relist()
     assert story.cache.decides(KEY)
+
+
+class InPages(Faulty):
+    """Lists one object a page."""
+
+    async def list_objects(
+        self, kind: str, namespace: str | None, selector: str, page: str = ""
+    ) -> Listing:
+        whole = await super().list_objects(kind, namespace, selector)
+        at = int(page or 0)
+        following = str(at + 1) if at + 1 < len(whole.items) else ""
+        return Listing(whole.items[at : at + 1], whole.version, following)
+
+
+async def test_what_any_page_of_a_list_has_is_there_and_what_none_has_is_gone() -> None:
+    made, cache = world(), Cache()
+    for name in ("dog", "cat"):
+        made.add({"kind": KIND, "metadata": {"name": name, "namespace": "team"}})
+    synchroniser = Synchroniser(InPages(made), cache, KINDS, (), lambda key: None)
+    for _ in range(2):
+        await synchroniser.relist()
+        assert {key.name for key, _ in cache.jobs()} == {"bot", "dog", "cat"}
+    made.drop(KIND, "dog")
+    await synchroniser.relist()
+    assert {key.name for key, _ in cache.jobs()} == {"bot", "cat"}
