@@ -7,7 +7,7 @@ from typing import Any
 
 from finetune_api.job import KIND
 from finetune_contract.reasons import TABLE, Reason, Retry
-from support.operator.model.store import RFC3339
+from support.operator.model.store import RFC3339, is_watched
 from support.operator.model.strangers import FORGED, PLANTED, SHARED, is_planted
 from support.operator.model.trainers import artifact, attempt_of, tries_rewards
 from support.operator.model.world import FINISHED, GRACE, World, owner_uid
@@ -200,7 +200,9 @@ def check_the_end(world: World) -> None:
     assert condition(job, "Reconciling") is None
     kept = f"-a{attempts[-1]['number']}" if attempts else "-rewards"
     uid = job["metadata"]["uid"]
-    left = [n for (k, n), b in world.objects.items() if k != "Pod" and owner_uid(b) == uid]
+    # What lost its labels is seen by nobody; it goes with the job.
+    own = [b for b in world.objects.values() if owner_uid(b) == uid and is_watched(b)]
+    left = [b["metadata"]["name"] for b in own if b["kind"] != "Pod"]
     strays = [name for name in left if kept not in name and name != "bot-finetune"]
     lost = world.unreachable
     held = [p for p in world.all("Pod") if p["metadata"]["name"] not in lost or tries_rewards(p)]
