@@ -38,18 +38,26 @@ async def pages(
 
 
 async def take_in(
-    api: Api, cache: Cache, kind: str, namespace: str | None, selector: str, scope: Scope
-) -> set[Key]:
-    """List, and let the cache be as the list; return the jobs for which that shows anything new.
-    Raises ApiError or Unreachable."""
+    api: Api,
+    cache: Cache,
+    kind: str,
+    namespace: str | None,
+    selector: str,
+    scope: Scope,
+    add: Callable[[Key], object] = lambda key: None,
+) -> None:
+    """List, and let the cache be as the list; `add` is told of every job for which that shows
+    anything new: of a page at once, for what was taken in is news neither to the next try of a list
+    that broke off nor to a watch. Raises ApiError or Unreachable."""
     listed: set[str] = set()
-    changed: set[Key] = set()
     at = ""
     async for page in pages(api, kind, namespace, selector):
         listed.update(item["metadata"]["uid"] for item in page.items)
-        changed.update(key for item in page.items if (key := cache.put(item)) is not None)
+        for key in {key for item in page.items if (key := cache.put(item)) is not None}:
+            add(key)
         at = page.version
-    return changed | cache.lacks(kind, listed, at, scope)
+    for key in cache.lacks(kind, listed, at, scope):
+        add(key)
 
 
 @dataclass
@@ -186,7 +194,7 @@ class Synchroniser:
     async def _list_kind(self, kind: str, namespace: str | None) -> None:
         selector = SELECTOR if kind in self.children else ""
         try:
-            changed = await take_in(self.api, self.cache, kind, namespace, selector, namespace)
+            await take_in(self.api, self.cache, kind, namespace, selector, namespace, self.add)
         except ApiError as error:
             if error.code != 404:
                 raise
@@ -197,8 +205,6 @@ class Synchroniser:
             log.info("%s is served now", kind)
             self.served(kind)
             self._add_all(None)
-        for key in changed:
-            self.add(key)
 
     async def _tried(self, work: Callable[[], Awaitable[bool]]) -> bool:
         try:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -258,6 +259,23 @@ async def test_an_api_server_in_trouble_is_no_reason_to_forget_a_namespace(
     assert story.slept[:2] == [30, 1]
     assert story.jobs() == {"bot", "other"}
     assert story.cache.closed == set()
+
+
+async def test_what_a_list_showed_before_it_broke_off_is_told_all_the_same() -> None:
+    class Breaks(Faulty):
+        async def list_objects(
+            self, kind: str, namespace: str | None, selector: str, page: str = ""
+        ) -> Listing:
+            if page:
+                raise ApiError(410, "Expired", "the continue parameter is too old")
+            found = await super().list_objects(kind, namespace, selector)
+            return replace(found, following="2" if kind == KIND else "")
+
+    cache, added = Cache(), []
+    with pytest.raises(ApiError):
+        await Synchroniser(Breaks(world()), cache, KINDS, (), added.append).relist()
+    assert KEY in cache, "so that neither a watch nor the next list tells it as news"
+    assert added == [KEY]
 
 
 async def test_trouble_with_one_namespace_hides_no_news_of_the_next() -> None:
