@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from finetune_api.job import GROUP
+from finetune_api.job import GROUP, KIND
 from finetune_contract.model import canonical_json, sha256_digest
 from finetune_operator.job.names import Object
 from finetune_operator.job.parts import part, parts, words
@@ -20,6 +20,8 @@ def kept(body: Object) -> Object:
         told = {name: body[name] for name in _CONTENTS if name in body}
         others = {name: value for name, value in body.items() if name not in told}
         return {**others, "metadata": metadata, "contents": _digest(told)}
+    if body["kind"] == KIND:  # whatever a newer CRD calls a template
+        return {**body, "metadata": metadata}
     if body["kind"] != POD:
         spec = part(body, "spec")
         digests = {name: _digest(value) for name, value in spec.items() if _makes_pods(value)}
@@ -28,11 +30,13 @@ def kept(body: Object) -> Object:
     if annotations := part(metadata, "annotations"):
         own = {name: text for name, text in annotations.items() if name.startswith(f"{GROUP}/")}
         metadata["annotations"] = own
+    spec = part(body, "spec")
     first = [
         {name: words(container, name) for name in ("name", "restartPolicy")}
-        for container in parts(part(body, "spec"), "initContainers")
+        for container in parts(spec, "initContainers")
     ]
-    return {**body, "metadata": metadata, "spec": {"initContainers": first}}
+    placed = {"nodeName": words(spec, "nodeName")} if spec.get("nodeName") else {}
+    return {**body, "metadata": metadata, "spec": {"initContainers": first, **placed}}
 
 
 def _makes_pods(value: Any) -> bool:

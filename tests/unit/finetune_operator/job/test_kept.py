@@ -41,6 +41,24 @@ def test_a_pod_says_the_same_as_it_is_kept() -> None:
     assert body == pod(annotations=annotations, managedFields=[MUCH]), "it is another's"
 
 
+def test_a_pod_that_was_placed_by_name_waits_for_no_scheduler_as_it_is_kept() -> None:
+    placed = {**pod(), "spec": {"nodeName": "node-7"}, "status": {"phase": "Pending"}}
+    placed["metadata"]["creationTimestamp"] = "2026-03-01T12:00:00Z"
+    obstacles = [
+        observe(job(), [kept({**placed, "spec": spec})], [], BACKEND).checks[0].obstacle
+        for spec in (placed["spec"], {})
+    ]
+    assert obstacles[0] is None
+    assert obstacles[1] is not None
+
+
+def test_a_job_is_kept_whole_whatever_a_newer_crd_calls_a_template() -> None:
+    spec = {"data": {"chat": {"template": "a"}}}
+    metadata = {"name": "bot", "managedFields": [MUCH]}
+    made = kept({"kind": "FineTuneJob", "metadata": metadata, "spec": spec})
+    assert made == {"kind": "FineTuneJob", "metadata": {"name": "bot"}, "spec": spec}
+
+
 def test_the_cache_keeps_no_more() -> None:
     cache = Cache()
     cache.put(pod())
