@@ -8,7 +8,7 @@ what a deleted pod had said is kept.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from finetune_api.job import KIND
@@ -37,12 +37,26 @@ class Key:
     name: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Departed:
+    """A pod that was deleted; what is asked of all whenever one more goes stands beside the text,
+    which is costly to read."""
+
+    attempt: int
+    maker: str | None  # uid of its controller
+    record: Record
+
+    @classmethod
+    def of(cls, body: Object) -> _Departed:
+        return cls(attempt_of(body) or 0, controller(body).get("uid"), Record.of(body))
+
+
 @dataclass(slots=True)
 class _Family:
     """A job's children by (kind, name), and its pods that were deleted, by uid."""
 
     children: dict[tuple[str, str], Record] = field(default_factory=dict)
-    departed: dict[str, Record] = field(default_factory=dict)
+    departed: dict[str, _Departed] = field(default_factory=dict)
     left: dict[str, tuple[int, str | None]] = field(default_factory=dict)  # see Cache.leave
 
 
@@ -79,7 +93,7 @@ class Cache:
     def departed(self, key: Key) -> list[Object]:
         """Return the last state of the job's deleted pods."""
         family = self._families.get(key)
-        return [record.body for record in family.departed.values()] if family else []
+        return [pod.record.body for pod in family.departed.values()] if family else []
 
     def find(self, key: Key, kind: str, name: str) -> Object | None:
         """Return one child; None if there is none."""
@@ -100,10 +114,13 @@ class Cache:
         if known is not None and known.uid != uid:
             self._bury(known.uid, _FOR_EVER)
             self._depart(key, known.body)
+            if family := self._families.get(key):
+                family.left.pop(known.uid, None)
         record = Record.of(kept(body))
         if body["kind"] == KIND:
             self._jobs[key] = record
-            self._forget_words(key)
+            if known is None or known.uid != uid:
+                self._forget_words(key)
         else:
             family = self._families.setdefault(key, _Family())
             family.children[body["kind"], body["metadata"]["name"]] = record
@@ -159,11 +176,6 @@ class Cache:
             self._families.pop(key, None)
         return gone
 
-    def replace(self, kind: str, items: Sequence[Object], at: str, scope: Scope) -> set[Key]:
-        """Take in a list; return the jobs for which it shows anything new."""
-        changed = {key for item in items if (key := self.put(item)) is not None}
-        return changed | self.lacks(kind, {item["metadata"]["uid"] for item in items}, at, scope)
-
     def lacks(self, kind: str, listed: Collection[str], at: str, scope: Scope) -> set[Key]:
         """Take in that a list had these uids and no other; return the jobs for which that is new.
 
@@ -215,19 +227,19 @@ class Cache:
         if body["kind"] != POD or not self._is_of_the_job(key, body):
             return
         departed = self._families.setdefault(key, _Family()).departed
-        attempt = attempt_of(body) or 0
-        for uid in [u for u, r in departed.items() if (attempt_of(r.body) or 0) < attempt]:
+        pod = _Departed.of(body)
+        for uid in [u for u, other in departed.items() if other.attempt < pod.attempt]:
             del departed[uid]
-        departed[body["metadata"]["uid"]] = Record.of(body)
+        departed[body["metadata"]["uid"]] = pod
         if len(departed) > _DEPARTED:
             del departed[self._least_needed(key, departed)]
 
-    def _least_needed(self, key: Key, departed: dict[str, Record]) -> str:
+    def _least_needed(self, key: Key, departed: dict[str, _Departed]) -> str:
         """Return the pod that went first, of those that nothing made which the job has: anyone may
         make pods of such a name, and delete them, as long as he likes."""
         family = self._families.get(key) or _Family()
         there = {record.uid for record in family.children.values()}
-        strays = (u for u, r in departed.items() if controller(r.body).get("uid") not in there)
+        strays = (uid for uid, pod in departed.items() if pod.maker not in there)
         return next(strays, next(iter(departed)))
 
     def _forget_words(self, key: Key) -> None:
@@ -235,7 +247,9 @@ class Cache:
         family = self._families.get(key)
         if family and family.departed:
             departed = family.departed.items()
-            family.departed = {u: r for u, r in departed if self._is_of_the_job(key, r.body)}
+            family.departed = {
+                uid: pod for uid, pod in departed if self._is_of_the_job(key, pod.record.body)
+            }
 
     def _is_of_the_job(self, key: Key, body: Object) -> bool:
         """Tell whether an object is of the job that has the name now, or no job has it."""

@@ -1,8 +1,9 @@
 """The cache shows the newest state that anyone has seen, and keeps what deleted pods said."""
 
+import cProfile
 from typing import Any
 
-from finetune_operator.cluster.cache import _DEPARTED, _TOMBSTONES, Cache, Key
+from finetune_operator.cluster.cache import _DEPARTED, _TOMBSTONES, Cache, Key, Scope
 
 KEY = Key("team", "bot")
 
@@ -38,6 +39,13 @@ def cache_with_job() -> Cache:
 
 def names(cache: Cache, key: Key = KEY) -> list[str]:
     return [b["metadata"]["name"] for b in cache.children(key)]
+
+
+def take_in_a_list(
+    cache: Cache, kind: str, items: list[dict[str, Any]], at: str, scope: Scope
+) -> set[Key]:
+    changed = {key for item in items if (key := cache.put(item)) is not None}
+    return changed | cache.lacks(kind, {i["metadata"]["uid"] for i in items}, at, scope)
 
 
 def test_a_child_belongs_to_the_job_of_its_name_whatever_its_labels_say() -> None:
@@ -90,7 +98,7 @@ def test_an_object_that_only_lost_its_label_comes_back() -> None:
 def test_what_a_list_lacks_is_dead_up_to_that_list() -> None:
     cache = cache_with_job()
     cache.put(body())
-    cache.replace("Pod", [], "9", None)
+    take_in_a_list(cache, "Pod", [], "9", None)
     assert cache.put(body(resourceVersion="9")) is None
     assert cache.put(body(resourceVersion="10")) == KEY
 
@@ -98,7 +106,7 @@ def test_what_a_list_lacks_is_dead_up_to_that_list() -> None:
 def test_what_the_server_answers_with_is_there() -> None:
     cache = cache_with_job()
     cache.put(body())
-    cache.replace("Pod", [], "9", None)
+    take_in_a_list(cache, "Pod", [], "9", None)
     cache.answered(body())
     assert names(cache) == ["bot-a1-master-0"]
     cache.bury(body())
@@ -202,18 +210,18 @@ def test_a_list_adds_changes_and_removes() -> None:
         body(name="bot-a1-stays", uid="a", resourceVersion="1"),
         body(name="bot-a1-comes", uid="d", resourceVersion="3"),
     ]
-    assert cache.replace("Pod", listed, "10", None) == {KEY}
+    assert take_in_a_list(cache, "Pod", listed, "10", None) == {KEY}
     assert sorted(names(cache)) == ["bot-a1", "bot-a1-comes", "bot-a1-stays"]
-    assert cache.replace("Pod", listed, "10", None) == set()
+    assert take_in_a_list(cache, "Pod", listed, "10", None) == set()
 
 
 def test_a_list_does_not_remove_what_is_newer_than_it() -> None:
     cache = Cache()
     cache.put(body(resourceVersion="11"))
-    assert cache.replace("Pod", [], "10", None) == set()
+    assert take_in_a_list(cache, "Pod", [], "10", None) == set()
     assert names(cache) == ["bot-a1-master-0"]
-    assert cache.replace("Pod", [], "", None) == set(), "it does not say how new it is"
-    assert cache.replace("Pod", [], "11", None) == {KEY}
+    assert take_in_a_list(cache, "Pod", [], "", None) == set(), "it does not say how new it is"
+    assert take_in_a_list(cache, "Pod", [], "11", None) == {KEY}
 
 
 def test_a_list_speaks_of_its_scope_only() -> None:
@@ -223,13 +231,13 @@ def test_a_list_speaks_of_its_scope_only() -> None:
     cache.put(body(namespace="elsewhere", uid="u2"))
     other = {"finetune.dev/job": "other"}
     cache.put(body(name="other-a1-master-0", uid="u3", labels=other))
-    assert cache.replace("Pod", [], "99", KEY) == {KEY}
+    assert take_in_a_list(cache, "Pod", [], "99", KEY) == {KEY}
     assert names(cache, Key("team", "other")) == ["other-a1-master-0"]
-    assert cache.replace("Pod", [], "99", "team") == {Key("team", "other")}
+    assert take_in_a_list(cache, "Pod", [], "99", "team") == {Key("team", "other")}
     assert names(cache, elsewhere) == ["bot-a1-master-0"]
     cache.put(job(uid="j"))
-    assert cache.replace("FineTuneJob", [], "99", "elsewhere") == set()
-    assert cache.replace("FineTuneJob", [], "99", "team") == {KEY}
+    assert take_in_a_list(cache, "FineTuneJob", [], "99", "elsewhere") == set()
+    assert take_in_a_list(cache, "FineTuneJob", [], "99", "team") == {KEY}
 
 
 def test_a_job_that_is_gone_is_forgotten_with_its_last_child() -> None:
@@ -289,3 +297,34 @@ def test_what_it_shows_is_the_readers_own() -> None:
     given["metadata"]["note"].append("b")
     cache.children(KEY)[0]["metadata"]["note"].append("c")
     assert cache.children(KEY)[0]["metadata"]["note"] == ["a"]
+
+
+def test_no_last_words_are_read_to_take_in_more_of_them() -> None:
+    cache, profile = cache_with_job(), cProfile.Profile()
+    many = 60
+    with profile:
+        for number in range(many):
+            mine = body(uid=f"p{number}", resourceVersion=str(10 + number))
+            cache.put(mine)
+            cache.remove(mine)
+            cache.put(job(uid="j", resourceVersion=str(1000 + number)))
+    read = sum(e.callcount for e in profile.getstats() if getattr(e.code, "co_name", "") == "loads")
+    assert len(cache.departed(KEY)) == many
+    assert read <= 2 * many
+
+
+def test_how_a_child_was_stored_is_forgotten_with_it() -> None:
+    planned = body("ConfigMap", "bot-a1", annotations={"finetune.dev/plan": "p"})
+    gone = [
+        lambda cache: cache.remove(planned),
+        lambda cache: cache.put(
+            body("ConfigMap", "bot-a1", uid="another", resourceVersion="6", labels=labels())
+        ),
+    ]
+    for go in gone:
+        cache = cache_with_job()
+        cache.put(planned)
+        cache.leave(planned, planned)
+        assert cache.is_left(planned, planned)
+        go(cache)
+        assert not cache.is_left(planned, planned)
