@@ -77,9 +77,13 @@ def _lost_in_vain(attempts: Sequence[Attempt], classes: Sequence[Retry], after: 
         safe = (attempt.last_step or 0) - (attempt.lost_steps or 0)
         if safe > saved:
             saved, lost = safe, 0
-        counts = attempt.number > after and (not begun or attempt.running_time is not None)
+        counts = attempt.number > after and _costs(attempt, begun)
         lost += counts and kind is Retry.INFRASTRUCTURE
     return lost
+
+
+def _costs(attempt: Attempt, begun: bool) -> bool:
+    return not begun or attempt.running_time is not None
 
 
 def backoff(attempts: Sequence[Attempt], settings: Settings, after: int = 0) -> timedelta:
@@ -93,8 +97,15 @@ def backoff(attempts: Sequence[Attempt], settings: Settings, after: int = 0) -> 
         if attempt.state is not AttemptState.FAILED or attempt.number <= after:
             break
         failures += 1
-    endless = bool(failures) and retry_classes(attempts)[-1] is Retry.WAIT
+    endless = bool(failures) and _is_endless(attempts)
     return doubled(failures, settings, _RARELY if endless else 0.0)
+
+
+def _is_endless(attempts: Sequence[Attempt]) -> bool:
+    """Tell whether the last attempt's end may come any number of times."""
+    kind = retry_classes(attempts)[-1]
+    unpaid = kind is Retry.INFRASTRUCTURE and not _costs(attempts[-1], trained(attempts))
+    return kind is Retry.WAIT or unpaid
 
 
 def doubled(failures: int, settings: Settings, least_cap: float = 0.0) -> timedelta:

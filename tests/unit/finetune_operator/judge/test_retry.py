@@ -101,6 +101,17 @@ def test_what_is_tried_for_as_long_as_it_takes_is_tried_ever_more_rarely() -> No
     assert backoff(failed(*vain), patient).seconds == 7200
 
 
+def test_so_is_what_keeps_a_job_that_has_trained_from_running() -> None:
+    settings = Settings(trainer_image="t", retry_base_seconds=1000, retry_cap_seconds=1500)
+    trained = lost(1, 10, 0)
+    kept_off = failed(*[Reason.POD_LOST] * 5)[1:]
+    assert gives_up(job(), [trained, *kept_off], SETTINGS) is None
+    delays = [backoff([trained, *kept_off[:n]], settings).seconds for n in (1, 2, 3)]
+    assert delays == [1000, 2000, 3600]
+    ran = failed(*[Reason.POD_LOST] * 5, running_time=stamp(1))[1:]
+    assert backoff([trained, *ran], settings).seconds == 1500, "so many of these end it"
+
+
 def test_active_time_adds_up_what_ran() -> None:
     first = attempt(1, start_time=stamp(0), end_time=stamp(30))
     second = attempt(2, start_time=stamp(100))
