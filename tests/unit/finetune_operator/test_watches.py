@@ -46,6 +46,36 @@ async def test_an_answer_that_ends_the_watches_ends_nothing_else() -> None:
         await cluster.close()
 
 
+async def test_what_goes_while_the_watches_start_anew_is_listed_soon() -> None:
+    asked: asyncio.Queue[str] = asyncio.Queue()
+
+    async def nothing_is_answered(request: web.Request) -> web.Response:
+        asked.put_nowait(request.path)
+        await asyncio.Event().wait()
+        return web.Response()
+
+    app = web.Application()
+    app.router.add_route("*", "/{tail:.*}", nothing_is_answered)
+    async with TestServer(app) as server:
+        configuration: Any = Configuration()
+        configuration.host = str(server.make_url(""))
+        cluster = Cluster(configuration, resources(BACKEND.kinds))
+        settings = Settings(trainer_image="t")
+        controller = Controller(settings, cluster, Cache(), BACKEND)
+        watches = Watches(settings, controller, cluster)
+        task = asyncio.create_task(watches.run())
+        for missed in (False, True):
+            async with asyncio.timeout(20):
+                while await asked.get() != "/apis":
+                    pass
+            assert controller.sync._missed.is_set() is missed
+            watches.start_anew()
+        os.kill(os.getpid(), signal.SIGTERM)
+        async with asyncio.timeout(20):
+            await task
+        await cluster.close()
+
+
 def test_a_request_that_is_refused_is_tried_for_ever() -> None:
     backoffs: Any = _kopf_settings().networking.error_backoffs
     for _ in range(2):
