@@ -56,7 +56,8 @@ def fall_back(
     if end is None:
         return Fallback(status, after=left)
     attempts = [_ended(a, end, now) if a.state in _LIVE else a for a in old.attempts or ()]
-    makers = (b for b in children if b["kind"] in (workload, POD) and _is_live(body, b))
+    recorded = {a.workload_uid for a in old.attempts or ()}  # whoever they are said to belong to
+    makers = (b for b in children if b["kind"] in (workload, POD) and _is_live(body, b, recorded))
     return Fallback(
         status.model_copy(update={"attempts": attempts or None}),
         tuple(_child(b, body["metadata"]["uid"]) for b in makers),
@@ -91,8 +92,9 @@ def _ended(attempt: Attempt, end: End, now: datetime) -> Attempt:
     return attempt.model_copy(update={**over, "reason": end.reason, "message": end.message})
 
 
-def _is_live(job: Object, body: Object) -> bool:
-    return is_child(job["metadata"], body) and "deletionTimestamp" not in body["metadata"]
+def _is_live(job: Object, body: Object, recorded: set[str | None]) -> bool:
+    own = is_child(job["metadata"], body) or body["metadata"]["uid"] in recorded
+    return own and "deletionTimestamp" not in body["metadata"]
 
 
 def _child(body: Object, owner: str) -> Child:

@@ -204,6 +204,16 @@ async def test_what_is_none_of_the_jobs_is_left_alone() -> None:
     assert ("Pod", "bot-rewards") in bench.world.objects
 
 
+async def test_the_attempts_own_workload_goes_whoever_it_is_said_to_belong_to() -> None:
+    bench = await failing(3, SURPRISE)
+    workload = bench.world.objects["PyTorchJob", "bot-a1"]
+    assert bench.status()["attempts"][0]["workloadUid"] == workload["metadata"]["uid"]
+    bench.world.store({**workload, "metadata": {**workload["metadata"], "ownerReferences": []}})
+    await change(bench, suspend=True)
+    await fail(bench, 1)
+    assert ("PyTorchJob", "bot-a1") not in bench.world.objects
+
+
 async def test_a_finished_job_stays_finished() -> None:
     bench = Bench()
     bench.refusals["PyTorchJob"] = ApiError(422, "Invalid", "no")
