@@ -59,8 +59,8 @@ def _of_endpoint(value: str) -> str | None:
 
 def _is_no_address(host: str) -> bool:
     """Tell whether a host ends in a number, as addresses alone do, and yet is no address."""
-    if not host.removesuffix(".").rpartition(".")[2].isdecimal():
-        return False
+    if ":" in host or not host.removesuffix(".").rpartition(".")[2].isdecimal():
+        return False  # of IPv6, which may end in an IPv4 address, `hostname` has judged
     try:
         IPv4Address(host.removesuffix("."))
     except AddressValueError:

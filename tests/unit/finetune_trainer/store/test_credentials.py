@@ -140,6 +140,7 @@ def test_what_surrounds_a_value_is_no_part_of_it(tmp_path: Path) -> None:
         "http://minio.ns.svc:9000/",
         "HTTP://10.0.0.1:9000",
         "http://[::1]:9",
+        "http://[::ffff:10.0.0.1]:9000",
     ],
 )
 def test_an_address_is_taken_as_it_is_written(tmp_path: Path, endpoint: str) -> None:
