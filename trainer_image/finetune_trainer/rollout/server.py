@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import ssl
 from contextlib import ExitStack
-from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from threading import Event
@@ -33,7 +32,7 @@ from finetune_contract.reasons import Reason
 from finetune_rewards.services.exchange import BadAnswer, bounded, session, spoken, unreached
 from finetune_rewards.services.service_secret import BadSecret, ServiceSecret
 from finetune_trainer.process.errors import Failure
-from finetune_trainer.process.waiting import rest
+from finetune_trainer.process.waiting import waiting
 
 log = logging.getLogger(__name__)
 
@@ -151,14 +150,16 @@ class Server:
         retrying = Retrying(
             stop=stop_after_delay(self._limits.pause) | stop_when_event_set(self._closed),
             wait=wait_random_exponential(max=self._limits.longest),
-            sleep=partial(rest, sleep=sleep_using_event(self._closed)),
+            sleep=sleep_using_event(self._closed),
             retry=retry_if_exception_type(_Busy),
             before_sleep=self._waits,
             retry_error_callback=lambda state: self._gave_up(path, state),
         )
         content = canonical_json(body).encode()
+        longest = self._limits.pause + self._limits.longest + self._limits.answer
         try:
-            answer: _Answer = retrying(self._portal.call, self._asked, path, content, most)
+            with waiting(longest):
+                answer: _Answer = retrying(self._portal.call, self._asked, path, content, most)
         except BadAnswer as problem:
             raise self._unavailable(path, f"{problem}; {ASKED_OF}") from problem
         if answer.good or answer.status in ignored:

@@ -95,6 +95,19 @@ def test_a_run_that_waits_for_a_server_does_not_stand_still(setup: Served) -> No
     assert told_until_mended(setup, setup.rollouts(), mend)
 
 
+def test_a_run_that_waits_for_an_answer_does_not_stand_still(setup: Served) -> None:
+    setup.server.hang, waited = threading.Event(), []
+
+    def stops() -> bool:
+        if setup.server.most_at_once and setup.server.hang and not setup.server.hang.is_set():
+            waited.append(waits())
+            setup.server.hang.set()
+        return False
+
+    assert setup.rollouts().draw(ASKED, 0, stops, lambda _: None) is not None
+    assert waited == [True]
+
+
 def test_what_other_ranks_wait_for_is_told(setup: Served) -> None:
     waits = (False, "waits for another")
     setup.ranks = RanksBeside(
