@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 DEFAULT_REGION = "us-east-1"  # what stores that are not AWS's take
 REGIONS = ("AWS_REGION", "AWS_DEFAULT_REGION")  # of the pod, where an identity webhook sets them
 NO_REGION = f"neither the Secret nor the pod says {CredentialKey.REGION}"
+_told: set[str] = set()  # buckets of which that is said; a model's is opened for each of its files
 
 # A request without an answer ends within that: it is retried for 3 minutes, and read for 2.
 REQUEST_SECONDS = 300.0
@@ -52,7 +53,8 @@ def open_bucket(bucket: str, access: BucketAccess) -> S3Store:
     if access.keys is not None:
         config["credential_provider"] = access.keys
     region = access.region or next((os.environ[n] for n in REGIONS if os.environ.get(n)), None)
-    if region is None and not address:
+    if region is None and not address and bucket not in _told:
+        _told.add(bucket)
         log.warning("%s; s3://%s is asked for in %s", NO_REGION, bucket, DEFAULT_REGION)
     config["region"] = region or DEFAULT_REGION
     return S3Store(bucket, client_options=client, retry_config=RETRY, **config)

@@ -1,6 +1,7 @@
 """In which region a bucket is asked for, and that a guess is told of."""
 
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -9,7 +10,7 @@ from finetune_trainer.store.credentials import BucketAccess
 
 KEYS = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "s"}
 ENDPOINT = {"AWS_ENDPOINT_URL": "http://minio:9000"}
-GUESS = "neither the Secret nor the pod says AWS_REGION; s3://bucket is asked for in us-east-1"
+GUESS = "neither the Secret nor the pod says AWS_REGION; s3://{} is asked for in us-east-1"
 
 
 @pytest.mark.parametrize("keys", [KEYS, {"HF_TOKEN": "x"}], ids=["keys", "ServiceAccount"])
@@ -40,6 +41,7 @@ def test_the_region_is_the_secrets_else_the_pods_else_a_guess(
         monkeypatch.setenv(name, value)
     for name, value in {**keys, **more}.items():
         (tmp_path / name).write_text(value)
-    store = open_bucket("bucket", BucketAccess.read(str(tmp_path), "spec.output"))
-    assert store.config["region"] == region
-    assert caplog.messages == ([GUESS] if guessed else [])
+    access, bucket = BucketAccess.read(str(tmp_path), "spec.output"), uuid4().hex
+    for _ in range(2):  # a model's is opened for each of its files, and told of once
+        assert open_bucket(bucket, access).config["region"] == region
+    assert caplog.messages == ([GUESS.format(bucket)] if guessed else [])
