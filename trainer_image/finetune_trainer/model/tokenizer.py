@@ -9,7 +9,7 @@ from transformers import AutoTokenizer
 
 from finetune_contract.reasons import Reason
 from finetune_trainer.model.files import CONFIG, parts, read_config
-from finetune_trainer.process.errors import Failure
+from finetune_trainer.process.errors import Failure, is_panic
 
 # Of transformers' `from_pretrained`: no file but the model's here is read, and code never run.
 LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
@@ -21,7 +21,9 @@ def load_tokenizer(directory: Path) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(str(directory), **LOCAL)
     except MemoryError:
         raise
-    except Exception as error:  # of others' code, on files that anyone may have written
+    except BaseException as error:  # of others' code, on files that anyone may have written
+        if not (isinstance(error, Exception) or is_panic(error)):
+            raise
         raise Failure(
             Reason.MODEL_UNSUPPORTED,
             "the model's tokenizer can not be loaded; it needs a tokenizer.json",

@@ -10,6 +10,8 @@ from typing import Any
 
 from finetune_contract.reasons import Reason
 
+PANIC = "pyo3_runtime.PanicException"  # no Exception, and no class that can be imported
+
 
 class Failure(Exception):
     """The run ends with `reason`. `rank` is set where another process failed first."""
@@ -30,3 +32,8 @@ class Failure(Exception):
 
 class Conflict(Exception):
     """A conditional write lost: the object is not what the writer last saw."""
+
+
+def is_panic(error: BaseException) -> bool:
+    """Tell whether a library in Rust met what it takes for impossible, as what it reads may be."""
+    return f"{type(error).__module__}.{type(error).__name__}" == PANIC

@@ -22,11 +22,10 @@ from obstore.exceptions import (
 from finetune_contract.layout import CredentialKey
 from finetune_contract.reasons import Reason
 from finetune_trainer.process.ending import node_limit
-from finetune_trainer.process.errors import Failure
+from finetune_trainer.process.errors import Failure, is_panic
 from finetune_trainer.store.answers import Answer, Kind
 from finetune_trainer.store.buckets import DEFAULT_REGION
 
-PANIC = "pyo3_runtime.PanicException"  # no Exception, and no class that can be imported
 NOT_SENDABLE = re.compile(  # of an address, a host or a header
     "invalid(uri|header|port|ipv4|ipv6|domain)|idnaerror|emptyhost|relativeurl", re.IGNORECASE
 )
@@ -111,7 +110,7 @@ def translated(
         answer = Answer.of(error)
         raise (_answered(place, answer) if answer else _unanswered(place, error)) from None
     except BaseException as error:
-        if f"{type(error).__module__}.{type(error).__name__}" != PANIC:
+        if not is_panic(error):
             raise
         raise _panicked(place, str(error)) from None
 

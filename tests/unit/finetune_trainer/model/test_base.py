@@ -33,6 +33,8 @@ from support.models.tiny_llama import byte_tokenizer, write_model
 from support.models.tiny_models import write_tiny
 
 DEEP = "[" * 4000 + "]" * 4000
+CHARACTERS = {"type": "Precompiled", "precompiled_charsmap": "AAAA"}
+PANICS = json.dumps({"normalizer": CHARACTERS, "model": {"type": "BPE", "vocab": {}, "merges": []}})
 IDENTITY = ModelIdentity(uri="hf://org/name", revision="c0ffee")
 
 
@@ -133,6 +135,7 @@ def test_damaged_files_are_named(directory: Path) -> None:
         ("generation_config.json", "[]", empty_model),
         ("tokenizer.json", DEEP, load_tokenizer),
         ("tokenizer.json", "{}", load_tokenizer),
+        ("tokenizer.json", PANICS, load_tokenizer),
         ("tokenizer_config.json", f'{{"x": {DEEP}}}', load_tokenizer),
         ("tokenizer_config.json", "[]", load_tokenizer),
     ],
