@@ -21,11 +21,13 @@ INTERRUPTED = exit_code(Reason.INTERRUPTED)
 TERM = int(signal.SIGTERM)
 
 
-def config(inputs: Path, output: Path, *, attempt: int = 1, **layout: Any) -> RunConfig:
+def config(
+    inputs: Path, output: Path, *, attempt: int = 1, steps: int = STEPS, **layout: Any
+) -> RunConfig:
     return run_config(
         inputs,
         output=output.as_uri(),
-        training={"maxSteps": STEPS},
+        training={"maxSteps": steps},
         attempt=attempt,
         microBatchSize=2,
         zeroStage=2,
@@ -45,11 +47,11 @@ def test_a_stop_while_a_checkpoint_is_written_waits_for_it(
     server: ForkServer, inputs: Path, tmp_path: Path
 ) -> None:
     fault = Fault(TERM, 4, (0,), at="checkpoint")
-    ends = server.run(config(inputs, tmp_path), tmp_path / "attempt-1", fault)
+    ends = server.run(config(inputs, tmp_path, steps=10**6), tmp_path / "attempt-1", fault)
     assert {end.code for end in ends} == {INTERRUPTED}
-    steps = {checkpoint_step(end) for end in ends}
-    assert len(steps) == 1
-    assert steps <= {4, 5, 6}  # training went on until the flag was seen
+    [step] = {checkpoint_step(end) for end in ends}
+    assert step is not None
+    assert step >= 4  # training went on until the flag was seen
 
 
 def test_a_store_that_hangs_costs_only_the_last_steps(
