@@ -69,43 +69,40 @@ def trained(attempts: Sequence[Attempt]) -> bool:
 
 def _lost_in_vain(attempts: Sequence[Attempt], classes: Sequence[Retry], after: int) -> int:
     """Return how many attempts the infrastructure ended since one saved a step: what gets further
-    each time, as on spot instances, comes to its end. In a job that has trained, one whose pods
-    never all ran cost no training; what keeps them from it passes."""
-    saved, lost, begun = 0, 0, False
-    for attempt, kind in zip(attempts, classes, strict=True):
-        begun = begun or bool(attempt.last_step)
+    each time, as on spot instances, comes to its end."""
+    saved, lost = 0, 0
+    for attempt, kind, endless in zip(attempts, classes, _endless(attempts), strict=True):
         safe = (attempt.last_step or 0) - (attempt.lost_steps or 0)
         if safe > saved:
             saved, lost = safe, 0
-        counts = attempt.number > after and _costs(attempt, begun)
-        lost += counts and kind is Retry.INFRASTRUCTURE
+        lost += kind is Retry.INFRASTRUCTURE and not endless and attempt.number > after
     return lost
 
 
-def _costs(attempt: Attempt, begun: bool) -> bool:
-    return not begun or attempt.running_time is not None
+def _endless(attempts: Sequence[Attempt]) -> list[bool]:
+    """Tell of each attempt whether its end may come any number of times. In a job that has trained,
+    one whose pods never all ran cost no training; what keeps them from it passes."""
+    begun, told = False, []
+    for attempt, kind in zip(attempts, retry_classes(attempts), strict=True):
+        begun = begun or bool(attempt.last_step)
+        free = begun and attempt.running_time is None
+        told.append(kind is Retry.WAIT or (kind is Retry.INFRASTRUCTURE and free))
+    return told
 
 
 def backoff(attempts: Sequence[Attempt], settings: Settings, after: int = 0) -> timedelta:
     """Return how long after the last attempt's end the next one starts.
 
-    It doubles with each failure in a row, further where no number of attempts ends it; a suspension
-    starts anew, and so does attempt `after`.
+    It doubles with each failure in a row, further with each that no number of attempts ends; a
+    suspension starts anew, and so does attempt `after`.
     """
-    failures = 0
-    for attempt in reversed(attempts):
+    failures, vain = 0, 0
+    for attempt, endless in zip(reversed(attempts), reversed(_endless(attempts)), strict=True):
         if attempt.state is not AttemptState.FAILED or attempt.number <= after:
             break
+        vain += endless and vain == failures
         failures += 1
-    endless = bool(failures) and _is_endless(attempts)
-    return doubled(failures, settings, _RARELY if endless else 0.0)
-
-
-def _is_endless(attempts: Sequence[Attempt]) -> bool:
-    """Tell whether the last attempt's end may come any number of times."""
-    kind = retry_classes(attempts)[-1]
-    unpaid = kind is Retry.INFRASTRUCTURE and not _costs(attempts[-1], trained(attempts))
-    return kind is Retry.WAIT or unpaid
+    return max(doubled(failures, settings), doubled(vain, settings, _RARELY))
 
 
 def doubled(failures: int, settings: Settings, least_cap: float = 0.0) -> timedelta:

@@ -101,6 +101,15 @@ def test_what_is_tried_for_as_long_as_it_takes_is_tried_ever_more_rarely() -> No
     assert backoff(failed(*vain), patient).seconds == 7200
 
 
+def test_what_is_tried_for_the_first_time_is_tried_soon_whatever_was_before() -> None:
+    settings = Settings(trainer_image="t", retry_base_seconds=1000, retry_cap_seconds=1500)
+    before = [Reason.UNSCHEDULABLE, *[Reason.POD_LOST] * 9]
+    delays = [
+        backoff(failed(*before, *[Reason.UNSCHEDULABLE] * n), settings).seconds for n in (1, 2, 3)
+    ]
+    assert delays == [1500, 2000, 3600]
+
+
 def test_so_is_what_keeps_a_job_that_has_trained_from_running() -> None:
     settings = Settings(trainer_image="t", retry_base_seconds=1000, retry_cap_seconds=1500)
     trained = lost(1, 10, 0)
