@@ -38,6 +38,8 @@ def standstill(s: Scene, attempt: Attempt) -> Standstill:
     standing, lead = s.observed.standing, _lead(s, attempt)
     if standing is None or lead is None or attempt.state is not AttemptState.RUNNING:
         return Standstill()
+    if not s.settings.heartbeat_seconds:  # told to report nothing, it does not complain either
+        return Standstill()
     bound = _bound(s, attempt)
     if standing.still >= bound:
         return Standstill(end=_end(lead, standing.still, "reports that no process gets on"))

@@ -13,13 +13,20 @@ from finetune_operator.judge.decide import decide
 from finetune_operator.judge.decision import Decision
 from finetune_operator.observe.observed import Observed, Report, Standing
 from finetune_operator.plan.backends import BACKEND
+from finetune_operator.settings import Settings
 from support.operator.decisions import LEASE, PODS, RUNNING, SETTINGS, WORKLOAD, last_state
 from support.operator.values import at, attempt, job
 
 BOUND = 600 + 300 + 30  # as told, the launcher's chance, two heartbeats
 
 
-def looked(still: float, silent: float, told: int | None = 600, **seen: Any) -> Decision:
+def looked(
+    still: float,
+    silent: float,
+    told: int | None = 600,
+    settings: Settings = SETTINGS,
+    **seen: Any,
+) -> Decision:
     """The decision on a run that has told nothing new for so long."""
     progress = Progress(phase=Phase.TRAIN, step=7, stall_timeout_seconds=told)
     known: dict[str, Any] = {
@@ -30,7 +37,7 @@ def looked(still: float, silent: float, told: int | None = 600, **seen: Any) -> 
     }
     status = FineTuneJobStatus(attempts=[seen.pop("of", attempt(**RUNNING))])
     observed = Observed(**{**known, **seen})
-    return decide(job(status), observed, at(9000), SETTINGS, BACKEND, None)
+    return decide(job(status), observed, at(9000), settings, BACKEND, None)
 
 
 def test_reports_that_nothing_gets_on_end_the_attempt() -> None:
@@ -92,6 +99,12 @@ def test_only_what_runs_can_stand_still(seen: Any) -> None:
     decision = looked(10**6, 10**6, quiet=True, **seen)
     assert decision.attempts[-1].reason is None
     assert decision.listen is None
+
+
+def test_a_run_that_is_told_to_report_nothing_is_not_ended_for_its_silence() -> None:
+    mute = replace(SETTINGS, heartbeat_seconds=0)
+    decision = looked(0, 10**6, told=None, settings=mute, quiet=True)
+    assert (last_state(decision), decision.listen) == (AttemptState.RUNNING, None)
 
 
 def test_a_bound_beyond_all_sense_is_looked_at_daily() -> None:
