@@ -6,7 +6,6 @@ lock and by a rename, so what is there is whole.
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 from collections.abc import Callable, Container
@@ -33,6 +32,7 @@ from finetune_trainer.data.encode import EncodedRow, Encoder
 from finetune_trainer.data.faults import Fault, Findings
 from finetune_trainer.data.rows import Row
 from finetune_trainer.data.template import Tokenizer
+from finetune_trainer.process.ending import is_disk_full
 from finetune_trainer.process.errors import Failure
 from finetune_trainer.store.appearing import alone, appearing, own_directory, remove
 from finetune_trainer.store.storage import hash_file
@@ -117,7 +117,7 @@ def encode_once(
                     partial.mkdir()
                     _encode(encoding, partial, load_encoder(), eval_keys, on_lines)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if not is_disk_full(error):
             raise
         raise Failure(Reason.DISK_FULL, f"{root} has no room for the encoded rows") from error
     on_lines(sum(file.lines for file in encoding.files))

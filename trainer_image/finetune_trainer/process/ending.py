@@ -126,6 +126,12 @@ def failed(failure: Failure, *, attempt: int, rank: int, frames: tuple[str, ...]
     )
 
 
+def is_disk_full(error: BaseException) -> bool:
+    """Tell whether a file could not grow: by its errno, or in the words of a library in Rust."""
+    text = str(error).lower()
+    return getattr(error, "errno", None) in DISK_ERRORS or any(word in text for word in DISK_WORDS)
+
+
 def explain(error: BaseException) -> Failure:
     """Return the failure that an exception means.
 
@@ -141,7 +147,7 @@ def explain(error: BaseException) -> Failure:
         return limit
     if names & MEMORY_ERRORS or any(word in text for word in MEMORY_WORDS):
         return Failure(Reason.OUT_OF_MEMORY, "the process could not get the memory it asked for")
-    if getattr(error, "errno", None) in DISK_ERRORS or any(word in text for word in DISK_WORDS):
+    if is_disk_full(error):
         return Failure(Reason.DISK_FULL, "no space left on the disk of scratchDir or cacheDir")
     if names & DISTRIBUTED_ERRORS or (
         isinstance(error, RuntimeError) and any(word in text for word in DISTRIBUTED_WORDS)

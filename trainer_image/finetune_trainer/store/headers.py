@@ -46,7 +46,7 @@ def _header(
         if not all(map(_is_sound, found.values())):
             raise ValueError("a tensor's format or shape")
         return found
-    except (ValueError, KeyError, TypeError, SafetensorsParsingError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError, SafetensorsParsingError) as error:
         raise Failure(
             Reason.MODEL_UNSUPPORTED, f"{identity.uri}/{file.path} is damaged; upload it again"
         ) from error

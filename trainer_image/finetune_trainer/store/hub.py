@@ -32,6 +32,7 @@ from tqdm.auto import tqdm  # type: ignore[import-untyped]
 from finetune_contract.layout import CredentialKey
 from finetune_contract.reasons import Reason
 from finetune_trainer.memory.shape import TensorHeader
+from finetune_trainer.process.ending import is_disk_full
 from finetune_trainer.process.errors import Failure
 from finetune_trainer.process.waiting import rest
 from finetune_trainer.store.credentials import read_key
@@ -45,7 +46,6 @@ ATTEMPTS = 5
 TOO_MANY_REQUESTS, SERVER_ERRORS = 429, 500
 LONGEST_REST = 310.0  # seconds that the hub may ask for; it counts requests in windows of 300
 RESET = re.compile(r"\bt\s*=\s*(\d+)")  # in its header RateLimit
-NO_SPACE = "os error 28"  # as hf_xet says it
 
 
 def base_model_name(uri: str) -> str:
@@ -80,7 +80,7 @@ class Repository:
             return str(info.sha), [
                 Entry(f.rfilename, f.size or 0, _digest(f) or f.rfilename) for f in info.siblings
             ]
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise Failure(
                 Reason.STORAGE_REFUSED,
                 f"what answers for {self.uri} is no hub: see HF_ENDPOINT, or what is in its way",
@@ -190,7 +190,7 @@ class Repository:
             )
         if isinstance(error, FileNotFoundError):
             return Failure(self.role.not_found, f"{what} does not exist")
-        if NO_SPACE in str(error):
+        if is_disk_full(error):
             return Failure(Reason.DISK_FULL, f"no space left to download {what}")
         return self._unavailable(what)
 
@@ -236,7 +236,7 @@ def _is_passing(error: BaseException) -> bool:
         return status == TOO_MANY_REQUESTS or status >= SERVER_ERRORS
     if isinstance(error, httpx2.TransportError | LocalEntryNotFoundError):
         return True
-    lasting = isinstance(error, PermissionError | FileNotFoundError) or NO_SPACE in str(error)
+    lasting = isinstance(error, PermissionError | FileNotFoundError) or is_disk_full(error)
     return _is_transfer(error) and not lasting
 
 
@@ -268,8 +268,9 @@ def _say(state: RetryCallState) -> None:
 
 
 def _is_transfer(error: BaseException) -> bool:
-    """Tell whether an error is hf_xet's: those of this machine's own disk have an errno."""
-    if isinstance(error, HfHubHTTPError):
+    """Tell whether an error is hf_xet's: those of this machine's own disk have an errno, and a
+    JSON text that nests too deeply did arrive."""
+    if isinstance(error, HfHubHTTPError | RecursionError):
         return False
     return isinstance(error, RuntimeError) or (isinstance(error, OSError) and error.errno is None)
 

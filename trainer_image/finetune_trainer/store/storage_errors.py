@@ -21,7 +21,7 @@ from obstore.exceptions import (
 
 from finetune_contract.layout import CredentialKey
 from finetune_contract.reasons import Reason
-from finetune_trainer.process.ending import node_limit
+from finetune_trainer.process.ending import is_disk_full, node_limit
 from finetune_trainer.process.errors import Failure, is_panic
 from finetune_trainer.store.answers import Answer, Kind
 from finetune_trainer.store.buckets import DEFAULT_REGION
@@ -156,7 +156,7 @@ def _unanswered(place: Place, error: BaseException) -> Failure:
     uri, text = place.uri, str(error).lower()
     if limit := node_limit(text):
         return limit
-    if "no space left" in text or "os error 28" in text:
+    if is_disk_full(error):
         return Failure(Reason.DISK_FULL, f"no space left for {uri}")
     if isinstance(error, PermissionError) or "os error 13" in text:
         return Failure(

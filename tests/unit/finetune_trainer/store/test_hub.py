@@ -21,6 +21,7 @@ from finetune_trainer.store.hub import ATTEMPTS, Repository, model_repository
 from finetune_trainer.store.sources import fetch_data, fetch_model, resolve_model
 from support.services.hub import COMMIT, Hub, hub_server
 
+DEEP = b"[" * 4000 + b"]" * 4000
 FILES = {"config.json": b"{}", "model.safetensors": b"w" * 100, "model.py": b"", "a.bin": b""}
 
 
@@ -68,7 +69,7 @@ def test_a_model_is_pinned_to_its_commit_and_fetched_once(hub: Hub, tmp_path: Pa
     assert len(hub.requests) == before
 
 
-@pytest.mark.parametrize("answer", [b"<html>Log in</html>", b"[]", b"{}", b'{"id": "x"}'])
+@pytest.mark.parametrize("answer", [b"<html>Log in</html>", b"[]", b"{}", b'{"id": "x"}', DEEP])
 def test_what_is_no_hub_is_told(hub: Hub, answer: bytes) -> None:
     hub.answer = answer
     failure = resolve()
@@ -208,7 +209,11 @@ def test_headers_are_read_without_the_weights(hub: Hub) -> None:
     assert 0 < hub.sent < 200_000
 
 
-def test_a_damaged_header_on_the_hub_is_named(hub: Hub) -> None:
+@pytest.mark.parametrize("text", [None, DEEP])
+def test_a_damaged_header_on_the_hub_is_named(hub: Hub, text: bytes | None) -> None:
+    if text is not None:
+        damaged = len(text).to_bytes(8, "little") + text
+        hub.files["models/org/name"] = {**FILES, "model.safetensors": damaged}
     source = resolve_model(ModelRecipe(uri="hf://org/name"), None)
     with pytest.raises(Failure, match=r"model\.safetensors is damaged") as caught:
         read_headers(source, None)
@@ -221,6 +226,7 @@ def test_a_damaged_header_on_the_hub_is_named(hub: Hub) -> None:
         (XetAuthenticationError("token"), Reason.ACCESS_DENIED, 1),
         (XetObjectNotFoundError("xorb"), Reason.MODEL_NOT_FOUND, 1),
         (RuntimeError("No space left on device (os error 28)"), Reason.DISK_FULL, 1),
+        (RuntimeError("Disk quota exceeded (os error 122)"), Reason.DISK_FULL, 1),
         (RuntimeError("canary: connection reset"), Reason.STORAGE_UNAVAILABLE, ATTEMPTS),
         (OSError("canary: stream ended"), Reason.STORAGE_UNAVAILABLE, ATTEMPTS),
     ],

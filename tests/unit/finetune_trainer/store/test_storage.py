@@ -10,11 +10,13 @@ from threading import Thread
 from typing import ClassVar
 
 import pytest
+from obstore.exceptions import GenericError
 
 from finetune_contract.reasons import Reason
 from finetune_trainer.process.errors import Failure
 from finetune_trainer.process.waiting import waits
 from finetune_trainer.store.storage import Role, Store, split_file_uri
+from finetune_trainer.store.storage_errors import Place, translated
 from support.storage.store_contract import ConditionalWrites
 
 
@@ -33,6 +35,16 @@ def test_files_are_objects(store: Store, tmp_path: Path) -> None:
     assert store.read_tagged("x/y") == (b"1", "sha256:" + hashlib.sha256(b"1").hexdigest())
     assert store.local_path("z").read_bytes() == b"22"
     assert store.read_tagged("none") is None
+
+
+@pytest.mark.parametrize(
+    "words", ["No space left on device (os error 28)", "Disk quota exceeded (os error 122)"]
+)
+def test_a_disk_that_is_full_is_told_as_such(words: str) -> None:
+    place = Place("file:///out", "spec.output", Reason.OUTPUT_NOT_FOUND)
+    with pytest.raises(Failure) as caught, translated(place):
+        raise GenericError(f"Generic LocalFileSystem error: {words}")
+    assert caught.value.reason is Reason.DISK_FULL
 
 
 class TestConditionalWritesOfFiles(ConditionalWrites):
