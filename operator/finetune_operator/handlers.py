@@ -65,9 +65,9 @@ class Watches:
                 await self._watch()
             except Exception:  # of Kopf, whatever it is: without watches the lists alone tell news
                 log.warning("the watches ended, and start anew", exc_info=True)
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._stop.wait(), _PAUSE_SECONDS)
             self._missed()  # what goes until new ones have begun, they never show
+            with contextlib.suppress(TimeoutError):  # no pause for who was told to start anew
+                await asyncio.wait_for(self._stop.wait(), _PAUSE_SECONDS)
 
     async def _watch(self) -> None:
         namespaces = self._settings.watch_namespaces
