@@ -19,6 +19,8 @@ def load_tokenizer(directory: Path) -> Any:
     """Return the fast tokenizer; only a fast one tells where its tokens stand in the text."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(directory), **LOCAL)
+        if tokenizer.is_fast:  # what is to stand around each text is looked up only now
+            tokenizer.backend_tokenizer.encode("")
     except MemoryError:
         raise
     except BaseException as error:  # of others' code, on files that anyone may have written
@@ -26,7 +28,7 @@ def load_tokenizer(directory: Path) -> Any:
             raise
         raise Failure(
             Reason.MODEL_UNSUPPORTED,
-            "the model's tokenizer can not be loaded; it needs a tokenizer.json",
+            "the model's tokenizer can not be loaded; it needs a tokenizer.json without faults",
         ) from error
     if not tokenizer.is_fast:
         raise Failure(

@@ -34,7 +34,12 @@ from support.models.tiny_models import write_tiny
 
 DEEP = "[" * 4000 + "]" * 4000
 CHARACTERS = {"type": "Precompiled", "precompiled_charsmap": "AAAA"}
-PANICS = json.dumps({"normalizer": CHARACTERS, "model": {"type": "BPE", "vocab": {}, "merges": []}})
+AROUND = {
+    "type": "TemplateProcessing",
+    "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}],
+    "pair": [],
+    "special_tokens": {},
+}
 IDENTITY = ModelIdentity(uri="hf://org/name", revision="c0ffee")
 
 
@@ -135,7 +140,6 @@ def test_damaged_files_are_named(directory: Path) -> None:
         ("generation_config.json", "[]", empty_model),
         ("tokenizer.json", DEEP, load_tokenizer),
         ("tokenizer.json", "{}", load_tokenizer),
-        ("tokenizer.json", PANICS, load_tokenizer),
         ("tokenizer_config.json", f'{{"x": {DEEP}}}', load_tokenizer),
         ("tokenizer_config.json", "[]", load_tokenizer),
     ],
@@ -145,6 +149,15 @@ def test_whatever_a_model_s_files_hold_is_a_fault_of_the_model(
 ) -> None:
     (directory / name).write_text(text)
     assert "tokenizer" in (message := unsupported(action, directory)) or name in message
+
+
+@pytest.mark.parametrize("part", [{"normalizer": CHARACTERS}, {"post_processor": AROUND}])
+def test_a_tokenizer_over_which_its_library_panics_is_a_fault_of_the_model(
+    directory: Path, part: dict[str, Any]
+) -> None:
+    path = directory / "tokenizer.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **part}))
+    assert "tokenizer can not be loaded" in unsupported(load_tokenizer, directory)
 
 
 @pytest.mark.parametrize(
