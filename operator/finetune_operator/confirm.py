@@ -32,13 +32,15 @@ async def confirm(api: Api, cache: Cache, backend: Backend, job: FineTuneJob) ->
 
 
 def _once_there(job: FineTuneJob, backend: Backend) -> list[tuple[str, str]]:
-    """Return kinds and names of what makes the present attempt, so far as it was seen: a label may
-    have been taken from what still runs, and lists go by labels."""
+    """Return kinds and names of what may run, or lets something run: a label may have been taken
+    from it, and lists go by labels. A pod that nobody reaches runs for as long as its Lease stands,
+    so the one before the present attempt's has to be gone too."""
     attempts = (job.status and job.status.attempts) or ()
+    leases = [(LEASE, attempt_name(job.name, attempt.number)) for attempt in attempts[-2:]]
     last = attempts[-1] if attempts else None
     if last is None or last.state in _OVER or last.workload_uid is None:
-        return []
+        return leases
     workload = attempt_name(job.name, last.number)
     ranks = range(job.spec.workers.replicas if last.pod_uids else 0)
     pods = [(POD, backend.pod_name(workload, rank)) for rank in ranks]
-    return [(backend.workload, workload), *pods]
+    return [(backend.workload, workload), *pods, *leases]

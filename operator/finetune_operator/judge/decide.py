@@ -264,7 +264,10 @@ def _start(s: Scene) -> Decision:
         **next_footprint(s.job, s.attempts).record(),
     )
     starts = s.go_on(Reason.PENDING, f"attempt {number} is starting", number)
-    return replace(starts, attempts=(*s.attempts, attempt), run=attempt, after=LOOK_EVERY)
+    # The last one's Lease must not stand beside it, whether or not the cache shows it.
+    confirm = s.confirm or bool(s.attempts)
+    made = (*s.attempts, attempt)
+    return replace(starts, attempts=made, run=attempt, after=LOOK_EVERY, confirm=confirm)
 
 
 def _finished(s: Scene) -> Decision:
