@@ -20,6 +20,8 @@ MOST_LOST = 4  # attempts in a row that the infrastructure may end
 
 def may_create(world: World, body: Json) -> None:
     """Object to a workload that could run, or commit, beside another; and to untried rewards."""
+    if not world.all(KIND):
+        return  # it was on its way when the job was deleted, and goes as what has lost its owner
     if body["kind"] == "Pod" and not world.edited:
         _may_try(world)
     if body["kind"] != world.backend.workload:

@@ -129,6 +129,8 @@ class Simulation:
 
     def make_peace(self) -> None:
         """No more faults: everyone does their part until the job is finished."""
+        for operator in (*self._ghosts, *self._operators):
+            operator.api.late = None  # else the write after the one that arrives were so too
         self.arrive()
         self._mend()
         quiet = 0
@@ -143,7 +145,7 @@ class Simulation:
 
     def _mend(self) -> None:
         api, world = self.operator.api, self.world
-        api.fault, api.late, api.outage = None, None, 0
+        api.fault, api.outage = None, 0
         world.refused.clear()
         world.room = None
         world.hold(False)
