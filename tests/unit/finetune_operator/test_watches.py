@@ -1,9 +1,11 @@
 """The watches outlive what an API server answers; they end when the process is told to."""
 
 import asyncio
+import contextlib
 import itertools
 import os
 import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from aiohttp import web
@@ -19,43 +21,20 @@ from finetune_operator.plan.backends import BACKEND
 from finetune_operator.settings import Settings
 
 
-async def test_an_answer_that_ends_the_watches_ends_nothing_else() -> None:
+@contextlib.asynccontextmanager
+async def watching(
+    answer: Callable[[], Awaitable[web.Response]],
+) -> AsyncIterator[tuple[Watches, Controller, asyncio.Task[None], asyncio.Queue[str]]]:
+    """Watches of a server that answers all so, and the paths that it is asked for; they are told to
+    go at the end, and do."""
     asked: asyncio.Queue[str] = asyncio.Queue()
 
-    async def nothing_is_served(request: web.Request) -> web.Response:
+    async def handle(request: web.Request) -> web.Response:
         asked.put_nowait(request.path)
-        return web.Response(status=404)
+        return await answer()
 
     app = web.Application()
-    app.router.add_route("*", "/{tail:.*}", nothing_is_served)
-    async with TestServer(app) as server:
-        configuration: Any = Configuration()
-        configuration.host = str(server.make_url(""))
-        cluster = Cluster(configuration, resources(BACKEND.kinds))
-        settings = Settings(trainer_image="t")
-        watches = Watches(settings, Controller(settings, cluster, Cache(), BACKEND), cluster)
-        task = asyncio.create_task(watches.run())
-        for _ in range(3):
-            async with asyncio.timeout(20):
-                while await asked.get() != "/apis":
-                    pass
-            assert not task.done()
-        os.kill(os.getpid(), signal.SIGTERM)
-        async with asyncio.timeout(20):
-            await task
-        await cluster.close()
-
-
-async def test_what_goes_while_the_watches_start_anew_is_listed_soon() -> None:
-    asked: asyncio.Queue[str] = asyncio.Queue()
-
-    async def nothing_is_answered(request: web.Request) -> web.Response:
-        asked.put_nowait(request.path)
-        await asyncio.Event().wait()
-        return web.Response()
-
-    app = web.Application()
-    app.router.add_route("*", "/{tail:.*}", nothing_is_answered)
+    app.router.add_route("*", "/{tail:.*}", handle)
     async with TestServer(app) as server:
         configuration: Any = Configuration()
         configuration.host = str(server.make_url(""))
@@ -64,16 +43,40 @@ async def test_what_goes_while_the_watches_start_anew_is_listed_soon() -> None:
         controller = Controller(settings, cluster, Cache(), BACKEND)
         watches = Watches(settings, controller, cluster)
         task = asyncio.create_task(watches.run())
-        for missed in (False, True):
-            async with asyncio.timeout(20):
-                while await asked.get() != "/apis":
-                    pass
-            assert controller.sync._missed.is_set() is missed
-            watches.start_anew()
+        yield watches, controller, task, asked
         os.kill(os.getpid(), signal.SIGTERM)
         async with asyncio.timeout(20):
             await task
         await cluster.close()
+
+
+async def begin(asked: asyncio.Queue[str]) -> None:
+    """Wait until Kopf looks for what is served."""
+    async with asyncio.timeout(20):
+        while await asked.get() != "/apis":
+            pass
+
+
+async def test_an_answer_that_ends_the_watches_ends_nothing_else() -> None:
+    async def nothing_is_served() -> web.Response:
+        return web.Response(status=404)
+
+    async with watching(nothing_is_served) as (_, _, task, asked):
+        for _ in range(3):
+            await begin(asked)
+            assert not task.done()
+
+
+async def test_what_goes_while_the_watches_start_anew_is_listed_soon() -> None:
+    async def nothing_is_answered() -> web.Response:
+        await asyncio.Event().wait()
+        return web.Response()
+
+    async with watching(nothing_is_answered) as (watches, controller, _, asked):
+        for missed in (False, True):
+            await begin(asked)
+            assert controller.sync._missed.is_set() is missed
+            watches.start_anew()
 
 
 def test_a_request_that_is_refused_is_tried_for_ever() -> None:
