@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from finetune_contract.model import sha256_digest
+from finetune_contract.model import is_as_told
 from finetune_contract.rewards import DIGEST_VARIABLE, Reward
 from finetune_rewards.scores.answers import one_line
 from finetune_rewards.scores.errors import RewardChanged, RewardInvalid
@@ -25,7 +24,7 @@ def read_rewards(path: Path) -> list[Reward]:
     """
     try:
         text = path.read_bytes()
-        if os.environ.get(DIGEST_VARIABLE) not in (None, sha256_digest(text)):
+        if not is_as_told(text, DIGEST_VARIABLE):
             raise RewardChanged(
                 f"{path} is not what the operator wrote: someone changed the object that it is "
                 "mounted from; the next attempt is given one of its own"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from finetune_contract.model import sha256_digest
+from finetune_contract.model import is_as_told
 from finetune_contract.reasons import Reason
 from finetune_contract.runconfig import ATTEMPT_VARIABLE, DIGEST_VARIABLE, RunConfig
 from finetune_trainer.process.errors import Failure
@@ -29,7 +29,7 @@ def read_run_config(path: Path) -> RunConfig:
         raise Failure(
             Reason.INVALID_RUN_CONFIG, f"{path} can not be read: {error.strerror}"
         ) from error
-    if os.environ.get(DIGEST_VARIABLE) not in (None, sha256_digest(text)):
+    if not is_as_told(text, DIGEST_VARIABLE):
         raise Failure(
             Reason.INPUT_CHANGED,
             f"{path} is not what the operator wrote: someone changed the attempt's ConfigMap; "
