@@ -31,7 +31,7 @@ def main() -> int:
     logs.configure(settings.log_level, settings.log_format)
     try:
         asyncio.run(run(settings))
-    except Exception:
+    except Exception:  # whatever it is, its last words have the form of all the others
         log.critical("the operator ends", exc_info=True)
         return 1
     return 0
