@@ -171,6 +171,47 @@ def test_a_scenario_ends_for_the_right_reasons(name: str, backend: Played) -> No
     assert [a["reason"] for a in attempts] == reasons
 
 
+SECOND = [  # the second attempt runs
+    *[TURN_STEP] * 3,
+    ("end", ((1, 0), "Killed")),
+    *[TURN_STEP, ("wait", 11), TURN_STEP, TURN_STEP, ("wait", 11), *[TURN_STEP] * 3],
+]
+EDITS: dict[str, Schedule] = {
+    "the uid of a workload that has ended, one pod of which can not be reached": [
+        *[TURN_STEP] * 3,
+        ("unreachable", (1, 1)),
+        ("end", ((1, 0), "Killed")),
+        ("training-operator", None),
+        ("edit status", ("back", 0)),
+    ],
+    "the uid of a workload is another's": [
+        *[TURN_STEP] * 3,
+        ("unreachable", (1, 1)),
+        ("edit status", ("forward", 2)),
+    ],
+    "the uid of a workload is gone, and another attempt is said to follow": [
+        *[TURN_STEP] * 3,
+        ("edit status", ("back", 0)),
+        ("edit status", ("forward", 1)),
+    ],
+    "the second attempt is gone": [*SECOND, ("edit status", ("back", 0))],
+    "all attempts are gone": [*SECOND, ("edit status", ("cut", 0))],
+    "all attempts are gone while a pod can not be reached": [
+        *SECOND,
+        ("unreachable", (2, 1)),
+        ("edit status", ("cut", 0)),
+    ],
+}
+
+
+@pytest.mark.parametrize("backend", BACKENDS, ids=NAMES)
+@pytest.mark.parametrize("name", EDITS)
+def test_nothing_starts_beside_what_an_edited_status_does_not_tell_of(
+    name: str, backend: Played
+) -> None:
+    assert play(EDITS[name], backend=backend)["status"]["attempts"][-1]["state"] == "Succeeded"
+
+
 def test_what_is_lost_is_counted_and_what_was_saved_is_gone_on_from() -> None:
     """5 steps, of which 3 were saved; then, from 3, a suspension that saves step 7; then 2 more."""
     killed = ("end", ((1, 0), "Killed"))

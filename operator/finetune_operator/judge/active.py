@@ -13,6 +13,7 @@ from finetune_operator.job.workers import image
 from finetune_operator.judge.blocked import Blocked, blocked, unmade
 from finetune_operator.judge.decision import LOOK_EVERY, Course, Decision, Scene, Verdict
 from finetune_operator.judge.diagnose import SETTLE, end_of
+from finetune_operator.judge.fence import outlives
 from finetune_operator.judge.pod_end import End
 from finetune_operator.judge.standstill import Standstill, standstill
 from finetune_operator.judge.told import corrected, learned, told
@@ -123,8 +124,11 @@ def names_taken(s: Scene, attempt: int) -> Decision | None:
 def _go_on(s: Scene, attempt: Attempt, block: Blocked | None, still: Standstill) -> Decision:
     pods = _pods(s, attempt)
     workload = s.observed.workload(s.job.uid, attempt.number)
-    if workload is None and (taken := names_taken(s, attempt.number)) is not None:
-        return taken
+    if workload is None:
+        # It may stand all the same: what it may not be made beside is told after a look.
+        other = outlives(s, attempt.number, keep=attempt.number)
+        if (waits := other or names_taken(s, attempt.number)) is not None:
+            return replace(waits, confirm=True)
     complete = len(pods) == s.job.spec.workers.replicas
     all_run = complete and all(p.running or p.over for p in pods)
     said = told(s.job, s.observed, attempt.number)

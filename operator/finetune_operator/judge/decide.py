@@ -31,7 +31,7 @@ from finetune_operator.job.workers import image
 from finetune_operator.judge.active import deadline, follow, names_taken, put_right
 from finetune_operator.judge.decision import LOOK_EVERY, Course, Decision, Scene, Verdict
 from finetune_operator.judge.diagnose import published
-from finetune_operator.judge.fence import due, may_be_its_own, outlives, remains
+from finetune_operator.judge.fence import due, outlives, remains
 from finetune_operator.judge.pod_end import End
 from finetune_operator.judge.retry import backoff, gives_up, next_footprint, trained
 from finetune_operator.judge.reward_check import (
@@ -167,11 +167,10 @@ def _stopping(s: Scene, attempt: Attempt) -> Decision:
     attempt = accounted(attempt, told(s.job, s.observed, attempt.number), s.status)
     s = s.with_last(attempt)
     workload = s.observed.workload(s.job.uid, attempt.number)
-    live = [p for p in s.observed.pods_of(attempt.number) if not p.over]
+    live = [p for p in s.observed.may_run() if p.attempt == attempt.number]
     ended = timestamp(attempt.end_time)
     assert ended is not None, "an attempt that stops has an end"
     quiet = not live and (workload is None or workload.outcome is not None)
-    quiet = quiet and not may_be_its_own(s, attempt)
     overdue = due(s, ended, live)
     fenced = overdue + timedelta(seconds=s.settings.fence_timeout_seconds)
     if quiet or s.now >= fenced:
@@ -252,9 +251,9 @@ def _backoff_left(s: Scene, last: Attempt) -> timedelta:
 
 
 def _start(s: Scene) -> Decision:
-    if s.attempts and (waits := outlives(s, s.attempts[-1])) is not None:
-        return waits
     number = s.attempts[-1].number + 1 if s.attempts else 1
+    if (waits := outlives(s, number)) is not None:
+        return waits
     if (taken := names_taken(s, number)) is not None:
         return taken
     attempt = Attempt(

@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from finetune_api.status import Attempt
 from finetune_contract.reasons import Reason
-from finetune_operator.job.names import attempt_name
 from finetune_operator.job.times import timestamp
 from finetune_operator.judge.decision import LOOK_EVERY, Decision, Scene
 from finetune_operator.judge.wording import attempt_end
@@ -26,27 +24,32 @@ def due(s: Scene, ended: datetime, live: Sequence[Pod]) -> datetime:
     return max([ended + grace, *(min(pod.due, latest) for pod in live if pod.due)])
 
 
-def may_be_its_own(s: Scene, attempt: Attempt) -> bool:
-    """Tell whether there are pods which say that the attempt's workload made them, of which nobody
-    can tell: its uid was not recorded before it went away."""
-    maker = f"{s.backend.workload} {attempt_name(s.job.name, attempt.number)}"
-    strays = s.observed.strays_of(attempt.number)
-    return attempt.workload_uid is None and any(stray.owner == maker for stray in strays)
-
-
-def outlives(s: Scene, last: Attempt) -> Decision | None:
-    """Return the decision to wait for an attempt that runs though status says that it is over, as a
-    hand may have written; None if there is nothing to wait for, or no more."""
-    workload = s.observed.workload(s.job.uid, last.number)
-    live = [p for p in s.observed.pods_of(last.number) if not p.over]
-    ended = timestamp(last.end_time)
-    assert ended is not None, "an attempt that is over has an end"
-    fenced = due(s, ended, live) + timedelta(seconds=s.settings.fence_timeout_seconds)
-    asked = workload.deleting if workload else all(p.due for p in live)
-    if not live or (asked and s.now >= fenced):
+def outlives(s: Scene, number: int, keep: int | None = None) -> Decision | None:
+    """Return the decision to wait before attempt `number` is made, for what may run of any other,
+    though status says that it is over or knows nothing of it, as a hand may have written; None if
+    there is nothing to wait for, or no more. Of the children those of `keep` stay."""
+    others = [p for p in s.observed.may_run() if p.attempt != number]
+    live = [p for p in others if not _is_fenced(s, p)]
+    if not live:
         return None
-    waits = s.go_on(Reason.STOPPING, attempt_end(last) + remains(workload, live))
+    last = s.attempts[-1] if s.attempts else None
+    text = f"attempt {number} waits for pods of another"
+    if last is not None and last.number != number:
+        text = attempt_end(last)
+    workload = s.observed.workload(s.job.uid, live[0].attempt)
+    waits = s.go_on(Reason.STOPPING, text + remains(workload, live), keep)
     return replace(waits, after=LOOK_EVERY)
+
+
+def _is_fenced(s: Scene, pod: Pod) -> bool:
+    """Tell whether a pod was asked to go and waited for as long as one may."""
+    workload = s.observed.workload(s.job.uid, pod.attempt)
+    asked = workload.deleting if workload else pod.due is not None
+    record = next((a for a in s.attempts if a.number == pod.attempt), None)
+    ended = (timestamp(record.end_time) if record else None) or pod.deleted
+    if ended is None or not asked:
+        return False
+    return s.now >= due(s, ended, [pod]) + timedelta(seconds=s.settings.fence_timeout_seconds)
 
 
 def remains(workload: Child | None, live: Sequence[Pod]) -> str:

@@ -139,6 +139,7 @@ class Observed:
     looked: bool = False  # the Events that the decision asked for were read
     checks: tuple[Pod, ...] = ()  # pods that try the rewards; deleted ones included
     strays: tuple[Stray, ...] = ()
+    kin: tuple[Pod, ...] = ()  # may be attempts' own: believed is only that they run
     renewals: Mapping[int, str] = field(default_factory=dict)  # of a Lease, as it says
     standing: Standing | None = None  # of the attempt that runs, once it was watched for a while
     quiet: bool | None = None  # the log that the decision asked for; None: not read
@@ -151,6 +152,11 @@ class Observed:
     def strays_of(self, attempt: int) -> list[Stray]:
         """Return the pods that are in the way of an attempt's own."""
         return [stray for stray in self.strays if stray.attempt == attempt]
+
+    def may_run(self) -> list[Pod]:
+        """Return the pods whose trainer may run yet, those included that nobody can tell from an
+        attempt's own: its workload went before it was recorded, or its record was changed."""
+        return [pod for pod in (*self.pods, *self.kin) if not pod.over]
 
     def pods_of(self, attempt: int) -> list[Pod]:
         """Return an attempt's pods by node rank, deleted ones included."""

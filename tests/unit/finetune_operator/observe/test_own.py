@@ -121,6 +121,30 @@ def test_pods_count_once_their_workload_is_recorded(
     assert len(look(forged, pod, recorded=None).strays) == 1
 
 
+OTHERS = [{**MAKER, "kind": "Job"}, {**MAKER, "name": "bot-a2"}, {**MAKER, "controller": False}, {}]
+
+
+@pytest.mark.parametrize("recorded", [None, "workload"])
+def test_pods_of_which_no_record_tells_may_run(recorded: str | None) -> None:
+    """Whether their workload stands yet or not: it may have been recorded once."""
+    pod = body("Pod", "bot-a1-master-0", {**MAKER, "uid": "new"}, uid="pod")
+    for children in ((pod,), (pod, body("PyTorchJob", "bot-a1", uid="new"))):
+        found = look(*children, recorded=recorded)
+        assert [(p.name, p.attempt) for p in found.may_run()] == [("bot-a1-master-0", 1)]
+        assert found.pods == ()
+    assert look(recorded=recorded, departed=(pod,)).may_run() == []
+    for owner in OTHERS:
+        assert look(body("Pod", "bot-a1-master-0", owner), recorded=recorded).kin == (), owner
+
+
+def test_a_pod_that_runs_is_told_once() -> None:
+    pod = body("Pod", "bot-a1-master-0", MAKER)
+    assert len(look(pod).may_run()) == 1
+    ended = {"phase": "Failed"}
+    assert look({**pod, "status": ended}).may_run() == []
+    assert look({**pod, "status": ended}, recorded=None).may_run() == []
+
+
 @pytest.mark.parametrize("owner", STRANGERS)
 def test_a_workload_that_is_recorded_stays_the_jobs_own(owner: Json) -> None:
     robbed = body("PyTorchJob", "bot-a1", owner)
