@@ -32,6 +32,7 @@ tags: [lora, {tag}]
 | Recipe | {provenance.recipe_digest} |
 | Began with | {began} |
 | Served by vLLM | {served} |
+| Generation stops at | {ends} |
 
 ## Weights adapted
 
@@ -49,11 +50,12 @@ tags: [lora, {tag}]
 
 ```python
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 base = AutoModelForCausalLM.from_pretrained("PATH OR NAME OF THE BASE MODEL")
 model = PeftModel.from_pretrained(base, "PATH OF THIS DIRECTORY")
 tokenizer = AutoTokenizer.from_pretrained("PATH OF THIS DIRECTORY")
+model.generation_config = GenerationConfig.from_pretrained("PATH OF THIS DIRECTORY")
 ```
 
 ## Recipe
@@ -70,9 +72,10 @@ def save_card(
     training: TrainingSummary,
     coverage: Sequence[RoleCoverage],
     serving: Serving,
+    ends: Sequence[str],
     directory: Path,
 ) -> None:
-    """Write the model card."""
+    """Write the model card; `ends` are the tokens at which generation is to stop."""
     base = base_model_name(provenance.model.uri)
     roles = "\n".join(f"| {c.role} | {c.adapted} of {c.found} |" for c in coverage)
     served = "yes" if serving.vllm else f"no: {serving.why_not}"
@@ -86,6 +89,7 @@ def save_card(
         training=training,
         began=provenance.init_from or "a new adapter",
         served=served,
+        ends=", ".join(f"`{end}`" for end in ends) or "no token",
         roles=roles,
         datasets=datasets,
         settings=settings,

@@ -17,6 +17,7 @@ from finetune_trainer.adapter.card import save_card
 from finetune_trainer.adapter.lora import ADAPTER, adapted_weights, loadable_targets
 from finetune_trainer.adapter.merge import save_merged
 from finetune_trainer.adapter.serving import vllm_serving
+from finetune_trainer.model.generation import save_generation_config, stop_tokens
 from finetune_trainer.model.tokenizer import load_tokenizer
 from finetune_trainer.store.hub import base_model_name
 
@@ -41,12 +42,15 @@ def export(
     """
     serving = vllm_serving(model.config.model_type, recipe.lora, adapted_weights(model))
     save_adapter(model, provenance.model, directory)
-    tokenizer = load_tokenizer(base)
+    tokenizer, causal = load_tokenizer(base), model.get_base_model()
     if Export.MERGED in recipe.export:
         save_merged(base, directory, directory / MERGED)
         save_tokenizer(tokenizer, directory / MERGED)
+        save_generation_config(causal, tokenizer, base, directory / MERGED)
     save_tokenizer(tokenizer, directory)
-    save_card(recipe, provenance, training, coverage, serving, directory)
+    save_generation_config(causal, tokenizer, base, directory)
+    ends = tokenizer.convert_ids_to_tokens(stop_tokens(causal, tokenizer))
+    save_card(recipe, provenance, training, coverage, serving, ends, directory)
     return serving
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from finetune_trainer.model.generation import stop_tokens
+
 # Tokens decoded before a stop text could begin: what opens a text may be decoded otherwise.
 MARGIN = 4
 
@@ -13,7 +15,7 @@ class Endings:
     """Tells whether a completion ends with the token it has got last."""
 
     def __init__(self, model: Any, tokenizer: Any, stop: Sequence[str]) -> None:
-        self.tokens = stop_tokens(model, tokenizer)
+        self.tokens = frozenset(stop_tokens(model, tokenizer))
         self._tokenizer = tokenizer
         self._stop = tuple(stop)
         # A token is a byte of the text at least, unless it is no text.
@@ -31,10 +33,3 @@ class Endings:
             clean_up_tokenization_spaces=False,
         )
         return any(stop in text for stop in self._stop)
-
-
-def stop_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
-    """Return the tokens that end a turn, of the tokenizer and of the model's generation_config."""
-    ids = model.generation_config.eos_token_id
-    found = {tokenizer.eos_token_id, *(ids if isinstance(ids, list | tuple) else (ids,))}
-    return frozenset(int(token) for token in found if token is not None)

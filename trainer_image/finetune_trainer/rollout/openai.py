@@ -25,9 +25,9 @@ from finetune_trainer.adapter.export import save_adapter
 from finetune_trainer.adapter.lora import adapted_weights
 from finetune_trainer.adapter.serving import vllm_obstacles
 from finetune_trainer.course.progress import note_of_ranks
+from finetune_trainer.model.generation import stop_tokens
 from finetune_trainer.process.errors import Failure
 from finetune_trainer.rollout.base import Completion, Request
-from finetune_trainer.rollout.endings import stop_tokens
 from finetune_trainer.rollout.sampling import sample_seed
 from finetune_trainer.rollout.server import Limits, Server
 from finetune_trainer.run import ResolvedRun

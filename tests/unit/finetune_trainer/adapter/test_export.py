@@ -11,7 +11,7 @@ import torch
 from peft import PeftModel
 from safetensors import safe_open
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from finetune_contract.artifact import Provenance, TrainingSummary
 from finetune_contract.recipe import LoraRecipe, LoraTarget, Precision
@@ -22,6 +22,7 @@ from finetune_trainer.adapter.roles import map_roles
 from finetune_trainer.adapter.serving import vllm_serving
 from finetune_trainer.model.base import load_model
 from support.models.adapters import IDENTITY, adapted, disturb, logits, save
+from support.models.tiny_llama import byte_tokenizer
 from support.models.tiny_models import MODELS, write_tiny
 from support.models.tolerance import TINY_MODEL, assert_close
 from support.trainer.runs import run_config
@@ -156,7 +157,9 @@ def test_a_big_merged_model_is_sharded(tmp_path: Path) -> None:
 
 
 def exported(tmp_path: Path, targets: list[str], export_as: list[str]) -> Path:
-    directory = write_tiny("llama", tmp_path / "base")
+    directory = write_tiny(
+        "llama", tmp_path / "base", eos_token_id=byte_tokenizer().convert_tokens_to_ids("a")
+    )
     document = run_config(tmp_path, lora={"targets": targets}).recipe.model_dump(by_alias=True)
     recipe = type(run_config(tmp_path).recipe).model_validate({**document, "export": export_as})
     model = disturb(adapted(directory, targets).model)
@@ -186,6 +189,9 @@ def test_the_merged_model_comes_beside_the_adapter(tmp_path: Path) -> None:
         assert "lm_head.weight" in file.keys()  # noqa: SIM118 - not a dict
     tokenizer = AutoTokenizer.from_pretrained(out / "merged")
     assert tokenizer.chat_template
+    for directory in (out, out / "merged"):  # the base's own end, and the chat template's
+        config = GenerationConfig.from_pretrained(directory)
+        assert tokenizer.convert_ids_to_tokens(config.eos_token_id) == ["a", "<|im_end|>"]
     assert (out / "adapter_model.safetensors").exists()
     assert "| Served by vLLM | no: " in (out / "README.md").read_text()
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-import pytest
-
-from finetune_trainer.rollout.endings import Endings, stop_tokens
+from finetune_trainer.rollout.endings import Endings
 from support.models.tiny_llama import byte_tokenizer
 
 TOKENIZER = byte_tokenizer(merges=[("o", "p")])
@@ -26,18 +24,13 @@ def ends_at(text: str, *stop: str) -> int | None:
     return next((length for length in lengths if endings.ended(tokens[:length])), None)
 
 
-@pytest.mark.parametrize(("eos", "expected"), [(7, {7, END}), ([7, 8], {7, 8, END}), (None, {END})])
-def test_turns_end_as_tokenizer_and_generation_config_say(eos: Any, expected: set[int]) -> None:
-    assert stop_tokens(model(eos), TOKENIZER) == expected
-    endings = Endings(model(eos), TOKENIZER, ())
-    assert all(endings.ended([1, token]) for token in expected)
-    assert not endings.ended([*expected, 1])
-
-
-def test_a_tokenizer_may_have_no_end_of_turn() -> None:
+def test_a_turn_ends_where_the_chat_template_ends_it() -> None:
     tokenizer = byte_tokenizer()
-    tokenizer.eos_token = None
-    assert stop_tokens(model(5), tokenizer) == {5}
+    turn, text = tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<|endoftext|>")
+    tokenizer.eos_token = "<|endoftext|>"
+    endings = Endings(model(7), tokenizer, ())
+    assert all(endings.ended([1, token]) for token in (7, text, turn))
+    assert not endings.ended([7, text, turn, 1])
 
 
 def test_a_stop_text_ends_with_the_token_that_completes_it() -> None:
@@ -74,7 +67,7 @@ def test_no_more_is_decoded_than_a_stop_text_may_take() -> None:
         lengths.append(len(tokens))
         return ""
 
-    tokenizer = SimpleNamespace(eos_token_id=None, decode=decode)
+    tokenizer = SimpleNamespace(eos_token_id=None, chat_template=None, decode=decode)
     assert Endings(model(None), tokenizer, ()).ended([1] * 1000) is False
     assert lengths == [], "without a stop text nothing is"
     assert Endings(model(None), tokenizer, ("ab", "c" * 50)).ended([1] * 1000) is False
