@@ -12,7 +12,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from finetune_api.job import KIND
-from finetune_operator.cluster.record import Record, version
+from finetune_operator.cluster.record import Press, Record, version
 from finetune_operator.job.kept import kept
 from finetune_operator.job.names import (
     UID_LABEL,
@@ -39,16 +39,12 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class _Departed:
-    """A pod that was deleted; what is asked of all whenever one more goes stands beside the text,
+    """A pod that was deleted; what is asked of all whenever one more goes stands beside the record,
     which is costly to read."""
 
     attempt: int
     maker: str | None  # uid of its controller
     record: Record
-
-    @classmethod
-    def of(cls, body: Object) -> _Departed:
-        return cls(attempt_of(body) or 0, controller(body).get("uid"), Record.of(body))
 
 
 @dataclass(slots=True)
@@ -72,6 +68,7 @@ class Cache:
         self._jobs: dict[Key, Record] = {}
         self._families: dict[Key, _Family] = {}
         self._tombstones: OrderedDict[str, int] = OrderedDict()  # up to which version it is dead
+        self._press = Press()
 
     def job(self, key: Key) -> Object | None:
         """Return the job's newest body; None if there is no such job."""
@@ -116,7 +113,7 @@ class Cache:
             self._depart(key, known.body)
             if family := self._families.get(key):
                 family.left.pop(known.uid, None)
-        record = Record.of(kept(body))
+        record = self._press.record(kept(body))
         if body["kind"] == KIND:
             self._jobs[key] = record
             if known is None or known.uid != uid:
@@ -227,7 +224,8 @@ class Cache:
         if body["kind"] != POD or not self._is_of_the_job(key, body):
             return
         departed = self._families.setdefault(key, _Family()).departed
-        pod = _Departed.of(body)
+        maker = controller(body).get("uid")
+        pod = _Departed(attempt_of(body) or 0, maker, self._press.record(body))
         for uid in [u for u, other in departed.items() if other.attempt < pod.attempt]:
             del departed[uid]
         departed[body["metadata"]["uid"]] = pod
