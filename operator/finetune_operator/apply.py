@@ -56,9 +56,9 @@ class Applier:
         made += await _all(self._prepare(job, key, body, begun) for body in objects.bound)
         # What makes the pods is looked at until its uid is recorded; others may add to it then. A
         # pod says more than its plan from its first moment on.
-        start = self._ensure if begun or decision.run is None else self._prepare_anew
-        made += [await start(job, key, body) for body in objects.started]
-        return gone or any(made)
+        looked_at = decision.run is not None and not begun
+        started = await self._start(job, key, objects.started, looked_at)
+        return gone or any(made) or started
 
     async def delete(self, key: Key, children: Iterable[Child]) -> bool:
         """Delete a job's children; return whether any is gone. Raises ApiError or Unreachable."""
@@ -81,8 +81,18 @@ class Applier:
         made = await self._ensure(job, key, body)
         return made or await self._put_right(job, key, body, begun)
 
-    async def _prepare_anew(self, job: FineTuneJob, key: Key, body: Object) -> bool:
-        return await self._prepare(job, key, body, begun=False)
+    async def _start(
+        self, job: FineTuneJob, key: Key, bodies: Iterable[Object], looked_at: bool
+    ) -> bool:
+        """Return whether anything was made, or is gone as it was not as planned. That is made again
+        once nothing runs that it has made, which the next pass sees."""
+        made = False
+        for body in bodies:
+            made = await self._ensure(job, key, body) or made
+            if looked_at and (known := self._unplanned(key, body, begun=False)) is not None:
+                await self._remove(key, known)
+                return True
+        return made
 
     async def _ensure(self, job: FineTuneJob, key: Key, body: Object) -> bool:
         """Return whether it was made; the job's own is there then."""
@@ -97,18 +107,28 @@ class Applier:
 
     async def _put_right(self, job: FineTuneJob, key: Key, body: Object, begun: bool) -> bool:
         """Return whether it was made anew."""
-        known = self.cache.find(key, body["kind"], body["metadata"]["name"])
-        if known is None or is_as_planned(known, body, begun) or self.cache.is_left(known, body):
+        known = self._unplanned(key, body, begun)
+        if known is None:
             return False
         if body["kind"] in _CHANGED:
             changed = await self._change(known, body)
             self.cache.answered(changed)
             self._leave(changed, body)
             return False
+        await self._remove(key, known)
+        return await self._ensure(job, key, body)
+
+    def _unplanned(self, key: Key, body: Object, begun: bool) -> Object | None:
+        """Return what stands in an object's place and is not as planned; None if there is none."""
+        known = self.cache.find(key, body["kind"], body["metadata"]["name"])
+        if known is None or is_as_planned(known, body, begun) or self.cache.is_left(known, body):
+            return None
+        return known
+
+    async def _remove(self, key: Key, known: Object) -> None:
         metadata = known["metadata"]
         await self.api.delete(known["kind"], key.namespace, metadata["name"], metadata["uid"])
         self.cache.bury(known)
-        return await self._ensure(job, key, body)
 
     def _leave(self, stored: Object, body: Object) -> None:
         """Leave what was just written as it is stored: a webhook that made something else of it

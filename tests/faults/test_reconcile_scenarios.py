@@ -55,6 +55,17 @@ SCENARIOS: dict[str, tuple[Schedule, list[str]]] = {
         # Its uid is not known, so its pods are not either: their names are waited for.
         ["Succeeded"],
     ),
+    "killed after the workload was made, which a queue then let go": (
+        [
+            ("crash once the workload is made", None),
+            ("pass", None),
+            ("training-operator", None),
+            ("start pods", None),
+            ("hold", False),
+        ],
+        # Where that is not as planned it is made anew, but not beside its pods.
+        ["Succeeded"],
+    ),
     "a pod replaced while nobody looked": (
         [
             TURN_STEP,

@@ -125,9 +125,8 @@ def _go_on(s: Scene, attempt: Attempt, block: Blocked | None, still: Standstill)
     pods = _pods(s, attempt)
     workload = s.observed.workload(s.job.uid, attempt.number)
     if workload is None:
-        # It may stand all the same: what it may not be made beside is told after a look.
-        other = outlives(s, attempt.number, keep=attempt.number)
-        if (waits := other or names_taken(s, attempt.number)) is not None:
+        waits = outlives(s, attempt.number) or names_taken(s, attempt.number)
+        if waits is not None:  # unless it is there, and was missed
             return replace(waits, confirm=True)
     complete = len(pods) == s.job.spec.workers.replicas
     all_run = complete and all(p.running or p.over for p in pods)

@@ -24,20 +24,21 @@ def due(s: Scene, ended: datetime, live: Sequence[Pod]) -> datetime:
     return max([ended + grace, *(min(pod.due, latest) for pod in live if pod.due)])
 
 
-def outlives(s: Scene, number: int, keep: int | None = None) -> Decision | None:
-    """Return the decision to wait before attempt `number` is made, for what may run of any other,
-    though status says that it is over or knows nothing of it, as a hand may have written; None if
-    there is nothing to wait for, or no more. Of the children those of `keep` stay."""
-    others = [p for p in s.observed.may_run() if p.attempt != number]
+def outlives(s: Scene, number: int) -> Decision | None:
+    """Return the decision to wait before what makes an attempt's pods is made, for all that may run
+    already, whatever status says of it, as a hand may have written; None if there is nothing to
+    wait for, or no more."""
+    stands = s.observed.workload(s.job.uid, number) is not None
+    others = [p for p in s.observed.may_run() if not (stands and p.attempt == number)]
     live = [p for p in others if not _is_fenced(s, p)]
     if not live:
         return None
     last = s.attempts[-1] if s.attempts else None
-    text = f"attempt {number} waits for pods of another"
+    text = f"attempt {number} waits for pods that run"
     if last is not None and last.number != number:
         text = attempt_end(last)
     workload = s.observed.workload(s.job.uid, live[0].attempt)
-    waits = s.go_on(Reason.STOPPING, text + remains(workload, live), keep)
+    waits = s.go_on(Reason.STOPPING, text + remains(workload, live), number)
     return replace(waits, after=LOOK_EVERY)
 
 

@@ -38,9 +38,7 @@ def may_create(world: World, body: Json) -> None:
         assert status["rewardCheck"]["state"] == "Passed", "its rewards are untried"
         assert world.tried, "nobody tried them"
     for pod in world.live_pods():
-        # What is made anew waits for the names of the pods that it had.
-        same = world.edited and attempt_of(pod) == attempt
-        assert same or _is_fenced(world, pod), f"{pod['metadata']['name']} still runs"
+        assert _is_fenced(world, pod), f"{pod['metadata']['name']} still runs"
     for lease in world.all("Lease"):
         own = owner_uid(lease) == job["metadata"]["uid"]
         assert not own or attempt_of(lease) == attempt, "the Lease of an older attempt stands"

@@ -94,7 +94,7 @@ def test_nothing_is_made_beside_what_may_run_of_any_other_attempt(
     assert made.confirm
     if not runs:
         assert made.verdict.message == (
-            "attempt 2 waits for pods of another; still there: pod bot-a1-worker-0"
+            "attempt 2 waits for pods that run; still there: pod bot-a1-worker-0"
         )
 
 

@@ -179,15 +179,32 @@ async def test_a_workload_that_was_planted_is_made_anew(change: Change, shown: b
     planned = tamper(bench, "PyTorchJob", "bot-a1", change)
     tamper(bench, "ConfigMap", "bot-a1", OTHER_BUCKET)
     if shown:
-        await bench.do_pass()
+        await bench.relist()
     else:
         bench.forget()
-        await bench.reconciler.reconcile(KEY)
+    assert await bench.reconciler.reconcile(KEY) == 0
+    await bench.do_pass()
     found = bench.world.objects["PyTorchJob", "bot-a1"]
     assert found["metadata"]["uid"] != planned["metadata"]["uid"]
     assert found["spec"] == planned["spec"]
     assert bench.status()["attempts"][0]["workloadUid"] == found["metadata"]["uid"]
     assert bench.created.count("ConfigMap") == 2
+
+
+async def test_a_workload_is_made_anew_once_nothing_of_it_runs() -> None:
+    bench, pod = Bench(), "bot-a1-master-0"
+    await bench.do_pass()
+    bench.world.train_operator()
+    bench.world.kubelet(pod)
+    tamper(bench, KIND, "bot", forget_the_workload)
+    tamper(bench, "PyTorchJob", "bot-a1", OTHER_PODS)
+    await bench.do_pass()
+    await bench.do_pass()
+    assert bench.told("Succeeded")[1] == "Stopping"
+    assert f"still there: pod {pod}" in bench.told("Succeeded")[2]
+    bench.world.drop("Pod", pod)
+    await bench.do_pass()
+    assert bench.created.count("PyTorchJob") == 2
 
 
 async def test_what_pods_of_a_planted_workload_say_is_not_believed() -> None:
@@ -205,6 +222,7 @@ async def test_what_pods_of_a_planted_workload_say_is_not_believed() -> None:
     assert (bench.told("Succeeded")[1], text in bench.told("Succeeded")[2]) == ("NameTaken", True)
     bench.world.collect()
     bench.world.kubelet(pod)
+    await bench.do_pass()
     bench.world.train_operator()
     bench.world.kubelet(pod)
     await bench.do_pass()
