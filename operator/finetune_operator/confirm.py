@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from finetune_api.job import FineTuneJob
 from finetune_api.status import AttemptState
 from finetune_operator.cluster.api import Api, ApiError
 from finetune_operator.cluster.cache import Cache, Key
 from finetune_operator.cluster.sync import take_in
 from finetune_operator.job.backend import Backend
-from finetune_operator.job.names import JOB_LABEL, attempt_name
+from finetune_operator.job.names import JOB_LABEL, Object, attempt_name, attempt_of
 from finetune_operator.job.resources import LEASE, POD
+from finetune_operator.observe.observe import names_its_maker
 
 _OVER = (AttemptState.SUCCEEDED, AttemptState.FAILED, AttemptState.SUSPENDED)
 
@@ -24,7 +27,8 @@ async def confirm(api: Api, cache: Cache, backend: Backend, job: FineTuneJob) ->
             if error.code == 404:
                 continue  # a kind that is not served has no objects
             raise
-    for kind, name in _once_there(job, backend):
+    makers = sorted(_makers(job, cache.children(key), backend))
+    for kind, name in dict.fromkeys([*_once_there(job, backend), *makers]):
         if cache.find(key, kind, name) is None:
             found = await api.get(kind, job.namespace, name)
             if found is not None:
@@ -44,3 +48,10 @@ def _once_there(job: FineTuneJob, backend: Backend) -> list[tuple[str, str]]:
     ranks = range(job.spec.workers.replicas if last.pod_uids else 0)
     pods = [(POD, backend.pod_name(workload, rank)) for rank in ranks]
     return [(backend.workload, workload), *pods, *leases]
+
+
+def _makers(job: FineTuneJob, children: Iterable[Object], backend: Backend) -> set[tuple[str, str]]:
+    """Return kinds and names of what the pods say that made them, whatever is recorded."""
+    pods = (body for body in children if body["kind"] == POD)
+    attempts = {attempt_of(pod) or 0 for pod in pods if names_its_maker(job, pod, backend)}
+    return {(backend.workload, attempt_name(job.name, attempt)) for attempt in attempts}

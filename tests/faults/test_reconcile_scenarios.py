@@ -8,7 +8,7 @@ from finetune_api.job import KIND
 from support.operator.backends import BACKENDS, NAMES, Played
 from support.operator.model.api_server import Fault
 from support.operator.model.moves import play
-from support.operator.model.schedules import TURN, Schedule
+from support.operator.model.schedules import TURN, WORKLOAD, Schedule
 
 TURN_STEP = ("turn", TURN)
 LOOK = [("deliver", (KIND, 9)), ("pass", None)]
@@ -64,6 +64,10 @@ SCENARIOS: dict[str, tuple[Schedule, list[str]]] = {
             ("hold", False),
         ],
         # Where that is not as planned it is made anew, but not beside its pods.
+        ["Succeeded"],
+    ),
+    "killed while one of its writes is on its way": (
+        [("late", 2), ("fault", Fault(3, False, True)), ("pass", None), ("relist", None)],
         ["Succeeded"],
     ),
     "a pod replaced while nobody looked": (
@@ -204,6 +208,11 @@ EDITS: dict[str, Schedule] = {
         *[TURN_STEP] * 3,
         ("edit status", ("back", 0)),
         ("edit status", ("forward", 1)),
+    ],
+    "the uid of a workload is gone, and so are its labels": [
+        *[TURN_STEP] * 3,
+        ("relabel", (WORKLOAD, 1, True)),
+        ("edit status", ("back", 0)),
     ],
     "the second attempt is gone": [*SECOND, ("edit status", ("back", 0))],
     "all attempts are gone": [*SECOND, ("edit status", ("cut", 0))],

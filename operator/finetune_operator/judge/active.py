@@ -126,8 +126,8 @@ def _go_on(s: Scene, attempt: Attempt, block: Blocked | None, still: Standstill)
     workload = s.observed.workload(s.job.uid, attempt.number)
     if workload is None:
         waits = outlives(s, attempt.number) or names_taken(s, attempt.number)
-        if waits is not None:  # unless it is there, and was missed
-            return replace(waits, confirm=True)
+        if waits is not None:
+            return waits
     complete = len(pods) == s.job.spec.workers.replicas
     all_run = complete and all(p.running or p.over for p in pods)
     said = told(s.job, s.observed, attempt.number)

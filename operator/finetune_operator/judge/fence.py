@@ -39,7 +39,7 @@ def outlives(s: Scene, number: int) -> Decision | None:
         text = attempt_end(last)
     workload = s.observed.workload(s.job.uid, live[0].attempt)
     waits = s.go_on(Reason.STOPPING, text + remains(workload, live), number)
-    return replace(waits, after=LOOK_EVERY)
+    return replace(waits, after=LOOK_EVERY, confirm=True)
 
 
 def _is_fenced(s: Scene, pod: Pod) -> bool:

@@ -55,12 +55,16 @@ def observe(
         kin=tuple(
             attempt_pod(b, backend, gone)
             for b, gone in theirs
-            if not gone
-            and _names_its_maker(job, b, backend)
-            and not _is_made_by(b, makers, backend)
+            if not gone and names_its_maker(job, b, backend) and not _is_made_by(b, makers, backend)
         ),
         renewals={attempt_of(b) or 0: words(part(b, "spec"), "renewTime") for b in leases},
     )
+
+
+def names_its_maker(job: FineTuneJob, pod: Object, backend: Backend) -> bool:
+    """Tell whether a pod says that its attempt's workload made it, whichever had the name."""
+    by, maker = controller(pod), attempt_name(job.name, attempt_of(pod) or 0)
+    return (by.get("kind"), by.get("name")) == (backend.workload, maker)
 
 
 def newest_warning(events: Iterable[Object]) -> str | None:
@@ -115,12 +119,6 @@ def _is_made_by(pod: Object, makers: dict[int, str], backend: Backend) -> bool:
     by = controller(pod)
     maker = makers.get(attempt_of(pod) or 0)
     return maker is not None and (by.get("kind"), by.get("uid")) == (backend.workload, maker)
-
-
-def _names_its_maker(job: FineTuneJob, pod: Object, backend: Backend) -> bool:
-    """Tell whether a pod says that its attempt's workload made it, whichever had the name."""
-    by, maker = controller(pod), attempt_name(job.name, attempt_of(pod) or 0)
-    return (by.get("kind"), by.get("name")) == (backend.workload, maker)
 
 
 def _child(job: FineTuneJob, body: Object, makers: dict[int, str], backend: Backend) -> Child:

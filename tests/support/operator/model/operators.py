@@ -107,6 +107,8 @@ class Operator:
         assert self._pass is not None
         self._loop.run_until_complete(self._until_it_ends_or_waits(self._pass))
         if not self._pass.done():
+            if self.api.dead:  # by another write than that which is on its way
+                raise Crash
             return False
         done, self._pass = self._pass, None
         try:

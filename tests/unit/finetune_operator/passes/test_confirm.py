@@ -104,3 +104,15 @@ async def test_no_attempt_begins_beside_such_a_lease_in_the_pass_that_ends_the_l
     await bench.do_pass()
     assert ("PyTorchJob", "bot-a2") in bench.world.objects
     assert ("Lease", "bot-a1") not in bench.world.objects
+
+
+async def test_what_made_pods_is_found_though_status_tells_nothing_of_it() -> None:
+    bench = await running()
+    strip(bench, "PyTorchJob", "bot-a1")
+    job = copy.deepcopy(bench.world.job())
+    del job["status"]["attempts"][0]["workloadUid"]
+    job["status"]["attempts"][0]["state"] = "Starting"
+    bench.world.store(job)
+    bench.forget()
+    await bench.do_pass()
+    assert ("PyTorchJob", "bot-a1") not in bench.world.objects, "nothing else would end it"
