@@ -22,6 +22,11 @@ from finetune_contract.model import URI, Message
 
 
 @Rule("!has(self.least) || self.least <= self.most", "least must not be above most", ".least")
+@Rule(
+    "!has(self.of) || self.of == 'Whole' || !has(self.unit) || self.unit != 'Tokens'",
+    "tokens are counted of the whole completion: remove of, or count Words or Characters",
+    ".of",
+)
 class LengthReward(contract.LengthReward):
     """1 where the completion's length lies in a band."""
 

@@ -29,15 +29,39 @@ class OnError(StrEnum):
     FAIL_AFTER = "FailAfter"  # so many failures in a row, no score between them, end the run
 
 
-class MathReward(Message):
+class Part(StrEnum):
+    """What of a completion a reward reads."""
+
+    ANSWER = "Answer"  # what stands after its thought; an unfinished thought has no answer
+    WHOLE = "Whole"
+
+
+class Reads(Message):
+    """A reward that reads a part of completions."""
+
+    of: Part = Part.WHOLE
+    """What is read: `Answer`, which is what follows the thought (a thought without an end has none,
+    and scores 0), or the `Whole` completion."""
+
+
+class ReadsAnswer(Reads):
+    """A reward that reads the answer, unless it is told to read all."""
+
+    of: Part = Part.ANSWER
+    """What is read: `Answer`, which is what follows the thought (a thought without an end has none,
+    and scores 0), or the `Whole` completion."""
+
+
+class MathReward(ReadsAnswer):
     """1 where the completion's final answer equals the column's as mathematics (`1/2` is `0.5`).
-    That is what the last `<answer>` tags hold, else the last `\\boxed{}`, else what comes last."""
+    That is what the last `<answer>` tags hold, else the last closed `\\boxed{}`, else the last
+    number. Where the column is a number, so has to be the answer: `17 + 25` is not 42."""
 
     answer: Column = "answer"
     """Column of the row that holds the right answer."""
 
 
-class ExactReward(Message):
+class ExactReward(ReadsAnswer):
     """1 where the completion is the column's text, white space at both ends aside; else 0."""
 
     answer: Column = "answer"
@@ -49,14 +73,14 @@ class ExactReward(Message):
     """Do not tell upper from lower case."""
 
 
-class RegexReward(Message):
+class RegexReward(Reads):
     """1 where a regular expression is found in the completion, else 0."""
 
     pattern: Pattern
     """The regular expression (Python's syntax)."""
 
 
-class ChoiceReward(Message):
+class ChoiceReward(ReadsAnswer):
     """1 where the letter that the completion settles on is the column's, else 0. That is the last
     one called the answer, else the last in brackets, before `)`, `.` or `:`, or ending a line."""
 
@@ -66,21 +90,21 @@ class ChoiceReward(Message):
     """The letters to choose from."""
 
 
-class TagsReward(Message):
+class TagsReward(Reads):
     """The share of tags that stand in the completion exactly once, closed and in this order."""
 
     tags: Annotated[tuple[_Tag, ...], Field(min_length=1, max_length=16)]
     """The tags, such as [think, answer]."""
 
 
-class JsonSchemaReward(Message):
+class JsonSchemaReward(ReadsAnswer):
     """1 where the completion is JSON (a code fence around it is allowed) that obeys a schema."""
 
     definition: Annotated[str, Field(min_length=2, max_length=16384)] = "{}"
     """The schema (draft 2020-12), as JSON text; `{}` accepts all JSON."""
 
 
-class LengthReward(Message):
+class LengthReward(Reads):
     """1 where the completion's length lies in a band."""
 
     unit: Literal["Characters", "Words", "Tokens"] = "Words"
@@ -93,21 +117,21 @@ class LengthReward(Message):
     """Beyond the band the score falls to 0 over this length."""
 
 
-class LanguageReward(Message):
+class LanguageReward(Reads):
     """The probability that the completion is written in a language."""
 
     language: Annotated[str, Field(max_length=2, pattern=r"^[a-z]{2}$")]
     """The language by its two letters (ISO 639-1), such as `en`."""
 
 
-class RepetitionReward(Message):
+class RepetitionReward(Reads):
     """The share of the completion's word n-grams that are distinct; 1 without repetition."""
 
     ngram: Annotated[int, Field(ge=1, le=64)] = 4
     """Words in a row."""
 
 
-class BannedReward(Message):
+class BannedReward(Reads):
     """1 where none of the phrases stands in the completion as whole words, else 0."""
 
     phrases: Annotated[tuple[_Phrase, ...], Field(min_length=1, max_length=256)]
@@ -116,7 +140,7 @@ class BannedReward(Message):
     """Do not tell upper from lower case."""
 
 
-class ReasoningGymReward(Message):
+class ReasoningGymReward(ReadsAnswer):
     """The score that a reasoning-gym task gives to the answer."""
 
     task: Annotated[str, Field(max_length=64, pattern=r"^[a-z0-9_]{1,64}$")]

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-from finetune_contract.rewards import SOURCES, Reward
+from finetune_contract.rewards import SOURCES, Part, Reads, Reward
+from finetune_rewards.reading.thought import answer_of
 from finetune_rewards.scores.answers import error, items
 from finetune_rewards.scores.columns import column
 from finetune_rewards.scores.errors import RewardInvalid
@@ -42,18 +43,42 @@ def scorer(reward: Reward) -> Scorer:
     return made
 
 
-def each(one: Callable[[str], float | None]) -> Scorer:
-    """Return the scorer of what judges a completion by its text alone."""
-    return lambda samples: [one(text_of(text)) for text in samples.completions]
+def texts(samples: Samples, of: Part) -> list[str | None]:
+    """Return what a reward reads of each completion; None where a thought has no end, and so no
+    answer."""
+    whole = map(text_of, samples.completions)
+    if of is Part.WHOLE:
+        return list(whole)
+    return [answer_of(text, opened) for text, opened in zip(whole, samples.opened, strict=True)]
 
 
-def compared(one: Callable[[str, Any], float | None], name: str, reward: str) -> Scorer:
-    """Return the scorer of what judges a completion's text by the row's value of a column."""
+def each(one: Callable[[str], float | None], settings: Reads) -> Scorer:
+    """Return the scorer of what judges a text by itself; 0 where there is no answer to judge."""
+    return lambda samples: [0.0 if t is None else one(t) for t in texts(samples, settings.of)]
+
+
+def each_with_opened(one: Callable[[str], float | None], settings: Reads) -> Scorer:
+    """Return the scorer of what judges a text's form: what the prompt opened is a part of it."""
+
+    def score(samples: Samples) -> list[float | None]:
+        if settings.of is Part.ANSWER:
+            return each(one, settings)(samples)
+        pairs = zip(samples.opened, samples.completions, strict=True)
+        return [one(opened + text_of(completion)) for opened, completion in pairs]
+
+    return score
+
+
+def compared(
+    one: Callable[[str | None, Any], float | None], settings: Reads, name: str, reward: str
+) -> Scorer:
+    """Return the scorer of what judges a text, None for no answer, by the row's value of a
+    column."""
 
     def score(samples: Samples) -> list[float | None]:
         values = column(samples, name, reward)
-        pairs = zip(samples.completions, values, strict=True)
-        return [one(text_of(completion), value) for completion, value in pairs]
+        pairs = zip(texts(samples, settings.of), values, strict=True)
+        return [one(said, value) for said, value in pairs]
 
     return score
 

@@ -24,7 +24,7 @@ def scorer(settings: BannedReward, name: str) -> Scorer:
     any_phrase = re.compile(
         "|".join(map(_as_words, phrases)), re.IGNORECASE if settings.ignore_case else 0
     )
-    return each(lambda text: float(not any_phrase.search(text)))
+    return each(lambda text: float(not any_phrase.search(text)), settings)
 
 
 def _as_words(words: list[str]) -> str:

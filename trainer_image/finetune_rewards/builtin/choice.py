@@ -19,13 +19,13 @@ def scorer(settings: ChoiceReward, name: str) -> Scorer:
     """Return 1 for the column's letter, 0 for another or none; None where it holds no letter."""
     settled = _settled(settings.choices)
 
-    def one(completion: str, value: Any) -> float | None:
+    def one(said: str | None, value: Any) -> float | None:
         right = (text_value(value) or "").strip(" ().:").upper()
         if len(right) != 1 or right not in settings.choices:
             return None
-        return float(settled(completion) == right)
+        return float(said is not None and settled(said) == right)
 
-    return compared(one, settings.answer, name)
+    return compared(one, settings, settings.answer, name)
 
 
 def _settled(choices: str) -> Callable[[str], str | None]:

@@ -14,12 +14,12 @@ def scorer(settings: ExactReward, name: str) -> Scorer:
     """Return 1 for the column's text, 0 for another, or where the pattern is not found."""
     said = extraction(settings.pattern, name)
 
-    def one(completion: str, value: Any) -> float | None:
-        found, answer = said(completion), text_value(value)
+    def one(text: str | None, value: Any) -> float | None:
+        found, answer = None if text is None else said(text), text_value(value)
         if answer is None or found is None:
             return None if answer is None else 0.0
         if settings.ignore_case:
             return float(found.casefold() == answer.casefold())
         return float(found == answer)
 
-    return compared(one, settings.answer, name)
+    return compared(one, settings, settings.answer, name)

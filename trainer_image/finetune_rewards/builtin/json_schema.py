@@ -40,7 +40,7 @@ def scorer(settings: JsonSchemaReward, name: str) -> Scorer:
             return 0.0
         return float(validator.is_valid(document))
 
-    return each(one)
+    return each(one, settings)
 
 
 def _outside(schema: Any) -> str | None:

@@ -17,4 +17,4 @@ def scorer(settings: LanguageReward, name: str) -> Scorer:
         raise RewardInvalid(
             f"reward {name}: language {settings.language!r} is not known; there are: {known}"
         )
-    return each(lambda text: float(dict(detector.rank(text))[settings.language]))
+    return each(lambda text: float(dict(detector.rank(text))[settings.language]), settings)

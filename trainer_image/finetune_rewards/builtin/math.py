@@ -13,15 +13,16 @@ from typing import Any
 
 from finetune_contract.rewards import MathReward
 from finetune_rewards.builtin import Scorer, compared
+from finetune_rewards.reading.final import Final, final_of, math_of, number_in, number_of
+from finetune_rewards.reading.numerals import Numeral
 from finetune_rewards.scores.columns import text_value
 
 SECONDS = 5.0  # for one completion
+_FOUR = re.compile(r"####(.*?)(?:\n|\Z)")
 # Math in a text, or two words in a row: what is none of these is an answer and nothing else.
-_PROSE = re.compile(r"\$|\\\(|\\\[|\\boxed|####|\n|[^\W\d_]{2,} +[^\W\d_]{2,}")
-_TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
-_THOUGHT = "</think>"
+_PROSE = re.compile(r"\$|\\\(|\\\[|\\boxed|\n|[^\W\d_]{2,} +[^\W\d_]{2,}")
 
-Equal = Callable[[str, str, bool], bool | None]
+Equal = Callable[[str, str], bool | None]
 
 
 class _TooLong(BaseException):
@@ -32,31 +33,44 @@ def scorer(settings: MathReward, name: str, seconds: float = SECONDS) -> Scorer:
     """Return 1 for the column's value, 0 for another or none; None where the column holds nothing
     that can be compared. Raises TimeoutError for a completion that takes longer than `seconds`."""
     equal = _comparison()
-    return compared(
-        lambda completion, value: _score(completion, text_value(value), equal, seconds),
-        *(settings.answer, name),
-    )
+
+    def one(said: str | None, value: Any) -> float | None:
+        answer = text_value(value)
+        return None if answer is None else _score(said, answer, equal, seconds)
+
+    return compared(one, settings, settings.answer, name)
 
 
-def _score(completion: str, answer: str | None, equal: Equal, seconds: float) -> float | None:
-    if answer is None:
-        return None
-    final = completion.rpartition(_THOUGHT)[2].strip()
-    tagged = _TAGGED.findall(final)
-    said = tagged[-1].strip() if tagged else final
-    if said == answer:
+def _score(said: str | None, answer: str, equal: Equal, seconds: float) -> float | None:
+    """Return the score of what is said; of nothing too, for the column may hold nothing."""
+    last = _FOUR.findall(answer)
+    right = final_of(last[-1] if last else answer)
+    number = number_in(right.text) or _number_of_prose(right)
+    final = final_of(said or "")
+    if said is not None and final.text == right.text:
         return 1.0
+    if number is not None:
+        found = number_of(final)
+        return float(found is not None and found.equals(number))
     try:
         with _limited(seconds):
-            same = equal(said, answer, bool(tagged))
+            same = equal(math_of(final), math_of(right))
     except _TooLong:
         raise TimeoutError(f"not compared within {seconds:g} s") from None
     return None if same is None else float(same)
 
 
+def _number_of_prose(right: Final) -> Numeral | None:
+    """Return the number that a column's prose ends with (`The answer is 5`), unless it holds a
+    formula."""
+    if right.marked or not _PROSE.search(right.text) or "$" in right.text or "\\" in right.text:
+        return None
+    return number_of(right)
+
+
 def _comparison() -> Equal:
-    """Return (what is said, answer, whether only an answer is said) -> whether they are equal; None
-    for an answer that can not be read."""
+    """Return (what is said, answer) -> whether they are equal; None for an answer that can not be
+    read. Both are read as formulas and nothing else."""
     from math_verify import parse, verify
 
     # Its own time-outs hold for each of several comparisons, and end as "unequal".
@@ -64,18 +78,13 @@ def _comparison() -> Equal:
         logging.getLogger(f"math_verify.{module}").setLevel(logging.ERROR)
 
     def read(text: str) -> list[Any]:
-        return list(parse(text, parsing_timeout=None))
+        return list(parse(f"${text}$", parsing_timeout=None)) if text else []
 
-    def read_answer(text: str) -> list[Any]:
-        found = read(text) if _PROSE.search(text) else []
-        return found or read(f"${text}$")
-
-    def equal(said: str, answer: str, only: bool) -> bool | None:
-        right = read_answer(answer)
+    def equal(said: str, answer: str) -> bool | None:
+        right = read(answer)
         if not right:
             return None
-        left = read_answer(said) if only else read(said)
-        return bool(verify(right, left, timeout_seconds=None))
+        return bool(verify(right, read(said), timeout_seconds=None))
 
     return equal
 

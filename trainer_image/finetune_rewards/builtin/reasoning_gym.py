@@ -23,11 +23,13 @@ def scorer(settings: ReasoningGymReward, name: str) -> Scorer:
             f"reward {name}: reasoning-gym has no task {settings.task!r}; its gallery lists them"
         ) from None
 
-    def one(completion: str, value: Any) -> float | None:
+    def one(text: str | None, value: Any) -> float | None:
         entry = _entry(value)
-        return None if entry is None else float(score_answer(said(completion), entry))
+        if entry is None:
+            return None
+        return float(score_answer(None if text is None else said(text), entry))
 
-    return compared(one, settings.entry, name)
+    return compared(one, settings, settings.entry, name)
 
 
 def _entry(value: Any) -> dict[str, Any] | None:

@@ -8,7 +8,7 @@ from finetune_rewards.builtin import Scorer, each
 
 def scorer(settings: RepetitionReward, name: str) -> Scorer:
     """Return distinct n-grams / n-grams of words, case aside; 1 for fewer than n words."""
-    return each(lambda text: _distinct(text, settings.ngram))
+    return each(lambda text: _distinct(text, settings.ngram), settings)
 
 
 def _distinct(text: str, size: int) -> float:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from finetune_contract.rewards import TagsReward
-from finetune_rewards.builtin import Scorer, each
+from finetune_rewards.builtin import Scorer, each_with_opened
 
 
 def scorer(settings: TagsReward, name: str) -> Scorer:
     """Return the share of tags that stand once, closed, after the end of those that do so before
     them in the list."""
-    return each(lambda text: _share(text, settings.tags))
+    return each_with_opened(lambda text: _share(text, settings.tags), settings)
 
 
 def _share(text: str, tags: tuple[str, ...]) -> float:

@@ -18,7 +18,7 @@ from finetune_contract.reasons import Reason
 from finetune_rewards.scores.answers import LONGEST_ERROR, item, one_line
 from finetune_rewards.scores.samples import Item, Samples
 
-VERSION = 1
+VERSION = 2
 ID_TYPE = "i"  # 32 bits of this machine's: a Unix socket leads to no other
 
 
@@ -42,6 +42,7 @@ def pack_samples(samples: Samples) -> bytes:
             "completionIds": [_packed(ids) for ids in samples.completion_ids],
             "columns": samples.columns,
             "step": samples.step,
+            "opened": samples.opened,
         }
     ).encode()
 
@@ -55,6 +56,7 @@ def unpack_samples(body: bytes) -> Samples:
         [_unpacked(ids) for ids in value["completionIds"]],
         value["columns"],
         value["step"],
+        value["opened"],
     )
 
 

@@ -21,6 +21,11 @@ class Samples:
     completion_ids: list[list[int]]  # without padding; the end-of-turn token included
     columns: dict[str, list[Any]] = field(default_factory=dict)  # the rows' other columns
     step: int = 0  # optimizer steps done
+    opened: list[str] = field(default_factory=list)  # the tags that each prompt ends with
+
+    def __post_init__(self) -> None:
+        if not self.opened:
+            self.opened.extend([""] * len(self.completions))
 
     def __len__(self) -> int:
         return len(self.completions)
@@ -33,6 +38,7 @@ class Samples:
             self.completion_ids[start:stop],
             {name: values[start:stop] for name, values in self.columns.items()},
             self.step,
+            self.opened[start:stop],
         )
 
 

@@ -126,10 +126,10 @@ async def test_a_client_of_another_version_is_told_so(source: Path) -> None:
         await client_ready(socket)
         reader, writer = await asyncio.open_unix_connection(socket)
         for asked, said in (
-            ({"version": 2, "ask": "describe"}, "this runner speaks version 1, not 2"),
+            ({"version": 1, "ask": "describe"}, "this runner speaks version 2, not 1"),
             ({"version": VERSION, "ask": "dance"}, "asked for neither describe nor score"),
-            ({"version": 0, "ask": "describe"}, "this runner speaks version 1, not 0"),
-            ({"ask": "describe"}, "this runner speaks version 1, not None"),
+            ({"version": 0, "ask": "describe"}, "this runner speaks version 2, not 0"),
+            ({"ask": "describe"}, "this runner speaks version 2, not None"),
             ({"version": VERSION, "ask": "score"}, "asked for neither describe nor score"),
             (
                 {"version": VERSION, "ask": "score", "count": "1", "revisions": {}},
