@@ -15,7 +15,7 @@ from rich.table import Table
 
 from finetune_cli.console import ERR, INVALID_FILE, OUT, missing, print_out, readable, refusing
 from finetune_contract.recipe import DataFormat, MethodType
-from finetune_trainer.data.check import CheckedRow, DataFile, Reader, check_files
+from finetune_trainer.data.check import CheckedRow, Counts, DataFile, Reader, check_files
 from finetune_trainer.data.faults import Fault, Findings, Severity
 from finetune_trainer.methods.registry import method_of
 from finetune_trainer.process.errors import Failure
@@ -40,7 +40,7 @@ class Report:
     """What was found in all files."""
 
     files: list[DataFile]
-    good: tuple[int, ...] = ()
+    counts: tuple[Counts, ...] = ()
     faults: list[Fault] = field(default_factory=list)
     findings: Findings = field(default_factory=Findings)
 
@@ -54,8 +54,8 @@ class Report:
         return {
             "ok": not self.findings.fatal,
             "files": [
-                {"file": file.uri, "rows": file.lines, "good": good}
-                for file, good in zip(self.files, self.good, strict=True)
+                {"file": file.uri, "rows": counts.rows, "good": counts.good}
+                for file, counts in zip(self.files, self.counts, strict=True)
             ],
             "counts": {str(kind): count for kind, count in sorted(self.findings.counts.items())},
             "faults": [
@@ -168,11 +168,11 @@ def _check(
         def on_lines(before: int) -> Callable[[int], None]:
             return lambda lines: bar.update(task, completed=before + lines)
 
-        good = check_files(
+        of_held_out = check_files(
             held_out, report.findings, accept_eval, reader=reader, on_lines=on_lines(0)
         )
         done = sum(file.lines for file in held_out)
-        report.good = good + check_files(
+        report.counts = of_held_out + check_files(
             train,
             report.findings,
             accept,
@@ -195,5 +195,5 @@ def _show(report: Report) -> None:
         print_out(f"and {found - SHOWN:,} more; of each kind:")
         for kind, count in report.findings.counts.most_common():
             print_out(f"  {count:>9,}  {kind}")
-    for file, good in zip(report.files, report.good, strict=True):
-        print_out(f"{file.uri}: {good:,} of {file.lines:,} rows can be trained on")
+    for file, counts in zip(report.files, report.counts, strict=True):
+        print_out(f"{file.uri}: {counts.good:,} of {counts.rows:,} rows can be trained on")

@@ -25,7 +25,7 @@ from finetune_trainer.process.stopping import interrupted
 from finetune_trainer.run import ResolvedRun
 from finetune_trainer.step.engine import Engine, NonFinite
 from finetune_trainer.step.evaluate import Evaluator
-from finetune_trainer.step.feed import Feed
+from finetune_trainer.step.feed import EMPTY, Feed
 from finetune_trainer.step.optimizer_state import (
     gather_moments,
     gather_weights,
@@ -125,6 +125,9 @@ class Loop:
         batch = self._feed.batch(state, self._stops)
         if batch is None:
             return state
+        if batch is EMPTY:
+            self._reporter.passed(state.step + 1)
+            return state.model_copy(update={"step": state.step + 1})
         seed_step(self._recipe.seed, state.step, self._ranks.rank)
         rate = learning_rate(self._recipe, state.step, self._feed.steps)
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -69,9 +70,16 @@ class Scorer:
 class Fed:
     """A feed, and where its training stands."""
 
-    def __init__(self, config: RunConfig, ranks: Ranks, scorer: Any, draws: Any = None) -> None:
-        prompts = numbered_prompts(64)
-        order = PromptOrder.of(config.recipe, prompts.data)
+    def __init__(
+        self,
+        config: RunConfig,
+        ranks: Ranks,
+        scorer: Any,
+        draws: Any = None,
+        left_out: Container[int] = (),
+    ) -> None:
+        prompts = numbered_prompts(64, left_out)
+        self.order = order = PromptOrder.of(config.recipe, prompts.data)
         self.drawer = FunctionEngine(draws or (lambda _, sample: completion("Axx"[sample % 3])))
         self.reporter, self.engine = Reporter(), Scorer()
         run = resolved_run(config, ranks, self.reporter)

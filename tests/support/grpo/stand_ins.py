@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -116,13 +116,19 @@ def completion(text: str, *, truncated: bool = False) -> Completion:
     return Completion(np.array([ord(letter) for letter in text], dtype=np.int32), truncated)
 
 
-def numbered_prompts(count: int) -> Prompts:
-    """Return prompts of one token, their row's index plus 1; columns name the row."""
-    tokens = np.arange(1, count + 1, dtype=np.int32)
-    lines = np.arange(1, count + 1)
-    flat = np.zeros(count, dtype=np.bool_)
-    data = Dataset(tokens, flat, np.arange(count + 1), lines, (Source(count),))
-    documents = [f'{{"prompt":"{row}","columns":{{"row":{row}}}}}'.encode() for row in range(count)]
+def numbered_prompts(count: int, left_out: Container[int] = ()) -> Prompts:
+    """Return prompts of one token, their place plus 1; columns name the place."""
+    kept = [row for row in range(count) if row not in left_out]
+    places = np.array(kept)
+    data = Dataset(
+        tokens=(places + 1).astype(np.int32),
+        learned=np.zeros(len(kept), dtype=np.bool_),
+        offsets=np.arange(len(kept) + 1),
+        lines=places + 1,
+        places=places,
+        sources=(Source(len(kept), left_out=count - len(kept)),),
+    )
+    documents = [f'{{"prompt":"{row}","columns":{{"row":{row}}}}}'.encode() for row in kept]
     offsets = np.cumsum([0, *map(len, documents)])
     return Prompts(data, ("row",), np.frombuffer(b"".join(documents), dtype=np.uint8), offsets)
 
@@ -152,11 +158,16 @@ class Rolled:
     """A collector over stand-ins."""
 
     def __init__(
-        self, run: RunConfig, ranks: Ranks, draws: Any = halves, scorers: Any = None
+        self,
+        run: RunConfig,
+        ranks: Ranks,
+        draws: Any = halves,
+        scorers: Any = None,
+        left_out: Container[int] = (),
     ) -> None:
         assert run.recipe.grpo is not None
         self.recipe = run.recipe.grpo
-        self.prompts = numbered_prompts(ROWS)
+        self.prompts = numbered_prompts(ROWS, left_out)
         self.order = PromptOrder.of(run.recipe, self.prompts.data)
         self.engine = FunctionEngine(draws)
         self.panel = FunctionPanel(scorers or {"a": is_a})

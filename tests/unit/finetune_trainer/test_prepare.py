@@ -48,7 +48,7 @@ def on_failing_disk(number: int) -> Form:
     """Return the form of rows that are kept where every write fails so."""
 
     class Failing(DatasetWriter):
-        def add(self, row: EncodedRow, key: int, line: int) -> None:
+        def add(self, row: EncodedRow, key: int, line: int, place: int) -> None:
             raise OSError(number, "fails")
 
     return Form(256, writer=Failing)

@@ -1,10 +1,14 @@
 """Which rows make up the batch of a step: a pure function of seed and step, never of the layout.
 
-An epoch takes round(weight x rows) rows of each source, at least one, in an order of its own.
-A source goes through all its rows, in a new order each time, before it takes one again: with weight
-2 an epoch takes each row twice, with 0.5 two epochs take each row once. Batches run on from one
-epoch into the next, so no batch is short, except that the last of a run of `epochs` may be. A
-batch's rows are dealt to micro-batches in order of length, which keeps padding small.
+An order is one of places: those of the rows in their files, left-out rows among them. An epoch
+takes round(weight x places) places of each source, at least one, in an order of its own. A source
+goes through all its places, in a new order each time, before it takes one again: with weight 2 an
+epoch takes each row twice, with 0.5 two epochs take each row once. Batches run on from one epoch
+into the next, so all are of as many places, except that the last of a run of `epochs` may be short.
+
+A place whose row is left out stays empty: its batch has a row less, maybe none, and no other row
+is moved, neither to another batch nor before or behind another row of its own. A batch's rows are
+dealt to micro-batches in order of length, which keeps padding small.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ from finetune_trainer.data.dataset import Dataset, Source
 
 # Keeps the orders of epochs apart from those of sources, which are counted from 0.
 _EPOCH_ORDER = 2**32
+LEFT_OUT = -1
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,8 @@ class BatchOrder:
     global_batch_size: int
     seed: int
     steps: int
-    last_row: int  # rows to be seen in the whole run, repeats counted
+    last_row: int  # places to be taken in the whole run, repeats counted
+    places: Indices | None = None  # of the rows in their sources; None where none is left out
 
     @classmethod
     def of(cls, recipe: TrainingRecipe, data: Dataset) -> BatchOrder:
@@ -41,10 +47,17 @@ class BatchOrder:
         else:
             last_row = sum(source.taken for source in data.sources) * (recipe.epochs or 1)
             steps = math.ceil(last_row / size)
-        return cls(data.sources, size, recipe.seed, steps, last_row)
+        places = data.places if any(source.left_out for source in data.sources) else None
+        return cls(data.sources, size, recipe.seed, steps, last_row, places)
 
     def batch(self, step: int) -> Indices:
-        """Return the dataset indices of a step's rows; step counts from 0."""
+        """Return the dataset indices of a step's rows, maybe of none; step counts from 0."""
+        rows = self.slots(step)
+        here: Indices = rows[rows != LEFT_OUT]
+        return here
+
+    def slots(self, step: int) -> Indices:
+        """Return the same, with LEFT_OUT wherever a place is empty."""
         start = step * self.global_batch_size
         positions = np.arange(start, min(start + self.global_batch_size, self.last_row))
         takes = np.array([source.taken for source in self.sources])
@@ -57,9 +70,19 @@ class BatchOrder:
         for index, source in enumerate(self.sources):
             mine = chosen == index
             nth = epochs[mine] * takes[index] + slots[mine] - (ends[index] - takes[index])
-            passes, entries = np.divmod(nth, source.rows)
-            rows[mine] = first + _permuted(entries, passes, source.rows, (self.seed, index))
+            passes, entries = np.divmod(nth, source.places)
+            places = _permuted(entries, passes, source.places, (self.seed, index))
+            rows[mine] = self._rows_at(places, first, source.rows)
             first += source.rows
+        return rows
+
+    def _rows_at(self, places: Indices, first: int, count: int) -> Indices:
+        """Return the dataset indices of rows by their places in a source of `count` rows."""
+        if self.places is None:
+            return first + places
+        taken = self.places[first : first + count]
+        found = np.searchsorted(taken, places).clip(max=count - 1)
+        rows: Indices = np.where(taken[found] == places, first + found, LEFT_OUT)
         return rows
 
 

@@ -121,6 +121,10 @@ class Reporter:
         """Note how the last completions were scored."""
         self._update(reward=reward, rewards=rewards)
 
+    def passed(self, step: int) -> None:
+        """Note a step that had nothing to do."""
+        self._update(done=step, step=step)
+
     def trained(self, record: StepRecord) -> None:
         """Note a finished optimizer step."""
         self._recent.append((record.seconds, record.tokens))

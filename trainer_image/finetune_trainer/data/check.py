@@ -47,11 +47,28 @@ class DataFile:
 
 @dataclass(frozen=True)
 class CheckedRow:
-    """A row without a structural fault, its 1-based line and its key (`row_key`)."""
+    """A row without a structural fault: its 1-based line, its place among the file's rows, its key.
+
+    The place counts from 0, and counts rows with faults; the key is `row_key`.
+    """
 
     line: int
+    place: int
     row: Row
     key: int
+
+
+@dataclass(frozen=True)
+class Counts:
+    """A file's rows that are good, and all others."""
+
+    good: int
+    bad: int
+
+    @property
+    def rows(self) -> int:
+        """Return how many there are."""
+        return self.good + self.bad
 
 
 Accept = Callable[[DataFile, CheckedRow], None]
@@ -81,42 +98,52 @@ def check_files(
     scratch: Path | None = None,
     eval_keys: Container[int] = frozenset(),
     on_lines: OnLines = lambda lines: None,
-) -> tuple[int, ...]:
-    """Hand every good row to `accept`, note all others, and return the good rows of each file.
+) -> tuple[Counts, ...]:
+    """Hand every good row to `accept`, note all others, and return each file's counts.
 
     `accept` may refuse a row by RowError; a row whose template does not end is the last. `reader`
     makes what reads the rows of a file, `eval_keys` are of rows that must not be here, `scratch` is
     where the rows' keys lie meanwhile, `on_lines` is told how many lines have been read.
     """
-    good = [0] * len(files)
+    counts = [Counts(0, 0)] * len(files)
     lines_before = 0
     with TemporaryDirectory(dir=scratch, prefix="row-keys-") as keys:
         finder = DuplicateFinder(Path(keys))
         for number, file in enumerate(files):
+            good = bad = 0
             for checked in _checked_rows(file, reader(file.format), findings, eval_keys):
-                try:
-                    accept(file, checked)
-                except RowError as error:
-                    findings.add(file.uri, checked.line, error.kind, str(error))
-                    if error.kind is Kind.TEMPLATE_ENDLESS:
-                        return tuple(good)  # the next row would take as long
-                else:
-                    finder.add(checked.key, Place(number, checked.line))
-                    good[number] += 1
+                if checked is None or not _accepts(accept, file, checked, findings):
+                    bad += 1
+                    if Kind.TEMPLATE_ENDLESS in findings.counts:
+                        return tuple(counts)  # the next row would take as long
+                    continue
+                finder.add(checked.key, Place(number, checked.line))
+                good += 1
                 if checked.line % LINES_PER_REPORT == 0:
                     on_lines(lines_before + checked.line)
-            if not good[number] and not findings.fatal:
+            counts[number] = Counts(good, bad)
+            if not good and not findings.fatal:
                 # Skipping all of a file can not be meant.
                 findings.add(file.uri, None, Kind.NO_GOOD_ROW, "has no row that can be trained on")
             lines_before += file.lines
             on_lines(lines_before)
         _note_duplicates(finder, files, findings)
-    return tuple(good)
+    return tuple(counts)
+
+
+def _accepts(accept: Accept, file: DataFile, checked: CheckedRow, findings: Findings) -> bool:
+    try:
+        accept(file, checked)
+    except RowError as error:
+        findings.add(file.uri, checked.line, error.kind, str(error))
+        return False
+    return True
 
 
 def _checked_rows(
     file: DataFile, read: Reader, findings: Findings, eval_keys: Container[int]
-) -> Iterator[CheckedRow]:
+) -> Iterator[CheckedRow | None]:
+    """Yield every row of a file; None for one with a fault, which is noted."""
     with file.path.open("rb") as lines:
         try:
             check_head(lines.read(HEAD_BYTES))
@@ -125,7 +152,7 @@ def _checked_rows(
             findings.add(file.uri, None, error.kind, str(error))
             return
         lines.seek(0)
-        for line, text in numbered_lines(lines):
+        for place, (line, text) in enumerate(numbered_lines(lines)):
             try:
                 row = read(parse_line(text))
                 key = row_key(row)
@@ -133,8 +160,9 @@ def _checked_rows(
                     raise RowError(Kind.OVERLAP_WITH_EVAL, "is in the eval data too")
             except RowError as error:
                 findings.add(file.uri, line, error.kind, str(error))
+                yield None
             else:
-                yield CheckedRow(line, row, key)
+                yield CheckedRow(line, place, row, key)
 
 
 def _note_duplicates(

@@ -1,8 +1,9 @@
 """Encoded rows as files that every process of a node maps into its memory.
 
-`tokens` (int32), `learned` (one byte each), `offsets` (int64, one more than rows) and `keys` (the
-rows' `row_key`, uint64), little-endian and without a header. `index.json`, written last, says how
-many rows each source has. The page cache holds what is in use, so data may be larger than memory.
+`tokens` (int32), `learned` (one byte each), `offsets` (int64, one more than rows), `keys` (the
+rows' `row_key`, uint64), `lines` and `places` (int64), little-endian and without a header.
+`index.json`, written last, says how many rows each source has. The page cache holds what is in use,
+so data may be larger than memory.
 """
 
 from __future__ import annotations
@@ -20,22 +21,32 @@ import numpy.typing as npt
 from finetune_contract.recipe import DataSource
 from finetune_trainer.data.encode import EncodedRow
 
+VERSION = 1  # to be raised whenever other files stand there, or others in them
 INDEX = "index.json"
-FILES = ("tokens", "learned", "offsets", "keys", "lines")
+FILES = ("tokens", "learned", "offsets", "keys", "lines", "places")
 DOCUMENTS, DOCUMENT_OFFSETS = "documents", "document_offsets"  # of prompts
 
 
 @dataclass(frozen=True)
 class Source:
-    """One file's rows that can be trained on, in file order, and how often an epoch takes them."""
+    """One file's rows that can be trained on, in file order, and how often an epoch takes them.
+
+    A row that is left out keeps its place, which stays empty: no other row moves.
+    """
 
     rows: int
     weight: float = 1.0
+    left_out: int = 0
+
+    @property
+    def places(self) -> int:
+        """Return how many rows there are with those that are left out."""
+        return self.rows + self.left_out
 
     @property
     def taken(self) -> int:
-        """Return how many rows an epoch takes."""
-        return max(1, int(self.weight * self.rows + 0.5))
+        """Return how many places an epoch takes."""
+        return max(1, int(self.weight * self.places + 0.5))
 
 
 @dataclass(frozen=True)
@@ -46,6 +57,7 @@ class Dataset:
     learned: npt.NDArray[np.bool_]
     offsets: npt.NDArray[np.int64]
     lines: npt.NDArray[np.int64]  # of each row in its file, from 1
+    places: npt.NDArray[np.int64]  # among the rows of its file, from 0, those left out counted too
     sources: tuple[Source, ...]
     directory: Path = Path()  # of the files, and of what a form keeps beside them
 
@@ -57,17 +69,23 @@ class Dataset:
         span = slice(int(self.offsets[index]), int(self.offsets[index + 1]))
         return EncodedRow(self.tokens[span], self.learned[span])
 
-    def place(self, index: int) -> tuple[int, int]:
-        """Return which source a row is of, from 0, and its line in that file, from 1."""
+    def source(self, index: int) -> int:
+        """Return which source a row is of, from 0."""
         ends = np.cumsum([source.rows for source in self.sources])
-        return int(np.searchsorted(ends, index, side="right")), int(self.lines[index])
+        return int(np.searchsorted(ends, index, side="right"))
+
+    def place(self, index: int) -> int:
+        """Return a row's place among all rows of all sources, from 0; it stays whatever is left out
+        of the others."""
+        before = self.sources[: self.source(index)]
+        return sum(source.places for source in before) + int(self.places[index])
 
     def lines_of(self, rows: Iterable[int], sources: Sequence[DataSource]) -> str:
         """Return in words which lines of which files rows stand in."""
         lines: dict[str, list[int]] = {}
         for index in rows:
-            source, line = self.place(int(index))
-            lines.setdefault(sources[source].uri, []).append(line)
+            uri = sources[self.source(int(index))].uri
+            lines.setdefault(uri, []).append(int(self.lines[index]))
         return "; ".join(
             f"{uri} rows {', '.join(map(str, sorted(found)))}" for uri, found in lines.items()
         )
@@ -75,9 +93,10 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Index:
-    """What stands beside the tokens: good rows per file, rows left out, warnings by kind."""
+    """What stands beside the tokens: rows kept and left out per file, warnings by kind."""
 
     rows: tuple[int, ...]
+    left_out: tuple[int, ...]
     tokens: int
     skipped: int
     warnings: dict[str, int]
@@ -99,14 +118,15 @@ class DatasetWriter:
         for file in self._files.values():
             file.close()
 
-    def add(self, row: EncodedRow, key: int, line: int) -> None:
-        """Append a row that stands in a line of its file, from 1."""
+    def add(self, row: EncodedRow, key: int, line: int, place: int) -> None:
+        """Append a row that stands in a line of its file, from 1, and there is the row `place`."""
         self.tokens += len(row.tokens)
         self._append("tokens", row.tokens)
         self._append("learned", row.learned)
         self._append("offsets", np.array([self.tokens], dtype=np.int64))
         self._append("keys", np.array([key], dtype=np.uint64))
         self._append("lines", np.array([line], dtype=np.int64))
+        self._append("places", np.array([place], dtype=np.int64))
 
     def finish(self, index: Index) -> None:
         """Write the index, without which the directory holds no dataset."""
@@ -124,7 +144,8 @@ def read_index(directory: Path) -> Index | None:
     if not path.exists():
         return None
     fields = json.loads(path.read_bytes())
-    index = Index(**{**fields, "rows": tuple(fields["rows"])})
+    lists = {name: tuple(fields[name]) for name in ("rows", "left_out")}
+    index = Index(**{**fields, **lists})
     rows = sum(index.rows)
     sizes = {
         "tokens": 4 * index.tokens,
@@ -132,6 +153,7 @@ def read_index(directory: Path) -> Index | None:
         "offsets": 8 * (rows + 1),
         "keys": 8 * rows,
         "lines": 8 * rows,
+        "places": 8 * rows,
     }
     if index.documents is not None:
         sizes |= {DOCUMENTS: index.documents, DOCUMENT_OFFSETS: 8 * (rows + 1)}
@@ -148,7 +170,8 @@ def open_dataset(directory: Path, weights: Sequence[float]) -> Dataset:
         learned=np.memmap(directory / "learned", dtype=np.bool_, mode="r"),
         offsets=np.memmap(directory / "offsets", dtype=np.int64, mode="r"),
         lines=np.memmap(directory / "lines", dtype=np.int64, mode="r"),
-        sources=tuple(map(Source, index.rows, weights)),
+        places=np.memmap(directory / "places", dtype=np.int64, mode="r"),
+        sources=tuple(map(Source, index.rows, weights, index.left_out)),
         directory=directory,
     )
 

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from finetune_contract.model import canonical_json, sha256_digest
 from finetune_contract.reasons import Reason
 from finetune_contract.recipe import BadRows, DataFormat
-from finetune_trainer.data import encode
+from finetune_trainer.data import dataset, encode
 from finetune_trainer.data.check import (
     CheckedRow,
     DataFile,
@@ -88,6 +88,7 @@ class Encoding:
         )
         return {
             "encoder": encode.VERSION,
+            "dataset": dataset.VERSION,
             "libraries": [version(name) for name in LIBRARIES],
             "files": [[file.uri, file.sha256, file.format] for file in self.files],
             "tokenizer": [[path.name, hash_file(path)] for path in tokenizer],
@@ -140,7 +141,7 @@ def _encode(
 
     def accept(file: DataFile, checked: CheckedRow) -> None:
         encoded = encoder.encode(checked.row)
-        writer.add(encoded, checked.key, checked.line)
+        writer.add(encoded, checked.key, checked.line, checked.place)
         findings.warn(file.uri, checked.line, encoded.warnings)
 
     findings = Findings(encoding.on_bad_row, listen)
@@ -148,7 +149,7 @@ def _encode(
         (directory / SKIPPED).open("w") as skipped,
         closing(encoding.form.writer(directory)) as writer,
     ):
-        good = check_files(
+        counts = check_files(
             encoding.files,
             findings,
             accept,
@@ -160,7 +161,8 @@ def _encode(
         findings.raise_if_any()
         for warning in findings.warnings:
             log.warning("%s", warning)
-        writer.finish(Index(good, writer.tokens, findings.skipped, findings.warned))
+        good, bad = zip(*[(file.good, file.bad) for file in counts], strict=True)
+        writer.finish(Index(good, bad, writer.tokens, findings.skipped, findings.warned))
 
 
 def _sweep(root: Path, digest: str) -> None:

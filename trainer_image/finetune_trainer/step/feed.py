@@ -22,6 +22,9 @@ class StepBatch:
     normaliser: float  # what the step's summed loss is divided by
 
 
+EMPTY = StepBatch((), tokens=0, learned=0, normaliser=0)  # all of the step's rows are left out
+
+
 class Feed(ABC):
     """The batches of a run, of which all ranks ask in the same order.
 
@@ -40,6 +43,7 @@ class Feed(ABC):
     def batch(self, state: TrainingState, stops: Callable[[], bool]) -> StepBatch | None:
         """Return what the step after `state` learns from; None where a stop left it unmade.
 
+        Of EMPTY nothing is learned: the step counts, and nothing else changes.
         `stops` answers all ranks alike.
         """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -14,11 +15,12 @@ from finetune_trainer.batch.batches import BatchOrder, deal
 from finetune_trainer.data.dataset import Dataset, Source
 
 
-def dataset(*sources: Source) -> Dataset:
+def dataset(*sources: Source, places: Sequence[Sequence[int]] | None = None) -> Dataset:
     rows = sum(source.rows for source in sources)
     offsets = np.arange(rows + 1, dtype=np.int64)
     tokens, learned = np.zeros(rows, np.int32), np.zeros(rows, np.bool_)
-    return Dataset(tokens, learned, offsets, offsets[1:], sources)
+    kept = [range(source.rows) for source in sources] if places is None else places
+    return Dataset(tokens, learned, offsets, offsets[1:], np.concatenate(kept), sources)
 
 
 def order(rows: int, size: int = 8, **recipe: int) -> BatchOrder:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from finetune_contract.recipe import BadRows, DataFormat
-from finetune_trainer.data.check import CheckedRow, DataFile, check_files
+from finetune_trainer.data.check import CheckedRow, Counts, DataFile, check_files
 from finetune_trainer.data.dataset import (
     DatasetWriter,
     Index,
@@ -59,29 +59,31 @@ def test_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
     lengths = [3, 1, 70_000, 2]
     with closing(DatasetWriter(tmp_path)) as writer:
         for number, length in enumerate(lengths):
-            writer.add(encoded(length, number), key=2**64 - 1 - number, line=10 + number)
-        index = Index((1, 3), writer.tokens, 5, {"DuplicateRow": 2})
+            writer.add(encoded(length, number), 2**64 - 1 - number, line=10 + number, place=number)
+        index = Index((1, 3), (2, 3), writer.tokens, 5, {"DuplicateRow": 2})
         writer.finish(index)
     assert read_index(tmp_path) == index
     data = open_dataset(tmp_path, [1.0, 2.5])
     assert len(data) == 4
-    assert data.sources == (Source(1, 1.0), Source(3, 2.5))
+    assert data.sources == (Source(1, 1.0, left_out=2), Source(3, 2.5, left_out=3))
     for number, length in enumerate(lengths):
         row, expected = data.row(number), encoded(length, number)
         assert row.tokens.tolist() == expected.tokens.tolist()
         assert row.learned.tolist() == expected.learned.tolist()
         assert isinstance(row.tokens, np.memmap)
-    assert [data.place(number) for number in range(4)] == [(0, 10), (1, 11), (1, 12), (1, 13)]
+    assert [data.source(number) for number in range(4)] == [0, 1, 1, 1]
+    assert data.lines.tolist() == [10, 11, 12, 13]
+    assert [data.place(number) for number in range(4)] == [0, 3 + 1, 3 + 2, 3 + 3]
     assert read_keys(tmp_path) == {2**64 - 1, 2**64 - 2, 2**64 - 3, 2**64 - 4}
 
 
-@pytest.mark.parametrize("name", ["tokens", "learned", "offsets", "keys", "lines"])
+@pytest.mark.parametrize("name", ["tokens", "learned", "offsets", "keys", "lines", "places"])
 def test_a_dataset_that_is_not_whole_is_none(tmp_path: Path, name: str) -> None:
     assert read_index(tmp_path) is None
     with closing(DatasetWriter(tmp_path)) as writer:
-        writer.add(encoded(3), 1, 1)
+        writer.add(encoded(3), 1, 1, 0)
         assert read_index(tmp_path) is None
-        writer.finish(Index((1,), writer.tokens, 0, {}))
+        writer.finish(Index((1,), (0,), writer.tokens, 0, {}))
     assert read_index(tmp_path) is not None
     path = tmp_path / name
     path.write_bytes(path.read_bytes()[:-1])
@@ -93,6 +95,7 @@ def test_a_dataset_that_is_not_whole_is_none(tmp_path: Path, name: str) -> None:
 )
 def test_an_epoch_takes_a_rounded_part_and_at_least_one(weight: float, taken: int) -> None:
     assert Source(10, weight).taken == taken
+    assert Source(3, weight, left_out=7).taken == taken
 
 
 def test_every_fault_is_told_with_file_and_row(tmp_path: Path) -> None:
@@ -165,7 +168,7 @@ def test_rows_that_are_refused_later_count_as_bad(tmp_path: Path) -> None:
 
     path = write_rows(tmp_path / "a.jsonl", [dialogue("1", str(n)) for n in range(3)])
     findings = Findings(BadRows.SKIP)
-    assert check_files(files(path), findings, refuse) == (2,)
+    assert check_files(files(path), findings, refuse) == (Counts(2, 1),)
     assert findings.counts == {Kind.TOO_LONG: 1}
 
 
@@ -234,13 +237,13 @@ def test_memory_does_not_grow_with_rows(tmp_path: Path) -> None:
         row = encoded(8000)
         tracemalloc.start()
         with closing(DatasetWriter(directory)) as writer:
-            good = check_files(
+            check_files(
                 files(path),
                 Findings(),
-                lambda _, checked: writer.add(row, checked.key, checked.line),
+                lambda _, checked: writer.add(row, checked.key, checked.line, checked.place),
                 scratch=directory,
             )
-            writer.finish(Index(good, writer.tokens, 0, {}))
+            writer.finish(Index((rows,), (0,), writer.tokens, 0, {}))
         data = open_dataset(directory, [1.0])
         assert sum(int(data.row(n).tokens[-1]) for n in range(rows)) == 7 * rows
         _, most = tracemalloc.get_traced_memory()

@@ -46,7 +46,9 @@ def data() -> Dataset:
     learned = np.tile(np.arange(LENGTH) > 0, ROWS)
     offsets = np.arange(0, LENGTH * ROWS + 1, LENGTH, dtype=np.int64)
     tokens = np.arange(LENGTH * ROWS, dtype=np.int32)
-    return Dataset(tokens, learned, offsets, np.arange(1, ROWS + 1), (Source(ROWS),))
+    return Dataset(
+        tokens, learned, offsets, np.arange(1, ROWS + 1), np.arange(ROWS), (Source(ROWS),)
+    )
 
 
 def config(directory: Path, world: int = 1, size: int = ROWS, **recipe: Any) -> RunConfig:

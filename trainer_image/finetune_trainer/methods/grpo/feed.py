@@ -37,7 +37,7 @@ from finetune_trainer.methods.grpo.rollouts import Collector, Rollouts
 from finetune_trainer.process.errors import Failure
 from finetune_trainer.run import ResolvedRun
 from finetune_trainer.step.engine import Engine, StepOutcome
-from finetune_trainer.step.feed import Feed, StepBatch
+from finetune_trainer.step.feed import EMPTY, Feed, StepBatch
 from finetune_trainer.step.optimizer_state import Tensors, gather_weights, restore_weights
 
 log = logging.getLogger(__name__)
@@ -84,6 +84,8 @@ class GrpoFeed(Feed):
         """Return this rank's share of the step after `state`; draw a buffer where none is left."""
         self._fresh = state.step % self._recipe.iterations == 0
         if self._buffer is None:
+            if not len(self._order.rows(state.step // self._recipe.iterations)):
+                return EMPTY
             made = self._make(state, stops)
             if made is None:
                 return None

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from finetune_contract.recipe import Recipe
-from finetune_trainer.batch.batches import BatchOrder
+from finetune_trainer.batch.batches import LEFT_OUT, BatchOrder
 from finetune_trainer.batch.order import Indices
 from finetune_trainer.data.dataset import Dataset
 from finetune_trainer.methods.grpo.recipe import grpo_of
@@ -43,11 +43,18 @@ class PromptOrder:
         )
 
     def rows(self, buffer: int) -> Indices:
-        """Return the dataset indices of a buffer's prompts; the last of a run may have fewer."""
+        """Return the dataset indices of a buffer's prompts.
+
+        The last of a run may have fewer, and one whose rows are left out fewer or none.
+        """
         return self.chosen.batch(buffer)
 
+    def slots(self, buffer: int) -> Indices:
+        """Return where in the buffer each of its prompts would stand if none were left out."""
+        return np.flatnonzero(self.chosen.slots(buffer) != LEFT_OUT)
+
     def replacements(self, buffer: int, attempt: int, count: int, taken: Indices) -> Indices:
-        """Return `count` rows for a round, from 1, at most as many as a buffer has.
+        """Return at most `count` rows for a round, from 1: fewer where there rows are left out.
 
         Those not in `taken` come first.
         """

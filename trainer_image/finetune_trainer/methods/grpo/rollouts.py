@@ -77,8 +77,8 @@ class Collector:
         """
         self._spent = {Phase.ROLLOUT: 0.0, Phase.SCORE: 0.0}
         rows = self._order.rows(buffer)
-        slots = np.arange(len(rows))
-        first = self._round(buffer, 0, slots, rows, step, stops)
+        own = self._order.slots(buffer)  # of the groups, those whose prompts are left out counted
+        first = self._round(buffer, 0, own, rows, step, stops)
         if first is None:
             return None
         completions, scores = first
@@ -90,7 +90,10 @@ class Collector:
             if not len(slots):
                 break
             others = self._order.replacements(buffer, attempt, len(slots), rows)
-            again = self._round(buffer, attempt, slots, others, step, stops)
+            if not len(others):
+                continue
+            slots = slots[: len(others)]
+            again = self._round(buffer, attempt, own[slots], others, step, stops)
             if again is None:
                 return None
             rows = rows.copy()
@@ -136,12 +139,15 @@ class Collector:
         return [one for drawn in by_rank for group in drawn or [] for one in group]
 
     def _requests(self, buffer: int, attempt: int, slots: Indices, rows: Indices) -> list[Request]:
-        """Return what this rank is to draw, a request for each prompt."""
+        """Return what this rank is to draw, a request for each prompt.
+
+        Its key is of places, so that a prompt that is left out changes no other's completions.
+        """
         size, requests = self._recipe.group_size, []
         share = self._share(len(rows)).tolist()
         for group, places in groupby(share, lambda place: place // size):
             row, samples = int(rows[group]), [place % size for place in places]
-            key = (buffer, row, attempt, int(slots[group]))
+            key = (buffer, self._prompts.data.place(row), attempt, int(slots[group]))
             requests.append(Request(self._prompts.tokens(row), key, len(samples), first=samples[0]))
         return requests
 

@@ -10,7 +10,7 @@ from finetune_trainer.batch.micro_batch import MicroBatch
 from finetune_trainer.batch.order import Indices
 from finetune_trainer.data.dataset import Dataset
 from finetune_trainer.run import ResolvedRun
-from finetune_trainer.step.feed import Feed, StepBatch
+from finetune_trainer.step.feed import EMPTY, Feed, StepBatch
 
 
 class SupervisedFeed(Feed):
@@ -31,6 +31,8 @@ class SupervisedFeed(Feed):
         """Return this rank's share of the step after `state`, counted over all rows of the step."""
         self._step = state.step
         rows = [self._data.row(int(index)) for index in self._order.batch(self._step)]
+        if not rows:
+            return EMPTY
         device, packed = self._run.ranks.device, self._run.resolved.packing
         learned = sum(int(row.learned.sum()) for row in rows)
         return StepBatch(

@@ -28,7 +28,12 @@ def dataset() -> Prompts:
     tokens = np.array([token for prompt in PROMPTS for token in prompt], dtype=np.int32)
     offsets = np.cumsum([0, *map(len, PROMPTS)])
     data = Dataset(
-        tokens, np.zeros(len(tokens), dtype=np.bool_), offsets, np.arange(1, 4), (Source(3),)
+        tokens,
+        np.zeros(len(tokens), dtype=np.bool_),
+        offsets,
+        np.arange(1, 4),
+        np.arange(3),
+        (Source(3),),
     )
     return Prompts(data, (), np.zeros(0, dtype=np.uint8), np.zeros(4, dtype=np.int64))
 

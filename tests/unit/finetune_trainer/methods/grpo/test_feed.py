@@ -16,6 +16,7 @@ from finetune_trainer.process.distributed import Ranks
 from finetune_trainer.process.errors import Failure
 from finetune_trainer.rollout.base import Completion, Request
 from finetune_trainer.step.engine import StepOutcome
+from finetune_trainer.step.feed import EMPTY
 from support.grpo.configs import grpo_config
 from support.grpo.feeds import ONE, STATS, Fed, fed_config, is_a
 from support.grpo.stand_ins import completion
@@ -34,6 +35,19 @@ def test_a_buffer_serves_as_many_steps_as_iterations_say(tmp_path: Path, alone: 
     ]
     assert told[0]["policy/clipped_low"] == 0.25
     assert told[0]["policy/kl"] == 0.5
+
+
+def test_a_buffer_whose_prompts_are_all_left_out_is_not_drawn(tmp_path: Path, alone: Ranks) -> None:
+    config = fed_config(tmp_path, iterations=2)
+    out = {int(row) for row in Fed(config, alone, is_a).order.rows(1)}
+    fed = Fed(config, alone, is_a, left_out=out)
+    fed.step(), fed.step()
+    assert len(fed.drawer.asked) == 4
+    for _ in range(2):
+        assert fed.batch() is EMPTY
+        fed.state = fed.state.model_copy(update={"step": fed.state.step + 1})
+    assert fed.batch() is not EMPTY
+    assert {key[0] for key in fed.drawer.asked} == {0, 2}
 
 
 def test_drawing_and_scoring_are_timed_apart(tmp_path: Path, alone: Ranks) -> None:

@@ -12,7 +12,7 @@ from finetune_trainer.methods.grpo.metrics import buffer_metrics
 from finetune_trainer.process.distributed import Ranks
 from finetune_trainer.process.errors import Failure
 from finetune_trainer.rollout.base import Completion, Request
-from support.grpo.stand_ins import ONE, TWO, Rolled, completion, halves, rolled_config
+from support.grpo.stand_ins import ONE, ROWS, TWO, Rolled, completion, halves, rolled_config
 from support.trainer.ranks_beside import RanksBeside
 
 
@@ -28,6 +28,31 @@ def test_groups_are_of_the_plans_prompts(tmp_path: Any, alone: Ranks) -> None:
     assert samples.prompts == [str(row) for row in found.rows for _ in range(4)]
     assert samples.step == 3
     assert samples.completion_ids == [one.tokens.tolist() for one in found.completions]
+
+
+def test_what_is_drawn_for_a_prompt_is_the_same_whatever_others_are_left_out(
+    tmp_path: Any, alone: Ranks
+) -> None:
+    out = range(1, ROWS, 3)
+    whole = Rolled(rolled_config(tmp_path), alone)
+    sparse = Rolled(rolled_config(tmp_path), alone, left_out=out)
+    for buffer in range(ROWS // 4):
+        whole.collect(buffer), sparse.collect(buffer)
+    assert sparse.engine.asked == [key for key in whole.engine.asked if key[1] not in out]
+
+
+def test_groups_are_replaced_by_as_many_as_are_not_left_out(tmp_path: Any, alone: Ranks) -> None:
+    config = rolled_config(tmp_path, maxResamples=3)
+    rolled = Rolled(config, alone, lambda *_: completion("x"), left_out=range(0, ROWS, 2))
+    for buffer in range(ROWS // 4):
+        found = rolled.collect(buffer)
+        rounds = [rolled.order.spare.batch(3 * buffer + at) for at in range(3)]
+        assert found.drawn == len(found.rows) + sum(
+            min(len(found.rows), len(spare)) for spare in rounds
+        )
+        assert len(found.completions) == 4 * len(found.rows) == len(found.scores.values)
+    slots = {key[3] for key in rolled.engine.asked if key[2] > 0}
+    assert slots == {0, 1, 2, 3}, "each in the slot of the group that it replaces"
 
 
 def test_without_resampling_groups_stay(tmp_path: Any, alone: Ranks) -> None:

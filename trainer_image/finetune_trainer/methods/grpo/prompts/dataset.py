@@ -61,10 +61,10 @@ class PromptWriter(DatasetWriter):
         self._columns: set[str] = set()
         self._append(DOCUMENT_OFFSETS, np.zeros(1, dtype=np.int64))
 
-    def add(self, row: EncodedRow, key: int, line: int) -> None:
-        """Append a prompt that stands in a line of its file, from 1."""
+    def add(self, row: EncodedRow, key: int, line: int, place: int) -> None:
+        """Append a prompt that stands in a line of its file, from 1, and is its row `place`."""
         assert isinstance(row, EncodedPrompt), "encoded by PromptEncoder"
-        super().add(row, key, line)
+        super().add(row, key, line, place)
         self._written += len(row.document)
         self._columns.update(json.loads(row.document)["columns"])
         self._append(DOCUMENTS, np.frombuffer(row.document, dtype=np.uint8))
