@@ -8,7 +8,7 @@ from typing import Any
 from finetune_api import job
 from finetune_api.crd import schema
 from kube_schema.field_errors import FieldError, Json
-from kube_schema.structural import apply_defaults, prune
+from kube_schema.structural import apply_defaults, copied, knows, prune
 from kube_schema.structural import validate as validate_structural
 
 
@@ -29,7 +29,9 @@ def validate(body: Json, old: Json | None = None) -> list[FieldError]:
 
 
 def known_part(body: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Return what of a body the schema knows, and the paths of all else."""
+    """Return what of a body the schema knows, which may be the body, and the paths of all else."""
+    if knows(schema(), body):
+        return body, []
     value = copy.deepcopy(body)
     return value, prune(schema(), value)
 
@@ -47,7 +49,7 @@ def reread(body: dict[str, Any]) -> job.FineTuneJob:
 
     Raises pydantic's ValidationError where a field alone is wrong.
     """
-    value = copy.deepcopy(body)
+    value = copied(body)
     apply_defaults(schema(), value)
     return job.FineTuneJob.model_validate(value)
 
@@ -70,5 +72,6 @@ def _checked(body: Json, old: Json | None) -> tuple[Json, list[FieldError]]:
     value, paths = known_part(body)
     if paths:  # a server checks nothing else before the fields are known
         return value, [FieldError(path, "unknown field", "FieldValueForbidden") for path in paths]
+    value = copy.deepcopy(value)
     apply_defaults(schema(), value)
     return value, validate_structural(schema(), value, old)

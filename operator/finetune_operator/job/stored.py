@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -24,6 +24,7 @@ from finetune_api.status import (
     RewardCheckStatus,
 )
 from finetune_contract.foreign import printable
+from finetune_contract.model import Message
 from finetune_contract.reasons import Reason
 from finetune_operator.job.times import rfc3339, timestamp
 
@@ -31,6 +32,7 @@ MOST_ATTEMPTS = 99_999_999  # the next one still has a name
 _LONGEST_MESSAGE = 1024
 _NO_REASON = "the status that said why was changed by someone else"
 _LIVE = (AttemptState.STARTING, AttemptState.RUNNING)
+M = TypeVar("M", bound=Message)
 AHEAD = timedelta(minutes=1)  # by which the clocks of operators and API servers may differ
 
 
@@ -138,7 +140,7 @@ def _attempt(attempt: Attempt, created: str | None, now: datetime | None) -> Att
         update |= {"reason": None, "message": None}
     message = update.get("message", attempt.message)
     update["message"] = message and printable(message, _LONGEST_MESSAGE)
-    return attempt.model_copy(update=update)
+    return _with(attempt, update)
 
 
 def _condition(
@@ -147,7 +149,7 @@ def _condition(
     since = _time(condition.last_transition_time, now) or _time(otherwise, now)
     if since is None:
         return None
-    return condition.model_copy(update={"last_transition_time": since})
+    return _with(condition, {"last_transition_time": since})
 
 
 def _retry(retry: RetryStatus, last: int) -> RetryStatus:
@@ -158,6 +160,13 @@ def _retry(retry: RetryStatus, last: int) -> RetryStatus:
 def _check(check: RewardCheckStatus, now: datetime | None) -> RewardCheckStatus:
     times = {"start_time": _time(check.start_time, now), "end_time": _time(check.end_time, now)}
     return check.model_copy(update=times)
+
+
+def _with(part: M, update: dict[str, Any]) -> M:
+    """Return a part with other values; itself, as is usual and costs less, if they are its own."""
+    if all(getattr(part, name) == value for name, value in update.items()):
+        return part
+    return part.model_copy(update=update)
 
 
 def _time(text: str | None, now: datetime | None) -> str | None:

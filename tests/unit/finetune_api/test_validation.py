@@ -1,10 +1,11 @@
 """Every rule of the API refuses its bad file by field, and good files pass with their defaults."""
 
+import copy
 from pathlib import Path
 
 import pytest
 
-from finetune_api.validation import parse, validate
+from finetune_api.validation import known_part, parse, reread, validate
 from finetune_api.yaml_text import load_documents
 
 JOBS = Path(__file__).parents[2] / "jobs"
@@ -39,3 +40,14 @@ def test_good_job_is_accepted(path: Path) -> None:
     body = _load(path)
     assert validate(body) == []
     assert parse(body).name == body["metadata"]["name"]
+
+
+@pytest.mark.parametrize("path", sorted(JOBS.glob("good/*.yaml")), ids=lambda p: p.stem)
+def test_a_body_that_is_read_stays_as_it_was(path: Path) -> None:
+    body = _load(path)
+    as_it_was = copy.deepcopy(body)
+    assert parse(body) == reread(body)
+    extended = {**body, "spec": {**body["spec"], "newer": {"field": 1}}}
+    assert known_part(extended) == (body, ["spec.newer"])
+    assert extended["spec"]["newer"] == {"field": 1}
+    assert body == as_it_was

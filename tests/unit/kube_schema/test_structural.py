@@ -1,8 +1,10 @@
 """Pruning, defaulting and validation as an API server does them."""
 
+import copy
+
 import pytest
 
-from kube_schema.structural import apply_defaults, prune, validate
+from kube_schema.structural import apply_defaults, knows, prune, validate
 
 STRING = {"type": "string"}
 
@@ -34,6 +36,43 @@ def test_prune_keeps_what_the_schema_preserves() -> None:
     value = {"free": {"anything": {"goes": 1}}}
     assert prune(schema, value) == []
     assert value == {"free": {"anything": {"goes": 1}}}
+
+
+_ONE = _object({"b": STRING})
+_EVERY_SHAPE = _object(
+    {
+        "one": _ONE,
+        "list": {"type": "array", "items": _ONE},
+        "map": {"type": "object", "additionalProperties": _ONE},
+        "any": {"type": "object", "additionalProperties": True},
+        "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": True},
+        "none": {"type": "object"},
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("value", "known"),
+    [
+        ({"kind": "K", "apiVersion": "v1", "metadata": {"x": 1}}, True),
+        ({"top": 1}, False),
+        ({"one": {"b": "x"}, "list": [{"b": "x"}, {}], "map": {"k": {"b": "x"}}}, True),
+        ({"one": {"c": 1}}, False),
+        ({"one": {"kind": "K"}}, False),
+        ({"one": {"b": {"c": 1}}}, False),
+        ({"list": [{"b": "x"}, {"c": 1}]}, False),
+        ({"list": [{"metadata": {}}]}, False),
+        ({"map": {"k": {"b": "x"}, "l": {"c": 1}}}, False),
+        ({"any": {"k": {"c": 1}}, "free": {"k": {"c": 1}}}, True),
+        ({"none": {}}, True),
+        ({"none": {"k": None}}, False),
+        ({"one": None, "list": None, "map": "x", "none": 1}, True),
+        ([], True),
+    ],
+)
+def test_a_schema_knows_a_value_of_which_nothing_is_pruned(value: object, known: bool) -> None:
+    assert knows(_EVERY_SHAPE, value) is known
+    assert (prune(_EVERY_SHAPE, copy.deepcopy(value)) == []) is known
 
 
 def test_defaults_reach_into_defaulted_objects_lists_and_maps() -> None:
