@@ -52,8 +52,8 @@ class Applier:
         if objects is None:
             return gone
         begun = decision.run is not None and decision.run.workload_uid is not None
-        made = await _all(self._prepare(job, key, body, begun) for body in objects.prepared)
-        made += await _all(self._prepare(job, key, body, begun) for body in objects.bound)
+        made = await self._prepare_all(job, key, objects.prepared, begun)
+        made += await self._prepare_all(job, key, objects.bound, begun)
         # What makes the pods is looked at until its uid is recorded; others may add to it then. A
         # pod says more than its plan from its first moment on.
         looked_at = decision.run is not None and not begun
@@ -76,6 +76,20 @@ class Applier:
         self.cache.bury(known)
         return True
 
+    async def _prepare_all(
+        self, job: FineTuneJob, key: Key, bodies: Iterable[Object], begun: bool
+    ) -> list[bool]:
+        """Return of each that is not as planned whether it was made."""
+        others = [body for body in bodies if not self._stands(job, key, body, begun)]
+        return await _all(self._prepare(job, key, body, begun) for body in others)
+
+    def _stands(self, job: FineTuneJob, key: Key, body: Object, begun: bool) -> bool:
+        """Tell whether it is there as planned, which nearly every pass finds of everything."""
+        known = self.cache.find(key, body["kind"], body["metadata"]["name"])
+        if known is None or _why_not_own(job, known):
+            return False
+        return is_as_planned(known, body, begun)
+
     async def _prepare(self, job: FineTuneJob, key: Key, body: Object, begun: bool) -> bool:
         """Return whether it was made; it is there as planned then."""
         made = await self._ensure(job, key, body)
@@ -96,9 +110,11 @@ class Applier:
 
     async def _ensure(self, job: FineTuneJob, key: Key, body: Object) -> bool:
         """Return whether it was made; the job's own is there then."""
-        known, made = self.cache.find(key, body["kind"], body["metadata"]["name"]), False
-        if known is None:
-            known, made = await self._create(body)
+        known = self.cache.find(key, body["kind"], body["metadata"]["name"])
+        if known is not None:
+            _check_owner(job, known)
+            return False
+        known, made = await self._create(body)
         _check_owner(job, known)
         self.cache.answered(known)
         if made:
@@ -196,13 +212,17 @@ def _verdict(body: Object, error: ApiError) -> Waiting | Stalled | None:
 
 
 def _check_owner(job: FineTuneJob, known: Object) -> None:
-    metadata = known["metadata"]
-    what = f"{known['kind']} {metadata['name']}"
+    if why := _why_not_own(job, known):
+        raise Waiting(
+            Reason.NAME_TAKEN, f"{known['kind']} {known['metadata']['name']} {why}", _SOON
+        )
+
+
+def _why_not_own(job: FineTuneJob, known: Object) -> str | None:
+    """Return why the job can not have an object; None if it has."""
     if controller(known).get("uid") != job.uid:
-        text = f"{what} exists and is not this job's: it belongs to {owner(known)}"
-        raise Waiting(Reason.NAME_TAKEN, text, _SOON)
-    if "deletionTimestamp" in metadata:
-        raise Waiting(Reason.NAME_TAKEN, f"{what} is being deleted", _SOON)
+        return f"exists and is not this job's: it belongs to {owner(known)}"
+    return "is being deleted" if "deletionTimestamp" in known["metadata"] else None
 
 
 async def _all(writes: Iterable[Awaitable[T]]) -> list[T]:

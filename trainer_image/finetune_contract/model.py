@@ -135,9 +135,12 @@ def _block(annotation: Any) -> type[BaseModel]:
     return next(_block(one) for one in get_args(annotation) if one is not type(None))
 
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
 def canonical_json(value: Any) -> str:
     """Return the one JSON text of a value, so that equal values have equal digests."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return _CANONICAL.encode(value)
 
 
 def sha256_digest(data: bytes) -> str:

@@ -24,15 +24,15 @@ class Objects:
 
 
 def is_as_planned(known: Object, planned: Object, begun: bool) -> bool:
-    """Tell whether an object stands as planned, as far as it is kept; what others add beside that,
-    such as a label, is theirs.
+    """Tell whether an object, as it is kept, stands as planned; what others add beside that, such
+    as a label, is theirs.
 
     `begun`: the pods have been asked for. From then on the ConfigMap is what they were given,
     whatever a newer operator would plan, and the trainer writes the Lease.
     """
     if begun and planned["kind"] == "ConfigMap":
         return True
-    known, planned = kept(known), kept(planned)
+    planned = kept(planned)
     parts = {part for part in planned if part != "metadata"}
     metadata = ["labels", "annotations"]
     if planned["kind"] == LEASE:
