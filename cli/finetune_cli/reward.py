@@ -76,6 +76,14 @@ def try_rewards(
             "Repeatable.",
         ),
     ] = None,
+    header: Annotated[
+        str,
+        typer.Option(
+            metavar="TEXT",
+            help="What the chat template puts before a completion, where it opens the thought: "
+            "'<think>'. A prompt that is text says it by its own end.",
+        ),
+    ] = "",
     log: Annotated[
         bool, typer.Option("--log", help="Show the runner's log: what Python rewards print.")
     ] = False,
@@ -106,7 +114,7 @@ def try_rewards(
     sources, urls = paths(source, "REWARD=FILE"), pairs(url, "REWARD=URL")
     found = read_rewards(read_documents(rewards), sources, urls)
     credentials = _credentials(found, paths(secret, "NAME=DIR"))
-    report = _score(found, read_rows(rows, completions), credentials, log)
+    report = _score(found, read_rows(rows, completions, header), credentials, log)
     if as_json:
         print_out(json.dumps(report.to_json(), indent=2))
     else:

@@ -16,6 +16,7 @@ from finetune_cli.job_files import Documents, parsed
 from finetune_contract.model import HTTP_URI
 from finetune_contract.rewards import Reward
 from finetune_operator.job.method import reward_recipe
+from finetune_rewards.reading.thought import opened_by
 from finetune_rewards.scores.samples import Samples, Text, Turn
 
 PROMPT_FIELDS = ("prompt", "messages")
@@ -80,8 +81,8 @@ def _at(reward: ApiReward, url: str) -> ApiReward:
     return reward.model_copy(update={"http": reward.http.model_copy(update={"url": url})})
 
 
-def read_rows(path: Path, column: str | None) -> Completions:
-    """Return every completion of the rows.
+def read_rows(path: Path, column: str | None, header: str = "") -> Completions:
+    """Return every completion of the rows; `header` is what the template puts behind messages.
 
     Exits with code 3 and says where, if there are none or a row has none.
     """
@@ -103,7 +104,8 @@ def read_rows(path: Path, column: str | None) -> Completions:
         raise refusal(f"{path}: has no rows")
     names = sorted({name for row in rows for name in row})
     columns = {name: [row.get(name) for row in rows] for name in names}
-    return Completions(Samples(prompts, completions, ids, columns), places)
+    opened = [opened_by(prompt if isinstance(prompt, str) else header) for prompt in prompts]
+    return Completions(Samples(prompts, completions, ids, columns, opened=opened), places)
 
 
 def _text(path: Path) -> str:

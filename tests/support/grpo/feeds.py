@@ -22,9 +22,9 @@ from finetune_trainer.step.engine import StepOutcome
 from finetune_trainer.step.feed import StepBatch
 from support.grpo.configs import grpo_config
 from support.grpo.stand_ins import (
+    LETTERS,
     FunctionEngine,
     FunctionPanel,
-    Letters,
     completion,
     numbered_prompts,
 )
@@ -84,7 +84,7 @@ class Fed:
         self.reporter, self.engine = Reporter(), Scorer()
         run = resolved_run(config, ranks, self.reporter)
         panel: Any = FunctionPanel({"a": scorer})
-        collector = Collector(run, order, prompts, Letters(), self.drawer, panel)
+        collector = Collector(run, order, prompts, LETTERS, self.drawer, panel)
         engine: Any = self.engine
         self.feed = GrpoFeed(run, order, prompts, collector, engine)
         self.state = TrainingState(step=0, supervised_tokens=0, loss=0.0)

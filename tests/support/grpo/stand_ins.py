@@ -16,6 +16,7 @@ from finetune_trainer.data.dataset import Dataset, Source
 from finetune_trainer.methods.grpo.metrics import buffer_metrics
 from finetune_trainer.methods.grpo.prompt_order import PromptOrder
 from finetune_trainer.methods.grpo.prompts.dataset import Prompts
+from finetune_trainer.methods.grpo.rewards.texts import Texts
 from finetune_trainer.methods.grpo.rollouts import Collector, Rollouts
 from finetune_trainer.process.distributed import Ranks
 from finetune_trainer.rollout.base import Completion, Request
@@ -103,12 +104,17 @@ class FunctionScoring:
 
 
 class Letters:
-    """A tokenizer: token 65 is A."""
+    """A tokenizer: token 65 is A, 0 pads."""
+
+    pad_token_id = 0
 
     def decode(self, tokens: list[int], *, skip_special_tokens: bool) -> str:
         """Return the text of tokens."""
-        assert skip_special_tokens
+        assert not skip_special_tokens
         return "".join(map(chr, tokens))
+
+
+LETTERS = Texts(Letters(), ends=())
 
 
 def completion(text: str, *, truncated: bool = False) -> Completion:
@@ -177,7 +183,7 @@ class Rolled:
             run_of(run, ranks, self.reporter),
             self.order,
             self.prompts,
-            Letters(),
+            LETTERS,
             self.engine,
             panel,
         )

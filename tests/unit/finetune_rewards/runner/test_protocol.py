@@ -108,7 +108,7 @@ def test_a_message_is_written_whole_though_the_kernel_takes_it_in_parts(
 def test_samples_keep_messages_columns_and_odd_text() -> None:
     turns = [{"role": "assistant", "content": "\ud800 é"}]
     ids = [[0, 1, 2**31 - 1]]
-    batch = Samples([turns], [turns], ids, {"meta": [{"a": [None, 1.5]}]}, 7)
+    batch = Samples([turns], [turns], ids, {"meta": [{"a": [None, 1.5]}]}, 7, ["<think>"])
     assert unpack_samples(pack_samples(batch)) == batch
 
 

@@ -6,8 +6,10 @@ from finetune_rewards.scores.samples import Answer, Item, Samples, text_of
 
 
 def test_a_part_holds_its_own_rows_and_the_step() -> None:
-    whole = Samples(["p", "q", "r"], ["a", "b", "c"], [[1], [2], [3]], {"x": [7, 8, 9]}, 5)
-    assert whole.slice(1, 2) == Samples(["q"], ["b"], [[2]], {"x": [8]}, 5)
+    whole = Samples(
+        ["p", "q", "r"], ["a", "b", "c"], [[1], [2], [3]], {"x": [7, 8, 9]}, 5, ["", "<a>", ""]
+    )
+    assert whole.slice(1, 2) == Samples(["q"], ["b"], [[2]], {"x": [8]}, 5, ["<a>"])
     assert whole.slice(0, 9) == whole
     assert len(whole.slice(2, 4)) == 1
 

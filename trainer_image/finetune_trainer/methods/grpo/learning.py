@@ -21,7 +21,9 @@ from finetune_trainer.methods.grpo.prompts.dataset import open_prompts
 from finetune_trainer.methods.grpo.recipe import grpo_of
 from finetune_trainer.methods.grpo.rewards.opened import identities, opened_panel
 from finetune_trainer.methods.grpo.rewards.reward_model import reward_models
+from finetune_trainer.methods.grpo.rewards.texts import Texts
 from finetune_trainer.methods.grpo.rollouts import Collector
+from finetune_trainer.model.generation import stop_tokens
 from finetune_trainer.model.tokenizer import load_tokenizer
 from finetune_trainer.rollout import rollout_engine
 from finetune_trainer.run import ResolvedRun, Run
@@ -70,5 +72,6 @@ class GrpoLearning(Learning):
         tokenizer = load_tokenizer(directory)
         drawer = rollout_engine(run, grpo_of(recipe).sampling, engine, model, tokenizer)
         order = PromptOrder.of(recipe, data)
-        collector = Collector(run, order, prompts, tokenizer, drawer, self._panel)
+        texts = Texts(tokenizer, stop_tokens(model, tokenizer))
+        collector = Collector(run, order, prompts, texts, drawer, self._panel)
         return GrpoFeed(run, order, prompts, collector, engine)

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +18,7 @@ from finetune_trainer.methods.grpo.prompt_order import PromptOrder
 from finetune_trainer.methods.grpo.prompts.dataset import Prompts
 from finetune_trainer.methods.grpo.recipe import grpo_of
 from finetune_trainer.methods.grpo.rewards.scores import Scores, Share, decoded, scored
+from finetune_trainer.methods.grpo.rewards.texts import Texts
 from finetune_trainer.rollout.base import Completion, Request, RolloutEngine
 from finetune_trainer.run import Run
 
@@ -56,14 +56,14 @@ class Collector:
         run: Run,
         order: PromptOrder,
         prompts: Prompts,
-        tokenizer: Any,
+        texts: Texts,
         engine: RolloutEngine,
         panel: Panel,
     ) -> None:
         self._recipe = grpo_of(run.config.recipe)
         self._order = order
         self._prompts = prompts
-        self._tokenizer = tokenizer
+        self._texts = texts
         self._engine = engine
         self._panel = panel
         self._ranks = run.ranks
@@ -157,11 +157,10 @@ class Collector:
         """Ask the rewards for the completions that this rank has drawn, gather the others'."""
         mine = self._share(len(rows))
         share = [completions[int(place)] for place in mine]
-        texts = [
-            self._tokenizer.decode(one.tokens.tolist(), skip_special_tokens=True) for one in share
-        ]
         of_rows = [int(rows[place // self._recipe.group_size]) for place in mine]
-        asked = Share(decoded(self._prompts, of_rows, share, texts, step), mine, len(completions))
+        asked = Share(
+            decoded(self._prompts, of_rows, share, self._texts, step), mine, len(completions)
+        )
 
         def tell(done: int, note: str | None) -> None:
             self._reporter.reach(done)

@@ -14,6 +14,7 @@ from finetune_rewards.scores.samples import Answer, Samples, Text
 from finetune_trainer.course.progress import note_of_ranks
 from finetune_trainer.methods.grpo.prompts.dataset import Prompts
 from finetune_trainer.methods.grpo.rewards.opened import failing_as_told
+from finetune_trainer.methods.grpo.rewards.texts import Texts
 from finetune_trainer.process.distributed import Ranks
 from finetune_trainer.rollout.base import Completion
 
@@ -57,23 +58,26 @@ def decoded(
     prompts: Prompts,
     rows: Sequence[int],
     completions: Sequence[Completion],
-    texts: Sequence[str],
+    texts: Texts,
     step: int,
 ) -> Samples:
     """Return what the rewards are asked of completions of prompts, one row for each."""
     documents = {row: prompts.document(row) for row in set(rows)}
+    opened = {row: texts.opened(prompts.tokens(row).tolist()) for row in documents}
+    said = [texts.completion(completion.tokens.tolist()) for completion in completions]
     asked: list[Text] = [documents[row]["prompt"] for row in rows]
     return Samples(
         prompts=asked,
         completions=[
             text if isinstance(prompt, str) else [{"role": "assistant", "content": text}]
-            for prompt, text in zip(asked, texts, strict=True)
+            for prompt, text in zip(asked, said, strict=True)
         ],
         completion_ids=[completion.tokens.tolist() for completion in completions],
         columns={
             name: [documents[row]["columns"].get(name) for row in rows] for name in prompts.columns
         },
         step=step,
+        opened=[opened[row] for row in rows],
     )
 
 

@@ -12,7 +12,7 @@ from finetune_contract.rewards import Reward
 from finetune_rewards.scores.samples import Item
 from finetune_trainer.methods.grpo.prompts.dataset import Prompts
 from finetune_trainer.methods.grpo.rewards.scores import Scores, Share, decoded, scored
-from support.grpo.stand_ins import FunctionPanel, completion, numbered_prompts
+from support.grpo.stand_ins import LETTERS, FunctionPanel, completion, numbered_prompts
 from support.trainer.thread_ranks import on_ranks
 
 CHAT = [{"role": "user", "content": "2 + 2?"}]
@@ -31,14 +31,14 @@ def prompts() -> Prompts:
 
 
 def test_a_completion_has_the_form_of_its_prompt() -> None:
-    samples = decoded(prompts(), [0, 1, 0], [completion(c) for c in "abc"], ["4", "2", "5"], 7)
+    samples = decoded(prompts(), [0, 1, 0], [completion(c) for c in "425"], LETTERS, 7)
     assert samples.prompts == [CHAT, "1 + 1 =", CHAT]
     assert samples.completions == [
         [{"role": "assistant", "content": "4"}],
         "2",
         [{"role": "assistant", "content": "5"}],
     ]
-    assert samples.completion_ids == [[97], [98], [99]]
+    assert samples.completion_ids == [[52], [50], [53]]
     assert samples.columns == {"row": [0, None, 0]}
     assert samples.step == 7
 
@@ -70,7 +70,7 @@ def test_replacing_scores_keeps_the_cost_of_what_was_replaced() -> None:
 def test_the_first_error_of_a_reward_is_told_and_a_silent_reward_has_none() -> None:
     items = [Item(error="first"), Item(score=0.5), Item(error="second"), Item()]
     panel: Any = FunctionPanel({"b": lambda text: items[int(text)]})
-    samples = decoded(prompts(), [1] * 4, [completion("x")] * 4, list("0123"), 0)
+    samples = decoded(prompts(), [1] * 4, [completion(c) for c in "0123"], LETTERS, 0)
     rewards = [Reward.model_validate({"name": n, "regex": {"pattern": "x"}}) for n in "ab"]
     found = on_ranks(
         1,
