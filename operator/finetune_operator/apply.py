@@ -66,8 +66,11 @@ class Applier:
 
     async def _delete(self, key: Key, child: Child) -> bool:
         # The operator's own pods can commit nothing, so a node that does not answer holds none up.
-        at_once = child.kind == POD
+        # Those of an attempt may save a checkpoint, and are there until they have gone.
+        at_once = child.kind == POD and child.attempt is None
         await self.api.delete(child.kind, key.namespace, child.name, child.uid, at_once=at_once)
+        if child.kind == POD and not at_once:
+            return False
         known = self.cache.find(key, child.kind, child.name)
         if known is None or known["metadata"]["uid"] != child.uid:
             return False

@@ -31,7 +31,7 @@ from finetune_operator.job.workers import image
 from finetune_operator.judge.active import deadline, follow, names_taken, put_right
 from finetune_operator.judge.decision import LOOK_EVERY, Course, Decision, Scene, Verdict
 from finetune_operator.judge.diagnose import published
-from finetune_operator.judge.fence import due, outlives, remains
+from finetune_operator.judge.fence import due, outlives, remains, sent_off
 from finetune_operator.judge.pod_end import End
 from finetune_operator.judge.retry import backoff, gives_up, next_footprint, trained
 from finetune_operator.judge.reward_check import (
@@ -63,8 +63,12 @@ def decide(
     status = job.status or FineTuneJobStatus()
     attempts = tuple(status.attempts or ())
     scene = Scene(job, status, attempts, observed, now, settings, backend, trial)
-    if finished(status):
-        return _let_go_on(scene) or _finished(scene)
+    return sent_off(scene, _decide(scene))
+
+
+def _decide(scene: Scene) -> Decision:
+    if finished(scene.status):
+        return _let_go_on(scene) or at_rest(scene)
     last = scene.attempts[-1] if scene.attempts else None
     if last is not None and last.state in _UNDER_WAY:
         last = put_right(scene, last)
@@ -184,7 +188,8 @@ def _stopping(s: Scene, attempt: Attempt) -> Decision:
     # Ended pods stay, for their logs. Only if the others do so too is the whole workload deleted.
     cleaned = ended + s.backend.clean_up
     spared = last_one and not told_to_stop and s.now < cleaned
-    text = attempt_end(attempt) + (remains(workload, live) if s.now >= overdue else "")
+    late = remains(workload, live, fenced) if s.now >= overdue else ""
+    text = attempt_end(attempt) + late
     waits = s.go_on(Reason.STOPPING, text, attempt.number if spared else None)
     look = cleaned if spared else overdue if s.now < overdue else fenced
     return replace(waits, after=look - s.now)
@@ -272,8 +277,9 @@ def _start(s: Scene) -> Decision:
     return replace(starts, attempts=made, run=attempt, after=LOOK_EVERY, confirm=confirm)
 
 
-def _finished(s: Scene) -> Decision:
-    """Nothing starts again; the children go when their time is over."""
+def at_rest(s: Scene) -> Decision:
+    """Return the decision on a finished job: nothing starts again; the children go when their time
+    is over."""
     last = s.attempts[-1].number if s.attempts else None
     ttl = s.job.spec.run_policy.ttl_seconds_after_finished
     left = None if ttl is None else finished_time(s.status) + timedelta(seconds=ttl) - s.now

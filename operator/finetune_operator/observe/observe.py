@@ -39,7 +39,8 @@ def observe(
     made = [_child(job, b, makers, backend) for b, gone in direct if not gone]
     own = [(body, gone) for body, gone in direct if is_child(job.metadata, body)]
     theirs = [(b, gone) for b, gone in shown if _is_place_of_a_pod(job, b, backend)]
-    pods = [(b, gone) for b, gone in theirs if _is_made_by(b, makers, backend)]
+    recorded = _recorded(job)
+    pods = [(b, gone) for b, gone in theirs if _is_made_by(b, makers, backend, recorded)]
     leases = [body for body, _ in own if body["kind"] == LEASE]
     reports = [_report(body) for body in leases]
     return Observed(
@@ -50,12 +51,15 @@ def observe(
         strays=tuple(
             Stray(b["metadata"]["name"], attempt_of(b) or 0, owner(b))
             for b, gone in theirs
-            if not gone and not _is_made_by(b, {**_unrecorded(job, made), **makers}, backend)
+            if not gone
+            and not _is_made_by(b, {**_unrecorded(job, made), **makers}, backend, recorded)
         ),
         kin=tuple(
             attempt_pod(b, backend, gone)
             for b, gone in theirs
-            if not gone and names_its_maker(job, b, backend) and not _is_made_by(b, makers, backend)
+            if not gone
+            and names_its_maker(job, b, backend)
+            and not _is_made_by(b, makers, backend, recorded)
         ),
         renewals={attempt_of(b) or 0: words(part(b, "spec"), "renewTime") for b in leases},
     )
@@ -115,7 +119,17 @@ def _unrecorded(job: FineTuneJob, made: Iterable[Child]) -> dict[int, str]:
     return {c.attempt: c.uid for c in mine if c.attempt is not None}
 
 
-def _is_made_by(pod: Object, makers: dict[int, str], backend: Backend) -> bool:
+def _recorded(job: FineTuneJob) -> set[str]:
+    """Return the uids of pods that an attempt was seen to be made of."""
+    attempts = (job.status and job.status.attempts) or ()
+    return {uid for attempt in attempts for uid in attempt.pod_uids or ()}
+
+
+def _is_made_by(pod: Object, makers: dict[int, str], backend: Backend, recorded: set[str]) -> bool:
+    """Tell whether a workload made a pod; one that was seen to be of it stays so, though whoever
+    deleted the workload orphaned it."""
+    if pod["metadata"]["uid"] in recorded:
+        return True
     by = controller(pod)
     maker = makers.get(attempt_of(pod) or 0)
     return maker is not None and (by.get("kind"), by.get("uid")) == (backend.workload, maker)

@@ -32,6 +32,7 @@ class Cluster(World):
         self.warnings: dict[int, str] = {}  # newest Event of a pod
         self.queued = False  # what admits workloads has not admitted any
         self.controlled = True  # training-operator is at work
+        self.collected = True  # the garbage collector is
         self.forged: Json = {}  # what a tenant writes over the reports of its Lease
         self.note: str | None = None  # of the trainer, in its Progress
 
@@ -44,6 +45,10 @@ class Cluster(World):
     def train_operator(self) -> None:
         if self.controlled:
             super().train_operator()
+
+    def collect(self) -> None:
+        if self.collected:
+            super().collect()
 
     def pods_of(self, workload: Json) -> list[Json]:
         return self._pods_of(workload)
@@ -119,16 +124,17 @@ class Cluster(World):
 
 
 class Server(ModelApi):
-    """The API server of a Cluster; `refusals` says how creating a kind is refused, `broken` how
-    everything is."""
+    """The API server of a Cluster; `refusals` says how creating a kind is refused,
+    `undeletable` how its deletion is, `broken` how everything is."""
 
     world: Cluster
 
     def __init__(self, world: Cluster) -> None:
         super().__init__(world, self._may_create, self._may_follow)
         self.refusals: dict[str, Exception] = {}
+        self.undeletable: dict[str, Exception] = {}  # kinds
         self.broken: Exception | None = None
-        self.check_deletion = partial(may_delete, world)
+        self.check_deletion = self._may_delete
         self.unserved: set[str] = set()  # kinds
         self.forbidden: set[str] = set()  # namespaces
         self.told: list[tuple[Any, Json]] = []  # statuses as they were written, and when
@@ -148,6 +154,11 @@ class Server(ModelApi):
         if refusal := self.refusals.get(body["kind"]):
             raise refusal
         may_create(self.world, body)
+
+    def _may_delete(self, body: Json, at_once: bool) -> None:
+        if refusal := self.undeletable.get(body["kind"]):
+            raise refusal
+        may_delete(self.world, body, at_once)
 
     def _may_follow(self, old: Json, believed: Json, new: Json) -> None:
         may_follow(self.world, old, believed, new)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from finetune_operator.cluster.api import ApiError
 from support.faults.day import Day
 from support.faults.ends import ends
 from support.faults.table import Fault, Strike
@@ -64,6 +65,31 @@ def loses_its_workload(day: Day) -> None:
     day.world.drop("PyTorchJob", "bot-a1")
 
 
+def is_orphaned(day: Day) -> None:
+    """Delete the PyTorchJob as `--cascade=orphan` does."""
+    day.world.polite = True
+    day.world.orphan("bot-a1")
+
+
+def nobody_collects(strike: Strike) -> Strike:
+    def strike_alone(day: Day) -> None:
+        day.world.collected = False
+        strike(day)
+
+    return strike_alone
+
+
+def are_kept(day: Day) -> None:
+    """Have a webhook that lets no pod be deleted, and a garbage collector that it keeps from it."""
+    nobody_collects(loses_its_workload)(day)
+    denied = 'admission webhook "keep.example" denied the request: pods are kept'
+    day.api.undeletable["Pod"] = ApiError(403, "Forbidden", denied)
+
+
+def are_let_go(day: Day) -> None:
+    day.api.undeletable.clear()
+
+
 GPU = RuntimeError("CUDA error: uncorrectable ECC error encountered")
 EVICTION, PREEMPTION = "EvictionByEvictionAPI", "PreemptionByScheduler"
 
@@ -75,6 +101,9 @@ FAULTS = [
     Fault("a pod of higher priority takes the place", goes(MASTER, PREEMPTION)),
     Fault("someone deletes a pod", goes(MASTER)),
     Fault("someone deletes the PyTorchJob", loses_its_workload),
+    Fault("… and the garbage collector is down", nobody_collects(loses_its_workload)),
+    Fault("… and orphans its pods (`--cascade=orphan`)", is_orphaned),
+    Fault("… and a webhook denies the deletion of its pods", are_kept, mend=are_let_go),
     Fault("a node is gone, its Node deleted", is_removed),
     Fault("a node falls silent for good", falls_silent),
     Fault("a sidecar runs on after a failure", runs_on(ends(KeyError("x")))),

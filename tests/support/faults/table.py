@@ -102,8 +102,8 @@ def markdown(faults: Sequence[Fault]) -> str:
 async def _mended(mend: Strike, day: Day) -> None:
     """The cause is taken away, and the attempt that waits goes on."""
     await day.seconds(MENDED_AFTER)
-    suspended = day.attempts and day.attempts[-1]["state"] == "Suspended"
-    number = day.attempt + bool(suspended)
+    over = day.attempts and day.attempts[-1]["state"] in ("Suspended", "Stopping")
+    number = day.attempt + bool(over)
     mend(day)
     assert await day.until(lambda: day.trains() and day.step > 0, MENDED_LIMIT), day.status
     assert day.attempt == number, "it did not go on by itself"

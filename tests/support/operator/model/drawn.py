@@ -78,6 +78,7 @@ def _users() -> list[Steps]:
         _moves("delete pod", pods),
         _moves("evict", pods, st.sampled_from(DISRUPTIONS)),
         _moves("delete workload", st.integers(1, 3)),
+        _moves("orphan", st.integers(1, 3)),
         _moves("suspend", st.booleans()),
         _moves("deadline", st.sampled_from([60, 120, None])),
         _moves("retry"),

@@ -61,7 +61,15 @@ def may_run(world: World, pod: Json) -> None:
 
 
 def may_delete(world: World, body: Json, at_once: bool) -> None:
-    """Object to the deletion of a stranger's object, and of a pod without its time to save."""
+    """Object to the deletion of a stranger's object, of a pod whose attempt goes on, and of one
+    without its time to save."""
+    if body["metadata"]["uid"] in world.made:
+        attempts = world.job()["status"].get("attempts", [])
+        over = attempt_of(body) in [a["number"] for a in attempts if "endTime" in a]
+        makers = [w["metadata"]["uid"] for w in world.all(world.backend.workload)]
+        assert world.edited or over or owner_uid(body) not in makers, "it is at work"
+        assert not at_once, "it gets no time to end"
+        return
     by = (body["metadata"].get("ownerReferences") or [{}])[0]
     assert (by.get("kind"), by.get("name")) == (KIND, "bot"), f"{body['metadata']} is a stranger's"
     assert not at_once or tries_rewards(body), "it gets no time to end"

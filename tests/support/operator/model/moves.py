@@ -139,6 +139,8 @@ def _users(simulation: Simulation, name: str, argument: Any) -> bool:
             kind = world.backend.workload
             if world.find(kind, f"bot-a{argument}"):
                 world.drop(kind, f"bot-a{argument}")
+        case "orphan":
+            world.orphan(f"bot-a{argument}")
         case "delete job":
             world.drop(KIND, "bot")
         case "suspend":

@@ -34,17 +34,19 @@ class World(Trainers):
     said: dict[str, list[Json]] = field(default_factory=dict)  # Events by their object's uid
     edited: bool = False  # someone wrote the job's status by hand
     statuses: list[Json] = field(default_factory=list)  # that the operator wrote
+    made: set[str] = field(default_factory=set)  # uids of the pods of workloads
     on_start: Callable[[Json], None] = lambda pod: None  # may object to a pod that starts
 
     def live_pods(self) -> list[Json]:
         """Return the pods of attempts that may run."""
-        pods = [p for p in self.all("Pod") if not tries_rewards(p) and self._maker(p)]
+        pods = [p for p in self.all("Pod") if not tries_rewards(p) and self._is_known(p)]
         return [p for p in pods if p["status"]["phase"] not in FINISHED and not has_ended(p)]
 
-    def _maker(self, pod: Json) -> str | None:
-        """Return the kind of what made a pod, if that is of the operator."""
-        by = (pod["metadata"].get("ownerReferences") or [{}])[0]
-        return by["kind"] if by.get("kind") == self.backend.workload else None
+    def _is_known(self, pod: Json) -> bool:
+        """Tell whether the operator can know that a workload made a pod: of one that has no owner
+        any more only an unchanged status says so."""
+        real = pod["metadata"]["uid"] in self.made
+        return real and not (self.edited and owner_uid(pod) is None)
 
     # -- the backend's controller -------------------------------------------------------------
 
@@ -91,7 +93,7 @@ class World(Trainers):
                 return False
             if self.room is not None:
                 self.room -= 1
-            self.add(self._pod(workload, name, template))
+            self.made.add(self.add(self._pod(workload, name, template))["metadata"]["uid"])
         return True
 
     def _objection(self, name: str) -> str | None:
@@ -128,7 +130,7 @@ class World(Trainers):
 
     def _is_real(self, pod: Json) -> bool:
         """Tell whether a pod has a trainer; one that a stranger planted does nothing."""
-        return tries_rewards(pod) or self._maker(pod) is not None
+        return tries_rewards(pod) or pod["metadata"]["uid"] in self.made
 
     def _let_go(self, pod: Json) -> None:
         name = pod["metadata"]["name"]
@@ -181,6 +183,20 @@ class World(Trainers):
             told = {"type": "DisruptionTarget", "status": "True", "reason": why}
             body["status"].setdefault("conditions", []).append(told)
         self.store(body)
+
+    def orphan(self, name: str) -> None:
+        """Delete a workload as `--cascade=orphan` does: its pods run on, and belong to nobody."""
+        workload = self.find(self.backend.workload, name)
+        pods = self._pods_of(workload) if workload else []
+        known = [a for a in self.job().get("status", {}).get("attempts", []) if a.get("podUids")]
+        recorded = {uid for attempt in known for uid in attempt["podUids"]}
+        if workload is None or not recorded.issuperset(p["metadata"]["uid"] for p in pods):
+            return
+        for pod in pods:
+            body = copied(pod)
+            body["metadata"]["ownerReferences"] = []
+            self.store(body)
+        self.drop(self.backend.workload, name)
 
     def lose_nodes(self) -> None:
         """Evict the pods of nodes that have not answered for long; these never confirm it."""

@@ -76,11 +76,11 @@ GOING = replace(OPEN, deleting=True)
         (129, HELD, OVER, False, 1),
         (130, HELD, OVER, True, None),
         (130, ENDED, OPEN, True, None),
-        (130, HELD, GOING, False, None),
+        (130, HELD, GOING, False, 30),
         (100, ENDED, OVER, False, None),
         (9_999, ENDED, OVER, False, None),
         (9_999, (*HELD[1:], replace(HELD[0], gone=True)), OVER, False, None),
-        (130, HELD, None, False, None),
+        (130, HELD, None, False, 30),
     ],
 )
 @pytest.mark.parametrize("state", ["Succeeded", "Failed"])

@@ -60,6 +60,20 @@ def test_a_lease_reports_of_the_attempt_in_its_name() -> None:
         assert look(lease(name)).reports == (), name
 
 
+@pytest.mark.parametrize("owner", [MAKER, {}, {**MAKER, "uid": "another"}])
+@pytest.mark.parametrize(("uid", "known"), [("pod-1", True), ("pod-2", False)])
+def test_a_pod_that_was_recorded_stays_the_attempts_though_it_was_orphaned(
+    owner: Json, uid: str, known: bool
+) -> None:
+    status = FineTuneJobStatus(attempts=[attempt(pod_uids=["pod-1"])])
+    pod = body("Pod", "bot-a1-master-0", owner, uid=uid)
+    seen = observe(job(status), (pod,), (), BACKEND)
+    assert (len(seen.pods) == 1) is (known or owner == MAKER)
+    assert len(seen.pods) + len(seen.strays) == 1
+    elsewhere = observe(job(status), (body("Pod", "bot-b", owner, uid=uid),), (), BACKEND)
+    assert elsewhere.pods == ()
+
+
 PLACED = [
     {**MAKER, "uid": "another"},
     {**MAKER, "kind": "Job"},

@@ -4,6 +4,8 @@ import pytest
 
 from finetune_operator.cluster.api import ApiError
 from finetune_operator.cluster.queue import RetryLater
+from finetune_operator.judge.fence import COLLECTED
+from support.operator.model.world import GRACE
 from support.operator.passes import KEY, Bench
 
 SLOW = ApiError(500, "InternalError", "etcd is slow")
@@ -187,3 +189,18 @@ async def test_what_was_deleted_is_known_to_be_gone_unless_a_finalizer_holds_it(
     await bench.do_pass()
     assert ("Lease", "bot-a1") not in bench.world.objects
     assert (bench.cache.find(KEY, "Lease", "bot-a1") is not None) is known
+
+
+async def test_a_pod_that_is_asked_to_go_is_there_until_it_has_gone() -> None:
+    bench = Bench()
+    for _ in range(2):
+        await bench.do_pass()
+        bench.world.train_operator()
+    bench.world.drop("PyTorchJob", "bot-a1")
+    await bench.do_pass()
+    bench.world.now += COLLECTED
+    await bench.do_pass()
+    pod = bench.world.find("Pod", "bot-a1-master-0")
+    assert pod is not None
+    assert pod["metadata"].get("deletionGracePeriodSeconds") == GRACE
+    assert bench.cache.find(KEY, "Pod", "bot-a1-master-0") is not None
