@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import socket
 import time
 import uuid
-from collections.abc import Coroutine
-from typing import Any
 
 from finetune_operator import logs
 from finetune_operator.cluster.cache import Cache, Key
@@ -16,6 +13,7 @@ from finetune_operator.cluster.client import Cluster
 from finetune_operator.cluster.election import Candidate, Election
 from finetune_operator.cluster.queue import RetryLater, WorkQueue
 from finetune_operator.cluster.sync import Synchroniser
+from finetune_operator.cluster.together import until_one_ends
 from finetune_operator.events import Recorder
 from finetune_operator.job.backend import Backend
 from finetune_operator.job.names import Object
@@ -28,19 +26,6 @@ from finetune_operator.settings import Settings
 log = logging.getLogger(__name__)
 
 _ELECTION_TIMEOUT_SECONDS = 3.0
-
-
-async def until_one_ends(*parts: Coroutine[Any, Any, None]) -> None:
-    """Run all parts until one of them ends; end the others and raise what that one raised."""
-    tasks = [asyncio.create_task(part) for part in parts]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class Controller:
@@ -63,6 +48,7 @@ class Controller:
             children(backend.kinds),
             settings.watch_namespaces,
             self._queue.add,
+            self.notice,
             selector=settings.watch_selector,
         )
         self._recorder = Recorder(cluster)
@@ -90,7 +76,7 @@ class Controller:
         app = application(self._cache, self.metrics)
         runner = await serve(app, self._settings.bind_address, self._settings.bind_port)
         parts = [
-            self.sync.run(self._settings.relist_seconds),
+            self.sync.run(),
             self._queue.run(),
             self._recorder.run(),
         ]

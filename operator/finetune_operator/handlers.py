@@ -1,4 +1,4 @@
-"""The only kopf import: Kopf watches and says that something changed; nothing else is its part.
+"""The only kopf import: Kopf watches jobs and says that one changed; nothing else is its part.
 
 No create, update or delete handlers, no annotations, no finalizers: those act on a change that they
 may see twice or never. `on.event` merely fills the cache and names a job to look at.
@@ -12,16 +12,19 @@ import itertools
 import logging
 import signal
 import socket
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+import aiohttp
 import kopf
 
+from finetune_api.job import GROUP, KIND, PLURAL, VERSION
 from finetune_operator.cluster.cache import Cache
 from finetune_operator.cluster.client import Cluster
-from finetune_operator.controller import Controller, until_one_ends
-from finetune_operator.job.names import SELECTOR
-from finetune_operator.job.resources import children, resources
+from finetune_operator.cluster.sync import Synchroniser
+from finetune_operator.cluster.together import until_one_ends
+from finetune_operator.controller import Controller
+from finetune_operator.job.resources import resources
 from finetune_operator.plan.backends import BACKEND
 from finetune_operator.settings import Settings
 
@@ -35,7 +38,7 @@ async def run(settings: Settings) -> None:
     cluster = await Cluster.connect(resources(BACKEND.kinds))
     controller = Controller(settings, cluster, Cache(), BACKEND)
     watches = Watches(settings, controller, cluster)
-    controller.sync.served = lambda kind: watches.start_anew()
+    controller.sync.unwatched = watches.start_anew
     try:
         await until_one_ends(controller.run(), watches.run())
     finally:
@@ -43,13 +46,14 @@ async def run(settings: Settings) -> None:
 
 
 class Watches:
-    """Kopf, started again whenever it ends though nobody told it to: what the watches miss
-    meanwhile, a list soon after finds."""
+    """Kopf, started again whenever it ends though nobody told it to."""
 
     def __init__(self, settings: Settings, controller: Controller, cluster: Cluster) -> None:
         self._settings = settings
-        self._missed = controller.sync.miss
-        self._registry = _registry(controller, cluster)
+        self._sync = controller.sync
+        self._cluster = cluster
+        self._session: aiohttp.ClientSession | None = None
+        self._registry = _registry(controller, self._login)
         self._stop = asyncio.Event()
         self._told_to_go = False
 
@@ -63,9 +67,9 @@ class Watches:
             self._stop.clear()
             try:
                 await self._watch()
-            except Exception:  # of Kopf, whatever it is: without watches the lists alone tell news
+            except Exception:  # of Kopf, whatever it is
                 log.warning("the watches ended, and start anew", exc_info=True)
-            self._missed()  # what goes until new ones have begun, they never show
+            self._sync.end()
             with contextlib.suppress(TimeoutError):  # no pause for who was told to start anew
                 await asyncio.wait_for(self._stop.wait(), _PAUSE_SECONDS)
 
@@ -83,7 +87,20 @@ class Watches:
         )
         for number in (signal.SIGTERM, signal.SIGINT):  # of which Kopf makes its own use
             asyncio.get_running_loop().add_signal_handler(number, self._go)
-        await kopf.run_tasks(tasks, ignored=_Everyone())
+        try:
+            await kopf.run_tasks(tasks, ignored=_Everyone())
+        finally:
+            await self._close()
+
+    async def _login(self, **_: Any) -> kopf.AiohttpSession:
+        await self._close()
+        self._session = self._cluster.session(_list_nothing(self._sync))
+        server = self._cluster.configuration.host
+        return kopf.AiohttpSession(server=server, aiohttp_session=self._session)
+
+    async def _close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
 
     def _go(self) -> None:
         self._told_to_go = True
@@ -105,42 +122,39 @@ class _Backoffs(Iterable[float]):
         return itertools.chain((0.5, 1.0, 2.0, 4.0), itertools.repeat(8.0))
 
 
-def _registry(controller: Controller, cluster: Cluster) -> kopf.OperatorRegistry:
+def _registry(
+    controller: Controller, login: Callable[..., Awaitable[kopf.AiohttpSession]]
+) -> kopf.OperatorRegistry:
     registry = kopf.OperatorRegistry()
 
-    async def login(**_: Any) -> kopf.ConnectionInfo:
-        configuration = cluster.configuration
-        header = await cluster.token() or ""
-        scheme, _space, token = header.partition(" ")
-        return kopf.ConnectionInfo(
-            server=configuration.host,
-            ca_path=configuration.ssl_ca_cert,
-            ca_data=configuration.ca_cert_data,
-            insecure=not configuration.verify_ssl,
-            scheme=scheme or None,
-            token=token or None,
-            certificate_path=configuration.cert_file,
-            private_key_path=configuration.key_file,
-        )
+    async def notice(event: Mapping[str, Any], **_: Any) -> None:
+        raw = event["object"]
+        body = {**raw, "metadata": {**raw["metadata"]}}  # Kopf works on the same object
+        controller.notice(event["type"], body)
 
     kopf.on.login(registry=registry)(login)
-    for kind, resource in resources(BACKEND.kinds).items():
-        if not resource.watched:
-            continue
-        kopf.on.event(
-            resource.group, resource.version, resource.plural, registry=registry, id=f"see-{kind}"
-        )(_noticer(controller, kind, resource.api_version))
+    kopf.on.event(GROUP, VERSION, PLURAL, registry=registry, id=f"see-{KIND}")(notice)
     return registry
 
 
-def _noticer(controller: Controller, kind: str, api_version: str) -> Any:
-    async def notice(event: Mapping[str, Any], **_: Any) -> None:
-        raw = event["object"]
-        # Kopf works on the same objects; and items of a first list carry neither version nor kind.
-        body = {**raw, "metadata": {**raw["metadata"]}, "apiVersion": api_version, "kind": kind}
-        controller.notice(event["type"], body)
+def _list_nothing(sync: Synchroniser) -> aiohttp.ClientMiddlewareType:
+    """Return what leaves Kopf's lists of jobs empty, but for as of when they are: of each of
+    thousands of jobs it would make a task, and keep notes. What they lack is listed by `sync`, once
+    a watch begins so."""
 
-    return notice
+    async def shorten(
+        request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        *_, before, namespace, plural = ("", *request.url.parts)
+        lists = plural == PLURAL and "watch" not in request.url.query
+        if lists:  # no object has this name
+            request.url = request.url.update_query(fieldSelector="metadata.name=-")
+        answer = await send(request)
+        if lists and answer.ok:
+            sync.begin(namespace if before == "namespaces" else None)
+        return answer
+
+    return shorten
 
 
 class _NothingHandled(kopf.MultiDiffBaseStorage):
@@ -157,16 +171,10 @@ def _kopf_settings() -> kopf.OperatorSettings:
     settings.persistence.progress_storage = kopf.MultiProgressStorage([])
     settings.posting.enabled = False
     settings.scanning.disabled = True
-    settings.watching.chunk_size = 500
     settings.watching.inactivity_timeout = 70
     settings.watching.server_timeout = 600
     settings.networking.request_timeout = 30
     settings.networking.error_backoffs = _Backoffs()
     settings.process.ultimate_exiting_timeout = None  # it would kill who watches again by then
     settings.queueing.idle_timeout = 1
-    for resource in children(BACKEND.kinds).values():
-        # A cluster has thousands of foreign pods, and a Lease per node that changes all the time.
-        settings.watching.label_selectors[resource.group, resource.version, resource.plural] = (
-            SELECTOR
-        )
     return settings

@@ -39,7 +39,6 @@ class Settings:
     service_account: str = ""  # that this pod runs as
     bind_address: str = "127.0.0.1"
     bind_port: int = 8080
-    relist_seconds: float = 300
     log_level: str = "INFO"
     log_format: str = "text"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -27,6 +28,10 @@ class Unreachable(Exception):
     """The API server gave no answer."""
 
 
+class Unreadable(Unreachable):
+    """What a watch shows can not be read; a list may tell it."""
+
+
 class NotLeading(Unreachable):
     """Nothing was sent: another operator may be at work."""
 
@@ -41,6 +46,16 @@ class Listing:
     following: str = ""
 
 
+@dataclass(frozen=True)
+class Change:
+    """What a watch shows: an object's state, or its last one; `body` is None where all that changed
+    is the resourceVersion up to which the watch has shown everything."""
+
+    version: str
+    body: Object | None = None
+    deleted: bool = False
+
+
 class Api(Protocol):
     """Requests by kind; every method raises ApiError or Unreachable."""
 
@@ -48,6 +63,13 @@ class Api(Protocol):
         self, kind: str, namespace: str | None, selector: str, page: str = ""
     ) -> Listing:
         """Return a page of the objects that match a label selector; "" is the first."""
+
+    def watch(
+        self, kind: str, namespace: str | None, selector: str, version: str
+    ) -> AsyncGenerator[Change]:
+        """Yield what has changed since a version, until the server has enough, which is no failure.
+
+        ApiError 410 if it does not remember that version; Unreadable."""
 
     async def get(self, kind: str, namespace: str, name: str) -> Object | None:
         """Return an object; None if there is none."""

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+import random
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Self
 from urllib.parse import urlencode
 
 import aiohttp
+from aiohttp.http import HttpProcessingError  # a line that is too long
 from kubernetes.aio.client.configuration import Configuration
-from kubernetes.aio.client.rest import RESTClientObject
+from kubernetes.aio.client.rest import RESTClientObject, RESTResponse
 from kubernetes.aio.config import load_incluster_config, load_kube_config
 
 from finetune_api.job import KIND
-from finetune_operator.cluster.api import ApiError, Listing, NotLeading, Unreachable
+from finetune_operator.cluster.api import (
+    ApiError,
+    Change,
+    Listing,
+    NotLeading,
+    Unreachable,
+    Unreadable,
+)
 from finetune_operator.cluster.clock import ServerClock
 from finetune_operator.cluster.patch import merge_patch
 from finetune_operator.job.names import MANAGER, Object
@@ -23,6 +32,10 @@ from finetune_operator.job.parts import part, parts
 from finetune_operator.job.resources import EVENT, POD, Resource
 
 _TIMEOUT_SECONDS = 30.0
+# How long a watch lasts, so that several servers share them anew, and all do not end together.
+_WATCH_SECONDS = (300, 600)
+# A watch without a word for so long is dead: a server sends a bookmark every minute.
+_SILENCE_SECONDS = 70.0
 # Objects of one answer. Anyone may fill ConfigMaps with a MiB and Events with much of one.
 _PAGE = 500
 _PAGES = {"ConfigMap": 100, EVENT: 50}
@@ -62,7 +75,9 @@ class Cluster:
         self.configuration = configuration
         self._resources = resources
         self._timeout = aiohttp.ClientTimeout(total=timeout)
-        # As the watches, no proxy and no .netrc: looking for those takes two threads a request.
+        self._silence = aiohttp.ClientTimeout(sock_connect=timeout, sock_read=_SILENCE_SECONDS)
+        configuration.connection_pool_maxsize = 0  # no bound: each watch holds a connection
+        # No proxy and no .netrc: looking for those takes two threads a request.
         configuration.client_session_kwargs = {"trust_env": False}
         self._rest = RESTClientObject(configuration)
         self.observer: Observer = lambda verb, kind, code: None
@@ -94,6 +109,19 @@ class Cluster:
         header = await self.configuration.get_api_key_with_prefix("BearerToken")
         return str(header) if header else None
 
+    def session(self, *middlewares: aiohttp.ClientMiddlewareType) -> aiohttp.ClientSession:
+        """Return a session for who asks by other ways; each request bears the token of the time."""
+
+        async def authorize(
+            request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType
+        ) -> aiohttp.ClientResponse:
+            if token := await self.token():
+                request.headers["Authorization"] = token
+            return await send(request)
+
+        connector = aiohttp.TCPConnector(limit=0, ssl=self._rest.ssl_context)
+        return aiohttp.ClientSession(connector=connector, middlewares=(authorize, *middlewares))
+
     async def list_objects(
         self, kind: str, namespace: str | None, selector: str, page: str = ""
     ) -> Listing:
@@ -107,6 +135,32 @@ class Cluster:
         said = {"apiVersion": resource.api_version, "kind": kind}
         items = tuple({**said, **item} for item in found.items)
         return Listing(items, found.version, found.following)
+
+    async def watch(
+        self, kind: str, namespace: str | None, selector: str, version: str
+    ) -> AsyncGenerator[Change]:
+        """Yield what has changed since a version, until the server has enough.
+
+        Raises Unreadable for what is too large, or no object of an API server."""
+        resource = self._resources[kind]
+        query = {"watch": "true", "allowWatchBookmarks": "true", "resourceVersion": version}
+        query |= {"timeoutSeconds": str(random.randint(*_WATCH_SECONDS))}
+        query |= {"labelSelector": selector} if selector else {}
+        path = f"{resource.path(namespace)}?{urlencode(query)}"
+        said = {"apiVersion": resource.api_version, "kind": kind}
+        try:
+            answer = await self._open("GET", path, within=self._silence)
+            try:
+                if answer.status >= 400:
+                    raise _refusal(answer.status, await answer.read())
+                async for line in answer.response.content:
+                    yield _change(line, said)
+            finally:
+                answer.response.close()
+        except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
+            raise Unreachable(f"GET {path}: {error!r}") from error
+        except (HttpProcessingError, ValueError, LookupError, RecursionError) as error:
+            raise Unreadable(f"GET {path}: {type(error).__name__}") from error
 
     async def get(self, kind: str, namespace: str, name: str) -> Object | None:
         """Return an object; None if there is none."""
@@ -232,17 +286,9 @@ class Cluster:
         content: str = _JSON,
         accept: str = _JSON,
     ) -> bytes:
-        headers = {"Content-Type": content, "Accept": accept}
-        if token := await self.token():
-            headers["Authorization"] = token
-        url = str(self.configuration.host).rstrip("/") + path
-        if method != "GET" and not self.may_write():
-            raise NotLeading(f"{method} {path}: this operator does not lead")
         sent = self.clock.own()
         try:
-            answer = await self._rest.request(
-                method, url, headers=headers, body=body, _request_timeout=self._timeout
-            )
+            answer = await self._open(method, path, body, content, accept)
             came = self.clock.own()
             payload: bytes = await answer.read()
         except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
@@ -254,6 +300,43 @@ class Cluster:
             self.clock.hear(answer.headers.get("Date"), sent, came)
         return payload
 
+    async def _open(
+        self,
+        method: str,
+        path: str,
+        body: Object | None = None,
+        content: str = _JSON,
+        accept: str = _JSON,
+        within: aiohttp.ClientTimeout | None = None,
+    ) -> RESTResponse:
+        """Send a request; what is answered has yet to be read."""
+        headers = {"Content-Type": content, "Accept": accept}
+        if token := await self.token():
+            headers["Authorization"] = token
+        url = str(self.configuration.host).rstrip("/") + path
+        if method != "GET" and not self.may_write():
+            raise NotLeading(f"{method} {path}: this operator does not lead")
+        return await self._rest.request(
+            method, url, headers=headers, body=body, _request_timeout=within or self._timeout
+        )
+
+
+def _change(line: bytes, said: Object) -> Change:
+    """Read a line of a watch. Raises ValueError, LookupError, RecursionError, and ApiError for an
+    error."""
+    event = part({"event": json.loads(line)}, "event")
+    body = part(event, "object")
+    if event["type"] == "ERROR":
+        code = body.get("code")
+        raise _told(code if isinstance(code, int) else 500, body)
+    metadata = part(body, "metadata")
+    version = str(metadata["resourceVersion"])
+    if event["type"] == "BOOKMARK":
+        return Change(version)
+    if not metadata.keys() >= _IDENTITY:
+        raise LookupError("no object")
+    return Change(version, {**body, **said}, event["type"] == "DELETED")
+
 
 def _refusal(code: int, payload: bytes) -> ApiError:
     """Read a Status object; a path that is not served at all answers in plain text."""
@@ -263,5 +346,9 @@ def _refusal(code: int, payload: bytes) -> ApiError:
         return ApiError(code, "", payload[:500].decode(errors="replace").strip())
     if not isinstance(status, dict):
         return ApiError(code, "", payload[:500].decode(errors="replace"))
+    return _told(code, status)
+
+
+def _told(code: int, status: Object) -> ApiError:
     reason, message = status.get("reason"), status.get("message")
     return ApiError(code, reason if isinstance(reason, str) else "", str(message or ""))

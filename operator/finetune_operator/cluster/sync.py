@@ -1,29 +1,32 @@
-"""Fill the cache before the first decision, and compare it with the server ever after.
+"""Fill the cache before the first decision, and keep it as the server's objects are.
 
-A watch can miss a deletion (a gap, then a new list), so everything is listed again from time to
-time and the difference is taken in.
+A kind is listed, and then watched from the version of that list on: nothing can happen in between.
+What a watch can not tell, another list does. Jobs are watched by Kopf, which says when that begins.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 
 from finetune_api.job import KIND
-from finetune_operator.cluster.api import Api, ApiError, Listing, Unreachable
+from finetune_operator.cluster.api import Api, ApiError, Listing, Unreachable, Unreadable
 from finetune_operator.cluster.cache import Cache, Key, Scope
-from finetune_operator.job.names import SELECTOR
+from finetune_operator.cluster.together import until_one_ends
+from finetune_operator.job.names import SELECTOR, Object
 from finetune_operator.job.resources import NAMESPACE
 
 log = logging.getLogger(__name__)
 
-_RETRY_SECONDS = 1.0
-# Deletions between the first list and the first watch are shown by neither.
-_SECOND_LIST_SECONDS = 30.0
 # A kind that is not served, or a namespace that may not be read, is asked for so often.
 _LACKING_SECONDS = 3.0
+# Pauses after the first failure in a row, and after many.
+_BASE_SECONDS, _CAP_SECONDS = 1.0, 8.0
+# How long watches of jobs may take to begin; twice as long each time that they do not.
+_BEGIN_SECONDS, _MOST_WAITS = 10.0, 3
 
 
 async def pages(
@@ -45,10 +48,10 @@ async def take_in(
     selector: str,
     scope: Scope,
     add: Callable[[Key], object] = lambda key: None,
-) -> None:
-    """List, and let the cache be as the list; `add` is told of every job for which that shows
-    anything new: of a page at once, for what was taken in is news neither to the next try of a list
-    that broke off nor to a watch. Raises ApiError or Unreachable."""
+) -> str:
+    """List, and let the cache be as the list; return the version of both. `add` is told of every
+    job for which that shows anything new: of a page at once, for what was taken in is news neither
+    to the next try of a list that broke off nor to a watch. Raises ApiError or Unreachable."""
     listed: set[str] = set()
     at = ""
     async for page in pages(api, kind, namespace, selector):
@@ -58,82 +61,196 @@ async def take_in(
         at = page.version
     for key in cache.lacks(kind, listed, at, scope):
         add(key)
+    return at
 
 
 @dataclass
 class Synchroniser:
-    """Lists jobs and their `children`, kinds; `add` is told of every job for which a list shows
-    something new, `served` of a kind that is served now and was not before, so that no watch is on
-    it. It lists `namespaces`, or those that have the labels of a `selector`, or all of them."""
+    """Follows jobs and their `children`, kinds, in `namespaces`, or in those that have the labels
+    of a `selector`, or in all of them. `notice` takes in what a watch shows, and `add` is told of
+    every job for which a list shows something new. `unwatched` is told when nobody watches jobs,
+    though they are served."""
 
     api: Api
     cache: Cache
     children: Collection[str]
     namespaces: tuple[str, ...]
     add: Callable[[Key], None]
-    served: Callable[[str], None] = lambda kind: None
+    notice: Callable[[str, Object], object] = lambda event, body: None
+    unwatched: Callable[[], None] = lambda: None
     selector: str = ""
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
-    _unserved: set[str] = field(default_factory=set, init=False)
-    _missed: asyncio.Event = field(default_factory=asyncio.Event, init=False)
+    _scopes: tuple[str | None, ...] = field(init=False)
+    _awaited: set[str | None] = field(init=False)
+    _at: dict[tuple[str, str | None], str] = field(default_factory=dict, init=False)
+    _watched: set[str | None] = field(default_factory=set, init=False)
+    _news: dict[str | None, asyncio.Event] = field(init=False)
+    _waits: int = field(default=0, init=False)  # in a row for watches of jobs to begin
 
-    def miss(self) -> None:
-        """List soon: the watches have missed something, such as a kind that is served no more."""
-        self._missed.set()
+    def __post_init__(self) -> None:
+        self._scopes = self.namespaces or (None,)
+        self._awaited = set(self._scopes)
+        self._news = {scope: asyncio.Event() for scope in self._scopes}
 
-    async def run(self, relist_seconds: float) -> None:
-        """Open the gate after the first complete list, then list again until cancelled."""
-        pause = _RETRY_SECONDS
+    def begin(self, scope: str | None) -> None:
+        """Take in that a watch of jobs begins: what was before, it does not show."""
+        self._watched.add(scope)
+        self._waits = 0
+        self._news[scope].set()
+
+    def end(self) -> None:
+        """Take in that nobody watches jobs."""
+        self._watched.clear()
+        for news in self._news.values():
+            news.set()
+
+    async def run(self) -> None:
+        """Follow everything until cancelled; the gate opens once all has been listed."""
+        parts = [self._follow(scope) for scope in self._scopes]
+        if self.selector:
+            parts.append(self._follow_labels())
+        await until_one_ends(*parts)
+
+    async def list_all(self, scope: str | None) -> dict[str, str]:
+        """List every kind of a namespace, or of all, whose objects are known then. Return as of
+        which version they are, "" for a kind that is not served."""
+        if self.selector and self.cache.chosen is None:
+            await self._choose()
+        closed = {scope} if scope else set(self.cache.closed)
+        # Jobs come last, so that none seems childless.
+        versions = {kind: await self._list(kind, scope) for kind in (*self.children, KIND)}
+        for namespace in closed & self.cache.closed:
+            log.info("namespace %s is read now", namespace)
+            self.cache.closed.remove(namespace)
+            self._add_all(namespace)
+        if versions[KIND]:
+            self._know(scope)
+        return versions
+
+    async def _follow(self, scope: str | None) -> None:
+        """Know a namespace, or all; one that may not be read holds up no other."""
+        failures = 0
         while True:
-            self._missed.clear()
-            if await self._tried(self.relist):
-                first = self._open()
-                pause = min(_SECOND_LIST_SECONDS, relist_seconds) if first else relist_seconds
-            else:
-                pause = _RETRY_SECONDS
-            while pause > _LACKING_SECONDS and self._lacks() and not self._missed.is_set():
-                await self.sleep(_LACKING_SECONDS)
-                pause -= _LACKING_SECONDS
-                if await self._tried(self._ask_for_what_lacks):
-                    pause = 0.0
-            await self._rest(pause)
-
-    async def _rest(self, seconds: float) -> None:
-        """Sleep, and no longer than a moment once something was missed."""
-        sleeps = asyncio.ensure_future(self.sleep(seconds))
-        missed = asyncio.create_task(self._missed.wait())
-        try:
-            await asyncio.wait((sleeps, missed), return_when=asyncio.FIRST_COMPLETED)
-            if sleeps.done():
-                sleeps.result()
-            else:
-                await self.sleep(_LACKING_SECONDS)
-        finally:
-            sleeps.cancel()
-            missed.cancel()
-
-    async def relist(self) -> bool:
-        """List every kind once, namespace by namespace. Return whether jobs could be listed at all.
-        Raises Unreachable, and once all have been tried the first ApiError."""
-        await self._choose()
-        refused: list[ApiError] = []
-        for namespace in self._scopes():
             try:
-                await self._list(namespace)
-            except ApiError as error:
-                refused.append(error)
-        if refused:
-            raise refused[0]
-        return KIND not in self._unserved
+                for kind, version in (await self.list_all(scope)).items():
+                    self._at[kind, scope] = version
+                failures = 0
+                await until_one_ends(*(self._follow_kind(k, scope) for k in (*self.children, KIND)))
+            except (ApiError, Unreachable) as error:
+                if scope and _is_forbidden(error):
+                    self._close(scope, error)
+                    await self.sleep(_LACKING_SECONDS)
+                    continue
+                log.warning("listing failed: %s", error)
+                failures += 1
+            await self.sleep(_pause(failures))
 
-    def _scopes(self) -> Sequence[str | None]:
-        chosen = self.cache.chosen
-        return self.namespaces or ((None,) if chosen is None else sorted(chosen))
+    async def _follow_kind(self, kind: str, scope: str | None) -> None:
+        """Know a kind's objects, listed or not served by now. Raises ApiError for a 403.
+
+        A watch goes on from what it has shown. One that ends at once, again and again, is no reason
+        to ask all the time.
+        """
+        place, failures, clock = (kind, scope), 0, asyncio.get_running_loop().time
+        lacks = not self._at[place]
+        while True:
+            began, before = clock(), self._at[place]
+            try:
+                self._at[place] = before or await self._list(kind, scope)
+                if not self._at[place]:
+                    lacks = True
+                    await self.sleep(_LACKING_SECONDS)
+                    continue
+                if lacks:
+                    lacks = False
+                    self._is_served(kind, scope)
+                await (self._wait_for_jobs(scope) if kind == KIND else self._watch(kind, scope))
+            except (ApiError, Unreachable) as error:
+                if _is_forbidden(error):
+                    raise
+                log.info("%s are watched anew: %s", kind, error)
+                if isinstance(error, ApiError | Unreadable):
+                    self._at[place] = ""
+            moved = self._at[place] != before or clock() - began > _CAP_SECONDS
+            failures = 0 if moved else failures + 1
+            if failures:
+                await self.sleep(_pause(failures))
+
+    async def _watch(self, kind: str, scope: str | None) -> None:
+        at = self._at[kind, scope]
+        async with aclosing(self.api.watch(kind, scope, SELECTOR, at)) as changes:
+            async for change in changes:
+                if change.body is not None:
+                    self.notice("DELETED" if change.deleted else "MODIFIED", change.body)
+                self._at[kind, scope] = change.version
+
+    async def _wait_for_jobs(self, scope: str | None) -> None:
+        """Wait until jobs have to be listed."""
+        news = self._news[scope]
+        while not news.is_set():
+            with suppress(TimeoutError):
+                seconds = _BEGIN_SECONDS * 2.0 ** min(self._waits, _MOST_WAITS)
+                await asyncio.wait_for(news.wait(), seconds)
+                break
+            if scope not in self._watched:
+                self._waits += 1
+                self.unwatched()
+        self._at[KIND, scope] = ""
+
+    async def _list(self, kind: str, scope: str | None) -> str:
+        """Return as of which version the kind's objects are known; "" if it is not served."""
+        if kind == KIND and scope in self._news:
+            self._news[scope].clear()
+        selector = SELECTOR if kind in self.children else ""
+        try:
+            return await take_in(self.api, self.cache, kind, scope, selector, scope, self.add)
+        except ApiError as error:
+            if error.code != 404:
+                raise
+            return ""
+
+    def _is_served(self, kind: str, scope: str | None) -> None:
+        """Take in that a kind is served, which was not; who waits for it need not wait."""
+        log.info("%s is served now", kind)
+        if kind == KIND:
+            self._know(scope)
+            self.unwatched()
+        self._add_all(scope)
+
+    def _know(self, scope: str | None) -> None:
+        """Take in that a namespace is known; once all are, decisions may be made."""
+        self._awaited.discard(scope)
+        if not self._awaited and not self.cache.synced:
+            self.cache.synced = True
+            self._add_all(None)
+
+    def _add_all(self, namespace: str | None) -> None:
+        for key, _ in list(self.cache.jobs()):
+            if namespace in (None, key.namespace):
+                self.add(key)
+
+    def _close(self, namespace: str, error: Exception) -> None:
+        if namespace not in self.cache.closed:
+            log.warning("namespace %s may not be read, or is gone: %s", namespace, error)
+        for key in self.cache.close(namespace):
+            self.add(key)
+        self._know(namespace)
+
+    async def _follow_labels(self) -> None:
+        """Know which namespaces have the labels."""
+        while True:
+            await self.sleep(_LACKING_SECONDS)
+            if self._awaited:
+                continue
+            try:
+                await self._choose()
+                for namespace in sorted(self.cache.closed):
+                    await self.list_all(namespace)
+            except (ApiError, Unreachable) as error:
+                log.warning("listing failed: %s", error)
 
     async def _choose(self) -> None:
         """Learn which namespaces have the labels; a new one is closed until it has been listed."""
-        if not self.selector:
-            return
         before, now = self.cache.chosen or set(), set[str]()
         async for page in pages(self.api, NAMESPACE, None, self.selector):
             now.update(item["metadata"]["name"] for item in page.items)
@@ -143,72 +260,10 @@ class Synchroniser:
         self.cache.chosen = now
         self.cache.closed &= now
 
-    def _open(self) -> bool:
-        """Let decisions be made; return whether none could be before."""
-        if self.cache.synced:
-            return False
-        self.cache.synced = True
-        self._add_all(None)
-        return True
 
-    def _add_all(self, namespace: str | None) -> None:
-        for key, _ in list(self.cache.jobs()):
-            if namespace in (None, key.namespace):
-                self.add(key)
+def _is_forbidden(error: Exception) -> bool:
+    return isinstance(error, ApiError) and error.code == 403
 
-    def _lacks(self) -> bool:
-        return bool(self._unserved or self.cache.closed or self.selector)
 
-    async def _ask_for_what_lacks(self) -> bool:
-        """Return whether a kind is served now that was not."""
-        await self._choose()
-        for namespace in sorted(self.cache.closed):
-            await self._list(namespace)
-        return any([await self._is_served(kind) for kind in sorted(self._unserved)])
-
-    async def _is_served(self, kind: str) -> bool:
-        for namespace in self._scopes():
-            if namespace not in self.cache.closed:
-                await self._list_kind(kind, namespace)
-                return kind not in self._unserved
-        return False
-
-    async def _list(self, namespace: str | None) -> None:
-        """List a namespace, or all. One that may not be read is no reason to stop at others."""
-        try:
-            for kind in (*self.children, KIND):
-                await self._list_kind(kind, namespace)
-        except ApiError as error:
-            if namespace is None or error.code != 403:
-                raise
-            if namespace not in self.cache.closed:
-                log.warning("namespace %s may not be read, or is gone: %s", namespace, error)
-            for key in self.cache.close(namespace):
-                self.add(key)
-            return
-        if namespace in self.cache.closed:
-            log.info("namespace %s is read now", namespace)
-            self.cache.closed.remove(namespace)
-            self._add_all(namespace)
-
-    async def _list_kind(self, kind: str, namespace: str | None) -> None:
-        selector = SELECTOR if kind in self.children else ""
-        try:
-            await take_in(self.api, self.cache, kind, namespace, selector, namespace, self.add)
-        except ApiError as error:
-            if error.code != 404:
-                raise
-            self._unserved.add(kind)
-            return
-        if kind in self._unserved:
-            self._unserved.remove(kind)
-            log.info("%s is served now", kind)
-            self.served(kind)
-            self._add_all(None)
-
-    async def _tried(self, work: Callable[[], Awaitable[bool]]) -> bool:
-        try:
-            return await work()
-        except (ApiError, Unreachable) as error:
-            log.warning("listing failed: %s", error)
-            return False
+def _pause(failures: int) -> float:
+    return min(_CAP_SECONDS, _BASE_SECONDS * 2.0 ** min(failures - 1, 32))

@@ -10,12 +10,10 @@ from finetune_api.job import GROUP, KIND, PLURAL, VERSION
 
 @dataclass(frozen=True)
 class Resource:
-    """Where a kind is served. `watched` is false for kinds that change only when someone meddles:
-    the periodic lists find that early enough."""
+    """Where a kind is served."""
 
     api_version: str
     plural: str
-    watched: bool = True
 
     @property
     def group(self) -> str:
@@ -43,11 +41,11 @@ NAMESPACE = "Namespace"
 _COMMON = {
     POD: Resource("v1", "pods"),
     LEASE: Resource("coordination.k8s.io/v1", "leases"),
-    "ConfigMap": Resource("v1", "configmaps", watched=False),
-    "ServiceAccount": Resource("v1", "serviceaccounts", watched=False),
-    "Role": Resource(_RBAC, "roles", watched=False),
-    "RoleBinding": Resource(_RBAC, "rolebindings", watched=False),
-    "NetworkPolicy": Resource("networking.k8s.io/v1", "networkpolicies", watched=False),
+    "ConfigMap": Resource("v1", "configmaps"),
+    "ServiceAccount": Resource("v1", "serviceaccounts"),
+    "Role": Resource(_RBAC, "roles"),
+    "RoleBinding": Resource(_RBAC, "rolebindings"),
+    "NetworkPolicy": Resource("networking.k8s.io/v1", "networkpolicies"),
 }
 
 
@@ -61,6 +59,6 @@ def resources(made: Mapping[str, Resource]) -> dict[str, Resource]:
     return {
         KIND: Resource(f"{GROUP}/{VERSION}", PLURAL),
         **children(made),
-        EVENT: Resource("v1", "events", watched=False),
-        NAMESPACE: Resource("v1", "namespaces", watched=False),
+        EVENT: Resource("v1", "events"),
+        NAMESPACE: Resource("v1", "namespaces"),
     }

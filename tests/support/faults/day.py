@@ -55,7 +55,7 @@ class Day:
         made._reconciler.lookout._clock = asyncio.get_running_loop().time
         made._leads = leads
         self.controllers.append(made)
-        self.do(made.sync.run(SETTINGS.relist_seconds), made._queue.run(), made._recorder.run())
+        self.do(made.sync.run(), made._queue.run(), made._recorder.run())
         return made
 
     def do(self, *parts: Coroutine[Any, Any, None]) -> None:

@@ -55,7 +55,7 @@ class TwoObjects:
 
     workload = "Train"
     kinds: Mapping[str, Resource] = {
-        "TrainTemplate": Resource("trains.example/v2", "traintemplates", watched=False),
+        "TrainTemplate": Resource("trains.example/v2", "traintemplates"),
         workload: Resource("trains.example/v2", "trains"),
     }
     container = "node"

@@ -41,7 +41,7 @@ class Bench:
 
     async def relist(self) -> None:
         kinds = child_kinds(self.world.backend)
-        await Synchroniser(self.api, self.cache, kinds, (), lambda key: None).relist()
+        await Synchroniser(self.api, self.cache, kinds, (), lambda key: None).list_all(None)
 
     def forget(self) -> None:
         """Start anew, with a cache that shows the job and nothing of what was made of it."""

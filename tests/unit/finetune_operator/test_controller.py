@@ -221,7 +221,7 @@ async def _story(off: float) -> list[Any]:
 
     async def passes() -> None:
         for _ in range(3):
-            await made.sync.relist()
+            await made.sync.list_all(None)
             cache.synced = True
             after = await made._handle(KEY)
             told = made.metrics.registry.get_sample_value(

@@ -41,7 +41,6 @@ def test_every_field_has_its_variable() -> None:
         "FINETUNE_SERVICE_ACCOUNT": "finetune-operator",
         "FINETUNE_BIND_ADDRESS": "0.0.0.0",
         "FINETUNE_BIND_PORT": "7",
-        "FINETUNE_RELIST_SECONDS": "8",
         "FINETUNE_LOG_LEVEL": "DEBUG",
         "FINETUNE_LOG_FORMAT": "json",
     }
@@ -64,7 +63,7 @@ def test_every_field_has_its_variable() -> None:
         ("judge.example", "*.scores.example"),
         *(("/models",), ("ghcr.io/acme/*", "t:1"), ("trainer-*",), ("s3://a/*", "hf://*")),
         *("finetune-system", "finetune-operator"),
-        *("0.0.0.0", 7, 8, "DEBUG", "json"),
+        *("0.0.0.0", 7, "DEBUG", "json"),
     )
 
 

@@ -11,11 +11,12 @@ from typing import Any
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from kubernetes.aio.client.configuration import Configuration
+from yarl import URL
 
 from finetune_operator.cluster.cache import Cache
 from finetune_operator.cluster.client import Cluster
 from finetune_operator.controller import Controller
-from finetune_operator.handlers import Watches, _kopf_settings
+from finetune_operator.handlers import Watches, _kopf_settings, _list_nothing
 from finetune_operator.job.resources import resources
 from finetune_operator.plan.backends import BACKEND
 from finetune_operator.settings import Settings
@@ -67,16 +68,53 @@ async def test_an_answer_that_ends_the_watches_ends_nothing_else() -> None:
             assert not task.done()
 
 
-async def test_what_goes_while_the_watches_start_anew_is_listed_soon() -> None:
+async def test_whoever_lists_jobs_is_told_when_the_watches_end() -> None:
     async def nothing_is_answered() -> web.Response:
         await asyncio.Event().wait()
         return web.Response()
 
     async with watching(nothing_is_answered) as (watches, controller, _, asked):
-        for missed in (False, True):
+        for ended in (False, True):
             await begin(asked)
-            assert controller.sync._missed.is_set() is missed
+            assert controller.sync._news[None].is_set() is ended
             watches.start_anew()
+
+
+async def test_kopf_lists_nothing_and_says_that_a_watch_begins() -> None:
+    asked: list[tuple[str, str]] = []
+    begun: list[str | None] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        asked.append((request.path_qs, request.headers.get("Authorization", "")))
+        return web.Response(status=403 if "forbidden" in request.path else 200)
+
+    class Listens:
+        def begin(self, scope: str | None) -> None:
+            begun.append(scope)
+
+    app = web.Application()
+    app.router.add_route("*", "/{tail:.*}", answer)
+    jobs = "finetunejobs"
+    async with TestServer(app) as server:
+        configuration: Any = Configuration()
+        configuration.host = str(server.make_url(""))
+        configuration.api_key = {"BearerToken": "Bearer of-the-moment"}
+        cluster = Cluster(configuration, resources(BACKEND.kinds))
+        listens: Any = Listens()
+        async with cluster.session(_list_nothing(listens)) as session:
+            for path in (
+                f"apis/finetune.dev/v1alpha1/{jobs}?limit=500",
+                f"k8s/apis/finetune.dev/v1alpha1/namespaces/team/{jobs}?limit=500",
+                f"apis/finetune.dev/v1alpha1/namespaces/team/{jobs}?watch=true",
+                f"apis/finetune.dev/v1alpha1/namespaces/forbidden/{jobs}",
+                "apis/finetune.dev/v1alpha1",
+            ):
+                await session.get(server.make_url("/").join(URL(path)))
+        await cluster.close()
+    shortened = [path.endswith("fieldSelector=metadata.name%3D-") for path, _ in asked]
+    assert shortened == [True, True, False, True, False]
+    assert {token for _, token in asked} == {"Bearer of-the-moment"}
+    assert begun == [None, "team"], "what is refused begins no watch"
 
 
 def test_a_request_that_is_refused_is_tried_for_ever() -> None:

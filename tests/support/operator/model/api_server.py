@@ -4,14 +4,14 @@ the operator's last."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from email.utils import format_datetime
 from typing import Any
 
 from finetune_api.job import KIND
-from finetune_operator.cluster.api import ApiError, Listing, NotLeading, Unreachable
+from finetune_operator.cluster.api import ApiError, Change, Listing, NotLeading, Unreachable
 from finetune_operator.cluster.cache import Cache
 from finetune_operator.cluster.clock import ServerClock
 from finetune_operator.events import Recorder
@@ -85,6 +85,13 @@ class ModelApi:
             if not selector or b["metadata"].get("labels", {}).get(key) == value
         ]
         return Listing(tuple(items), str(self.world.version))
+
+    async def watch(
+        self, kind: str, namespace: str | None, selector: str, version: str
+    ) -> AsyncGenerator[Change]:
+        """Show nothing: what watches show, the World's `deliveries` tell."""
+        await asyncio.Event().wait()
+        yield Change(version)
 
     async def get(self, kind: str, namespace: str, name: str) -> Json | None:
         self._ask()

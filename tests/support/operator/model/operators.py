@@ -87,7 +87,7 @@ class Operator:
     def relist(self) -> None:
         synchroniser = Synchroniser(self.api, self.cache, self.kinds, (), lambda key: None)
         with suppress(Unreachable):
-            self._loop.run_until_complete(synchroniser.relist())
+            self._loop.run_until_complete(synchroniser.list_all(None))
 
     def do_pass(self) -> bool:
         """Do a pass, unless it is not this operator's turn; return whether one was done to its

@@ -61,8 +61,3 @@ def test_a_kind_has_its_group_version_and_path(
     assert resource.path("team") == collection
     assert resource.path("team", "a", "status") == f"{collection}/a/status"
     assert resource.path(None) == collection.replace("/namespaces/team", "")
-
-
-def test_what_moves_by_itself_is_watched() -> None:
-    watched = {kind for kind, resource in RESOURCES.items() if resource.watched}
-    assert watched == {"FineTuneJob", "PyTorchJob", "Pod", "Lease"}
