@@ -23,6 +23,12 @@ def pieces(row: Row, template: str | None, **tokenizer: Any) -> list[tuple[bool,
     return pieces_by(byte_tokenizer(template, **tokenizer), row)
 
 
+def marked(row: Row, template: str, special: tuple[str, ...]) -> str:
+    """Return the row's text with what is learned between ⟦ and ⟧."""
+    runs = pieces_by(byte_tokenizer(template, special), row)
+    return "".join(f"⟦{text}⟧" if learned else text for learned, text in runs)
+
+
 def pieces_by(tokenizer: Any, row: Row) -> list[tuple[bool, str]]:
     """Return the same by a tokenizer."""
     encoded = Encoder(tokenizer, 4096).encode(row)

@@ -27,7 +27,7 @@ from finetune_trainer.data.template import SECONDS, ChatTemplate, Tokenizer
 from finetune_trainer.process.errors import Failure
 
 CHARACTERS_A_TOKEN = 16  # of several times as many as tokens of any text have on average
-VERSION = 2  # to be raised whenever the same row would encode to other tokens or another mask
+VERSION = 3  # to be raised whenever the same row would encode to other tokens or another mask
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,9 @@ class _Tokens:
     ends: npt.NDArray[np.int64]
     added: npt.NDArray[np.bool_]  # by the tokenizer, such as a beginning of sequence
 
-    def text_at(self, index: int, text: str) -> str:
-        """Return what a token stands for in the rendering."""
-        return text[int(self.starts[index]) : int(self.ends[index])]
+    def is_space(self, index: int, text: str) -> bool:
+        """Tell whether a token stands for white space of the rendering."""
+        return text[int(self.starts[index]) : int(self.ends[index])].isspace()
 
 
 def refuse_unknown(tokens: npt.NDArray[np.int32], vocabulary: int | None) -> None:
@@ -144,12 +144,19 @@ class Encoder:
     def _through_end_of_turn(
         self, indices: npt.NDArray[np.int64], tokens: _Tokens, text: str
     ) -> npt.NDArray[np.int64]:
-        """Leave out white space after the special token that closes a turn; keep all else."""
-        kept = len(indices)
-        while kept and tokens.text_at(indices[kept - 1], text).isspace():
+        """Leave out what stands after the end of a turn: white space after the special token that
+        closes it, and whatever a template puts after the tokenizer's own end."""
+        kept = first = len(indices)
+        space = [tokens.is_space(index, text) for index in indices]
+        closes = [tokens.ids[index] in self._special for index in indices]
+        while first and (closes[first - 1] or space[first - 1]):
+            first -= 1
+        ids = [tokens.ids[index] for index in indices[first:]]
+        if self._tokenizer.eos_token_id in ids:
+            return indices[: first + ids.index(self._tokenizer.eos_token_id) + 1]
+        while kept and space[kept - 1]:
             kept -= 1
-        closed = kept and tokens.ids[indices[kept - 1]] in self._special
-        return indices[:kept] if closed else indices
+        return indices[:kept] if kept and closes[kept - 1] else indices
 
     def _tokenize(self, text: str, *, add_special_tokens: bool) -> _Tokens:
         beginning = CHARACTERS_A_TOKEN * self._longest

@@ -6,7 +6,9 @@ import json
 import re
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import date
+from itertools import product
 from typing import Any
 
 from jinja2 import TemplateError
@@ -28,6 +30,8 @@ MEMORY_BYTES = 2**30  # of a rendering
 
 _CLOCK = re.compile(r"strftime_now\(\s*(['\"])(.*?)\1\s*\)")
 
+
+REASONING_FIELDS = ("reasoning_content", "thinking", "reasoning")  # of messages, by templates
 
 Tokenizer = Any  # a fast one of transformers, which is not imported here
 
@@ -73,6 +77,23 @@ _PROBE = (
 )
 
 
+# Mistral's wants nine letters and digits for a call's id; Kimi's writes the id, not the name.
+_PROBE_OF_ID = tuple(
+    message._replace(
+        tool_calls=tuple(replace(call, id="functions.probe_name:0") for call in message.tool_calls)
+    )
+    for message in _PROBE
+)
+
+
+@dataclass(frozen=True)
+class _Writing:
+    """How a template wants what a message says."""
+
+    calls_as_text: bool = False  # the arguments of tool calls
+    reasoning: str = REASONING_FIELDS[0]
+
+
 class ChatTemplate:
     """The chat template of one tokenizer."""
 
@@ -82,17 +103,20 @@ class ChatTemplate:
         """Take the template of a tokenizer; a row has so many seconds of the processor."""
         self._tokenizer = tokenizer
         self._special = special
+        self._eos: str | None = tokenizer.eos_token
         self._seconds = seconds
         self._sources: dict[bool, str] = {}
-        self._calls_as_text: bool | None = None  # how it wants the arguments of tool calls
+        self._writing = _Writing()
+        self._knows_calls = self._knows_reasoning = False
         self._asks_for_reasoning = False
+        self._closers: tuple[str, str] | None = None  # of a template that puts nothing after turns
         self._left = seconds
         self._probe()
 
     def render(self, dialogue: Dialogue) -> Rendering:
         """Return a dialogue as text; raise RowError. Of several the last one is to be asked."""
         self._begin(dialogue)
-        turns = Turns(dialogue, self._text, self._special)
+        turns = Turns(dialogue, self._text, self._special, self._closers)
         return Rendering(dialogue, turns, asks_for_reasoning=self._asks_for_reasoning)
 
     def prompt(self, dialogue: Dialogue) -> str:
@@ -104,6 +128,8 @@ class ChatTemplate:
         self._left = self._seconds
         if any(message.tool_calls for message in dialogue.messages):
             self._learn_calls()
+        if any(message.reasoning for message in dialogue.messages):
+            self._learn_reasoning()
 
     def _text(
         self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], header: bool
@@ -127,7 +153,7 @@ class ChatTemplate:
         header: bool = False,
     ) -> str:
         begun = time.process_time()
-        plain = [_plain(message, calls_as_text=bool(self._calls_as_text)) for message in messages]
+        plain = [_plain(message, self._writing) for message in messages]
         try:
             with bounded(self._left, MEMORY_BYTES):
                 text: str = self._tokenizer.apply_chat_template(
@@ -166,23 +192,44 @@ class ChatTemplate:
 
     def _learn_calls(self) -> None:
         """Find out how the template wants arguments: as an object, else as JSON text."""
-        if self._calls_as_text is not None:
+        if self._knows_calls:
             return
-        for self._calls_as_text in (False, True):
+        before = self._writing
+        for as_text, probe in product((False, True), (_PROBE, _PROBE_OF_ID)):
+            self._writing = replace(before, calls_as_text=as_text)
             try:
-                text = self._apply(_PROBE)
+                text = self._apply(probe)
             except _Refused:
                 continue
             # Neither as Python writes an object, nor as a text is quoted once more.
             if "probe_name" in text and re.search(r"(?<!['\\])\"?\bprobe_key\b(?!')", text):
+                self._knows_calls = True
                 return
-        self._calls_as_text = None
+        self._writing = before
         raise RowError(
             Kind.TEMPLATE_DROPS_TOOLS, "has tool calls, which the model's chat template leaves out"
         )
 
+    def _learn_reasoning(self) -> None:
+        """Find out by which name the template reads reasoning, if it does."""
+        if self._knows_reasoning:
+            return
+        before = self._writing
+        thought = "probe_thought"
+        thoughtful = Message("assistant", "probe_answer", reasoning=thought)
+        for name in REASONING_FIELDS:
+            self._writing = replace(before, reasoning=name)
+            try:
+                if thought in self._apply((_PROBE[0], thoughtful)):
+                    break
+            except _Refused:
+                continue
+        else:
+            self._writing = before
+        self._knows_reasoning = True
+
     def _probe(self) -> None:
-        """Refuse a template after whose turns a model would not know that it may stop."""
+        """Learn how headers end and what follows turns; refuse a template that lets none stop."""
         answer = Message("assistant", "probe_answer")
         try:
             text = self._apply((_PROBE[0], answer))
@@ -190,22 +237,46 @@ class ChatTemplate:
         except (_Refused, RowError):
             return  # each row will be refused for it
         self._asks_for_reasoning = REASONING_OPENED.search(header) is not None
-        if text.endswith(answer.content):
-            raise Failure(
-                Reason.MODEL_UNSUPPORTED,
-                "the base model's chat template puts nothing after an assistant turn, so the model "
-                f"would not learn to stop; {REMEDY}",
-            )
+        if not text.rstrip().endswith(answer.content):
+            return
+        after_answer = self._opener(text, (_PROBE[0], answer, _PROBE[0]))
+        if after_answer is None and text.endswith(answer.content):
+            after_answer = self._eos
+            if after_answer is None:
+                raise Failure(
+                    Reason.MODEL_UNSUPPORTED,
+                    "the base model's chat template puts nothing after an assistant turn, and its "
+                    f"tokenizer has no end, so the model would not learn to stop; {REMEDY}",
+                )
+        if after_answer is not None:
+            self._closers = after_answer, self._after_calls() or after_answer
+
+    def _after_calls(self) -> str | None:
+        """Return the special token with which a dialogue goes on after calls."""
+        try:
+            self._learn_calls()
+            return self._opener(self._apply(_PROBE[:2]), _PROBE[:3])
+        except (_Refused, RowError):
+            return None
+
+    def _opener(self, text: str, longer: Sequence[Message]) -> str | None:
+        """Return the special token with which a dialogue goes on after a text, if it does so."""
+        try:
+            follows = self._apply(longer).removeprefix(text).lstrip()
+        except _Refused:
+            return None
+        found = [token for token in self._special if follows.startswith(token)]
+        return max(found, key=len, default=None)
 
 
-def _plain(message: Message, *, calls_as_text: bool) -> dict[str, Any]:
+def _plain(message: Message, writing: _Writing) -> dict[str, Any]:
     """Return a message as templates read it; what is None is left out."""
-    calls = [_plain_call(call, as_text=calls_as_text) for call in message.tool_calls]
+    calls = [_plain_call(call, as_text=writing.calls_as_text) for call in message.tool_calls]
     fields = {
         "role": message.role,
         "content": message.content,
         "tool_calls": calls or None,
-        "reasoning_content": message.reasoning,
+        writing.reasoning: message.reasoning,
         "name": message.name,
         "tool_call_id": message.call_id,
     }

@@ -32,11 +32,20 @@ def ends(template: str | None, *added: AddedToken, special: tuple[str, ...] = SP
         (CHATML, ["<|im_end|>"]),
         (CHATML.replace("<|im_end|>", "<|endoftext|>"), ["<|endoftext|>"]),
         (CALLS, ["<|call|>", "<|im_end|>"]),
-        (CHATML.replace("'<|im_end|>'", "''"), []),
+        (CHATML.replace("'<|im_end|>'", "''"), ["<|im_start|>"]),
+        (CHATML.replace("<|im_start|>", "").replace("<|im_end|>", ""), []),
         ("{{ raise_exception('never') }}", []),
         (None, []),
     ],
-    ids=["another than the model's", "the model's", "of calls", "text", "refused", "no template"],
+    ids=[
+        "another than the model's",
+        "the model's",
+        "of calls",
+        "what opens the next",
+        "text",
+        "refused",
+        "no template",
+    ],
 )
 def test_ends(template: str | None, expected: list[str]) -> None:
     assert ends(template, special=(*SPECIAL, "<|call|>")) == expected

@@ -51,12 +51,18 @@ def test_a_tokenizer_that_closes_text_by_itself_closes_it_once() -> None:
     assert encoded.learned.tolist() == [False] * 4 + [True, True]
 
 
-def test_all_tokens_that_close_a_turn_are_learned_where_the_dialogue_is_closed_too() -> None:
+@pytest.mark.parametrize(
+    ("end", "first"), [("<|im_end|>", "b<|im_end|>"), ("<|endoftext|>", "b<|im_end|><|endoftext|>")]
+)
+def test_tokens_that_close_a_turn_are_learned_through_the_tokenizers_own(
+    end: str, first: str
+) -> None:
     closed = CHATML.replace("'<|im_end|>'", "'<|im_end|><|endoftext|>'").replace(
         "{% if add", "{% if not add_generation_prompt %}{{ '<|im_end|>' }}{% endif %}{% if add"
     )
-    row = dialogue("a", "b", "c", "d")
-    assert learned(row, byte_tokenizer(closed))[0] == "b<|im_end|><|endoftext|>"
+    tokenizer = byte_tokenizer(closed)
+    tokenizer.eos_token = end
+    assert learned(dialogue("a", "b", "c", "d"), tokenizer)[0] == first
 
 
 def test_a_turn_of_which_nothing_stands_is_refused() -> None:
