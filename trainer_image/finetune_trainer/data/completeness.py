@@ -52,6 +52,15 @@ def drops_reasoning(text: str, dialogue: Dialogue) -> bool:
     )
 
 
+def thought_of(message: Message) -> tuple[str, str]:
+    """Return a message's reasoning as it is to be written, "" for none, and what follows it."""
+    if message.reasoning:
+        return message.reasoning.strip("\n") + "\n", "\n\n"
+    before, closed, answer = message.content.rpartition(THOUGHT_END)
+    gap = answer[: len(answer) - len(answer.lstrip())]
+    return before.rpartition(THOUGHT_BEGIN)[2], gap if closed else ""
+
+
 def _thoughts(message: Message) -> tuple[str, str]:
     """Return the reasoning in a message's own field, and that in its content; "" for none."""
     before, _, _ = message.content.rpartition(THOUGHT_END)

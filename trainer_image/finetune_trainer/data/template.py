@@ -117,6 +117,8 @@ class ChatTemplate:
         """Return a dialogue as text; raise RowError. Of several the last one is to be asked."""
         self._begin(dialogue)
         turns = Turns(dialogue, self._text, self._special, self._closers)
+        if self._asks_for_reasoning:
+            turns.reopen_reasoning()
         return Rendering(dialogue, turns, asks_for_reasoning=self._asks_for_reasoning)
 
     def prompt(self, dialogue: Dialogue) -> str:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from finetune_trainer.data.completeness import THOUGHT_BEGIN, THOUGHT_END
+from finetune_trainer.data.completeness import THOUGHT_BEGIN, THOUGHT_END, thought_of
 from finetune_trainer.data.faults import Kind, RowError
 from finetune_trainer.data.messages import Message
 from finetune_trainer.data.rows import Dialogue
@@ -68,6 +68,28 @@ class Turns:
             raise _unstable("an assistant turn")
         return start, end
 
+    def reopen_reasoning(self) -> None:
+        """Put the last turn's reasoning into what its header opens, where it is left out.
+
+        So do templates that keep only answers, and so is what the model is going to write.
+        """
+        last = len(self._messages) - 1
+        message = self._messages[last]
+        thought, gap = thought_of(message)
+        if message.role != "assistant" or not thought or thought.strip() in self.text:
+            return
+        opened = REASONING_OPENED.search(self._through(last, header=True))
+        if opened is None or opened[1] is not None:
+            return
+        start, _ = self.span(last)
+        words = self.text[start:]
+        if opened[0].endswith("\n"):
+            thought = thought.lstrip("\n")
+        closed = "" if words.startswith(THOUGHT_END) else THOUGHT_END + gap
+        if words[:1].isspace():
+            closed = closed.rstrip()
+        self.text = self.text[:start] + opened[0] + thought + closed + words
+
     def opens_reasoning(self) -> bool:
         """Tell whether the last turn follows the opened reasoning that its header ends with."""
         last = len(self._messages) - 1
@@ -118,7 +140,7 @@ class Turns:
         """Return where the next special token ends, which must close the last turn too."""
         places = [(self.text.find(token, at), token) for token in self._special]
         place, token = min((found for found in places if found[0] >= 0), default=(0, ""))
-        if not token or token not in closing:
+        if not token or (token not in closing and token not in (self._closers or ())):
             raise _unstable("what closes an earlier assistant turn")
         return place + len(token)
 

@@ -183,6 +183,45 @@ def test_what_is_learned(name: str) -> None:
     assert marked(row, template, special) == expected
 
 
+# The header opens a thought; of any turn only the answer is kept.
+ANSWERS = CHATML.replace("assistant\n' }}", "assistant\n<think>\n' }}").replace(
+    "message['content']", "message['content'].split('</think>')[-1]"
+)
+
+
+@pytest.mark.parametrize(
+    ("template", "last", "written"),
+    [
+        (ANSWERS, ANSWER._replace(reasoning="so"), "<think>\n⟦so\n</think>\n\nA"),
+        (
+            ANSWERS,
+            Message("assistant", "<think>\nso\n</think>\n\nA"),
+            "<think>\n⟦so\n</think>\n\nA",
+        ),
+        (ANSWERS, Message("assistant", "so</think>A"), "<think>\n⟦so</think>A"),
+        (
+            ANSWERS.replace("[-1]", "[-1] | trim"),
+            Message("assistant", "<think>so</think>\nA"),
+            "<think>\n⟦so</think>\nA",
+        ),
+        (
+            OPENED.replace(" and loop.last", " and false"),
+            ANSWER._replace(reasoning="so"),
+            "<think>⟦so\n</think>A",
+        ),
+    ],
+)
+def test_reasoning_of_the_last_turn_is_learned_where_the_header_opens_it(
+    template: str, last: Message, written: str
+) -> None:
+    earlier = turns("q", "a", "r").messages
+    row = Dialogue((*earlier, last))
+    text = marked(row, template, SPECIAL)
+    assert text.endswith(f"r<|im_end|>\n<|im_start|>assistant\n{written}<|im_end|>⟧\n")
+    assert "⟦a<|im_end|>⟧" in text.replace("</think>a", "a")
+    assert Encoder(byte_tokenizer(template), 4096).encode(row).warnings == ()
+
+
 @pytest.mark.parametrize(
     ("template", "special", "expected"),
     [
