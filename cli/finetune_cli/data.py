@@ -16,7 +16,7 @@ from rich.table import Table
 from finetune_cli.console import ERR, INVALID_FILE, OUT, missing, print_out, readable, refusing
 from finetune_contract.recipe import DataFormat, MethodType
 from finetune_trainer.data.check import CheckedRow, Counts, DataFile, Reader, check_files
-from finetune_trainer.data.faults import Fault, Findings, Severity
+from finetune_trainer.data.faults import Fault, Findings, Severity, in_words
 from finetune_trainer.methods.registry import method_of
 from finetune_trainer.process.errors import Failure
 
@@ -58,6 +58,7 @@ class Report:
                 for file, counts in zip(self.files, self.counts, strict=True)
             ],
             "counts": {str(kind): count for kind, count in sorted(self.findings.counts.items())},
+            "ignored": dict(self.findings.ignored),
             "faults": [
                 {
                     "file": fault.uri,
@@ -195,5 +196,7 @@ def _show(report: Report) -> None:
         print_out(f"and {found - SHOWN:,} more; of each kind:")
         for kind, count in report.findings.counts.most_common():
             print_out(f"  {count:>9,}  {kind}")
+    if report.findings.ignored:
+        print_out(f"ignored: {in_words(report.findings.ignored)}")
     for file, counts in zip(report.files, report.counts, strict=True):
         print_out(f"{file.uri}: {counts.good:,} of {counts.rows:,} rows can be trained on")

@@ -79,6 +79,8 @@ class TrainingSummary(Message):
     eval_loss: float | None = None  # of the published adapter
     stopped_early: bool = False
     skipped_rows: int = 0
+    ignored_keys: Annotated[dict[str, int], Field(default_factory=dict)]
+    """How many rows have a key that means nothing, by its name."""
     final_reward: float | None = None  # GRPO: mean total of the last step's completions
 
 

@@ -203,6 +203,7 @@ class Loop:
             eval_loss=evaluation.loss if evaluation and evaluation.step == published else None,
             stopped_early=state.step < self._feed.steps,
             skipped_rows=self._data.skipped,
+            ignored_keys=self._data.ignored,
             final_reward=self._feed.reward,
         )
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from finetune_contract.runconfig import RunConfig
 from finetune_trainer.data.check import DataFile
 from finetune_trainer.data.dataset import Dataset, Index, open_dataset, read_index, read_keys
 from finetune_trainer.data.encoding import SKIPPED, Encodes, Encoding, Form, encode_once
-from finetune_trainer.data.faults import Kind
+from finetune_trainer.data.faults import Kind, in_words
 from finetune_trainer.model.tokenizer import load_tokenizer, vocabulary_size
 from finetune_trainer.process.errors import Failure
 from finetune_trainer.run import Run
@@ -37,6 +38,7 @@ class Prepared:
     eval: Dataset | None
     skipped: int
     skipped_file: Path | None  # JSON Lines: uri, row, reason; on rank 0's disk
+    ignored: dict[str, int] = field(default_factory=dict)  # rows with a key that means nothing
 
 
 def prepare(
@@ -68,6 +70,7 @@ def prepare(
         eval=open_dataset(held_out[0], [1.0] * len(data.eval)) if held_out else None,
         skipped=skipped,
         skipped_file=_list_skipped(config, datasets) if skipped and ranks.is_lead else None,
+        ignored=dict(sum((Counter(index.ignored) for index in indices), Counter())),
     )
 
 
@@ -136,6 +139,8 @@ def _index(directory: Path) -> Index:
 def _log_warnings(index: Index) -> None:
     for kind, count in index.warnings.items():
         log.warning("%d rows of the train data: %s", count, Kind(kind).meaning)
+    if index.ignored:
+        log.info("keys of rows that are ignored: %s", in_words(index.ignored))
     if index.skipped:
         log.warning("%d rows of the train data were left out", index.skipped)
 

@@ -155,7 +155,7 @@ LINES = [
 ]
 FIELDS = [
     bad_line(Kind.MISSING_FIELD, row({"role": "user"}, ANSWER), "messages[0] has no 'content'"),
-    bad_line(Kind.MISSPELT_FIELD, {"mesages": CANARY}, "'messages' (found 'mesages')"),
+    bad_line(Kind.MISSPELT_FIELD, {"mesages": CANARY}, "(found 'mesages')"),
     bad_line(
         Kind.MISSPELT_FIELD,
         row({"role": "user", "contents": CANARY}, ANSWER),
@@ -180,16 +180,25 @@ FIELDS = [
     bad_line(Kind.EMPTY_COMPLETION, row(ASK, ("assistant", " \n")), "empty content"),
     bad_line(Kind.EMPTY_MESSAGES, row(), "'messages' is empty"),
     bad_line(
-        Kind.NON_TEXT_CONTENT, row(("user", [{"type": "image"}]), ANSWER), "content is not text"
+        Kind.NON_TEXT_CONTENT,
+        row(("user", [{"type": "image"}]), ANSWER),
+        "is a part of type 'image', not text",
     ),
     bad_line(Kind.NON_TEXT_CONTENT, row(("user", None), ANSWER), "content is null", "null"),
+    bad_line(
+        Kind.FOREIGN_FIELD,
+        row(ASK, {"role": "assistant", "content": CANARY, "weight": 0.5}),
+        "messages[1].'weight' is a fraction; put rows",
+    ),
+    bad_line(
+        Kind.PREFERENCE_DATA,
+        {"prompt": CANARY, "chosen": CANARY, "rejected": CANARY},
+        "has 'chosen': SFT does not learn from which answer is better",
+    ),
 ]
 TURNS = [
-    bad_line(Kind.UNKNOWN_ROLE, row(("human", CANARY), ANSWER), "none of system, user"),
-    bad_line(Kind.SYSTEM_NOT_FIRST, row(ASK, ("system", CANARY), ANSWER), "not the first"),
-    bad_line(Kind.WRONG_ROLE_ORDER, row(ASK, ASK, ANSWER), "turn 2 is user where assistant"),
+    bad_line(Kind.UNKNOWN_ROLE, row(ASK, ("asistant", CANARY)), "is 'assistant' meant?"),
     bad_line(Kind.NO_ASSISTANT_TURN, row(("system", CANARY), ASK), "no assistant turn"),
-    bad_line(Kind.LAST_TURN_NOT_ASSISTANT, row(ASK, ANSWER, ASK), "ends with a user turn"),
     bad_line(Kind.BAD_TOOLS, row(ASK, ANSWER, tools=[{"type": CANARY}]), "tools[0] has no"),
     bad_line(
         Kind.BAD_TOOL_CALL,
@@ -202,14 +211,11 @@ TURNS = [
         "arguments is not JSON",
         "json",
     ),
-    bad_line(Kind.RESULT_WITHOUT_CALL, row(ASK, RESULT, ANSWER), "no call is open"),
     bad_line(
         Kind.RESULT_WITHOUT_CALL,
         row(ASK, CALL, {**RESULT, "tool_call_id": CANARY}, ANSWER),
         "turn 3 has the tool_call_id of no call",
-        "id",
     ),
-    bad_line(Kind.CALL_WITHOUT_RESULT, row(ASK, CALL, ASK, ANSWER), "needs its result"),
     bad_line(
         Kind.OVERLAP_WITH_EVAL,
         row(ASK, ANSWER, id=1),
@@ -219,9 +225,10 @@ TURNS = [
 ]
 WARNINGS = [
     bad_line(Kind.DUPLICATE_ROW, good(1) | {"id": 7}, "is row 2 again"),
+    bad_line(Kind.LAST_TURN_NOT_ASSISTANT, row(ASK, ANSWER, ASK), "is not the assistant's"),
     bad_line(
         Kind.REASONING_DROPPED,
-        row(ASK, ("assistant", "<think>why</think>so")),
+        row(ASK, ("assistant", "<think>why</think>so"), ASK, ANSWER),
         "reasoning",
         template=NO_THOUGHTS,
     ),
@@ -249,6 +256,12 @@ ENCODED = [
         row(("system", CANARY), ASK, ANSWER),
         "chat template: No system role",
         template=SYSTEM_REFUSED,
+    ),
+    bad_line(
+        Kind.LAST_REASONING_DROPPED,
+        row(ASK, ("assistant", "<think>why</think>so")),
+        "turn 2 has reasoning that the model's chat template leaves out; remove it",
+        template=NO_THOUGHTS,
     ),
     bad_line(
         Kind.TEMPLATE_DROPS_TURN,
@@ -314,13 +327,14 @@ PROMPTS = [
     bad_prompt(
         Kind.LAST_TURN_NOT_USER, row(ASK, ANSWER, answer="1"), "ends with an assistant turn"
     ),
-    bad_prompt(Kind.WRONG_ROLE_ORDER, row(ASK, ASK, answer="1"), "turn 2 is user where"),
-    bad_prompt(Kind.UNKNOWN_ROLE, row(("human", CANARY), answer="1"), "none of system"),
+    bad_prompt(Kind.UNKNOWN_ROLE, row(("usr", CANARY), answer="1"), "is 'user' meant?"),
     bad_prompt(
-        Kind.CALL_WITHOUT_RESULT, row(ASK, CALL, answer="1"), "each tool call needs its result"
+        Kind.RESULT_WITHOUT_CALL,
+        row(ASK, CALL, {**RESULT, "tool_call_id": CANARY}, answer="1"),
+        "turn 3 has the tool_call_id of no call",
     ),
     bad_prompt(Kind.MISSING_COLUMN, {"prompt": CANARY}, "no 'answer', which reward right reads"),
-    bad_prompt(Kind.BAD_TOOLS, {**prompt(9), "tools": CANARY}, "'tools' is not a list"),
+    bad_prompt(Kind.BAD_TOOLS, {**prompt(9), "tools": CANARY}, "'tools' is not JSON"),
     bad_prompt(
         Kind.PROMPT_TOO_LONG, {"prompt": "x" * 300, "answer": CANARY}, "more than the 192 that"
     ),

@@ -106,6 +106,13 @@ def test_a_table_for_people(tmp_path: Path) -> None:
     assert check(path).stdout == f"{path}: 4 of 4 rows can be trained on\n"
 
 
+def test_ignored_keys_are_counted(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    path.write_bytes(b"".join(encoded({**good(number), "id": number}) for number in range(1000)))
+    assert check(path).stdout.startswith("ignored: id 1,000\n")
+    assert json.loads(check(path, "--json").stdout)["ignored"] == {"id": 1000}
+
+
 def test_many_faults_are_counted(tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
     path.write_bytes(b"[1]\n" + b"{}\n" * 59)

@@ -17,7 +17,8 @@ from finetune_contract.recipe import DataFormat
 from finetune_trainer.data.duplicates import DuplicateFinder, Place
 from finetune_trainer.data.faults import FileError, Findings, Kind, RowError
 from finetune_trainer.data.lines import HEAD_BYTES, check_head, numbered_lines, parse_line
-from finetune_trainer.data.rows import Row, detect_format, parse_row, row_key
+from finetune_trainer.data.reading.reader import RowReader
+from finetune_trainer.data.rows import Row, row_key
 
 LINES_PER_REPORT = 256
 
@@ -76,25 +77,12 @@ OnLines = Callable[[int], None]
 Reader = Callable[[dict[str, Any]], Row]  # raises RowError
 
 
-def row_reader(data_format: DataFormat) -> Reader:
-    """Return what reads the rows of one file; Auto is the format of the first that has one."""
-    known: DataFormat | None = None if data_format is DataFormat.AUTO else data_format
-
-    def read(value: dict[str, Any]) -> Row:
-        nonlocal known
-        if known is None:
-            known = detect_format(value)
-        return parse_row(value, known)
-
-    return read
-
-
 def check_files(
     files: Sequence[DataFile],
     findings: Findings,
     accept: Accept,
     *,
-    reader: Callable[[DataFormat], Reader] = row_reader,
+    reader: Callable[[DataFormat], Reader] = RowReader,
     scratch: Path | None = None,
     eval_keys: Container[int] = frozenset(),
     on_lines: OnLines = lambda lines: None,
@@ -117,6 +105,8 @@ def check_files(
                     if Kind.TEMPLATE_ENDLESS in findings.counts:
                         return tuple(counts)  # the next row would take as long
                     continue
+                findings.warn(file.uri, checked.line, checked.row.warnings)
+                findings.ignore(checked.row.ignored)
                 finder.add(checked.key, Place(number, checked.line))
                 good += 1
                 if checked.line % LINES_PER_REPORT == 0:

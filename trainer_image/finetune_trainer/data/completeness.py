@@ -43,13 +43,23 @@ def check_complete(text: str, dialogue: Dialogue) -> None:
 
 
 def drops_reasoning(text: str, dialogue: Dialogue) -> bool:
-    """Tell whether an assistant turn's reasoning is not in the rendering."""
-    return any(
-        thought.strip() not in text
-        for message in dialogue.messages
-        if message.role == "assistant"
-        for thought in _thoughts(message)
-    )
+    """Tell whether the reasoning of a turn that is learned is not in the rendering.
+
+    Raises RowError if it is the last one's: that is what the row is there to teach.
+    """
+    learned = [i for i in range(len(dialogue.messages)) if dialogue.learns(i)]
+    dropped = [
+        index
+        for index in learned
+        if any(thought.strip() not in text for thought in _thoughts(dialogue.messages[index]))
+    ]
+    if dropped and dropped[-1] == learned[-1]:
+        raise RowError(
+            Kind.LAST_REASONING_DROPPED,
+            f"turn {dropped[-1] + 1} has reasoning that the model's chat template leaves out; "
+            "remove it, or use a template that writes it",
+        )
+    return bool(dropped)
 
 
 def thought_of(message: Message) -> tuple[str, str]:

@@ -93,13 +93,17 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Index:
-    """What stands beside the tokens: rows kept and left out per file, warnings by kind."""
+    """What stands beside the tokens: rows kept and left out per file, warnings by kind.
+
+    `ignored` counts the rows that have a key which means nothing, by its name.
+    """
 
     rows: tuple[int, ...]
     left_out: tuple[int, ...]
     tokens: int
     skipped: int
     warnings: dict[str, int]
+    ignored: dict[str, int]
     documents: int | None = None  # bytes that stand beside the tokens of prompts
 
 

@@ -25,11 +25,11 @@ from finetune_trainer.data.check import (
     OnLines,
     Reader,
     check_files,
-    row_reader,
 )
 from finetune_trainer.data.dataset import DatasetWriter, Index, read_index
 from finetune_trainer.data.encode import EncodedRow, Encoder
 from finetune_trainer.data.faults import Fault, Findings
+from finetune_trainer.data.reading.reader import RowReader
 from finetune_trainer.data.rows import Row
 from finetune_trainer.data.template import Tokenizer
 from finetune_trainer.process.ending import is_disk_full
@@ -62,7 +62,7 @@ class Form:
 
     longest: int
     decides: tuple[Any, ...] = ()
-    reader: Callable[[DataFormat], Reader] = row_reader
+    reader: Callable[[DataFormat], Reader] = RowReader
     encoder: Callable[[Tokenizer, int, int | None], Encodes] = Encoder
     writer: Callable[[Path], DatasetWriter] = DatasetWriter
 
@@ -162,7 +162,8 @@ def _encode(
         for warning in findings.warnings:
             log.warning("%s", warning)
         good, bad = zip(*[(file.good, file.bad) for file in counts], strict=True)
-        writer.finish(Index(good, bad, writer.tokens, findings.skipped, findings.warned))
+        told = findings.warned, dict(findings.ignored)
+        writer.finish(Index(good, bad, writer.tokens, findings.skipped, *told))
 
 
 def _sweep(root: Path, digest: str) -> None:

@@ -6,16 +6,18 @@ A reason never holds the row's text: it travels into the job's status.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Self
 
+from finetune_contract.foreign import printable
 from finetune_contract.reasons import Reason
 from finetune_contract.recipe import BadRows
 from finetune_trainer.process.errors import Failure
 
 SHOWN = 20
+LONGEST_KEY, MOST_KEYS, OTHER_KEYS = 64, 100, "others"
 
 
 class Severity(StrEnum):
@@ -67,24 +69,27 @@ class Kind(StrEnum):
     MISSPELT_FIELD = "MisspeltField", "A field looks like a misspelling; both names are told."
     WRONG_TYPE = "WrongType", "A field holds another type than the format says."
     MIXED_FORMATS = "MixedFormats", "The row has another format than the file's first."
-    AMBIGUOUS_FORMAT = "AmbiguousFormat", "The row has messages as well as prompt or completion."
+    AMBIGUOUS_FORMAT = "AmbiguousFormat", "The row can be read in more than one way."
     EMPTY_COMPLETION = "EmptyCompletion", "A completion or assistant turn has nothing to learn."
     EMPTY_MESSAGES = "EmptyMessages", "A list of messages is empty."
     EMPTY_PROMPT = "EmptyPrompt", "GRPO: a prompt of text is empty."
     MISSING_COLUMN = "MissingColumn", "GRPO: a column that a builtin reward reads is not there."
-    NON_TEXT_CONTENT = "NonTextContent", "A turn's content is not text, such as a list of images."
+    NON_TEXT_CONTENT = "NonTextContent", "A turn's content has a part that is no text."
+    FOREIGN_FIELD = "ForeignField", "A field of another tool says what can not be obeyed."
+    PREFERENCE_DATA = "PreferenceData", "The row says which answer is better, not what to learn."
     # Turns.
-    UNKNOWN_ROLE = "UnknownRole", "A role is none of system, user, assistant, tool."
-    SYSTEM_NOT_FIRST = "SystemNotFirst", "A system turn stands after other turns."
-    WRONG_ROLE_ORDER = "WrongRoleOrder", "User and assistant do not take turns."
-    NO_ASSISTANT_TURN = "NoAssistantTurn", "No assistant turn, so nothing to learn."
-    LAST_TURN_NOT_ASSISTANT = "LastTurnNotAssistant", "The last turn is not the assistant's."
+    UNKNOWN_ROLE = "UnknownRole", "A role is no text, or looks like a misspelling of one."
+    NO_ASSISTANT_TURN = "NoAssistantTurn", "No assistant turn is to be learned."
     LAST_TURN_NOT_USER = "LastTurnNotUser", "GRPO: a prompt ends with the assistant's turn."
+    LAST_TURN_NOT_ASSISTANT = (
+        "LastTurnNotAssistant",
+        "The last turn is not the assistant's; nothing is learned from it.",
+        _WARNING,
+    )
     # Tools.
     BAD_TOOLS = "BadTools", "The row's list of tools is malformed."
     BAD_TOOL_CALL = "BadToolCall", "A tool call lacks its name or JSON arguments."
-    RESULT_WITHOUT_CALL = "ResultWithoutCall", "A tool turn answers no call."
-    CALL_WITHOUT_RESULT = "CallWithoutResult", "The dialogue goes on before a call is answered."
+    RESULT_WITHOUT_CALL = "ResultWithoutCall", "A tool turn has the tool_call_id of no call."
     # Rows beside each other.
     OVERLAP_WITH_EVAL = "OverlapWithEval", "A train row is in the eval data too."
     DUPLICATE_ROW = (
@@ -111,9 +116,13 @@ class Kind(StrEnum):
         "TemplateUnstable",
         "The chat template renders the dialogue so that turns can not be told apart.",
     )
+    LAST_REASONING_DROPPED = (
+        "LastReasoningDropped",
+        "The chat template leaves out the reasoning of the last turn that is learned.",
+    )
     REASONING_DROPPED = (
         "ReasoningDropped",
-        "The chat template leaves out reasoning, which is not learned then.",
+        "The chat template leaves out reasoning of earlier turns, which is not learned then.",
         _WARNING,
     )
     REASONING_NOT_OPENED = (
@@ -125,9 +134,16 @@ class Kind(StrEnum):
 
 # What is said of a row that is trained on all the same.
 WARNINGS = {
+    Kind.LAST_TURN_NOT_ASSISTANT: "ends with a turn that is not the assistant's",
     Kind.REASONING_DROPPED: "has reasoning that the chat template leaves out; it is not learned",
     Kind.REASONING_NOT_OPENED: "answers without the reasoning that the chat template will ask for",
 }
+
+
+def in_words(ignored: Mapping[str, int]) -> str:
+    """Return ignored keys with their numbers of rows, most first: `id 1,000, source 20`."""
+    ordered = sorted(ignored.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{key} {count:,}" for key, count in ordered)
 
 
 @dataclass(frozen=True)
@@ -172,6 +188,7 @@ class Findings:
         self.counts: Counter[Kind] = Counter()
         self.shown: list[Fault] = []
         self.warnings: list[Fault] = []
+        self.ignored: Counter[str] = Counter()
         self._skips = on_bad_row is BadRows.SKIP
         self._listener = listener
 
@@ -183,6 +200,13 @@ class Findings:
         if len(kept) < SHOWN and not self.skips(fault):
             kept.append(fault)
         self._listener(fault)
+
+    def ignore(self, keys: Iterable[str]) -> None:
+        """Count the keys of a row that mean nothing; of more than 100 the others as one."""
+        for key in keys:
+            name = printable(key, LONGEST_KEY)
+            known = name in self.ignored or len(self.ignored) < MOST_KEYS
+            self.ignored[name if known else OTHER_KEYS] += 1
 
     def warn(self, uri: str, row: int, kinds: Iterable[Kind]) -> None:
         """Note what is to be told of a row that is trained on."""

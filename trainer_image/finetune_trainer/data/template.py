@@ -55,8 +55,8 @@ class Rendering:
 
     def spans(self) -> Iterator[tuple[int, int]]:
         """Yield where the learned turns are in the text, in characters; raise RowError."""
-        for index, message in enumerate(self._dialogue.messages):
-            if message.role == "assistant" and index >= self._dialogue.learn_from:
+        for index in range(len(self._dialogue.messages)):
+            if self._dialogue.learns(index):
                 yield self._turns.span(index)
 
     def warnings(self) -> tuple[Kind, ...]:

@@ -46,6 +46,7 @@ class Turns:
         special: Sequence[str],
         closers: tuple[str, str] | None = None,
     ) -> None:
+        self._dialogue = dialogue
         self._messages = dialogue.messages
         self._tools = dialogue.tools
         self._render = render
@@ -91,8 +92,8 @@ class Turns:
         self.text = self.text[:start] + opened[0] + thought + closed + words
 
     def opens_reasoning(self) -> bool:
-        """Tell whether the last turn follows the opened reasoning that its header ends with."""
-        last = len(self._messages) - 1
+        """Tell whether the last turn that is learned follows the reasoning its header opens."""
+        last = max(i for i in range(len(self._messages)) if self._dialogue.learns(i))
         opened = REASONING_OPENED.search(self._through(last, header=True))
         start, _ = self.span(last)
         return opened is None or self.text.startswith(opened[0], start - len(opened[0]))

@@ -31,9 +31,9 @@ class Method(ABC):
 
     def reader(self, form: DataFormat) -> Reader:
         """Return what reads the rows of a file where no job is known; it needs no numpy."""
-        from finetune_trainer.data.check import row_reader
+        from finetune_trainer.data.reading.reader import RowReader
 
-        return row_reader(form)
+        return RowReader(form)
 
     def plain_form(self, sequence_length: int, answer: int) -> Form:
         """Return the form of rows where no job is known, and `answer` tokens are to be drawn."""

@@ -37,6 +37,7 @@ FACTS = RunFacts(
         published_step=8,
         eval_loss=0.75,
         skipped_rows=17,
+        ignored_keys={"id": 3, "source": 1200},
     ),
     Resolved(
         micro_batch_size=4,
@@ -130,6 +131,7 @@ def test_the_facts_are_said(config: RunConfig) -> None:
         "12,345 rows",
         f"s3://bucket/eval.jsonl 67 rows {SHA}",
         "Skipped rows 17",
+        "Ignored keys source 1,200, id 3",
         FACTS.provenance.recipe_digest,
         "SharedExperts 36 35",
         "an estimate, 4.00 GiB of 80.0 GiB",

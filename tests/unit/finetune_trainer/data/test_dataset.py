@@ -60,7 +60,7 @@ def test_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
     with closing(DatasetWriter(tmp_path)) as writer:
         for number, length in enumerate(lengths):
             writer.add(encoded(length, number), 2**64 - 1 - number, line=10 + number, place=number)
-        index = Index((1, 3), (2, 3), writer.tokens, 5, {"DuplicateRow": 2})
+        index = Index((1, 3), (2, 3), writer.tokens, 5, {"DuplicateRow": 2}, {"id": 4})
         writer.finish(index)
     assert read_index(tmp_path) == index
     data = open_dataset(tmp_path, [1.0, 2.5])
@@ -83,7 +83,7 @@ def test_a_dataset_that_is_not_whole_is_none(tmp_path: Path, name: str) -> None:
     with closing(DatasetWriter(tmp_path)) as writer:
         writer.add(encoded(3), 1, 1, 0)
         assert read_index(tmp_path) is None
-        writer.finish(Index((1,), (0,), writer.tokens, 0, {}))
+        writer.finish(Index((1,), (0,), writer.tokens, 0, {}, {}))
     assert read_index(tmp_path) is not None
     path = tmp_path / name
     path.write_bytes(path.read_bytes()[:-1])
@@ -243,7 +243,7 @@ def test_memory_does_not_grow_with_rows(tmp_path: Path) -> None:
                 lambda _, checked: writer.add(row, checked.key, checked.line, checked.place),
                 scratch=directory,
             )
-            writer.finish(Index((rows,), (0,), writer.tokens, 0, {}))
+            writer.finish(Index((rows,), (0,), writer.tokens, 0, {}, {}))
         data = open_dataset(directory, [1.0])
         assert sum(int(data.row(n).tokens[-1]) for n in range(rows)) == 7 * rows
         _, most = tracemalloc.get_traced_memory()

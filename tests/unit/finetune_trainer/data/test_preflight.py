@@ -27,6 +27,7 @@ from support.models.faulty_files import (
     Planted,
     among,
     bad_file,
+    encoded,
     good,
     row,
 )
@@ -63,8 +64,8 @@ def test_a_fault_ends_the_run(planted: Planted, tmp_path: Path, alone: Ranks) ->
     assert line.startswith(f"{where}: ")
     assert planted.words in line
     assert CANARY not in line
-    encoded = list(tmp_path.glob("scratch/encoded/*/index.json"))
-    assert len(encoded) == bool(planted.eval_rows)  # which are encoded first
+    made = list(tmp_path.glob("scratch/encoded/*/index.json"))
+    assert len(made) == bool(planted.eval_rows)  # which are encoded first
 
 
 @pytest.mark.parametrize(
@@ -114,6 +115,17 @@ def test_a_warning_is_told_and_the_row_trained_on(
     assert told.startswith(f"s3://d/train.jsonl row {planted.at}: ")
     assert planted.words in told
     assert counted == f"1 rows of the train data: {planted.kind.meaning}"
+
+
+def test_ignored_keys_are_counted_and_told(
+    tmp_path: Path, alone: Ranks, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    train = b"".join(encoded({**good(number), "id": number}) for number in range(1200))
+    planted = Planted(Kind.EMPTY_FILE, train, eval_rows=({**good(-1), "id": 1, "lang": "en"},))
+    prepared = run(planted, tmp_path, alone, BadRows.FAIL)
+    assert prepared.ignored == {"id": 1201, "lang": 1}
+    assert "keys of rows that are ignored: id 1,200" in caplog.messages
 
 
 @pytest.mark.parametrize(

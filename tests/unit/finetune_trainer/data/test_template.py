@@ -18,6 +18,7 @@ from finetune_trainer.data.rows import Dialogue, Row
 from finetune_trainer.process.errors import Failure
 from support.models.chat_templates import QWEN3
 from support.models.encoded_rows import pieces, turns
+from support.models.faulty_files import THOUGHTS_FIRST
 from support.models.tiny_llama import CHATML, byte_tokenizer
 
 # Like Qwen3: reasoning stands before the last answer only, so earlier prefixes do not hold.
@@ -199,6 +200,25 @@ def test_a_call_whose_arguments_a_template_writes_as_python_is_given_as_json(wri
     assert pieces(row, template)[1] == (True, 'f{"k": "v"}<|im_end|>')
 
 
+def test_a_turn_that_is_not_to_be_learned_is_context() -> None:
+    row = turns("a", "b", "c", "d")
+    first, second, *rest = row.messages
+    context = replace(row, messages=(first, second._replace(learned=False), *rest))
+    learned = [text for learned, text in pieces(context, CHATML) if learned]
+    assert learned == ["d<|im_end|>"]
+    *rest, last = row.messages
+    ended = replace(row, messages=(*rest, last._replace(learned=False)))
+    for template in (CHATML, QWEN3):
+        assert [text for learned, text in pieces(ended, template) if learned] == ["b<|im_end|>"]
+
+
+def test_the_user_may_have_the_last_word() -> None:
+    row = turns("a", "b", "c")
+    assert [text for learned, text in pieces(row, CHATML) if learned] == ["b<|im_end|>"]
+    thoughtful = Encoder(byte_tokenizer(THOUGHTS_FIRST), 4096).encode(row)
+    assert thoughtful.warnings == (Kind.REASONING_NOT_OPENED,)
+
+
 def test_dropped_reasoning_is_told() -> None:
     def dropped(row: Row, template: str) -> bool:
         return (
@@ -209,7 +229,14 @@ def test_dropped_reasoning_is_told() -> None:
     assert dropped(turns("a", "<think>x</think>b", "c", "d"), QWEN3)
     field = Dialogue((Message("user", "a"), Message("assistant", "b", reasoning="why")))
     assert not dropped(field, QWEN3)
-    assert dropped(field, CHATML)
+    with pytest.raises(RowError, match="turn 2 has reasoning that") as caught:
+        dropped(field, CHATML)
+    assert caught.value.kind is Kind.LAST_REASONING_DROPPED
+    context = (*field.messages[:1], field.messages[1]._replace(learned=False))
+    rest = (Message("user", "c"), Message("assistant", "d"))
+    assert not dropped(Dialogue(context + rest), CHATML)
+    with pytest.raises(RowError, match="turn 2 has reasoning that"):
+        dropped(Dialogue((*field.messages, rest[0], rest[1]._replace(learned=False))), CHATML)
 
 
 THOUGHT = "<think>\nso\n</think>\n\n"

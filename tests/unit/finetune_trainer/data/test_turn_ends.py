@@ -81,4 +81,5 @@ def test_a_turn_of_which_nothing_stands_is_refused() -> None:
 )
 def test_reasoning_is_looked_for_in_field_and_content(text: str, drops: bool) -> None:
     answer = Message("assistant", "<think>so</think>b", reasoning="why")
-    assert drops_reasoning(text, Dialogue((Message("user", "a</think>"), answer))) is drops
+    turns = (Message("user", "a</think>"), answer, Message("user", ""), Message("assistant", "b"))
+    assert drops_reasoning(text, Dialogue(turns)) is drops

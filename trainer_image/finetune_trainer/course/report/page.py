@@ -23,6 +23,7 @@ from finetune_trainer.course.report.curves import (
     smooth,
 )
 from finetune_trainer.course.trackers.base import public_uri
+from finetune_trainer.data.faults import in_words
 
 TEMPLATE = "page.html.j2"
 SMOOTHED_FROM = 40  # steps
@@ -159,6 +160,7 @@ def _origin(config: RunConfig, facts: RunFacts) -> Table:
         ("Model", public_uri(model.uri), model.revision),
         *((kind, public_uri(f.uri), f"{f.rows:,} rows", f.sha256) for kind, f in files),
         ("Skipped rows", f"{summary.skipped_rows:,}"),
+        ("Ignored keys", in_words(summary.ignored_keys) or "none"),
         ("Recipe", provenance.recipe_digest),
         ("Optimiser", recipe),
     ]

@@ -19,13 +19,10 @@ from finetune_contract.rewards import Reward
 from finetune_rewards.scores.columns import required_column
 from finetune_trainer.data.check import Reader
 from finetune_trainer.data.faults import Kind, RowError
-from finetune_trainer.data.messages import (
-    Message,
-    check_order,
-    missing,
-    parse_messages,
-    parse_tools,
-)
+from finetune_trainer.data.messages import Message
+from finetune_trainer.data.reading.names import missing
+from finetune_trainer.data.reading.tools import parse_tools
+from finetune_trainer.data.reading.turns import check_dialogue, parse_messages
 from finetune_trainer.data.rows import Dialogue, Row
 from finetune_trainer.process.errors import Failure
 
@@ -76,7 +73,7 @@ def prompt_reader(data_format: DataFormat, needed: Mapping[str, str]) -> Reader:
 
 def parse_prompt(value: dict[str, Any]) -> Prompt:
     """Return the checked prompt of a row."""
-    there = [field for field in PROMPT_FIELDS if field in value]
+    there = [field for field in PROMPT_FIELDS if value.get(field) is not None]
     if len(there) > 1:
         raise RowError(Kind.AMBIGUOUS_FORMAT, "has prompt as well as messages; remove one")
     if not there:
@@ -92,9 +89,10 @@ def parse_prompt(value: dict[str, Any]) -> Prompt:
         return Prompt((Message("user", given),), tools=tools, text=given, document=document)
     if field == "prompt" and not isinstance(given, list):
         raise RowError(Kind.WRONG_TYPE, "'prompt' is neither text nor a list of messages")
-    messages = parse_messages(given, field)
+    ignored: set[str] = set()
+    messages = parse_messages(given, field, ignored)
     _check_turns(messages)
-    return Prompt(messages, tools=tools, document=document)
+    return Prompt(messages, 0, tools, tuple(sorted(ignored)), document=document)
 
 
 def _check_turns(messages: tuple[Message, ...]) -> None:
@@ -105,7 +103,7 @@ def _check_turns(messages: tuple[Message, ...]) -> None:
             Kind.LAST_TURN_NOT_USER,
             "ends with an assistant turn; a prompt ends with what the assistant answers",
         )
-    check_order((*messages, Message("assistant", "an answer")))
+    check_dialogue(messages)
 
 
 def _no_prompt(value: dict[str, Any]) -> RowError:
