@@ -58,7 +58,8 @@ class Applier:
         # pod says more than its plan from its first moment on.
         looked_at = decision.run is not None and not begun
         started = await self._start(job, key, objects.started, looked_at)
-        return gone or any(made) or started
+        lacks = self._lacks(job, key, objects.given)
+        return gone or any(made) or started or lacks
 
     async def delete(self, key: Key, children: Iterable[Child]) -> bool:
         """Delete a job's children; return whether any is gone. Raises ApiError or Unreachable."""
@@ -110,6 +111,14 @@ class Applier:
                 await self._remove(key, known)
                 return True
         return made
+
+    def _lacks(self, job: FineTuneJob, key: Key, children: Iterable[tuple[str, str]]) -> bool:
+        """Return whether one has gone since the plan left it out; the others are the job's own."""
+        known = [self.cache.find(key, kind, name) for kind, name in children]
+        for body in known:
+            if body is not None:
+                _check_owner(job, body)
+        return None in known
 
     async def _ensure(self, job: FineTuneJob, key: Key, body: Object) -> bool:
         """Return whether it was made; the job's own is there then."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -36,7 +36,7 @@ from finetune_operator.judge.decision import Decision
 from finetune_operator.judge.fallback import fall_back
 from finetune_operator.judge.status import status_of
 from finetune_operator.lookout import Lookout
-from finetune_operator.plan.attempt import attempt_objects
+from finetune_operator.plan.attempt import attempt_objects, given, upkeep
 from finetune_operator.plan.objects import Objects
 from finetune_operator.plan.reward_check import reward_check
 from finetune_operator.settings import Settings
@@ -180,12 +180,20 @@ class Reconciler:
     def _objects(
         self, job: FineTuneJob, decision: Decision, trial: Objects | None
     ) -> Objects | None:
+        run, secrets = decision.run, self.settings.trainer_pull_secrets
         if decision.run_check:
             return trial
-        if decision.run is None:
+        if run is None:
             return None
-        told = (self.settings.heartbeat_seconds, self.settings.trainer_pull_secrets)
-        return attempt_objects(job, decision.run, self.backend, *told)
+        if run.workload_uid is not None and self._has_all(
+            job, given(job, run.number, self.backend)
+        ):
+            return upkeep(job, run.number, self.backend, secrets)
+        return attempt_objects(job, run, self.backend, self.settings.heartbeat_seconds, secrets)
+
+    def _has_all(self, job: FineTuneJob, children: Iterable[tuple[str, str]]) -> bool:
+        key = Key(job.namespace, job.name)
+        return all(self.cache.has(key, kind, name) for kind, name in children)
 
     def _recorded(self, job: FineTuneJob, decision: Decision) -> Decision:
         """Return the decision with the uid that the attempt's workload got: by it, and by nothing

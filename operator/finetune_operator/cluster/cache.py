@@ -97,6 +97,10 @@ class Cache:
         record = self._child(key, kind, name)
         return record.body if record else None
 
+    def has(self, key: Key, kind: str, name: str) -> bool:
+        """Tell whether there is such a child."""
+        return self._child(key, kind, name) is not None
+
     def put(self, body: Object) -> Key | None:
         """Take in an object's state; return the job to look at, None if nothing is new."""
         key = key_of(body)

@@ -23,8 +23,13 @@ def merge_patch(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
 
 def same(one: Any, other: Any) -> bool:
     """Tell whether two values are one to a schema too: to Python 1, 1.0 and True are equal."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(same, one, other))
-    return type(one) is type(other) and bool(one == other)
+    return bool(one == other) and _are_alike(one, other)
+
+
+def _are_alike(one: Any, other: Any) -> bool:
+    """Tell whether two values that are equal to Python have numbers and truths of one type."""
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, dict):
+        return all(_are_alike(value, other[key]) for key, value in one.items())
+    return not isinstance(one, list) or all(map(_are_alike, one, other))

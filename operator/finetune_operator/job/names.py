@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 from finetune_api.job import GROUP, KIND, VERSION, FineTuneJob
 from finetune_contract.foreign import printable
@@ -55,8 +54,7 @@ def labels(job: FineTuneJob, attempt: int | None = None) -> dict[str, str]:
     return known if attempt is None else {**known, ATTEMPT_LABEL: str(attempt)}
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """The job that an object's name has room for, and the attempt; None if all of them share it."""
 
     job: str
@@ -77,8 +75,10 @@ def attempt_of(body: Object) -> int | None:
 
 def controller(body: Object) -> Object:
     """Return the reference to the object that controls this one; empty where none does."""
-    references = body["metadata"].get("ownerReferences") or ()
-    return next((one for one in references if one.get("controller")), {})
+    for reference in body["metadata"].get("ownerReferences") or ():
+        if reference.get("controller"):
+            return cast(Object, reference)
+    return {}
 
 
 def owner(body: Object) -> str:

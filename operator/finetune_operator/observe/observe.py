@@ -97,8 +97,8 @@ def _is_planned(job: FineTuneJob, body: Object) -> bool:
 
 def _is_place_of_a_pod(job: FineTuneJob, body: Object, backend: Backend) -> bool:
     """Tell whether an object has the name of a pod that an attempt's workload makes."""
-    attempt = attempt_of(body)
-    if body["kind"] != POD or attempt is None:
+    attempt = attempt_of(body) if body["kind"] == POD else None
+    if attempt is None:
         return False
     rank, workload = backend.node_rank(body), attempt_name(job.name, attempt)
     if rank is None or rank >= job.spec.workers.replicas:
@@ -151,7 +151,7 @@ def _child(job: FineTuneJob, body: Object, makers: dict[int, str], backend: Back
         workload=is_workload,
         outcome=backend.outcome(body) if is_workload else None,
         held=backend.held(body) if is_workload else None,
-        created=timestamp(metadata.get("creationTimestamp")),
+        created=timestamp(metadata.get("creationTimestamp")) if is_workload else None,
     )
 
 

@@ -23,7 +23,7 @@ class Child:
     workload: bool = False  # it is the one that makes pods
     outcome: bool | None = None  # of a workload: ended well, ended badly, not ended
     held: str | None = None  # of a workload: what keeps it from making pods, such as a queue
-    created: datetime | None = None  # by the API server's clock
+    created: datetime | None = None  # of a workload: when, by the API server's clock
 
 
 @dataclass(frozen=True)

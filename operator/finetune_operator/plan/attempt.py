@@ -9,7 +9,7 @@ from finetune_api.status import Attempt
 from finetune_contract.runconfig import FILE_NAME, RunConfig
 from finetune_operator.job.backend import Backend
 from finetune_operator.job.footprint import Footprint
-from finetune_operator.job.names import Object, child
+from finetune_operator.job.names import Object, attempt_name, child
 from finetune_operator.job.run_config import run_config
 from finetune_operator.job.workers import asks_for_gpus
 from finetune_operator.plan.lease import lease, role, role_binding
@@ -27,6 +27,21 @@ def config_map(job: FineTuneJob, attempt: int, config: RunConfig) -> Object:
     if rewards is not None:
         data[REWARDS_FILE] = rewards
     return child(job, "v1", "ConfigMap", attempt, immutable=True, data=data)
+
+
+def given(job: FineTuneJob, attempt: int, backend: Backend) -> tuple[tuple[str, str], ...]:
+    """Return kind and name of what the pods of an attempt are made of and told by."""
+    name = attempt_name(job.name, attempt)
+    return tuple((kind, name) for kind in ("ConfigMap", *backend.kinds))
+
+
+def upkeep(
+    job: FineTuneJob, attempt: int, backend: Backend, pull_secrets: Sequence[str] = ()
+) -> Objects:
+    """Return what is kept as planned while the pods run. What they were given is only to be there,
+    whatever would be planned now, and what costs most is to plan it."""
+    prepared = (*shared(job, pull_secrets), role(job, attempt), lease(job, attempt))
+    return Objects(prepared, (role_binding(job, attempt),), (), given(job, attempt, backend))
 
 
 def attempt_objects(

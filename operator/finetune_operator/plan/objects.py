@@ -16,11 +16,13 @@ from finetune_operator.job.resources import LEASE
 @dataclass(frozen=True)
 class Objects:
     """`prepared` are written side by side; then `bound`, which an API server refuses while what
-    they refer to is not there; `started` come after them, one by one and once."""
+    they refer to is not there; `started` come after them, one by one and once. Of what was `given`
+    to the pods nothing is compared: by kind and name it is there."""
 
     prepared: tuple[Object, ...]
     bound: tuple[Object, ...]
     started: tuple[Object, ...]
+    given: tuple[tuple[str, str], ...] = ()
 
 
 def is_as_planned(known: Object, planned: Object, begun: bool) -> bool:
