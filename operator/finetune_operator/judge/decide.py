@@ -31,7 +31,7 @@ from finetune_operator.job.workers import image
 from finetune_operator.judge.active import deadline, follow, names_taken, put_right
 from finetune_operator.judge.decision import LOOK_EVERY, Course, Decision, Scene, Verdict
 from finetune_operator.judge.diagnose import published
-from finetune_operator.judge.fence import due, outlives, remains, sent_off
+from finetune_operator.judge.fence import due, given_up, outlives, remains, sent_off
 from finetune_operator.judge.pod_end import End
 from finetune_operator.judge.retry import backoff, gives_up, next_footprint, trained
 from finetune_operator.judge.reward_check import (
@@ -176,7 +176,7 @@ def _stopping(s: Scene, attempt: Attempt) -> Decision:
     assert ended is not None, "an attempt that stops has an end"
     quiet = not live and (workload is None or workload.outcome is not None)
     overdue = due(s, ended, live)
-    fenced = overdue + timedelta(seconds=s.settings.fence_timeout_seconds)
+    fenced = given_up(s, ended, live)
     if quiet or s.now >= fenced:
         suspended = attempt.reason == Reason.SUSPENDED
         state = AttemptState.SUSPENDED if suspended else AttemptState.FAILED

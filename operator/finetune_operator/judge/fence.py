@@ -28,6 +28,11 @@ def due(s: Scene, ended: datetime, live: Sequence[Pod]) -> datetime:
     return max([ended + grace, *(min(pod.due, latest) for pod in live if pod.due)])
 
 
+def given_up(s: Scene, ended: datetime, live: Sequence[Pod]) -> datetime:
+    """Return when pods that do not go are waited for no more."""
+    return due(s, ended, live) + timedelta(seconds=s.settings.fence_timeout_seconds)
+
+
 def outlives(s: Scene, number: int) -> Decision | None:
     """Return the decision to wait before what makes an attempt's pods is made, for all that may run
     already, whatever status says of it, as a hand may have written; None if there is nothing to
@@ -56,7 +61,7 @@ def _fenced(s: Scene, pod: Pod) -> datetime | None:
     ended = (timestamp(record.end_time) if record else None) or pod.deleted
     if ended is None or pod.due is None or (workload and not workload.deleting):
         return None
-    return due(s, ended, [pod]) + timedelta(seconds=s.settings.fence_timeout_seconds)
+    return given_up(s, ended, [pod])
 
 
 def remains(workload: Child | None, live: Sequence[Pod], until: datetime | None) -> str:
