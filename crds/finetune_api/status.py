@@ -239,6 +239,8 @@ class PlanStatus(Message):
     """Estimated memory."""
     lora: Annotated[list[RoleCoverage] | None, Field(json_schema_extra=keyed_by("role"))] = None
     """What the adapter reaches, role by role."""
+    advice: Annotated[list[str] | None, Field(json_schema_extra=ATOMIC)] = None
+    """What will keep the adapter from working well, and what to change."""
 
 
 class FineTuneJobStatus(Message):

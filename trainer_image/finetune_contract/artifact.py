@@ -100,6 +100,7 @@ class Manifest(Sealed):
     training: TrainingSummary
     lora: tuple[RoleCoverage, ...] = ()
     serving: Serving | None = None
+    advice: tuple[str, ...] = ()  # what training could not mend
     files: Annotated[tuple[FileEntry, ...], Field(min_length=1)]
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from finetune_contract.foreign import LARGEST
 from finetune_contract.layout import ZeroStage
@@ -76,10 +76,15 @@ def _each_role_once(lora: tuple[RoleCoverage, ...]) -> tuple[RoleCoverage, ...]:
     return lora
 
 
+# What training can not mend by itself, in words. A Result, which has little room, holds it too.
+LONGEST_ADVICE = 400  # characters
+Advice = Annotated[str, Field(max_length=LONGEST_ADVICE)]
+
+
 class Resolved(Telling):
     """The Auto values as they were resolved, what they cost, and what LoRA reaches.
 
-    `lora` is empty until the model is loaded.
+    `lora` and `advice` are empty until the model is loaded.
     """
 
     micro_batch_size: Positive
@@ -89,3 +94,4 @@ class Resolved(Telling):
     packing: bool
     memory: MemoryEstimate
     lora: Annotated[tuple[RoleCoverage, ...], AfterValidator(_each_role_once)] = ()
+    advice: Annotated[tuple[Advice, ...], Field(max_length=4)] = ()

@@ -144,13 +144,13 @@ class Lead:
         """Write, upload, read back and commit the artifact; `skipped` lists rows left out."""
         recipe, provenance = self._config.recipe, self._start.provenance
         resolved = self._reporter.latest.plan
-        coverage = resolved.lora if resolved is not None else ()
+        coverage, advice = (resolved.lora, resolved.advice) if resolved is not None else ((), ())
         scratch = self._config.layout.scratch_dir
         with tempfile.TemporaryDirectory(dir=scratch, prefix="artifact-") as name:
             directory = Path(name)
             # Here since it was loaded: no phase of its own.
             base = _on_disk(self._config, self._start.model, weights=Export.MERGED in recipe.export)
-            serving = export(model, recipe, provenance, summary, coverage, base, directory)
+            serving = export(model, recipe, provenance, summary, coverage, advice, base, directory)
             facts = RunFacts(provenance, summary, resolved)
             for path, file in self.telemetry.files(facts).items():
                 (directory / path).parent.mkdir(exist_ok=True)
@@ -162,7 +162,8 @@ class Lead:
             def publish() -> PublishedArtifact:
                 self._reporter.begin(Phase.PUBLISH, 2 * size)  # written, then read back
                 return self._output.publish(
-                    directory, provenance, summary, self._reporter.advance, coverage, serving
+                    *(directory, provenance, summary, self._reporter.advance),
+                    *(coverage, serving, advice),
                 )
 
             published = patiently(publish, partial(self._reporter.noted, "publishing"))

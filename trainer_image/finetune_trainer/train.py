@@ -15,6 +15,7 @@ from finetune_trainer.fit.resolve import resolve
 from finetune_trainer.lead import Lead, begin, fetch, telling
 from finetune_trainer.loop import Loop
 from finetune_trainer.methods.registry import method_of
+from finetune_trainer.model.advice import advice
 from finetune_trainer.prepare import Prepared, prepare
 from finetune_trainer.process.distributed import Led
 from finetune_trainer.run import ResolvedRun, Run
@@ -63,6 +64,8 @@ def load(run: ResolvedRun, source: ModelSource, objective: Objective) -> tuple[E
         placement = placement_on(ranks.device, run.resolved.zero_stage)
         adapted = load_adapted(config.recipe, directory, initial, placement)
         reporter.adapted(adapted.coverage)
+        if ranks.is_lead:
+            reporter.advised(advice(directory, config.recipe.lora.targets))
         ranks.wait()  # disks differ, and what follows broadcasts over NCCL
         engine = Engine(adapted.model, objective, run)
     return engine, adapted.model

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from finetune_contract.artifact import Manifest
 from finetune_contract.reasons import Reason
 from finetune_contract.result import Result
 from finetune_contract.runconfig import RunConfig
-from support.models.tiny_llama import dialogue, sums, write_rows
+from support.models.tiny_llama import CHATML, dialogue, sums, write_model, write_rows
 from support.trainer.fork_server import ForkServer
 from support.trainer.launchers import ENDLESS
 from support.trainer.runs import run_config
@@ -37,6 +38,21 @@ def test_what_is_published_is_not_trained_again(
     again = results(server, other, tmp_path / "again")
     assert first.artifact is not None
     assert [result.artifact for result in again] == [first.artifact] * 2
+
+
+def test_what_training_can_not_mend_is_told_wherever_it_is_looked_for(
+    server: ForkServer, rows: Path, tmp_path: Path
+) -> None:
+    text = CHATML.replace("<|im_end|>", "").replace("<|im_start|>", "")
+    model = write_model(tmp_path / "model", chat_template=text)
+    [result] = results(server, run_config(tmp_path, model=model, data=rows), tmp_path / "run")
+    assert result.plan is not None
+    [words] = result.plan.advice
+    assert "generation does not stop by itself" in words
+    (artifact,) = (tmp_path / "out").glob("runs/*/a1/*/artifact")
+    manifest = Manifest.model_validate_json((artifact / "manifest.json").read_bytes())
+    assert manifest.advice == (words,)
+    assert words in (artifact / "README.md").read_text()
 
 
 def test_a_bad_row_ends_all_ranks_with_its_place(

@@ -33,6 +33,7 @@ tags: [lora, {tag}]
 | Began with | {began} |
 | Served by vLLM | {served} |
 | Generation stops at | {ends} |
+| To be minded | {advice} |
 
 ## Weights adapted
 
@@ -73,9 +74,11 @@ def save_card(
     coverage: Sequence[RoleCoverage],
     serving: Serving,
     ends: Sequence[str],
+    advice: Sequence[str],
     directory: Path,
 ) -> None:
-    """Write the model card; `ends` are the tokens at which generation is to stop."""
+    """Write the model card; `ends` are the tokens at which generation is to stop, `advice` what
+    training could not mend."""
     base = base_model_name(provenance.model.uri)
     roles = "\n".join(f"| {c.role} | {c.adapted} of {c.found} |" for c in coverage)
     served = "yes" if serving.vllm else f"no: {serving.why_not}"
@@ -89,6 +92,7 @@ def save_card(
         training=training,
         began=provenance.init_from or "a new adapter",
         served=served,
+        advice="; ".join(advice) or "nothing",
         ends=", ".join(f"`{end}`" for end in ends) or "no token",
         roles=roles,
         datasets=datasets,

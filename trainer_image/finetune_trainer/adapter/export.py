@@ -32,6 +32,7 @@ def export(
     provenance: Provenance,
     training: TrainingSummary,
     coverage: Sequence[RoleCoverage],
+    advice: Sequence[str],
     base: Path,
     directory: Path,
 ) -> Serving:
@@ -50,7 +51,7 @@ def export(
     save_tokenizer(tokenizer, directory)
     save_generation_config(causal, tokenizer, base, directory)
     ends = tokenizer.convert_ids_to_tokens(stop_tokens(causal, tokenizer))
-    save_card(recipe, provenance, training, coverage, serving, ends, directory)
+    save_card(recipe, provenance, training, coverage, serving, ends, advice, directory)
     return serving
 
 

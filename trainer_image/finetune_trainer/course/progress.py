@@ -79,6 +79,11 @@ class Reporter:
         assert self.latest.plan is not None, "it is resolved before the model loads"
         self.resolved(self.latest.plan.model_copy(update={"lora": coverage}))
 
+    def advised(self, advice: tuple[str, ...]) -> None:
+        """Note what training can not mend."""
+        assert self.latest.plan is not None, "it is resolved before the model loads"
+        self.resolved(self.latest.plan.model_copy(update={"advice": advice}))
+
     def advance(self, count: int) -> None:
         """Add to the phase's counter."""
         self.reach(self.latest.done + count)

@@ -37,6 +37,18 @@ def turn_ends(tokenizer: Any) -> frozenset[int]:
     return frozenset(answers | (_last(tokenizer, encoder, CALLS) & special))
 
 
+def control_tokens(tokenizer: Any) -> frozenset[int]:
+    """Return the special tokens that the chat template puts around turns, their ends among them."""
+    if tokenizer.chat_template is None:
+        return frozenset()
+    try:
+        written = Encoder(tokenizer, LONGEST).encode(ANSWER).tokens.tolist()
+    except RowError:
+        written = []
+    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return frozenset(special.intersection(written)) | turn_ends(tokenizer)
+
+
 def _last(tokenizer: Any, encoder: Encoder, rows: tuple[Dialogue, ...]) -> set[int]:
     """Return the last token but white space that the first good one of some rows teaches."""
     for row in rows:

@@ -130,6 +130,7 @@ class Output:
         on_bytes: OnBytes,
         lora: tuple[RoleCoverage, ...] = (),
         serving: Serving | None = None,
+        advice: tuple[str, ...] = (),
     ) -> PublishedArtifact:
         """Upload a directory as the artifact, read it back and commit it, if it may be."""
         self.check_claim()
@@ -141,6 +142,7 @@ class Output:
             training=training,
             lora=lora,
             serving=serving,
+            advice=advice,
             files=files,
         )
         self.store.write(f"{self.path}/{MANIFEST}", manifest.encode())

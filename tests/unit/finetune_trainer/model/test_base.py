@@ -220,7 +220,16 @@ def test_the_card_tells_where_the_adapter_comes_from(tmp_path: Path) -> None:
     )
     summary = TrainingSummary(steps=60, published_step=60, supervised_tokens=99, final_loss=0.25)
     coverage = (RoleCoverage(role=LoraTarget.ATTENTION, found=8, adapted=8),)
-    save_card(recipe, provenance, summary, coverage, Serving(vllm=True), ["<|im_end|>"], tmp_path)
+    save_card(
+        recipe,
+        provenance,
+        summary,
+        coverage,
+        Serving(vllm=True),
+        ["<|im_end|>"],
+        ["an advice"],
+        tmp_path,
+    )
     card = (tmp_path / "README.md").read_text()
     assert card.startswith("---\nbase_model: org/name\nlibrary_name: peft\n")
     for fact in (
@@ -229,6 +238,7 @@ def test_the_card_tells_where_the_adapter_comes_from(tmp_path: Path) -> None:
         "c0ffee",
         "| 60 |",
         "| Generation stops at | `<|im_end|>` |",
+        "| To be minded | an advice |",
         "| Attention | 8 of 8 |",
     ):
         assert fact in card
