@@ -31,6 +31,8 @@ _CHANGED = {"ServiceAccount", "NetworkPolicy", "Role"}
 _NO_RIGHT = re.compile(r'\bUser "[^"]*" cannot ')  # an authorizer's words, not a webhook's
 # An admission webhook answers with a code and words of its own, and so does an admission policy.
 _DENIED = re.compile(r"^admission webhook .+ denied the request|olicy ['\"].+ denied request: ")
+# It passes, unlike that of a quota which asks for limits: that one says "failed quota".
+_QUOTA = re.compile(r"is forbidden: (exceeded quota|status unknown for quota)")
 _SOON = 5.0
 _LATER = 30.0
 
@@ -214,10 +216,9 @@ def _verdict(body: Object, error: ApiError) -> Waiting | Stalled | None:
     if error.code == 403 and _NO_RIGHT.search(error.message):
         text = f"the operator may not write {what}: {error.message}"
         return Waiting(Reason.OPERATOR_FORBIDDEN, text, _LATER)
-    if error.code == 403 and body["kind"] == POD and "exceeded quota" in error.message:
-        # As the pods of a workload do; a quota that lacks limits says "failed quota".
+    if error.code == 403 and _QUOTA.search(error.message):
         text = f"{what} waits for room in a ResourceQuota: {error.message}"
-        return Waiting(Reason.UNSCHEDULABLE, text, _LATER)
+        return Waiting(Reason.BACKEND_REFUSED, text, _LATER)
     if error.code in (400, 403, 422):
         return Stalled(Reason.BACKEND_REFUSED, f"{what}: {error.message}")
     return None

@@ -31,9 +31,8 @@ from finetune_operator.job.parse import Parser
 from finetune_operator.job.policy import refusals
 from finetune_operator.job.stored import finished, stored_status
 from finetune_operator.job.workers import image
-from finetune_operator.judge.decide import refused
 from finetune_operator.judge.decision import Decision
-from finetune_operator.judge.fallback import fall_back
+from finetune_operator.judge.fallback import fall_back, hindered
 from finetune_operator.judge.status import status_of
 from finetune_operator.lookout import Lookout
 from finetune_operator.plan.attempt import attempt_objects, given, upkeep
@@ -147,20 +146,17 @@ class Reconciler:
             # stands there before anything of it is deleted.
             ahead = status_of(job, observed, decision, now, self.settings)
             body, job = await self._write(body, job, ahead, now)
-        waiting, changed = None, False
+        changed = False
         try:
             changed = await Applier(self.api, self.cache).apply(job, decision, objects)
             decision = self._recorded(job, decision)
-        except Waiting as reason:
-            waiting = reason
-        except Stalled as stalled:
-            decision = refused(decision, stalled.message, now)
-        status = status_of(job, observed, decision, now, self.settings, waiting)
+        except (Waiting, Stalled) as why:
+            decision = hindered(decision, why, now, self.settings)
+        status = status_of(job, observed, decision, now, self.settings)
         await self._write(body, job, status, now)
         if changed or (finished(status) and not finished(known)):
             return 0.0  # what a job that is over leaves goes by the time of its end
-        after = decision.after.total_seconds() if decision.after else None
-        return waiting.after if waiting else after
+        return decision.after.total_seconds() if decision.after else None
 
     def _parse(self, body: Object, now: datetime) -> FineTuneJob:
         """Return the job; one that has begun or finished is judged by no policy of later."""

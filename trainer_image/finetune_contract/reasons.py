@@ -389,7 +389,8 @@ TABLE: dict[Reason, Row] = {
     Reason.START_TIMEOUT: Row(
         Retry.NEVER,
         None,
-        "The pods could not start in time, so their GPUs were given back.",
+        "The pods could not be made or could not start in time; GPUs that they held were given "
+        "back.",
         "Remove the cause named in the message, then `finetune retry NAME`.",
         once_begun=Retry.WAIT,
     ),
@@ -438,7 +439,7 @@ TABLE: dict[Reason, Row] = {
     Reason.BACKEND_REFUSED: Row(
         Retry.NEVER,
         None,
-        "The cluster refused the attempt's objects.",
+        "The cluster refused the attempt's objects; a full quota is waited for.",
         "Read the message: quota, admission policy or Pod Security refused them.",
         once_begun=Retry.WAIT,
     ),

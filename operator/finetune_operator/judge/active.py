@@ -15,6 +15,7 @@ from finetune_operator.judge.decision import LOOK_EVERY, Course, Decision, Scene
 from finetune_operator.judge.diagnose import SETTLE, end_of
 from finetune_operator.judge.fence import outlives
 from finetune_operator.judge.pod_end import End
+from finetune_operator.judge.retry import trained
 from finetune_operator.judge.standstill import Standstill, standstill
 from finetune_operator.judge.told import corrected, learned, told
 from finetune_operator.judge.wording import bounded, with_advice
@@ -28,12 +29,14 @@ _LOOKS = 5
 
 def put_right(s: Scene, attempt: Attempt) -> Attempt:
     """Return the record of an attempt under way as it can have been: it began before what it made,
-    and what is yet to be made has the image that the job and this operator say."""
+    as far as that is known to be its own, and what is yet to be made has the image that the job and
+    this operator say."""
     workload = s.observed.workload(s.job.uid, attempt.number)
     starting = attempt.state is AttemptState.STARTING
     if starting and workload is None and attempt.workload_uid is None:
         return attempt.model_copy(update={"image": image(s.job, s.settings.trainer_image)})
-    began, made = timestamp(attempt.start_time), workload.created if workload else None
+    known = workload is not None and workload.uid == attempt.workload_uid
+    began, made = timestamp(attempt.start_time), workload.created if workload and known else None
     if began is None or made is None or began <= made + AHEAD:
         return attempt
     return attempt.model_copy(update={"start_time": rfc3339(made)})
@@ -74,15 +77,24 @@ def _pods(s: Scene, attempt: Attempt) -> list[Pod]:
 
 
 def _block(s: Scene, attempt: Attempt) -> Blocked | None:
-    """Return what keeps the attempt from starting. A pod may wait for a node as long as it likes,
-    but not while others of the attempt hold theirs for it."""
+    """Return what keeps the attempt from starting. It may wait for a queue or for room on nodes as
+    long as it likes, but not while pods of it hold theirs for that."""
     pods = _pods(s, attempt)
     block = unmade(s.job, attempt, pods, s.observed, s.now)
-    block = block or blocked(s.job, pods, s.observed, s.now)
-    if block is None or block.reason is not Reason.UNSCHEDULABLE:
+    block = _name_taken(s, attempt) or block or blocked(s.job, pods, s.observed, s.now)
+    if block is None or block.reason not in (Reason.UNSCHEDULABLE, Reason.QUEUED):
         return block
     held = [p.scheduled for p in pods if p.scheduled is not None]
     return replace(block, since=min(held, default=None))
+
+
+def _name_taken(s: Scene, attempt: Attempt) -> Blocked | None:
+    """Return what keeps the workload from being made; a job that has trained waits for it to go."""
+    verdict = in_the_way(s, attempt.number)
+    if verdict is None or s.observed.workload(s.job.uid, attempt.number) is not None:
+        return None
+    since = None if trained(s.attempts) else timestamp(attempt.start_time)
+    return Blocked(verdict.reason, verdict.message, since)
 
 
 def start_timeout(s: Scene, block: Blocked | None) -> End | None:
@@ -90,9 +102,10 @@ def start_timeout(s: Scene, block: Blocked | None) -> End | None:
     left = _time_to_start(s, block)
     if block is None or left is None or left > timedelta():
         return None
-    if block.reason is Reason.UNSCHEDULABLE:
+    if block.reason in (Reason.UNSCHEDULABLE, Reason.QUEUED):
         return End(block.reason, f"{block.message}; the other pods gave their nodes back")
-    return End(Reason.START_TIMEOUT, f"{block.reason}: {block.message}")
+    absent = block.reason is Reason.NAME_TAKEN  # and what would be its own was not seen
+    return End(Reason.START_TIMEOUT, f"{block.reason}: {block.message}", absent=absent)
 
 
 def _time_to_start(s: Scene, block: Blocked | None) -> timedelta | None:
@@ -127,7 +140,8 @@ def _go_on(s: Scene, attempt: Attempt, block: Blocked | None, still: Standstill)
     if workload is None:
         waits = outlives(s, attempt.number) or names_taken(s, attempt.number)
         if waits is not None:
-            return waits
+            left = _time_to_start(s, block)
+            return replace(waits, after=min(left, LOOK_EVERY) if left else LOOK_EVERY)
     complete = len(pods) == s.job.spec.workers.replicas
     all_run = complete and all(p.running or p.over for p in pods)
     said = told(s.job, s.observed, attempt.number)

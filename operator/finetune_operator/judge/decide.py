@@ -20,7 +20,7 @@ from finetune_api.status import (
     RetryStatus,
 )
 from finetune_contract.model import filled
-from finetune_contract.reasons import Reason, Retry, retry_of
+from finetune_contract.reasons import Reason
 from finetune_contract.result import PublishedArtifact
 from finetune_operator.job.backend import Backend
 from finetune_operator.job.footprint import Footprint
@@ -33,20 +33,18 @@ from finetune_operator.judge.decision import LOOK_EVERY, Course, Decision, Scene
 from finetune_operator.judge.diagnose import published
 from finetune_operator.judge.fence import due, given_up, outlives, remains, sent_off
 from finetune_operator.judge.pod_end import End
-from finetune_operator.judge.retry import backoff, gives_up, next_footprint, trained
+from finetune_operator.judge.retry import backoff, gives_up, next_footprint
 from finetune_operator.judge.reward_check import (
-    check_refused,
     checked,
     paused,
     tried_anew,
     unfinished_checks,
 )
 from finetune_operator.judge.told import accounted, learned, told
-from finetune_operator.judge.wording import attempt_end, bounded, memory_told, with_advice
+from finetune_operator.judge.wording import attempt_end, bounded, memory_told
 from finetune_operator.observe.observed import Observed
 from finetune_operator.settings import Settings
 
-REFUSED_AGAIN = timedelta(seconds=30)
 _UNDER_WAY = (AttemptState.STARTING, AttemptState.RUNNING, AttemptState.STOPPING)
 
 
@@ -63,7 +61,8 @@ def decide(
     status = job.status or FineTuneJobStatus()
     attempts = tuple(status.attempts or ())
     scene = Scene(job, status, attempts, observed, now, settings, backend, trial)
-    return sent_off(scene, _decide(scene))
+    decision = sent_off(scene, _decide(scene))
+    return replace(decision, within=scene.deadline_left())
 
 
 def _decide(scene: Scene) -> Decision:
@@ -90,21 +89,6 @@ def _let_go_on(s: Scene) -> Decision | None:
     check = tried_anew(s.status.reward_check)
     s = replace(s, status=s.status.model_copy(update={"retry": retry, "reward_check": check}))
     return replace(_between(s), retry=retry)
-
-
-def refused(decision: Decision, message: str, now: datetime) -> Decision:
-    """Return the decision after the cluster refused its objects; it may let them pass later."""
-    if decision.run is None:
-        return check_refused(decision, message, now)
-    if retry_of(Reason.BACKEND_REFUSED, trained(decision.attempts)) is Retry.WAIT:
-        text = bounded(with_advice(message, Reason.BACKEND_REFUSED))
-        waits = Verdict(Course.PROGRESSING, Reason.BACKEND_REFUSED, text)
-        return replace(decision, verdict=waits, after=REFUSED_AGAIN)
-    ended = _ended(decision.run, End(Reason.BACKEND_REFUSED, message), now)
-    failed = ended.model_copy(update={"state": AttemptState.FAILED})
-    text = with_advice(attempt_end(failed), Reason.BACKEND_REFUSED)
-    verdict = Verdict(Course.FAILED, Reason.BACKEND_REFUSED, text)
-    return Decision((*decision.attempts[:-1], failed), verdict)
 
 
 def _active(s: Scene, attempt: Attempt) -> Decision:
@@ -259,8 +243,6 @@ def _start(s: Scene) -> Decision:
     number = s.attempts[-1].number + 1 if s.attempts else 1
     if (waits := outlives(s, number)) is not None:
         return waits
-    if (taken := names_taken(s, number)) is not None:
-        return taken
     attempt = Attempt(
         number=number,
         state=AttemptState.STARTING,
@@ -270,10 +252,12 @@ def _start(s: Scene) -> Decision:
         start_time=rfc3339(s.now),
         **next_footprint(s.job, s.attempts).record(),
     )
+    made = (*s.attempts, attempt)
+    if (taken := names_taken(s, number)) is not None:
+        return replace(taken, attempts=made)  # it has begun, and waits
     starts = s.go_on(Reason.PENDING, f"attempt {number} is starting", number)
     # The last one's Lease must not stand beside it, whether or not the cache shows it.
     confirm = s.confirm or bool(s.attempts)
-    made = (*s.attempts, attempt)
     return replace(starts, attempts=made, run=attempt, after=LOOK_EVERY, confirm=confirm)
 
 

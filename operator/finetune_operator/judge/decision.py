@@ -56,6 +56,7 @@ class Decision:
     run: Attempt | None = None  # its objects must exist
     delete: tuple[Child, ...] = ()
     after: timedelta | None = None  # look again then, even if nothing happens
+    within: timedelta | None = None  # the job's deadline is then, whatever else is waited for
     artifact: ArtifactStatus | None = None
     confirm: bool = False  # it rests on an absence: read from the server, and decide again
     look: tuple[str, ...] = ()  # uids of objects whose Events would tell what keeps pods from going

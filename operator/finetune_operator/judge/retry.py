@@ -28,10 +28,10 @@ def retry_classes(attempts: Sequence[Attempt]) -> list[Retry]:
 
 
 def _retry(reason: Reason, begun: bool) -> Retry:
-    """Return what follows an end. Room on nodes comes by itself; what else an attempt waited for in
-    vain may never come, which ends a job that has not trained."""
+    """Return what follows an end. A place in a queue and room on nodes come by themselves; what
+    else an attempt waited for in vain may never come, which ends a job that has not trained."""
     kind = retry_of(reason, begun)
-    waits = begun or reason is Reason.UNSCHEDULABLE
+    waits = begun or reason in (Reason.UNSCHEDULABLE, Reason.QUEUED)
     return Retry.INFRASTRUCTURE if kind is Retry.WAIT and not waits else kind
 
 

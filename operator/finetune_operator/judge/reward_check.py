@@ -65,12 +65,11 @@ def checked(s: Scene) -> Decision | RewardCheckStatus | None:
     return _run(s, known)
 
 
-def check_refused(decision: Decision, message: str, now: datetime) -> Decision:
-    """Return the decision after the cluster refused the pod that tries the rewards for good."""
+def check_refused(decision: Decision, end: End, now: datetime) -> Decision:
+    """Return the decision after the pod that tries the rewards could not be made."""
     assert decision.reward_check is not None, "only an attempt's or a check's objects are refused"
-    failed = _closed(decision.reward_check, message, now, state=RewardCheckState.FAILED)
-    text = with_advice(message, Reason.BACKEND_REFUSED)
-    verdict = Verdict(Course.FAILED, Reason.BACKEND_REFUSED, text)
+    failed = _closed(decision.reward_check, end.message, now, state=RewardCheckState.FAILED)
+    verdict = Verdict(Course.FAILED, end.reason, with_advice(end.message, end.reason))
     return Decision(decision.attempts, verdict, reward_check=failed)
 
 

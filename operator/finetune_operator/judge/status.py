@@ -69,21 +69,16 @@ def status_of(
     decision: Decision,
     now: datetime,
     settings: Settings,
-    waiting: Waiting | None = None,
 ) -> FineTuneJobStatus:
-    """Return the whole status. `waiting` is what stood in the way of the decision, if anything."""
+    """Return the whole status."""
     old = job.status or FineTuneJobStatus()
-    verdict = decision.verdict
-    if waiting is not None:
-        text = bounded(with_advice(waiting.message, waiting.reason))
-        verdict = Verdict(Course.PROGRESSING, waiting.reason, text)
     last = decision.attempts[-1] if decision.attempts else None
     report = _report(old, observed, decision, settings)
     waits = decision.run.number if decision.run is not None and report is None else None
     tried = bool(isolated_rewards(job.spec))
     return FineTuneJobStatus(
         observed_generation=job.generation,
-        conditions=_conditions(old, verdict, job.generation, now),
+        conditions=_conditions(old, decision.verdict, job.generation, now),
         attempts=_shortened(decision.attempts) or None,
         retry=_retry(job, old, decision),
         reward_check=(decision.reward_check or old.reward_check) if tried else None,

@@ -13,6 +13,7 @@ Json = Any
 QUOTA = (
     "is forbidden: exceeded quota: gpus, requested: requests.nvidia.com/gpu=8, used: 8, limited: 8"
 )
+FULL = "exceeded quota: jobs, requested: count/pytorchjobs.kubeflow.org=1, used: 5, limited: 5"
 POD_SECURITY = 'is forbidden: violates PodSecurity "restricted:latest": runAsNonRoot != true'
 HOOK = "Internal error occurred: failed calling webhook"
 HAS_NODE = {"type": "PodScheduled", "status": "True"}
@@ -150,6 +151,10 @@ FAULTS = [
     row(
         "a webhook of PyTorchJobs is away",
         is_refused("PyTorchJob", ApiError(500, "InternalError", f'{HOOK} "v": connection refused')),
+    ),
+    row("a quota refuses the PyTorchJob", is_refused("PyTorchJob", forbidden("PyTorchJob", FULL))),
+    trained(
+        "a quota refuses the PyTorchJob", is_refused("PyTorchJob", forbidden("PyTorchJob", FULL))
     ),
     Fault(
         "a policy refuses the PyTorchJob",

@@ -121,14 +121,14 @@ class World(Trainers):
     def kubelet(self, name: str) -> None:
         """Start a pod; let one that was deleted go."""
         pod = self.find("Pod", name)
-        if pod is None or name in self.unreachable or not self._is_real(pod):
+        if pod is None or name in self.unreachable or not self.is_real(pod):
             return
         if "deletionTimestamp" in pod["metadata"]:
             self._let_go(pod)
         elif pod["status"]["phase"] == "Pending":
             self._start(pod)
 
-    def _is_real(self, pod: Json) -> bool:
+    def is_real(self, pod: Json) -> bool:
         """Tell whether a pod has a trainer; one that a stranger planted does nothing."""
         return tries_rewards(pod) or pod["metadata"]["uid"] in self.made
 

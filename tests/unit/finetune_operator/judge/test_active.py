@@ -18,6 +18,7 @@ from finetune_operator.judge.retry import gives_up
 from finetune_operator.observe.observed import Observed, Obstacle, Report, Stray
 from finetune_operator.plan.backends import BACKEND
 from support.operator.decisions import (
+    FAILED,
     LEASE,
     PODS,
     RUNNING,
@@ -60,6 +61,14 @@ def test_pods_without_nodes_have_all_the_time() -> None:
     made = decided(attempt(), seconds=9_999, pods=gated, children=(WORKLOAD,))
     assert made.verdict.reason == Reason.UNSCHEDULABLE
     assert last_state(made) is AttemptState.RUNNING
+
+
+def test_a_queue_may_not_hold_the_rest_while_a_pod_holds_its_node() -> None:
+    held = replace(WORKLOAD, held="is suspended")
+    ends = decided(attempt(), seconds=600, pods=(pod(1),), children=(held,)).attempts[-1]
+    assert (ends.state, ends.reason) == (AttemptState.STOPPING, Reason.QUEUED)
+    waits = decided(attempt(), seconds=99_999, children=(held,))
+    assert (waits.verdict.reason, last_state(waits)) == (Reason.QUEUED, AttemptState.RUNNING)
 
 
 @pytest.mark.parametrize("running", [True, False])
@@ -252,10 +261,12 @@ STRAY = Stray("bot-a1-master-0", 1, "ReplicaSet web")
 TAKEN = "pod bot-a1-master-0 exists and belongs to ReplicaSet web; delete it or rename the job"
 
 
-def with_stray(*attempts: Any, stray: Stray = STRAY, **observed: Any) -> Decision:
+def with_stray(
+    *attempts: Any, stray: Stray = STRAY, seconds: float = 9, **observed: Any
+) -> Decision:
     status = FineTuneJobStatus(attempts=list(attempts) or None)
     seen = Observed(strays=(stray,), **observed)
-    return decide(job(status), seen, at(9), SETTINGS, BACKEND, None)
+    return decide(job(status), seen, at(seconds), SETTINGS, BACKEND, None)
 
 
 @pytest.mark.parametrize(
@@ -264,7 +275,7 @@ def with_stray(*attempts: Any, stray: Stray = STRAY, **observed: Any) -> Decisio
 def test_nothing_is_made_beside_a_strangers_pod_of_a_planned_name(attempts: Any) -> None:
     made = with_stray(*attempts)
     assert made.run is None
-    assert made.attempts == attempts
+    assert [(a.number, a.state) for a in made.attempts] == [(1, AttemptState.STARTING)]
     assert made.verdict.reason == Reason.NAME_TAKEN
     assert made.verdict.message.startswith(TAKEN)
     assert made.confirm, "the workload may have been missed"
@@ -281,6 +292,20 @@ def test_a_strangers_pod_ends_nothing_and_is_told_of() -> None:
     assert made.verdict.message.startswith(TAKEN)
 
 
+def test_a_taken_name_is_not_waited_for_without_end() -> None:
+    starting = attempt(workload_uid=None, state=AttemptState.STARTING)
+    early = with_stray(starting, seconds=595)
+    assert (early.verdict.reason, early.after) == (Reason.NAME_TAKEN, timedelta(seconds=5))
+    late = with_stray(starting, seconds=600)
+    assert late.attempts[-1].reason == Reason.START_TIMEOUT
+    assert TAKEN in (late.attempts[-1].message or "")
+    assert late.confirm
+    before = attempt(**{**FAILED, "reason": Reason.POD_LOST, "last_step": 3})
+    second = attempt(2, workload_uid=None, state=AttemptState.STARTING)
+    waits = with_stray(before, second, stray=replace(STRAY, attempt=2), seconds=99_999)
+    assert (waits.verdict.reason, waits.attempts[-1]) == (Reason.NAME_TAKEN, second)
+
+
 def test_a_taken_name_holds_up_no_deadline() -> None:
     status = FineTuneJobStatus(attempts=[attempt(workload_uid=None)])
     due = job(status, runPolicy={"activeDeadlineSeconds": 5})
@@ -295,6 +320,14 @@ def test_an_attempt_began_before_what_it_made(edited: float, began: float) -> No
     running = attempt(**{**RUNNING, "start_time": stamp(edited)})
     known = decided(running, seconds=100, pods=PODS, children=(made, LEASE))
     assert known.attempts[-1].start_time == stamp(began)
+
+
+def test_what_somebody_planted_before_does_not_say_when_an_attempt_began() -> None:
+    planted = replace(WORKLOAD, created=at(-99_999), uid="planted")
+    for recorded in (None, "workload"):
+        starts = attempt(state="Starting", workload_uid=recorded, start_time=stamp(9))
+        known = decided(starts, seconds=10, children=(planted, LEASE))
+        assert known.attempts[-1].start_time == stamp(9)
 
 
 def test_a_deadline_is_not_put_off_by_an_edited_start() -> None:

@@ -10,8 +10,7 @@ from finetune_api.status import (
     AttemptState,
 )
 from finetune_contract.reasons import Reason
-from finetune_operator.judge.decide import refused
-from finetune_operator.judge.decision import Course, Decision
+from finetune_operator.judge.decision import Course
 from finetune_operator.observe.observed import Child
 from support.operator.decisions import (
     ACCOUNT,
@@ -225,30 +224,6 @@ def test_strays_go_and_strangers_stay() -> None:
         attempt(**RUNNING), pods=PODS, children=(WORKLOAD, LEASE, stray, going, foreign, old)
     )
     assert names(made) == ["Lease/bot-a7", "ServiceAccount/bot-finetune"]
-
-
-def test_a_refusal_ends_the_newest_attempt_and_leaves_the_others() -> None:
-    first, second = attempt(**FAILED), attempt(2, state="Starting")
-    decision = Decision((first, second), decided().verdict, run=second)
-    made = refused(decision, "x" * 5_000, at(5))
-    assert made.attempts[0] == first
-    ended_attempt = made.attempts[1]
-    assert (ended_attempt.number, ended_attempt.end_time) == (2, stamp(5))
-    assert len(ended_attempt.message or "") == 1024
-    assert made.run is None
-
-
-def test_a_refusal_is_waited_for_once_the_job_has_trained() -> None:
-    first, second = attempt(**FAILED, last_step=1), attempt(2, state="Starting")
-    decision = Decision((first, second), decided().verdict, run=second)
-    made = refused(decision, "exceeded quota", at(5))
-    assert (made.attempts, made.run) == ((first, second), second)
-    assert (made.verdict.course, made.verdict.reason) == (
-        Course.PROGRESSING,
-        Reason.BACKEND_REFUSED,
-    )
-    assert made.verdict.message.startswith("exceeded quota; ")
-    assert made.after == timedelta(seconds=30)
 
 
 def test_the_image_of_the_job_goes_before_the_operators() -> None:

@@ -17,7 +17,7 @@ from finetune_contract.progress import Phase, Progress
 from finetune_contract.reasons import Reason
 from finetune_contract.recipe import LoraTarget
 from finetune_contract.resolved import RoleCoverage
-from finetune_operator.job.errors import Stalled, Waiting
+from finetune_operator.job.errors import Stalled
 from finetune_operator.judge.decision import Course, Decision, Verdict
 from finetune_operator.judge.status import status_of, unjudged_status
 from finetune_operator.observe.observed import Report
@@ -44,12 +44,11 @@ def made(
     old: FineTuneJobStatus | None = None,
     reports: tuple[Report, ...] = (),
     run: Any = None,
-    waiting: Waiting | None = None,
     seconds: float = 0,
 ) -> FineTuneJobStatus:
     decision = Decision((attempt(),), Verdict(course, reason, message), run=run)
     observed = seen(reports=reports)
-    return status_of(job(status=old), observed, decision, at(seconds), SETTINGS, waiting)
+    return status_of(job(status=old), observed, decision, at(seconds), SETTINGS)
 
 
 def truths(status: FineTuneJobStatus) -> dict[str, str]:
@@ -101,14 +100,6 @@ def test_a_finished_job_keeps_its_conditions_and_speaks_of_the_newest_generation
     )
     kept = made(Course.KEPT, Reason.SUCCEEDED, "", old=older, seconds=99)
     assert kept.conditions == done.conditions
-
-
-def test_what_stands_in_the_way_is_told_with_a_remedy() -> None:
-    waiting = Waiting(Reason.NAME_TAKEN, "ConfigMap bot-a1 exists", 5)
-    told = made(waiting=waiting).conditions
-    assert told is not None
-    assert told[0].reason == "NameTaken"
-    assert told[0].message.startswith("ConfigMap bot-a1 exists; delete it or rename the job")
 
 
 def report(seconds: float, phase: Phase = Phase.TRAIN, number: int = 1, **of: Any) -> Report:

@@ -1,12 +1,14 @@
 """What is refused, what is made in which order, and what was deleted: how a decision is applied."""
 
+from datetime import timedelta
+
 import pytest
 
 from finetune_operator.cluster.api import ApiError
 from finetune_operator.cluster.queue import RetryLater
 from finetune_operator.judge.fence import COLLECTED
 from support.operator.model.world import GRACE
-from support.operator.passes import KEY, Bench
+from support.operator.passes import KEY, SETTINGS, Bench
 
 SLOW = ApiError(500, "InternalError", "etcd is slow")
 NO_PAGE = ApiError(404, "", "404 page not found")
@@ -17,6 +19,9 @@ NO_WEBHOOK = ApiError(
     'Internal error occurred: failed calling webhook "validator.pytorchjob": failed to call '
     'webhook: Post "https://training-operator": no endpoints available',
 )
+OF_QUOTA = 'pytorchjobs.kubeflow.org "bot-a1" is forbidden: '
+FULL = ApiError(403, "Forbidden", f"{OF_QUOTA}exceeded quota: jobs, requested: count/x=1")
+UNCOUNTED = ApiError(403, "Forbidden", f"{OF_QUOTA}status unknown for quota: jobs, resources: x")
 NO_RIGHT = ApiError(403, "Forbidden", 'User "operator" cannot create resource "pytorchjobs"')
 
 BY_A_WEBHOOK = 'admission webhook "policy.acme.io" denied the request: it cannot have resource x'
@@ -45,7 +50,7 @@ async def test_a_pytorchjob_is_not_made_if_a_sibling_could_not_be() -> None:
 @pytest.mark.parametrize(
     ("kind", "refusal"),
     [
-        ("PyTorchJob", ApiError(403, "Forbidden", '"bot-a1" is forbidden: exceeded quota: gpus')),
+        ("PyTorchJob", ApiError(403, "Forbidden", '"bot-a1" is forbidden: failed quota: gpus')),
         ("PyTorchJob", ApiError(422, "Invalid", "denied by policy: exceeded quota")),
         ("PyTorchJob", ApiError(400, "BadRequest", "admission webhook denied: exceeded quota")),
         ("PyTorchJob", ApiError(403, "Forbidden", 'webhook "x" denied: images cannot be old')),
@@ -79,9 +84,11 @@ async def test_a_refusal_by_the_cluster_ends_the_job_in_its_words(
         (NO_RESOURCE, "BackendUnavailable", "does not serve kubeflow.org/v1 PyTorchJob"),
         (NO_WEBHOOK, "BackendUnavailable", "bot-a1 has to pass a webhook that does not answer: In"),
         (NO_RIGHT, "OperatorForbidden", 'may not write PyTorchJob bot-a1: User "operator" cannot'),
+        (FULL, "BackendRefused", "PyTorchJob bot-a1 waits for room in a ResourceQuota: pytorchj"),
+        (UNCOUNTED, "BackendRefused", "waits for room in a ResourceQuota: pytorchjobs"),
     ],
 )
-async def test_what_an_administrator_must_do_is_waited_for(
+async def test_what_passes_or_an_administrator_must_do_is_waited_for(
     refusal: ApiError, reason: str, words: str
 ) -> None:
     bench = Bench()
@@ -96,6 +103,14 @@ async def test_what_an_administrator_must_do_is_waited_for(
     bench.refusals.clear()
     await bench.do_pass()
     assert bench.told("Reconciling")[1] == "Pending"
+    bench = Bench()
+    bench.refusals["PyTorchJob"] = refusal
+    await bench.do_pass()
+    bench.world.now += timedelta(seconds=SETTINGS.start_timeout_seconds)
+    assert await bench.do_pass() == 0
+    truth, told, message = bench.told("Stalled")
+    assert (truth, told) == ("True", "StartTimeout")
+    assert words in message
 
 
 @pytest.mark.parametrize(

@@ -91,12 +91,12 @@ async def test_the_check_is_recorded_before_its_pod_is_made() -> None:
 FULL = 'pods "bot-rewards" is forbidden: exceeded quota: team, requested: cpu=100m, used: cpu=2'
 
 
-async def test_a_full_quota_is_waited_for_as_attempts_wait() -> None:
+async def test_a_full_quota_is_waited_for() -> None:
     on = bench(CODE)
     on.refusals["Pod"] = ApiError(403, "Forbidden", FULL)
     assert await on.do_pass() == 30
     truth, reason, message = on.told("Reconciling")
-    assert (truth, reason) == ("True", "Unschedulable")
+    assert (truth, reason) == ("True", "BackendRefused")
     assert f"Pod bot-rewards waits for room in a ResourceQuota: {FULL}" in message
     writes = on.world.writes
     await on.do_pass()

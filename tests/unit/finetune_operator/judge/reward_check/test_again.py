@@ -8,7 +8,6 @@ import pytest
 
 from finetune_api.status import RewardCheckState
 from finetune_contract.reasons import Reason
-from finetune_operator.judge.decide import refused
 from finetune_operator.judge.decision import Course
 from finetune_operator.observe.observed import Child
 from support.operator.reward_trials import (
@@ -22,7 +21,7 @@ from support.operator.reward_trials import (
     seen,
     told,
 )
-from support.operator.values import NOW, UID, at, stamp
+from support.operator.values import UID, at, stamp
 
 
 @pytest.mark.parametrize("reason", [Reason.REWARD_INVALID, Reason.DATA_NOT_FOUND])
@@ -111,11 +110,3 @@ def test_a_pod_that_vanished_is_counted_once_the_server_says_so_too() -> None:
         of, seen(ended(of, failure(Reason.REWARD_INVALID), 30, gone=True)), record(of)
     )
     assert told(with_a_word) == (Course.FAILED, Reason.REWARD_INVALID)
-
-
-def test_objects_that_the_cluster_refuses_end_the_job() -> None:
-    of = grpo()
-    decision = refused(decided(of, seen(), None, 0), 'pods "bot-rewards" is forbidden: quota', NOW)
-    assert told(decision) == (Course.FAILED, Reason.BACKEND_REFUSED)
-    assert decision.reward_check is not None
-    assert decision.reward_check.state is RewardCheckState.FAILED

@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 
 from finetune_contract.reasons import Reason
-from finetune_operator.judge.decide import decide, refused
+from finetune_operator.job.errors import Stalled
+from finetune_operator.judge.decide import decide
+from finetune_operator.judge.fallback import hindered
 from finetune_operator.judge.status import status_of
 from finetune_operator.observe.observed import Child, Observed, Pod
 from finetune_operator.plan.backends import BACKEND
@@ -46,7 +48,7 @@ def test_a_check_that_nobody_waits_for_any_more_gives_its_place_back() -> None:
 def test_a_finished_job_leaves_no_pod_waiting() -> None:
     of = grpo()
     failed = decided(of, seen(), record(of, pod_uid=None), 0)
-    over = refused(failed, "quota", NOW)
+    over = hindered(failed, Stalled(Reason.BACKEND_REFUSED, "no"), NOW, SETTINGS)
     status = status_of(of, seen(), over, NOW, SETTINGS)
     stored = of.model_copy(update={"status": status})
     late = decide(stored, seen(pod(of)), at(5), SETTINGS, BACKEND, digest(of))
