@@ -214,6 +214,11 @@ EDITS: dict[str, Schedule] = {
         ("relabel", (WORKLOAD, 1, True)),
         ("edit status", ("back", 0)),
     ],
+    "the conditions are gone before the workload is made": [
+        ("refuse", ("ConfigMap", "busy")),
+        TURN_STEP,
+        ("edit status", ("cut", 1)),
+    ],
     "the second attempt is gone": [*SECOND, ("edit status", ("back", 0))],
     "all attempts are gone": [*SECOND, ("edit status", ("cut", 0))],
     "all attempts are gone while a pod can not be reached": [
