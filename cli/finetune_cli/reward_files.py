@@ -121,7 +121,7 @@ def _rewards(file: Documents) -> Sequence[ApiReward]:
             f"{file.name}: give one {KIND}, or one list of rewards as in {_WHERE}rewards; "
             f"it holds {len(jobs)} and {len(lists)}"
         )
-    job = parsed(file.name, jobs[0]) if jobs else parsed(file.name, _job_of(lists[0]), _WHERE)
+    job = parsed(file, jobs[0]) if jobs else parsed(file, _job_of(lists[0]), f"{_WHERE}rewards")
     if job.spec.method.grpo is None:
         raise refusal(f"{file.name}: the job has no rewards: spec.method.type is not GRPO")
     return job.spec.method.grpo.rewards

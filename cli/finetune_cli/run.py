@@ -101,7 +101,7 @@ def _job(found: Documents) -> FineTuneJob:
     jobs = jobs_in(found)
     if len(jobs) != 1:
         raise refusal(f"{found.name}: holds {len(jobs)} FineTuneJobs; give one")
-    return parsed(found.name, jobs[0])
+    return parsed(found, jobs[0])
 
 
 def _sources(found: Documents, job: FineTuneJob, given: dict[str, Path]) -> dict[str, str]:

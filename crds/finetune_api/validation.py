@@ -67,11 +67,17 @@ def _checked(body: Json, old: Json | None) -> tuple[Json, list[FieldError]]:
     metadata = body.get("metadata")
     if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str):
         wrong.append(FieldError("metadata.name", "Required value", "FieldValueRequired"))
-    if wrong:
-        return body, wrong
     value, paths = known_part(body)
-    if paths:  # a server checks nothing else before the fields are known
-        return value, [FieldError(path, "unknown field", "FieldValueForbidden") for path in paths]
+    unknown = [FieldError(path, "unknown field", "FieldValueForbidden") for path in paths]
     value = copy.deepcopy(value)
     apply_defaults(schema(), value)
-    return value, validate_structural(schema(), value, old)
+    told = {error.path for error in wrong}
+    halves = {path.rpartition(".")[0] for path in paths}  # of which a rule may miss what is unknown
+    # A server checks nothing else before the fields are known; a user mends a file once.
+    others = [
+        error
+        for error in validate_structural(schema(), value, old)
+        if error.path not in told
+        and not (error.kind == "FieldValueInvalid" and error.path and error.path in halves)
+    ]
+    return value, [*wrong, *unknown, *others]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import yaml
@@ -64,6 +65,49 @@ _Loader.yaml_constructors = {
 def load_documents(text: str) -> list[Any]:
     """Return every non-empty document. Raises yaml.YAMLError with line and column."""
     return [d for d in yaml.load_all(text, Loader=_Loader) if d is not None]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a value stands in a text, from 1, and what is written there, if it is one word."""
+
+    line: int
+    column: int
+    written: str | None = None
+
+
+def places(text: str) -> list[dict[str, Place]]:
+    """Return where the values of each non-empty document stand, by their dotted paths.
+
+    Raises yaml.YAMLError as `load_documents` does.
+    """
+    nodes = list(yaml.compose_all(text, Loader=_Loader))
+    found = []
+    for node in nodes:
+        if node is not None and node.tag != f"{_TAG}null":
+            found.append({"": _place(node, node)})
+            _find(node, "", found[-1])
+    return found
+
+
+def _find(node: yaml.Node, path: str, found: dict[str, Place]) -> None:
+    if isinstance(node, yaml.SequenceNode):
+        parts = [(item, item, f"{path}[{at}]") for at, item in enumerate(node.value)]
+    elif isinstance(node, yaml.MappingNode):
+        parts = [
+            (key, value, f"{path}.{key.value}" if path else str(key.value))
+            for key, value in node.value
+        ]
+    else:
+        return
+    for at, value, where in parts:
+        found[where] = _place(at, value)
+        _find(value, where, found)
+
+
+def _place(at: yaml.Node, value: yaml.Node) -> Place:
+    written = str(value.value) if isinstance(value, yaml.ScalarNode) else None
+    return Place(at.start_mark.line + 1, at.start_mark.column + 1, written)
 
 
 def dump(value: Any) -> str:

@@ -12,6 +12,7 @@ from finetune_api.crd import custom_resource_definition
 from finetune_api.job import GROUP, PLURAL, VERSION
 from finetune_api.validation import validate
 from finetune_api.yaml_text import load_documents
+from support.operator.foreign_jobs import FOREIGN
 
 JOBS = Path(__file__).parents[1] / "jobs"
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
@@ -52,6 +53,18 @@ async def test_bad_file_is_refused_as_by_validate(api: Any, jobs: str, path: Pat
     assert answer.status in (400, 422)
     expected = {(error.path, error.message) for error in validate(_body(path))}
     assert _refused_fields(answer.body) == expected
+
+
+@pytest.mark.parametrize("text", [text for text, _ in FOREIGN], ids=range(len(FOREIGN)))
+async def test_a_file_for_other_tools_is_refused_by_a_server_too(
+    api: Any, jobs: str, text: str
+) -> None:
+    [body] = load_documents(text)
+    answer = await api.post(jobs, body, dryRun="All", fieldValidation="Strict")
+    assert answer.status in (400, 422), answer.body
+    told = {(error.path, error.message) for error in validate(body)}
+    if body.get("kind"):
+        assert _refused_fields(answer.body) <= told, "and more is told here, at once"
 
 
 @pytest.mark.parametrize("path", sorted(JOBS.glob("good/*.yaml")), ids=lambda p: p.stem)

@@ -98,7 +98,10 @@ def test_tokens_are_counted_where_rows_have_them(files: Files) -> None:
 @pytest.mark.parametrize(
     ("documents", "words"),
     [
-        ([[{"name": "a", "regx": {}}]], "rewards.yaml: rewards[0].regx: unknown field"),
+        (
+            [[{"name": "a", "regx": {}}]],
+            "rewards.yaml:1:16: rewards[0].regx: unknown field; did you mean regex?",
+        ),
         ([[{"name": "a"}]], "set exactly one of math, exact"),
         ([[REGEX], [REGEX]], "it holds 0 and 2"),
         ([{"kind": "ConfigMap"}], "it holds 0 and 0"),

@@ -28,7 +28,7 @@ def test_a_refused_job_is_named_with_field_and_remedy() -> None:
     result = _validate(str(GOOD), str(bad))
     assert result.exit_code == 3
     assert f"{GOOD}: finetunejob/job is valid" in result.stdout
-    assert f"{bad}: finetunejob/job: spec.training.maxSteps" in result.stderr
+    assert f"{bad}:10:25: spec.training.maxSteps" in result.stderr
     assert "not both" in result.stderr
 
 
