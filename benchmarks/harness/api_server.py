@@ -100,10 +100,12 @@ class Server:
         return _json(text, code)
 
     async def list(self, request: web.Request, plural: str) -> web.Response:
-        begin, items = (
-            int(request.query.get("continue", 0)),
-            [*self.objects.get(plural, {}).values()],
-        )
+        begin, stored = int(request.query.get("continue", 0)), self.objects.get(plural, {})
+        field, _, value = request.query.get("fieldSelector", "").partition("=")
+        if field == "metadata.name":
+            items = [stored[value]] if value in stored else []
+        else:  # an uid stands in no other field
+            items = [text for text in stored.values() if value.encode() in text]
         end = begin + int(request.query.get("limit", len(items)))
         metadata = {"resourceVersion": str(self.version)}
         if end < len(items):
