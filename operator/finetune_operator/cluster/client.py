@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 import aiohttp
 from aiohttp.http import HttpProcessingError  # a line that is too long
 from kubernetes.aio.client.configuration import Configuration
-from kubernetes.aio.client.rest import RESTClientObject, RESTResponse
+from kubernetes.aio.client.rest import RESTClientObject
 from kubernetes.aio.config import load_incluster_config, load_kube_config
 
 from finetune_api.job import KIND
@@ -36,6 +36,7 @@ _TIMEOUT_SECONDS = 30.0
 _WATCH_SECONDS = (300, 600)
 # A watch without a word for so long is dead: a server sends a bookmark every minute.
 _SILENCE_SECONDS = 70.0
+_LINE = 2**22  # bytes that a watch may say of an object, of which a server stores a third
 # Objects of one answer. Anyone may fill ConfigMaps with a MiB and Events with much of one.
 _PAGE = 500
 _PAGES = {"ConfigMap": 100, EVENT: 50}
@@ -76,10 +77,7 @@ class Cluster:
         self._resources = resources
         self._timeout = aiohttp.ClientTimeout(total=timeout)
         self._silence = aiohttp.ClientTimeout(sock_connect=timeout, sock_read=_SILENCE_SECONDS)
-        configuration.connection_pool_maxsize = 0  # no bound: each watch holds a connection
-        # No proxy and no .netrc: looking for those takes two threads a request.
-        configuration.client_session_kwargs = {"trust_env": False}
-        self._rest = RESTClientObject(configuration)
+        self._session: aiohttp.ClientSession | None = None
         self.observer: Observer = lambda verb, kind, code: None
         self.may_write: Callable[[], bool] = lambda: True
 
@@ -87,8 +85,6 @@ class Cluster:
     async def connect(cls, resources: Mapping[str, Resource]) -> Self:
         """Read the pod's ServiceAccount or the kubeconfig; no request is sent yet."""
         configuration = Configuration()
-        # The queue retries whole passes; a transport that repeats writes would hide what happened.
-        configuration.retries = None
         in_pod = "KUBERNETES_SERVICE_HOST" in os.environ and "KUBECONFIG" not in os.environ
         if in_pod:
             load_incluster_config(client_configuration=configuration)
@@ -102,25 +98,30 @@ class Cluster:
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._rest.close()
-
-    async def token(self) -> str | None:
-        """Return the current Authorization header, which is renewed with a pod's token."""
-        header = await self.configuration.get_api_key_with_prefix("BearerToken")
-        return str(header) if header else None
+        if self._session is not None:
+            await self._session.close()
 
     def session(self, *middlewares: aiohttp.ClientMiddlewareType) -> aiohttp.ClientSession:
-        """Return a session for who asks by other ways; each request bears the token of the time."""
+        """Return connections to the server for the caller, who closes them. Each request bears the
+        token of its time, which is renewed with a pod's."""
 
         async def authorize(
             request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType
         ) -> aiohttp.ClientResponse:
-            if token := await self.token():
-                request.headers["Authorization"] = token
+            token = await self.configuration.get_api_key_with_prefix("BearerToken")
+            if token:
+                request.headers["Authorization"] = str(token)
+            request.server_hostname = self.configuration.tls_server_name or None
             return await send(request)
 
-        connector = aiohttp.TCPConnector(limit=0, ssl=self._rest.ssl_context)
-        return aiohttp.ClientSession(connector=connector, middlewares=(authorize, *middlewares))
+        tls = RESTClientObject(self.configuration).ssl_context
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, ssl=tls),  # no limit: a watch holds one
+            middlewares=(authorize, *middlewares),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            proxy=self.configuration.proxy,  # none of the environment: that takes threads to find
+            read_bufsize=_LINE // 2,
+        )
 
     async def list_objects(
         self, kind: str, namespace: str | None, selector: str, page: str = ""
@@ -153,10 +154,10 @@ class Cluster:
             try:
                 if answer.status >= 400:
                     raise _refusal(answer.status, await answer.read())
-                async for line in answer.response.content:
+                async for line in answer.content:
                     yield _change(line, said)
             finally:
-                answer.response.close()
+                answer.close()
         except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
             raise Unreachable(f"GET {path}: {error!r}") from error
         except (HttpProcessingError, ValueError, LookupError, RecursionError) as error:
@@ -308,16 +309,18 @@ class Cluster:
         content: str = _JSON,
         accept: str = _JSON,
         within: aiohttp.ClientTimeout | None = None,
-    ) -> RESTResponse:
+    ) -> aiohttp.ClientResponse:
         """Send a request; what is answered has yet to be read."""
-        headers = {"Content-Type": content, "Accept": accept}
-        if token := await self.token():
-            headers["Authorization"] = token
-        url = str(self.configuration.host).rstrip("/") + path
         if method != "GET" and not self.may_write():
             raise NotLeading(f"{method} {path}: this operator does not lead")
-        return await self._rest.request(
-            method, url, headers=headers, body=body, _request_timeout=within or self._timeout
+        if self._session is None:
+            self._session = self.session()
+        return await self._session.request(
+            method,
+            str(self.configuration.host).rstrip("/") + path,
+            headers={"Content-Type": content, "Accept": accept},
+            data=None if body is None else json.dumps(body).encode(),
+            timeout=within or self._timeout,
         )
 
 
