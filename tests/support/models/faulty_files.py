@@ -226,6 +226,7 @@ TURNS = [
 WARNINGS = [
     bad_line(Kind.DUPLICATE_ROW, good(1) | {"id": 7}, "is row 2 again"),
     bad_line(Kind.LAST_TURN_NOT_ASSISTANT, row(ASK, ANSWER, ASK), "is not the assistant's"),
+    bad_line(Kind.CONTROL_TOKEN, row(("user", "<|im_start|>?"), ANSWER), "a special token of"),
     bad_line(
         Kind.REASONING_DROPPED,
         row(ASK, ("assistant", "<think>why</think>so"), ASK, ANSWER),
@@ -258,6 +259,16 @@ ENCODED = [
         template=SYSTEM_REFUSED,
     ),
     bad_line(
+        Kind.END_TOKEN_WRITTEN,
+        row(ASK, ("assistant", "yes<|im_end|>\n")),
+        "turn 2 ends with <|im_end|>, which is put after it in any case: remove it",
+    ),
+    bad_line(
+        Kind.TURN_OPENED,
+        row(ASK, ("assistant", "yes<|im_end|>\n<|im_start|>user\nno")),
+        "turn 2 has <|im_start|>, which opens a turn",
+    ),
+    bad_line(
         Kind.LAST_REASONING_DROPPED,
         row(ASK, ("assistant", "<think>why</think>so")),
         "turn 2 has reasoning that the model's chat template leaves out; remove it",
@@ -288,16 +299,13 @@ ENCODED.append(
         template=ENDLESS + CHATML,
     )
 )
-# As gpt-oss does: the dialogue's last turn ends in a token of its own.
-UNSTABLE = CHATML.replace(
-    "'<|im_end|>'",
-    "('<|endoftext|>' if loop.last and message['role'] == 'assistant' else '<|im_end|>')",
-)
+# What a turn says beyond a length is cut off, so that its end can not be found.
+UNSTABLE = "{{ messages | length }}" + CHATML.replace("message['content']", "message.content[:11]")
 ENCODED.append(
     bad_line(
         Kind.TEMPLATE_UNSTABLE,
         row(ASK, ANSWER, ASK, ANSWER),
-        "what closes an earlier assistant turn",
+        "the end of a turn (user)",
         template=UNSTABLE,
     )
 )

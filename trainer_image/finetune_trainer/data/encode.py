@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import copy
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from finetune_contract.reasons import Reason
+from finetune_trainer.data.control_tokens import ControlTokens
 from finetune_trainer.data.faults import Kind, RowError
 from finetune_trainer.data.rows import Dialogue, Row, TextPair
 from finetune_trainer.data.template import SECONDS, ChatTemplate, Tokenizer
@@ -86,20 +87,28 @@ class Encoder:
             if tokenizer.chat_template is None
             else ChatTemplate(tokenizer, [str(t) for t in added.values()], template_seconds)
         )
+        ends, opens = self._template.borders() if self._template else (frozenset[str](),) * 2
+        eos = {tokenizer.eos_token} - {None}
+        self._control = ControlTokens([str(t) for t in added.values()], ends | eos, opens)
 
     def encode(self, row: Row) -> EncodedRow:
         """Return tokens and mask; raise RowError if the row can not be learned from."""
-        if isinstance(row, TextPair):
-            if self._template is None:
-                return self._fitting(self._encode_text(row))
+        if isinstance(row, TextPair) and self._template is not None:
             row = row.dialogue()
+        told = self._control.check(row)
+        encoded = self._fitting(self._encode_row(row))
+        return replace(encoded, warnings=(*told, *encoded.warnings))
+
+    def _encode_row(self, row: Row) -> EncodedRow:
+        if isinstance(row, TextPair):
+            return self._encode_text(row)
         if self._template is None:
             raise Failure(
                 Reason.MODEL_UNSUPPORTED,
                 "the base model has no chat template, so it can not be trained on messages: use "
                 "its instruct variant, or data of format PromptCompletion with text",
             )
-        return self._fitting(self._encode_dialogue(row, self._template))
+        return self._encode_dialogue(row, self._template)
 
     def _fitting(self, row: EncodedRow) -> EncodedRow:
         if len(row.tokens) > self._longest:

@@ -104,6 +104,13 @@ class Kind(StrEnum):
         "GRPO: a prompt has more tokens than sequenceLength - rollout.maxTokens.",
     )
     NO_SUPERVISED_TOKEN = "NoSupervisedToken", "No token of the row is learned."
+    END_TOKEN_WRITTEN = "EndTokenWritten", "A completion ends with the token that ends a turn."
+    TURN_OPENED = "TurnOpened", "A completion has a token that opens a turn."
+    CONTROL_TOKEN = (
+        "ControlToken",
+        "A text has a special token of the model's tokenizer, which is read as one.",
+        _WARNING,
+    )
     TEMPLATE_REFUSES = "TemplateRefuses", "The model's chat template raises an error."
     TEMPLATE_ENDLESS = (
         "TemplateEndless",
@@ -135,6 +142,7 @@ class Kind(StrEnum):
 # What is said of a row that is trained on all the same.
 WARNINGS = {
     Kind.LAST_TURN_NOT_ASSISTANT: "ends with a turn that is not the assistant's",
+    Kind.CONTROL_TOKEN: "has a special token of the model's tokenizer in a text",
     Kind.REASONING_DROPPED: "has reasoning that the chat template leaves out; it is not learned",
     Kind.REASONING_NOT_OPENED: "answers without the reasoning that the chat template will ask for",
 }

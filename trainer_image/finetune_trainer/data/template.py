@@ -121,6 +121,23 @@ class ChatTemplate:
             turns.reopen_reasoning()
         return Rendering(dialogue, turns, asks_for_reasoning=self._asks_for_reasoning)
 
+    def borders(self) -> tuple[frozenset[str], frozenset[str]]:
+        """Return the special tokens that end an assistant's turn, and those that open a turn."""
+        question, answer = _PROBE[0], Message("assistant", "probe_answer")
+        try:
+            whole = self._apply((question, answer))
+            asked = self._apply((question,), header=True)
+        except (_Refused, RowError):
+            return frozenset(), frozenset()
+        before = whole.partition(question.content)[0]
+        header = before + asked.rpartition(question.content)[2]
+        after, closers = whole.rpartition(answer.content)[2], "".join(self._closers or ())
+        ends, more, opens = (
+            frozenset(token for token in self._special if token in text)
+            for text in (after, closers, header)
+        )
+        return ends | more, opens - ends
+
     def prompt(self, dialogue: Dialogue) -> str:
         """Return the text that an assistant's turn is to follow; raise RowError."""
         self._begin(dialogue)

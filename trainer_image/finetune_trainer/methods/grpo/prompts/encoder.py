@@ -28,6 +28,7 @@ class PromptEncoder(Encoder):
     def encode(self, row: Row) -> EncodedPrompt:
         """Return the tokens after which an answer is to be drawn; raise RowError for a fault."""
         assert isinstance(row, Prompt), "read by prompt_reader"
+        told = self._control.check(row)
         ids, rendered = self._ids(row)
         if not ids:
             raise RowError(Kind.EMPTY_PROMPT, "has a prompt of which the tokenizer leaves nothing")
@@ -38,7 +39,7 @@ class PromptEncoder(Encoder):
         tokens = np.array(ids, dtype=np.int32)
         refuse_unknown(tokens, self._vocabulary)
         return EncodedPrompt(
-            tokens, np.zeros(len(ids), dtype=np.bool_), document=row.document.encode()
+            tokens, np.zeros(len(ids), dtype=np.bool_), told, document=row.document.encode()
         )
 
     def _too_long(self, count: str) -> RowError:
