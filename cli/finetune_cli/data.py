@@ -14,7 +14,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from finetune_cli.console import ERR, INVALID_FILE, OUT, missing, print_out, readable, refusing
-from finetune_contract.recipe import DataFormat, MethodType
+from finetune_contract.recipe import DataFormat, FileFormat, MethodType
 from finetune_trainer.data.check import CheckedRow, Counts, DataFile, Reader, check_files
 from finetune_trainer.data.faults import Fault, Findings, Severity, in_words
 from finetune_trainer.methods.registry import method_of
@@ -74,16 +74,18 @@ class Report:
 
 @app.command()
 def check(
-    files: Annotated[
-        list[Path], typer.Argument(metavar="FILE...", help="JSONL files to train on.")
-    ],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Files to train on.")],
     eval_files: Annotated[
         list[Path] | None,
-        typer.Option("--eval", metavar="FILE", help="JSONL file to evaluate on. Repeatable."),
+        typer.Option("--eval", metavar="FILE", help="File to evaluate on. Repeatable."),
     ] = None,
     data_format: Annotated[
         DataFormat, typer.Option("--format", help="How rows are written, as data.train[].format.")
     ] = DataFormat.AUTO,
+    file_format: Annotated[
+        FileFormat,
+        typer.Option("--file-format", help="How files hold rows, as data.train[].fileFormat."),
+    ] = FileFormat.AUTO,
     model: Annotated[
         str | None,
         typer.Option(
@@ -111,8 +113,8 @@ def check(
 
     Example: `finetune data check train.jsonl --eval eval.jsonl`
     """
-    train = [_data_file(path, data_format) for path in files]
-    held_out = [_data_file(path, data_format) for path in eval_files or []]
+    train = [_data_file(path, data_format, file_format) for path in files]
+    held_out = [_data_file(path, data_format, file_format) for path in eval_files or []]
     report = Report([*held_out, *train])
     report.findings = Findings(listener=report.listen)
     with refusing(Failure):
@@ -128,9 +130,12 @@ def check(
         raise typer.Exit(INVALID_FILE)
 
 
-def _data_file(path: Path, data_format: DataFormat) -> DataFile:
-    with readable(str(path)):
-        return DataFile.counted(str(path), path, data_format)
+def _data_file(path: Path, data_format: DataFormat, file_format: FileFormat) -> DataFile:
+    try:
+        with readable(str(path)):
+            return DataFile.counted(str(path), path, data_format, file_format)
+    except ModuleNotFoundError as error:
+        raise missing(f"{path} needs {error.name}", "trainer") from None
 
 
 def _encoder(directory: Path, method: Method, sequence_length: int, max_tokens: int) -> Encodes:

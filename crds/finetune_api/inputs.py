@@ -8,7 +8,14 @@ from pydantic import Field
 
 from finetune_api.types import Name, Rule, SecretRef, bound, keyed_by, store_address
 from finetune_contract.model import URI, Message, Reach
-from finetune_contract.recipe import BadRows, DataFormat, DataSource, ModelRecipe, TrainingSource
+from finetune_contract.recipe import (
+    BadRows,
+    DataFormat,
+    DataSource,
+    FileFormat,
+    ModelRecipe,
+    TrainingSource,
+)
 
 
 class HostPathCache(Message):
@@ -58,9 +65,11 @@ class Model(ModelRecipe):
 
 @store_address("uri", URI)
 class EvalData(DataSource):
-    """One JSONL file of rows to evaluate on."""
+    """One file of rows to evaluate on."""
 
     format: DataFormat = DataFormat.AUTO
+    """As in data.train."""
+    file_format: FileFormat = FileFormat.AUTO
     """As in data.train."""
 
 
@@ -68,7 +77,7 @@ class EvalData(DataSource):
 @bound("weight", "> 0.0", "weight must be above 0; leave the file out instead")
 @bound("weight", "<= 1000.0", "weight must be at most 1000")
 class TrainingData(TrainingSource):
-    """One JSONL file of training rows."""
+    """One file of training rows."""
 
 
 @Rule(

@@ -15,11 +15,22 @@ from finetune_contract.model import Message, Revision, StoreUri, Terse, Uri, sha
 
 
 class DataFormat(StrEnum):
-    """How a row of JSONL holds a conversation."""
+    """How a row holds a conversation."""
 
     AUTO = "Auto"
     MESSAGES = "Messages"
     PROMPT_COMPLETION = "PromptCompletion"
+
+
+class FileFormat(StrEnum):
+    """How a file holds its rows."""
+
+    AUTO = "Auto"
+    JSON_LINES = "JSONLines"
+    JSON = "JSON"
+    PARQUET = "Parquet"
+    CSV = "CSV"
+    TSV = "TSV"
 
 
 class BadRows(StrEnum):
@@ -108,17 +119,21 @@ class ModelRecipe(Message):
 
 
 class DataSource(Message):
-    """One JSONL file."""
+    """One file of rows."""
 
     uri: Uri
-    """`s3://bucket/file.jsonl`, `file:///path/file.jsonl`, or `hf://datasets/owner/name/file.jsonl`."""
+    """`s3://bucket/file.jsonl`, `file:///path/file.parquet`, or `hf://datasets/owner/name/file.csv`."""
     format: DataFormat = DataFormat.AUTO
     """`Messages` rows hold {"messages": [{"role", "content"}, ...]}; `PromptCompletion` rows hold
     {"prompt", "completion"}; `Auto` decides by the file's first row."""
+    file_format: FileFormat = FileFormat.AUTO
+    """How the file holds its rows: `JSONLines`, `JSON` (one array of objects), `Parquet`, `CSV` or
+    `TSV` with a header; `Auto` decides by the file's first bytes, and for CSV and TSV by its name.
+    Each but Parquet may be packed with gzip or Zstandard."""
 
 
 class TrainingSource(DataSource):
-    """One JSONL file of training rows."""
+    """One file of training rows."""
 
     weight: Annotated[float, Field(ge=0)] = 1.0
     """Share of the file's rows in one epoch: "1" takes every row once, "2" twice, "0.5" another

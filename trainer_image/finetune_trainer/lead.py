@@ -231,7 +231,7 @@ def _model_cache(config: RunConfig) -> Path:
 def _fetch_data(config: RunConfig, source: DataSource, reporter: Reporter) -> DataFile:
     directory = Path(config.layout.scratch_dir, "data")
     path = fetch_data(source, directory, config.layout.credentials.data, reporter.advance)
-    return DataFile.counted(source.uri, path, source.format)
+    return DataFile.counted(source.uri, path, source.format, source.file_format)
 
 
 def _identity(file: DataFile) -> DatasetIdentity:

@@ -125,7 +125,7 @@ def _on_this_node(config: RunConfig, sources: Sequence[DataSource]) -> list[Data
     credentials = config.layout.credentials.data
     paths = [fetch_data(source, directory, credentials, lambda _: None) for source in sources]
     return [
-        DataFile.counted(source.uri, path, source.format)
+        DataFile.counted(source.uri, path, source.format, source.file_format)
         for source, path in zip(sources, paths, strict=True)
     ]
 

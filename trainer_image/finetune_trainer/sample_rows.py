@@ -18,12 +18,14 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from finetune_contract.layout import Credentials
 from finetune_contract.reasons import Reason, exit_code
 from finetune_contract.recipe import DataSource
 from finetune_trainer.data.faults import FileError, RowError
-from finetune_trainer.data.lines import HEAD_BYTES, LONGEST_LINE, check_head, parse_line
+from finetune_trainer.data.files.records import is_streamed, parsed, records
+from finetune_trainer.data.lines import LONGEST_LINE, UTF8_MARK, is_blank
 from finetune_trainer.methods.grpo.prompts.rows import parse_prompt
 from finetune_trainer.process.ending import explain, failed
 from finetune_trainer.process.errors import Failure
@@ -38,7 +40,7 @@ ROWS = 8
 LOOKED_AT = 8  # lines for each row that is asked for, before none of them is good
 
 
-def sample(uri: str, credentials_dir: str | None, rows: int) -> list[str]:
+def sample(source: DataSource, credentials_dir: str | None, rows: int) -> list[str]:
     """Return the JSON of the first prompts of a file; bad rows are for the preflight to list.
 
     Raises:
@@ -46,43 +48,51 @@ def sample(uri: str, credentials_dir: str | None, rows: int) -> list[str]:
     """
     found: list[str] = []
     first: RowError | None = None
-    for count, line in enumerate(_lines(_chunks(uri, credentials_dir), uri), start=1):
+    with TemporaryDirectory() as directory:
+        values = _values(source, Path(directory), credentials_dir)
         try:
-            found.append(parse_prompt(parse_line(line)).document)
-        except RowError as error:
-            first = first or error
-        if len(found) == rows or count == LOOKED_AT * rows:
-            break
+            for count, value in enumerate(values, start=1):
+                try:
+                    if isinstance(value, RowError):
+                        raise value
+                    found.append(parse_prompt(value).document)
+                except RowError as error:
+                    first = first or error
+                if len(found) == rows or count == LOOKED_AT * rows:
+                    break
+        except FileError as error:
+            raise Failure(Reason.DATA_INVALID, f"{source.uri} {error}") from error
     if not found:
         why = f"its first row {first}" if first else "it has no rows"
-        raise Failure(Reason.DATA_INVALID, f"{uri} holds no prompt that rewards can score: {why}")
+        raise Failure(
+            Reason.DATA_INVALID, f"{source.uri} holds no prompt that rewards can score: {why}"
+        )
     return found
 
 
-def _chunks(uri: str, credentials_dir: str | None) -> Iterator[bytes]:
-    if uri.startswith(hub.SCHEME):
-        with TemporaryDirectory() as directory:
-            path = fetch_data(
-                DataSource(uri=uri), Path(directory), credentials_dir, lambda count: None
-            )
-            with path.open("rb") as file:
-                while chunk := file.read(LONGEST_LINE):
-                    yield chunk
-        return
-    parent, name = split_file_uri(uri)
-    yield from Store(parent, Role.DATA, credentials_dir).chunks(name)
+def _values(
+    source: DataSource, directory: Path, credentials_dir: str | None
+) -> Iterator[dict[str, Any] | RowError]:
+    """Yield rows: of lines in a bucket no more is read than is asked for; else the file is
+    fetched."""
+    name, file_format = source.uri, source.file_format
+    if not name.startswith(hub.SCHEME):
+        parent, path = split_file_uri(name)
+        chunks = Store(parent, Role.DATA, credentials_dir).chunks(path)
+        beginning = next(chunks, b"")
+        if is_streamed(beginning, name, file_format):
+            yield from map(parsed, _lines(beginning.removeprefix(UTF8_MARK), chunks))
+            return
+    file = fetch_data(source, directory, credentials_dir, lambda count: None)
+    for _, value in records(file, name, file_format, lambda *_: None):
+        yield value
 
 
-def _lines(chunks: Iterator[bytes], uri: str) -> Iterator[bytes]:
+def _lines(rest: bytes, chunks: Iterator[bytes]) -> Iterator[bytes]:
     """Yield lines; of one that is too long only so much that this can be seen."""
-    rest = next(chunks, b"")
-    try:
-        check_head(rest[:HEAD_BYTES])
-    except FileError as error:
-        raise Failure(Reason.DATA_INVALID, f"{uri} {error}") from error
     for chunk in chain(chunks, [b"\n"]):
         *whole, rest = (rest + chunk).split(b"\n")
-        yield from (line for line in whole if line)
+        yield from (line for line in whole if line and not is_blank(line))
         if len(rest) > LONGEST_LINE:
             yield rest
             return
@@ -95,22 +105,26 @@ def main(words: Sequence[str] | None = None) -> int:
     redaction.watch(Credentials(data=arguments.credentials))
     logging.basicConfig(level=logging.INFO, stream=RedactedStream(sys.stderr, redaction))
     try:
-        rows = -(-ROWS // len(arguments.uri))
-        found = [row for uri in arguments.uri for row in sample(uri, arguments.credentials, rows)]
+        sources = [DataSource.model_validate_json(text) for text in arguments.source]
+        rows = -(-ROWS // len(sources))
+        found = [row for one in sources for row in sample(one, arguments.credentials, rows)]
     except BaseException as error:  # the process's edge: any end must become a Result
         log.error("the rows can not be read", exc_info=error)
         result = redaction.result(failed(explain(error), attempt=1, rank=0))
         arguments.termination_log.write_text(result.encode())
         return exit_code(result.reason)
     arguments.output.write_text("".join(f"{row}\n" for row in found))
-    log.info("took %d rows of %s", len(found), ", ".join(arguments.uri))
+    log.info("took %d rows of %s", len(found), ", ".join(source.uri for source in sources))
     return 0
 
 
 def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m finetune_trainer.sample_rows")
     parser.add_argument(
-        "--uri", action="append", required=True, help="a file of spec.data.train; may be repeated"
+        "--source",
+        action="append",
+        required=True,
+        help="an entry of spec.data.train as JSON, a DataSource; may be repeated",
     )
     parser.add_argument("--credentials", help="directory with the data's credentials")
     parser.add_argument("--output", type=Path, required=True)

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from finetune_api.job import FineTuneJob
+from finetune_contract.recipe import DataSource
 from finetune_operator.job.credentials import credentials
 from finetune_operator.job.names import ROWS_CONTAINER, Object, child, reward_check_name
 from finetune_operator.job.workers import extended_resources
@@ -99,7 +100,8 @@ def _device_tolerations(job: FineTuneJob) -> list[Object]:
 
 def _rows_container(job: FineTuneJob, image: str, mounted: list[VolumeAndMount]) -> Object:
     command = ["python", "-m", "finetune_trainer.sample_rows", "--output", _ROWS_PATH]
-    command += [part for file in job.spec.data.train for part in ("--uri", file.uri)]
+    sources = [DataSource(uri=s.uri, file_format=s.file_format) for s in job.spec.data.train]
+    command += [part for source in sources for part in ("--source", source.to_json())]
     if "data" in credentials(job):
         command += ["--credentials", credentials_directory("data")]
     rows = container(ROWS_CONTAINER, image, command, mounted, ENVIRONMENT)

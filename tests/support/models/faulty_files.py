@@ -118,23 +118,20 @@ DEEP = b'{"messages": ' + b"[" * 200 + b"]" * 200 + b"}\n"
 
 FILES = [
     bad_file(Kind.EMPTY_FILE, b"", "is empty"),
-    bad_file(Kind.BLANK_FILE, b" \r\n\n\t \n", "white space"),
+    bad_file(Kind.BLANK_FILE, b" \r\n\n\t \n", "holds no row"),
     bad_file(Kind.NOT_UTF8_FILE, TEXT.decode().encode("utf-16"), "is UTF-16", "utf16"),
     bad_file(Kind.NOT_UTF8_FILE, TEXT.decode().encode("utf-16-le"), "is UTF-16", "utf16-le"),
     bad_file(Kind.NOT_UTF8_FILE, TEXT.decode().encode("utf-32"), "is UTF-32", "utf32"),
     bad_file(Kind.NOT_UTF8_FILE, TEXT.decode().encode("utf-32-be"), "is UTF-32", "utf32-be"),
-    bad_file(Kind.BYTE_ORDER_MARK, b"\xef\xbb\xbf" + TEXT, "byte-order mark"),
-    bad_file(Kind.COMPRESSED, gzip.compress(TEXT), "with gzip", "gzip"),
+    bad_file(Kind.DAMAGED_FILE, gzip.compress(TEXT)[:-9], "is cut short", "gzip"),
+    bad_file(Kind.DAMAGED_FILE, b"PAR1\x15\x04" + TEXT, "no whole Parquet", "parquet"),
     bad_file(Kind.COMPRESSED, b"PK\x03\x04" + TEXT, "with zip", "zip"),
-    bad_file(Kind.COMPRESSED, b"\x28\xb5\x2f\xfd" + TEXT, "with zstd", "zstd"),
-    bad_file(Kind.BINARY_FORMAT, b"PAR1\x15\x04" + TEXT, "is Parquet", "parquet"),
+    bad_file(Kind.DAMAGED_FILE, b"\x28\xb5\x2f\xfd" + TEXT, "is damaged", "zstd"),
     bad_file(Kind.BINARY_FORMAT, b"\xff\xff\xff\xff\x10" + TEXT, "an Arrow stream", "arrow"),
-    bad_file(Kind.JSON_ARRAY, json.dumps([good(1)]).encode(), "one JSON array", "one-line"),
-    bad_file(Kind.JSON_ARRAY, json.dumps([good(1)], indent=1).encode(), "one JSON array"),
+    bad_file(Kind.BAD_JSON_ARRAY, json.dumps([good(1)])[:-1].encode(), "at or after row 1"),
     bad_file(Kind.PRETTY_PRINTED, json.dumps(good(1), indent=1).encode(), "pretty-printed"),
 ]
 LINES = [
-    bad_line(Kind.BLANK_LINE, b" \t\r\n", "is blank"),
     bad_line(
         Kind.LINE_TOO_LONG,
         encoded(row(("user", CANARY * 1_600_000), ANSWER)),

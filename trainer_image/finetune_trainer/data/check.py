@@ -13,10 +13,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from finetune_contract.recipe import DataFormat
+from finetune_contract.recipe import DataFormat, FileFormat
 from finetune_trainer.data.duplicates import DuplicateFinder, Place
 from finetune_trainer.data.faults import FileError, Findings, Kind, RowError
-from finetune_trainer.data.lines import HEAD_BYTES, check_head, numbered_lines, parse_line
+from finetune_trainer.data.files.records import count, records
 from finetune_trainer.data.reading.reader import RowReader
 from finetune_trainer.data.rows import Row, row_key
 
@@ -25,25 +25,28 @@ LINES_PER_REPORT = 256
 
 @dataclass(frozen=True)
 class DataFile:
-    """One JSONL file that lies on this machine's disk."""
+    """One data file that lies on this machine's disk."""
 
     uri: str
     path: Path
     format: DataFormat
-    lines: int
+    lines: int  # or rows, of what has no lines
     sha256: str  # `sha256:<hex>`
+    file_format: FileFormat = FileFormat.AUTO
 
     @classmethod
-    def counted(cls, uri: str, path: Path, data_format: DataFormat) -> DataFile:
-        """Return a file with its number of lines and its digest."""
-        digest, lines, last = hashlib.sha256(), 0, b"\n"
+    def counted(
+        cls,
+        uri: str,
+        path: Path,
+        data_format: DataFormat,
+        file_format: FileFormat = FileFormat.AUTO,
+    ) -> DataFile:
+        """Return a file with its number of lines, or rows, and its digest."""
         with path.open("rb") as file:
-            while chunk := file.read(2**20):
-                digest.update(chunk)
-                lines += chunk.count(b"\n")
-                last = chunk[-1:]
-        lines += last != b"\n"
-        return cls(uri, path, data_format, lines, f"sha256:{digest.hexdigest()}")
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        lines = count(path, uri, file_format)
+        return cls(uri, path, data_format, lines, f"sha256:{digest}", file_format)
 
 
 @dataclass(frozen=True)
@@ -109,8 +112,8 @@ def check_files(
                 findings.ignore(checked.row.ignored)
                 finder.add(checked.key, Place(number, checked.line))
                 good += 1
-                if checked.line % LINES_PER_REPORT == 0:
-                    on_lines(lines_before + checked.line)
+                if checked.place % LINES_PER_REPORT == LINES_PER_REPORT - 1:
+                    on_lines(lines_before + checked.place + 1)
             counts[number] = Counts(good, bad)
             if not good and not findings.fatal:
                 # Skipping all of a file can not be meant.
@@ -134,17 +137,17 @@ def _checked_rows(
     file: DataFile, read: Reader, findings: Findings, eval_keys: Container[int]
 ) -> Iterator[CheckedRow | None]:
     """Yield every row of a file; None for one with a fault, which is noted."""
-    with file.path.open("rb") as lines:
-        try:
-            check_head(lines.read(HEAD_BYTES))
-            _check_not_blank(file.path)
-        except FileError as error:
-            findings.add(file.uri, None, error.kind, str(error))
-            return
-        lines.seek(0)
-        for place, (line, text) in enumerate(numbered_lines(lines)):
+
+    def note(kind: Kind, line: int | None, reason: str) -> None:
+        findings.add(file.uri, line, kind, reason)
+
+    try:
+        found = records(file.path, file.uri, file.file_format, note)
+        for place, (line, value) in enumerate(found):
             try:
-                row = read(parse_line(text))
+                if isinstance(value, RowError):
+                    raise value
+                row = read(value)
                 key = row_key(row)
                 if key in eval_keys:
                     raise RowError(Kind.OVERLAP_WITH_EVAL, "is in the eval data too")
@@ -153,6 +156,8 @@ def _checked_rows(
                 yield None
             else:
                 yield CheckedRow(line, place, row, key)
+    except FileError as error:
+        findings.add(file.uri, None, error.kind, str(error))
 
 
 def _note_duplicates(
@@ -163,11 +168,3 @@ def _note_duplicates(
         findings.add(
             files[row.file].uri, row.line, Kind.DUPLICATE_ROW, f"is {where}row {first.line} again"
         )
-
-
-def _check_not_blank(path: Path) -> None:
-    with path.open("rb") as file:
-        while chunk := file.read(2**20):
-            if not chunk.isspace():
-                return
-    raise FileError(Kind.BLANK_FILE, "holds white space only")

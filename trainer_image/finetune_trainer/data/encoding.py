@@ -90,7 +90,7 @@ class Encoding:
             "encoder": encode.VERSION,
             "dataset": dataset.VERSION,
             "libraries": [version(name) for name in LIBRARIES],
-            "files": [[file.uri, file.sha256, file.format] for file in self.files],
+            "files": [[f.uri, f.sha256, f.format, f.file_format] for f in self.files],
             "tokenizer": [[path.name, hash_file(path)] for path in tokenizer],
             "sequence_length": self.form.longest,
             "on_bad_row": self.on_bad_row,

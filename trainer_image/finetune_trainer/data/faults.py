@@ -45,16 +45,20 @@ class Kind(StrEnum):
 
     # Files.
     EMPTY_FILE = "EmptyFile", "The file has no bytes.", _FILE
-    BLANK_FILE = "BlankFile", "The file holds white space only.", _FILE
+    BLANK_FILE = "BlankFile", "The file holds no row.", _FILE
     NOT_UTF8_FILE = "NotUTF8File", "The file is UTF-16 or UTF-32; it must be UTF-8.", _FILE
-    BYTE_ORDER_MARK = "ByteOrderMark", "The file begins with a UTF-8 byte-order mark.", _FILE
-    COMPRESSED = "Compressed", "The file is gzip, zip, bzip2, xz or zstd.", _FILE
-    BINARY_FORMAT = "BinaryFormat", "The file is Parquet, Arrow or another binary format.", _FILE
-    JSON_ARRAY = "JSONArray", "The file is one JSON array, not one object per line.", _FILE
+    BYTE_ORDER_MARK = "ByteOrderMark", "The file begins with a UTF-8 byte-order mark.", _WARNING
+    COMPRESSED = "Compressed", "The file is zip, bzip2 or xz, or packed twice.", _FILE
+    DAMAGED_FILE = "DamagedFile", "The file is cut short or damaged.", _FILE
+    UNPACKS_TOO_FAR = "UnpacksTooFar", "The file unpacks to 200 times its size.", _FILE
+    BINARY_FORMAT = "BinaryFormat", "The file is Arrow, Avro or another binary format.", _FILE
+    BAD_JSON_ARRAY = "BadJSONArray", "A JSON array goes wrong; the row is named.", _FILE
+    BAD_CSV = "BadCSV", "The quotes or the header of a CSV or TSV file go wrong.", _FILE
+    DUPLICATE_COLUMN = "DuplicateColumn", "Two columns have the same name.", _FILE
     PRETTY_PRINTED = "PrettyPrinted", "An object runs over several lines.", _FILE
     NO_GOOD_ROW = "NoGoodRow", "With onBadRow Skip: no row of the file is good.", _FILE
     # Lines.
-    BLANK_LINE = "BlankLine", "The line is blank. A newline after the last row is fine."
+    BLANK_LINE = "BlankLine", "The line is blank, and passed over.", _WARNING
     LINE_TOO_LONG = "LineTooLong", "The line is longer than 16 MiB."
     NOT_UTF8 = "NotUTF8", "A byte of the line is not UTF-8, such as Latin-1's umlauts."
     CONTROL_CHARACTER = "ControlCharacter", "A raw control character, or NUL in any form."
@@ -63,6 +67,8 @@ class Kind(StrEnum):
     DUPLICATE_KEY = "DuplicateKey", "An object has a key twice; JSON does not say which counts."
     NON_FINITE_NUMBER = "NonFiniteNumber", "NaN or Infinity, which JSON does not have."
     LONE_SURROGATE = "LoneSurrogate", r"Half of a surrogate pair, such as \ud83d alone."
+    WRONG_CELLS = "WrongCells", "A record of CSV or TSV has other cells than the header."
+    UNSUPPORTED_VALUE = "UnsupportedValue", "A column holds bytes or durations, which JSON lacks."
     NOT_AN_OBJECT = "NotAnObject", "The line is JSON but not an object."
     # Fields.
     MISSING_FIELD = "MissingField", "A field that the format needs is not there."

@@ -1,4 +1,4 @@
-"""A file's first bytes and its lines -> JSON objects, or what is wrong with them."""
+"""The first bytes of a file of text, and lines -> JSON objects, or what is wrong with them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LONGEST_LINE = 16 * 2**20  # bytes
 DEEPEST = 100
 HEAD_BYTES = 4096
 
-_UTF8_MARK = b"\xef\xbb\xbf"
+UTF8_MARK = b"\xef\xbb\xbf"
 # UTF-32's little-endian mark begins with UTF-16's, so it stands first.
 _WIDE_MARKS = {
     b"\xff\xfe\x00\x00": "UTF-32",
@@ -21,14 +21,11 @@ _WIDE_MARKS = {
     b"\xfe\xff": "UTF-16",
 }
 _COMPRESSED = {
-    b"\x1f\x8b": "gzip",
     b"PK\x03\x04": "zip",
     b"BZh": "bzip2",
     b"\xfd7zXZ\x00": "xz",
-    b"\x28\xb5\x2f\xfd": "zstd",
 }
 _BINARY = {
-    b"PAR1": "Parquet",
     b"ARROW1": "Arrow",
     b"\xff\xff\xff\xff": "an Arrow stream",
     b"Obj\x01": "Avro",
@@ -38,18 +35,39 @@ _BINARY = {
 }
 
 
-def check_head(head: bytes) -> None:
-    """Raise FileError if a file that begins like this is no JSON Lines in UTF-8."""
+def check_head(head: bytes, *, is_table: bool = False) -> None:
+    """Raise FileError if a file that begins like this is no text in UTF-8; or unless it `is_table`,
+    no JSON.
+    """
     if not head:
         raise FileError(Kind.EMPTY_FILE, "is empty")
     _check_encoding(head)
     for magic, name in _COMPRESSED.items():
         if head.startswith(magic):
-            raise FileError(Kind.COMPRESSED, f"is compressed with {name}; unpack it")
+            raise FileError(
+                Kind.COMPRESSED, f"is packed with {name}; unpack it, or pack it with gzip or zstd"
+            )
     for magic, name in _BINARY.items():
         if head.startswith(magic):
-            raise FileError(Kind.BINARY_FORMAT, f"is {name}; export it as JSON Lines")
-    _check_layout(head.lstrip())
+            raise FileError(Kind.BINARY_FORMAT, f"is {name}; export it as Parquet or JSON Lines")
+    if not is_table:
+        _check_layout(head.removeprefix(UTF8_MARK).lstrip())
+
+
+def is_array(head: bytes, *, certain: bool) -> bool:
+    """Tell whether a file that begins like this is one JSON array, no lines.
+
+    Lines may be arrays, though none is a row; `certain` if nothing but an array is to be expected.
+    """
+    first = head.removeprefix(UTF8_MARK).lstrip().partition(b"\n")[0].rstrip()
+    if certain or first == b"[":
+        return first.startswith(b"[")
+    return first.startswith(b"[") and first[1:].lstrip().startswith(b"{")
+
+
+def is_blank(line: bytes) -> bool:
+    """Tell whether a line has nothing but white space."""
+    return line.isspace() and len(line) <= LONGEST_LINE
 
 
 def numbered_lines(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
@@ -68,8 +86,14 @@ def parse_line(line: bytes) -> dict[str, Any]:
     if len(line) > LONGEST_LINE:
         raise RowError(Kind.LINE_TOO_LONG, f"is longer than {LONGEST_LINE >> 20} MiB")
     text = _decode(line)
-    if not text or text.isspace():
-        raise RowError(Kind.BLANK_LINE, "is blank; remove the line")
+    value = parse_value(text)
+    if not isinstance(value, dict):
+        raise RowError(Kind.NOT_AN_OBJECT, "is not a JSON object")
+    return value
+
+
+def parse_value(text: str) -> Any:
+    """Return the JSON value that a text is."""
     if text.count("[") + text.count("{") > DEEPEST and _depth(text) > DEEPEST:
         raise RowError(Kind.NESTED_TOO_DEEPLY, f"is nested deeper than {DEEPEST}")
     try:
@@ -81,16 +105,10 @@ def parse_line(line: bytes) -> dict[str, Any]:
         raise RowError(Kind.BAD_JSON, "holds a number of thousands of digits") from error
     if "\\u" in text:
         _check_escapes(text, value)
-    if not isinstance(value, dict):
-        raise RowError(Kind.NOT_AN_OBJECT, "is not a JSON object")
     return value
 
 
 def _check_encoding(head: bytes) -> None:
-    if head.startswith(_UTF8_MARK):
-        raise FileError(
-            Kind.BYTE_ORDER_MARK, "begins with a byte-order mark; save it as UTF-8 without one"
-        )
     if head.startswith(b"\xff\xff\xff\xff"):
         return
     wide = next((name for mark, name in _WIDE_MARKS.items() if head.startswith(mark)), None)
@@ -101,15 +119,15 @@ def _check_encoding(head: bytes) -> None:
 
 
 def _check_layout(head: bytes) -> None:
-    """Tell one JSON document from JSON Lines, by the first line that is not blank."""
+    """Tell an object over several lines from JSON Lines, by the first line that is not blank."""
     first, _, rest = head.partition(b"\n")
     first = first.rstrip()
-    if first == b"[" or (first.startswith(b"[") and first[1:].lstrip().startswith(b"{")):
-        raise FileError(Kind.JSON_ARRAY, "is one JSON array; write one object per line")
     opened = first.startswith(b"{") and first.endswith((b"{", b"[", b","))
     if opened and rest.startswith((b" ", b"\t")):
         raise FileError(
-            Kind.PRETTY_PRINTED, "is pretty-printed: its first object runs over several lines"
+            Kind.PRETTY_PRINTED,
+            "is pretty-printed: its first object runs over several lines; write one object per "
+            "line, or an array of all objects",
         )
 
 

@@ -48,9 +48,20 @@ def run(planted: Planted, directory: Path, ranks: Ranks, on_bad_row: BadRows) ->
     return prepare(run_of(config, ranks), Form(256), model, files, eval_files)
 
 
+OF_OTHER_FILES = {  # than JSON Lines, or of no row: test_files and test_bad_files have them
+    Kind.BYTE_ORDER_MARK,
+    Kind.BLANK_LINE,
+    Kind.UNPACKS_TOO_FAR,
+    Kind.BAD_CSV,
+    Kind.DUPLICATE_COLUMN,
+    Kind.WRONG_CELLS,
+    Kind.UNSUPPORTED_VALUE,
+}
+
+
 def test_every_kind_is_planted() -> None:
     planted = {fault.kind for fault in (*FATAL, *WARNINGS, *PROMPTS)}
-    assert planted == set(Kind) - {Kind.NO_GOOD_ROW}
+    assert planted == set(Kind) - {Kind.NO_GOOD_ROW} - OF_OTHER_FILES
     assert len(planted) >= 25
 
 
