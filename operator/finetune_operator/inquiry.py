@@ -18,8 +18,8 @@ from finetune_operator.judge.decide import decide
 from finetune_operator.judge.decision import Decision
 from finetune_operator.judge.standstill import QUIET_SECONDS
 from finetune_operator.lookout import Lookout
-from finetune_operator.observe.observe import newest_warning, observe
-from finetune_operator.observe.observed import Observed
+from finetune_operator.observe.observe import newest, observe
+from finetune_operator.observe.observed import Observed, Sign
 from finetune_operator.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -50,8 +50,10 @@ class Inquiry:
             observed = self._observe(job)
             decision = decided(observed)
         if decision.look:
-            warnings = await self._warnings(job, decision.look)
-            observed = replace(observed, warnings=warnings, looked=True)
+            signs = await self._signs(job, decision.look)
+            warned = {uid: s.message for uid, s in signs.items() if s and s.warning and s.message}
+            others = {uid: sign for uid, sign in signs.items() if uid not in warned}
+            observed = replace(observed, warnings=warned, signs=others, looked=True)
             decision = decided(observed)
         if decision.listen:
             observed = replace(observed, quiet=await self._is_quiet(job, decision.listen))
@@ -63,13 +65,11 @@ class Inquiry:
         seen = observe(job, self.cache.children(key), self.cache.departed(key), self.backend)
         return self.lookout.look(job, seen)
 
-    async def _warnings(self, job: FineTuneJob, uids: tuple[str, ...]) -> dict[str, str]:
-        found: dict[str, str] = {}
+    async def _signs(self, job: FineTuneJob, uids: tuple[str, ...]) -> dict[str, Sign | None]:
+        found: dict[str, Sign | None] = {}
         for uid in uids:
             events = await self.api.events_of(job.namespace, uid)
-            warning = newest_warning(e for e in events if not self.backend.repeats(e))
-            if warning is not None:
-                found[uid] = warning
+            found[uid] = newest(e for e in events if not self.backend.repeats(e))
         return found
 
     async def _is_quiet(self, job: FineTuneJob, pod: str) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from finetune_operator.judge.fence import COLLECTED
 from kube_support import processes, target
 from support.cluster.bench import Bench, now
 from support.cluster.installation import installed
@@ -148,3 +149,46 @@ async def test_a_queue_that_takes_a_running_job_back_is_named(bench: Bench) -> N
     attempt = await ended(bench)
     assert attempt["reason"] == "Preempted"
     assert "PyTorchJob bot-a1 is suspended, as by a queue" in attempt["message"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(target.real_training_operator() is None, reason="the emulator orphans nothing")
+async def test_pods_that_were_orphaned_are_asked_to_go_before_the_next_attempt(
+    bench: Bench,
+) -> None:
+    names = await run(bench)
+    await bench.api.delete(bench.path("pytorchjobs", "bot-a1"), propagationPolicy="Orphan")
+    assert (await ended(bench))["reason"] == "PodLost"
+    for name in names:
+        pod = await bench.until(
+            "pods", name, lambda b: not b["metadata"].get("ownerReferences"), f"{name} orphaned"
+        )
+        assert "deletionTimestamp" not in pod["metadata"]
+    assert await bench.get("pytorchjobs", "bot-a2") is None
+
+    async def asked() -> bool:
+        pods = [await bench.get("pods", name) for name in names]
+        return all(pod is None or "deletionTimestamp" in pod["metadata"] for pod in pods)
+
+    await bench.eventually(asked, "the operator to ask them to go", 2 * COLLECTED.total_seconds())
+    assert await bench.get("pytorchjobs", "bot-a2") is None, "they have their grace"
+    for name in names:  # as their kubelet does
+        await bench.api.delete(bench.path("pods", name), gracePeriodSeconds="0")
+    await bench.until("pytorchjobs", "bot-a2", lambda _: True, "attempt 2")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(target.real_training_operator() is None, reason="the emulator has no quotas")
+async def test_a_full_quota_of_pytorchjobs_is_waited_for(bench: Bench) -> None:
+    kind = "count/pytorchjobs.kubeflow.org"
+    hard, path = {kind: "0"}, bench.path("resourcequotas", "jobs")
+    quota = {"metadata": {"name": "jobs"}, "spec": {"hard": hard}}
+    await bench.api.post(bench.path("resourcequotas"), quota)
+    await bench.api.merge(f"{path}/status", {"status": {"hard": hard, "used": {kind: "0"}}})
+    await bench.apply()
+    job = await bench.until_reason("BackendRefused")
+    (message,) = {c["message"] for c in job["status"]["conditions"]}
+    assert message.startswith("PyTorchJob bot-a1 waits for room in a ResourceQuota: ")
+    assert "exceeded quota: jobs" in message
+    await bench.api.delete(path)
+    await bench.until("pytorchjobs", "bot-a1", lambda _: True, "attempt 1, which waited")

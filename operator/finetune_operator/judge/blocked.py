@@ -16,6 +16,10 @@ from finetune_operator.observe.observed import Observed, Obstacle, Pod
 
 # What nobody knows to pass by itself is shown after this long; then it counts like all else.
 SLOW = timedelta(seconds=30)
+# From the time a pod has a node: runtimes give up a pull that does not get on, and a large image
+# takes its time.
+LONGEST_PULL = timedelta(hours=1)
+_PULLING = "Pulling"
 _IMAGE_REASONS = {
     "ErrImagePull",
     "ImagePullBackOff",
@@ -46,8 +50,8 @@ def blocked(job: FineTuneJob, pods: list[Pod], observed: Observed, now: datetime
     waiting = [p for p in pods if not p.running and not p.over]
     if waiting:
         waiting += [p for p in pods if p.running and p.node_rank == 0]
-    found = (block_of(job, p, observed, now) for p in waiting)
-    return next((b for b in found if b is not None), None)
+    found = [b for p in waiting if (b := block_of(job, p, observed, now)) is not None]
+    return min(found, key=lambda b: b.reason is Reason.PENDING, default=None)  # what takes its time
 
 
 def unmade(
@@ -89,7 +93,27 @@ def block_of(job: FineTuneJob, pod: Pod, observed: Observed, now: datetime) -> B
         found, message = Reason.NOT_STARTING, f"{reason}: {message}"
     if found is None and warning and now - pod.scheduled >= SLOW:
         found = Reason.NOT_STARTING
+    if found is None and not warning:
+        return _silent(pod, observed, now)
     return Blocked(found, f"{pod.name}: {message}", pod.scheduled) if found else None
+
+
+def _silent(pod: Pod, observed: Observed, now: datetime) -> Blocked | None:
+    """Return what keeps a pod whose node makes no container of it and does not say why; it has time
+    from the last that was heard. Its Events may bear any time, and anyone may write some."""
+    if pod.made or pod.scheduled is None or pod.uid not in observed.signs:
+        return None
+    sign, since = observed.signs[pod.uid], pod.scheduled
+    longest = pod.scheduled + LONGEST_PULL
+    if sign and sign.reason == _PULLING:
+        return Blocked(Reason.PENDING, f"{pod.name}: {sign.message}", longest)
+    if sign and sign.time and sign.time <= now:
+        since = min(max(since, sign.time), longest)
+    if now - since < SLOW:
+        return None
+    heard = f"; the last Event: {sign.message}" if sign else ""
+    text = f"{pod.name}: its node makes no container of it and does not say why{heard}"
+    return Blocked(Reason.NOT_STARTING, text, since)
 
 
 def _lasting(obstacle: Obstacle | None, now: datetime) -> Obstacle | None:

@@ -20,7 +20,7 @@ from finetune_operator.job.names import (
 from finetune_operator.job.parts import part, words
 from finetune_operator.job.resources import LEASE, POD
 from finetune_operator.job.times import timestamp
-from finetune_operator.observe.observed import Child, Observed, Report, Stray
+from finetune_operator.observe.observed import Child, Observed, Report, Sign, Stray
 from finetune_operator.observe.pods import attempt_pod, check_pod
 
 
@@ -71,11 +71,16 @@ def names_its_maker(job: FineTuneJob, pod: Object, backend: Backend) -> bool:
     return (by.get("kind"), by.get("name")) == (backend.workload, maker)
 
 
-def newest_warning(events: Iterable[Object]) -> str | None:
-    """Return the message of an object's newest Event, unless things have gone well since; what a
-    controller does before it fails often has the same second."""
-    newest = max(events, key=lambda e: (_second_of(e), e.get("type") == "Warning"), default={})
-    return words(newest, "message") or None if newest.get("type") == "Warning" else None
+def newest(events: Iterable[Object]) -> Sign | None:
+    """Return an object's newest Event; what a controller does before it fails often has the same
+    second."""
+    found = max(events, key=lambda e: (_second_of(e), e.get("type") == "Warning"), default=None)
+    if found is None:
+        return None
+    time = timestamp(f"{_second_of(found)}Z")
+    return Sign(
+        found.get("type") == "Warning", words(found, "reason"), words(found, "message"), time
+    )
 
 
 def _second_of(event: Object) -> str:

@@ -67,6 +67,16 @@ class Obstacle:
 
 
 @dataclass(frozen=True)
+class Sign:
+    """The newest Event of an object, by whatever does something with it."""
+
+    warning: bool
+    reason: str
+    message: str
+    time: datetime | None
+
+
+@dataclass(frozen=True)
 class Pod:
     """A pod of the job. The one that tries the rewards counts as rank 0 of attempt 1."""
 
@@ -89,6 +99,7 @@ class Pod:
     runner_crashes: Crashes | None = None  # of the reward runner, while it is not running
     disruption: str = ""  # what took it away, as its condition DisruptionTarget calls it
     deleted: datetime | None = None  # it was asked to go then
+    made: bool = True  # one of its containers was started, and those after it wait for its end
 
     @property
     def finished(self) -> bool:
@@ -136,6 +147,7 @@ class Observed:
     pods: tuple[Pod, ...] = ()
     reports: tuple[Report, ...] = ()
     warnings: Mapping[str, str] = field(default_factory=dict)  # newest event by uid, if a warning
+    signs: Mapping[str, Sign | None] = field(default_factory=dict)  # if not; None: there is none
     looked: bool = False  # the Events that the decision asked for were read
     checks: tuple[Pod, ...] = ()  # pods that try the rewards; deleted ones included
     strays: tuple[Stray, ...] = ()

@@ -79,6 +79,7 @@ def _pod(body: Object, attempt: int, rank: int, container: str, gone: bool, *own
         init_failure=_init_failure(body),
         end=_end(state),
         digest=content_digest(body),
+        made=bool(state.keys() & {"running", "terminated"}) or _has_begun(body),
         runner_crashes=_runner_crashes(status),
     )
 
@@ -133,6 +134,17 @@ def _unfinished(body: Object, own: Collection[str]) -> Iterator[Obstacle]:
         found = _lasting(f"init container {name} has not {done}", _started(part(one, "state")))
         if found is not None:
             yield found
+
+
+def _has_begun(body: Object) -> bool:
+    """Tell whether an init container runs; one that ended, and a sidecar that has started, let the
+    kubelet make the next."""
+    sidecars = _sidecars(body)
+    return any(
+        "running" in part(one, "state")
+        and not (words(one, "name") in sidecars and one.get("started") is True)
+        for one in parts(part(body, "status"), "initContainerStatuses")
+    )
 
 
 def _lasting(text: str, since: Any) -> Obstacle | None:

@@ -30,6 +30,7 @@ class Cluster(World):
         self.unfit: dict[int, str] = {}  # pods are not made, in the API server's words
         self.stuck: dict[int, Json] = {}  # pods do not start; their status then
         self.warnings: dict[int, str] = {}  # newest Event of a pod
+        self.pulls: set[int] = set()  # whose pods' last Event says that an image is pulled
         self.queued = False  # what admits workloads has not admitted any
         self.controlled = True  # training-operator is at work
         self.collected = True  # the garbage collector is
@@ -65,6 +66,9 @@ class Cluster(World):
         if tries_rewards(pod) or rank not in self.stuck:
             super()._start(pod)
             return
+        if rank in self.pulls:
+            told = {"type": "Normal", "reason": "Pulling", "message": "Pulling image"}
+            self.said[pod["metadata"]["uid"]] = [{**told, "lastTimestamp": self.stamp()}]
         if rank in self.warnings:
             self._warn(pod, self.warnings[rank])
         told = self._dated(pod["status"], self.stuck[rank])

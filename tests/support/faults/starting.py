@@ -23,6 +23,7 @@ NO_NODE = {
     "reason": "Unschedulable",
     "message": "0/8 nodes are available: 8 Insufficient nvidia.com/gpu.",
 }
+PULL_SECONDS = 1200
 SCALE_UP_SECONDS = 300
 INIT_SECONDS = 200  # init-pytorch's 100 tries, 2 s apart
 
@@ -56,6 +57,12 @@ def waits(reason: str, message: str = "", container: str = "pytorch", event: str
 
 def creating(event: str) -> Strike:
     return waits("ContainerCreating", event=event)
+
+
+def pulls_slowly(day: Day) -> None:
+    waits("ContainerCreating")(day)
+    day.world.pulls.add(1)
+    day.later(PULL_SECONDS, day.world.stuck.clear)
 
 
 def have_no_node(*ranks: int) -> Strike:
@@ -144,6 +151,8 @@ FAULTS = [
     row("no IP for the pod", creating("Failed to create pod sandbox: no IP addresses left")),
     row("a sidecar crashes over and over", waits("CrashLoopBackOff", BACK_OFF, "istio-proxy")),
     row("an event that nobody knows", creating("the moon is full")),
+    row("a node makes no container and says nothing", waits("ContainerCreating")),
+    Fault("a large image is pulled for 20 minutes", pulls_slowly, before=True),
     Fault("a mesh's init container fails", a_mesh_fails, before=True),
     row("a queue holds the PyTorchJob", queues, is_admitted),
     row("training-operator does not work", is_gone, comes_back),

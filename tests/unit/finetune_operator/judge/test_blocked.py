@@ -7,7 +7,7 @@ import pytest
 
 from finetune_contract.reasons import Reason
 from finetune_operator.judge.blocked import Blocked, blocked, unmade
-from finetune_operator.observe.observed import Child, Obstacle
+from finetune_operator.observe.observed import Child, Obstacle, Pod, Sign
 from support.operator.values import UID, at, attempt, ended, job, pod, seen, stamp
 
 
@@ -197,3 +197,58 @@ def test_a_workload_that_a_queue_holds_may_wait() -> None:
     held = replace(WORKLOAD, held="is suspended")
     found = makes(child=held, warnings=REFUSED, looked=True)
     assert found == Blocked(Reason.QUEUED, "PyTorchJob bot-a1 is suspended", None)
+
+
+MAKING = pod(0, phase="Pending", running=False, made=False)
+PULLING = Sign(False, "Pulling", 'Pulling image "big:1"', at(5))
+PULLED = Sign(False, "Pulled", "Successfully pulled", at(2000))
+HEARD = "its node makes no container of it and does not say why"
+
+
+def silent(sign: Sign | None, seconds: float, stuck: Pod = MAKING, **looked: Any) -> Blocked | None:
+    signs = {"signs": {stuck.uid: sign}, "looked": True, **looked}
+    return blocked(job(), [stuck], seen(**signs), at(seconds))
+
+
+@pytest.mark.parametrize("obstacle", [None, CREATING])
+@pytest.mark.parametrize(
+    ("sign", "seconds", "reason", "words", "since"),
+    [
+        (None, 29, None, "", 0),
+        (None, 30, Reason.NOT_STARTING, HEARD, 0),
+        (PULLING, 30, Reason.PENDING, 'Pulling image "big:1"', 3600),
+        (PULLING, 9_999, Reason.PENDING, 'Pulling image "big:1"', 3600),
+        (PULLED, 2029, None, "", 0),
+        (PULLED, 2030, Reason.NOT_STARTING, f"{HEARD}; the last Event: {PULLED.message}", 2000),
+        (replace(PULLED, time=at(9_999)), 10_100, Reason.NOT_STARTING, HEARD, 3600),
+        (PULLED, 1999, Reason.NOT_STARTING, HEARD, 0),
+        (replace(PULLED, time=at(-900)), 30, Reason.NOT_STARTING, HEARD, 0),
+        (replace(PULLED, time=None), 30, Reason.NOT_STARTING, HEARD, 0),
+    ],
+)
+def test_a_node_that_says_nothing_is_not_waited_for_without_end(
+    sign: Sign | None,
+    seconds: float,
+    reason: Reason | None,
+    words: str,
+    since: float,
+    obstacle: Obstacle | None,
+) -> None:
+    found = silent(sign, seconds, replace(MAKING, obstacle=obstacle))
+    assert (found and found.reason) == reason
+    if found is not None:
+        assert words in found.message
+        assert found.since == at(since)
+
+
+def test_only_what_was_looked_at_and_is_yet_to_be_made_is_silent() -> None:
+    assert silent(None, 99, signs={}) is None
+    assert silent(None, 99, replace(MAKING, made=True)) is None
+    other = silent(None, 99, warnings={MAKING.uid: "Multi-Attach error"})
+    assert (other and other.reason) == Reason.VOLUME_UNAVAILABLE
+
+
+def test_what_keeps_a_pod_is_told_before_what_takes_its_time() -> None:
+    other = replace(MAKING, uid="other", obstacle=Obstacle("ErrImagePull", "no such tag"))
+    found = blocked(job(), [MAKING, other], seen(signs={MAKING.uid: PULLING}), at(99))
+    assert (found and found.reason) == Reason.IMAGE_UNAVAILABLE

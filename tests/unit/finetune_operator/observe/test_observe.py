@@ -7,8 +7,8 @@ import pytest
 
 from finetune_api.status import FineTuneJobStatus
 from finetune_contract.progress import Phase
-from finetune_operator.observe.observe import newest_warning, observe
-from finetune_operator.observe.observed import Child, Crashes, InitFailure, Observed, Obstacle
+from finetune_operator.observe.observe import newest, observe
+from finetune_operator.observe.observed import Child, Crashes, InitFailure, Observed, Obstacle, Sign
 from finetune_operator.plan.backends import BACKEND
 from support.operator.values import UID, at, attempt, job, stamp
 
@@ -277,12 +277,22 @@ def test_what_holds_a_workload(fields: Json, held: str | None) -> None:
     assert other.held is None
 
 
+def warned(events: Any) -> str | None:
+    """The newest Event's message, if it is a warning."""
+    sign = newest(events)
+    return sign.message if sign and sign.warning else None
+
+
 def test_the_newest_event_counts_and_only_if_it_warns() -> None:
-    warning = {"type": "Warning", "message": "no", "lastTimestamp": "2026-01-01T00:00:02Z"}
-    normal = {"type": "Normal", "message": "yes", "lastTimestamp": "2026-01-01T00:00:01Z"}
-    later = {"type": "Normal", "message": "yes", "eventTime": "2026-01-01T00:00:03Z"}
-    assert newest_warning([warning, normal]) == "no"
-    assert newest_warning([warning, later]) is None
+    warning = {"type": "Warning", "message": "no", "lastTimestamp": stamp(2)}
+    normal = {"type": "Normal", "message": "yes", "lastTimestamp": stamp(1)}
+    later = {"type": "Normal", "message": "yes", "eventTime": stamp(3)}
+    assert warned([warning, normal]) == "no"
+    assert warned([warning, later]) is None
+    pulling = {**later, "reason": "Pulling"}
+    assert newest([pulling, warning]) == Sign(False, "Pulling", "yes", at(3))
+    assert newest([{"type": "Normal"}]) == Sign(False, "", "", None)
+    assert newest([]) is None
 
 
 def test_an_attempts_workload_is_the_one_that_makes_its_pods() -> None:

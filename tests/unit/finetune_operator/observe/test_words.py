@@ -9,7 +9,7 @@ import pytest
 from finetune_api.status import FineTuneJobStatus
 from finetune_contract.reasons import Reason
 from finetune_operator.judge.pod_end import End, pod_end
-from finetune_operator.observe.observe import newest_warning, observe
+from finetune_operator.observe.observe import newest, observe
 from finetune_operator.observe.observed import ContainerEnd, Crashes, Obstacle
 from finetune_operator.plan.backends import BACKEND
 from support.operator.values import at, attempt, job, stamp
@@ -28,15 +28,21 @@ def pod(spec: Json = ON_A_NODE, **status: Json) -> Any:
     return found
 
 
+def warned(events: Any) -> str | None:
+    """The newest Event's message, if it is a warning."""
+    sign = newest(events)
+    return sign.message if sign and sign.warning else None
+
+
 def test_two_events_of_one_moment_do_not_confuse() -> None:
     moment = "2026-01-01T00:00:01Z"
     first = {"type": "Warning", "message": "first", "lastTimestamp": moment}
     second = {"type": "Warning", "message": "second", "eventTime": "2026-01-01T00:00:01.900000Z"}
-    assert newest_warning([first, second]) in ("first", "second")
+    assert warned([first, second]) in ("first", "second")
     well = {"type": "Normal", "message": "well", "lastTimestamp": moment}
-    assert newest_warning([well, first]) == newest_warning([first, well]) == "first"
-    assert newest_warning([well, second]) == newest_warning([second, well]) == "second"
-    assert newest_warning([]) is None
+    assert warned([well, first]) == warned([first, well]) == "first"
+    assert warned([well, second]) == warned([second, well]) == "second"
+    assert warned([]) is None
 
 
 @pytest.mark.parametrize(
@@ -49,13 +55,13 @@ def test_two_events_of_one_moment_do_not_confuse() -> None:
 def test_the_last_of_a_repeated_event_counts_not_its_first(last: Json) -> None:
     repeated = {"type": "Warning", "message": "still", "eventTime": "2026-01-01T00:00:01Z"}
     once = {"type": "Normal", "message": "well", "eventTime": "2026-01-01T00:00:05Z"}
-    assert newest_warning([once, {**repeated, **last}]) == "still"
+    assert warned([once, {**repeated, **last}]) == "still"
 
 
 def test_an_undated_event_is_the_oldest() -> None:
     undated = {"type": "Warning", "message": "when?"}
     dated = {"type": "Normal", "message": "well", "eventTime": "2026-01-01T00:00:05Z"}
-    assert newest_warning([undated, dated]) is None
+    assert warned([undated, dated]) is None
 
 
 def test_why_a_pod_failed_as_a_whole() -> None:
@@ -154,7 +160,7 @@ def test_what_pods_and_events_say_is_short_and_on_one_line() -> None:
     image: Json = {"name": "other", "image": HOSTILE, "state": {"waiting": {"reason": "x"}}}
     assert pod(containerStatuses=[image]).obstacle.message == f"image {SHOWN}"
     event = {"type": "Warning", "message": HOSTILE, "lastTimestamp": "2026-01-01T00:00:01Z"}
-    assert newest_warning([event]) == SHOWN
+    assert warned([event]) == SHOWN
 
 
 def test_what_the_scheduler_says_is_short_and_on_one_line() -> None:
@@ -208,10 +214,41 @@ def test_words_of_another_type_are_as_good_as_not_said(wrong: Json) -> None:
     assert pod(containerStatuses=[status]).end == ContainerEnd(code, "", None, None)
     runner = {"name": "rewards", "restartCount": 2, "lastState": {"terminated": ended}}
     assert pod(initContainerStatuses=[runner]).runner_crashes == Crashes(2, code, "", "")
-    assert newest_warning([{"type": "Warning", "message": wrong, "lastTimestamp": wrong}]) is None
+    assert not warned([{"type": "Warning", "message": wrong, "lastTimestamp": wrong}])
 
 
 def test_numbers_are_such_as_every_reader_has() -> None:
     ended = {"exitCode": -(10**30), "reason": "Error"}
     status = {"name": "pytorch", "state": {"terminated": ended}}
     assert pod(containerStatuses=[status]).end.exit_code == -(2**53 - 1)
+
+
+STARTED = {"name": "init-pytorch", "state": {"running": {}}}
+ENDED = {"name": "init-pytorch", "state": {"terminated": {"exitCode": 0}}}
+TO_COME = {"name": "pytorch", "state": {"waiting": {"reason": "PodInitializing"}}}
+SIDECAR = {"name": "rewards", "state": {"running": {}}}
+
+
+@pytest.mark.parametrize(
+    ("inits", "container", "made"),
+    [
+        ([], None, False),
+        ([], TO_COME, False),
+        ([TO_COME], TO_COME, False),
+        ([STARTED], TO_COME, True),
+        ([ENDED], TO_COME, False),
+        ([{**SIDECAR, "started": True}], TO_COME, False),
+        ([{**SIDECAR, "started": False}], TO_COME, True),
+        ([], {"name": "pytorch", "state": {"running": {}}}, True),
+        ([], {"name": "pytorch", "state": {"terminated": {"exitCode": 0}}}, True),
+    ],
+)
+def test_a_pod_is_made_while_one_of_its_containers_has_its_time(
+    inits: Json, container: Json, made: bool
+) -> None:
+    native = {"name": "rewards", "restartPolicy": "Always"}
+    spec = {**ON_A_NODE, "initContainers": [{"name": "init-pytorch"}, native]}
+    seen = pod(
+        spec, initContainerStatuses=inits, containerStatuses=[container] if container else []
+    )
+    assert seen.made is made
