@@ -219,6 +219,12 @@ EDITS: dict[str, Schedule] = {
         TURN_STEP,
         ("edit status", ("cut", 1)),
     ],
+    "all attempts are gone while a workload is on its way": [
+        ("late", 8),
+        TURN_STEP,
+        ("edit status", ("cut", 0)),
+        ("arrive", None),
+    ],
     "the second attempt is gone": [*SECOND, ("edit status", ("back", 0))],
     "all attempts are gone": [*SECOND, ("edit status", ("cut", 0))],
     "all attempts are gone while a pod can not be reached": [

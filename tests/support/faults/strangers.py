@@ -141,7 +141,7 @@ def edits_status(day: Day) -> None:
         "conditions": [],
         "progress": "\x1b",
     }
-    day.world.edited = True
+    day.world.edits.append(told)
     day.world.store({**copy.deepcopy(day.world.job()), "status": told})
 
 

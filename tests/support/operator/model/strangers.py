@@ -117,7 +117,7 @@ def edit_status(world: World, what: str, index: int) -> None:
         _cut(status, CUTS[index % len(CUTS)])
     elif what == "forward":
         _forward(status, index)
-    world.edited = True
+    world.edits.append(status)
     world.store({**world.job(), "metadata": {**world.job()["metadata"]}, "status": status})
 
 

@@ -32,10 +32,15 @@ class World(Trainers):
     refused: dict[str, str] = field(default_factory=dict)  # kinds of which none is made, and why
     logged: dict[str, datetime] = field(default_factory=dict)  # a pod's last line in its log
     said: dict[str, list[Json]] = field(default_factory=dict)  # Events by their object's uid
-    edited: bool = False  # someone wrote the job's status by hand
+    edits: list[Json] = field(default_factory=list)  # statuses that were written by hand
     statuses: list[Json] = field(default_factory=list)  # that the operator wrote
     made: set[str] = field(default_factory=set)  # uids of the pods of workloads
     on_start: Callable[[Json], None] = lambda pod: None  # may object to a pod that starts
+
+    @property
+    def edited(self) -> bool:
+        """Tell whether someone wrote the job's status by hand."""
+        return bool(self.edits)
 
     def live_pods(self) -> list[Json]:
         """Return the pods of attempts that may run."""
