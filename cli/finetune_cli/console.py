@@ -28,6 +28,11 @@ def print_error(text: str) -> None:
     ERR.print(_shown(text), markup=False, highlight=False, style="red")
 
 
+def print_warning(text: str) -> None:
+    """Print what is hardly as it should be, and goes on all the same."""
+    ERR.print(_shown(text), markup=False, highlight=False, style="yellow")
+
+
 def _shown(text: str) -> str:
     """Return a text without what a terminal would obey: files and clusters are others' too."""
     return "\n".join(printable(line, 10 * len(line) + 1) for line in text.split("\n"))

@@ -12,6 +12,7 @@ from typing import Any
 import typer
 import yaml
 
+from finetune_api.doubts import doubts
 from finetune_api.job import KIND, FineTuneJob
 from finetune_api.remedies import remedied
 from finetune_api.validation import InvalidJob, parse
@@ -30,11 +31,20 @@ class Documents:
     documents: list[Any]
     text: str = ""
 
+    def warnings(self, body: Any) -> list[str]:
+        """Return a line for each thing in a body that is hardly what its user wants."""
+        return self._lines(body, doubts(body), mark="warning: ")
+
     def refusals(self, body: Any, errors: list[FieldError], under: str = "") -> list[str]:
         """Return a line for each error of a body: where it stands, what is wrong, what to write.
 
         `under` is the path at which a document stands in the body, where it is but a part.
         """
+        return self._lines(body, errors, under)
+
+    def _lines(
+        self, body: Any, errors: list[FieldError], under: str = "", mark: str = ""
+    ) -> list[str]:
         found, hidden = self._places(body, under), under[: under.rfind(".") + 1]
 
         def written(path: str) -> str | None:
@@ -45,7 +55,7 @@ class Documents:
             place = _nearest(found, error.path)
             at = (place.line, place.column) if place and error.path else (math.inf, 0)
             where = f"{self.name}:{place.line}:{place.column}" if place else self.name
-            lines.append((at, f"{where}: {str(error).removeprefix(hidden)}"))
+            lines.append((at, f"{where}: {mark}{str(error).removeprefix(hidden)}"))
         lines.sort(key=lambda line: line[0])
         return [line for _, line in lines]
 

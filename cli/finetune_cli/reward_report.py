@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from finetune_cli.console import ERR, OUT, print_out
+from finetune_cli.console import OUT, print_out, print_warning
 from finetune_cli.reward_files import Completions
 from finetune_rewards.scores.samples import Answer, text_of
 
@@ -155,7 +155,7 @@ def show(report: Report) -> None:
     for name in report.untried:
         print_out(f"{name}: a model; it was left out, and of the total too")
     for warning in report.warnings:
-        ERR.print(f"warning: {warning}", markup=False, highlight=False, style="yellow")
+        print_warning(f"warning: {warning}")
 
 
 def _show_completions(report: Report) -> None:

@@ -15,6 +15,7 @@ from finetune_cli.console import (
     paths,
     print_error,
     print_out,
+    print_warning,
     refusal,
     refusing,
 )
@@ -101,7 +102,10 @@ def _job(found: Documents) -> FineTuneJob:
     jobs = jobs_in(found)
     if len(jobs) != 1:
         raise refusal(f"{found.name}: holds {len(jobs)} FineTuneJobs; give one")
-    return parsed(found, jobs[0])
+    job = parsed(found, jobs[0])
+    for line in found.warnings(jobs[0]):
+        print_warning(line)
+    return job
 
 
 def _sources(found: Documents, job: FineTuneJob, given: dict[str, Path]) -> dict[str, str]:

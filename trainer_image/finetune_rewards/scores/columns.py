@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Sequence
+from decimal import Decimal
 from difflib import get_close_matches
 from typing import Any
 
@@ -53,10 +54,13 @@ def column(samples: Samples, name: str, reward: str) -> list[Any]:
 
 
 def text_value(value: Any) -> str | None:
-    """Return a value as the text to compare with: numbers and truth values as JSON writes them.
+    """Return a value as the text to compare with: truth values as JSON writes them, and numbers as
+    plain decimals, without an exponent where that takes no more than a line.
 
     None means that there is nothing to compare with: null, white space, a list or an object.
     """
+    if isinstance(value, float) and 1e-20 < abs(value) < 1e20:
+        return format(Decimal(repr(value)), "f")
     if isinstance(value, bool | int | float):
         return json.dumps(value)
     return (value.strip() or None) if isinstance(value, str) else None
