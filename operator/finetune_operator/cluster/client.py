@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 from collections.abc import AsyncGenerator, Callable, Mapping
@@ -26,6 +25,7 @@ from finetune_operator.cluster.api import (
     Unreadable,
 )
 from finetune_operator.cluster.clock import ServerClock
+from finetune_operator.cluster.json_text import read
 from finetune_operator.cluster.patch import merge_patch
 from finetune_operator.job.names import MANAGER, Object
 from finetune_operator.job.parts import part, parts
@@ -269,7 +269,7 @@ class Cluster:
     ) -> Object:
         payload = await self._answer(verb, kind, method, path, body, content)
         try:
-            found: Object = json.loads(payload)
+            found: Object = read(payload)
         except (ValueError, RecursionError) as error:  # of something between here and the server
             text = f"{method} {path}: the answer is no JSON that can be read"
             raise Unreachable(f"{text} ({type(error).__name__})") from error
@@ -327,7 +327,7 @@ class Cluster:
 def _change(line: bytes, said: Object) -> Change:
     """Read a line of a watch. Raises ValueError, LookupError, RecursionError, and ApiError for an
     error."""
-    event = part({"event": json.loads(line)}, "event")
+    event = part({"event": read(line)}, "event")
     body = part(event, "object")
     if event["type"] == "ERROR":
         code = body.get("code")
@@ -344,7 +344,7 @@ def _change(line: bytes, said: Object) -> Change:
 def _refusal(code: int, payload: bytes) -> ApiError:
     """Read a Status object; a path that is not served at all answers in plain text."""
     try:
-        status = json.loads(payload)
+        status = read(payload)
     except (ValueError, RecursionError):
         return ApiError(code, "", payload[:500].decode(errors="replace").strip())
     if not isinstance(status, dict):
