@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from finetune_api.crd import schema
 from finetune_api.job import FineTuneJob
 from finetune_api.status import ConditionType, FineTuneJobStatus
 from finetune_api.validation import InvalidJob, known_part, reread
@@ -30,6 +31,7 @@ class Parser:
     def __init__(
         self, note: Callable[[dict[str, Any], list[str]], None] = lambda body, paths: None
     ) -> None:
+        schema()  # takes as long as hundreds of passes: the first job does not wait for it
         self._note = note
         self._checked: dict[tuple[str, str], tuple[str, int]] = {}  # uid and generation, by name
 
