@@ -25,7 +25,7 @@ from finetune_operator.cluster.api import (
     Unreadable,
 )
 from finetune_operator.cluster.clock import ServerClock
-from finetune_operator.cluster.json_text import read
+from finetune_operator.cluster.json_text import read, write
 from finetune_operator.cluster.patch import merge_patch
 from finetune_operator.job.names import MANAGER, Object
 from finetune_operator.job.parts import part, parts
@@ -319,7 +319,7 @@ class Cluster:
             method,
             str(self.configuration.host).rstrip("/") + path,
             headers={"Content-Type": content, "Accept": accept},
-            data=None if body is None else json.dumps(body).encode(),
+            data=None if body is None else write(body),
             timeout=within or self._timeout,
         )
 
