@@ -37,8 +37,9 @@ _WATCH_SECONDS = (300, 600)
 # A watch without a word for so long is dead: a server sends a bookmark every minute.
 _SILENCE_SECONDS = 70.0
 _LINE = 2**22  # bytes that a watch may say of an object, of which a server stores a third
-# Objects of one answer. Anyone may fill ConfigMaps with a MiB and Events with much of one.
-_PAGE = 500
+# Objects of one answer; a pod or a workload is tens of KiB as long as it is not packed. Anyone may
+# fill ConfigMaps with a MiB and Events with much of one.
+_PAGE = 200
 _PAGES = {"ConfigMap": 100, EVENT: 50}
 _EVENT_PAGES = 10
 _IDENTITY = {"name", "uid"}

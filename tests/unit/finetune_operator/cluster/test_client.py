@@ -23,7 +23,7 @@ async def test_a_list_is_read_page_by_page(server: ApiServer, cluster: Cluster) 
     assert ended == Listing(({"apiVersion": "v1", "kind": "Pod", **named("b")},), "7")
     first, second = server.asked
     assert first.path == "/api/v1/namespaces/team/pods"
-    assert dict(first.query) == {"limit": "500", "labelSelector": "x=y"}
+    assert dict(first.query) == {"limit": "200", "labelSelector": "x=y"}
     assert dict(second.query) == {**first.query, "continue": "next"}
     assert first.headers["Authorization"] == "Bearer secret-token"
 
