@@ -34,7 +34,9 @@ from finetune_operator.job.workers import image
 from finetune_operator.judge.decision import Decision
 from finetune_operator.judge.fallback import fall_back, hindered
 from finetune_operator.judge.status import status_of
+from finetune_operator.judge.wording import bounded
 from finetune_operator.lookout import Lookout
+from finetune_operator.observe.observed import Observed
 from finetune_operator.plan.attempt import attempt_objects, given, upkeep
 from finetune_operator.plan.objects import Objects
 from finetune_operator.plan.reward_check import reward_check
@@ -125,7 +127,7 @@ class Reconciler:
         self.lookout.forget(key)
 
     def _note_unknown(self, body: Object, paths: list[str]) -> None:
-        text = f"a newer CRD knows {', '.join(paths)}; this operator goes on without"
+        text = _without(paths)
         log.warning("%s", text)
         self.recorder.note(body, Transition(True, "UnknownFields", text), self.clock())
 
@@ -144,7 +146,7 @@ class Reconciler:
         if decision.attempts != tuple(known.attempts or ()) or not same_check:
             # Written ahead: an attempt stands in status before anything of it exists, and its end
             # stands there before anything of it is deleted.
-            ahead = status_of(job, observed, decision, now, self.settings)
+            ahead = self._status(job, observed, decision, now)
             body, job = await self._write(body, job, ahead, now)
         changed = False
         try:
@@ -152,11 +154,20 @@ class Reconciler:
             decision = self._recorded(job, decision)
         except (Waiting, Stalled) as why:
             decision = hindered(decision, why, now, self.settings)
-        status = status_of(job, observed, decision, now, self.settings)
+        status = self._status(job, observed, decision, now)
         await self._write(body, job, status, now)
         if changed or (finished(status) and not finished(known)):
             return 0.0  # what a job that is over leaves goes by the time of its end
         return decision.after.total_seconds() if decision.after else None
+
+    def _status(
+        self, job: FineTuneJob, observed: Observed, decision: Decision, now: datetime
+    ) -> FineTuneJobStatus:
+        """Return the status, which also says what of the spec this operator does not know."""
+        if unknown := self._parser.unknown(job.namespace, job.name):
+            text = "; ".join(filter(None, (decision.verdict.message, _without(unknown))))
+            decision = replace(decision, verdict=replace(decision.verdict, message=text))
+        return status_of(job, observed, decision, now, self.settings)
 
     def _parse(self, body: Object, now: datetime) -> FineTuneJob:
         """Return the job; one that has begun or finished is judged by no policy of later."""
@@ -245,6 +256,10 @@ class Reconciler:
 
 def _json(status: FineTuneJobStatus) -> Object:
     return status.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def _without(paths: list[str]) -> str:
+    return bounded(f"a newer CRD knows {', '.join(paths)}; this operator goes on without")
 
 
 def _words(error: Exception) -> str:

@@ -34,6 +34,7 @@ class Parser:
         schema()  # takes as long as hundreds of passes: the first job does not wait for it
         self._note = note
         self._checked: dict[tuple[str, str], tuple[str, int]] = {}  # uid and generation, by name
+        self._unknown: dict[tuple[str, str], list[str]] = {}  # paths, by name
 
     def parse(self, body: dict[str, Any], now: datetime | None = None) -> FineTuneJob:
         """Return the job with its defaults. Raises Stalled(InvalidSpec) naming every wrong field.
@@ -48,6 +49,9 @@ class Parser:
         unknown: list[str] = []
         if isinstance(stored, dict) and stored.get("attempts"):
             spec, unknown = known_part(spec)
+        self._unknown.pop(key, None)
+        if unknown:
+            self._unknown[key] = unknown
         known = self._checked.get(key) == version
         if not known and unknown:
             self._note(body, unknown)
@@ -58,9 +62,14 @@ class Parser:
         self._checked[key] = version
         return job.model_copy(update={"metadata": metadata, "status": status})
 
+    def unknown(self, namespace: str, name: str) -> list[str]:
+        """Return the paths of the fields without which a job goes on."""
+        return self._unknown.get((namespace, name), [])
+
     def forget(self, namespace: str, name: str) -> None:
         """Drop what is known of a deleted job."""
         self._checked.pop((namespace, name), None)
+        self._unknown.pop((namespace, name), None)
 
 
 def _was_checked(status: FineTuneJobStatus, generation: int) -> bool:

@@ -148,6 +148,16 @@ async def test_fields_of_a_newer_crd_are_told_of_and_do_not_stop_what_runs() -> 
     _, transition, _ = bench.reconciler.recorder._noted.get_nowait()
     assert (transition.warning, transition.reason) == (True, "UnknownFields")
     assert "spec.dreams" in transition.message
+    for _ in range(2):  # and for as long as they are there
+        _, reason, message = bench.told("Reconciling")
+        assert (reason, message) == ("Pending", f"attempt 1 is starting; {transition.message}")
+        await bench.do_pass()
+    job = bench.world.job()
+    metadata = {**job["metadata"], "generation": 3}
+    spec = {name: part for name, part in job["spec"].items() if name != "dreams"}
+    bench.world.store({**job, "spec": spec, "metadata": metadata})
+    await bench.do_pass()
+    assert bench.told("Reconciling")[2] == "attempt 1 is starting"
 
 
 async def test_what_the_chart_does_not_allow_stalls_with_the_value_that_would() -> None:
