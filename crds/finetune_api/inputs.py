@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from finetune_api.types import Name, Rule, SecretRef, bound, keyed_by, store_address
+from finetune_contract import recipe as contract
 from finetune_contract.model import URI, Message, Reach
 from finetune_contract.recipe import (
     BadRows,
@@ -46,6 +47,12 @@ class ModelCache(Message):
     """Keep the model on the node's disk."""
 
 
+@store_address("uri")
+@Rule("has(self.inline) != has(self.uri)", "set exactly one of inline and uri")
+class ChatTemplate(contract.ChatTemplate):
+    """A chat template in place of the model's own: Jinja, as tokenizers of transformers hold it."""
+
+
 @store_address("uri", URI)
 @store_address("initFrom")
 @Rule(
@@ -56,6 +63,8 @@ class ModelCache(Message):
 class Model(ModelRecipe):
     """The base model, and how to get it."""
 
+    chat_template: ChatTemplate | None = None
+    """A chat template in place of the model's own. It is published with the adapter."""
     credentials_secret_ref: SecretRef | None = None
     """Credentials for reading the model, and the adapter of initFrom; none means the pod's own
     identity or a public model."""

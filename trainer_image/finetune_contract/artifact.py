@@ -67,6 +67,7 @@ class Provenance(Message):
     eval_datasets: tuple[DatasetIdentity, ...] = ()
     init_from: Digest | None = None  # the manifest of the adapter that training began with
     rewards: tuple[RewardIdentity, ...] = ()
+    chat_template: Digest | None = None  # of the job's own, as it was read
 
 
 class TrainingSummary(Message):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, WithJsonSchema
 
 from finetune_contract.grpo import GrpoRecipe
 from finetune_contract.model import Message, Revision, StoreUri, Terse, Uri, sha256_digest
@@ -103,6 +103,24 @@ class Export(StrEnum):
     MERGED = "Merged"
 
 
+TemplateSetting = bool | int | Annotated[str, Field(max_length=4096)]
+TemplateSettings = Annotated[
+    dict[Annotated[str, Field(pattern=r"^[A-Za-z_]\w{0,62}$")], TemplateSetting],
+    Field(min_length=1, max_length=32),
+    # A schema of Kubernetes has no types of which a value may be one; pydantic sees to it.
+    WithJsonSchema({"type": "object", "x-kubernetes-preserve-unknown-fields": True}),
+]
+
+
+class ChatTemplate(Message):
+    """A chat template in place of the model's own: Jinja, as tokenizers of transformers hold it."""
+
+    inline: Annotated[str, Field(min_length=1, max_length=131_072)] | None = None
+    """The template itself."""
+    uri: StoreUri | None = None
+    """A file, at most 128 KiB: `s3://bucket/template.jinja` or `file:///path/template.jinja`."""
+
+
 class ModelRecipe(Message):
     """The base model, and the published adapter to go on from, if any."""
 
@@ -116,6 +134,11 @@ class ModelRecipe(Message):
     """Go on from a published adapter instead of a new one: the output.uri of another job, or the
     directory of one of its artifacts. Base model, rank and targets must be equal; manifest and
     files are verified first."""
+    chat_template: ChatTemplate | None = None
+    """A chat template in place of the model's own. It is published with the adapter."""
+    chat_template_kwargs: TemplateSettings | None = None
+    """What the chat template is to know beside messages, such as `enable_thinking: false`: by name
+    text, a whole number, true or false. The published template has them as defaults."""
 
 
 class DataSource(Message):

@@ -23,6 +23,7 @@ from finetune_contract.artifact import (
     TrainingSummary,
 )
 from finetune_contract.checkpoint import CheckpointRef
+from finetune_contract.model import sha256_digest
 from finetune_contract.progress import Phase
 from finetune_contract.reasons import Reason
 from finetune_contract.recipe import DataSource, Export
@@ -37,12 +38,19 @@ from finetune_trainer.course.progress import Reporter
 from finetune_trainer.course.report.page import RunFacts
 from finetune_trainer.course.telemetry import Telemetry
 from finetune_trainer.data.check import DataFile
+from finetune_trainer.model.chat_template import with_template
 from finetune_trainer.process.distributed import Led
 from finetune_trainer.process.ending import explain
 from finetune_trainer.process.errors import Failure
 from finetune_trainer.process.waiting import rest
 from finetune_trainer.store.publish import Output, find_published, open_output
-from finetune_trainer.store.sources import ModelSource, fetch_data, fetch_model, resolve_model
+from finetune_trainer.store.sources import (
+    ModelSource,
+    fetch_data,
+    fetch_model,
+    read_template,
+    resolve_model,
+)
 from finetune_trainer.store.storage import OnBytes
 
 log = logging.getLogger(__name__)
@@ -81,6 +89,7 @@ def begin(
         pinned=saved.provenance.model if saved else None,
         cache=_model_cache(config),
     )
+    template = read_template(recipe.model.chat_template, layout.credentials.model)
     initial = check_initial(recipe, model.identity, layout.credentials.model)
     files = tuple(_fetch_data(config, source, reporter) for source in recipe.data.train)
     eval_files = tuple(_fetch_data(config, source, reporter) for source in recipe.data.eval)
@@ -91,12 +100,14 @@ def begin(
         eval_datasets=tuple(map(_identity, eval_files)),
         init_from=initial,
         rewards=identities,
+        chat_template=None if template is None else sha256_digest(template.encode()),
     )
     began_with = saved.provenance if saved else provenance
     finished = find_published(store, began_with, reporter.advance)
     if finished is None:
         refuse_changed(saved, provenance)
-    return Start(replace(model, initial=initial), files, eval_files, provenance, finished)
+    model = replace(model, initial=initial, template=template)
+    return Start(model, files, eval_files, provenance, finished)
 
 
 class Lead:
@@ -150,7 +161,11 @@ class Lead:
             directory = Path(name)
             # Here since it was loaded: no phase of its own.
             base = _on_disk(self._config, self._start.model, weights=Export.MERGED in recipe.export)
-            serving = export(model, recipe, provenance, summary, coverage, advice, base, directory)
+            tokenizer = tokenizer_directory(self._config, self._start.model, base)
+            serving = export(
+                *(model, recipe, provenance, summary, coverage, advice),
+                *(base, tokenizer, directory),
+            )
             facts = RunFacts(provenance, summary, resolved)
             for path, file in self.telemetry.files(facts).items():
                 (directory / path).parent.mkdir(exist_ok=True)
@@ -214,6 +229,12 @@ def fetch(config: RunConfig, model: ModelSource, reporter: Reporter, *, weights:
     files = model.files if weights else model.small_files
     reporter.begin(Phase.DOWNLOAD, sum(file.size for file in files))
     return _on_disk(config, model, weights=weights, on_bytes=reporter.advance)
+
+
+def tokenizer_directory(config: RunConfig, model: ModelSource, directory: Path) -> Path:
+    """Return the directory of the model's tokenizer, which has the job's own chat template."""
+    settings = config.recipe.model.chat_template_kwargs or {}
+    return with_template(directory, model.template, settings, Path(config.layout.scratch_dir))
 
 
 def _on_disk(

@@ -12,7 +12,7 @@ from finetune_trainer.adapter.initial import fetch_initial
 from finetune_trainer.adapter.load import load_adapted, placement_on
 from finetune_trainer.course.telemetry import Telemetry
 from finetune_trainer.fit.resolve import resolve
-from finetune_trainer.lead import Lead, begin, fetch, telling
+from finetune_trainer.lead import Lead, begin, fetch, telling, tokenizer_directory
 from finetune_trainer.loop import Loop
 from finetune_trainer.methods.registry import method_of
 from finetune_trainer.model.advice import advice
@@ -40,12 +40,13 @@ def train_and_publish(run: Run) -> PublishedArtifact:
         directory = ranks.together(lambda: fetch(config, start.model, reporter, weights=False))
         resolved = resolve(run, start.model, directory, learning.wish)
         form = method.form(config.recipe)
-        data = prepare(run, form, directory, start.files, start.eval_files)
+        words = ranks.together(lambda: tokenizer_directory(config, start.model, directory))
+        data = prepare(run, form, words, start.files, start.eval_files)
         # Once the inputs are good: a run that has the output ends by it.
         curves = method.curves(config.recipe)
         lead = ranks.hold(lambda: Lead(config, reporter, start, Telemetry(config, curves)))
         engine, model = load(resolved, start.model, learning.objective)
-        feed = learning.feed(resolved, engine, model, data.train, directory)
+        feed = learning.feed(resolved, engine, model, data.train, words)
         with telling(lead):
             summary = train(resolved, engine, data, feed, lead)
             with engine.gathered():
@@ -65,7 +66,8 @@ def load(run: ResolvedRun, source: ModelSource, objective: Objective) -> tuple[E
         adapted = load_adapted(config.recipe, directory, initial, placement)
         reporter.adapted(adapted.coverage)
         if ranks.is_lead:
-            reporter.advised(advice(directory, config.recipe.lora.targets))
+            words = tokenizer_directory(config, source, directory)
+            reporter.advised(advice(directory, words, config.recipe.lora.targets))
         ranks.wait()  # disks differ, and what follows broadcasts over NCCL
         engine = Engine(adapted.model, objective, run)
     return engine, adapted.model

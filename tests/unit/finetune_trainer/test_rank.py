@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from finetune_contract.artifact import Manifest
 from finetune_contract.reasons import Reason
 from finetune_contract.result import Result
 from finetune_contract.runconfig import RunConfig
+from finetune_trainer.store.storage import hash_file
 from support.models.tiny_llama import CHATML, dialogue, sums, write_model, write_rows
 from support.trainer.fork_server import ForkServer
 from support.trainer.launchers import ENDLESS
@@ -53,6 +55,31 @@ def test_what_training_can_not_mend_is_told_wherever_it_is_looked_for(
     manifest = Manifest.model_validate_json((artifact / "manifest.json").read_bytes())
     assert manifest.advice == (words,)
     assert words in (artifact / "README.md").read_text()
+
+
+def test_a_chat_template_of_the_jobs_own_is_taught_published_and_recorded(
+    server: ForkServer, model: Path, rows: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "own.jinja"
+    file.write_text(CHATML.replace("<|im_end|>", "<|endoftext|>"))
+    document = run_config(tmp_path, model=model, data=rows).model_dump(mode="json", by_alias=True)
+    document["recipe"]["model"]["chatTemplate"] = {"uri": file.as_uri()}
+    document["recipe"]["model"]["chatTemplateKwargs"] = {"effort": "low"}
+    config = RunConfig.model_validate(document)
+    [first] = results(server, config, tmp_path / "first")
+    (artifact,) = (tmp_path / "out").glob("runs/*/a1/*/artifact")
+    published = (artifact / "chat_template.jinja").read_text()
+    assert published.endswith(file.read_text())
+    assert "{% set effort = 'low' %}" in published
+    ends = json.loads((artifact / "generation_config.json").read_bytes())["eos_token_id"]
+    assert 0 in ends  # <|endoftext|>
+    manifest = Manifest.model_validate_json((artifact / "manifest.json").read_bytes())
+    assert manifest.provenance.chat_template == hash_file(file)
+    file.write_text(file.read_text() + " ")
+    document["layout"]["job"] = {"name": "other", "namespace": "tests", "uid": "uid-2"}
+    config = RunConfig.model_validate(document)
+    [second] = results(server, config, tmp_path / "second")
+    assert second.artifact != first.artifact
 
 
 def test_a_bad_row_ends_all_ranks_with_its_place(

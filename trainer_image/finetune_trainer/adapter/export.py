@@ -34,16 +34,17 @@ def export(
     coverage: Sequence[RoleCoverage],
     advice: Sequence[str],
     base: Path,
+    words: Path,
     directory: Path,
 ) -> Serving:
     """Write all files of the artifact but its manifest; return who can serve the adapter.
 
-    `base` holds the base model's configuration and tokenizer, and its weights where the recipe
-    asks for the merged model.
+    `base` holds the base model's configuration, and its weights where the recipe asks for the
+    merged model; `words` is the directory of the tokenizer.
     """
     serving = vllm_serving(model.config.model_type, recipe.lora, adapted_weights(model))
     save_adapter(model, provenance.model, directory)
-    tokenizer, causal = load_tokenizer(base), model.get_base_model()
+    tokenizer, causal = load_tokenizer(words), model.get_base_model()
     if Export.MERGED in recipe.export:
         save_merged(base, directory, directory / MERGED)
         save_tokenizer(tokenizer, directory / MERGED)

@@ -47,6 +47,8 @@ def _changed(theirs: Provenance, ours: Provenance) -> Iterator[str]:
     yield from _changed_files("spec.data.eval", theirs.eval_datasets, ours.eval_datasets)
     if theirs.init_from != ours.init_from:
         yield "the adapter of spec.model.initFrom"
+    if theirs.chat_template != ours.chat_template:
+        yield "the template of spec.model.chatTemplate"
     for reward in ours.rewards:
         if reward not in theirs.rewards:
             yield f"the reward {reward.name}"

@@ -22,7 +22,7 @@ from finetune_trainer.data.messages import Message
 from finetune_trainer.data.rows import Dialogue
 
 REASONING_OPENED = re.compile(r"<think>\s*(</think>\s*)?\Z")
-REMEDY = "set another chat_template in the model's tokenizer_config.json"
+REMEDY = "give the job another one (spec.model.chatTemplate)"
 KEPT = 8  # renderings of a dialogue's beginnings: those of a turn are asked for together
 _BORDER = re.compile(r"(?<=[>\]\n])[^>\]\n]*\Z")  # after the last tag, token or line of a text
 _MARKS = tuple(map(chr, range(0xE000, 0xE100)))  # of Unicode, for private use

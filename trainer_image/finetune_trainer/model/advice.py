@@ -34,9 +34,9 @@ SMALL = 0.05  # of the length of an ordinary row
 SHOWN = 6
 
 
-def advice(base: Path, targets: Collection[LoraTarget]) -> tuple[str, ...]:
-    """Return it in words for the model of directory `base`, which holds its weights."""
-    tokenizer = load_tokenizer(base)
+def advice(base: Path, words: Path, targets: Collection[LoraTarget]) -> tuple[str, ...]:
+    """Return it for the weights in directory `base`, and the tokenizer in directory `words`."""
+    tokenizer = load_tokenizer(words)
     if tokenizer.chat_template is None:
         return ()
     said = []
@@ -54,9 +54,9 @@ def advice(base: Path, targets: Collection[LoraTarget]) -> tuple[str, ...]:
                 f"the base model was never trained on {', '.join(names)}, which its chat template "
                 "writes: add Embeddings and Head to lora.targets, or take its instruct variant"
             )
-    for words in said:
-        log.warning("%s", words)
-    return tuple(printable(words, LONGEST_ADVICE) for words in said)
+    for line in said:
+        log.warning("%s", line)
+    return tuple(printable(line, LONGEST_ADVICE) for line in said)
 
 
 def untrained_tokens(base: Path, tokens: list[int], special: Iterable[int]) -> list[int]:

@@ -23,7 +23,7 @@ from finetune_contract.artifact import ModelIdentity
 from finetune_contract.foreign import parse
 from finetune_contract.model import sha256_digest
 from finetune_contract.reasons import Reason
-from finetune_contract.recipe import DataSource, ModelRecipe
+from finetune_contract.recipe import ChatTemplate, DataSource, ModelRecipe
 from finetune_trainer.process.errors import Failure
 from finetune_trainer.store import hub
 from finetune_trainer.store.appearing import alone, appearing, own_directory, remove
@@ -39,6 +39,7 @@ WHOLE = "model.safetensors"  # where transformers finds the weights: here first,
 INDEX = "model.safetensors.index.json"  # else in the files that this names
 ADAPTER = "adapter_config.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+LONGEST_TEMPLATE = 131_072  # bytes
 SMALL_FILES = (".json", ".jinja", ".txt", ".model")
 
 
@@ -46,12 +47,14 @@ SMALL_FILES = (".json", ".jinja", ".txt", ".model")
 class ModelSource:
     """A base model whose revision and files are settled.
 
-    `initial` is the digest of the adapter that training begins with, if it is not a new one.
+    `initial` is the digest of the adapter that training begins with, if it is not a new one;
+    `template` is the job's own chat template.
     """
 
     identity: ModelIdentity
     files: tuple[Entry, ...]
     initial: str | None = None
+    template: str | None = None
 
     @property
     def small_files(self) -> tuple[Entry, ...]:
@@ -156,6 +159,34 @@ def _hub_digest(source: ModelSource, entry: Entry) -> str | None:
 
 def _record(target: Path) -> Path:
     return target.with_name(f".{target.name}.sha256")
+
+
+def read_template(given: ChatTemplate | None, credentials_dir: str | None) -> str | None:
+    """Return the job's own chat template, if it has one."""
+    if given is None or given.uri is None:
+        return None if given is None else given.inline
+    if given.uri.startswith("file://"):
+        store = Store(given.uri, Role.MODEL)
+        found = store.local_path().read_bytes() if store.local_path().is_file() else None
+    else:
+        parent, name = split_file_uri(given.uri)
+        found = Store(parent, Role.MODEL, credentials_dir).read_range(name, 0, LONGEST_TEMPLATE + 1)
+    if found is None:
+        raise Failure(
+            Reason.MODEL_NOT_FOUND, f"{given.uri} does not exist (spec.model.chatTemplate)"
+        )
+    try:
+        text = found.decode()
+    except UnicodeDecodeError as error:
+        said = f"{given.uri} is not UTF-8 (spec.model.chatTemplate)"
+        raise Failure(Reason.MODEL_UNSUPPORTED, said) from error
+    if not text.strip() or len(found) > LONGEST_TEMPLATE:
+        raise Failure(
+            Reason.MODEL_UNSUPPORTED,
+            f"{given.uri} has {'no' if not text.strip() else 'more than 128 KiB of'} text "
+            "(spec.model.chatTemplate)",
+        )
+    return text
 
 
 def fetch_data(

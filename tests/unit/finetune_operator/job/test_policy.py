@@ -18,6 +18,7 @@ WITHIN = {
     *("answer", "choices", "definition", "entry", "language", "pattern", "phrases", "tags", "task"),
     *("claimName", "name", "key", "value", "nodeSelector", "project", "revision", "function"),
     *("adapterDirectory", "mountPath", "stop"),  # in the pods; in the model's text
+    *("inline", "chatTemplateKwargs"),  # of a template that is rendered in the pods
     *("cpu", "memory", "sizeLimit", "limits", "requests"),  # quantities
     *("microBatchSize", "zeroStage"),  # `Auto`
 }
@@ -48,6 +49,7 @@ def test_every_text_of_a_spec_is_judged_or_known_to_stay_within_the_namespace() 
     named = {path: reach for path, reach in judged.items() if reach}
     assert named == {
         "spec.model.uri": Reach.URI,
+        "spec.model.chatTemplate.uri": Reach.URI,
         "spec.model.initFrom": Reach.URI,
         "spec.model.cache.hostPath.path": Reach.HOST_PATH,
         "spec.data.train.uri": Reach.URI,

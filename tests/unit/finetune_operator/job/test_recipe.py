@@ -19,7 +19,13 @@ from support.operator.jobs import body
 GOOD = sorted((Path(__file__).parents[3] / "jobs" / "good").glob("*.yaml"))
 # Together they set every field of the recipe to something else than its default.
 EVERY_FIELD: dict[str, Any] = {
-    "model": {"uri": "hf://o/m", "revision": "abc", "initFrom": "s3://b/older"},
+    "model": {
+        "uri": "hf://o/m",
+        "revision": "abc",
+        "initFrom": "s3://b/older",
+        "chatTemplate": {"inline": "{{ messages }}"},
+        "chatTemplateKwargs": {"enable_thinking": False, "effort": "low", "turns": 3},
+    },
     "data": {
         "train": [
             {"uri": "s3://d/a.jsonl", "format": "Messages", "weight": "0.5"},

@@ -168,7 +168,7 @@ def exported(tmp_path: Path, targets: list[str], export_as: list[str]) -> Path:
     coverage = [RoleCoverage(role=LoraTarget(t), found=8, adapted=8) for t in targets]
     out = tmp_path / "out"
     out.mkdir()
-    serving = export(model, recipe, provenance, summary, coverage, (), directory, out)
+    serving = export(model, recipe, provenance, summary, coverage, (), directory, directory, out)
     assert serving.vllm == (targets == ["Attention"])
     return out
 

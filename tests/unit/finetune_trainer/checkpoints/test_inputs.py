@@ -139,9 +139,12 @@ def test_adapters_and_rewards_are_named(model: Path, tmp_path: Path) -> None:
         update={
             "init_from": f"sha256:{7:064x}",
             "rewards": (RewardIdentity(name="style", revision="v2"),),
+            "chat_template": f"sha256:{8:064x}",
         }
     )
-    with pytest.raises(Failure, match=r"of spec\.model\.initFrom, the reward style;"):
+    with pytest.raises(
+        Failure, match=r"initFrom, the template of spec\.model\.chatTemplate, the reward style;"
+    ):
         refuse_changed(found, ours)
     refuse_changed(found, found.provenance)
     refuse_changed(None, ours)

@@ -63,7 +63,7 @@ def test_a_template_without_end_is_a_fault_of_the_row(name: str) -> None:
     error = refusal(template, SECONDS if what == "time" else 1000.0)
     assert error.kind is Kind.TEMPLATE_ENDLESS
     assert f"takes more {what} in the model's chat template than a row may have" in str(error)
-    assert "shorten it, or set another chat_template" in str(error)
+    assert "shorten it, or give the job another one" in str(error)
 
 
 @pytest.mark.parametrize("name", REFUSING)

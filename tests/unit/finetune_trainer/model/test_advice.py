@@ -40,7 +40,7 @@ def changed(base: Path, directory: Path, table: str, rows: dict[int, Any]) -> Pa
 
 
 def test_a_model_that_knows_its_tokens_needs_none(base: Path) -> None:
-    assert advice(base, TARGETS) == ()
+    assert advice(base, base, TARGETS) == ()
 
 
 @pytest.mark.parametrize(
@@ -58,15 +58,15 @@ def test_tokens_that_it_never_saw_are_named(
     base: Path, table: str, rows: dict[int, Any], named: str | None, tmp_path: Path
 ) -> None:
     model = changed(base, tmp_path / "model", table, rows)
-    said = advice(model, TARGETS)
+    said = advice(model, model, TARGETS)
     if named is None:
         assert said == ()
         return
     [words] = said
     assert words.startswith(f"the base model was never trained on {named}, which its chat template")
     assert "add Embeddings and Head to lora.targets" in words
-    assert advice(model, [*TARGETS, LoraTarget.HEAD]) == said
-    assert advice(model, [*TARGETS, LoraTarget.EMBEDDINGS, LoraTarget.HEAD]) == ()
+    assert advice(model, model, [*TARGETS, LoraTarget.HEAD]) == said
+    assert advice(model, model, [*TARGETS, LoraTarget.EMBEDDINGS, LoraTarget.HEAD]) == ()
 
 
 def test_names_of_tokens_take_no_more_room_than_there_is(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_names_of_tokens_take_no_more_room_than_there_is(tmp_path: Path) -> None
     tokenizer: Any = byte_tokenizer(CHATML.replace("<|im_end|>", long), (*SPECIAL[:2], long))
     tokenizer.save_pretrained(base)
     model = changed(base, tmp_path / "model", EMBEDDINGS, {END: 0.0})
-    [words] = advice(model, TARGETS)
+    [words] = advice(model, model, TARGETS)
     assert len(words) == LONGEST_ADVICE
 
 
@@ -83,10 +83,10 @@ def test_turns_that_end_with_text_are_told(tmp_path: Path) -> None:
     text = "{% for m in messages %}{{ m.role + ': ' + m.content + '\n' }}{% endfor %}"
     header = "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
     base = write_model(tmp_path / "base", chat_template=text + header)
-    [words] = advice(base, TARGETS)
+    [words] = advice(base, base, TARGETS)
     assert "generation does not stop by itself" in words
 
 
 def test_a_model_without_template_needs_none(tmp_path: Path) -> None:
     base = write_model(tmp_path / "base", chat_template=None)
-    assert advice(changed(base, tmp_path / "model", EMBEDDINGS, {END: 0.0}), TARGETS) == ()
+    assert advice(changed(base, tmp_path / "model", EMBEDDINGS, {END: 0.0}), base, TARGETS) == ()
