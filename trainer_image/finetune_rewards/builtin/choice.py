@@ -14,6 +14,11 @@ from finetune_rewards.scores.columns import text_value
 _MARKS = r"[\s:*_$]*"
 _LEADING = rf"(?i:\s+is)?{_MARKS}(?:(?i:option|choice)\b{_MARKS})?\\?\(?"
 
+_ASIAN = (  # answer, in Chinese, Japanese and Korean: 答案是**B**
+    r"(?:答案|答え|正解|解答|选择|選擇|选|選|정답|답)(?:应该|應該|应|應)?(?:是|为|為|は|은|는)?"
+    r"[\s:\uff1a*_$]*\\?[(\uff08]?"
+)
+
 
 def scorer(settings: ChoiceReward, name: str) -> Scorer:
     """Return 1 for the column's letter, 0 for another or none; None where it holds no letter."""
@@ -37,7 +42,7 @@ def _settled(choices: str) -> Callable[[str], str | None]:
     ranks = [
         rf"\\boxed\{{\s*(?:\\(?:text|mathrm|textbf)\{{)?\s*\(?({either})\)?\s*\}}"
         rf"|<answer>\s*\(?({either})\)?[.:]?\s*</answer>",
-        rf"\b(?i:answer)\b{_LEADING}({upper})(?!\w)",
+        rf"\b(?i:answer)\b{_LEADING}({upper})(?!\w)|{_ASIAN}({upper})(?![A-Za-z0-9_])",
         rf"\b(?i:option|choice)\b{_LEADING}({upper})(?!\w)",
         rf"(?m)\(({either})\)|(?<![\w'])({upper})(?=[).:]|[*_\s]*$)|\A\s*({either})[).:]?\s*\Z",
     ]

@@ -11,6 +11,7 @@ _TAGGED = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.DOTALL)
 _BOX = re.compile(r"\\f?boxed\s*\{")
 _MATH = re.compile(r"\$\$(.+?)\$\$|\\\[(.+?)\\\]|\\\((.+?)\\\)|\$([^$\n]+?)\$", re.DOTALL)
 _WORDS = re.compile(r"(?<![\\\w])[^\W\d_]{2,}[,;:]? +[^\W\d_]{2,}")
+_SPACED = re.compile(r"\s*[-+]?\d{1,3}(?: \d{3})+\s*")  # 1 000 000, and nothing else
 _EMPHASIS = re.compile(r"\A(\*\*|__)((?:(?!\1).)+)\1\Z", re.DOTALL)
 _WRAPPED = re.compile(
     r"\A(?:\$\$?(.*?)\$\$?|\\\((.*)\\\)|\\\[(.*)\\\]|`+(.*?)`+|\"(.*)\"|'(.*)')\Z", re.DOTALL
@@ -72,15 +73,28 @@ def bare(text: str) -> str:
 def number_of(final: Final) -> Numeral | None:
     """Return the number that a piece says; None for none, and for something made of several."""
     text = plainly(final.text)
+    if _SPACED.fullmatch(text):
+        text = text.replace(" ", "")
     prose = not final.marked or bool(_WORDS.search(text))
     if not prose:
         text = re.split(r"=|≈|\\approx|\\simeq", text)[-1]
+        text = re.sub(r"\A\s*-\s+", "-", text)
     found = list(numerals(text))
-    if not found or found[-1].value is None:
+    if not found:
         return None
+    if found[-1].value is None:
+        return _equal_to_the_last(found, text)
     if prose:
         return found[-1]
     return found[-1] if all(one.equals(found[-1]) for one in found) else None
+
+
+def _equal_to_the_last(found: list[Numeral], text: str) -> Numeral | None:
+    """Return the number that what a text ends with is said to be: 42 of `42 = 6 * 7`."""
+    at = max((at for at, one in enumerate(found) if one.value is not None), default=-1)
+    if at < 0 or not re.fullmatch(r"\s*=[\s(-]*", text[found[at].end : found[at + 1].start]):
+        return None
+    return found[at]
 
 
 def number_in(column: str) -> Numeral | None:

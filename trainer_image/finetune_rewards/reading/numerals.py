@@ -66,9 +66,11 @@ _BEFORE = re.compile(
 )
 _BEHIND = re.compile(
     r"\s*(?:[+×÷·^]|\*\*?(?=[\s]*[\w(\\])|[-−/](?=\s*[\d(\\]))\s*[\w(\\{√-]"
-    r"|\s*\\(?:times|cdot|div|sqrt|pi|theta|sin|cos|tan|log|ln|pm|[gl]eq?)\b|\s*[√π<>≤≥²³⁰-⁹]|\s*[+×÷]\s*\Z|!(?!\s|$)"
+    r"|\s*\\(?:times|cdot|div|sqrt|pi|theta|sin|cos|tan|log|ln|pm|[gl]eq?)\b|\s*(?:[√π>≤≥²³⁰-⁹]|<(?!/))|\s*[+×÷]\s*\Z|!(?!\s|$)"
 )
 _POWER = re.compile(r"[\d)}\]]\s*[_^]\{?-?\Z")
+_NAMED = re.compile(rf"(?:{_LETTER}|_|{_LETTER}{{2,}}-)\Z")  # H2, x_2, GPT-4
+_DECADE = re.compile(r"(?:1\d|20)\d0s\b")
 _PASSED = re.compile(r"(?:[_^]\{?-?|[A-Za-z]\()\Z")
 
 
@@ -121,6 +123,7 @@ def plainly(text: str) -> str:
     text = re.sub(r"\^\s*\{?\s*\\circ\s*\}?|\\degree\b", "°", text)
     text = text.replace(r"\!", "").replace(r"\,", "").replace("{,}", ",").replace(r"\ ", " ")
     text = re.sub(r"(\*\*|__)(?=\S)(.+?)(?<=\S)\1(?!\d)", r" \2 ", text)
+    text = re.sub(r"(?<!\w)_(?=[^\s_])([^_\n]+)_(?!\w)", r" \1 ", text)
     return re.sub(r"(?<![\w*)}])\*(?=[^\s*])([^*\n]+)\*(?![\w*])", r" \1 ", text)
 
 
@@ -154,13 +157,13 @@ def _numeral(text: str, found: re.Match[str]) -> Numeral | None:
     if _PASSED.search(before):
         return Numeral(start, end, None) if _POWER.search(before) else None
     negative, before = _signed(before)
-    if re.search(rf"(?:{_LETTER}|_)\Z", before) and not _CURRENCY.search(before):
+    if _NAMED.search(before) and not _CURRENCY.search(before):
         return None
     power, length = _magnitude(behind)
     behind = behind[length:]
     if not length and re.match(rf"{_LETTER}|_", behind):
         unit = _UNIT.match(behind)
-        if unit is None:
+        if unit is None or _DECADE.match(text, start):
             return None
         behind = behind[unit.end() :]
     value, exact, decimals = _value(found)

@@ -1,5 +1,7 @@
 """Builtin rewards that compare with a column: what is equal, what not, what can not be told."""
 
+# ruff: noqa: RUF001 - marks of other scripts
+
 from __future__ import annotations
 
 import json
@@ -123,6 +125,12 @@ def test_exact(settings: Any, answer: Any, completion: str, expected: float | No
         ("The answer is $D$ (A is too small)", "D"),
         ("I take option B (A is too small)", "B"),
         ("Choice C. It has (A) in it", "C"),
+        ("A不对，答案是C。", "C"),
+        ("答案：**B**，不是A", "B"),
+        ("所以应该选（D）", "D"),
+        ("正解はBです", "B"),
+        ("정답은 C입니다", "C"),
+        ("答案是ABC公司", None),
         ("A cat sat.", None),
         ("the answer is a cat", None),
         ("The answer is Dublin", None),
