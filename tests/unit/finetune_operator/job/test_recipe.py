@@ -28,10 +28,10 @@ EVERY_FIELD: dict[str, Any] = {
     },
     "data": {
         "train": [
-            {"uri": "s3://d/a.jsonl", "format": "Messages", "weight": "0.5"},
+            {"uri": "s3://d/a.json", "format": "Messages", "fileFormat": "JSON", "weight": "0.5"},
             {"uri": "s3://d/b.jsonl"},
         ],
-        "eval": [{"uri": "s3://d/e.jsonl", "format": "PromptCompletion"}],
+        "eval": [{"uri": "s3://d/e.csv", "format": "PromptCompletion", "fileFormat": "CSV"}],
         "onBadRow": "Skip",
     },
     "lora": {
@@ -82,22 +82,28 @@ EVERY_GRPO_FIELD: dict[str, Any] = {
     },
 }
 EVERY_REWARD: list[dict[str, Any]] = [
-    {"name": "math", "weight": "0.5", "gate": "0.25", "math": {"answer": "a"}},
+    {"name": "math", "weight": "0.5", "gate": "0.25", "math": {"of": "Whole", "answer": "a"}},
     {
         "name": "exact",
         "onError": "FailAfter",
         "failAfter": 7,
-        "exact": {"answer": "b", "pattern": "x(.*)", "ignoreCase": True},
+        "exact": {"of": "Whole", "answer": "b", "pattern": "x(.*)", "ignoreCase": True},
     },
-    {"name": "regex", "regex": {"pattern": "y+"}},
-    {"name": "choice", "choice": {"answer": "c", "choices": "ABC"}},
-    {"name": "tags", "tags": {"tags": ["think", "answer"]}},
-    {"name": "json", "jsonSchema": {"definition": '{"type": "object"}'}},
-    {"name": "length", "length": {"unit": "Tokens", "least": 2, "most": 8, "tolerance": 3}},
-    {"name": "language", "language": {"language": "de"}},
-    {"name": "repetition", "repetition": {"ngram": 3}},
-    {"name": "banned", "banned": {"phrases": ["never"], "ignoreCase": False}},
-    {"name": "gym", "reasoningGym": {"task": "chain_sum", "entry": "e", "pattern": "z(.*)"}},
+    {"name": "regex", "regex": {"of": "Answer", "pattern": "y+"}},
+    {"name": "choice", "choice": {"of": "Whole", "answer": "c", "choices": "ABC"}},
+    {"name": "tags", "tags": {"of": "Answer", "tags": ["think", "answer"]}},
+    {"name": "json", "jsonSchema": {"of": "Whole", "definition": '{"type": "object"}'}},
+    {
+        "name": "length",
+        "length": {"of": "Answer", "unit": "Characters", "least": 2, "most": 8, "tolerance": 3},
+    },
+    {"name": "language", "language": {"of": "Answer", "language": "de"}},
+    {"name": "repetition", "repetition": {"of": "Answer", "ngram": 3}},
+    {"name": "banned", "banned": {"of": "Answer", "phrases": ["never"], "ignoreCase": False}},
+    {
+        "name": "gym",
+        "reasoningGym": {"of": "Whole", "task": "chain_sum", "entry": "e", "pattern": "z(.*)"},
+    },
     {
         "name": "mine",
         "python": {
