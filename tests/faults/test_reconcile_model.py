@@ -90,6 +90,13 @@ def test_rewards_are_tried_again_although_a_lost_node_keeps_the_first_pod(after:
     assert job["status"]["rewardCheck"]["state"] == "Passed"
 
 
+def test_what_tries_rewards_on_a_lost_node_goes_with_its_job() -> None:
+    job = play(on_a_lost_node([("deadline", 60), ("wait", 61)]), code=True)
+    assert {c["type"]: c["reason"] for c in job["status"]["conditions"]}["Succeeded"] == (
+        "DeadlineExceeded"
+    )
+
+
 @pytest.mark.parametrize(
     ("end", "reason"), [("RewardInvalid", "RewardInvalid"), ("TrainerError", "TrainerError")]
 )

@@ -225,6 +225,13 @@ EDITS: dict[str, Schedule] = {
         ("edit status", ("cut", 0)),
         ("arrive", None),
     ],
+    "another attempt is said to follow one that runs, which is to stop": [
+        *[TURN_STEP] * 3,
+        ("unreachable", (1, 1)),
+        ("suspend", True),
+        ("edit status", ("forward", 1)),
+        TURN_STEP,
+    ],
     "the second attempt is gone": [*SECOND, ("edit status", ("back", 0))],
     "all attempts are gone": [*SECOND, ("edit status", ("cut", 0))],
     "all attempts are gone while a pod can not be reached": [

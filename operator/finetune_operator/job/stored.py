@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable
 from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -121,7 +122,18 @@ def _attempts(found: Iterable[Attempt], created: str | None, now: datetime | Non
     """Return the attempts in their order, each once, each with what its state implies."""
     by_number = {a.number: a for a in found if 1 <= a.number <= MOST_ATTEMPTS}
     sound = (_attempt(by_number[number], created, now) for number in sorted(by_number))
-    return [attempt for attempt in sound if attempt is not None]
+    attempts = [attempt for attempt in sound if attempt is not None]
+    return [*(_over(a, b) for a, b in pairwise(attempts)), *attempts[-1:]]
+
+
+def _over(attempt: Attempt, following: Attempt) -> Attempt:
+    """Return an attempt that another followed, which is over then, whatever its record says."""
+    if attempt.state not in (*_LIVE, AttemptState.STOPPING):
+        return attempt
+    ended = {"state": AttemptState.FAILED, "end_time": attempt.end_time or following.start_time}
+    if attempt.reason is None:
+        ended |= {"reason": Reason.RESULT_LOST, "message": _NO_REASON}
+    return attempt.model_copy(update=ended)
 
 
 def _attempt(attempt: Attempt, created: str | None, now: datetime | None) -> Attempt | None:

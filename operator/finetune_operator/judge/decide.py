@@ -36,6 +36,7 @@ from finetune_operator.judge.pod_end import End
 from finetune_operator.judge.retry import backoff, gives_up, next_footprint
 from finetune_operator.judge.reward_check import (
     checked,
+    checks_go,
     paused,
     tried_anew,
     unfinished_checks,
@@ -274,7 +275,7 @@ def at_rest(s: Scene) -> Decision:
     spare = finished_time(s.status) + s.backend.clean_up - s.now
     lasts = last is not None and _runs_on(s, last)
     gone = s.others(None if lasts and spare <= timedelta() else last)
-    looks = [left, spare if lasts and spare > timedelta() else None]
+    looks = [left, spare if lasts and spare > timedelta() else None, checks_go(s)]
     return Decision(
         s.attempts,
         verdict,

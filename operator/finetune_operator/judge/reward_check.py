@@ -91,9 +91,20 @@ def tried_anew(known: RewardCheckStatus | None) -> RewardCheckStatus | None:
 
 
 def unfinished_checks(s: Scene) -> tuple[Child, ...]:
-    """Return the pods that try the job's rewards, to be deleted where nobody waits for them."""
-    unfinished = {p.uid for p in s.observed.checks if not p.finished}
-    return tuple(c for c in s.observed.children if c.uid in unfinished and not c.deleting)
+    """Return the pods that try the job's rewards, to be deleted where nobody waits for them: also
+    one that should have gone, which on a node that does not answer it never does."""
+    unfinished = {p.uid for p in s.observed.checks if not p.finished and not _time_to_go(s, p)}
+    return tuple(c for c in s.observed.children if c.uid in unfinished)
+
+
+def checks_go(s: Scene) -> timedelta | None:
+    """Return when the next pod that tries the rewards should have gone; None if none is going."""
+    lefts = (_time_to_go(s, p) for p in s.observed.checks if not p.finished)
+    return min((left for left in lefts if left is not None), default=None)
+
+
+def _time_to_go(s: Scene, pod: Pod) -> timedelta | None:
+    return pod.due - s.now if pod.due and pod.due > s.now else None
 
 
 def _is_over(s: Scene, known: RewardCheckStatus, pod: Pod) -> bool:

@@ -86,8 +86,26 @@ def attempts(*found: Json) -> list[Json]:
 
 
 def test_attempts_stand_in_their_order_each_once() -> None:
-    second, third = {**ATTEMPT, "number": 2}, {**ATTEMPT, "number": 3}
+    second, third = {**ENDED, "number": 2}, {**ATTEMPT, "number": 3}
     assert attempts(third, ENDED, second, second) == [ENDED, second, third]
+
+
+@pytest.mark.parametrize(
+    ("record", "reason"),
+    [
+        (ATTEMPT, "ResultLost"),
+        ({**ATTEMPT, "state": "Starting"}, "ResultLost"),
+        ({**ENDED, "state": "Stopping"}, "Evicted"),
+    ],
+)
+def test_an_attempt_that_another_followed_is_over(record: Json, reason: str) -> None:
+    second = {**ATTEMPT, "number": 2, "startTime": stamp(20)}
+    found, last = attempts(record, second)
+    assert (found["state"], found["reason"], last) == ("Failed", reason, second)
+    assert found["endTime"] == record.get("endTime", stamp(20))
+    for state in ("Suspended", "Succeeded"):
+        closed = {**ENDED, "state": state}
+        assert attempts(closed, second) == [closed, second]
 
 
 @pytest.mark.parametrize("number", [0, -1, 100_000_000, 2**60, "x"])

@@ -10,22 +10,26 @@ from finetune_api.status import (
     AttemptState,
     Condition,
     ConditionType,
+    FineTuneJobStatus,
 )
 from finetune_contract.reasons import Reason
+from finetune_operator.judge.decide import decide
 from finetune_operator.judge.decision import Course
 from finetune_operator.observe.observed import Child
 from finetune_operator.plan.backends import BACKEND
+from support.operator import reward_trials
 from support.operator.decisions import (
     ACCOUNT,
     FAILED,
     LEASE,
+    SETTINGS,
     WORKLOAD,
     decided,
     last_state,
     names,
     stopping,
 )
-from support.operator.values import attempt, ended, pod, stamp
+from support.operator.values import at, attempt, ended, pod, stamp
 
 SUCCEEDED = [
     Condition(
@@ -116,3 +120,15 @@ def test_a_job_whose_conditions_were_lost_has_still_succeeded() -> None:
     made = decided(over, seconds=99, children=(WORKLOAD,))
     assert (made.verdict.course, made.run, made.delete) == (Course.SUCCEEDED, None, ())
     assert made.attempts == (over,)
+
+
+@pytest.mark.parametrize(("seconds", "looks", "gone"), [(139, 1, []), (140, None, ["bot-rewards"])])
+def test_what_tried_the_rewards_and_does_not_go_is_taken_away(
+    seconds: float, looks: float | None, gone: list[str]
+) -> None:
+    of = reward_trials.grpo()
+    seen = reward_trials.seen(reward_trials.pod(of, due=at(140)))
+    over = of.model_copy(update={"status": FineTuneJobStatus(conditions=SUCCEEDED)})
+    made = decide(over, seen, at(seconds), SETTINGS, BACKEND, None)
+    assert [child.name for child in made.delete] == gone
+    assert made.after == (looks and timedelta(seconds=looks))

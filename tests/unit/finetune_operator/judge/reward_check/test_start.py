@@ -149,6 +149,8 @@ def test_a_suspended_job_waits_without_its_pod_and_begins_the_check_anew() -> No
     cleared = record(of, failures=1, pod_uid=None, start_time=None)
     assert decided(of, seen(pod(of, due=at(40))), failed).reward_check == cleared
     assert deleted(decided(of, seen(pod(of, due=at(40))), failed)) == [], "it is going"
+    late = decided(of, seen(pod(of, due=at(40))), failed, 40)
+    assert deleted(late) == ["bot-rewards"], "nothing lets it go on a node that does not answer"
 
 
 def test_the_end_of_each_pod_is_an_event() -> None:
