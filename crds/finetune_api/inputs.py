@@ -18,6 +18,12 @@ from finetune_contract.recipe import (
     TrainingSource,
 )
 
+HUB_ONLY = Rule(
+    "!(has(self.config) || has(self.split)) || self.uri.startsWith('hf://datasets/')",
+    "config and split are for hf://datasets only; name the file or a pattern instead",
+    ".uri",
+)
+
 
 class HostPathCache(Message):
     """A directory of the node."""
@@ -73,6 +79,7 @@ class Model(ModelRecipe):
 
 
 @store_address("uri", URI)
+@HUB_ONLY
 class EvalData(DataSource):
     """One file of rows to evaluate on."""
 
@@ -83,6 +90,7 @@ class EvalData(DataSource):
 
 
 @store_address("uri", URI)
+@HUB_ONLY
 @bound("weight", "> 0.0", "weight must be above 0; leave the file out instead")
 @bound("weight", "<= 1000.0", "weight must be at most 1000")
 class TrainingData(TrainingSource):
@@ -90,7 +98,9 @@ class TrainingData(TrainingSource):
 
 
 @Rule(
-    "!has(self.eval) || !self.eval.exists(e, self.train.exists(t, t.uri == e.uri))",
+    "!has(self.eval) || !self.eval.exists(e, self.train.exists(t, t.uri == e.uri"
+    " && (has(t.split) ? t.split : 'train') == (has(e.split) ? e.split : 'train')"
+    " && (has(t.config) ? t.config : '') == (has(e.config) ? e.config : '')))",
     "a file of data.train can not be evaluated on; hold rows out in a file of their own",
     ".eval",
 )

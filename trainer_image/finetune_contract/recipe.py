@@ -33,6 +33,9 @@ class FileFormat(StrEnum):
     TSV = "TSV"
 
 
+DatasetName = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[\w.-]+$")]
+
+
 class BadRows(StrEnum):
     """What becomes of a row that can not be trained on."""
 
@@ -145,7 +148,8 @@ class DataSource(Message):
     """One file of rows."""
 
     uri: Uri
-    """`s3://bucket/file.jsonl`, `file:///path/file.parquet`, or `hf://datasets/owner/name/file.csv`."""
+    """`s3://bucket/file.jsonl`, `file:///path/file.parquet`, `hf://datasets/owner/name[/file.csv]`.
+    A directory (`s3://bucket/rows/`) or a pattern (`rows/*.parquet`, `**/*.csv`): all its files."""
     format: DataFormat = DataFormat.AUTO
     """`Messages` rows hold {"messages": [{"role", "content"}, ...]}; `PromptCompletion` rows hold
     {"prompt", "completion"}; `Auto` decides by the file's first row."""
@@ -153,6 +157,10 @@ class DataSource(Message):
     """How the file holds its rows: `JSONLines`, `JSON` (one array of objects), `Parquet`, `CSV` or
     `TSV` with a header; `Auto` decides by the file's first bytes, and for CSV and TSV by its name.
     Each but Parquet may be packed with gzip or Zstandard."""
+    config: DatasetName | None = None
+    """For hf://datasets/OWNER/NAME: the configuration of the data set. Default is its own."""
+    split: DatasetName | None = None
+    """For hf://datasets: the split, `train` unless said otherwise."""
 
 
 class TrainingSource(DataSource):

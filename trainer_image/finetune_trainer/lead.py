@@ -43,14 +43,9 @@ from finetune_trainer.process.distributed import Led
 from finetune_trainer.process.ending import explain
 from finetune_trainer.process.errors import Failure
 from finetune_trainer.process.waiting import rest
+from finetune_trainer.store.data_files import fetch_parts
 from finetune_trainer.store.publish import Output, find_published, open_output
-from finetune_trainer.store.sources import (
-    ModelSource,
-    fetch_data,
-    fetch_model,
-    read_template,
-    resolve_model,
-)
+from finetune_trainer.store.sources import ModelSource, fetch_model, read_template, resolve_model
 from finetune_trainer.store.storage import OnBytes
 
 log = logging.getLogger(__name__)
@@ -251,8 +246,8 @@ def _model_cache(config: RunConfig) -> Path:
 
 def _fetch_data(config: RunConfig, source: DataSource, reporter: Reporter) -> DataFile:
     directory = Path(config.layout.scratch_dir, "data")
-    path = fetch_data(source, directory, config.layout.credentials.data, reporter.advance)
-    return DataFile.counted(source.uri, path, source.format, source.file_format)
+    parts = fetch_parts(source, directory, config.layout.credentials.data, reporter.advance)
+    return DataFile.joined(source.uri, parts, source.format, source.file_format)
 
 
 def _identity(file: DataFile) -> DatasetIdentity:

@@ -25,7 +25,7 @@ from finetune_trainer.data.faults import Kind, in_words
 from finetune_trainer.model.tokenizer import load_tokenizer, vocabulary_size
 from finetune_trainer.process.errors import Failure
 from finetune_trainer.run import Run
-from finetune_trainer.store.sources import fetch_data
+from finetune_trainer.store.data_files import fetch_parts
 
 log = logging.getLogger(__name__)
 
@@ -123,10 +123,10 @@ def _on_this_node(config: RunConfig, sources: Sequence[DataSource]) -> list[Data
     """Fetch to this node's disk what rank 0 has on its own."""
     directory = Path(config.layout.scratch_dir, "data")
     credentials = config.layout.credentials.data
-    paths = [fetch_data(source, directory, credentials, lambda _: None) for source in sources]
+    parts = [fetch_parts(source, directory, credentials, lambda _: None) for source in sources]
     return [
-        DataFile.counted(source.uri, path, source.format, source.file_format)
-        for source, path in zip(sources, paths, strict=True)
+        DataFile.joined(source.uri, files, source.format, source.file_format)
+        for source, files in zip(sources, parts, strict=True)
     ]
 
 

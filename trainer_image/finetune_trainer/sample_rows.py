@@ -31,6 +31,7 @@ from finetune_trainer.process.ending import explain, failed
 from finetune_trainer.process.errors import Failure
 from finetune_trainer.process.redaction import RedactedStream, Redaction
 from finetune_trainer.store import hub
+from finetune_trainer.store.data_files import part_uris
 from finetune_trainer.store.sources import fetch_data
 from finetune_trainer.store.storage import Role, Store, split_file_uri
 
@@ -75,7 +76,7 @@ def _values(
 ) -> Iterator[dict[str, Any] | RowError]:
     """Yield rows: of lines in a bucket no more is read than is asked for; else the file is
     fetched."""
-    name, file_format = source.uri, source.file_format
+    name, file_format = part_uris(source, credentials_dir)[0], source.file_format
     if not name.startswith(hub.SCHEME):
         parent, path = split_file_uri(name)
         chunks = Store(parent, Role.DATA, credentials_dir).chunks(path)
@@ -83,7 +84,7 @@ def _values(
         if is_streamed(beginning, name, file_format):
             yield from map(parsed, _lines(beginning.removeprefix(UTF8_MARK), chunks))
             return
-    file = fetch_data(source, directory, credentials_dir, lambda count: None)
+    file = fetch_data(DataSource(uri=name), directory, credentials_dir, lambda count: None)
     for _, value in records(file, name, file_format, lambda *_: None):
         yield value
 

@@ -100,7 +100,10 @@ def _device_tolerations(job: FineTuneJob) -> list[Object]:
 
 def _rows_container(job: FineTuneJob, image: str, mounted: list[VolumeAndMount]) -> Object:
     command = ["python", "-m", "finetune_trainer.sample_rows", "--output", _ROWS_PATH]
-    sources = [DataSource(uri=s.uri, file_format=s.file_format) for s in job.spec.data.train]
+    sources = [
+        DataSource(uri=s.uri, file_format=s.file_format, config=s.config, split=s.split)
+        for s in job.spec.data.train
+    ]
     command += [part for source in sources for part in ("--source", source.to_json())]
     if "data" in credentials(job):
         command += ["--credentials", credentials_directory("data")]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Container, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -33,6 +33,24 @@ class DataFile:
     lines: int  # or rows, of what has no lines
     sha256: str  # `sha256:<hex>`
     file_format: FileFormat = FileFormat.AUTO
+    parts: tuple[tuple[str, Path], ...] = ()  # of a source of several files: URI and path of each
+
+    @classmethod
+    def joined(
+        cls,
+        uri: str,
+        parts: Sequence[tuple[str, Path]],
+        data_format: DataFormat,
+        file_format: FileFormat = FileFormat.AUTO,
+    ) -> DataFile:
+        """Return the files of one source as one, whose rows stand one after the other."""
+        each = [cls.counted(name, path, data_format, file_format) for name, path in parts]
+        if [name for name, _ in parts] == [uri]:
+            return each[0]
+        listing = "".join(f"{one.uri} {one.sha256}\n" for one in each)
+        digest = hashlib.sha256(listing.encode()).hexdigest()
+        lines, path = sum(one.lines for one in each), parts[0][1]
+        return cls(uri, path, data_format, lines, f"sha256:{digest}", file_format, tuple(parts))
 
     @classmethod
     def counted(
@@ -51,11 +69,12 @@ class DataFile:
 
 @dataclass(frozen=True)
 class CheckedRow:
-    """A row without a structural fault: its 1-based line, its place among the file's rows, its key.
+    """A row without a structural fault: file and 1-based line, place in its source, key.
 
     The place counts from 0, and counts rows with faults; the key is `row_key`.
     """
 
+    uri: str
     line: int
     place: int
     row: Row
@@ -108,7 +127,7 @@ def check_files(
                     if Kind.TEMPLATE_ENDLESS in findings.counts:
                         return tuple(counts)  # the next row would take as long
                     continue
-                findings.warn(file.uri, checked.line, checked.row.warnings)
+                findings.warn(checked.uri, checked.line, checked.row.warnings)
                 findings.ignore(checked.row.ignored)
                 finder.add(checked.key, Place(number, checked.line))
                 good += 1
@@ -128,7 +147,7 @@ def _accepts(accept: Accept, file: DataFile, checked: CheckedRow, findings: Find
     try:
         accept(file, checked)
     except RowError as error:
-        findings.add(file.uri, checked.line, error.kind, str(error))
+        findings.add(checked.uri, checked.line, error.kind, str(error))
         return False
     return True
 
@@ -136,14 +155,28 @@ def _accepts(accept: Accept, file: DataFile, checked: CheckedRow, findings: Find
 def _checked_rows(
     file: DataFile, read: Reader, findings: Findings, eval_keys: Container[int]
 ) -> Iterator[CheckedRow | None]:
-    """Yield every row of a file; None for one with a fault, which is noted."""
+    """Yield every row of a source's files; None for one with a fault, which is noted."""
+    place = 0
+    for part in file.parts or ((file.uri, file.path),):
+        for checked in _rows_of(file, part, read, findings, eval_keys):
+            yield checked and replace(checked, place=place)
+            place += 1
+
+
+def _rows_of(
+    file: DataFile,
+    part: tuple[str, Path],
+    read: Reader,
+    findings: Findings,
+    eval_keys: Container[int],
+) -> Iterator[CheckedRow | None]:
+    uri, path = part
 
     def note(kind: Kind, line: int | None, reason: str) -> None:
-        findings.add(file.uri, line, kind, reason)
+        findings.add(uri, line, kind, reason)
 
     try:
-        found = records(file.path, file.uri, file.file_format, note)
-        for place, (line, value) in enumerate(found):
+        for line, value in records(path, uri, file.file_format, note):
             try:
                 if isinstance(value, RowError):
                     raise value
@@ -152,12 +185,12 @@ def _checked_rows(
                 if key in eval_keys:
                     raise RowError(Kind.OVERLAP_WITH_EVAL, "is in the eval data too")
             except RowError as error:
-                findings.add(file.uri, line, error.kind, str(error))
+                findings.add(uri, line, error.kind, str(error))
                 yield None
             else:
-                yield CheckedRow(line, place, row, key)
+                yield CheckedRow(uri, line, 0, row, key)
     except FileError as error:
-        findings.add(file.uri, None, error.kind, str(error))
+        findings.add(uri, None, error.kind, str(error))
 
 
 def _note_duplicates(

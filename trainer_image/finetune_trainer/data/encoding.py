@@ -142,7 +142,7 @@ def _encode(
     def accept(file: DataFile, checked: CheckedRow) -> None:
         encoded = encoder.encode(checked.row)
         writer.add(encoded, checked.key, checked.line, checked.place)
-        findings.warn(file.uri, checked.line, encoded.warnings)
+        findings.warn(checked.uri, checked.line, encoded.warnings)
 
     findings = Findings(encoding.on_bad_row, listen)
     with (

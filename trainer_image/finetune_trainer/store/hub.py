@@ -207,18 +207,19 @@ def model_repository(uri: str, revision: str | None, credentials_dir: str | None
 
 
 def dataset_repository(uri: str, credentials_dir: str | None) -> tuple[Repository, str]:
-    """Return the repository and the path in it of `hf://datasets/ORG/NAME[@REVISION]/PATH`."""
+    """Return the repository and the path in it of `hf://datasets/ORG/NAME[@REVISION][/PATH]`."""
     parts = uri.removeprefix(DATASETS).split("/", 2)
-    if not uri.startswith(DATASETS) or len(parts) < 3:
+    if not uri.startswith(DATASETS) or len(parts) < 2 or not parts[1]:
         raise Failure(
-            Reason.DATA_NOT_FOUND, f"{uri}: write hf://datasets/ORG/NAME/PATH for a data file"
+            Reason.DATA_NOT_FOUND,
+            f"{uri}: write hf://datasets/ORG/NAME, or hf://datasets/ORG/NAME/PATH for a file",
         )
     name, _, revision = parts[1].partition("@")
     token = read_key(credentials_dir, CredentialKey.HF_TOKEN, Role.DATA.credentials_field)
     repository = Repository(
         uri, Role.DATA, "dataset", f"{parts[0]}/{name}", revision or None, token
     )
-    return repository, parts[2]
+    return repository, "/".join(parts[2:])
 
 
 def _digest(file: Any) -> str | None:

@@ -20,10 +20,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finetune_contract.recipe import BadRows, DataFormat, FileFormat
-from finetune_trainer.data.check import DataFile
+from finetune_trainer.data.check import DataFile, check_files
 from finetune_trainer.data.encode import Encoder
 from finetune_trainer.data.encoding import Encoding, Form, encode_once
-from finetune_trainer.data.faults import Kind
+from finetune_trainer.data.faults import Findings, Kind
 from finetune_trainer.data.files import json_array
 from finetune_trainer.data.files.records import count, records
 from support.models.tiny_llama import byte_tokenizer, dialogue
@@ -150,6 +150,28 @@ def test_every_layout_gives_the_tokens_of_its_twin(encoded: Rows) -> None:
 )
 def test_dialogues_too(encoded: Rows, name: str, content: bytes) -> None:
     assert encoded(name, content) == encoded("twin.jsonl", lines(DIALOGUES))
+
+
+def test_files_of_one_source_are_read_as_one(tmp_path: Path) -> None:
+    parts = []
+    for name, content in {"a.csv": table(PAIRS[:2]), "b.jsonl": b"null\n" + lines(PAIRS)}.items():
+        (tmp_path / name).write_bytes(content)
+        parts.append((f"s3://d/{name}", tmp_path / name))
+    file = DataFile.joined("s3://d/", parts, DataFormat.AUTO)
+    assert file.lines == 2 + 6
+    seen: list[Any] = []
+    findings = Findings()
+    [counts] = check_files(
+        [file], findings, lambda _, row: seen.append((row.uri, row.line, row.place))
+    )
+    assert (counts.good, counts.bad) == (7, 1)
+    assert seen[:3] == [("s3://d/a.csv", 2, 0), ("s3://d/a.csv", 3, 1), ("s3://d/b.jsonl", 2, 3)]
+    [fault] = findings.shown
+    assert (fault.uri, fault.row) == ("s3://d/b.jsonl", 1)
+    swapped = DataFile.joined("s3://d/", parts[::-1], DataFormat.AUTO)
+    assert swapped.sha256 != file.sha256
+    alone = DataFile.joined(parts[0][0], parts[:1], DataFormat.AUTO)
+    assert alone == DataFile.counted(*parts[0], DataFormat.AUTO)
 
 
 @pytest.mark.parametrize("name", TWINS)
