@@ -68,6 +68,7 @@ class Cache:
         self._jobs: dict[Key, Record] = {}
         self._families: dict[Key, _Family] = {}
         self._tombstones: OrderedDict[str, int] = OrderedDict()  # up to which version it is dead
+        self._answered: dict[str, tuple[Key, str, str]] = {}  # by uid; key, kind and name
         self._press = Press()
 
     def job(self, key: Key) -> Object | None:
@@ -135,6 +136,19 @@ class Cache:
         if self._tombstones.get(uid) != _FOR_EVER:
             self._tombstones.pop(uid, None)
         self.put(body)
+        if key := key_of(body):
+            self._answered[uid] = (key, body["kind"], body["metadata"]["name"])
+
+    def unwatched(self) -> list[Object]:
+        """Return what is there because it was `answered`: what becomes of it no watch may tell."""
+        known = {uid: self.find(*where) for uid, where in self._answered.items()}
+        bodies = [body for uid, body in known.items() if body and body["metadata"]["uid"] == uid]
+        self._answered = {uid: self._answered[uid] for uid in map(_uid, bodies)}
+        return bodies
+
+    def watched(self, body: Object) -> None:
+        """Take in that a watch tells what becomes of an object."""
+        self._answered.pop(_uid(body), None)
 
     def remove(self, body: Object, up_to: int = 0) -> Key | None:
         """Take in a deletion; return the job to look at, None if the object was not known.
@@ -268,6 +282,10 @@ class Cache:
         family = self._families.get(key)
         if family and key not in self._jobs and not family.children:
             del self._families[key]
+
+
+def _uid(body: Object) -> str:
+    return str(body["metadata"]["uid"])
 
 
 def _state(stored: Object, planned: Object) -> tuple[int, str | None]:

@@ -14,15 +14,17 @@ from dataclasses import dataclass, field
 
 from finetune_api.job import KIND
 from finetune_operator.cluster.api import Api, ApiError, Listing, Unreachable, Unreadable
-from finetune_operator.cluster.cache import Cache, Key, Scope
+from finetune_operator.cluster.cache import Cache, Key, Scope, key_of
 from finetune_operator.cluster.together import until_one_ends
-from finetune_operator.job.names import SELECTOR, Object
+from finetune_operator.job.names import MANAGED_BY, MANAGER, SELECTOR, Object
 from finetune_operator.job.resources import NAMESPACE
 
 log = logging.getLogger(__name__)
 
 # A kind that is not served, or a namespace that may not be read, is asked for so often.
 _LACKING_SECONDS = 3.0
+# What lost its label no watch shows; it is asked for so often.
+_UNWATCHED_SECONDS = 30.0
 # Pauses after the first failure in a row, and after many.
 _BASE_SECONDS, _CAP_SECONDS = 1.0, 8.0
 # How long watches of jobs may take to begin; twice as long each time that they do not.
@@ -106,7 +108,7 @@ class Synchroniser:
 
     async def run(self) -> None:
         """Follow everything until cancelled; the gate opens once all has been listed."""
-        parts = [self._follow(scope) for scope in self._scopes]
+        parts = [*(self._follow(scope) for scope in self._scopes), self._follow_unwatched()]
         if self.selector:
             parts.append(self._follow_labels())
         await until_one_ends(*parts)
@@ -248,6 +250,29 @@ class Synchroniser:
                     await self.list_all(namespace)
             except (ApiError, Unreachable) as error:
                 log.warning("listing failed: %s", error)
+
+    async def _follow_unwatched(self) -> None:
+        """Know what became of objects without our label, of which the cache was told otherwise; and
+        of those that were gone by the time it was."""
+        while True:
+            await self.sleep(_UNWATCHED_SECONDS)
+            for body in self.cache.unwatched():
+                try:
+                    await self._look_at(body)
+                except (ApiError, Unreachable) as error:
+                    log.info("%s %s: %s", body["kind"], body["metadata"]["name"], error)
+
+    async def _look_at(self, body: Object) -> None:
+        metadata = body["metadata"]
+        found = await self.api.get(body["kind"], metadata["namespace"], metadata["name"])
+        if found is None or found["metadata"]["uid"] != metadata["uid"]:
+            self.cache.bury(body)
+        elif (found["metadata"].get("labels") or {}).get(MANAGED_BY) == MANAGER:
+            self.cache.watched(body)
+        else:
+            self.cache.answered(found)
+        if key := key_of(body):
+            self.add(key)
 
     async def _choose(self) -> None:
         """Learn which namespaces have the labels; a new one is closed until it has been listed."""

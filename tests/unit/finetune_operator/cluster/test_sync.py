@@ -19,7 +19,7 @@ from support.operator.model.world import World, child_kinds
 
 KEY = Key("team", "bot")
 KINDS = child_kinds(ONE_OBJECT)
-POLL = 3  # seconds
+POLL, UNWATCHED = 3, 30  # seconds
 EXPIRED = ApiError(410, "Expired", "too old resource version")
 
 
@@ -103,7 +103,8 @@ class Story:
         )
 
     async def _sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
+        if seconds != UNWATCHED:
+            self.slept.append(seconds)
         await asyncio.sleep(0)
 
     def _unwatched(self) -> None:
@@ -472,3 +473,28 @@ async def test_what_any_page_of_a_list_has_is_there_and_what_none_has_is_gone() 
     made.drop(KIND, "dog")
     await sync.list_all(None)
     assert {key.name for key, _ in cache.jobs()} == {"bot", "cat"}
+
+
+@pytest.mark.parametrize("again", [None, "another", "labelled"])
+async def test_what_no_watch_shows_is_asked_for_until_it_is_gone(again: str | None) -> None:
+    story = Story()
+    body: Any = {"kind": "Lease", "metadata": {"name": "bot-a1", "namespace": "team"}}
+    async with story.running():
+        await story.synced()
+        story.cache.answered(story.world.add(body))
+        story.added.clear()
+        await story.until(lambda: "bot" in story.added)
+        assert story.cache.find(KEY, "Lease", "bot-a1")
+        newer = story.world.store({**story.world.objects["Lease", "bot-a1"], "spec": {"a": 1}})
+        await story.until(lambda: story.cache.find(KEY, "Lease", "bot-a1") == newer)
+        if again == "labelled":
+            labels = {"app.kubernetes.io/managed-by": "finetune-operator"}
+            story.world.store({**newer, "metadata": {**newer["metadata"], "labels": labels}})
+            await story.until(lambda: story.cache.unwatched() == [])
+            assert story.cache.find(KEY, "Lease", "bot-a1"), "a watch tells if it goes"
+            return
+        story.world.drop("Lease", "bot-a1")
+        if again:
+            story.world.add(body)
+        await story.until(lambda: story.cache.find(KEY, "Lease", "bot-a1") is None)
+        assert story.cache.unwatched() == []
