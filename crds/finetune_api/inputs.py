@@ -11,6 +11,7 @@ from finetune_contract import recipe as contract
 from finetune_contract.model import URI, Message, Reach
 from finetune_contract.recipe import (
     BadRows,
+    Columns,
     DataFormat,
     DataSource,
     FileFormat,
@@ -121,5 +122,7 @@ class Data(Message):
     on_bad_row: BadRows = BadRows.FAIL
     """`Fail`: a row that can not be trained on ends the job before the model is loaded, with file,
     row and reason. `Skip`: it is left out, counted in the log and listed in the artifact."""
+    columns: Columns | None = None
+    """Which column of a row is what, in all files, where its name does not tell."""
     credentials_secret_ref: SecretRef | None = None
     """Credentials for reading the data."""

@@ -171,12 +171,47 @@ class TrainingSource(DataSource):
     half of them in each epoch."""
 
 
+ColumnName = Annotated[str, Field(min_length=1, max_length=128)]
+
+
+class Columns(Message):
+    """Which column of a row is what, where its name does not tell. Every row must have the columns
+    that are named here; one may be null where the field may be left out."""
+
+    messages: ColumnName | None = None
+    """The list of turns."""
+    role: ColumnName | None = None
+    """Of a turn: who speaks."""
+    content: ColumnName | None = None
+    """Of a turn: what is said."""
+    prompt: ColumnName | None = None
+    """What is asked."""
+    input: ColumnName | None = None
+    """What the prompt is about: put after it, on a line of its own."""
+    completion: ColumnName | None = None
+    """What is learned: the answer."""
+    reasoning: ColumnName | None = None
+    """The reasoning before the answer."""
+    system: ColumnName | None = None
+    """The system's turn."""
+    history: ColumnName | None = None
+    """Turns before the prompt, as pairs of texts or as messages."""
+    tools: ColumnName | None = None
+    """The tools that may be called."""
+
+
 class DataRecipe(Message):
     """The rows to train and to evaluate on."""
 
     train: Annotated[tuple[TrainingSource, ...], Field(min_length=1)]
     eval: tuple[DataSource, ...] = ()
     on_bad_row: BadRows = BadRows.FAIL
+    columns: Columns | None = None
+
+    @property
+    def mapped(self) -> dict[str, str]:
+        """Return the columns by what they are."""
+        return {} if self.columns is None else self.columns.model_dump(exclude_none=True)
 
 
 class LoraRecipe(Message):

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from finetune_contract.model import canonical_json, sha256_digest
 from finetune_contract.reasons import Reason
-from finetune_contract.recipe import BadRows, DataFormat
+from finetune_contract.recipe import BadRows
 from finetune_trainer.data import dataset, encode
 from finetune_trainer.data.check import (
     CheckedRow,
@@ -62,7 +62,7 @@ class Form:
 
     longest: int
     decides: tuple[Any, ...] = ()
-    reader: Callable[[DataFormat], Reader] = RowReader
+    reader: Callable[..., Reader] = RowReader  # (format, columns by what they are)
     encoder: Callable[[Tokenizer, int, int | None], Encodes] = Encoder
     writer: Callable[[Path], DatasetWriter] = DatasetWriter
 

@@ -172,6 +172,8 @@ class ChatTemplate:
         header: bool = False,
     ) -> str:
         begun = time.process_time()
+        source = self._source(tools)
+        messages = [_for(source, message) for message in messages]
         plain = [_plain(message, self._writing) for message in messages]
         try:
             with bounded(self._left, MEMORY_BYTES):
@@ -286,6 +288,12 @@ class ChatTemplate:
             return None
         found = [token for token in self._special if follows.startswith(token)]
         return max(found, key=len, default=None)
+
+
+def _for(source: str, message: Message) -> Message:
+    """Return a turn with a role that the template knows: a developer's was the system's before."""
+    unknown = message.role == "developer" and "developer" not in source
+    return message._replace(role="system") if unknown else message
 
 
 def _plain(message: Message, writing: _Writing) -> dict[str, Any]:

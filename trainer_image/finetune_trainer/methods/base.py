@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,11 +32,11 @@ class Method(ABC):
         """Return what keeps a process running beside the ranks of a node, if one is needed."""
         return nullcontext()
 
-    def reader(self, form: DataFormat) -> Reader:
+    def reader(self, form: DataFormat, columns: Mapping[str, str] | None = None) -> Reader:
         """Return what reads the rows of a file where no job is known; it needs no numpy."""
         from finetune_trainer.data.reading.reader import RowReader
 
-        return RowReader(form)
+        return RowReader(form, columns)
 
     def plain_form(self, sequence_length: int, answer: int) -> Form:
         """Return the form of rows where no job is known, and `answer` tokens are to be drawn."""
@@ -43,7 +46,16 @@ class Method(ABC):
 
     def form(self, recipe: Recipe) -> Form:
         """Return how rows are read, encoded and kept."""
-        return self.plain_form(recipe.training.sequence_length, 0)
+        form = self.plain_form(recipe.training.sequence_length, 0)
+        return self.mapped(form, recipe.data.mapped)
+
+    @staticmethod
+    def mapped(form: Form, columns: Mapping[str, str]) -> Form:
+        """Return a form of rows whose columns have names of their own."""
+        if not columns:
+            return form
+        decides = (*form.decides, "columns", sorted(columns.items()))
+        return replace(form, decides=decides, reader=partial(form.reader, columns=columns))
 
     def curves(self, recipe: Recipe) -> dict[str, str]:
         """Return what the report draws of the method's metrics: their names, by title."""

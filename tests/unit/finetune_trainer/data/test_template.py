@@ -212,6 +212,13 @@ def test_a_turn_that_is_not_to_be_learned_is_context() -> None:
         assert [text for learned, text in pieces(ended, template) if learned] == ["b<|im_end|>"]
 
 
+def test_a_developer_is_the_system_where_the_template_knows_none() -> None:
+    row = Dialogue((Message("developer", "be kind"), *turns("a", "b").messages))
+    assert pieces(row, QWEN3)[0][1].startswith("<|im_start|>system\nbe kind<|im_end|>")
+    known = "{# developer #}" + CHATML
+    assert pieces(row, known)[0][1].startswith("<|im_start|>developer\nbe kind<|im_end|>")
+
+
 def test_the_user_may_have_the_last_word() -> None:
     row = turns("a", "b", "c")
     assert [text for learned, text in pieces(row, CHATML) if learned] == ["b<|im_end|>"]

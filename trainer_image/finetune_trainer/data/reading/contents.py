@@ -20,7 +20,7 @@ def said(content: Any, where: str) -> tuple[str, str | None]:
     if not isinstance(content, list):
         raise RowError(
             Kind.NON_TEXT_CONTENT,
-            f"{where} is {_JSON_TYPES[type(content)]}, not text; write it in quotes",
+            f"{where} is {_JSON_TYPES.get(type(content), 'null')}, not text; write it in quotes",
         )
     texts: list[str] = []
     thoughts: list[str] = []

@@ -56,9 +56,10 @@ def layout_of(
 ) -> Layout:
     """Return what the columns of a row are; `mapped` says it of some. Raises RowError."""
     columns = dict(mapped)
-    for ours in ("messages", "prompt", "completion"):
+    for ours in ("messages", *PAIR):
         if ours in columns and columns[ours] not in names:
             raise unmapped(ours, columns[ours], names)
+    columns = {ours: column for ours, column in mapped if column in names}
     free: dict[str, str] = {}
     for name in names:
         if name not in columns.values():

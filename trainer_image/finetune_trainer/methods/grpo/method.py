@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
@@ -27,11 +27,11 @@ class Grpo(Method):
 
         return launched_runner(config, node)
 
-    def reader(self, form: DataFormat) -> Reader:
+    def reader(self, form: DataFormat, columns: Mapping[str, str] | None = None) -> Reader:
         """Return what reads prompts; which columns rewards read stands in a job."""
         from finetune_trainer.methods.grpo.prompts.rows import prompt_reader
 
-        return prompt_reader(form, {})
+        return prompt_reader(form, {}, columns)
 
     def plain_form(self, sequence_length: int, answer: int, rewards: Sequence[Reward] = ()) -> Form:
         """Return how prompts for some rewards are read; an answer's tokens are left room for."""
@@ -43,7 +43,7 @@ class Grpo(Method):
         """Return how prompts for the rewards of a job are read."""
         grpo = grpo_of(recipe)
         length, answer = recipe.training.sequence_length, grpo.sampling.max_tokens
-        return self.plain_form(length, answer, grpo.rewards)
+        return self.mapped(self.plain_form(length, answer, grpo.rewards), recipe.data.mapped)
 
     def curves(self, recipe: Recipe) -> dict[str, str]:
         """Return the metrics of each reward, and of what completions are like."""

@@ -82,7 +82,7 @@ def prompt_form(longest: int, rewards: Sequence[Reward]) -> Form:
     return Form(
         longest,
         decides=("prompts", VERSION, sorted(needed)),
-        reader=lambda form: prompt_reader(form, needed),
+        reader=lambda form, columns=None: prompt_reader(form, needed, columns),
         encoder=PromptEncoder,
         writer=PromptWriter,
     )

@@ -20,6 +20,7 @@ from finetune_rewards.scores.columns import required_column
 from finetune_trainer.data.check import Reader
 from finetune_trainer.data.faults import Kind, RowError
 from finetune_trainer.data.messages import Message
+from finetune_trainer.data.reading.layouts import unmapped
 from finetune_trainer.data.reading.names import missing
 from finetune_trainer.data.reading.tools import parse_tools
 from finetune_trainer.data.reading.turns import check_dialogue, parse_messages
@@ -48,19 +49,24 @@ def columns_needed(rewards: Iterable[Reward]) -> dict[str, str]:
     return needed
 
 
-def prompt_reader(data_format: DataFormat, needed: Mapping[str, str]) -> Reader:
+def prompt_reader(
+    data_format: DataFormat, needed: Mapping[str, str], columns: Mapping[str, str] | None = None
+) -> Reader:
     """Return what reads the rows of one file.
 
     They must have the columns that are needed, each given with the name of the reward that reads
-    it. Raises Failure for a format that is none of prompts.
+    it. `columns` names the columns that are prompt, messages or tools. Raises Failure for a format
+    that is none of prompts.
     """
     if data_format is not DataFormat.AUTO:
         raise Failure(
             Reason.DATA_INVALID, f"data.train[].format {data_format} is not for GRPO; remove it"
         )
 
+    mapped = columns or {}
+
     def read(value: dict[str, Any]) -> Row:
-        prompt = parse_prompt(value)
+        prompt = parse_prompt(_renamed(value, mapped), mapped)
         for column, reward in needed.items():
             if column not in value or column in PROMPT_FIELDS:
                 raise RowError(
@@ -71,7 +77,21 @@ def prompt_reader(data_format: DataFormat, needed: Mapping[str, str]) -> Reader:
     return read
 
 
-def parse_prompt(value: dict[str, Any]) -> Prompt:
+def _renamed(value: dict[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
+    """Return a row whose prompt has our names."""
+    there = {ours: columns[ours] for ours in (*PROMPT_FIELDS, "tools") if ours in columns}
+    for ours, column in there.items():
+        if column not in value:
+            raise unmapped(ours, column, tuple(value))
+        if ours in value and ours != column:
+            raise RowError(
+                Kind.AMBIGUOUS_FORMAT, f"has '{ours}' beside '{column}', which is the {ours}"
+            )
+    kept = {name: item for name, item in value.items() if name not in there.values()}
+    return kept | {ours: value[column] for ours, column in there.items()}
+
+
+def parse_prompt(value: dict[str, Any], mapped: Mapping[str, str] | None = None) -> Prompt:
     """Return the checked prompt of a row."""
     there = [field for field in PROMPT_FIELDS if value.get(field) is not None]
     if len(there) > 1:
@@ -90,7 +110,7 @@ def parse_prompt(value: dict[str, Any]) -> Prompt:
     if field == "prompt" and not isinstance(given, list):
         raise RowError(Kind.WRONG_TYPE, "'prompt' is neither text nor a list of messages")
     ignored: set[str] = set()
-    messages = parse_messages(given, field, ignored)
+    messages = parse_messages(given, field, ignored, mapped)
     _check_turns(messages)
     return Prompt(messages, 0, tools, tuple(sorted(ignored)), document=document)
 
