@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from finetune_api.types import Name, Rule, SecretRef, bound, keyed_by, store_address
+from finetune_api.types import ConfigMapKey, Name, Rule, SecretRef, bound, keyed_by, store_address
 from finetune_contract import recipe as contract
 from finetune_contract.model import URI, Message, Reach
 from finetune_contract.recipe import (
@@ -55,9 +55,15 @@ class ModelCache(Message):
 
 
 @store_address("uri")
-@Rule("has(self.inline) != has(self.uri)", "set exactly one of inline and uri")
+@Rule(
+    "[has(self.inline), has(self.configMap), has(self.uri)].filter(given, given).size() == 1",
+    "set exactly one of inline, configMap and uri",
+)
 class ChatTemplate(contract.ChatTemplate):
     """A chat template in place of the model's own: Jinja, as tokenizers of transformers hold it."""
+
+    config_map: ConfigMapKey | None = None
+    """A key of a ConfigMap in the job's namespace."""
 
 
 @store_address("uri", URI)

@@ -9,7 +9,7 @@ from pydantic.alias_generators import to_camel
 
 from finetune_api.quantity import Quantity
 from finetune_api.types import (
-    Name,
+    ConfigMapKey,
     Rule,
     SecretRef,
     after,
@@ -29,15 +29,6 @@ from finetune_contract.model import URI, Message
 )
 class LengthReward(contract.LengthReward):
     """1 where the completion's length lies in a band."""
-
-
-class ConfigMapKey(Message):
-    """One file of a ConfigMap in the job's namespace."""
-
-    name: Name
-    """Name of the ConfigMap."""
-    key: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$")]
-    """Its key, whose value is the source text."""
 
 
 @Rule(

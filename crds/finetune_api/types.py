@@ -9,6 +9,7 @@ from pydantic import Field, WithJsonSchema
 
 from finetune_api.quantity import INT_OR_STRING
 from finetune_contract.model import HTTP_URI, STORE_URI, Message
+from finetune_contract.recipe import ConfigMapFile
 
 M = TypeVar("M", bound=Message)
 _RULES = "x-kubernetes-validations"
@@ -109,3 +110,12 @@ class SecretRef(Message):
     name: Name
     """Name of the Secret. Keys for s3: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, and optionally
     AWS_SESSION_TOKEN, AWS_ENDPOINT_URL, AWS_REGION, ca.crt. Key for hf: HF_TOKEN."""
+
+
+class ConfigMapKey(ConfigMapFile):
+    """One file of a ConfigMap in the job's namespace."""
+
+    name: Name
+    """Name of the ConfigMap."""
+    key: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$")]
+    """Its key, whose value is the text."""

@@ -162,6 +162,7 @@ class Layout(Message):
     rollout: Rollout | None = None  # GRPO only; None: Builtin
     reward_runner: RewardRunner | None = None  # GRPO only; None: as without a socket
     credentials: Credentials = Credentials()
+    chat_template: str | None = None  # the file of model.chatTemplate.configMap
     cache_dir: str | None = None  # a directory that outlives the pod and is shared by the node
     scratch_dir: str = "/tmp/finetune"  # noqa: S108 - private to the container
     heartbeat: Heartbeat | None = None

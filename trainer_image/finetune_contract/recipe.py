@@ -115,11 +115,20 @@ TemplateSettings = Annotated[
 ]
 
 
+class ConfigMapFile(Message):
+    """One file of a ConfigMap."""
+
+    name: str
+    key: str
+
+
 class ChatTemplate(Message):
     """A chat template in place of the model's own: Jinja, as tokenizers of transformers hold it."""
 
     inline: Annotated[str, Field(min_length=1, max_length=131_072)] | None = None
     """The template itself."""
+    config_map: ConfigMapFile | None = None
+    """A key of a ConfigMap in the job's namespace."""
     uri: StoreUri | None = None
     """A file, at most 128 KiB: `s3://bucket/template.jinja` or `file:///path/template.jinja`."""
 

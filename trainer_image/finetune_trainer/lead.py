@@ -84,7 +84,9 @@ def begin(
         pinned=saved.provenance.model if saved else None,
         cache=_model_cache(config),
     )
-    template = read_template(recipe.model.chat_template, layout.credentials.model)
+    template = read_template(
+        recipe.model.chat_template, layout.credentials.model, layout.chat_template
+    )
     initial = check_initial(recipe, model.identity, layout.credentials.model)
     files = tuple(_fetch_data(config, source, reporter) for source in recipe.data.train)
     eval_files = tuple(_fetch_data(config, source, reporter) for source in recipe.data.eval)

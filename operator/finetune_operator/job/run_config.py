@@ -25,6 +25,7 @@ class Mounts:
     cache_dir: str | None = None
     scratch_dir: str = "/tmp/finetune"  # noqa: S108 - private to the container
     reward_runner: contract.RewardRunner | None = None
+    chat_template: str | None = None
 
 
 @checked()

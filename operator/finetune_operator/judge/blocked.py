@@ -142,10 +142,15 @@ def _missing(job: FineTuneJob, pod: Pod, kind: str, name: str) -> Blocked:
 
 
 def _code_in(job: FineTuneJob, config_map: str) -> list[str]:
-    """Return the fields that name a ConfigMap for a reward's code."""
+    """Return the fields that name a ConfigMap for a reward's code, or a chat template."""
     rewards = python_rewards(job.spec).items()
+    given = job.spec.model.chat_template
+    template = given and given.config_map and given.config_map.name == config_map
     return [
-        f"spec.method.grpo.rewards[{name}].python.configMap"
-        for name, source in rewards
-        if source.config_map.name == config_map
+        *(["spec.model.chatTemplate.configMap"] if template else []),
+        *(
+            f"spec.method.grpo.rewards[{name}].python.configMap"
+            for name, source in rewards
+            if source.config_map.name == config_map
+        ),
     ]

@@ -15,6 +15,7 @@ from finetune_operator.job.run_config import Mounts
 RUN_CONFIG_VOLUME = "run-config"
 RUN_CONFIG_DIRECTORY = "/etc/finetune/run"
 CREDENTIALS_DIRECTORY = "/etc/finetune/credentials"
+CHAT_TEMPLATE = "/etc/finetune/chat-template/template.jinja"
 CACHE_DIRECTORY = "/var/cache/finetune"
 TOKEN_DIRECTORY = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105 - a path
 SHARED_MEMORY = "/dev/shm"  # noqa: S108 - a mount point
@@ -38,6 +39,7 @@ def pod_mounts(job: FineTuneJob) -> Mounts:
     directories = {part: credentials_directory(part) for part in credentials(job)}
     return Mounts(
         credentials=credential_directories(job, directories),
+        chat_template=CHAT_TEMPLATE if _chat_template(job) else None,
         cache_dir=CACHE_DIRECTORY if job.spec.model.cache else None,
         reward_runner=RewardRunner(socket=SOCKET) if isolated_rewards(job.spec) else None,
     )
@@ -52,7 +54,7 @@ def volumes(job: FineTuneJob, attempt: int) -> list[VolumeAndMount]:
         volume("token", {"projected": _token()}, TOKEN_DIRECTORY, read_only=True),
     ]
     found += [credentials_mount(part, of.secret) for part, of in credentials(job).items()]
-    found += _cache(job) + _shared_memory(job)
+    found += _chat_template(job) + _cache(job) + _shared_memory(job)
     if isolated_rewards(job.spec):
         found.append(volume(SOCKET_VOLUME, small_empty_dir(), SOCKET_DIRECTORY, read_only=True))
     return found + user_volumes(job)
@@ -106,6 +108,16 @@ def _token() -> dict[str, Any]:
             {"downwardAPI": {"items": [namespace]}},
         ],
     }
+
+
+def _chat_template(job: FineTuneJob) -> list[VolumeAndMount]:
+    """Return the template in a ConfigMap by itself: a change of it does not reach a subPath."""
+    given = job.spec.model.chat_template
+    if given is None or (of := given.config_map) is None:
+        return []
+    file = CHAT_TEMPLATE.rpartition("/")[2]
+    source = {"configMap": {"name": of.name, "items": [{"key": of.key, "path": file}]}}
+    return [volume("chat-template", source, CHAT_TEMPLATE, read_only=True, file=file)]
 
 
 def _cache(job: FineTuneJob) -> list[VolumeAndMount]:

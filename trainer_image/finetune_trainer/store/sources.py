@@ -161,10 +161,20 @@ def _record(target: Path) -> Path:
     return target.with_name(f".{target.name}.sha256")
 
 
-def read_template(given: ChatTemplate | None, credentials_dir: str | None) -> str | None:
-    """Return the job's own chat template, if it has one."""
-    if given is None or given.uri is None:
+def read_template(
+    given: ChatTemplate | None, credentials_dir: str | None, mounted: str | None = None
+) -> str | None:
+    """Return the job's own chat template, if it has one; one in a ConfigMap is `mounted`."""
+    if given is None or given.inline is not None:
         return None if given is None else given.inline
+    if given.config_map is not None:
+        if mounted is None:
+            raise Failure(
+                Reason.MODEL_UNSUPPORTED,
+                "spec.model.chatTemplate.configMap is read in a cluster: write it inline",
+            )
+        given = ChatTemplate(uri=Path(mounted).as_uri())
+    assert given.uri is not None, "the API sees to it"
     if given.uri.startswith("file://"):
         store = Store(given.uri, Role.MODEL)
         found = store.local_path().read_bytes() if store.local_path().is_file() else None

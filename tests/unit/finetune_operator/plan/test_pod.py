@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from finetune_operator.plan.volumes import pod_mounts, volumes
 from support.operator.values import job, pod_spec
 
 
@@ -64,3 +65,17 @@ def test_functions_alone_need_no_memory_for_builtin_rewards() -> None:
     of = job(method={"type": "GRPO", "grpo": {"rewards": [{"name": "mine", "python": source}]}})
     (runner,) = pod_spec(of)["initContainers"]
     assert runner["resources"]["limits"]["memory"] == str(2**29 + 2**30)
+
+
+def test_a_chat_template_in_a_config_map_is_mounted_by_itself() -> None:
+    made = job(
+        model={"uri": "s3://m/m", "chatTemplate": {"configMap": {"name": "ours", "key": "k"}}}
+    )
+    found = {v["name"]: (v, mount) for v, mount in volumes(made, 1)}
+    source, mount = found["chat-template"]
+    items = [{"key": "k", "path": "template.jinja"}]
+    assert source == {"name": "chat-template", "configMap": {"name": "ours", "items": items}}
+    assert mount["subPath"] == "template.jinja"
+    assert mount["readOnly"] is True
+    assert pod_mounts(made).chat_template == mount["mountPath"]
+    assert pod_mounts(job()).chat_template is None

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from finetune_contract.reasons import Reason
-from finetune_contract.recipe import ChatTemplate
+from finetune_contract.recipe import ChatTemplate, ConfigMapFile
 from finetune_trainer.model.chat_template import with_template
 from finetune_trainer.model.tokenizer import load_tokenizer, vocabulary_size
 from finetune_trainer.process.errors import Failure
@@ -90,3 +90,7 @@ def test_a_template_is_read_from_where_the_job_says(tmp_path: Path) -> None:
         assert caught.value.reason is reason
     file.write_bytes(b"x" * LONGEST_TEMPLATE)
     assert read_template(given, None) == "x" * LONGEST_TEMPLATE
+    mounted = ChatTemplate(config_map=ConfigMapFile(name="ours", key="k"))
+    assert read_template(mounted, None, str(file)) == "x" * LONGEST_TEMPLATE
+    with pytest.raises(Failure, match="write it inline"):
+        read_template(mounted, None)
