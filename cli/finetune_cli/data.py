@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +15,8 @@ from rich.progress import Progress
 from rich.table import Table
 
 from finetune_cli.console import ERR, INVALID_FILE, OUT, missing, print_out, readable, refusing
-from finetune_contract.recipe import DataFormat, FileFormat, MethodType
+from finetune_cli.data_job import SUFFIXES, job_data
+from finetune_contract.recipe import DataFormat, DataSource, FileFormat, MethodType
 from finetune_trainer.data.check import CheckedRow, Counts, DataFile, Reader, check_files
 from finetune_trainer.data.faults import Fault, Findings, Severity, in_words
 from finetune_trainer.methods.registry import method_of
@@ -74,7 +76,9 @@ class Report:
 
 @app.command()
 def check(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Files to train on.")],
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="Files to train on, or a job.")
+    ],
     eval_files: Annotated[
         list[Path] | None,
         typer.Option("--eval", metavar="FILE", help="File to evaluate on. Repeatable."),
@@ -111,17 +115,30 @@ def check(
     the structure is checked; with it also what only the tokenizer and the chat template can tell,
     such as rows that are too long. Exit code 0: a job would accept the files; 3: it would not.
 
-    Example: `finetune data check train.jsonl --eval eval.jsonl`
+    A job's file in place of data takes method, lengths, forms and columns from it, and its files of
+    this machine; others are given after it.
+
+    Examples: `finetune data check train.jsonl --eval eval.jsonl`, `finetune data check job.yaml`
     """
-    train = [_data_file(path, data_format, file_format) for path in files]
-    held_out = [_data_file(path, data_format, file_format) for path in eval_files or []]
+    columns: dict[str, str] = {}
+    if files[0].suffix in SUFFIXES:
+        job = job_data(files[0], files[1:], eval_files or [])
+        method, columns = job.method, job.columns
+        sequence_length, max_tokens = job.sequence_length, job.max_tokens
+        train = [_data_file(one.path, one.source) for one in job.train]
+        held_out = [_data_file(one.path, one.source) for one in job.held_out]
+    else:
+        source = DataSource(uri="file:///-", format=data_format, file_format=file_format)
+        train = [_data_file(path, source) for path in files]
+        held_out = [_data_file(path, source) for path in eval_files or []]
     report = Report([*held_out, *train])
     report.findings = Findings(listener=report.listen)
     with refusing(Failure):
         found, encoder = method_of(method), None
         if model is not None:
             encoder = _encoder(Path(model), found, sequence_length, max_tokens)
-        _check(report, train, held_out, found.reader, encoder)
+        reader = partial(found.reader, columns=columns)
+        _check(report, train, held_out, reader, encoder)
     if as_json:
         print_out(json.dumps(report.to_json(), indent=2))
     else:
@@ -130,10 +147,10 @@ def check(
         raise typer.Exit(INVALID_FILE)
 
 
-def _data_file(path: Path, data_format: DataFormat, file_format: FileFormat) -> DataFile:
+def _data_file(path: Path, source: DataSource) -> DataFile:
     try:
         with readable(str(path)):
-            return DataFile.counted(str(path), path, data_format, file_format)
+            return DataFile.counted(str(path), path, source.format, source.file_format)
     except ModuleNotFoundError as error:
         raise missing(f"{path} needs {error.name}", "trainer") from None
 

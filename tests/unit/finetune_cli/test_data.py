@@ -106,6 +106,38 @@ def test_a_table_for_people(tmp_path: Path) -> None:
     assert check(path).stdout == f"{path}: 4 of 4 rows can be trained on\n"
 
 
+JOB = """
+kind: FineTuneJob
+apiVersion: finetune.dev/v1alpha1
+metadata: {name: job}
+spec:
+  model: {uri: s3://demo/model}
+  data: {train: [{uri: URI}], columns: {completion: chosen}}
+  training: {sequenceLength: 8}
+  output: {uri: s3://demo/out}
+"""
+
+
+def test_a_job_says_how_its_data_is_read(tmp_path: Path) -> None:
+    train, job = tmp_path / "t.jsonl", tmp_path / "job.yaml"
+    train.write_bytes(encoded({"prompt": "2+3?", "chosen": "5", "rejected": "6"}))
+    job.write_text(JOB.replace("URI", f"file://{train}"))
+    assert check(train).exit_code == 3
+    assert check(job).exit_code == 0
+    model = WARNINGS[0].model(tmp_path)
+    found = json.loads(check(job, "--model", model, "--json").stdout)
+    assert found["counts"] == {"TooLong": 1}
+    assert found["files"][0]["file"] == str(train)
+    job.write_text(JOB.replace("URI", "s3://demo/t.jsonl"))
+    away = check(job)
+    assert away.exit_code == 3
+    assert "s3://demo/t.jsonl is not on this machine; give the files" in away.stderr
+    assert check(job, train).exit_code == 0
+    two = check(job, train, train)
+    assert two.exit_code == 3
+    assert "names 1 such files, but 2 are given" in two.stderr
+
+
 def test_ignored_keys_are_counted(tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
     path.write_bytes(b"".join(encoded({**good(number), "id": number}) for number in range(1000)))
