@@ -19,7 +19,7 @@ from finetune_trainer.data.completeness import check_complete, drops_reasoning
 from finetune_trainer.data.faults import Kind, RowError
 from finetune_trainer.data.messages import Message, ToolCall
 from finetune_trainer.data.rows import Dialogue
-from finetune_trainer.data.turns import REASONING_OPENED, REMEDY, Turns
+from finetune_trainer.data.turns import REASONING_OPENED, REMEDY, Turns, shared_length
 from finetune_trainer.process.errors import Failure
 
 # Templates that tell the model today's date get this one: rows must encode alike on every day.
@@ -276,9 +276,13 @@ class ChatTemplate:
         """Return the special token with which a dialogue goes on after calls."""
         try:
             self._learn_calls()
-            return self._opener(self._apply(_PROBE[:2]), _PROBE[:3])
+            text, longer = self._apply(_PROBE[:2]), self._apply(_PROBE[:3])
         except (_Refused, RowError):
             return None
+        # The call itself may be written otherwise by then.
+        follows = longer[shared_length(text, longer) :].partition(_PROBE[2].content)[0]
+        found = [(follows.find(token), token) for token in self._special if token in follows]
+        return min(found, default=(0, None))[1]
 
     def _opener(self, text: str, longer: Sequence[Message]) -> str | None:
         """Return the special token with which a dialogue goes on after a text, if it does so."""

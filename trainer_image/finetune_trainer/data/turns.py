@@ -110,7 +110,7 @@ class Turns:
                 return at + len(expected)
         words = self._beginning_of_words(index)
         stands = self.text[at:words]
-        shared = stands[: self._whole(stands, _shared_length(follows, stands))]
+        shared = stands[: self._whole(stands, shared_length(follows, stands))]
         own = stands[len(shared) :]
         # Header and turn part ways: at a border of what the header is made of, but for white space.
         kept = shared if not own.strip() else _BORDER.split(shared)[0]
@@ -128,7 +128,7 @@ class Turns:
         if self.text.startswith(closing, at):
             return at + len(closing)
         # Some templates close the last turn, and with it the dialogue, with one token more.
-        shared = closing[: _shared_length(closing, self.text[at:])]
+        shared = closing[: shared_length(closing, self.text[at:])]
         ends = [shared.rfind(token) + len(token) for token in self._special if token in shared]
         if ends:
             return at + max(ends)
@@ -169,7 +169,7 @@ class Turns:
             messages[index] = changed
             found = self._render(messages, self._tools, False)
             if mark in found:
-                return _shared_length(self.text, found)
+                return shared_length(self.text, found)
         raise _unstable("the beginning of an assistant turn")
 
     def _end_of_words(self, index: int, count: int, *, header: bool = False) -> int:
@@ -186,7 +186,7 @@ class Turns:
         changed = self._render(messages, self._tools, header)
         if mark not in changed:
             raise _unstable(f"the end of a turn ({messages[index].role})")
-        return _shared_length(plain, changed)
+        return shared_length(plain, changed)
 
     @staticmethod
     def _unused(text: str) -> str:
@@ -204,7 +204,7 @@ class Turns:
         return self._rendered[key]
 
 
-def _shared_length(left: str, right: str) -> int:
+def shared_length(left: str, right: str) -> int:
     """Return how many characters two texts begin with in common."""
     low, high = 0, min(len(left), len(right))
     while low < high:

@@ -132,6 +132,15 @@ EXPECTED: dict[str, tuple[Dialogue, str, tuple[str, ...], str]] = {
         "<sop><|user|>\nq<|assistant|>⟦\n<think>so</think>\n<tool_call>add<key>x</key>1</tool_call>"
         "<|observation|>⟧\nr<|assistant|>⟦\n<think></think>\nA<|user|>⟧",
     ),
+    "the next role closes a call that is written otherwise": (
+        calling(RESULT, ANSWER),
+        MARKERS.replace("'</tool_call>'", "(' 0' if last else ' 7') + '</tool_call>'").replace(
+            "{%- for call in m", "{%- set last = loop.last %}{%- for call in m"
+        ),
+        MARKERS_SPECIAL,
+        "<sop><|user|>\nq<|assistant|>⟦\n<think></think>\n<tool_call>add<key>x</key>1 7</tool_call>"
+        "<|observation|>⟧\nr<|assistant|>⟦\n<think></think>\nA<|user|>⟧",
+    ),
     "the last turn calls": (
         calling(),
         MARKERS,
