@@ -30,11 +30,13 @@ from support.models.tiny_llama import write_model, write_rows
 
 SPELLED = {"name": "spelled", "reasoningGym": {"task": "spell_backward"}}
 GAIN = 0.15  # of pass@1
-PATTERN = VOWEL["regex"]["pattern"]
+# At the beginning: names of special tokens, which rewards see, hold vowels too.
+PATTERN = "^" + VOWEL["regex"]["pattern"]
+BEGINS = {"name": "vowel", "regex": {"pattern": PATTERN}}
 
 
 def vowel_chance(model: Path, asked: list[str], adapter: Path | None = None) -> float:
-    """Return the mean probability that a completion begins with what VOWEL rewards."""
+    """Return the mean probability that a completion begins with what BEGINS rewards."""
     import torch
 
     tokenizer, loaded = load(model, adapter)
@@ -52,12 +54,12 @@ def test_rewards_teach_a_habit(tmp_path: Path, alone: Ranks) -> None:
     write_rows(tmp_path / "train.jsonl", rows[:64])
     model = write_model(tmp_path / "model", chat_template=None)
     held_out = [row["prompt"] for row in rows[64:]]
-    with runner_child([Reward.model_validate(VOWEL)], {}, tmp_path / "rewards.sock"):
+    with runner_child([Reward.model_validate(BEGINS)], {}, tmp_path / "rewards.sock"):
         config = grpo_config(
             tmp_path,
             model=model,
             socket=tmp_path / "rewards.sock",
-            grpo={"groupSize": 8, "sampling": {"maxTokens": 2}, "rewards": [VOWEL]},
+            grpo={"groupSize": 8, "sampling": {"maxTokens": 2}, "rewards": [BEGINS]},
             lora={"targets": ["Attention", "MLP", "Head"]},
             training={"maxSteps": 12, "globalBatchSize": 64, "learningRate": 2e-2},
             microBatchSize=64,
