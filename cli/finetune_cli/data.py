@@ -15,6 +15,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from finetune_cli.console import ERR, INVALID_FILE, OUT, missing, print_out, readable, refusing
+from finetune_cli.data_convert import convert
 from finetune_cli.data_job import SUFFIXES, job_data
 from finetune_contract.recipe import DataFormat, DataSource, FileFormat, MethodType
 from finetune_trainer.data.check import CheckedRow, Counts, DataFile, Reader, check_files
@@ -32,9 +33,7 @@ SHOWN = 50  # of them in the table
 app = typer.Typer(help="Data files: look at them before a job does.", no_args_is_help=True)
 
 
-@app.callback()
-def root() -> None:
-    """Keep `check` a command of its own."""
+app.command()(convert)
 
 
 @dataclass

@@ -138,6 +138,24 @@ def test_a_job_says_how_its_data_is_read(tmp_path: Path) -> None:
     assert "names 1 such files, but 2 are given" in two.stderr
 
 
+def test_files_are_converted_whole_or_not_at_all(tmp_path: Path) -> None:
+    one, two, out = tmp_path / "a.jsonl", tmp_path / "b.jsonl", tmp_path / "out.jsonl"
+    one.write_bytes(encoded({"instruction": "2+3?", "input": "", "output": "5", "id": 1}))
+    two.write_bytes(TEXT)
+    arguments = ["data", "convert", str(one), str(two), "-o", str(out)]
+    result = CliRunner().invoke(app, arguments)
+    assert result.stdout == f"ignored: id 1\n{out}: 5 rows\n"
+    first, *others = map(json.loads, out.read_text().splitlines())
+    assert first["messages"][1] == {"role": "assistant", "content": "5"}
+    assert others == [good(number) for number in range(4)]
+    out.unlink()
+    two.write_bytes(TEXT + b"{}\n")
+    refused = CliRunner().invoke(app, arguments)
+    assert refused.exit_code == 3
+    assert f"{two} row 5: has neither messages" in refused.stderr
+    assert sorted(tmp_path.iterdir()) == [one, two]
+
+
 def test_ignored_keys_are_counted(tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
     path.write_bytes(b"".join(encoded({**good(number), "id": number}) for number in range(1000)))

@@ -9,6 +9,7 @@ import pytest
 
 from finetune_contract.recipe import DataFormat
 from finetune_trainer.data.reading.reader import RowReader
+from finetune_trainer.data.reading.written import written
 from finetune_trainer.data.rows import Row, TextPair
 
 
@@ -455,3 +456,5 @@ def test_a_published_row_is_read_as_the_dialogue_that_it_is(published: Published
     row = RowReader(DataFormat.AUTO)(json.loads(json.dumps(published.row)))
     assert told(row) == published.turns
     assert row.ignored == published.ignored
+    again = RowReader(DataFormat.AUTO)(json.loads(json.dumps(written(row))))
+    assert (told(again), again.ignored) == (published.turns, ())

@@ -1,0 +1,55 @@
+"""`finetune data convert`: files of any layout -> one JSONL file of messages."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from finetune_cli.console import missing, print_out, readable, refusal
+from finetune_contract.recipe import DataFormat, FileFormat
+from finetune_trainer.data.check import CheckedRow, DataFile, check_files
+from finetune_trainer.data.faults import Findings, in_words
+from finetune_trainer.data.reading.written import written
+
+
+def convert(
+    files: Annotated[list[Path], typer.Argument(metavar="IN...", help="Files to read.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The JSONL file to write.")],
+    data_format: Annotated[
+        DataFormat, typer.Option("--format", help="How rows are written, as data.train[].format.")
+    ] = DataFormat.AUTO,
+    file_format: Annotated[
+        FileFormat,
+        typer.Option("--file-format", help="How files hold rows, as data.train[].fileFormat."),
+    ] = FileFormat.AUTO,
+) -> None:
+    """Write the rows of files as messages, or as prompt and completion.
+
+    A row that can not be learned from ends it with exit code 3, and nothing is written.
+
+    Example: `finetune data convert alpaca.json sharegpt.jsonl -o train.jsonl`
+    """
+    partial = output.with_name(f".{output.name}.partial")
+    findings = Findings()
+    try:
+        with readable(str(output)), partial.open("w", encoding="utf-8") as out:
+
+            def accept(file: DataFile, checked: CheckedRow) -> None:
+                out.write(json.dumps(written(checked.row), ensure_ascii=False) + "\n")
+
+            found = [DataFile.counted(str(p), p, data_format, file_format) for p in files]
+            counts = check_files(found, findings, accept)
+        if findings.fatal:
+            raise refusal("\n".join(map(str, findings.shown)))
+        os.replace(partial, output)
+    except ModuleNotFoundError as error:
+        raise missing(f"these files need {error.name}", "trainer") from None
+    finally:
+        partial.unlink(missing_ok=True)
+    if findings.ignored:
+        print_out(f"ignored: {in_words(findings.ignored)}")
+    print_out(f"{output}: {sum(one.good for one in counts):,} rows")
