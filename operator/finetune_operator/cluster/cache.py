@@ -129,15 +129,16 @@ class Cache:
             family.departed.pop(uid, None)
         return key
 
-    def answered(self, body: Object) -> None:
+    def answered(self, body: Object) -> Key | None:
         """Take in an object as a request for it was answered: what no watch by label shows is there
-        all the same."""
+        all the same. Return the job to look at, None if nothing is new."""
         uid = body["metadata"]["uid"]
         if self._tombstones.get(uid) != _FOR_EVER:
             self._tombstones.pop(uid, None)
-        self.put(body)
+        news = self.put(body)
         if key := key_of(body):
             self._answered[uid] = (key, body["kind"], body["metadata"]["name"])
+        return news
 
     def unwatched(self) -> list[Object]:
         """Return what is there because it was `answered`: what becomes of it no watch may tell."""

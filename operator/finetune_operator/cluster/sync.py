@@ -265,13 +265,15 @@ class Synchroniser:
     async def _look_at(self, body: Object) -> None:
         metadata = body["metadata"]
         found = await self.api.get(body["kind"], metadata["namespace"], metadata["name"])
+        key = None
         if found is None or found["metadata"]["uid"] != metadata["uid"]:
             self.cache.bury(body)
+            key = key_of(body)
         elif (found["metadata"].get("labels") or {}).get(MANAGED_BY) == MANAGER:
             self.cache.watched(body)
         else:
-            self.cache.answered(found)
-        if key := key_of(body):
+            key = self.cache.answered(found)
+        if key:
             self.add(key)
 
     async def _choose(self) -> None:

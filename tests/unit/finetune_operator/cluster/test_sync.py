@@ -483,10 +483,10 @@ async def test_what_no_watch_shows_is_asked_for_until_it_is_gone(again: str | No
         await story.synced()
         story.cache.answered(story.world.add(body))
         story.added.clear()
-        await story.until(lambda: "bot" in story.added)
-        assert story.cache.find(KEY, "Lease", "bot-a1")
         newer = story.world.store({**story.world.objects["Lease", "bot-a1"], "spec": {"a": 1}})
         await story.until(lambda: story.cache.find(KEY, "Lease", "bot-a1") == newer)
+        assert story.added == ["bot"]
+        story.added.clear()
         if again == "labelled":
             labels = {"app.kubernetes.io/managed-by": "finetune-operator"}
             story.world.store({**newer, "metadata": {**newer["metadata"], "labels": labels}})
@@ -497,4 +497,5 @@ async def test_what_no_watch_shows_is_asked_for_until_it_is_gone(again: str | No
         if again:
             story.world.add(body)
         await story.until(lambda: story.cache.find(KEY, "Lease", "bot-a1") is None)
+        assert story.added == ["bot"]
         assert story.cache.unwatched() == []
