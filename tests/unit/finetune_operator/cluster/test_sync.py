@@ -299,6 +299,7 @@ def test_who_watches_jobs_is_reminded_of_it_ever_less() -> None:
 
     async def times() -> None:
         story = Story()
+        story.sync.sleep = asyncio.sleep
         story.sync.unwatched = lambda: waits.append(asyncio.get_running_loop().time())
         async with story.running():
             await story.synced()
