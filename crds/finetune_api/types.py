@@ -62,8 +62,8 @@ def bound(field: str, comparison: str, message: str, unless: str = "") -> Rule:
     because the pattern has refused them already.
     """
     value = f"self.{field}"
-    passes = f"!has({value}) || {unless}!{value}.matches('{DECIMAL}') || "
-    return Rule(f"{passes}double({value}) {comparison}", message, f".{field}")
+    holds = f"!has({value}) || {unless}double({value}) {comparison}"
+    return Rule(f"{holds} || {_is_no_decimal(value)}", message, f".{field}")
 
 
 def http_address(field: str, form: str) -> Rule:
@@ -88,7 +88,13 @@ def _address(field: str, pattern: str, form: str) -> Rule:
 def decimal_is_zero(field: str) -> str:
     """Return CEL: a decimal field of `self` is zero, absent or malformed."""
     value = f"self.{field}"
-    return f"(!has({value}) || !{value}.matches('{DECIMAL}') || double({value}) == 0.0)"
+    return f"(!has({value}) || double({value}) == 0.0 || {_is_no_decimal(value)})"
+
+
+def _is_no_decimal(value: str) -> str:
+    """Return CEL to stand last, since a pattern is compiled whenever it is asked: an error before
+    it, of text that is no number, counts for nothing where this is true."""
+    return f"!{value}.matches('{DECIMAL}')"
 
 
 def listed(field: str, value: str) -> str:

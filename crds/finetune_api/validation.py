@@ -69,7 +69,7 @@ def _checked(body: Json, old: Json | None) -> tuple[Json, list[FieldError]]:
         wrong.append(FieldError("metadata.name", "Required value", "FieldValueRequired"))
     value, paths = known_part(body)
     unknown = [FieldError(path, "unknown field", "FieldValueForbidden") for path in paths]
-    value = copy.deepcopy(value)
+    value = copied(value)
     apply_defaults(schema(), value)
     told = {error.path for error in wrong}
     halves = {path.rpartition(".")[0] for path in paths}  # of which a rule may miss what is unknown

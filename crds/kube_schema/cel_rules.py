@@ -18,6 +18,8 @@ from kube_schema.field_errors import FieldError, Json, Schema, child, invalid_va
 
 _FAILURES = (KeyError, ValueError, TypeError, RuntimeError, ArithmeticError)
 _OLD_SELF = re.compile(r"\boldSelf\b")
+_WHOLE = re.compile(r"\b(self|oldSelf)\b(?!\.\w+\b(?!\s*\())")
+_WORD = re.compile(r"\w+", re.ASCII)
 
 
 def check_rules(schema: Schema, value: Json, old: Json | None, path: str = "") -> list[FieldError]:
@@ -47,11 +49,33 @@ def _all_hold(rules: Sequence[dict[str, Any]], value: Json, old: Json | None) ->
     """Evaluate the rules that apply as one, since handing a value to CEL costs more than most
     rules do; if that does not say that they hold, each has to say it for itself."""
     given = [rule["rule"] for rule in rules if old is not None or not reads_old_self(rule)]
-    variables = {"self": value} if old is None else {"self": value, "oldSelf": old}
+    if not given:
+        return True
+    expression = _conjunction(*given)
+    variables = {"self": _read(expression, value)}
+    if old is not None:
+        variables["oldSelf"] = _read(expression, old)
     try:
-        return not given or compile_rule(_conjunction(*given)).execute(variables) is True
+        return compile_rule(expression).execute(variables) is True
     except _FAILURES:
         return False
+
+
+def _read(expression: str, value: Json) -> Json:
+    """Return what an expression may read of a value: a field is read by its name alone, unless the
+    value is taken as a whole."""
+    names = _names(expression)
+    if names is None or not isinstance(value, dict):
+        return value
+    return {name: item for name, item in value.items() if name in names}
+
+
+@lru_cache(maxsize=1024)
+def _names(expression: str) -> frozenset[str] | None:
+    """Return every word of an expression; None if `self` stands in it but for one of its fields."""
+    if _WHOLE.search(expression):
+        return None
+    return frozenset(_WORD.findall(expression))
 
 
 @lru_cache(maxsize=1024)

@@ -9,7 +9,6 @@ evaluated by `kube_schema.cel_rules`. Not covered, because no schema here uses i
 from __future__ import annotations
 
 import json
-import re
 from typing import Any
 
 from jsonschema import Draft202012Validator
@@ -23,9 +22,9 @@ from kube_schema.field_errors import (
     Schema,
     child,
     invalid_value,
-    list_key,
     type_name,
 )
+from kube_schema.shape import duplicates, fits, is_type, matches
 
 _ROOT_FIELDS = ("apiVersion", "kind", "metadata")
 _BLOCKING: frozenset[str] = frozenset(
@@ -125,8 +124,10 @@ def validate(schema: Schema, value: Json, old: Json | None = None) -> list[Field
     `old` is the stored object on an update; rules that read `oldSelf` run only where a value has an
     old counterpart. As on a server, CEL is not run on values whose shape is already refused.
     """
-    errors = [e for raw in _Structural(schema).iter_errors(value) for e in _translate(raw)]
-    errors.sort(key=lambda e: e.path)
+    errors: list[FieldError] = []
+    if not fits(schema, value):
+        errors = [e for raw in _Structural(schema).iter_errors(value) for e in _translate(raw)]
+        errors.sort(key=lambda e: e.path)
     if any(e.kind in _BLOCKING for e in errors):
         return [
             *errors,
@@ -140,42 +141,25 @@ def validate(schema: Schema, value: Json, old: Json | None = None) -> list[Field
 
 
 def _check_type(validator: Any, kind: str, value: Json, schema: Schema) -> Any:
-    if value is None and schema.get("nullable"):
-        return
-    # JSON has one number type, but an API server keeps 1.0 a float.
-    fraction = kind == "integer" and isinstance(value, float)
-    if fraction or not Draft202012Validator.TYPE_CHECKER.is_type(value, kind):
+    if not (value is None and schema.get("nullable")) and not is_type(kind, value):
         yield ValidationError(f"must be of type {kind}")
 
 
 def _check_enum(validator: Any, allowed: list[Json], value: Json, schema: Schema) -> Any:
-    if value is None and schema.get("nullable"):
-        return
-    if value not in allowed:
+    if not (value is None and schema.get("nullable")) and value not in allowed:
         yield ValidationError("not supported")
 
 
 def _check_pattern(validator: Any, pattern: str, value: Json, schema: Schema) -> Any:
-    """A server says no more of a string whose length is wrong."""
-    if isinstance(value, str):
-        fits = schema.get("minLength", 0) <= len(value) <= schema.get("maxLength", len(value))
-        if fits and not re.search(_as_a_server_reads(pattern), value, re.ASCII):
-            yield ValidationError("does not match")
-
-
-def _as_a_server_reads(pattern: str) -> str:
-    """Return the pattern for Python, whose `$` also stands before a line break at the end."""
-    return pattern.removesuffix("$") + r"\Z" if pattern.endswith("$") else pattern
+    if not matches(pattern, value, schema):
+        yield ValidationError("does not match")
 
 
 def _check_items(validator: Any, kind: str, value: Json, schema: Schema) -> Any:
     """Tell of each item of a set, or of a list with keys, that stands before it already."""
-    seen: set[Any] = set()
-    for i, item in enumerate(value if isinstance(value, list) else ()):
-        key = list_key(schema, item)
-        if key is not None and key in seen:
-            yield ValidationError(f"Duplicate value: {_shown_key(schema, item)}", path=[i])
-        seen.add(key)
+    for i in duplicates(value, schema):
+        key = _shown_key(schema, value[i])
+        yield ValidationError(f"Duplicate value: {key}", path=[i])
 
 
 _Structural: Any = extend(  # type: ignore[no-untyped-call]

@@ -1,5 +1,7 @@
 """CEL rules: where they run, on what, and what they say."""
 
+import pytest
+
 from kube_schema.structural import validate
 
 _INT = {"type": "integer"}
@@ -73,3 +75,19 @@ def test_rules_wait_until_the_shape_is_right() -> None:
     errors = validate(schema, {"spec": {"a": "7"}})
     assert [e.kind for e in errors] == ["FieldValueTypeInvalid", "FieldValueInvalid"]
     assert "some validation rules were not checked" in errors[1].message
+
+
+@pytest.mark.parametrize(
+    "rule", ["self.all(k, self[k] > 1)", "size(self) == 2", "self['a'] > 1", "self != {'b': 2}"]
+)
+def test_a_rule_may_take_a_value_as_a_whole(rule: str) -> None:
+    schema = _schema({"type": "object", "additionalProperties": _INT})
+    schema["properties"]["spec"]["x-kubernetes-validations"] = [_rule(rule)]
+    assert validate(schema, {"spec": {"a": 2, "b": 2}}) == []
+    assert len(validate(schema, {"spec": {"b": 2}}, {"spec": {}})) == (0 if "all" in rule else 1)
+
+
+def test_fields_that_a_rule_does_not_name_change_nothing() -> None:
+    schema = _schema(_ruled(_rule("self.a == oldSelf.a && !has(self.c)"), a=_INT, b=_INT, c=_INT))
+    assert validate(schema, {"spec": {"a": 1, "b": 2}}, {"spec": {"a": 1, "b": 3}}) == []
+    assert len(validate(schema, {"spec": {"a": 1, "c": 2}}, {"spec": {"a": 1}})) == 1

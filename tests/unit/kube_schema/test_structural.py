@@ -121,11 +121,13 @@ def test_null_counts_as_absent_unless_nullable() -> None:
         ({"type": "integer"}, 1.0, 'must be of type integer: "number"'),
         ({"type": "string"}, None, 'must be of type string: "null"'),
         ({"type": "integer", "maximum": 3}, 4, "less than or equal to 3"),
+        ({"type": "integer", "minimum": 3}, 2, "greater than or equal to 3"),
         ({"type": "string", "maxLength": 2}, "abc", "Too long: may not be more than 2 bytes"),
         ({"type": "string", "minLength": 2}, "a", "at least 2 chars long"),
         ({"type": "string", "pattern": "^[a-z]+$"}, "a\n", "should match"),
         ({"type": "string", "pattern": r"^\w+$"}, "é", "should match"),
         ({"type": "array", "items": STRING, "maxItems": 1}, ["a", "b"], "Too many: 2"),
+        ({"type": "array", "items": STRING, "minItems": 1}, [], "at least 1 items"),
         ({"type": "object", "maxProperties": 1}, {"a": 1, "b": 1}, "Too many: 2"),
         ({"type": "string", "enum": ["A"]}, "B", 'Unsupported value: "B": supported values: "A"'),
         (
