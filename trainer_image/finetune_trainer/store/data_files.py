@@ -153,8 +153,10 @@ def chosen(source: DataSource, paths: Sequence[str], listed: list[dict[str, Any]
 
 
 def _patterns(data_files: Any) -> dict[str, list[str]]:
-    """Return the patterns of each split: data_files is one, a list, or a list of splits."""
+    """Return the patterns of each split: data_files is one, a list, or splits with theirs."""
     found: dict[str, list[str]] = {}
+    if isinstance(data_files, dict):
+        data_files = [{"split": split, "path": path} for split, path in data_files.items()]
     for one in data_files if isinstance(data_files, list) else [data_files]:
         split, path = (
             ("train", one) if isinstance(one, str) else (one.get("split"), one.get("path"))

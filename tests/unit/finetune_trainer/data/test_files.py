@@ -302,9 +302,33 @@ def test_memory_does_not_grow_with_a_file(tmp_path: Path, layout: str) -> None:
             packed.write(b"prompt,completion\n")
             for _ in range(50):
                 packed.write(b"".join(f"{r['prompt']},{r['completion']}\n".encode() for r in text))
+    rows, mebibytes = read_apart(path)
+    assert rows == 20_000
+    assert mebibytes < 64
+
+
+@pytest.mark.slow
+def test_two_gib_of_parquet_are_read_in_the_same_memory(tmp_path: Path) -> None:
+    path = tmp_path / "two-gib.parquet"
+    writer = None
+    for _ in range(65):
+        text = [{"prompt": os.urandom(4000).hex(), "completion": "x" * 400} for _ in range(4000)]
+        part = pa.Table.from_pylist(text)
+        writer = writer or pq.ParquetWriter(
+            path, part.schema, compression="none", use_dictionary=False
+        )
+        writer.write_table(part)
+    writer.close()
+    assert path.stat().st_size > 2 * 2**30
+    rows, mebibytes = read_apart(path)
+    assert rows == 65 * 4000
+    assert mebibytes < 128
+
+
+def read_apart(path: Path) -> tuple[int, int]:
+    """Return a file's rows, and the MiB of memory that a process needs to read them."""
     ran = subprocess.run(
         [sys.executable, "-c", GROWS, str(path)], capture_output=True, text=True, check=True
     )
     rows, mebibytes = map(int, ran.stdout.split())
-    assert rows == 20_000
-    assert mebibytes < 64
+    return rows, mebibytes

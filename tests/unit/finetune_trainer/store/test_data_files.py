@@ -22,6 +22,8 @@ configs:
     path: [data/test_sft-*, more/**/x.json]
 - config_name: raw
   data_files: "raw/*.csv"
+- config_name: mapped
+  data_files: {train: [raw/a.csv], test: "raw/**.csv"}
 - config_name: whole
   data_dir: whole
 ---
@@ -51,9 +53,11 @@ def test_a_card_says_which_files_are_of_a_split() -> None:
     assert chosen(of(), PATHS, listed) == PATHS[1:3]
     assert chosen(of(split="test_sft"), PATHS, listed) == PATHS[3:6]
     assert chosen(of(config="raw"), PATHS, listed) == ["raw/a.csv"]
+    assert chosen(of(config="mapped"), PATHS, listed) == ["raw/a.csv"]
+    assert chosen(of(config="mapped", split="test"), PATHS, listed) == PATHS[6:8]
     assert chosen(of(config="whole"), PATHS, listed) == ["whole/train.jsonl"]
     assert chosen(of(config="whole", split="test"), PATHS, listed) == ["whole/test.jsonl"]
-    with pytest.raises(Failure, match=r"no config x.*: default, raw, whole"):
+    with pytest.raises(Failure, match=r"no config x.*: default, raw, mapped, whole"):
         chosen(of(config="x"), PATHS, listed)
     with pytest.raises(Failure, match=r"no split x.*: test_sft, train"):
         chosen(of(split="x"), PATHS, listed)
