@@ -130,6 +130,8 @@ def test_rows_around_a_bad_one_are_read(tmp_path: Path) -> None:
     values = pa.array([b"a", b"\xff", b"b"], pa.binary())
     (path := tmp_path / "a.parquet").write_bytes(parquet(("a", values)))
     assert faults(path) == [(2, Kind.UNSUPPORTED_VALUE)]
+    path.write_bytes(parquet(("a", ["a\0b", "c"]), ("b", [["d"], ["\0"]])))
+    assert faults(path) == [(1, Kind.CONTROL_CHARACTER), (2, Kind.CONTROL_CHARACTER)]
     path.write_bytes(parquet(("a", [1.0, float("nan"), float("inf")])))
     assert faults(path) == [(2, Kind.NON_FINITE_NUMBER), (3, Kind.NON_FINITE_NUMBER)]
     path.write_bytes(parquet(("a", pa.array([1, 2], pa.duration("s")))))

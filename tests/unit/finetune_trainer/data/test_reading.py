@@ -109,6 +109,16 @@ BAD_MESSAGES: dict[str, Any] = {
         {**BOT, "train_detail": [{"begin_offset": 0, "end_offset": 8, "train": False}]},
     ],
     "messages[1].'refusal' (OpenAI) can not be obeyed": [USER, {**BOT, "refusal": SECRET}],
+    "messages[1].'mask' (several) can not be obeyed": [USER, {**BOT, "mask": 0}],
+    "messages[0].content[0] holds more than its text": [
+        {"role": "user", "content": [{"text": SECRET, "image_url": "a.png"}]},
+        BOT,
+    ],
+    "messages[2].content[0] holds more than its text": [
+        USER,
+        CALLS,
+        {"role": "tool", "content": {"text": SECRET, "score": 3}},
+    ],
 }
 BAD_TOOLS: dict[str, Any] = {
     "'tools' is not a list": {"a": 1},
@@ -147,6 +157,25 @@ BAD_PAIRS: dict[str, Any] = {
         "completion": SECRET,
         "label": False,
     },
+    "'Label' says that it is not to be learned": {
+        "prompt": SECRET,
+        "completion": SECRET,
+        "Label": "False",  # as a cell of CSV has it
+    },
+    "'Weight' says that it is not to be learned": {
+        "prompt": SECRET,
+        "completion": SECRET,
+        "Weight": 0,
+    },
+    "'chosen' (TRL, LLaMA-Factory) can not be obeyed": {
+        "prompt": SECRET,
+        "completion": SECRET,
+        "chosen": False,
+    },
+    "has a 'completion' that begins with the prompt again": {
+        "prompt": SECRET,
+        "completion": [USER, BOT],
+    },
     "'input_ids' (TRL, Axolotl) can not be obeyed": {
         "prompt": SECRET,
         "completion": SECRET,
@@ -160,6 +189,10 @@ BAD_PAIRS: dict[str, Any] = {
 }
 BAD_ROWS: dict[str, Any] = {
     "has messages as well as prompt or completion": {"messages": [USER, BOT], "prompt": "other"},
+    "has 'response' beside turns that end before the answer": {
+        "messages": [USER, BOT, USER],
+        "response": SECRET,
+    },
     "neither messages nor prompt and completion (found 'mesages')": {"mesages": []},
     "neither messages nor prompt and completion; set data.columns": {SECRET: []},
     "it is text alone": {"text": SECRET},
@@ -246,6 +279,8 @@ def test_good_rows() -> None:
     assert read(extra) == Dialogue(turns)
     assert read({"prompt": [SYSTEM, USER], "completion": [BOT]}) == Dialogue(turns, learn_from=2)
     assert read({"prompt": "", "completion": " b"}) == TextPair("", " b")
+    assert read({"Prompt": "x", "prompt": "a", "completion": "b"}) == TextPair("a", "b")
+    assert read({"messages": [SYSTEM, USER, BOT], "reasoning": ""}) == Dialogue(turns)
 
 
 def test_tools_and_calls_however_written() -> None:

@@ -94,7 +94,11 @@ def _plain(value: Any, name: str) -> Any:
 
     Arrow gives every object all fields that any object of its column has.
     """
-    if isinstance(value, str | bool | int | None):
+    if isinstance(value, str):
+        if "\0" in value:
+            raise RowError(Kind.CONTROL_CHARACTER, f"'{name}' holds NUL")
+        return value
+    if isinstance(value, bool | int | None):
         return value
     if isinstance(value, dict):
         return {key: _plain(item, name) for key, item in value.items() if item is not None}

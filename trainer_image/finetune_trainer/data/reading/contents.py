@@ -8,6 +8,8 @@ from finetune_trainer.data.faults import Kind, RowError
 
 TEXT_PARTS = ("text", "input_text", "output_text")
 THOUGHT_PARTS = ("thinking", "reasoning")
+# Keys of a part that are text's, or say nothing of what is said.
+_ABOUT_TEXT = {"type", "text", "id", "index", "cache_control", "annotations", "citations"}
 _JSON_TYPES = {bool: "a truth value", int: "a number", float: "a number", dict: "an object"}
 
 
@@ -39,8 +41,15 @@ def _part(part: Any, where: str) -> tuple[str, bool]:
     kind = part.get("type")
     if kind is None or kind in TEXT_PARTS:
         text = part.get("text")
-        if isinstance(text, str):
+        more = {key for key, item in part.items() if item not in (None, [], {}, "")} - _ABOUT_TEXT
+        if isinstance(text, str) and not more:
             return text, False
+        if isinstance(text, str):
+            raise RowError(
+                Kind.NON_TEXT_CONTENT,
+                f"{where} holds more than its text, which would be left out; write all of it as "
+                "text (an object by json.dumps)",
+            )
         raise RowError(Kind.NON_TEXT_CONTENT, f"{where} is a part without text")
     if kind in THOUGHT_PARTS:
         text = next((part[name] for name in (*THOUGHT_PARTS, "text") if part.get(name)), "")

@@ -102,7 +102,6 @@ ROW_FIELDS = {
         Foreign("objects", Meaning.REFUSED, "ms-swift", _TEXT_ALONE),
     )
 }
-_NOTHING = ("", False)  # beside null, empty lists and objects
 
 
 def says(field: Foreign, value: Any, where: str) -> bool:
@@ -119,7 +118,7 @@ def says(field: Foreign, value: Any, where: str) -> bool:
 
 def refuse(field: Foreign, value: Any, where: str) -> None:
     """Raise RowError for a field that can not be obeyed, unless it says nothing."""
-    if value in _NOTHING or value in ([], {}):
+    if value in ("", [], {}):  # nor null: no such key is there
         return
     preference = field.meaning is Meaning.PREFERENCE
     raise RowError(

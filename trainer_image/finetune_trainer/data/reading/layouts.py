@@ -61,7 +61,7 @@ def layout_of(
             raise unmapped(ours, columns[ours], names)
     columns = {ours: column for ours, column in mapped if column in names}
     free: dict[str, str] = {}
-    for name in names:
+    for name in sorted(names, key=lambda name: name != name.lower()):  # `prompt` before `Prompt`
         if name not in columns.values():
             free.setdefault(name.lower(), name)
     found = _found(names, wanted, columns, free)
@@ -73,11 +73,11 @@ def layout_of(
     used = {*found.values()}
     explicit = wanted is not DataFormat.AUTO or not columns.keys().isdisjoint(CHOSEN_BY)
     foreign = {
-        name: ROW_FIELDS[name]
+        name: ROW_FIELDS[name.lower()]
         for name in names
-        if name in ROW_FIELDS
+        if name.lower() in ROW_FIELDS
         and name not in used
-        and not (explicit and ROW_FIELDS[name].meaning is Meaning.PREFERENCE)
+        and not (explicit and ROW_FIELDS[name.lower()].meaning is Meaning.PREFERENCE)
     }
     return Layout(
         DataFormat.MESSAGES if "messages" in found else DataFormat.PROMPT_COMPLETION,

@@ -10,7 +10,7 @@ from finetune_trainer.data.faults import Kind, RowError
 from finetune_trainer.data.messages import Message
 from finetune_trainer.data.reading.contents import said
 from finetune_trainer.data.reading.fields import ROW_FIELDS, Meaning, is_learned, refuse
-from finetune_trainer.data.reading.layouts import Layout, layout_of, unmapped
+from finetune_trainer.data.reading.layouts import ANSWERS, Layout, layout_of, unmapped
 from finetune_trainer.data.reading.names import near
 from finetune_trainer.data.reading.tools import parse_tools, unquoted
 from finetune_trainer.data.reading.turns import check_dialogue, check_learned, parse_messages
@@ -55,7 +55,7 @@ class RowReader:
         column = layout.columns["messages"]
         messages = self._messages(value[column], column, ignored)
         if len(layout.columns) > 1:
-            if "reasoning" in layout.columns:
+            if "reasoning" in layout.columns and value[layout.columns["reasoning"]]:
                 raise RowError(
                     Kind.FOREIGN_FIELD,
                     f"'{layout.columns['reasoning']}' stands beside the turns; give it to its turn",
@@ -64,6 +64,13 @@ class RowReader:
         if "prompt" in layout.ignored and not self._told:
             _check_echo(value["prompt"], messages)
         check_learned(messages)
+        answer = next((name for name in ANSWERS if name in layout.ignored), None)
+        if answer is not None and messages[-1].role != "assistant" and not self._told:
+            raise RowError(
+                Kind.AMBIGUOUS_FORMAT,
+                f"has '{answer}' beside turns that end before the answer; add it to them as the "
+                f"assistant's, or set data.train[].format: Messages to leave it out",
+            )
         return _dialogue(messages, 0, _tools(value, layout), ignored)
 
     def _pair(self, value: dict[str, Any], layout: Layout, ignored: set[str]) -> Row:
@@ -78,6 +85,12 @@ class RowReader:
         history = self._history(value, layout, ignored)
         messages = _with_system((*history, *before, *after), value, layout)
         check_learned(after)
+        if len(after) > len(before) and after[: len(before)] == before:
+            raise RowError(
+                Kind.AMBIGUOUS_FORMAT,
+                f"has a '{layout.columns['completion']}' that begins with the prompt again: it is "
+                f"the whole dialogue; set data.columns.messages: {layout.columns['completion']}",
+            )
         learn_from = 0 if history else len(messages) - len(after)
         return _dialogue(messages, learn_from, _tools(value, layout), ignored)
 
@@ -169,12 +182,23 @@ def _obey(value: dict[str, Any], layout: Layout, ignored: set[str]) -> None:
     for name, field in layout.foreign:
         if field.meaning not in (Meaning.LEARNED, Meaning.CONTEXT):
             refuse(field, value[name], "")
-        elif name == "label" and not isinstance(value[name], bool):  # a class of one's own
+        elif field.name == "label" and _truth(value[name]) is None:  # a class of one's own
             ignored.add(name)
-        elif is_learned(ROW_FIELDS, {name: value[name]}, "") is False:
+        elif is_learned(ROW_FIELDS, {field.name: _said(value[name])}, "") is False:
             raise RowError(
                 Kind.FOREIGN_FIELD, f"'{name}' says that it is not to be learned; leave it out"
             )
+
+
+def _truth(value: Any) -> bool | None:
+    """Return a truth value, which is text in a cell of CSV; None for anything else."""
+    text = value.lower() if isinstance(value, str) else None
+    return value if isinstance(value, bool) else {"true": True, "false": False}.get(text or "")
+
+
+def _said(value: Any) -> Any:
+    truth = _truth(value)
+    return value if truth is None else truth
 
 
 def _with_system(
