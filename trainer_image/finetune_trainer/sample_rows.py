@@ -14,7 +14,7 @@ if __name__ == "__main__":
 import argparse
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,11 +22,11 @@ from typing import Any
 
 from finetune_contract.layout import Credentials
 from finetune_contract.reasons import Reason, exit_code
-from finetune_contract.recipe import DataSource
+from finetune_contract.recipe import Columns, DataFormat, DataSource
 from finetune_trainer.data.faults import FileError, RowError
 from finetune_trainer.data.files.records import is_streamed, parsed, records
 from finetune_trainer.data.lines import LONGEST_LINE, UTF8_MARK, is_blank
-from finetune_trainer.methods.grpo.prompts.rows import parse_prompt
+from finetune_trainer.methods.grpo.prompts.rows import prompt_reader
 from finetune_trainer.process.ending import explain, failed
 from finetune_trainer.process.errors import Failure
 from finetune_trainer.process.redaction import RedactedStream, Redaction
@@ -41,12 +41,20 @@ ROWS = 8
 LOOKED_AT = 8  # lines for each row that is asked for, before none of them is good
 
 
-def sample(source: DataSource, credentials_dir: str | None, rows: int) -> list[str]:
+def sample(
+    source: DataSource,
+    credentials_dir: str | None,
+    rows: int,
+    columns: Mapping[str, str] | None = None,
+) -> list[str]:
     """Return the JSON of the first prompts of a file; bad rows are for the preflight to list.
+
+    `columns` is the job's data.columns.
 
     Raises:
         Failure: if the file can not be read, or its first rows are all bad.
     """
+    read = prompt_reader(DataFormat.AUTO, {}, columns)
     found: list[str] = []
     first: RowError | None = None
     with TemporaryDirectory() as directory:
@@ -56,7 +64,7 @@ def sample(source: DataSource, credentials_dir: str | None, rows: int) -> list[s
                 try:
                     if isinstance(value, RowError):
                         raise value
-                    found.append(parse_prompt(value).document)
+                    found.append(read(value).document)
                 except RowError as error:
                     first = first or error
                 if len(found) == rows or count == LOOKED_AT * rows:
@@ -108,7 +116,10 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         sources = [DataSource.model_validate_json(text) for text in arguments.source]
         rows = -(-ROWS // len(sources))
-        found = [row for one in sources for row in sample(one, arguments.credentials, rows)]
+        columns = Columns.model_validate_json(arguments.columns).model_dump(exclude_none=True)
+        found = [
+            row for one in sources for row in sample(one, arguments.credentials, rows, columns)
+        ]
     except BaseException as error:  # the process's edge: any end must become a Result
         log.error("the rows can not be read", exc_info=error)
         result = redaction.result(failed(explain(error), attempt=1, rank=0))
@@ -127,6 +138,7 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
         required=True,
         help="an entry of spec.data.train as JSON, a DataSource; may be repeated",
     )
+    parser.add_argument("--columns", default="{}", help="spec.data.columns as JSON")
     parser.add_argument("--credentials", help="directory with the data's credentials")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--termination-log", type=Path, default=Path("/dev/termination-log"))

@@ -105,6 +105,8 @@ def _rows_container(job: FineTuneJob, image: str, mounted: list[VolumeAndMount])
         for s in job.spec.data.train
     ]
     command += [part for source in sources for part in ("--source", source.to_json())]
+    if job.spec.data.columns is not None:
+        command += ["--columns", job.spec.data.columns.to_json()]
     if "data" in credentials(job):
         command += ["--credentials", credentials_directory("data")]
     rows = container(ROWS_CONTAINER, image, command, mounted, ENVIRONMENT)

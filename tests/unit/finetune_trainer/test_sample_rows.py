@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from finetune_contract.reasons import Reason, exit_code
-from finetune_contract.recipe import DataSource, FileFormat
+from finetune_contract.recipe import Columns, DataSource, FileFormat
 from finetune_contract.result import decode
 from finetune_trainer.process.errors import Failure
 from finetune_trainer.sample_rows import main, sample
@@ -100,6 +100,14 @@ def test_the_command_writes_rows_or_a_result(tmp_path: Path) -> None:
     told = decode((tmp_path / "told").read_text())
     assert told is not None
     assert told.reason is Reason.DATA_NOT_FOUND
+
+
+def test_columns_of_other_names_are_read_as_the_job_reads_them(tmp_path: Path) -> None:
+    uri = file(tmp_path, {"q": "2+3?", "a": "5"})
+    out = tmp_path / "out"
+    words = [f"--source={DataSource(uri=uri).to_json()}", f"--output={out}"]
+    assert main([*words, f"--columns={Columns(prompt='q').to_json()}"]) == 0
+    assert json.loads(out.read_text()) == {"prompt": "2+3?", "columns": {"a": "5"}}
 
 
 def test_rows_of_every_file_are_taken(tmp_path: Path) -> None:

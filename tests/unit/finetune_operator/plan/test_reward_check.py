@@ -1,5 +1,6 @@
 """The pod that tries rewards: what it needs, what its containers see, where it may run."""
 
+import json
 from typing import Any
 
 from finetune_api.job import FineTuneJob
@@ -28,8 +29,13 @@ def test_a_service_account_is_made_unless_the_job_names_one() -> None:
 
 def test_rows_of_every_file_are_read() -> None:
     files = [{"uri": "s3://d/a.jsonl"}, {"uri": "s3://d/b.jsonl"}]
-    (rows,) = tried_by(grpo(data={"train": files}))["spec"]["initContainers"]
-    assert rows["command"][-4:] == ["--uri", "s3://d/a.jsonl", "--uri", "s3://d/b.jsonl"]
+    columns = {"prompt": "q"}
+    of = grpo(data={"train": files, "columns": columns})
+    (rows,) = tried_by(of)["spec"]["initContainers"]
+    *sources, named, mapped = rows["command"][-6:]
+    assert sources[::2] == ["--source", "--source"]
+    assert [json.loads(source)["uri"] for source in sources[1::2]] == [f["uri"] for f in files]
+    assert (named, json.loads(mapped)) == ("--columns", columns)
 
 
 def test_rows_are_read_with_the_jobs_volumes_and_code_without() -> None:

@@ -14,6 +14,7 @@ from finetune_trainer.data.reading.reader import RowReader
 from finetune_trainer.data.rows import Dialogue, TextPair
 from finetune_trainer.methods.base import Method
 from finetune_trainer.methods.grpo.prompts.rows import Prompt, prompt_reader
+from finetune_trainer.process.errors import Failure
 
 MEDICAL = {"Question": "2+3?", "Complex_CoT": "two and three", "Response": "5"}
 TALK = {"talk": [{"who": "human", "said": "2+3?"}, {"who": "gpt", "said": "5"}], "id": 1}
@@ -90,6 +91,20 @@ def test_prompts_of_other_names() -> None:
         reader({**MEDICAL, "prompt": "x"})
     with pytest.raises(RowError, match=r"has no 'Question', which data\.columns\.prompt names"):
         reader({"prompt": "x"})
+
+
+def test_nothing_that_belongs_to_a_prompt_is_left_out_of_it() -> None:
+    with pytest.raises(Failure, match=r"data\.columns\.system is not for GRPO"):
+        prompt_reader(DataFormat.AUTO, {}, {"prompt": "q", "system": "s"})
+    reader = prompt_reader(DataFormat.AUTO, {})
+    for name in ("system", "system_prompt", "functions", "images", "chat_template_kwargs"):
+        with pytest.raises(RowError, match=f"has '{name}', which would be left out"):
+            reader({"prompt": "2+3?", name: ["x"]})
+        assert reader({"prompt": "2+3?", name: None})
+    tools = prompt_reader(DataFormat.AUTO, {}, {"tools": "functions"})
+    row = tools({"prompt": "2+3?", "functions": [{"name": "f"}]})
+    assert isinstance(row, Prompt)
+    assert len(row.tools) == 1
 
 
 def test_columns_are_read_by_a_job_and_decide_what_is_encoded() -> None:

@@ -20,7 +20,8 @@ from finetune_rewards.scores.columns import required_column
 from finetune_trainer.data.check import Reader
 from finetune_trainer.data.faults import Kind, RowError
 from finetune_trainer.data.messages import Message
-from finetune_trainer.data.reading.layouts import unmapped
+from finetune_trainer.data.reading.fields import ROW_FIELDS
+from finetune_trainer.data.reading.layouts import BESIDE, unmapped
 from finetune_trainer.data.reading.names import missing
 from finetune_trainer.data.reading.tools import parse_tools
 from finetune_trainer.data.reading.turns import check_dialogue, parse_messages
@@ -28,6 +29,19 @@ from finetune_trainer.data.rows import Dialogue, Row
 from finetune_trainer.process.errors import Failure
 
 PROMPT_FIELDS = ("prompt", "messages")
+MAPPED = (*PROMPT_FIELDS, "role", "content", "tools")  # of data.columns
+# What belongs to a prompt, wherever it comes from, and would be left out of it.
+_BESIDE = {
+    **dict.fromkeys(BESIDE["system"], "write it as the first turn of the prompt"),
+    "functions": "set data.columns.tools: functions",
+    **{
+        name: ROW_FIELDS[name].remedy
+        for name in (
+            *("image", "images", "videos", "audio", "audios"),
+            *("chat_template", "chat_template_kwargs"),
+        )
+    },
+}
 VERSION = 1  # to be raised whenever the same row would encode to other tokens or another document
 
 
@@ -64,6 +78,13 @@ def prompt_reader(
         )
 
     mapped = columns or {}
+    for ours in mapped:
+        if ours not in MAPPED:
+            raise Failure(
+                Reason.DATA_INVALID,
+                f"data.columns.{ours} is not for GRPO, whose prompts are {', '.join(MAPPED)}; "
+                "remove it",
+            )
 
     def read(value: dict[str, Any]) -> Row:
         prompt = parse_prompt(_renamed(value, mapped), mapped)
@@ -102,6 +123,13 @@ def parse_prompt(value: dict[str, Any], mapped: Mapping[str, str] | None = None)
     given = value[field]
     tools = parse_tools(value["tools"]) if value.get("tools") is not None else ()
     columns = {name: item for name, item in value.items() if name not in PROMPT_FIELDS}
+    for name, remedy in _BESIDE.items():
+        if columns.get(name) not in (None, "", [], {}):
+            raise RowError(
+                Kind.FOREIGN_FIELD,
+                f"has '{name}', which would be left out of the prompt: {remedy}, or give the "
+                "column another name if it is the rewards' alone",
+            )
     document = json.dumps({"prompt": given, "columns": columns}, separators=(",", ":"))
     if field == "prompt" and isinstance(given, str):
         if not given or given.isspace():
