@@ -25,7 +25,7 @@ from finetune_trainer.store.storage import OnBytes, Role, Store
 MOST_FILES = 2000
 CARD, LONGEST_CARD = "README.md", 2**20  # bytes
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet", ".csv", ".tsv")
-PACKED = (".gz", ".zst")
+PACKED = (".gz", ".gzip", ".zst", ".zstd")
 ABOUT = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
 # As the datasets library knows splits by the words of a path.
 WORDS = {
@@ -72,10 +72,13 @@ def _split(uri: str) -> tuple[str, Callable[[str], bool] | None]:
     return uri, None
 
 
+_DEEP = {"**": ".*", "**/": "(?:.*/)?"}
+
+
 def _matching(pattern: str) -> Callable[[str], bool]:
     """Return what tells paths that match a pattern; `*` stays in a directory, `**` does not."""
     pieces = [
-        ".*" if piece == "**/" or piece == "**" else translate(piece)[4:-3].replace(".*", "[^/]*")
+        _DEEP.get(piece) or translate(piece)[4:-3].replace(".*", "[^/]*")
         for piece in re.split(r"(\*\*/?)", pattern)
     ]
     return lambda path: re.fullmatch("".join(pieces), path) is not None

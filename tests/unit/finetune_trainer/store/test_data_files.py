@@ -95,19 +95,30 @@ def test_the_split_of_a_name(path: str, split: str | None) -> None:
 
 def test_directories_and_patterns(tmp_path: Path) -> None:
     root = tmp_path.as_uri()
-    for name in ("b.jsonl", "a.json.gz", "deep/c.parquet", "deep/d.csv", "notes.txt", "_x.json"):
+    for name in (
+        "b.jsonl",
+        "a.json.gz",
+        "c.csv.zstd",
+        "deep/c.parquet",
+        "deep/d.csv",
+        "a.txt",
+        "_x.json",
+    ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
 
     def found(uri: str) -> list[str]:
         return [uri.removeprefix(f"{root}/") for uri in part_uris(DataSource(uri=uri), None)]
 
-    every = ["a.json.gz", "b.jsonl", "deep/c.parquet", "deep/d.csv"]
+    every = ["a.json.gz", "b.jsonl", "c.csv.zstd", "deep/c.parquet", "deep/d.csv"]
     assert found(root) == found(f"{root}/") == every
-    assert found(f"{root}/deep") == every[2:]
+    assert found(f"{root}/deep") == every[3:]
     assert found(f"{root}/*.jsonl") == ["b.jsonl"]
-    assert found(f"{root}/*/[cd].*") == every[2:]
-    assert found(f"{root}/**/*.csv") == ["deep/d.csv"]
+    assert found(f"{root}/*/[cd].*") == every[3:]
+    assert found(f"{root}/**/*.csv") == found(f"{root}/**/d.csv") == ["deep/d.csv"]
+    assert found(f"{root}/**/c.*") == ["c.csv.zstd", "deep/c.parquet"]
+    with pytest.raises(Failure, match="holds no file of rows"):
+        found(f"{root}/**/jsonl")  # which is no more than a name's end
     assert found(f"{root}/b.jsonl") == ["b.jsonl"]
     with pytest.raises(Failure, match=r"holds no file of rows") as caught:
         found(f"{root}/*.tsv")
