@@ -9,7 +9,7 @@ reads.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,6 @@ from finetune_contract.reasons import Reason
 from finetune_contract.recipe import DataFormat
 from finetune_contract.rewards import Reward
 from finetune_rewards.scores.columns import required_column
-from finetune_trainer.data.check import Reader
 from finetune_trainer.data.faults import Kind, RowError
 from finetune_trainer.data.messages import Message
 from finetune_trainer.data.reading.fields import ROW_FIELDS
@@ -25,7 +24,7 @@ from finetune_trainer.data.reading.layouts import BESIDE, unmapped
 from finetune_trainer.data.reading.names import missing
 from finetune_trainer.data.reading.tools import parse_tools
 from finetune_trainer.data.reading.turns import check_dialogue, parse_messages
-from finetune_trainer.data.rows import Dialogue, Row
+from finetune_trainer.data.rows import Dialogue
 from finetune_trainer.process.errors import Failure
 
 PROMPT_FIELDS = ("prompt", "messages")
@@ -65,7 +64,7 @@ def columns_needed(rewards: Iterable[Reward]) -> dict[str, str]:
 
 def prompt_reader(
     data_format: DataFormat, needed: Mapping[str, str], columns: Mapping[str, str] | None = None
-) -> Reader:
+) -> Callable[[dict[str, Any]], Prompt]:
     """Return what reads the rows of one file.
 
     They must have the columns that are needed, each given with the name of the reward that reads
@@ -86,7 +85,7 @@ def prompt_reader(
                 "remove it",
             )
 
-    def read(value: dict[str, Any]) -> Row:
+    def read(value: dict[str, Any]) -> Prompt:
         prompt = parse_prompt(_renamed(value, mapped), mapped)
         for column, reward in needed.items():
             if column not in value or column in PROMPT_FIELDS:
