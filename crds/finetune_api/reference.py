@@ -93,7 +93,7 @@ def _type(node: Schema) -> str:
         return f"map of {_type(node['additionalProperties'])}"
     low, high = node.get("minimum"), node.get("maximum")
     bounds = f", {'' if low is None else low}..{'' if high is None else high}"
-    return str(node["type"]) + (bounds if (low, high) != (None, None) else "")
+    return str(node.get("type", "value")) + (bounds if (low, high) != (None, None) else "")
 
 
 def _rules(path: str, node: Schema) -> Iterator[tuple[str, dict[str, str]]]:

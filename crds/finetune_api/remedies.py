@@ -34,6 +34,8 @@ def _remedied(error: FieldError, body: Json, written: Written) -> FieldError:
             remedy = _of_value(value, _schema_at(error.path).get("enum", []))
         case "FieldValueRequired":
             remedy = _of_missing(error.path)
+        case "FieldValueTooMany" if _schema_at(error.path).get("maxProperties") == 0:
+            remedy = "; write text, a whole number, true or false"
         case _:
             remedy = ""
     return replace(error, message=f"{error.message}{remedy}") if remedy else error
@@ -136,7 +138,8 @@ def _schema_at(path: str) -> Schema:
     """Return the schema of a field; {} where it is unknown."""
     node = schema()
     for name, _ in _PARTS.findall(path):
-        node = node.get("properties", {}).get(name, {}) if name else node.get("items", {})
+        others = node.get("additionalProperties", {})
+        node = node.get("properties", {}).get(name, others) if name else node.get("items", {})
     return node
 
 

@@ -110,8 +110,19 @@ TemplateSetting = bool | int | Annotated[str, Field(max_length=4096)]
 TemplateSettings = Annotated[
     dict[Annotated[str, Field(pattern=r"^[A-Za-z_]\w{0,62}$")], TemplateSetting],
     Field(min_length=1, max_length=32),
-    # A schema of Kubernetes has no types of which a value may be one; pydantic sees to it.
-    WithJsonSchema({"type": "object", "x-kubernetes-preserve-unknown-fields": True}),
+    # A schema of Kubernetes has no types of which a value may be one; pydantic sees to it. Nothing
+    # is nested: no parser reads all depths that an API server stores, and lists hold all jobs.
+    WithJsonSchema(
+        {
+            "type": "object",
+            "maxProperties": 32,
+            "additionalProperties": {
+                "x-kubernetes-preserve-unknown-fields": True,
+                "maxItems": 0,
+                "maxProperties": 0,
+            },
+        }
+    ),
 ]
 
 

@@ -45,6 +45,10 @@ FOREIGN: list[tuple[str, list[tuple[str, str, str]]]] = [
     (_lora("{load_in_4bit: true}"), [("8:10", "spec.lora.load_in_4bit", "quantization: NF4")]),
     (_lora("{rank: '16'}"), [("8:10", "spec.lora.rank", "write 16, without quotes")]),
     (_lora("{rank: 16.5}"), [("8:10", "spec.lora.rank", "write a whole number")]),
+    (
+        PLAIN.replace("/model}", "/model, chatTemplateKwargs: {tools: [search]}}"),
+        [("5:53", "spec.model.chatTemplateKwargs.tools: Too many", "number, true or false")],
+    ),
     (_lora("{use_rslora: true}"), [("8:10", "spec.lora.use_rslora", "write spec.lora.rslora")]),
     (
         _training("{learningRate: 2e-4, num_train_epochs: 3, max_steps: -1}"),
