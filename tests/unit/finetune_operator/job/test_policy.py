@@ -18,6 +18,9 @@ WITHIN = {
     *("answer", "choices", "definition", "entry", "language", "pattern", "phrases", "tags", "task"),
     *("claimName", "name", "key", "value", "nodeSelector", "project", "revision", "function"),
     *("adapterDirectory", "mountPath", "stop"),  # in the pods; in the model's text
+    *("messages", "role", "content", "prompt", "input", "completion"),  # columns of a row
+    *("reasoning", "system", "history", "tools"),
+    *("config", "split"),  # of the data set that its uri names
     *("inline", "chatTemplateKwargs"),  # of a template that is rendered in the pods
     *("cpu", "memory", "sizeLimit", "limits", "requests"),  # quantities
     *("microBatchSize", "zeroStage"),  # `Auto`
