@@ -61,7 +61,7 @@ def test_a_chat_template_of_the_jobs_own_is_taught_published_and_recorded(
     server: ForkServer, model: Path, rows: Path, tmp_path: Path
 ) -> None:
     file = tmp_path / "own.jinja"
-    file.write_text(CHATML.replace("<|im_end|>", "<|endoftext|>"))
+    file.write_text(CHATML.replace("<|im_end|>", "<|endoftext|>") + "{# effort #}")
     document = run_config(tmp_path, model=model, data=rows).model_dump(mode="json", by_alias=True)
     document["recipe"]["model"]["chatTemplate"] = {"uri": file.as_uri()}
     document["recipe"]["model"]["chatTemplateKwargs"] = {"effort": "low"}

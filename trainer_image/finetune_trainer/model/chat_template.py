@@ -7,6 +7,7 @@ published. The model's own directory may be others' too, and stays as it is.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +24,8 @@ from finetune_trainer.store.sources import SMALL_FILES
 
 TEMPLATE, TOKENIZER = "chat_template.jinja", "tokenizer_config.json"
 OTHERS = ("chat_template.json", TEMPLATE)  # where transformers looks before the configuration
+# What transformers gives a template at each rendering.
+GIVEN = ("messages", "tools", "documents", "add_generation_prompt", "continue_final_message")
 
 Templates = str | dict[str, str]  # one, or several by name
 
@@ -46,10 +49,24 @@ def with_template(
                     "the base model has no chat template that spec.model.chatTemplateKwargs could "
                     "set: give it one by spec.model.chatTemplate",
                 )
+            _check(own, settings)
             with appearing(target) as partial:
                 partial.mkdir()
                 _copy(directory, partial, _set(own, settings))
     return target
+
+
+def _check(templates: Templates, settings: Mapping[str, TemplateSetting]) -> None:
+    """Raise Failure for a setting that would change nothing."""
+    texts = [templates] if isinstance(templates, str) else [*templates.values()]
+    for name in settings:
+        if name in GIVEN or not any(re.search(rf"\b{name}\b", text) for text in texts):
+            why = "is given by whatever renders" if name in GIVEN else "stands nowhere in"
+            raise Failure(
+                Reason.MODEL_UNSUPPORTED,
+                f"spec.model.chatTemplateKwargs: {name} {why} the chat template, so it would change"
+                " nothing; remove it, or write it as the template does",
+            )
 
 
 def _copy(directory: Path, target: Path, templates: Templates) -> None:

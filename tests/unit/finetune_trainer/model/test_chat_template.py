@@ -52,7 +52,8 @@ def test_settings_are_defaults_of_the_template(base: Path, tmp_path: Path) -> No
     made = with_template(base, TELLS, SETTINGS, tmp_path)
     assert rendered(made) == "False|it's %} {{ \"ä😀\n|3hi"
     assert rendered(made, c=4, b="x", a=True) == "True|x|4hi"
-    assert rendered(with_template(base, None, {"a": 1}, tmp_path)) == rendered(base)
+    made = with_template(base, CHATML + "{# a #}", {"a": 1}, tmp_path)
+    assert rendered(made) == rendered(base)
 
 
 def test_templates_by_name_are_set_each(tmp_path: Path) -> None:
@@ -70,6 +71,19 @@ def test_settings_need_a_template(tmp_path: Path) -> None:
     with pytest.raises(Failure, match="no chat template that") as caught:
         with_template(model, None, {"a": 1}, tmp_path)
     assert caught.value.reason is Reason.MODEL_UNSUPPORTED
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("enable_thinkin", "stands nowhere in"), ("add_generation_prompt", "is given by whatever")],
+)
+def test_a_setting_that_changes_nothing_is_refused(
+    base: Path, tmp_path: Path, name: str, words: str
+) -> None:
+    reads = OWN + "{% if enable_thinking and add_generation_prompt %}x{% endif %}"
+    with pytest.raises(Failure, match=rf"chatTemplateKwargs: {name} {words}"):
+        with_template(base, reads, {name: True}, tmp_path)
+    assert rendered(with_template(base, reads, {"enable_thinking": True}, tmp_path)) == "hi"
 
 
 def test_a_template_is_read_from_where_the_job_says(tmp_path: Path) -> None:
