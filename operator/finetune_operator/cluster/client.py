@@ -166,12 +166,16 @@ class Cluster:
 
     async def get(self, kind: str, namespace: str, name: str) -> Object | None:
         """Return an object; None if there is none."""
+        path = self._resources[kind].path(namespace, name)
         try:
-            return await self._send("get", kind, "GET", self._resources[kind].path(namespace, name))
+            found = await self._send("get", kind, "GET", path)
         except ApiError as error:
             if error.code == 404:
                 return None
             raise
+        if not part(found, "metadata").keys() >= _IDENTITY:
+            raise Unreachable(f"GET {path}: the answer is no object")
+        return found
 
     async def create(self, body: Object) -> Object:
         """Create and return what was stored. ApiError 409 AlreadyExists if the name is taken."""

@@ -131,20 +131,22 @@ class Synchroniser:
 
     async def _follow(self, scope: str | None) -> None:
         """Know a namespace, or all; one that may not be read holds up no other."""
-        failures = 0
+        failures, clock = 0, asyncio.get_running_loop().time
         while True:
+            listed = None
             try:
                 for kind, version in (await self.list_all(scope)).items():
                     self._at[kind, scope] = version
-                failures = 0
+                listed = clock()
                 await until_one_ends(*(self._follow_kind(k, scope) for k in (*self.children, KIND)))
             except (ApiError, Unreachable) as error:
-                if scope and _is_forbidden(error):
+                if scope and _is(403, error):
                     self._close(scope, error)
                     await self.sleep(_LACKING_SECONDS)
                     continue
                 log.warning("listing failed: %s", error)
-                failures += 1
+            lasted = listed is not None and clock() - listed > _CAP_SECONDS
+            failures = 0 if lasted else failures + 1
             await self.sleep(_pause(failures))
 
     async def _follow_kind(self, kind: str, scope: str | None) -> None:
@@ -168,10 +170,11 @@ class Synchroniser:
                     self._is_served(kind, scope)
                 await (self._wait_for_jobs(scope) if kind == KIND else self._watch(kind, scope))
             except (ApiError, Unreachable) as error:
-                if _is_forbidden(error):
+                if _is(403, error):
                     raise
                 log.info("%s are watched anew: %s", kind, error)
-                if isinstance(error, ApiError | Unreadable):
+                # A server that has too much to do needs no list beside.
+                if isinstance(error, ApiError | Unreadable) and not _is(429, error):
                     self._at[place] = ""
             moved = self._at[place] != before or clock() - began > _CAP_SECONDS
             failures = 0 if moved else failures + 1
@@ -288,8 +291,8 @@ class Synchroniser:
         self.cache.closed &= now
 
 
-def _is_forbidden(error: Exception) -> bool:
-    return isinstance(error, ApiError) and error.code == 403
+def _is(code: int, error: Exception) -> bool:
+    return isinstance(error, ApiError) and error.code == code
 
 
 def _pause(failures: int) -> float:

@@ -11,7 +11,7 @@ Json = Any
 LEASE = {
     "apiVersion": "coordination.k8s.io/v1",
     "kind": "Lease",
-    "metadata": {"name": "bot-a1", "namespace": "team"},
+    "metadata": {"name": "bot-a1", "uid": "u1", "namespace": "team"},
 }
 
 

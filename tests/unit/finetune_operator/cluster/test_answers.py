@@ -70,6 +70,15 @@ async def test_an_answer_that_can_not_be_read_is_none(
         await cluster.create(LEASE)
 
 
+@pytest.mark.parametrize("answer", [{}, {"metadata": "x"}, {"metadata": {"name": "bot-a1"}}, []])
+async def test_what_is_no_object_is_no_answer(
+    server: ApiServer, cluster: Cluster, answer: Json
+) -> None:
+    server.answers = [(200, answer)]
+    with pytest.raises(Unreachable, match="no object"):
+        await cluster.get("Lease", "team", "bot-a1")
+
+
 async def test_no_object_is_none_and_other_refusals_are_errors(
     server: ApiServer, cluster: Cluster
 ) -> None:

@@ -210,6 +210,27 @@ async def test_what_a_watch_can_not_tell_a_list_does(failure: Exception) -> None
     assert [kind for kind, _, _ in story.api.asked].count("Lease") == 2
 
 
+async def test_a_watch_goes_on_from_what_it_has_shown_once_a_server_has_less_to_do() -> None:
+    story = Story()
+    async with story.running():
+        await story.watches(1)
+        busy = ApiError(429, "TooManyRequests", "try again later")
+        for what in (Change("70"), busy, busy):
+            story.api.shown["Lease"].put_nowait(what)
+        assert (await story.watches(3))[1:] == ["70", "70"]
+    assert [kind for kind, _, _ in story.api.asked].count("Lease") == 1
+
+
+async def test_what_may_be_listed_but_not_watched_is_listed_ever_less() -> None:
+    story = Story()
+    async with story.running():
+        for times in range(1, 7):
+            await story.watches(times)
+            story.api.shown["Lease"].put_nowait(ApiError(403, "Forbidden", "cannot watch"))
+        await story.watches(7)
+    assert story.slept == [1, 2, 4, 8, 8, 8]
+
+
 @pytest.mark.parametrize("what", [None, Unreachable("refused"), EXPIRED])
 async def test_a_watch_that_ends_again_and_again_is_asked_for_ever_less(what: Any) -> None:
     story = Story()
