@@ -51,7 +51,10 @@ def drops_reasoning(text: str, dialogue: Dialogue) -> bool:
     dropped = [
         index
         for index in learned
-        if any(thought.strip() not in text for thought in _thoughts(dialogue.messages[index]))
+        if any(
+            _is_missing(thought.strip(), text, dialogue)
+            for thought in _thoughts(dialogue.messages[index])
+        )
     ]
     if dropped and dropped[-1] == learned[-1]:
         raise RowError(
@@ -60,6 +63,15 @@ def drops_reasoning(text: str, dialogue: Dialogue) -> bool:
             "remove it, or use a template that writes it",
         )
     return bool(dropped)
+
+
+def _is_missing(thought: str, text: str, dialogue: Dialogue) -> bool:
+    """Tell whether a thought is not in a text, but for what turns say in the same words."""
+    if not thought:
+        return False
+    said = (m for m in dialogue.messages if m.role in ("user", "assistant"))
+    words = (m.content if m.role == "user" else m.content.rpartition(THOUGHT_END)[2] for m in said)
+    return text.count(thought) <= sum(each.count(thought) for each in words)
 
 
 def thought_of(message: Message) -> tuple[str, str]:

@@ -239,6 +239,10 @@ def test_dropped_reasoning_is_told() -> None:
     with pytest.raises(RowError, match="turn 2 has reasoning that") as caught:
         dropped(field, CHATML)
     assert caught.value.kind is Kind.LAST_REASONING_DROPPED
+    same = Dialogue((Message("user", "why"), Message("assistant", "why not", reasoning="why")))
+    assert not dropped(same, QWEN3)
+    with pytest.raises(RowError, match="turn 2 has reasoning that"):
+        dropped(same, CHATML)
     context = (*field.messages[:1], field.messages[1]._replace(learned=False))
     rest = (Message("user", "c"), Message("assistant", "d"))
     assert not dropped(Dialogue(context + rest), CHATML)
