@@ -60,8 +60,8 @@ class Turns:
 
     def span(self, index: int) -> tuple[int, int]:
         """Return where an assistant turn begins, its header left out, and where it ends."""
-        header, closed = self._through(index, header=True), self._through(index + 1)
-        start = len(header) if self.text.startswith(header) else self._start(index, header)
+        closed = self._through(index + 1)
+        start = self._begin(index) if index else self._begin_of_all()
         end = len(closed) if self.text.startswith(closed) else self._end(index)
         if self._closers is not None:
             end = self._through_closer(end)
@@ -77,7 +77,7 @@ class Turns:
         last = len(self._messages) - 1
         message = self._messages[last]
         thought, gap = thought_of(message)
-        if message.role != "assistant" or not thought or thought.strip() in self.text:
+        if message.role != "assistant" or not last or not thought or thought.strip() in self.text:
             return
         opened = REASONING_OPENED.search(self._through(last, header=True))
         if opened is None or opened[1] is not None:
@@ -94,9 +94,32 @@ class Turns:
     def opens_reasoning(self) -> bool:
         """Tell whether the last turn that is learned follows the reasoning its header opens."""
         last = max(i for i in range(len(self._messages)) if self._dialogue.learns(i))
-        opened = REASONING_OPENED.search(self._through(last, header=True))
+        opened = REASONING_OPENED.search(self._through(last, header=True)) if last else None
         start, _ = self.span(last)
         return opened is None or self.text.startswith(opened[0], start - len(opened[0]))
+
+    def _begin(self, index: int) -> int:
+        header = self._through(index, header=True)
+        return len(header) if self.text.startswith(header) else self._start(index, header)
+
+    def _begin_of_all(self) -> int:
+        """Return where a turn begins that nothing stands before, which templates may not render: it
+        has the header that follows a question."""
+        words = self._beginning_of_words(0)
+        asked = (Message("user", self._unused(self.text)),)
+        closed, header = (self._render(asked, self._tools, more) for more in (False, True))
+        if not header.startswith(closed):
+            raise _unstable("the header of an assistant turn")
+        header = header[len(closed) :]
+        if not header.strip():
+            return words
+        for expected in (header, REASONING_OPENED.sub("", header)):
+            firm = expected.rstrip()
+            at = self.text.rfind(firm, 0, words) if firm else -1
+            if at >= 0:
+                end = at + len(firm)
+                return end + shared_length(expected[len(firm) :], self.text[end:words])
+        raise _unstable("the header of an assistant turn")
 
     def _start(self, index: int, header: str) -> int:
         """Return where the header ends in the text, as far as it stands there.
