@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import AsyncGenerator, Callable, Mapping
-from dataclasses import dataclass
 from typing import Self
 from urllib.parse import urlencode
 
@@ -16,6 +15,7 @@ from kubernetes.aio.client.rest import RESTClientObject
 from kubernetes.aio.config import load_incluster_config, load_kube_config
 
 from finetune_api.job import KIND
+from finetune_operator.cluster.answers import Page, change, is_object, page_of, refusal
 from finetune_operator.cluster.api import (
     ApiError,
     Change,
@@ -28,7 +28,6 @@ from finetune_operator.cluster.clock import ServerClock
 from finetune_operator.cluster.json_text import read, write
 from finetune_operator.cluster.patch import merge_patch
 from finetune_operator.job.names import MANAGER, Object
-from finetune_operator.job.parts import part, parts
 from finetune_operator.job.resources import EVENT, POD, Resource
 
 _TIMEOUT_SECONDS = 30.0
@@ -42,21 +41,11 @@ _LINE = 2**22  # bytes that a watch may say of an object, of which a server stor
 _PAGE = 200
 _PAGES = {"ConfigMap": 100, EVENT: 50}
 _EVENT_PAGES = 10
-_IDENTITY = {"name", "uid"}
 _JSON = "application/json"
 _MERGE = "application/merge-patch+json"
 _APPLY = "application/apply-patch+yaml"
 
 Observer = Callable[[str, str, int], None]  # verb, kind, HTTP code
-
-
-@dataclass(frozen=True)
-class _Page:
-    """A part of a list: its objects, what continues it, and as of when it is."""
-
-    items: list[Object]
-    following: str
-    version: str
 
 
 class Cluster:
@@ -154,9 +143,9 @@ class Cluster:
             answer = await self._open("GET", path, within=self._silence)
             try:
                 if answer.status >= 400:
-                    raise _refusal(answer.status, await answer.read())
+                    raise refusal(answer.status, await answer.read())
                 async for line in answer.content:
-                    yield _change(line, said)
+                    yield change(line, said)
             finally:
                 answer.close()
         except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
@@ -173,7 +162,7 @@ class Cluster:
             if error.code == 404:
                 return None
             raise
-        if not part(found, "metadata").keys() >= _IDENTITY:
+        if not is_object(found):
             raise Unreachable(f"GET {path}: the answer is no object")
         return found
 
@@ -253,15 +242,12 @@ class Cluster:
         path = self._resources[EVENT].path(namespace, name)
         await self._send("patch", EVENT, "PATCH", path, patch, _MERGE)
 
-    async def _page(self, kind: str, path: str, query: Mapping[str, str]) -> _Page:
+    async def _page(self, kind: str, path: str, query: Mapping[str, str]) -> Page:
         asked = f"{path}?{urlencode(query)}"
         answer = await self._send("list", kind, "GET", asked)
-        items, metadata = parts(answer, "items"), part(answer, "metadata")
-        known = all(part(item, "metadata").keys() >= _IDENTITY for item in items)
-        if not known or len(items) != len(answer.get("items", "?") or ()):
+        if (page := page_of(answer)) is None:
             raise Unreachable(f"GET {asked}: the answer is no list of objects")
-        following, version = metadata.get("continue"), metadata.get("resourceVersion")
-        return _Page(items, str(following or ""), str(version or ""))
+        return page
 
     async def _send(
         self,
@@ -301,7 +287,7 @@ class Cluster:
             raise Unreachable(f"{method} {path}: {error!r}") from error
         self.observer(verb, kind, answer.status)
         if answer.status >= 400:
-            raise _refusal(answer.status, payload)
+            raise refusal(answer.status, payload)
         if "Age" not in answer.headers:  # a proxy's copy says when it was made
             self.clock.hear(answer.headers.get("Date"), sent, came)
         return payload
@@ -327,36 +313,3 @@ class Cluster:
             data=None if body is None else write(body),
             timeout=within or self._timeout,
         )
-
-
-def _change(line: bytes, said: Object) -> Change:
-    """Read a line of a watch. Raises ValueError, LookupError, RecursionError, and ApiError for an
-    error."""
-    event = part({"event": read(line)}, "event")
-    body = part(event, "object")
-    if event["type"] == "ERROR":
-        code = body.get("code")
-        raise _told(code if isinstance(code, int) else 500, body)
-    metadata = part(body, "metadata")
-    version = str(metadata["resourceVersion"])
-    if event["type"] == "BOOKMARK":
-        return Change(version)
-    if not metadata.keys() >= _IDENTITY:
-        raise LookupError("no object")
-    return Change(version, {**body, **said}, event["type"] == "DELETED")
-
-
-def _refusal(code: int, payload: bytes) -> ApiError:
-    """Read a Status object; a path that is not served at all answers in plain text."""
-    try:
-        status = read(payload)
-    except (ValueError, RecursionError):
-        return ApiError(code, "", payload[:500].decode(errors="replace").strip())
-    if not isinstance(status, dict):
-        return ApiError(code, "", payload[:500].decode(errors="replace"))
-    return _told(code, status)
-
-
-def _told(code: int, status: Object) -> ApiError:
-    reason, message = status.get("reason"), status.get("message")
-    return ApiError(code, reason if isinstance(reason, str) else "", str(message or ""))
