@@ -79,7 +79,7 @@ def read(path: Path, file_format: FileFormat = FileFormat.AUTO) -> list[Any]:
     return list(records(path, path.name, file_format, lambda *_: None))
 
 
-@pytest.mark.parametrize(("name", "content", "kind", "words"), FILES, ids=lambda v: str(v)[:24])
+@pytest.mark.parametrize(("name", "content", "kind", "words"), FILES, ids=[f[0] for f in FILES])
 def test_a_bad_file_is_told(
     tmp_path: Path, name: str, content: bytes, kind: Kind, words: str
 ) -> None:
