@@ -14,6 +14,12 @@ from finetune_rewards.scores.columns import text_value
 _MARKS = r"[\s:*_$]*"
 _LEADING = rf"(?i:\s+is)?{_MARKS}(?:(?i:option|choice)\b{_MARKS})?\\?\(?"
 
+# What is said of a letter that is not the answer.
+_WRONG = (
+    r"(?![*_)]*\s+(?i:(?:is|was|seems|would\s+be)\s+(?:not|wrong|incorrect|false)\b"
+    r"|isn['\u2019]t\b|can(?:not|['\u2019]t)\b))"
+)
+
 _ASIAN = (  # answer, in Chinese, Japanese and Korean: 答案是**B**
     r"(?:答案|答え|正解|解答|选择|選擇|选|選|정답|답)(?:应该|應該|应|應)?(?:是|为|為|は|은|는)?"
     r"[\s:\uff1a*_$]*\\?[(\uff08]?"
@@ -42,9 +48,10 @@ def _settled(choices: str) -> Callable[[str], str | None]:
     ranks = [
         rf"\\boxed\{{\s*(?:\\(?:text|mathrm|textbf)\{{)?\s*\(?({either})\)?\s*\}}"
         rf"|<answer>\s*\(?({either})\)?[.:]?\s*</answer>",
-        rf"\b(?i:answer)\b{_LEADING}({upper})(?!\w)|{_ASIAN}({upper})(?![A-Za-z0-9_])",
-        rf"\b(?i:option|choice)\b{_LEADING}({upper})(?!\w)",
-        rf"(?m)\(({either})\)|(?<![\w'])({upper})(?=[).:]|[*_\s]*$)|\A\s*({either})[).:]?\s*\Z",
+        rf"\b(?i:answer)\b{_LEADING}({upper})(?!\w){_WRONG}|{_ASIAN}({upper})(?![A-Za-z0-9_])",
+        rf"\b(?i:option|choice)\b{_LEADING}({upper})(?!\w){_WRONG}",
+        rf"(?m)\(({either})\)|(?<![\w'])(?<!\bnot )({upper})(?=[).:]|[*_\s]*$)"
+        rf"|\A\s*({either})[).:]?\s*\Z",
     ]
     patterns = [re.compile(rank) for rank in ranks]
 

@@ -36,12 +36,18 @@ def scorer(settings: MathReward, name: str, seconds: float = SECONDS) -> Scorer:
 
     def one(said: str | None, value: Any) -> float | None:
         answer = text_value(value)
-        return None if answer is None else _score(said, answer, equal, seconds)
+        if answer is None:
+            return None
+        try:
+            with _limited(seconds):
+                return _score(said, answer, equal)
+        except _TooLong:
+            raise TimeoutError(f"not compared within {seconds:g} s") from None
 
     return compared(one, settings, settings.answer, name)
 
 
-def _score(said: str | None, answer: str, equal: Equal, seconds: float) -> float | None:
+def _score(said: str | None, answer: str, equal: Equal) -> float | None:
     """Return the score of what is said; of nothing too, for the column may hold nothing."""
     last = _FOUR.findall(answer)
     right = final_of(last[-1] if last else answer)
@@ -52,11 +58,7 @@ def _score(said: str | None, answer: str, equal: Equal, seconds: float) -> float
     if number is not None:
         found = number_of(final)
         return float(found is not None and found.equals(number))
-    try:
-        with _limited(seconds):
-            same = equal(math_of(final), math_of(right))
-    except _TooLong:
-        raise TimeoutError(f"not compared within {seconds:g} s") from None
+    same = equal(math_of(final), math_of(right))
     return None if same is None else float(same)
 
 

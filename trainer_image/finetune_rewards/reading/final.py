@@ -12,6 +12,7 @@ _BOX = re.compile(r"\\f?boxed\s*\{")
 _MATH = re.compile(r"\$\$(.+?)\$\$|\\\[(.+?)\\\]|\\\((.+?)\\\)|\$([^$\n]+?)\$", re.DOTALL)
 _WORDS = re.compile(r"(?<![\\\w])[^\W\d_]{2,}[,;:]? +[^\W\d_]{2,}")
 _SPACED = re.compile(r"\s*[-+]?\d{1,3}(?: \d{3})+\s*")  # 1 000 000, and nothing else
+_ANOTHER = re.compile(r"[,;](?!\d)|\band\b")
 _EMPHASIS = re.compile(r"\A(\*\*|__)((?:(?!\1).)+)\1\Z", re.DOTALL)
 _WRAPPED = re.compile(
     r"\A(?:\$\$?(.*?)\$\$?|\\\((.*)\\\)|\\\[(.*)\\\]|`+(.*?)`+|\"(.*)\"|'(.*)')\Z", re.DOTALL
@@ -77,7 +78,10 @@ def number_of(final: Final) -> Numeral | None:
         text = text.replace(" ", "")
     prose = not final.marked or bool(_WORDS.search(text))
     if not prose:
-        text = re.split(r"=|≈|\\approx|\\simeq", text)[-1]
+        _, *sides = re.split(r"=|≈|\\approx|\\simeq", text)
+        if any(_ANOTHER.search(side) for side in sides[:-1]):  # x = 3, y = 4
+            return None
+        text = sides[-1] if sides else text
         text = re.sub(r"\A\s*-\s+", "-", text)
     found = list(numerals(text))
     if not found:

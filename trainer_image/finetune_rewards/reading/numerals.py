@@ -122,7 +122,7 @@ def plainly(text: str) -> str:
     text = re.sub(r"\\(?:text|mathrm|mathbf)\w*\s*\{([^{}]*)\}", r" \1 ", text)
     text = re.sub(r"\^\s*\{?\s*\\circ\s*\}?|\\degree\b", "°", text)
     text = text.replace(r"\!", "").replace(r"\,", "").replace("{,}", ",").replace(r"\ ", " ")
-    text = re.sub(r"(\*\*|__)(?=\S)(.+?)(?<=\S)\1(?!\d)", r" \2 ", text)
+    text = re.sub(r"(\*\*|__)(?=\S)(.{1,400}?)(?<=\S)\1(?!\d)", r" \2 ", text)
     text = re.sub(r"(?<!\w)_(?=[^\s_])([^_\n]+)_(?!\w)", r" \1 ", text)
     return re.sub(r"(?<![\w*)}])\*(?=[^\s*])([^*\n]+)\*(?![\w*])", r" \1 ", text)
 

@@ -130,6 +130,10 @@ def test_exact(settings: Any, answer: Any, completion: str, expected: float | No
         ("所以应该选（D）", "D"),
         ("正解はBです", "B"),
         ("정답은 C입니다", "C"),
+        ("The correct option is B. Option A is wrong, option **C** isn't one.", "B"),
+        ("Option B is right, option D cannot be.", "B"),
+        ("Answer A is incorrect. Answer: C", "C"),
+        ("It is not B", None),
         ("答案是ABC公司", None),
         ("A cat sat.", None),
         ("the answer is a cat", None),
@@ -141,6 +145,13 @@ def test_exact(settings: Any, answer: Any, completion: str, expected: float | No
 def test_choice_finds_the_letter_settled_on(completion: str, letter: str | None) -> None:
     found = [score({"choice": {}}, completion, answer=answer) for answer in "ABCD"]
     assert found == [float(answer == letter) for answer in "ABCD"]
+
+
+def test_math_reads_a_long_text_once_and_for_no_longer_than_it_may() -> None:
+    assert score({"math": {}}, "**a " * 15_000, answer="42") == 0.0
+    hurried = mathematics.scorer(MathReward(), "judge", seconds=0.01)
+    with pytest.raises(TimeoutError, match=r"not compared within 0\.01 s"):
+        hurried(samples("1 " * 20_000, answer=["42"]))
 
 
 def test_choice_reads_a_long_text_once() -> None:
