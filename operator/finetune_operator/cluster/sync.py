@@ -11,6 +11,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
+from math import inf
 
 from finetune_api.job import KIND
 from finetune_operator.cluster.api import Api, ApiError, Listing, Unreachable, Unreadable
@@ -133,7 +134,7 @@ class Synchroniser:
         """Know a namespace, or all; one that may not be read holds up no other."""
         failures, clock = 0, asyncio.get_running_loop().time
         while True:
-            listed = None
+            listed = inf
             try:
                 for kind, version in (await self.list_all(scope)).items():
                     self._at[kind, scope] = version
@@ -145,8 +146,7 @@ class Synchroniser:
                     await self.sleep(_LACKING_SECONDS)
                     continue
                 log.warning("listing failed: %s", error)
-            lasted = listed is not None and clock() - listed > _CAP_SECONDS
-            failures = 0 if lasted else failures + 1
+            failures = 0 if clock() - listed > _CAP_SECONDS else failures + 1
             await self.sleep(_pause(failures))
 
     async def _follow_kind(self, kind: str, scope: str | None) -> None:
@@ -158,7 +158,7 @@ class Synchroniser:
         place, failures, clock = (kind, scope), 0, asyncio.get_running_loop().time
         lacks = not self._at[place]
         while True:
-            began, before = clock(), self._at[place]
+            began, before = inf, self._at[place]
             try:
                 self._at[place] = before or await self._list(kind, scope)
                 if not self._at[place]:
@@ -168,6 +168,7 @@ class Synchroniser:
                 if lacks:
                     lacks = False
                     self._is_served(kind, scope)
+                began = clock()
                 await (self._wait_for_jobs(scope) if kind == KIND else self._watch(kind, scope))
             except (ApiError, Unreachable) as error:
                 if _is(403, error):

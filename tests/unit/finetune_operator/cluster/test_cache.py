@@ -114,6 +114,14 @@ def test_what_the_server_answers_with_is_there() -> None:
     assert names(cache) == []
 
 
+def test_what_was_answered_is_nobodys_question_once_another_has_its_name() -> None:
+    cache = cache_with_job()
+    cache.answered(body())
+    assert cache.unwatched() == [body()]
+    cache.put(body(uid="u2", resourceVersion="9"))
+    assert cache.unwatched() == []
+
+
 def test_what_is_buried_never_comes_back() -> None:
     cache = cache_with_job()
     cache.put(body())

@@ -255,6 +255,36 @@ async def test_lists_that_fail_are_tried_ever_less_until_they_do_not() -> None:
         assert story.slept == [1, 2, 4, 8, 8]
 
 
+class Slow(Faulty):
+    """Takes longer over each list than watches that are in order last."""
+
+    async def list_objects(
+        self, kind: str, namespace: str | None, selector: str, page: str = ""
+    ) -> Listing:
+        await asyncio.sleep(10)
+        return await super().list_objects(kind, namespace, selector, page)
+
+
+def test_lists_that_take_long_to_fail_are_tried_ever_less_too() -> None:
+    async def times() -> None:
+        story = Story()
+
+        async def sleep(seconds: float) -> None:
+            await asyncio.sleep(seconds)
+            if seconds != UNWATCHED:
+                story.slept.append(seconds)
+
+        story.sync.sleep = sleep
+        async with story.running():
+            await asyncio.sleep(1)
+            story.sync.api = Slow(story.world, failures=4)
+            story.api.shown["Lease"].put_nowait(EXPIRED)
+            await asyncio.sleep(90)
+        assert story.slept == [1, 2, 4, 8]
+
+    simulated(times())
+
+
 async def test_a_backend_that_is_served_later_is_found_at_once() -> None:
     story = Story()
     story.api.missing = {"PyTorchJob"}

@@ -113,6 +113,7 @@ async def test_a_connection_that_is_cut_or_dead_is_noticed_after_what_it_had_sho
         cluster = Cluster(configuration, resources(BACKEND.kinds))
         assert cluster._silence.sock_read == 70, "bookmarks come once a minute"
         cluster._silence = aiohttp.ClientTimeout(sock_read=0.2)
+        cluster._timeout = aiohttp.ClientTimeout(total=1e-6)  # of all that is no watch
         for _ in range(2):
             watch = cluster.watch("Pod", None, "", "7")
             assert await anext(watch) == Change("8", POD)
