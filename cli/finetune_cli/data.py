@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,7 +17,7 @@ from rich.table import Table
 
 from finetune_cli.console import ERR, INVALID_FILE, OUT, missing, print_out, readable, refusing
 from finetune_cli.data_convert import convert
-from finetune_cli.data_job import SUFFIXES, job_data
+from finetune_cli.data_job import SUFFIXES, JobData, job_data
 from finetune_contract.recipe import DataFormat, DataSource, FileFormat, MethodType
 from finetune_trainer.data.check import CheckedRow, Counts, DataFile, Reader, check_files
 from finetune_trainer.data.faults import Fault, Findings, Severity, in_words
@@ -114,12 +115,13 @@ def check(
     the structure is checked; with it also what only the tokenizer and the chat template can tell,
     such as rows that are too long. Exit code 0: a job would accept the files; 3: it would not.
 
-    A job's file in place of data takes method, lengths, forms and columns from it, and its files of
-    this machine; others are given after it.
+    A job's file in place of data takes method, lengths, forms, columns and chat template from it,
+    and its files of this machine; others are given after it.
 
     Examples: `finetune data check train.jsonl --eval eval.jsonl`, `finetune data check job.yaml`
     """
     columns: dict[str, str] = {}
+    job: JobData | None = None
     if files[0].suffix in SUFFIXES:
         job = job_data(files[0], files[1:], eval_files or [])
         method, columns = job.method, job.columns
@@ -135,7 +137,7 @@ def check(
     with refusing(Failure):
         found, encoder = method_of(method), None
         if model is not None:
-            encoder = _encoder(Path(model), found, sequence_length, max_tokens)
+            encoder = _encoder(Path(model), found, sequence_length, max_tokens, job)
         reader = partial(found.reader, columns=columns)
         _check(report, train, held_out, reader, encoder)
     if as_json:
@@ -154,14 +156,24 @@ def _data_file(path: Path, source: DataSource) -> DataFile:
         raise missing(f"{path} needs {error.name}", "trainer") from None
 
 
-def _encoder(directory: Path, method: Method, sequence_length: int, max_tokens: int) -> Encodes:
+def _encoder(
+    directory: Path, method: Method, sequence_length: int, max_tokens: int, job: JobData | None
+) -> Encodes:
+    """Return what encodes by the model's tokenizer, with the job's own chat template if it has
+    one."""
     try:
+        from finetune_trainer.model.chat_template import with_template
         from finetune_trainer.model.tokenizer import load_tokenizer, vocabulary_size
+        from finetune_trainer.store.sources import read_template
 
         form = method.plain_form(sequence_length, max_tokens)
     except ModuleNotFoundError as error:
         raise missing(f"--model needs {error.name}", "trainer") from None
-    return form.encoder(load_tokenizer(directory), form.longest, vocabulary_size(directory))
+    with TemporaryDirectory() as scratch:
+        if job is not None:
+            template = read_template(job.chat_template, None)
+            directory = with_template(directory, template, job.template_settings, Path(scratch))
+        return form.encoder(load_tokenizer(directory), form.longest, vocabulary_size(directory))
 
 
 def _check(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from finetune_cli.console import refusal
 from finetune_cli.job_files import jobs_in, parsed, read_documents
-from finetune_contract.recipe import DataSource, MethodType
+from finetune_contract.recipe import ChatTemplate, DataSource, MethodType, TemplateSetting
 
 SUFFIXES = (".yaml", ".yml")
 _FILE = "file://"
@@ -32,6 +32,8 @@ class JobData:
     columns: dict[str, str]
     train: list[Local]
     held_out: list[Local]
+    chat_template: ChatTemplate | None = None
+    template_settings: dict[str, TemplateSetting] = field(default_factory=dict)
 
 
 def job_data(path: Path, given: Sequence[Path], held_out: Sequence[Path]) -> JobData:
@@ -53,6 +55,8 @@ def job_data(path: Path, given: Sequence[Path], held_out: Sequence[Path]) -> Job
         spec.data.columns.model_dump(exclude_none=True) if spec.data.columns else {},
         _locals(path, given, spec.data.train),
         _locals(path, held_out, evaluated),
+        spec.model.chat_template,
+        spec.model.chat_template_kwargs or {},
     )
 
 

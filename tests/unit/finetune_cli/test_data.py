@@ -128,6 +128,11 @@ def test_a_job_says_how_its_data_is_read(tmp_path: Path) -> None:
     found = json.loads(check(job, "--model", model, "--json").stdout)
     assert found["counts"] == {"TooLong": 1}
     assert found["files"][0]["file"] == str(train)
+    own = "{uri: s3://demo/model, chatTemplate: {inline: \"{{ raise_exception('no') }}\"}}"
+    job.write_text(JOB.replace("URI", f"file://{train}").replace("{uri: s3://demo/model}", own))
+    assert json.loads(check(job, "--model", model, "--json").stdout)["counts"] == {
+        "TemplateRefuses": 1
+    }
     job.write_text(JOB.replace("URI", "s3://demo/t.jsonl"))
     away = check(job)
     assert away.exit_code == 3
