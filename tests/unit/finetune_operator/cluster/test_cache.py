@@ -117,7 +117,7 @@ def test_what_the_server_answers_with_is_there() -> None:
 def test_what_was_answered_is_nobodys_question_once_another_has_its_name() -> None:
     cache = cache_with_job()
     cache.answered(body())
-    assert cache.unwatched() == [body()]
+    assert [found["metadata"] for found in cache.unwatched()] == [body()["metadata"]]
     cache.put(body(uid="u2", resourceVersion="9"))
     assert cache.unwatched() == []
 
