@@ -106,7 +106,8 @@ class Export(StrEnum):
     MERGED = "Merged"
 
 
-TemplateSetting = bool | int | Annotated[str, Field(max_length=4096)]
+_LONGEST_SETTING = 4096
+TemplateSetting = bool | int | Annotated[str, Field(max_length=_LONGEST_SETTING)]
 TemplateSettings = Annotated[
     dict[Annotated[str, Field(pattern=r"^[A-Za-z_]\w{0,62}$")], TemplateSetting],
     Field(min_length=1, max_length=32),
@@ -118,6 +119,7 @@ TemplateSettings = Annotated[
             "maxProperties": 32,
             "additionalProperties": {
                 "x-kubernetes-preserve-unknown-fields": True,
+                "maxLength": _LONGEST_SETTING,
                 "maxItems": 0,
                 "maxProperties": 0,
             },

@@ -121,6 +121,7 @@ def test_every_field_is_described_and_every_string_and_list_of_the_spec_is_bound
             if free.get("x-kubernetes-preserve-unknown-fields"):
                 # Lists hold all jobs, and no parser reads all depths that an API server stores.
                 assert (free.get("maxItems"), free.get("maxProperties")) == (0, 0), path
+                assert "maxLength" in free, path
 
 
 def test_the_crd_is_namespaced_with_a_status_subresource() -> None:
