@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -11,9 +12,10 @@ import typer
 
 from finetune_cli.console import missing, print_out, readable, refusal
 from finetune_contract.recipe import DataFormat, FileFormat
-from finetune_trainer.data.check import CheckedRow, DataFile, check_files
+from finetune_trainer.data.check import CheckedRow, Counts, DataFile, check_files
 from finetune_trainer.data.faults import Findings, in_words
 from finetune_trainer.data.reading.written import written
+from finetune_trainer.data.rows import Row, TextPair
 
 
 def convert(
@@ -27,22 +29,19 @@ def convert(
         typer.Option("--file-format", help="How files hold rows, as data.train[].fileFormat."),
     ] = FileFormat.AUTO,
 ) -> None:
-    """Write the rows of files as messages, or as prompt and completion.
+    """Write the rows of files as messages, or as prompt and completion where all are such texts.
 
     A row that can not be learned from ends it with exit code 3, and nothing is written.
 
     Example: `finetune data convert alpaca.json sharegpt.jsonl -o train.jsonl`
     """
     partial = output.with_name(f".{output.name}.partial")
-    findings = Findings()
     try:
-        with readable(str(output)), partial.open("w", encoding="utf-8") as out:
-
-            def accept(file: DataFile, checked: CheckedRow) -> None:
-                out.write(json.dumps(written(checked.row), ensure_ascii=False) + "\n")
-
+        with readable(str(output)):
             found = [DataFile.counted(str(p), p, data_format, file_format) for p in files]
-            counts = check_files(found, findings, accept)
+            forms, findings, counts = _write(found, partial)
+            if len(forms) > 1 and not findings.fatal:  # a file has one
+                _, findings, counts = _write(found, partial, as_messages=True)
         if findings.fatal:
             raise refusal("\n".join(map(str, findings.shown)))
         os.replace(partial, output)
@@ -53,3 +52,23 @@ def convert(
     if findings.ignored:
         print_out(f"ignored: {in_words(findings.ignored)}")
     print_out(f"{output}: {sum(one.good for one in counts):,} rows")
+
+
+def _write(
+    files: Sequence[DataFile], path: Path, *, as_messages: bool = False
+) -> tuple[set[type[Row]], Findings, tuple[Counts, ...]]:
+    """Write rows, texts `as_messages` too; return which kinds of rows there are, what was found and
+    how many are good."""
+    findings = Findings()
+    forms: set[type[Row]] = set()
+    with path.open("w", encoding="utf-8") as out:
+
+        def accept(file: DataFile, checked: CheckedRow) -> None:
+            row = checked.row
+            forms.add(type(row))
+            if as_messages and isinstance(row, TextPair):
+                row = row.dialogue()
+            out.write(json.dumps(written(row), ensure_ascii=False) + "\n")
+
+        counts = check_files(files, findings, accept)
+    return forms, findings, counts

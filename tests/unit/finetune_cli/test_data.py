@@ -161,6 +161,19 @@ def test_files_are_converted_whole_or_not_at_all(tmp_path: Path) -> None:
     assert sorted(tmp_path.iterdir()) == [one, two]
 
 
+def test_files_of_both_forms_are_converted_to_messages(tmp_path: Path) -> None:
+    one, two, out = tmp_path / "a.jsonl", tmp_path / "b.jsonl", tmp_path / "out.jsonl"
+    one.write_bytes(encoded({"prompt": "2+3?", "completion": "5"}))
+    two.write_bytes(encoded({"instruction": "2+4?", "output": "6"}))
+    for files in ((one, two), (two, one)):
+        arguments = ["data", "convert", *map(str, files), "-o", str(out)]
+        assert CliRunner().invoke(app, arguments).exit_code == 0
+        assert all("messages" in json.loads(line) for line in out.read_text().splitlines())
+        assert check(out).exit_code == 0
+    CliRunner().invoke(app, ["data", "convert", str(one), "-o", str(out)])
+    assert json.loads(out.read_text()) == {"prompt": "2+3?", "completion": "5"}
+
+
 def test_ignored_keys_are_counted(tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
     path.write_bytes(b"".join(encoded({**good(number), "id": number}) for number in range(1000)))
