@@ -98,6 +98,11 @@ def is_data(path: str) -> bool:
 def _on_the_hub(source: DataSource, credentials_dir: str | None) -> list[str]:
     repository, path = hub.dataset_repository(source.uri, credentials_dir)
     many = not path or path.endswith("/") or re.search(r"[*\[]", path)
+    if path and source.config is not None:
+        raise Failure(
+            Reason.DATA_NOT_FOUND,
+            f"{source.uri}: config chooses files of a whole data set; remove it, or the path",
+        )
     if not many and source.config is None and source.split is None:
         return [source.uri]
     commit, entries = repository.resolve()

@@ -93,6 +93,11 @@ def test_the_split_of_a_name(path: str, split: str | None) -> None:
     assert split_of(path) == split
 
 
+def test_a_config_is_not_ignored_beside_a_path() -> None:
+    with pytest.raises(Failure, match="config chooses files of a whole data set"):
+        part_uris(of(uri=f"{DATASET.uri}/a/*.csv", config="raw"), None)
+
+
 def test_directories_and_patterns(tmp_path: Path) -> None:
     root = tmp_path.as_uri()
     for name in (
