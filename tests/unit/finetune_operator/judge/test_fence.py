@@ -26,6 +26,7 @@ from support.operator.decisions import (
 from support.operator.values import at, attempt, ended, job, pod, stamp
 
 DELETED = replace(WORKLOAD, deleting=True)
+STRANGERS = replace(WORKLOAD, uid="strangers", owner_uid=None)
 ENDED = ended(1, 1)
 LATE = 100_000  # seconds, long after any fence
 
@@ -38,6 +39,7 @@ LATE = 100_000  # seconds, long after any fence
         (LATE, (pod(1),), (), ["Pod/bot-a1-worker-0"], False),
         (LATE, (pod(0, due=at(221)), pod(1)), (), ["Pod/bot-a1-worker-0"], False),
         (LATE, (pod(1),), (DELETED,), ["Pod/bot-a1-worker-0"], False),
+        (LATE, (pod(1),), (STRANGERS,), ["Pod/bot-a1-worker-0"], False),
         (520, (pod(1, due=at(221)),), (), [], False),
         (520, (pod(1, due=at(221)),), (DELETED,), [], False),
         (521, (pod(1, due=at(221)),), (), [], True),
