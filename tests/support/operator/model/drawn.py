@@ -81,6 +81,7 @@ def _users() -> list[Steps]:
         _moves("orphan", st.integers(1, 3)),
         _moves("suspend", st.booleans()),
         _moves("deadline", st.sampled_from([60, 120, None])),
+        _moves("overrun", st.sampled_from([60, 120])),
         _moves("retry"),
         _moves("label"),
     ]
@@ -90,23 +91,30 @@ def _strangers() -> list[Steps]:
     attempts, yes = st.sampled_from([1, 1, 2, 3]), st.booleans()
     made = st.sampled_from([*strangers.KINDS, WORKLOAD])
     whose = st.sampled_from(strangers.OWNERS)
-    edits = st.sampled_from(["back", "cut", "forward"])
     return [
         _moves("plant", st.sampled_from(strangers.KINDS), attempts, whose),
         _moves("plant pod", st.sampled_from(ATTEMPT_PODS), yes),
         _moves("relabel", made, attempts, yes),
-        _moves("edit status", edits, st.integers(0, 30)),
+        _moves("edit status", st.just("back"), st.integers(0, 30)),
+        _moves("edit status", st.just("cut"), st.integers(0, len(strangers.CUTS) - 1)),
+        _moves("edit status", st.just("forward"), st.integers(0, 3)),
         _moves("refuse", made, st.sampled_from(sorted(REFUSALS))),
     ]
 
 
+def _swaps() -> list[Steps]:
+    rival = _moves("rival", st.sampled_from(SKEWS))
+    return [_moves("swap"), _moves("elect"), _moves("fail over"), rival]
+
+
 def _steps(hostile: bool, two: bool) -> Steps:
     parts = st.lists(st.sampled_from(TURN), min_size=3, max_size=6, unique=True)
-    turns = [_moves("turn", st.just(TURN))] * 6 + [_moves("turn", parts)]
+    # Of a strategy that it is given twice one_of makes no more than of one that it is given once.
+    turns = [_moves("turn", st.just(TURN)) for _ in range(6)]
     also = _strangers() if hostile else []
-    rival = _moves("rival", st.sampled_from(SKEWS))
-    swaps = [_moves("swap"), _moves("elect"), _moves("fail over"), rival] * 2 if two else []
-    return st.one_of(*turns, *_operators(), *_machines(), *_users(), *also, *swaps)
+    swaps = [*_swaps(), *_swaps()] if two else []
+    partly = _moves("turn", parts)
+    return st.one_of(*turns, partly, *_operators(), *_machines(), *_users(), *also, *swaps)
 
 
 def schedules(hostile: bool, two: bool) -> st.SearchStrategy[Schedule]:

@@ -10,7 +10,7 @@ from support.operator.backends import ONE_OBJECT, Played
 from support.operator.model import strangers
 from support.operator.model.api_server import Fault
 from support.operator.model.invariants import check_the_end
-from support.operator.model.schedules import Schedule, Simulation
+from support.operator.model.schedules import TURN, Schedule, Simulation
 
 Json = Any
 
@@ -149,6 +149,8 @@ def _users(simulation: Simulation, name: str, argument: Any) -> bool:
         case "deadline":
             if not simulation.finished():
                 simulation.edit(activeDeadlineSeconds=argument)
+        case "overrun":
+            _all(simulation, ("deadline", argument), ("wait", argument + 61), ("turn", TURN))
         case "retry":
             simulation.retry()
         case "label":
