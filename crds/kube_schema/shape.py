@@ -37,7 +37,9 @@ def fits(schema: Schema, value: Json) -> bool:
 
 def is_type(kind: str, value: Json) -> bool:
     """Tell whether a value is of a type, as JSON's types are named."""
-    return type(value) in _TYPES.get(kind, ())
+    if isinstance(value, bool):
+        return kind == "boolean"
+    return isinstance(value, _TYPES.get(kind, ()))
 
 
 def matches(pattern: str, value: Json, schema: Schema) -> bool:

@@ -161,6 +161,7 @@ class Cache:
         if key is None:
             return None
         uid = body["metadata"]["uid"]
+        self._answered.pop(uid, None)
         up_to = _FOR_EVER if body["kind"] == KIND else max(version(body["metadata"]), up_to)
         self._bury(uid, up_to)
         known = self._known(key, body)

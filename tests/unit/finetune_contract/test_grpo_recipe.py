@@ -21,18 +21,27 @@ REWARDS: list[dict[str, Any]] = [
         "gate": 0.5,
         "onError": "FailAfter",
         "failAfter": 7,
-        "math": {"answer": "solution"},
+        "math": {"of": "Whole", "answer": "solution"},
     },
-    {"name": "exact", "exact": {"answer": "b", "pattern": "(.)", "ignoreCase": True}},
-    {"name": "regex", "regex": {"pattern": "x"}},
-    {"name": "choice", "choice": {"answer": "letter", "choices": "ABC"}},
-    {"name": "tags", "tags": {"tags": ["think", "answer"]}},
-    {"name": "schema", "jsonSchema": {"definition": '{"type":"object"}'}},
-    {"name": "length", "length": {"unit": "Tokens", "least": 3, "most": 9, "tolerance": 2}},
-    {"name": "language", "language": {"language": "de"}},
-    {"name": "repetition", "repetition": {"ngram": 3}},
-    {"name": "banned", "banned": {"phrases": ["as an AI"], "ignoreCase": False}},
-    {"name": "gym", "reasoningGym": {"task": "sums", "entry": "e", "pattern": "(.)"}},
+    {
+        "name": "exact",
+        "exact": {"of": "Whole", "answer": "b", "pattern": "(.)", "ignoreCase": True},
+    },
+    {"name": "regex", "regex": {"of": "Answer", "pattern": "x"}},
+    {"name": "choice", "choice": {"of": "Whole", "answer": "letter", "choices": "ABC"}},
+    {"name": "tags", "tags": {"of": "Answer", "tags": ["think", "answer"]}},
+    {"name": "schema", "jsonSchema": {"of": "Whole", "definition": '{"type":"object"}'}},
+    {
+        "name": "length",
+        "length": {"of": "Answer", "unit": "Tokens", "least": 3, "most": 9, "tolerance": 2},
+    },
+    {"name": "language", "language": {"of": "Answer", "language": "de"}},
+    {"name": "repetition", "repetition": {"of": "Answer", "ngram": 3}},
+    {"name": "banned", "banned": {"of": "Answer", "phrases": ["as an AI"], "ignoreCase": False}},
+    {
+        "name": "gym",
+        "reasoningGym": {"of": "Whole", "task": "sums", "entry": "e", "pattern": "(.)"},
+    },
     {
         "name": "mine",
         "python": {
@@ -92,7 +101,7 @@ def recipe(grpo: dict[str, Any]) -> Recipe:
     ("grpo", "digest"),
     [
         (LEAST, "c126e4dc159a348151f60be1b2c8b2c57b6e25a379a95258cacca19b986a437b"),
-        (EVERYTHING, "f3265fff29203e7ff4e3146ff67f1d446a6b4bb058b14717bfd13e0185237ad8"),
+        (EVERYTHING, "971ea5537e99faddae6205cd0350a14df402a65e5eae0d7bda9299f3a49618a6"),
     ],
     ids=["least", "everything"],
 )
@@ -144,7 +153,7 @@ def test_defaults_never_change() -> None:
                 "weight": 1.0,
                 "onError": "Mask",
                 "failAfter": 100,
-                "math": {"answer": "answer"},
+                "math": {"answer": "answer", "of": "Answer"},
             }
         ],
     }
@@ -153,13 +162,17 @@ def test_defaults_never_change() -> None:
 @pytest.mark.parametrize(
     ("source", "said", "meant"),
     [
-        ("exact", {}, {"answer": "answer", "ignoreCase": False}),
-        ("choice", {}, {"answer": "answer", "choices": "ABCD"}),
-        ("jsonSchema", {}, {"definition": "{}"}),
-        ("length", {"most": 9}, {"unit": "Words", "least": 0, "most": 9, "tolerance": 0}),
-        ("repetition", {}, {"ngram": 4}),
-        ("banned", {"phrases": ["x"]}, {"phrases": ["x"], "ignoreCase": True}),
-        ("reasoningGym", {"task": "sums"}, {"task": "sums", "entry": "entry"}),
+        ("exact", {}, {"of": "Answer", "answer": "answer", "ignoreCase": False}),
+        ("choice", {}, {"of": "Answer", "answer": "answer", "choices": "ABCD"}),
+        ("jsonSchema", {}, {"of": "Answer", "definition": "{}"}),
+        (
+            "length",
+            {"most": 9},
+            {"of": "Whole", "unit": "Words", "least": 0, "most": 9, "tolerance": 0},
+        ),
+        ("repetition", {}, {"of": "Whole", "ngram": 4}),
+        ("banned", {"phrases": ["x"]}, {"of": "Whole", "phrases": ["x"], "ignoreCase": True}),
+        ("reasoningGym", {"task": "sums"}, {"of": "Answer", "task": "sums", "entry": "entry"}),
         (
             "python",
             {"configMap": "c", "key": "k"},

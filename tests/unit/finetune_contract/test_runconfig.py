@@ -111,7 +111,14 @@ def test_defaults_never_change() -> None:
     assert defaults["recipe"] == {
         "model": {"uri": "hf://a/b"},
         "data": {
-            "train": [{"uri": "s3://d/a.jsonl", "format": "Auto", "weight": 1.0}],
+            "train": [
+                {
+                    "uri": "s3://d/a.jsonl",
+                    "format": "Auto",
+                    "fileFormat": "Auto",
+                    "weight": 1.0,
+                }
+            ],
             "eval": [],
             "onBadRow": "Fail",
         },

@@ -172,15 +172,14 @@ class ChatTemplate:
         header: bool = False,
     ) -> str:
         begun = time.process_time()
-        source = self._source(tools)
-        messages = [_for(source, message) for message in messages]
-        plain = [_plain(message, self._writing) for message in messages]
         try:
             with bounded(self._left, MEMORY_BYTES):
+                source = self._source(tools)
+                given = (_for(source, message) for message in messages)
                 text: str = self._tokenizer.apply_chat_template(
-                    plain,
+                    [_plain(message, self._writing) for message in given],
                     tools=list(tools) or None,
-                    chat_template=self._source(tools),
+                    chat_template=source,
                     tokenize=False,
                     add_generation_prompt=header,
                 )

@@ -33,6 +33,7 @@ EVERY_FIELD: dict[str, Any] = {
         ],
         "eval": [{"uri": "s3://d/e.csv", "format": "PromptCompletion", "fileFormat": "CSV"}],
         "onBadRow": "Skip",
+        "columns": {"messages": "turns", "role": "who", "content": "said"},
     },
     "lora": {
         "rank": 4,

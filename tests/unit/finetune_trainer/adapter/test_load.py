@@ -116,12 +116,16 @@ class Noting(Reporter):
         super().__init__()
         self.device = device
         self.notes: list[str] = []
+        self.is_lead = True
 
     def begin(self, phase: Phase, total: int = 0) -> None:
         self.notes.append(f"begins {phase}")
 
     def adapted(self, coverage: Any) -> None:
         self.notes.append("loaded")
+
+    def advised(self, advice: Any) -> None:
+        self.notes.append("advised")
 
     def together(self, work: Callable[[], Any]) -> Any:
         made = work()
@@ -148,7 +152,7 @@ BEFORE = ["begins Download", "agreed", "agreed", "begins Load"]
 
 @pytest.mark.usefixtures("alone")
 def test_ranks_wait_for_each_other_s_downloads_and_disks(tmp_path: Path) -> None:
-    assert loading(tmp_path, CPU) == [*BEFORE, "loaded", "waited"]
+    assert loading(tmp_path, CPU) == [*BEFORE, "loaded", "advised", "waited"]
 
 
 @pytest.mark.usefixtures("alone")
