@@ -16,7 +16,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from finetune_cli.console import ERR, INVALID_FILE, OUT, missing, print_out, readable, refusing
-from finetune_cli.data_convert import convert
+from finetune_cli.data_convert import FileFormatOption, FormatOption, convert
 from finetune_cli.data_job import SUFFIXES, JobData, job_data
 from finetune_contract.recipe import DataFormat, DataSource, FileFormat, MethodType
 from finetune_trainer.data.check import CheckedRow, Counts, DataFile, Reader, check_files
@@ -83,13 +83,8 @@ def check(
         list[Path] | None,
         typer.Option("--eval", metavar="FILE", help="File to evaluate on. Repeatable."),
     ] = None,
-    data_format: Annotated[
-        DataFormat, typer.Option("--format", help="How rows are written, as data.train[].format.")
-    ] = DataFormat.AUTO,
-    file_format: Annotated[
-        FileFormat,
-        typer.Option("--file-format", help="How files hold rows, as data.train[].fileFormat."),
-    ] = FileFormat.AUTO,
+    data_format: FormatOption = DataFormat.AUTO,
+    file_format: FileFormatOption = FileFormat.AUTO,
     model: Annotated[
         str | None,
         typer.Option(

@@ -17,17 +17,20 @@ from finetune_trainer.data.faults import Findings, in_words
 from finetune_trainer.data.reading.written import written
 from finetune_trainer.data.rows import Row, TextPair
 
+FormatOption = Annotated[
+    DataFormat, typer.Option("--format", help="How rows are written, as data.train[].format.")
+]
+FileFormatOption = Annotated[
+    FileFormat,
+    typer.Option("--file-format", help="How files hold rows, as data.train[].fileFormat."),
+]
+
 
 def convert(
     files: Annotated[list[Path], typer.Argument(metavar="IN...", help="Files to read.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The JSONL file to write.")],
-    data_format: Annotated[
-        DataFormat, typer.Option("--format", help="How rows are written, as data.train[].format.")
-    ] = DataFormat.AUTO,
-    file_format: Annotated[
-        FileFormat,
-        typer.Option("--file-format", help="How files hold rows, as data.train[].fileFormat."),
-    ] = FileFormat.AUTO,
+    data_format: FormatOption = DataFormat.AUTO,
+    file_format: FileFormatOption = FileFormat.AUTO,
 ) -> None:
     """Write the rows of files as messages, or as prompt and completion where all are such texts.
 
